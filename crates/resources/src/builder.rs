@@ -1,4 +1,4 @@
-//! How a group module declares its resources: the usual is assumed, the unusual is said.
+//! Declarations of resources. Every method sets something that differs from the common case.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::scale::ScalePaths;
 use crate::strategy::{Plain, Strategy};
 use crate::table::{Column, age, name};
 
-/// A group being declared.
+/// A group under construction.
 pub(crate) struct GroupBuilder {
     name: &'static str,
     package: &'static str,
@@ -23,18 +23,18 @@ pub(crate) struct GroupBuilder {
     resources: Vec<Builder>,
 }
 
-/// A group whose types' OpenAPI names begin with `package`.
+/// A group whose types' OpenAPI names start with `package`.
 pub(crate) fn group(name: &'static str, package: &'static str, resources: Vec<Builder>) -> GroupBuilder {
     GroupBuilder { name, package, versions: &["v1"], resources }
 }
 
 impl GroupBuilder {
-    /// The versions served, the preferred one first; `v1` alone if not said.
+    /// Sets the served versions, the preferred one first; the default is `v1` alone.
     pub(crate) fn versions(self, versions: &'static [&'static str]) -> Self {
         Self { versions, ..self }
     }
 
-    /// The group with its types looked up in `schemas`.
+    /// Builds the group with its types looked up in `schemas`.
     pub(crate) fn build(self, schemas: &SchemaSet) -> Group {
         let Self { name, package, versions, resources } = self;
         let resources =
@@ -47,7 +47,7 @@ impl GroupBuilder {
     }
 }
 
-/// A resource being declared.
+/// A resource under construction.
 pub(crate) struct Builder {
     kind: &'static str,
     resource: &'static str,
@@ -91,28 +91,28 @@ pub(crate) fn resource(kind: &'static str, resource: &'static str) -> Builder {
     }
 }
 
-/// A question that a client asks by creating an object of it; nothing is stored.
+/// A review, whose create is answered and never stored.
 pub(crate) fn review(kind: &'static str, plural: &'static str) -> Builder {
     Builder { verbs: Verb::CREATE, stored: false, ..resource(kind, plural) }
 }
 
 impl Builder {
-    /// Objects live outside namespaces.
+    /// Makes the resource cluster-scoped.
     pub(crate) fn cluster(self) -> Self {
         Self { namespaced: false, ..self }
     }
 
-    /// Short names for command lines.
+    /// Sets the short names for command lines.
     pub(crate) fn short(self, short_names: &'static [&'static str]) -> Self {
         Self { short_names, ..self }
     }
 
-    /// Named groups of resources it belongs to.
+    /// Sets the categories, such as `all`.
     pub(crate) fn categories(self, categories: &'static [&'static str]) -> Self {
         Self { categories, ..self }
     }
 
-    /// Only these verbs.
+    /// Sets the verbs.
     pub(crate) fn verbs(self, verbs: &'static [Verb]) -> Self {
         Self { verbs, ..self }
     }
@@ -122,13 +122,13 @@ impl Builder {
         Self { stored: false, ..self }
     }
 
-    /// A `status` subresource.
+    /// Adds a `status` subresource.
     pub(crate) fn status(self) -> Self {
         let kind = self.kind;
         self.sub("status", SubresourceKind::Status, ("", "", kind), Verb::VIEW)
     }
 
-    /// A `scale` subresource.
+    /// Adds a `scale` subresource.
     pub(crate) fn scale(self, paths: ScalePaths) -> Self {
         self.sub("scale", SubresourceKind::Scale(paths), ("autoscaling", "v1", "Scale"), Verb::VIEW)
     }
@@ -139,7 +139,7 @@ impl Builder {
         self.sub(name, SubresourceKind::RestrictedUpdate, ("", "", kind), verbs)
     }
 
-    /// A subresource with a kind of its own.
+    /// Adds a subresource with its own kind.
     pub(crate) fn special(
         self,
         name: &'static str,
@@ -162,31 +162,31 @@ impl Builder {
         self
     }
 
-    /// The columns of its `Table`; name and age if not said.
+    /// Sets the columns of its `Table`; the default is name and age.
     pub(crate) fn columns(self, columns: Vec<Column>) -> Self {
         Self { columns, ..self }
     }
 
-    /// A field selector may name `path`, which is where the value is; empty if it is missing.
+    /// Adds a field selector for `path`, whose value is at the same path; the default value is empty.
     pub(crate) fn field(self, path: &'static str) -> Self {
         self.field_at(path, path, "")
     }
 
-    /// A field selector may name `path`, whose value is at `at`, or is `missing`.
+    /// Adds a field selector for `path`, whose value is at `at`; the default value is `missing`.
     pub(crate) fn field_at(mut self, path: &'static str, at: &str, missing: &'static str) -> Self {
         let at = vec![at.split('.').map(str::to_owned).collect()];
         self.fields.push(SelectableField { path: path.to_owned(), indexed: false, at, missing });
         self
     }
 
-    /// A field selector may name `path`, whose value is at the first of `places` that has one.
+    /// Adds a field selector for `path`, whose value is at the first of `places` that has one.
     pub(crate) fn field_first(mut self, path: &'static str, places: &[&str]) -> Self {
         let at = places.iter().map(|place| place.split('.').map(str::to_owned).collect()).collect();
         self.fields.push(SelectableField { path: path.to_owned(), indexed: false, at, missing: "" });
         self
     }
 
-    /// The field declared last is worth an index.
+    /// Indexes the field that was declared last.
     pub(crate) fn indexed(mut self) -> Self {
         if let Some(field) = self.fields.last_mut() {
             field.indexed = true;
@@ -194,80 +194,80 @@ impl Builder {
         self
     }
 
-    /// The rule names follow; a DNS subdomain if not said.
+    /// Sets the rule for names; the default is a DNS subdomain.
     pub(crate) fn named(self, name_rule: NameRule) -> Self {
         Self { name_rule, ..self }
     }
 
-    /// A change of one of these fields (dotted paths) bumps `metadata.generation`.
+    /// Sets the fields (dotted paths) whose change increments `metadata.generation`.
     pub(crate) fn generation(mut self, fields: &'static [&'static str]) -> Self {
         self.rules.generation = fields;
         self
     }
 
-    /// The metadata that updates through subresources leave as it is; nothing if not said.
+    /// Sets the metadata that updates through subresources do not change; the default is none.
     pub(crate) fn keeps_metadata(mut self, kept: KeptMetadata) -> Self {
         self.rules.kept_metadata = kept;
         self
     }
 
-    /// A PUT may create the object.
+    /// Lets a PUT create the object.
     pub(crate) fn create_on_update(mut self) -> Self {
         self.rules.create_on_update = true;
         self
     }
 
-    /// An update must carry a resourceVersion.
+    /// Requires a resourceVersion in updates.
     pub(crate) fn conditional_update(mut self) -> Self {
         self.rules.unconditional_update = false;
         self
     }
 
-    /// A completed DELETE answers with the object.
+    /// Makes a completed DELETE return the object.
     pub(crate) fn returns_deleted(mut self) -> Self {
         self.rules.returns_deleted = true;
         self
     }
 
-    /// The kind checks the preconditions of a DELETE itself.
+    /// Lets the kind check the preconditions of a DELETE itself.
     pub(crate) fn own_preconditions(mut self) -> Self {
         self.rules.own_preconditions = true;
         self
     }
 
-    /// A create may set `status`.
+    /// Lets a create set `status`.
     pub(crate) fn creates_with_status(mut self) -> Self {
         self.rules.creates_with_status = true;
         self
     }
 
-    /// A DELETE that does not say otherwise leaves dependents alone and lets them live on.
+    /// Makes a DELETE without propagation policy orphan the dependents.
     pub(crate) fn orphans_dependents(mut self) -> Self {
         self.rules.orphans_dependents = true;
         self
     }
 
-    /// What is particular to the kind.
+    /// Sets the strategy of the kind.
     pub(crate) fn strategy(self, strategy: impl Strategy + 'static) -> Self {
         Self { strategy: Arc::new(strategy), ..self }
     }
 
-    /// The path below `/registry/`; the resource's name if not said.
+    /// Sets the path below `/registry/`; the default is the resource's name.
     pub(crate) fn prefix(self, prefix: &'static str) -> Self {
         Self { prefix: Some(prefix), ..self }
     }
 
-    /// The group, version and OpenAPI package of the stored form; the preferred version if not said.
+    /// Sets the group, version and OpenAPI package of the stored form; the default is the preferred version.
     pub(crate) fn stored_as(self, group: &'static str, version: &'static str, package: &'static str) -> Self {
         Self { stored_as: Some((group, version, package)), ..self }
     }
 
-    /// Objects disappear by themselves.
+    /// Makes objects expire.
     pub(crate) fn ttl(self, ttl: Duration) -> Self {
         Self { ttl: Some(ttl), ..self }
     }
 
-    /// What clients of the kind are warned with.
+    /// Sets the deprecation warning for clients.
     pub(crate) fn deprecated(self, warning: &'static str) -> Self {
         Self { deprecation: Some(warning), ..self }
     }

@@ -1,17 +1,17 @@
-//! The bytes of a request to sign a certificate.
+//! Decoding of certificate signing requests.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use x509_parser::pem::Pem;
 
-/// The beginning of a block of PEM.
+/// The start of a PEM block.
 const BEGIN: &[u8] = b"-----BEGIN";
 
-/// The DER form of a request, which is PEM in base64, as JSON has bytes. There may be one block only: with several, it
-/// would depend on the reader which of them is the request.
+/// Returns the DER form of a request, which is base64 of PEM as in JSON. Several blocks are rejected, as readers
+/// would disagree about which one is the request.
 ///
 /// # Errors
-/// The text is not a request in PEM.
+/// The text is not a PEM request.
 pub fn der(request: &str) -> Result<Vec<u8>, String> {
     let not_pem = || "PEM block type must be CERTIFICATE REQUEST".to_owned();
     let bytes = STANDARD.decode(request).map_err(|_| not_pem())?;
@@ -40,7 +40,7 @@ mod tests {
             (block("NEW CERTIFICATE REQUEST"), false),
             (format!("{}{}", request(), request()), false),
             (format!("{}{}", block("CERTIFICATE"), request()), false),
-            // A reader that checks the label at the end takes the second block.
+            // A reader that checks the label of the end line would take the second block.
             (format!("-----BEGIN CERTIFICATE REQUEST-----\nMAA=\n-----END X-----\n{}", request()), false),
             ("nothing".to_owned(), false),
             (String::new(), false),

@@ -11,7 +11,7 @@ const MESSAGE_MAX: usize = 32 * 1024;
 const REASON_RULE: &str =
     "must be a condition reason: a letter, then letters, digits or '_,:', a letter, digit or '_' at its end";
 
-/// Checks a list of conditions, each type of which stands once.
+/// Checks a list of conditions with unique types.
 pub(crate) fn conditions(list: At, errors: &mut Errors) {
     let mut seen = HashSet::new();
     for condition in list.items() {
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn conditions_are_whole_and_stand_once() {
+    fn conditions_are_complete_and_unique() {
         let whole = json!({
             "type": "a.com/Ready", "status": "True", "reason": "A_b:c", "lastTransitionTime": "2026-01-01T00:00:00Z",
         });

@@ -1,21 +1,21 @@
-//! Turning an object from one version into another.
+//! Conversion of objects between versions.
 
 use nave_machinery::{GroupVersion, Value};
 
 use crate::def::ResourceDef;
 
-/// Why an object cannot be turned into another version.
+/// The error of a conversion.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConversionError {
-    /// What is to be converted is not an object.
+    /// The value is not an object.
     #[error("only objects can be converted")]
     NotAnObject,
-    /// A field or annotation that carries another version's data cannot be read.
+    /// A field or annotation with data of another version cannot be decoded.
     #[error("{0}")]
     Invalid(String),
 }
 
-/// Turns `object` from one version of `def` into another; both may also be the storage version.
+/// Converts `object` between two versions of `def`, including its storage version.
 pub fn convert(
     def: &ResourceDef,
     object: &mut Value,
@@ -25,7 +25,7 @@ pub fn convert(
     if from == to { Ok(()) } else { def.strategy.convert(object, from, to) }
 }
 
-/// The conversion between versions that differ in nothing but their name.
+/// Converts between versions that differ only in name.
 pub fn relabel(object: &mut Value, _from: &GroupVersion, to: &GroupVersion) -> Result<(), ConversionError> {
     let object = object.as_object_mut().ok_or(ConversionError::NotAnObject)?;
     object.insert("apiVersion".to_owned(), Value::String(to.to_string()));

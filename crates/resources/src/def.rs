@@ -1,4 +1,4 @@
-//! What a resource is: names, versions, verbs, columns, selectable fields, storage and a strategy.
+//! The definition of a resource: names, versions, verbs, columns, selectable fields, storage and strategy.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::scale::ScalePaths;
 use crate::strategy::Strategy;
 use crate::table::Column;
 
-/// A resource, built-in or custom. Everything generic code needs to serve it.
+/// A resource, built-in or custom, with everything that generic code needs to serve it.
 pub struct ResourceDef {
     /// The API group; empty for the core group.
     pub group: String,
@@ -28,29 +28,29 @@ pub struct ResourceDef {
     pub short_names: Vec<String>,
     /// Named groups of resources it belongs to: `all`.
     pub categories: Vec<String>,
-    /// True if its objects live in namespaces.
+    /// True if its objects are namespaced.
     pub namespaced: bool,
-    /// The versions served, in the order discovery lists them.
+    /// The served versions, in the order of discovery.
     pub versions: Vec<ResourceVersion>,
-    /// The verbs served on the resource itself, sorted.
+    /// The verbs of the resource itself, sorted.
     pub verbs: &'static [Verb],
-    /// What is served below an object, sorted by name.
+    /// The subresources, sorted by name.
     pub subresources: Vec<Subresource>,
-    /// The columns of its `Table`; cells read the object in its storage version.
+    /// The columns of its `Table`. Cells are computed from the storage version.
     pub columns: Vec<Column>,
-    /// The fields a field selector may name beside `metadata.name` and `metadata.namespace`.
+    /// The fields that a field selector may use, in addition to `metadata.name` and `metadata.namespace`.
     pub fields: Vec<SelectableField>,
-    /// Where its objects are kept; `None` for a virtual resource (reviews, bindings), which computes an answer.
+    /// The storage; `None` for a virtual resource (reviews, bindings), whose responses are computed.
     pub storage: Option<Storage>,
-    /// The rule its names follow.
+    /// The rule for names.
     pub name_rule: NameRule,
-    /// The rules generic code follows for it.
+    /// The rules for generic code.
     pub rules: Rules,
-    /// What is particular to the kind.
+    /// The hooks of the kind.
     pub strategy: Arc<dyn Strategy>,
 }
 
-/// The groups whose validation takes any qualified name for a finalizer.
+/// The groups whose validation accepts any qualified name as a finalizer.
 const PLAIN_FINALIZERS: [&str; 5] = [
     "admissionregistration.k8s.io",
     "apiextensions.k8s.io",
@@ -60,12 +60,12 @@ const PLAIN_FINALIZERS: [&str; 5] = [
 ];
 
 impl ResourceDef {
-    /// The group and resource, as errors name it.
+    /// The group and resource, as in errors.
     pub fn group_resource(&self) -> GroupResource {
         GroupResource::new(self.group.clone(), self.resource.clone())
     }
 
-    /// The group and kind, as errors of validation name it.
+    /// The group and kind, as in validation errors.
     pub fn group_kind(&self) -> GroupKind {
         GroupKind { group: self.group.clone(), kind: self.kind.clone() }
     }
@@ -75,22 +75,22 @@ impl ResourceDef {
         GroupVersion::new(self.group.clone(), version)
     }
 
-    /// Returns whether a finalizer of the kind is one of Kubernetes' own or has a domain before a slash.
+    /// Returns whether finalizers must be one of Kubernetes' own or have a domain.
     pub fn requires_qualified_finalizers(&self) -> bool {
         !PLAIN_FINALIZERS.contains(&self.group.as_ref())
     }
 
-    /// The served version of this name.
+    /// The served version with this name.
     pub fn version(&self, name: &str) -> Option<&ResourceVersion> {
         self.versions.iter().find(|version| version.name == name)
     }
 
-    /// The subresource of this name.
+    /// The subresource with this name.
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|subresource| subresource.name == name)
     }
 
-    /// Returns whether the resource has a `status` subresource, so that plain writes leave `status` alone.
+    /// Returns whether there is a `status` subresource, so that updates of the object ignore `status`.
     pub fn has_status(&self) -> bool {
         self.subresource("status").is_some()
     }
@@ -105,7 +105,7 @@ impl ResourceDef {
         self.fields.iter().find(|field| field.path == path)
     }
 
-    /// Returns whether a field selector on this resource may name `path`.
+    /// Returns whether a field selector may use `path`.
     pub fn is_selectable(&self, path: &str) -> bool {
         path == "metadata.name"
             || (self.namespaced && path == "metadata.namespace")
@@ -119,16 +119,16 @@ impl fmt::Debug for ResourceDef {
     }
 }
 
-/// A version a resource is served in.
+/// A served version of a resource.
 #[derive(Clone, Debug)]
 pub struct ResourceVersion {
     /// The version: `v1`.
     pub name: String,
-    /// The OpenAPI definition name of its kind: `io.k8s.api.apps.v1.Deployment`.
+    /// The OpenAPI definition name of the kind: `io.k8s.api.apps.v1.Deployment`.
     pub type_name: String,
-    /// The type in the schema set the registry was built with, where it has one.
+    /// The type in the registry's schema set, if there is one.
     pub type_id: Option<TypeId>,
-    /// What a client of this version is warned with, where the version is deprecated.
+    /// The deprecation warning, if the version is deprecated.
     pub deprecation: Option<String>,
 }
 
@@ -160,10 +160,10 @@ impl Verb {
     ];
     /// The verbs of a subresource that is a view of the object.
     pub const VIEW: &'static [Self] = &[Self::Get, Self::Patch, Self::Update];
-    /// The verb of a resource that is a question.
+    /// The verb of reviews, which can only be created.
     pub const CREATE: &'static [Self] = &[Self::Create];
 
-    /// The verb in lower case, as discovery and RBAC write it.
+    /// The verb in lower case, as in discovery and RBAC.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
@@ -184,25 +184,25 @@ impl fmt::Display for Verb {
     }
 }
 
-/// Something served below an object.
+/// A subresource.
 #[derive(Clone, Debug)]
 pub struct Subresource {
     /// The path segment: `status`.
     pub name: String,
-    /// What it does.
+    /// Its behaviour.
     pub kind: SubresourceKind,
-    /// The kind it takes and answers with; group and version are empty where they are the parent's.
+    /// The kind of its requests and responses; group and version are empty if they are the parent's.
     pub response: GroupVersionKind,
-    /// The type of [`Self::response`], where it has one of its own that is not the parent's.
+    /// The type of [`Self::response`], if it is not the parent's.
     pub type_id: Option<TypeId>,
     /// The verbs, sorted.
     pub verbs: &'static [Verb],
 }
 
-/// What a subresource does.
+/// The behaviour of a subresource.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SubresourceKind {
-    /// Reads the object, writes only its `status`.
+    /// Reads the object and writes only its `status`.
     Status,
     /// Reads and writes an `autoscaling/v1` `Scale`.
     Scale(ScalePaths),
@@ -213,21 +213,21 @@ pub enum SubresourceKind {
     Other,
 }
 
-/// A field that a field selector may name.
+/// A field that field selectors may use.
 #[derive(Clone, Debug)]
 pub struct SelectableField {
     /// The name in selectors: `spec.nodeName`.
     pub path: String,
-    /// True if lists and watches by this field are worth an index.
+    /// True if lists and watches by this field use an index.
     pub indexed: bool,
-    /// Where its value is in an object of the storage version: at the first of these paths that has one.
+    /// The paths of the value in the storage version; the first path with a value is used.
     pub at: Vec<Vec<String>>,
-    /// The value where nothing is there.
+    /// The default value.
     pub missing: &'static str,
 }
 
 impl SelectableField {
-    /// The field's value as selectors compare it.
+    /// The value as selectors compare it.
     pub fn value<'a>(&self, object: &'a Value) -> Cow<'a, str> {
         let found = self
             .at
@@ -237,7 +237,7 @@ impl SelectableField {
     }
 }
 
-/// A scalar as selectors compare it; `None` for what is none, and for an empty text.
+/// A scalar as selectors compare it; `None` for other values and for empty strings.
 fn scalar(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) if !text.is_empty() => Some(Cow::Borrowed(text)),
@@ -247,36 +247,36 @@ fn scalar(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Where and how a resource's objects are kept.
+/// The storage of a resource's objects.
 #[derive(Clone, Debug)]
 pub struct Storage {
-    /// The key prefix without a slash at its end, as etcd has it: `/registry/pods`.
+    /// The key prefix in etcd, without a trailing slash: `/registry/pods`.
     pub prefix: String,
-    /// The group and version objects are written in.
+    /// The group and version in which objects are stored.
     pub version: GroupVersion,
-    /// The type of that version, where it has one.
+    /// The type of that version, if there is one.
     pub type_id: Option<TypeId>,
-    /// After how long an object disappears by itself.
+    /// The time after which an object expires.
     pub ttl: Option<Duration>,
 }
 
-/// What the names of a resource's objects must be.
+/// A rule for the names of objects.
 #[derive(Clone, Copy, Debug)]
 pub enum NameRule {
     /// A DNS subdomain (RFC 1123), the usual rule.
     Subdomain,
-    /// A DNS label (RFC 1123): up to 63 characters, no dots.
+    /// A DNS label (RFC 1123): up to 63 characters without dots.
     Label,
-    /// A DNS label (RFC 1035): a label that begins with a letter.
+    /// A DNS label (RFC 1035): must start with a letter.
     Label1035,
-    /// Anything that can stand as one segment of a path.
+    /// Anything that is valid as one path segment.
     PathSegment,
-    /// A rule of its own; messages, none if the name is fine.
+    /// A custom rule that returns error messages; none if the name is valid.
     With(fn(&str) -> Vec<String>),
 }
 
 impl NameRule {
-    /// What is wrong with `name`; nothing if it is fine.
+    /// Returns error messages; none if `name` is valid.
     pub fn check(self, name: &str) -> Vec<String> {
         match self {
             Self::Subdomain => names::is_dns1123_subdomain(name),
@@ -288,20 +288,20 @@ impl NameRule {
     }
 }
 
-/// The metadata that an update through a subresource leaves as it is stored.
+/// The metadata that updates through subresources do not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeptMetadata(&'static [&'static str]);
 
 impl KeptMetadata {
-    /// Nothing beyond what no update changes.
+    /// No additional fields.
     pub const NONE: Self = Self(&[]);
     /// The labels.
     pub const LABELS: Self = Self(&["labels"]);
-    /// The owner references, and a `deletionTimestamp` is dropped instead of refused.
+    /// The owner references; `deletionTimestamp` is dropped instead of rejected.
     pub const OWNERS_AND_DELETION: Self = Self(&["ownerReferences", "deletionTimestamp"]);
     /// Labels, annotations, finalizers and owner references.
     pub const SETTABLE: Self = Self(&["labels", "annotations", "finalizers", "ownerReferences"]);
-    /// All that a client can name.
+    /// All fields that a client can set.
     pub const ALL: Self = Self(&[
         "labels",
         "annotations",
@@ -310,11 +310,11 @@ impl KeptMetadata {
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
     ]);
-    /// The owner references. No subresource changes them, whatever the kind: otherwise a right to `status` would be a
-    /// right to have the object garbage collected.
+    /// The owner references. No subresource of any kind may change them, as the permission to update `status` would
+    /// otherwise include having the object garbage collected.
     pub const OWNERS: Self = Self(&["ownerReferences"]);
 
-    /// Gives `object` the kept fields of `old`.
+    /// Copies the kept fields of `old` to `object`.
     pub fn restore(self, object: &mut Value, old: &Value) {
         let Some(metadata) = meta::metadata_mut(object) else { return };
         for field in self.0 {
@@ -325,7 +325,7 @@ impl KeptMetadata {
         }
     }
 
-    /// The fields of the metadata that are kept; `None` for all of them.
+    /// The kept fields of the metadata; `None` for all.
     pub fn fields(self) -> Option<&'static [&'static str]> {
         (self != Self::ALL && self != Self::SETTABLE).then_some(self.0)
     }
@@ -336,33 +336,36 @@ impl KeptMetadata {
     }
 }
 
-/// The rules that generic code follows for a resource, where kinds differ.
+/// The rules in which kinds differ for generic code.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "four independent yes-or-no facts of a kind")]
 pub struct Rules {
-    /// The metadata that updates through subresources leave as it is stored.
+    /// The metadata that updates through subresources do not change.
     pub kept_metadata: KeptMetadata,
-    /// The fields (dotted paths) whose change bumps `metadata.generation`; none if the kind has no generation.
+    /// The fields (dotted paths) whose change increments `metadata.generation`; empty if the kind has no
+    /// generation.
     pub generation: &'static [&'static str],
-    /// True if a PUT to a name that does not exist creates the object.
+    /// True if a PUT creates an object that does not exist.
     pub create_on_update: bool,
-    /// True if an update without a resourceVersion is applied to whatever is there.
+    /// True if updates may omit the resourceVersion.
     pub unconditional_update: bool,
-    /// True if a completed DELETE answers with the object rather than with a `Status`.
+    /// True if a completed DELETE returns the object instead of a `Status`.
     pub returns_deleted: bool,
-    /// True if the precondition of a DELETE is checked before the generic path, which names the resource in the error
-    /// and not the kind.
+    /// True if preconditions of a DELETE are checked before the generic code, whose error would have the kind
+    /// instead of the resource.
     pub own_preconditions: bool,
-    /// True if a DELETE that does not name a propagation policy orphans the object's dependents.
+    /// True if a DELETE without propagation policy orphans the dependents.
     pub orphans_dependents: bool,
     /// True if a create may set `status`.
     pub creates_with_status: bool,
 }
 
 impl Rules {
-    /// Returns whether an update changes what `metadata.generation` counts.
+    /// Returns whether an update changes any of the fields in `generation`.
     pub fn bumps_generation(&self, object: &Value, old: &Value) -> bool {
-        self.generation.iter().any(|path| crate::read::at(object, path) != crate::read::at(old, path))
+        self.generation
+            .iter()
+            .any(|path| crate::read::value_at(object, path) != crate::read::value_at(old, path))
     }
 }
 

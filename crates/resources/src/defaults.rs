@@ -1,8 +1,8 @@
-//! Short ways to write parts of an object, above all to put a default into what is absent.
+//! Helpers for modifying objects, mainly for defaulting.
 
 use nave_machinery::{Map, Value};
 
-/// The object at `field`, made if absent; `None` if something else is there.
+/// The object at `field`, created if absent; `None` if there is a value of another type.
 pub(crate) fn object<'a>(map: &'a mut Map, field: &str) -> Option<&'a mut Map> {
     if !map.contains_key(field) {
         map.insert(field.to_owned(), Value::Object(Map::new()));
@@ -14,8 +14,8 @@ pub(crate) fn object<'a>(map: &'a mut Map, field: &str) -> Option<&'a mut Map> {
     place.as_object_mut()
 }
 
-/// The object at a path of fields, if all are there.
-pub(crate) fn at<'a>(map: &'a mut Map, path: &[&str]) -> Option<&'a mut Map> {
+/// The object at a path, if it exists.
+pub(crate) fn object_at<'a>(map: &'a mut Map, path: &[&str]) -> Option<&'a mut Map> {
     path.iter().try_fold(map, |place, field| place.get_mut(*field)?.as_object_mut())
 }
 
@@ -25,21 +25,21 @@ pub(crate) fn each<'a>(map: &'a mut Map, field: &str) -> impl Iterator<Item = &'
     list.into_iter().flatten().filter_map(Value::as_object_mut)
 }
 
-/// Puts `value` into a field that is absent, `null` or an empty text.
+/// Sets a field that is absent, `null` or an empty string.
 pub(crate) fn set(map: &mut Map, field: &str, value: impl Into<Value>) {
     if map.get(field).is_none_or(|found| found.is_null() || found == "") {
         map.insert(field.to_owned(), value.into());
     }
 }
 
-/// Puts `value` into a field that is absent or `null`: one that is a pointer in Go, where an empty text is a value.
+/// Sets a field that is absent or `null`: a pointer in Go, for which an empty string is a value.
 pub(crate) fn set_absent(map: &mut Map, field: &str, value: impl Into<Value>) {
     if map.get(field).is_none_or(Value::is_null) {
         map.insert(field.to_owned(), value.into());
     }
 }
 
-/// Puts `number` into a field that is absent or 0: one for which Go does not tell the two apart.
+/// Sets a field that is absent or 0: a number in Go, for which the two are equal.
 pub(crate) fn set_number(map: &mut Map, field: &str, number: i64) {
     if map.get(field).is_none_or(|found| found.is_null() || found == 0) {
         map.insert(field.to_owned(), number.into());

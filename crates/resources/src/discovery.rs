@@ -1,6 +1,6 @@
-//! The discovery documents, as functions of the registry.
+//! The discovery documents, computed from the registry.
 //!
-//! They are structs, so that their fields are written in upstream's order: people search these documents as text.
+//! They are structs, so that fields have upstream's order: tools and users search these documents as text.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ pub struct ApiGroupList {
     groups: Vec<ApiGroup>,
 }
 
-/// The document at `/apis/<group>`; without its kind in a list.
+/// The document at `/apis/<group>`; in a list it has no kind.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ApiGroup {
@@ -65,7 +65,7 @@ struct ServedVersion {
 #[serde(rename_all = "camelCase")]
 pub struct ApiResourceList {
     kind: &'static str,
-    /// The core group's document has none, as it never had.
+    /// The core group's document never had this field.
     #[serde(skip_serializing_if = "str::is_empty")]
     api_version: &'static str,
     group_version: String,
@@ -139,14 +139,14 @@ struct ApiSubresourceDiscovery {
     verbs: Vec<&'static str>,
 }
 
-/// `/api`: the versions of the core group. `server_address` is what clients of any network may reach, `host:port`.
+/// `/api`: the versions of the core group. `server_address` (`host:port`) is for clients in any network.
 pub fn api_versions(registry: &Registry, server_address: &str) -> ApiVersions {
     let versions = registry.group("").map(|group| group.versions.clone()).unwrap_or_default();
     let everywhere = ServerAddress { client_cidr: "0.0.0.0/0", server_address: server_address.to_owned() };
     ApiVersions { kind: "APIVersions", versions, server_addresses: vec![everywhere] }
 }
 
-/// `/apis`: all groups but the core group.
+/// `/apis`: all groups except the core group.
 pub fn api_group_list(registry: &Registry) -> ApiGroupList {
     let listed = |group| ApiGroup { kind: "", api_version: "", ..api_group(group) };
     let groups = named_groups(registry).map(listed).collect();
@@ -169,7 +169,7 @@ pub fn api_group(group: &Group) -> ApiGroup {
     }
 }
 
-/// `/api/<version>` and `/apis/<group>/<version>`: what a version serves, in the form before aggregation.
+/// `/api/<version>` and `/apis/<group>/<version>`: the resources of a version in the unaggregated form.
 pub fn api_resource_list(group: &Group, version: &str) -> ApiResourceList {
     let mut resources = Vec::new();
     for def in served(group, version) {
@@ -194,7 +194,7 @@ pub fn aggregated_groups(registry: &Registry) -> ApiGroupDiscoveryList {
     aggregated(named_groups(registry))
 }
 
-/// What a client compares to learn whether the stored form of a resource changed: a hash of its kind.
+/// A hash of the stored kind, which clients compare to detect a change of the storage version.
 pub fn storage_version_hash(stored: &GroupVersionKind) -> String {
     let text = format!("{}/{}/{}", stored.group, stored.version, stored.kind);
     STANDARD.encode(&Sha256::digest(text.as_bytes())[..8])
@@ -290,7 +290,7 @@ mod tests {
 
     use super::*;
 
-    /// The names of an object's fields, in the order in which its text has them.
+    /// The field names of an object, in the order of the serialized text.
     fn order(document: &impl Serialize, object: &str) -> Vec<String> {
         let text = serde_json::to_string(document).unwrap();
         let mut rest = &text[text.find(object).unwrap()..];
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_in_the_order_of_upstream() {
+    fn fields_have_the_order_of_upstream() {
         let registry = Registry::builtin(nave_schema::builtin());
         let core = registry.group("").unwrap();
         let apps = registry.group("apps").unwrap();
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_has_its_kind_only_by_itself() {
+    fn group_in_a_list_has_no_kind() {
         let registry = Registry::builtin(nave_schema::builtin());
         let alone = serde_json::to_value(api_group(registry.group("apps").unwrap())).unwrap();
         let version = json!({"groupVersion": "apps/v1", "version": "v1"});

@@ -1,4 +1,4 @@
-//! Addresses and ranges in fields (upstream: `apimachinery/pkg/util/validation/ip.go`).
+//! IP addresses and CIDRs in fields (upstream: `apimachinery/pkg/util/validation/ip.go`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,7 +6,7 @@ use nave_machinery::FieldError;
 
 use crate::validate::{At, Errors};
 
-/// Checks an IP address; the spelling of an IPv6 address is free.
+/// Checks an IP address, in any notation of IPv6.
 pub(crate) fn ip(at: At, errors: &mut Errors) -> Option<IpAddr> {
     let invalid = |why: &str| at.invalid_text(why);
     match at.text().parse::<IpAddr>() {
@@ -26,7 +26,7 @@ pub(crate) fn ip(at: At, errors: &mut Errors) -> Option<IpAddr> {
     }
 }
 
-/// An IPv4 address whose parts may have leading zeros.
+/// Parses an IPv4 address whose parts may have leading zeros.
 fn sloppy_ipv4(text: &str) -> Option<Ipv4Addr> {
     let mut octets = [0; 4];
     let mut parts = text.split('.');
@@ -37,7 +37,7 @@ fn sloppy_ipv4(text: &str) -> Option<Ipv4Addr> {
     parts.next().is_none().then(|| Ipv4Addr::from(octets))
 }
 
-/// Returns whether a text is a range of addresses, without bits beyond its length.
+/// Returns whether a text is a CIDR without bits beyond its prefix length.
 pub(crate) fn is_cidr(text: &str) -> bool {
     let Some((address, length)) = text.split_once('/') else { return false };
     let Ok(bits) = length.parse::<u32>() else { return false };
@@ -53,7 +53,7 @@ pub(crate) fn is_cidr(text: &str) -> bool {
     })
 }
 
-/// Returns the warning about a valid IPv6 address that is not in its canonical form.
+/// Returns the warning about a valid IPv6 address in non-canonical form.
 pub(crate) fn ip_warning(at: At) -> Option<String> {
     let (path, text) = (at.path(), at.text());
     let canonical = text.parse::<Ipv6Addr>().ok()?.to_string();
@@ -62,7 +62,7 @@ pub(crate) fn ip_warning(at: At) -> Option<String> {
     })
 }
 
-/// Returns the warning about a valid range of IPv6 addresses that is not in its canonical form.
+/// Returns the warning about a valid IPv6 CIDR in non-canonical form.
 pub(crate) fn cidr_warning(at: At) -> Option<String> {
     let (path, text) = (at.path(), at.text());
     let (address, bits) = text.split_once('/')?;
@@ -72,7 +72,7 @@ pub(crate) fn cidr_warning(at: At) -> Option<String> {
     })
 }
 
-/// Checks that an address reaches something beyond the host and its links.
+/// Checks that an address is neither a loopback nor a link-local one.
 pub(crate) fn routable(at: At, ip: IpAddr, errors: &mut Errors) {
     let (link_local, local_multicast) = match ip {
         IpAddr::V4(ip) => (ip.is_link_local(), ip.octets()[..3] == [224, 0, 0]),
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_parsed_strictly() {
+    fn parses_addresses_strictly() {
         for (text, is_valid) in [
             ("10.0.0.1", true),
             ("2001:DB8::1", true),
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn other_spellings_are_warned_of() {
+    fn warns_about_non_canonical_forms() {
         let warned = |text: &str, warn: fn(At) -> Option<String>| {
             let value = json!(text);
             warn(At::named("f", Some(&value)))
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_the_host_and_its_links_are_refused() {
+    fn rejects_loopback_and_link_local_addresses() {
         for (text, errors) in [
             ("10.0.0.1", 0),
             ("127.0.0.1", 1),

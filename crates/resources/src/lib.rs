@@ -1,26 +1,26 @@
-//! The built-in resources: what the API serves, as data plus a few hooks.
+//! The built-in resources: the served API as data, with a few hooks.
 //!
-//! A resource, built-in or custom, is a [`ResourceDef`]; the [`Registry`] holds all that are served, and generic
-//! code (the endpoints, the cacher, discovery, OpenAPI, tables) asks it. There is no handler per kind: what is
-//! particular to a kind is a [`Strategy`], a unit struct with hooks at fixed places on the road of a write.
+//! A resource, built-in or custom, is a [`ResourceDef`]. The [`Registry`] has all served resources, and generic
+//! code (the endpoints, the cacher, discovery, OpenAPI, tables) reads it. There is no handler per kind: the rules
+//! of a kind are a [`Strategy`], a unit struct with hooks that the write path calls.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! | --- | --- |
 //! | [`def`] | [`ResourceDef`] and its parts |
 //! | [`strategy`] | [`Strategy`], the hooks of a kind |
 //! | [`registry`] | [`Registry`], the resources by group, by plural name, by kind |
-//! | [`discovery`] | the discovery documents, as functions of the registry |
+//! | [`discovery`] | the discovery documents, computed from the registry |
 //! | [`storage`] | storage keys |
-//! | [`table`] | columns of tables and their cells |
-//! | [`mod@convert`] | from one version to another |
+//! | [`table`] | the columns of tables and their cells |
+//! | [`mod@convert`] | conversion between versions |
 //! | [`scale`] | the `scale` subresource |
-//! | [`pod`] | what a pod refers to, all its containers |
-//! | [`certificate_request`] | the bytes of a request to sign a certificate |
-//! | [`quota`] | what objects take of a quota |
-//! | `groups` | one module a group (`groups::core`, `groups::apps`): its resources, their columns and strategies |
+//! | [`pod`] | the references and containers of a pod |
+//! | [`certificate_request`] | decoding of certificate signing requests |
+//! | [`quota`] | the usage of objects in quotas |
+//! | `groups` | one module per group (`groups::core`, `groups::apps`): its resources, columns and strategies |
 //!
-//! Invariants: no I/O; a registry never changes, a change makes a new one; a storage key is made of checked parts
-//! only; columns, selectable fields and validation read an object in its storage version.
+//! Invariants: The crate does no I/O. A registry is immutable; a change creates a new one. A storage key consists
+//! of validated parts only. Columns, selectable fields and validation read the storage version of an object.
 //!
 //! ```
 //! use nave_machinery::GroupVersionResource;

@@ -1,20 +1,20 @@
-//! Blocks of PEM, as strictly as upstream reads them.
+//! A PEM parser that is as strict as upstream's.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// One block.
+/// A PEM block.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Block {
-    /// The word after `BEGIN`.
+    /// The label after `BEGIN`.
     pub(crate) label: String,
-    /// True if there are headers before the content.
+    /// True if headers precede the contents.
     pub(crate) has_headers: bool,
-    /// The content.
+    /// The decoded contents.
     pub(crate) contents: Vec<u8>,
 }
 
-/// Returns the blocks in a text; what is between them, or is not a whole block, is passed over.
+/// Returns the blocks in a text. Incomplete blocks and text between blocks are ignored.
 pub(crate) fn blocks(text: &str) -> Vec<Block> {
     let mut found = Vec::new();
     let mut lines = text.lines();
@@ -33,7 +33,7 @@ fn label_of<'a>(line: &'a str, prefix: &str) -> Option<&'a str> {
     line.trim_end().strip_prefix(prefix)?.strip_suffix("-----")
 }
 
-/// Reads a block up to its end; every line is looked at once, since a block that does not end is the last one tried.
+/// Reads the rest of a block. The time is linear: after a block without an end no more lines are left.
 fn block<'a>(label: &str, lines: &mut impl Iterator<Item = &'a str>) -> Option<Block> {
     let (mut encoded, mut has_headers) = (String::new(), false);
     for line in lines {
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_blocks_are_found() {
+    fn finds_complete_blocks() {
         let block = |label: &str| format!("-----BEGIN {label}-----\nMAA=\n-----END {label}-----\n");
         let labels = |text: &str| blocks(text).into_iter().map(|block| block.label).collect::<Vec<_>>();
         for (text, expected) in [

@@ -1,13 +1,13 @@
-//! The references of a pod to API objects (upstream: `pkg/api/pod`), for code outside this crate that has to know.
+//! The containers of a pod and its references to API objects (upstream: `pkg/api/pod`), for other crates.
 
 use nave_machinery::{Value, meta};
 
 use crate::read;
 
-/// The annotation of a mirror pod: it stands for a pod that a kubelet runs by itself.
+/// Annotation of a mirror pod, which represents a static pod of a kubelet.
 pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
-/// Volumes that refer to no API object. Every other kind of volume does, or is unknown.
+/// Volume types without references to API objects. Every other type has one or is unknown.
 const INDEPENDENT_VOLUMES: [&str; 22] = [
     "awsElasticBlockStore",
     "azureDisk",
@@ -33,11 +33,11 @@ const INDEPENDENT_VOLUMES: [&str; 22] = [
     "vsphereVolume",
 ];
 
-/// Volumes with a `secretRef`.
+/// Volume types with a `secretRef`.
 const VOLUMES_WITH_SECRET: [&str; 7] =
     ["cephfs", "cinder", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos"];
 
-/// A list of containers of a pod.
+/// A type of containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContainerKind {
     /// `spec.initContainers`.
@@ -49,10 +49,10 @@ pub enum ContainerKind {
 }
 
 impl ContainerKind {
-    /// All lists, in the order in which upstream visits them.
+    /// All types, in the order in which upstream visits them.
     pub const ALL: [Self; 3] = [Self::Init, Self::Regular, Self::Ephemeral];
 
-    /// The field of the pod's spec.
+    /// The field of the pod spec.
     pub fn field(self) -> &'static str {
         match self {
             Self::Init => "initContainers",
@@ -61,7 +61,7 @@ impl ContainerKind {
         }
     }
 
-    /// A container of the list, as messages call it.
+    /// The name of such a container in messages.
     pub fn noun(self) -> &'static str {
         match self {
             Self::Init => "init container",
@@ -76,13 +76,13 @@ pub fn is_mirror(pod: &Value) -> bool {
     meta::annotation(pod, MIRROR_ANNOTATION).is_some()
 }
 
-/// All containers of a pod, of every kind.
+/// All containers of a pod.
 pub fn containers(pod: &Value) -> impl Iterator<Item = (ContainerKind, &Value)> {
     let spec = pod.get("spec").unwrap_or(&Value::Null);
     containers_in(spec).map(|(kind, _, container)| (kind, container))
 }
 
-/// All containers of a pod's spec, of every kind, each with its place in its list.
+/// All containers of a pod spec, each with its index in its list.
 pub fn containers_in(spec: &Value) -> impl Iterator<Item = (ContainerKind, usize, &Value)> {
     ContainerKind::ALL.into_iter().flat_map(move |kind| {
         read::list(spec, kind.field()).iter().enumerate().map(move |(index, it)| (kind, index, it))
@@ -94,7 +94,7 @@ pub fn volumes(pod: &Value) -> &[Value] {
     read::list(pod, "spec.volumes")
 }
 
-/// Returns whether any container or volume of a pod names a secret.
+/// Returns whether a container or volume of a pod refers to a secret.
 pub fn refers_to_secrets(pod: &Value) -> bool {
     if !read::list(pod, "spec.imagePullSecrets").is_empty() || environment(pod, "secretKeyRef", "secretRef") {
         return true;
@@ -110,7 +110,7 @@ pub fn refers_to_secrets(pod: &Value) -> bool {
     })
 }
 
-/// Returns whether any container or volume of a pod names a config map.
+/// Returns whether a container or volume of a pod refers to a config map.
 pub fn refers_to_config_maps(pod: &Value) -> bool {
     environment(pod, "configMapKeyRef", "configMapRef")
         || volumes(pod).iter().any(|volume| {
@@ -121,7 +121,7 @@ pub fn refers_to_config_maps(pod: &Value) -> bool {
 /// The resource of the first API object that a pod refers to (upstream: `HasAPIObjectReference`).
 ///
 /// # Errors
-/// A volume or a source of a projected volume is of an unknown kind, which may refer to anything.
+/// A volume or a source of a projected volume has an unknown type, which may refer to anything.
 pub fn api_reference(pod: &Value) -> Result<Option<&'static str>, String> {
     if !read::text(pod, "spec.serviceAccountName").is_empty() {
         return Ok(Some("serviceaccounts"));
@@ -186,7 +186,7 @@ fn projected_reference(volume: &Value) -> Result<Option<&'static str>, String> {
     Ok(None)
 }
 
-/// Returns whether a variable comes from `key` or a set of variables from `all`.
+/// Returns whether a variable has a source of type `key`, or `envFrom` one of type `all`.
 fn environment(pod: &Value, key: &str, all: &str) -> bool {
     containers(pod).any(|(_, container)| {
         let value_from = |variable: &Value| variable.get("valueFrom").is_some_and(|from| is_set(from, key));
@@ -206,7 +206,7 @@ fn set_fields(object: &Value) -> impl Iterator<Item = &str> {
 }
 
 fn is_set(object: &Value, path: &str) -> bool {
-    read::at(object, path).is_some_and(|value| !value.is_null())
+    read::value_at(object, path).is_some_and(|value| !value.is_null())
 }
 
 #[cfg(test)]
@@ -215,7 +215,7 @@ mod tests {
 
     use super::*;
 
-    /// Pods that refer to each kind of API object in each possible way.
+    /// Pods that refer to each type of API object in each possible way.
     fn referring() -> Vec<(Value, &'static str)> {
         let mut cases = vec![
             (json!({"serviceAccountName": "a"}), "serviceaccounts"),
@@ -291,7 +291,7 @@ mod tests {
         }
     }
 
-    /// A kind of volume that a later version of the API adds is neither listed as independent nor handled.
+    /// Fails if a later version of the API adds a volume type that is neither listed as independent nor handled.
     #[test]
     fn knows_every_kind_of_volume_of_the_api() {
         let set = nave_schema::builtin();

@@ -1,40 +1,40 @@
-//! Short ways to read parts of an object.
+//! Helpers for reading objects by dotted paths.
 
 use nave_machinery::{Map, Value, conditions};
 
-/// The value at a dotted path.
-pub(crate) fn at<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
+/// The value at a path.
+pub(crate) fn value_at<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.').try_fold(object, |place, part| place.get(part))
 }
 
-/// The text at a dotted path; empty if there is none.
+/// The string at a path; empty if there is none.
 pub(crate) fn text<'a>(object: &'a Value, path: &str) -> &'a str {
-    at(object, path).and_then(Value::as_str).unwrap_or_default()
+    value_at(object, path).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The text at a dotted path, or `missing` if there is none or it is empty.
+/// The string at a path, or `missing` if there is none or it is empty.
 pub(crate) fn text_or<'a>(object: &'a Value, path: &str, missing: &'a str) -> &'a str {
     Some(text(object, path)).filter(|text| !text.is_empty()).unwrap_or(missing)
 }
 
-/// The whole number at a dotted path; 0 if there is none.
+/// The integer at a path; 0 if there is none.
 pub(crate) fn int(object: &Value, path: &str) -> i64 {
-    at(object, path).and_then(Value::as_i64).unwrap_or_default()
+    value_at(object, path).and_then(Value::as_i64).unwrap_or_default()
 }
 
-/// The truth value at a dotted path; false if there is none.
+/// The boolean at a path; false if there is none.
 pub(crate) fn flag(object: &Value, path: &str) -> bool {
-    at(object, path).and_then(Value::as_bool).unwrap_or_default()
+    value_at(object, path).and_then(Value::as_bool).unwrap_or_default()
 }
 
-/// The list at a dotted path; empty if there is none.
+/// The list at a path; empty if there is none.
 pub(crate) fn list<'a>(object: &'a Value, path: &str) -> &'a [Value] {
-    at(object, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    value_at(object, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// The map at a dotted path.
+/// The map at a path.
 pub(crate) fn map<'a>(object: &'a Value, path: &str) -> Option<&'a Map> {
-    at(object, path).and_then(Value::as_object)
+    value_at(object, path).and_then(Value::as_object)
 }
 
 /// The condition of this type in `status.conditions`.
@@ -42,12 +42,12 @@ pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> 
     conditions::find(object, kind)
 }
 
-/// Returns whether the condition of this type is true.
+/// Returns whether the condition of this type has the status `True`.
 pub(crate) fn condition_is_true(object: &Value, kind: &str) -> bool {
     conditions::is_true(object, kind)
 }
 
-/// Returns whether a delete of the object has begun.
+/// Returns whether the object has a deletion timestamp.
 pub(crate) fn is_being_deleted(object: &Value) -> bool {
-    at(object, "metadata.deletionTimestamp").is_some_and(Value::is_string)
+    value_at(object, "metadata.deletionTimestamp").is_some_and(Value::is_string)
 }

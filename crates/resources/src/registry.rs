@@ -1,4 +1,4 @@
-//! The resources a server serves, as one immutable value.
+//! The served resources, as one immutable value.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use nave_schema::SchemaSet;
 
 use crate::def::ResourceDef;
 
-/// All resources served, by group, in the order discovery lists them. A change makes a new registry.
+/// All served resources by group, in the order of discovery. A change creates a new registry.
 #[derive(Debug, Default)]
 pub struct Registry {
     groups: Vec<Group>,
@@ -16,19 +16,19 @@ pub struct Registry {
     by_kind: HashMap<GroupVersionKind, Arc<ResourceDef>>,
 }
 
-/// An API group: its versions, the preferred one first, and its resources.
+/// An API group with its versions and resources.
 #[derive(Clone, Debug)]
 pub struct Group {
     /// The name; empty for the core group.
     pub name: String,
-    /// The versions served, in order of preference.
+    /// The served versions, in order of preference.
     pub versions: Vec<String>,
     /// The resources, sorted by name.
     pub resources: Vec<Arc<ResourceDef>>,
 }
 
 impl Registry {
-    /// A registry of these groups.
+    /// Creates a registry of these groups.
     pub fn new(groups: Vec<Group>) -> Self {
         let mut registry = Self { groups, ..Self::default() };
         for def in registry.groups.iter().flat_map(|group| &group.resources) {
@@ -42,37 +42,37 @@ impl Registry {
         registry
     }
 
-    /// The built-in resources, their types looked up in `schemas`.
+    /// The built-in resources, with their types looked up in `schemas`.
     pub fn builtin(schemas: &SchemaSet) -> Self {
         Self::new(crate::groups::builtin(schemas))
     }
 
-    /// The groups, in the order discovery lists them; the core group is the first.
+    /// The groups in the order of discovery; the core group is first.
     pub fn groups(&self) -> &[Group] {
         &self.groups
     }
 
-    /// The group of this name.
+    /// The group with this name.
     pub fn group(&self, name: &str) -> Option<&Group> {
         self.groups.iter().find(|group| group.name == name)
     }
 
-    /// All resources, in the order discovery lists them.
+    /// All resources, in the order of discovery.
     pub fn all(&self) -> impl Iterator<Item = &Arc<ResourceDef>> {
         self.groups.iter().flat_map(|group| &group.resources)
     }
 
-    /// The resource served at a group, version and plural name.
+    /// The resource with this group, version and plural name.
     pub fn lookup(&self, resource: &GroupVersionResource) -> Option<&Arc<ResourceDef>> {
         self.by_resource.get(resource)
     }
 
-    /// The resource whose objects are of this kind.
+    /// The resource of this kind.
     pub fn by_kind(&self, kind: &GroupVersionKind) -> Option<&Arc<ResourceDef>> {
         self.by_kind.get(kind)
     }
 
-    /// The same registry with further groups after its own, or in the place of groups of the same name.
+    /// The registry with additional groups at its end; a group with an existing name replaces that one.
     pub fn with_groups(&self, more: Vec<Group>) -> Self {
         let mut groups = self.groups.clone();
         for group in more {

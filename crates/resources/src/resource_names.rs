@@ -1,15 +1,15 @@
-//! The names of resources that containers, limit ranges and quotas list (upstream: `pkg/apis/core/helper`).
+//! Names of resources in containers, limit ranges and quotas (upstream: `pkg/apis/core/helper`).
 
 use nave_machinery::{FieldError, names};
 
 use crate::validate::{At, Errors, NOT_NEGATIVE, quantity};
 
-/// The detail of an amount with a fraction where only whole numbers count.
+/// The error detail of a fractional amount of a resource that is counted in integers.
 pub(crate) const NOT_INTEGER: &str = "must be an integer";
 
 const CONTAINER: [&str; 3] = ["cpu", "ephemeral-storage", "memory"];
 
-/// Standard resources that are counted in whole objects.
+/// Standard resources that are object counts.
 const COUNTED: [&str; 9] = [
     "configmaps",
     "persistentvolumeclaims",
@@ -35,34 +35,34 @@ const MEASURED: [&str; 10] = [
     "requests.storage",
 ];
 
-/// Returns whether a name is of huge pages of some size.
+/// Returns whether a name is a huge page resource.
 pub(crate) fn is_huge_pages(name: &str) -> bool {
     name.starts_with("hugepages-")
 }
 
-/// Returns whether a name belongs to Kubernetes itself: it has no domain, or one of `kubernetes.io`.
+/// Returns whether a name has no domain or one of `kubernetes.io`.
 pub(crate) fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
-/// Returns whether a name is of a resource that others define, such as devices.
+/// Returns whether a name is an extended resource, such as a device.
 pub(crate) fn is_extended(name: &str) -> bool {
     !is_native(name)
         && !name.starts_with("requests.")
         && names::is_qualified_name(&format!("requests.{name}")).is_empty()
 }
 
-/// Returns whether more may be promised of a resource than there is.
+/// Returns whether limits of a resource may exceed its requests.
 pub(crate) fn may_overcommit(name: &str) -> bool {
     is_native(name) && !is_huge_pages(name)
 }
 
-/// Returns whether a resource is counted in whole numbers.
+/// Returns whether amounts of a resource are integers.
 pub(crate) fn is_integer(name: &str) -> bool {
     COUNTED.contains(&name) || is_extended(name)
 }
 
-/// Returns whether a name without a domain is known to quotas.
+/// Returns whether a name without a domain is a valid quota resource.
 pub(crate) fn is_standard_quota(name: &str) -> bool {
     COUNTED.contains(&name)
         || MEASURED.contains(&name)
@@ -74,7 +74,7 @@ fn is_standard(name: &str) -> bool {
     is_standard_quota(name) || name == "storage"
 }
 
-/// Checks the name of any resource, the key of `at`.
+/// Checks the name of any resource, which is the key of `at`.
 pub(crate) fn any(name: &str, at: At, errors: &mut Errors) {
     let found = names::is_qualified_name(name);
     if found.is_empty() && !name.contains('/') && !is_standard(name) {
@@ -83,7 +83,7 @@ pub(crate) fn any(name: &str, at: At, errors: &mut Errors) {
     errors.extend(found.into_iter().map(|why| named(name, at, why)));
 }
 
-/// Checks the name of a resource that a container can have.
+/// Checks the name of a container resource.
 pub(crate) fn container(name: &str, at: At, errors: &mut Errors) {
     any(name, at, errors);
     if !name.contains('/') {
@@ -95,7 +95,7 @@ pub(crate) fn container(name: &str, at: At, errors: &mut Errors) {
     }
 }
 
-/// Checks the name of a resource that a quota can limit.
+/// Checks the name of a quota resource.
 pub(crate) fn quota(name: &str, at: At, errors: &mut Errors) {
     any(name, at, errors);
     if !name.contains('/') && !is_standard_quota(name) {
@@ -103,7 +103,7 @@ pub(crate) fn quota(name: &str, at: At, errors: &mut Errors) {
     }
 }
 
-/// Checks an amount of the resource `name`: not negative, and whole where the resource is counted.
+/// Checks an amount of resource `name`: not negative, and an integer if the resource requires it.
 pub(crate) fn amount(name: &str, at: At, errors: &mut Errors) {
     let Some(amount) = quantity(at) else { return };
     if amount.is_negative() {
@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
 
-    /// How many errors a name gives as one of any resource, of a container's and of a quota's.
+    /// The number of errors of a name: as any resource, as a container's, and as a quota's.
     fn counts(name: &str) -> [usize; 3] {
         let object = json!({"list": {name: "1"}});
         let root = At::root(&object);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_known_to_their_lists() {
+    fn rejects_unknown_names() {
         for (name, expected) in [
             ("cpu", [0, 0, 0]),
             ("hugepages-2Mi", [0, 0, 0]),
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn counted_resources_are_whole() {
+    fn rejects_fractional_counts() {
         let object = json!({"pods": "1500m", "cpu": "1500m", "example.com/a": "500m", "memory": "-1"});
         let root = At::root(&object);
         let mut errors = Errors::new();

@@ -1,17 +1,17 @@
-//! The `scale` subresource: an object seen as an `autoscaling/v1` `Scale`, and back.
+//! The `scale` subresource: conversion between objects and `autoscaling/v1` `Scale`.
 
 use nave_machinery::Value;
 use nave_machinery::selector::LabelSelector;
 use serde_json::json;
 
-/// Where a kind keeps what a `Scale` shows.
+/// The paths of the fields that a `Scale` shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScalePaths {
-    /// The path of the wanted number of replicas.
+    /// The path of the desired number of replicas.
     pub spec_replicas: Vec<String>,
-    /// The path of the number of replicas there are.
+    /// The path of the current number of replicas.
     pub status_replicas: Vec<String>,
-    /// The path of the selector of the replicas: a map, a `LabelSelector`, or its text; `None` if there is none.
+    /// The path of the selector: a map of labels, a `LabelSelector`, or a string; `None` if there is none.
     pub selector: Option<Vec<String>>,
 }
 
@@ -35,20 +35,20 @@ pub fn scale_of(paths: &ScalePaths, object: &Value) -> Value {
             .filter_map(|field| Some((field.to_owned(), object.get("metadata")?.get(field)?.clone())))
             .collect();
     let mut spec = serde_json::Map::new();
-    // `spec.replicas` is left out when it is 0, as upstream's type does.
+    // `spec.replicas` is omitted if it is 0, as in upstream's type.
     if let Some(wanted) = replicas(object, &paths.spec_replicas).filter(|wanted| *wanted != 0) {
         spec.insert("replicas".to_owned(), json!(wanted));
     }
     let mut status = serde_json::Map::new();
     status.insert("replicas".to_owned(), json!(replicas(object, &paths.status_replicas).unwrap_or(0)));
-    let selector = paths.selector.as_ref().and_then(|path| at(object, path)).and_then(selector_text);
+    let selector = paths.selector.as_ref().and_then(|path| value_at(object, path)).and_then(selector_text);
     if let Some(selector) = selector.filter(|text| !text.is_empty()) {
         status.insert("selector".to_owned(), Value::String(selector));
     }
     json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
 }
 
-/// Takes the wanted replicas of a `Scale` over into the object; a `Scale` without them means 0.
+/// Sets an object's desired replicas from a `Scale`; a missing number means 0.
 pub fn apply_scale(paths: &ScalePaths, object: &mut Value, scale: &Value) {
     let wanted = scale.get("spec").and_then(|spec| spec.get("replicas")).and_then(Value::as_i64).unwrap_or(0);
     let Some((last, parents)) = paths.spec_replicas.split_last() else { return };
@@ -63,14 +63,14 @@ pub fn apply_scale(paths: &ScalePaths, object: &mut Value, scale: &Value) {
 }
 
 fn replicas(object: &Value, path: &[String]) -> Option<i64> {
-    at(object, path)?.as_i64()
+    value_at(object, path)?.as_i64()
 }
 
-fn at<'a>(object: &'a Value, path: &[String]) -> Option<&'a Value> {
+fn value_at<'a>(object: &'a Value, path: &[String]) -> Option<&'a Value> {
     path.iter().try_fold(object, |place, part| place.get(part))
 }
 
-/// The text of a selector given as a map of labels, as a `LabelSelector`, or as text.
+/// The string form of a selector given as a map of labels, a `LabelSelector`, or a string.
 fn selector_text(selector: &Value) -> Option<String> {
     if let Some(text) = selector.as_str() {
         return Some(text.to_owned());
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_seen_as_a_scale() {
+    fn converts_object_to_scale() {
         let mut object = deployment();
         assert_eq!(
             scale_of(&ScalePaths::workload(), &object),
@@ -106,7 +106,8 @@ mod tests {
                 "spec": {"replicas": 3}, "status": {"replicas": 2, "selector": "app=a"},
             })
         );
-        // A replication controller's selector is a map; no replicas are left out of the spec, not of the status.
+        // A replication controller's selector is a map. Zero replicas are omitted in the spec but not in the
+        // status.
         object["spec"] = json!({"replicas": 0, "selector": {"b": "2", "a": "1"}});
         object["status"] = json!({});
         let scale = scale_of(&ScalePaths::workload(), &object);
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scale_sets_the_replicas_and_nothing_else() {
+    fn scale_changes_only_replicas() {
         for (scale, wanted) in
             [(json!({"spec": {"replicas": 5}}), 5), (json!({"spec": {}}), 0), (json!({}), 0)]
         {

@@ -1,9 +1,9 @@
-//! Equality of values of which some may be left out (upstream: `apimachinery/pkg/api/equality`).
+//! Semantic equality (upstream: `apimachinery/pkg/api/equality`).
 
 use nave_machinery::{Map, Value};
 
-/// Returns whether two values are the same, where an absent field is the same as one that says nothing: `null`, `false`, an
-/// empty text, list or object.
+/// Returns whether two values are equal, where an absent field equals an empty one: `null`, `false`, or an empty
+/// string, list or object.
 pub(crate) fn is_equal(one: Option<&Value>, other: Option<&Value>) -> bool {
     match (one, other) {
         (Some(Value::Object(one)), Some(Value::Object(other))) => {
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_says_nothing_is_absent() {
+    fn empty_values_equal_absent_ones() {
         for (one, other, expected) in [
             (json!({"a": 1, "b": null, "c": {}}), json!({"a": 1, "d": ""}), true),
             (json!({"a": [{"b": false}]}), json!({"a": [{}]}), true),

@@ -1,16 +1,15 @@
-//! The names of signers of certificates, and of the trust bundles that belong to them (upstream:
-//! `pkg/apis/core/validation/names.go`).
+//! Names of certificate signers and of their trust bundles (upstream: `pkg/apis/core/validation/names.go`).
 
 use nave_machinery::{FieldError, names};
 
 use crate::validate::{At, Errors};
 
-/// The longest domain of a signer.
+/// The maximum length of a signer's domain.
 const DOMAIN_MAX: usize = 253;
-/// The longest path of a signer: a resource's namespace, a dot and its name.
+/// The maximum length of a signer's path: a namespace, a dot and a name.
 const PATH_MAX: usize = 253 + 63 + 1;
 
-/// Checks the name of a signer, of the form `example.com/signer-name`.
+/// Checks the name of a signer, which has the form `example.com/signer-name`.
 pub(crate) fn signer_name(at: At, errors: &mut Errors) {
     let name = at.text();
     if name.is_empty() {
@@ -36,7 +35,7 @@ pub(crate) fn signer_name(at: At, errors: &mut Errors) {
     }
 }
 
-/// The errors of the first label of a part of the name that has any.
+/// Reports the first invalid label in a part of the name.
 fn labels(part: &str, check: fn(&str) -> Vec<String>, at: At, errors: &mut Errors) {
     let found = part.split('.').map(|label| (label, check(label))).find(|(_, found)| !found.is_empty());
     let (label, found) = found.unwrap_or_default();
@@ -44,13 +43,13 @@ fn labels(part: &str, check: fn(&str) -> Vec<String>, at: At, errors: &mut Error
     errors.extend(found.into_iter().map(invalid));
 }
 
-/// Returns whether a signer's name belongs to Kubernetes itself.
+/// Returns whether a signer is one of Kubernetes' own.
 pub(crate) fn is_kubernetes_signer(name: &str) -> bool {
     let domain = name.split('/').next().unwrap_or_default();
     domain == "kubernetes.io" || domain.ends_with(".kubernetes.io")
 }
 
-/// Validates the name of a trust bundle. The name of a signer's bundle begins with the signer's name.
+/// Checks the name of a trust bundle. A signer's bundle has the signer's name as prefix.
 pub(crate) fn trust_bundle_name(name: &str) -> Vec<String> {
     names::is_dns1123_subdomain(name.rsplit(':').next().unwrap_or_default())
 }
@@ -62,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signers_have_a_domain_and_a_path() {
+    fn signer_name_has_domain_and_path() {
         for (name, errors) in [
             ("example.com/own", 0),
             ("example.com/a.b", 0),
@@ -82,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn trust_bundles_of_signers_begin_with_their_names() {
+    fn trust_bundle_has_prefix_of_its_signer() {
         assert!(trust_bundle_name("a.b").is_empty());
         assert!(trust_bundle_name("example.com:own:b").is_empty());
         assert_eq!(trust_bundle_name("example.com:own:").len(), 1);

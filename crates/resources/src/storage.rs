@@ -1,24 +1,24 @@
-//! Storage keys: built from parsed parts only, laid out as kube-apiserver lays them out in etcd.
+//! Storage keys, built from validated parts only, with kube-apiserver's layout in etcd.
 
 use nave_machinery::names;
 
 use crate::def::ResourceDef;
 
-/// Why no storage key can be made.
+/// The error of building a storage key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// The resource computes its answers and keeps nothing.
+    /// The resource is virtual.
     #[error("{0} has no storage")]
     NotStored(String),
-    /// The resource is namespaced and no namespace was given, or the other way round.
+    /// A namespace is missing for a namespaced resource, or given for a cluster-scoped one.
     #[error("{0}: the scope of the request is not the scope of the resource")]
     Scope(String),
-    /// A part cannot stand in a path.
+    /// A part is not a valid path segment.
     #[error("{part:?} cannot be part of a storage key: {why}")]
     Segment {
         /// The name or namespace.
         part: String,
-        /// What is wrong with it.
+        /// The rule that it violates.
         why: String,
     },
 }
@@ -33,7 +33,7 @@ pub fn storage_key(def: &ResourceDef, namespace: Option<&str>, name: &str) -> Re
     Ok(key)
 }
 
-/// The prefix, with a slash at its end, of all of a resource's objects or of those in one namespace.
+/// The prefix, with a trailing slash, of all objects of a resource or of those in one namespace.
 pub fn list_prefix(def: &ResourceDef, namespace: Option<&str>) -> Result<String, KeyError> {
     let Some(storage) = &def.storage else {
         return Err(KeyError::NotStored(def.group_resource().to_string()));
@@ -50,7 +50,7 @@ pub fn list_prefix(def: &ResourceDef, namespace: Option<&str>) -> Result<String,
     Ok(key)
 }
 
-/// The namespace and name in a key under the resource's prefix; `None` if the key is not one of its objects.
+/// The namespace and name in a key; `None` if the key does not belong to the resource.
 pub fn parse_key<'a>(def: &ResourceDef, key: &'a str) -> Option<(Option<&'a str>, &'a str)> {
     let rest = key.strip_prefix(def.storage.as_ref()?.prefix.as_str())?.strip_prefix('/')?;
     let (namespace, name) = if def.namespaced {

@@ -1,27 +1,27 @@
-//! What is particular to a kind, as hooks that generic code calls at fixed places on the road of a write.
+//! The hooks of a kind, which the write path calls.
 
 use nave_machinery::{FieldError, GroupVersion, Value};
 
 use crate::convert::{self, ConversionError};
 
-/// The hooks of a kind. Every method has a default that fits a kind without particularities.
+/// The hooks of a kind. Every method has a default for kinds without special rules.
 ///
-/// Objects are in the storage version, except where a method says otherwise. Generic code does what all kinds
-/// share, before the hook runs: the object's metadata and its validation, dropping `status` on create and keeping it
-/// on update where there is a `status` subresource, keeping all but `status` on a status update, `generation`.
+/// Objects are in the storage version, unless stated otherwise. Before a hook, generic code has done the common
+/// work: it has validated the metadata, dropped `status` on create and kept it on update if there is a `status`
+/// subresource, kept everything else on a status update, and updated `generation`.
 pub trait Strategy: Send + Sync {
-    /// Returns whether the kind has no rules of its own; the page of kinds says it.
+    /// Returns whether the kind has no special rules, for the documentation of kinds.
     fn is_plain(&self) -> bool {
         false
     }
 
-    /// Sets the defaults that a schema cannot say, on an object of the request's `version`. Runs on decode, after
-    /// the schema's own defaults, on every write and on what is read from storage; must be idempotent.
+    /// Sets defaults that the schema cannot express, on an object of the request's `version`. Called after decoding
+    /// and the schema's defaults, for writes and for stored objects; must be idempotent.
     fn default(&self, object: &mut Value, version: &str) {
         let _ = (object, version);
     }
 
-    /// Turns an object from one served or stored version into another, `apiVersion` included.
+    /// Converts an object between two served or stored versions, including `apiVersion`.
     fn convert(
         &self,
         object: &mut Value,
@@ -31,7 +31,7 @@ pub trait Strategy: Send + Sync {
         convert::relabel(object, from, to)
     }
 
-    /// Clears or sets fields before a create: what a client may not set, what the server knows.
+    /// Clears or sets fields before a create.
     fn prepare_for_create(&self, object: &mut Value) {
         let _ = object;
     }
@@ -41,15 +41,16 @@ pub trait Strategy: Send + Sync {
         let _ = (object, old);
     }
 
-    /// Clears, keeps or sets fields before an update of `status`, after all but `status` and the permitted
-    /// metadata has been taken from `old`.
+    /// Clears, keeps or sets fields before an update of `status`. Everything but `status` and the permitted
+    /// metadata is copied from `old` already.
     fn prepare_for_status_update(&self, object: &mut Value, old: &Value) {
         let _ = (object, old);
     }
 
-    /// Keeps of an update through `subresource` (a [`SubresourceKind::RestrictedUpdate`](crate::SubresourceKind))
-    /// only what may be changed there; the metadata in [`Rules::kept_metadata`](crate::Rules) is taken from `old`
-    /// already. The default keeps metadata only.
+    /// Reverts the fields that an update through `subresource` (a
+    /// [`SubresourceKind::RestrictedUpdate`](crate::SubresourceKind)) must not change. The metadata in
+    /// [`Rules::kept_metadata`](crate::Rules) is copied from `old` already. The default reverts everything but the
+    /// metadata.
     fn prepare_for_subresource_update(&self, subresource: &str, object: &mut Value, old: &Value) {
         let _ = subresource;
         let metadata = object.get("metadata").cloned();
@@ -59,82 +60,82 @@ pub trait Strategy: Send + Sync {
         }
     }
 
-    /// What is wrong with an object to be created.
+    /// Validates an object to be created.
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let _ = object;
         Vec::new()
     }
 
-    /// What is wrong with an update of the object itself. The default validates the new object by itself.
+    /// Validates an update of the object itself. The default validates the new object alone.
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let _ = old;
         self.validate(object)
     }
 
-    /// What is wrong with an update of `status`.
+    /// Validates an update of `status`.
     fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let _ = (object, old);
         Vec::new()
     }
 
-    /// What is wrong with an update through `subresource`.
+    /// Validates an update through `subresource`.
     fn validate_subresource_update(&self, subresource: &str, object: &Value, old: &Value) -> Vec<FieldError> {
         let _ = (subresource, object, old);
         Vec::new()
     }
 
-    /// What to warn the client of, on a create (`old` is `None`) or an update.
+    /// The warnings for the client about a create (`old` is `None`) or an update.
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         let _ = (object, old);
         Vec::new()
     }
 
-    /// Brings a valid object into the form it is stored in (sorted lists, canonical spellings).
+    /// Converts a valid object to its stored form (sorted lists, canonical spellings).
     fn canonicalize(&self, object: &mut Value) {
         let _ = object;
     }
 
-    /// The seconds the object goes on to live after a delete that asked for `requested` seconds; `None` if the kind
-    /// knows no graceful deletion. `Some(0)` deletes at once.
+    /// The grace period in seconds for a delete that requested `requested`; `None` if the kind has no graceful
+    /// deletion. `Some(0)` deletes immediately.
     fn graceful_period(&self, object: &Value, requested: Option<i64>) -> Option<i64> {
         let _ = (object, requested);
         None
     }
 
-    /// Why the object of this name may not be deleted by a request for it alone, if it may not.
+    /// The reason why the object of this name must not be deleted individually, if there is one.
     fn refuses_deletion(&self, name: &str) -> Option<&'static str> {
         let _ = name;
         None
     }
 
-    /// How the object came to its end, where its work can end; rows of a `Table` say it.
+    /// The completion of a finished object, which rows of a `Table` show.
     fn completion(&self, object: &Value) -> Option<Completion> {
         let _ = object;
         None
     }
 
-    /// Marks an object whose deletion has begun but which stays until its finalizers are gone.
+    /// Marks an object whose deletion waits for finalizers.
     fn begin_deletion(&self, object: &mut Value) {
         let _ = object;
     }
 
-    /// Returns whether something other than `metadata.finalizers` holds an object that is being deleted.
+    /// Returns whether something other than `metadata.finalizers` blocks the deletion.
     fn holds_deletion(&self, object: &Value) -> bool {
         let _ = object;
         false
     }
 }
 
-/// How an object that does a piece of work came to its end.
+/// The completion of an object that performs a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
     /// One word, for machines.
     pub reason: &'static str,
-    /// A sentence, for people.
+    /// A sentence, for users.
     pub message: &'static str,
 }
 
-/// A kind without particularities.
+/// The strategy of kinds without special rules.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Plain;
 

@@ -1,4 +1,4 @@
-//! The columns of a resource's `Table`, and what most cells are made of.
+//! The columns of a resource's `Table`, and common cells.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,15 +15,15 @@ use crate::read;
 /// A column of a resource's `Table`.
 #[derive(Clone)]
 pub struct Column {
-    /// The heading.
+    /// The column's heading.
     pub name: Cow<'static, str>,
     /// The OpenAPI type of its cells: `string`, `integer`, `boolean`, `date`.
     pub kind: Cow<'static, str>,
-    /// The OpenAPI format; `name` marks the column that holds the object's name.
+    /// The OpenAPI format; `name` marks the column with the object's name.
     pub format: Cow<'static, str>,
-    /// 0 for columns that are always shown, 1 for those of the wide form.
+    /// 0 for columns that are always shown, 1 for those of wide output.
     pub priority: i32,
-    /// What the column shows.
+    /// The text that clients show as help.
     pub description: Description,
     cell: Cell,
 }
@@ -33,9 +33,9 @@ type Cell = Arc<dyn Fn(&Value, Timestamp) -> Value + Send + Sync>;
 /// The description of a column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Description {
-    /// A text.
+    /// A custom text.
     Own(Cow<'static, str>),
-    /// The API's documentation of a field.
+    /// The API documentation of a field.
     OfField {
         /// The OpenAPI definition name of the type.
         type_name: String,
@@ -45,7 +45,7 @@ pub enum Description {
 }
 
 impl Column {
-    /// A column of text that is always shown.
+    /// A string column that is always shown.
     pub fn new(
         name: impl Into<Cow<'static, str>>,
         cell: impl Fn(&Value, Timestamp) -> Value + Send + Sync + 'static,
@@ -60,44 +60,44 @@ impl Column {
         }
     }
 
-    /// The cell of an object, which is in its storage version, as of `now`.
+    /// The cell of an object in its storage version, at time `now`.
     pub fn cell(&self, object: &Value, now: Timestamp) -> Value {
         (self.cell)(object, now)
     }
 
-    /// The same column, shown in the wide form only.
+    /// Shows the column in wide output only.
     #[must_use]
     pub fn wide(self) -> Self {
         self.with_priority(1)
     }
 
-    /// The same column with another priority.
+    /// Sets the priority.
     #[must_use]
     pub fn with_priority(self, priority: i32) -> Self {
         Self { priority, ..self }
     }
 
-    /// The same column with cells of another type.
+    /// Sets the type of the cells.
     #[must_use]
     pub fn of_kind(self, kind: impl Into<Cow<'static, str>>) -> Self {
         Self { kind: kind.into(), ..self }
     }
 
-    /// The same column with a format.
+    /// Sets the format.
     #[must_use]
     pub fn with_format(self, format: impl Into<Cow<'static, str>>) -> Self {
         Self { format: format.into(), ..self }
     }
 
-    /// The same column with a description of our own.
+    /// Sets a custom description.
     #[must_use]
     pub fn about(self, text: impl Into<Cow<'static, str>>) -> Self {
         Self { description: Description::Own(text.into()), ..self }
     }
 
-    /// The same column, described as the API documents a field. `type_name` may leave out `io.k8s.api.`.
+    /// Takes the description from the API documentation of a field. `type_name` may omit `io.k8s.api.`.
     #[must_use]
-    pub fn of(self, type_name: &str, field: &'static str) -> Self {
+    pub fn described_by(self, type_name: &str, field: &'static str) -> Self {
         let type_name = if type_name.starts_with("io.") {
             type_name.to_owned()
         } else {
@@ -113,54 +113,54 @@ impl fmt::Debug for Column {
     }
 }
 
-/// The cells of an object, which is in its storage version, in the order of the columns.
+/// The cells of an object in its storage version, in the order of the columns.
 pub fn row(def: &ResourceDef, object: &Value, now: Timestamp) -> Vec<Value> {
     def.columns.iter().map(|column| column.cell(object, now)).collect()
 }
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
-/// The column of names.
+/// The column with the name.
 pub fn name() -> Column {
     name_with(|_| false)
 }
 
-/// The column of names that marks an object that is the default of its kind.
+/// The column with the name, which marks default objects.
 pub(crate) fn name_with(is_default: fn(&Value) -> bool) -> Column {
     let cell = move |object: &Value, _| {
         let name = read::text(object, "metadata.name");
         if is_default(object) { json!(format!("{name} (default)")) } else { json!(name) }
     };
-    Column::new("Name", cell).with_format("name").of(OBJECT_META, "name")
+    Column::new("Name", cell).with_format("name").described_by(OBJECT_META, "name")
 }
 
-/// The column of ages.
+/// The column with the age.
 pub fn age() -> Column {
     Column::new("Age", |object, now| json!(since(object, "metadata.creationTimestamp", now)))
-        .of(OBJECT_META, "creationTimestamp")
+        .described_by(OBJECT_META, "creationTimestamp")
 }
 
-/// The columns of a kind that upstream has no printer for: the name and the time of creation.
+/// The columns of a kind without a printer in upstream: name and creation time.
 pub(crate) fn name_and_creation() -> Vec<Column> {
     let created =
         Column::new("Created At", |object, _| json!(read::text(object, "metadata.creationTimestamp")));
-    vec![name(), created.of_kind("date").of(OBJECT_META, "creationTimestamp")]
+    vec![name(), created.of_kind("date").described_by(OBJECT_META, "creationTimestamp")]
 }
 
-/// A column of the text at a path, or of `missing` if there is none.
+/// A column with the string at a path, or `missing`.
 pub(crate) fn field(name: &'static str, path: &'static str, missing: &'static str) -> Column {
     Column::new(name, move |object, _| json!(read::text_or(object, path, missing)))
 }
 
-/// A column of the whole number at a path; 0 if there is none.
+/// A column with the integer at a path; 0 if there is none.
 pub(crate) fn number(name: &'static str, path: &'static str) -> Column {
     Column::new(name, move |object, _| json!(read::int(object, path))).of_kind("integer")
 }
 
-/// A column of the number of elements at a path.
+/// A column with the number of items at a path.
 pub(crate) fn length(name: &'static str, path: &'static str) -> Column {
     Column::new(name, move |object, _| {
-        let elements = match read::at(object, path) {
+        let elements = match read::value_at(object, path) {
             Some(Value::Array(list)) => list.len(),
             Some(Value::Object(map)) => map.len(),
             _ => 0,
@@ -170,28 +170,28 @@ pub(crate) fn length(name: &'static str, path: &'static str) -> Column {
     .of_kind("integer")
 }
 
-/// A column of the truth value at a path, or of `missing`.
+/// A column with the boolean at a path, or `missing`.
 pub(crate) fn flag(name: &'static str, path: &'static str, missing: bool) -> Column {
     Column::new(name, move |object, _| {
-        json!(read::at(object, path).and_then(Value::as_bool).unwrap_or(missing))
+        json!(read::value_at(object, path).and_then(Value::as_bool).unwrap_or(missing))
     })
     .of_kind("boolean")
 }
 
-/// A column of a computed text.
+/// A column with a computed string.
 pub(crate) fn text(name: &'static str, cell: fn(&Value) -> String) -> Column {
     Column::new(name, move |object, _| Value::String(cell(object)))
 }
 
-/// A column of the time since the moment at a path.
+/// A column with the time elapsed since the time at a path.
 pub(crate) fn elapsed(name: &'static str, path: &'static str, missing: &'static str) -> Column {
-    Column::new(name, move |object, now| match read::at(object, path) {
+    Column::new(name, move |object, now| match read::value_at(object, path) {
         Some(Value::String(_)) => json!(since(object, path, now)),
         _ => json!(missing),
     })
 }
 
-/// The three wide columns of a workload: its containers, their images, its selector.
+/// The two wide columns with the containers of a workload and their images.
 pub(crate) fn containers(spec: &'static str) -> [Column; 2] {
     [
         Column::new("Containers", move |object, _| json!(joined(object, spec, "name")))
@@ -203,18 +203,19 @@ pub(crate) fn containers(spec: &'static str) -> [Column; 2] {
     ]
 }
 
-/// A wide column of a label selector; `empty` is shown for one that selects by nothing.
+/// A wide column with a label selector; `empty` is shown for an empty one.
 pub(crate) fn selector(path: &'static str, empty: &'static str) -> Column {
-    Column::new("Selector", move |object, _| json!(format_selector(read::at(object, path), empty))).wide()
+    Column::new("Selector", move |object, _| json!(format_selector(read::value_at(object, path), empty)))
+        .wide()
 }
 
-/// The time since the moment at a path, as people say it; `<unknown>` if there is none.
+/// The human-readable time since the time at a path; `<unknown>` if there is none.
 pub(crate) fn since(object: &Value, path: &str, now: Timestamp) -> String {
     moment(object, path)
         .map_or_else(|| "<unknown>".to_owned(), |then| time::human_duration(now.seconds_since(then)))
 }
 
-/// The moment at a path, whichever of the API's two forms it has.
+/// The time at a path, in either of the API's two formats.
 pub(crate) fn moment(object: &Value, path: &str) -> Option<Timestamp> {
     Timestamp::parse(read::text(object, path))
 }
@@ -230,7 +231,7 @@ pub(crate) fn format_labels(labels: Option<&Map>) -> String {
     if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
 }
 
-/// A `LabelSelector` as text.
+/// A `LabelSelector` as string.
 pub(crate) fn format_selector(selector: Option<&Value>, empty: &str) -> String {
     let Some(selector) = selector else { return empty.to_owned() };
     match LabelSelector::from_value(selector) {
@@ -240,7 +241,7 @@ pub(crate) fn format_selector(selector: Option<&Value>, empty: &str) -> String {
     }
 }
 
-/// One field of every element of a list, joined with commas.
+/// One field of every item of a list, joined with commas.
 pub(crate) fn joined(object: &Value, list: &str, field: &str) -> String {
     read::list(object, list).iter().map(|element| read::text(element, field)).collect::<Vec<_>>().join(",")
 }
@@ -250,7 +251,7 @@ pub(crate) fn joined_strings(object: &Value, list: &str) -> String {
     read::list(object, list).iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
 }
 
-/// The first `shown` of all `items`, and how many there are beyond.
+/// The first `shown` items, and the number of further ones.
 pub(crate) fn abridged(items: &[String], shown: usize, separator: &str) -> String {
     let first = items.iter().take(shown).map(String::as_str).collect::<Vec<_>>().join(separator);
     if items.len() > shown { format!("{first} + {} more...", items.len() - shown) } else { first }

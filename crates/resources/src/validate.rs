@@ -1,14 +1,14 @@
-//! Small checks that kinds share, on a view of an object that knows where it is.
+//! Shared checks, on a view of an object that knows its field path.
 //!
-//! [`At`] is a place in an object: the value there, if any, and the way to it. Going down allocates nothing; the
-//! path is written out only for an error.
+//! [`At`] is a field of an object: its value, if there is one, and its path. Descending does not allocate; the path
+//! is built only for an error.
 
 use nave_machinery::quantity::Quantity;
 use nave_machinery::{FieldError, FieldErrorKind, FieldPath, Map, Value, limits, names};
 
 pub(crate) use crate::ip::ip;
 
-/// What a check found.
+/// The errors found so far.
 pub(crate) type Errors = Vec<FieldError>;
 
 pub(crate) const IMMUTABLE: &str = "field is immutable";
@@ -16,25 +16,26 @@ pub(crate) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 
 const DRIVER_NAME_MAX: usize = 63;
 
-/// How much of a value an error copies; it shows less.
+/// The maximum size of the excerpt of a value that an error copies.
 const MAX_SHOWN_BYTES: usize = 4 * 1024;
 
-/// A place in an object. `null` counts as absent.
+/// A field of an object. `null` counts as absent.
 #[derive(Clone, Copy)]
 pub(crate) struct At<'p, 'v> {
     parent: Option<&'p At<'p, 'v>>,
     part: Part<'v>,
     value: Option<&'v Value>,
-    /// Which fields there may be, as a Bloom filter of their names.
+    /// The fields that the value may have.
     fields: FieldFilter,
 }
 
-/// A Bloom filter of the field names of an object: may report a field that is not there, never misses one.
+/// A Bloom filter of the field names of an object: may report a field that is absent, never misses one that is
+/// present.
 #[derive(Clone, Copy)]
 struct FieldFilter(u64);
 
 impl FieldFilter {
-    /// The filter that rules out nothing.
+    /// The filter that excludes nothing.
     const ANY: Self = Self(u64::MAX);
 
     fn new(value: &Value) -> Self {
@@ -69,29 +70,29 @@ impl<'p, 'v> At<'p, 'v> {
         Self::named("", Some(object))
     }
 
-    /// A value known under a name, such as `spec`.
+    /// A value with a name, such as `spec`.
     pub(crate) fn named(name: &'static str, value: Option<&'v Value>) -> Self {
         let value = value.filter(|it| !it.is_null());
         Self { parent: None, part: Part::Field(name), value, fields: FieldFilter::ANY }
     }
 
-    /// The same place, prepared for many lookups of fields of which most are absent.
+    /// The same field, prepared for many lookups of mostly absent fields.
     pub(crate) fn with_field_filter(self) -> Self {
         Self { fields: self.value.map_or(FieldFilter(0), FieldFilter::new), ..self }
     }
 
-    /// The field `name` of the object here.
+    /// The field `name` of this object.
     pub(crate) fn field<'c>(&'c self, name: &'static str) -> At<'c, 'v> {
         let value = self.value.filter(|_| self.fields.may_have(name));
         self.down(Part::Field(name), value.and_then(|it| it.get(name)))
     }
 
-    /// The value under `key` of the map here; shown as `[key]`.
+    /// The value of `key` in this map; its path ends with `[key]`.
     pub(crate) fn key<'c>(&'c self, key: &'v str) -> At<'c, 'v> {
         self.down(Part::Key(key), self.value.and_then(|it| it.get(key)))
     }
 
-    /// The element `index` of the list here.
+    /// The item `index` of this list.
     pub(crate) fn index<'c>(&'c self, index: usize) -> At<'c, 'v> {
         self.down(Part::Index(index), self.value.and_then(|it| it.get(index)))
     }
@@ -101,23 +102,23 @@ impl<'p, 'v> At<'p, 'v> {
         At { parent: Some(self), part, value, fields: FieldFilter::ANY }
     }
 
-    /// The same place with another value.
+    /// The same path with another value.
     pub(crate) fn with(self, value: Option<&'v Value>) -> Self {
         Self { value: value.filter(|it| !it.is_null()), fields: FieldFilter::ANY, ..self }
     }
 
-    /// The quantity under `key` of the map here.
+    /// The quantity of `key` in this map.
     pub(crate) fn quantity_of(&self, key: &str) -> Option<Quantity> {
         quantity(self.with(Some(self.value?.get(key)?)))
     }
 
-    /// The elements of the list here.
+    /// The items of this list.
     pub(crate) fn items<'c>(&'c self) -> impl Iterator<Item = At<'c, 'v>> + use<'c, 'p, 'v> {
         let list = self.value.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         list.iter().enumerate().map(|(index, item)| self.down(Part::Index(index), Some(item)))
     }
 
-    /// The keys and values of the map here.
+    /// The keys and values of this map.
     pub(crate) fn entries<'c>(&'c self) -> impl Iterator<Item = (&'v str, At<'c, 'v>)> + use<'c, 'p, 'v> {
         let map = self.map().into_iter().flatten();
         map.map(|(key, value)| (key.as_str(), self.down(Part::Key(key), Some(value))))
@@ -133,17 +134,17 @@ impl<'p, 'v> At<'p, 'v> {
         self.value.is_some()
     }
 
-    /// The text; empty if there is none.
+    /// The string; empty if there is none.
     pub(crate) fn text(&self) -> &'v str {
         self.value.and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The whole number.
+    /// The integer.
     pub(crate) fn int(&self) -> Option<i64> {
         self.value.and_then(Value::as_i64)
     }
 
-    /// The truth value; false if there is none.
+    /// The boolean; false if there is none.
     pub(crate) fn flag(&self) -> bool {
         self.value.and_then(Value::as_bool).unwrap_or_default()
     }
@@ -153,7 +154,7 @@ impl<'p, 'v> At<'p, 'v> {
         self.value.and_then(Value::as_object)
     }
 
-    /// How many elements or entries there are.
+    /// The number of items or entries.
     pub(crate) fn len(&self) -> usize {
         match self.value {
             Some(Value::Array(list)) => list.len(),
@@ -162,7 +163,7 @@ impl<'p, 'v> At<'p, 'v> {
         }
     }
 
-    /// The path, written out.
+    /// The path.
     pub(crate) fn path(&self) -> FieldPath {
         match (self.parent, self.part) {
             (None, Part::Field(name)) => FieldPath::new(name),
@@ -172,52 +173,52 @@ impl<'p, 'v> At<'p, 'v> {
         }
     }
 
-    fn shown(&self) -> Value {
+    fn value_for_error(&self) -> Value {
         self.value.map_or(Value::Null, |value| limits::excerpt(value, MAX_SHOWN_BYTES))
     }
 
-    /// A value is required here.
+    /// The error about a missing value.
     pub(crate) fn required(&self, detail: impl Into<String>) -> FieldError {
         FieldError::required(&self.path(), detail)
     }
 
-    /// The value here breaks a rule.
+    /// The error about a value that violates a rule.
     pub(crate) fn invalid(&self, detail: impl Into<String>) -> FieldError {
-        FieldError::invalid(&self.path(), self.shown(), detail)
+        FieldError::invalid(&self.path(), self.value_for_error(), detail)
     }
 
-    /// The text here, which may be absent, breaks a rule.
+    /// The error about a string, which may be absent, that violates a rule.
     pub(crate) fn invalid_text(&self, detail: impl Into<String>) -> FieldError {
         FieldError::invalid(&self.path(), self.text(), detail)
     }
 
-    /// The value here may not be set or changed.
+    /// The error about a value that may not be set or changed.
     pub(crate) fn forbidden(&self, detail: impl Into<String>) -> FieldError {
         FieldError::forbidden(&self.path(), detail)
     }
 
-    /// The value here stands twice where it must be unique.
+    /// The error about a duplicate value.
     pub(crate) fn duplicate(&self) -> FieldError {
-        FieldError::duplicate(&self.path(), self.shown())
+        FieldError::duplicate(&self.path(), self.value_for_error())
     }
 
-    /// What the text here names does not exist.
+    /// The error about a reference to something that does not exist.
     pub(crate) fn not_found(&self) -> FieldError {
         FieldError::not_found(&self.path(), self.text())
     }
 
-    /// The list here is longer than `max`.
+    /// The error about a list longer than `max`.
     pub(crate) fn too_many(&self, max: usize) -> FieldError {
         FieldError::too_many(&self.path(), self.len(), max)
     }
 
-    /// The text here is none of `supported`.
+    /// The error about a string that is not one of `supported`.
     pub(crate) fn not_supported(&self, supported: &[&str]) -> FieldError {
         FieldError::not_supported(&self.path(), self.text(), supported)
     }
 }
 
-/// The text must be given.
+/// The string must not be empty.
 pub(crate) fn required_text(at: At, errors: &mut Errors) -> bool {
     let is_empty = at.text().is_empty();
     if is_empty {
@@ -226,28 +227,28 @@ pub(crate) fn required_text(at: At, errors: &mut Errors) -> bool {
     !is_empty
 }
 
-/// The text must be one of `supported` (sorted, as upstream shows them); an absent one is not supported either.
+/// The string must be one of `supported` (sorted, as upstream shows them); an absent one is an error.
 pub(crate) fn one_of(at: At, supported: &[&str], errors: &mut Errors) {
     if !supported.contains(&at.text()) {
         errors.push(at.not_supported(supported));
     }
 }
 
-/// The text, if there is one, must be one of `supported`.
+/// The string, if given, must be one of `supported`.
 pub(crate) fn absent_or_one_of(at: At, supported: &[&str], errors: &mut Errors) {
     if at.is_set() {
         one_of(at, supported, errors);
     }
 }
 
-/// The text is none of `supported` unless `holds`.
+/// Adds the error about an unsupported value unless `holds`.
 pub(crate) fn not_supported_unless(holds: bool, at: At, supported: &[&str], errors: &mut Errors) {
     if !holds {
         errors.push(at.not_supported(supported));
     }
 }
 
-/// The name of a storage driver: a domain name, in whatever case, of at most 63 characters.
+/// The name of a CSI driver: a domain name in any case, of at most 63 characters.
 pub(crate) fn driver_name(at: At, errors: &mut Errors) {
     if !required_text(at, errors) {
         return;
@@ -259,14 +260,14 @@ pub(crate) fn driver_name(at: At, errors: &mut Errors) {
     errors.extend(found.into_iter().map(|why| at.invalid(why)));
 }
 
-/// The number, if there is one, must not be below 0.
+/// The number, if given, must not be negative.
 pub(crate) fn not_negative(at: At, errors: &mut Errors) {
     if at.int().is_some_and(|number| number < 0) {
         errors.push(at.invalid(NOT_NEGATIVE));
     }
 }
 
-/// The number, an absent one being 0, must be in the range.
+/// The number must be in the range; an absent one counts as 0.
 pub(crate) fn in_range(at: At, min: i64, max: i64, errors: &mut Errors) {
     let number = at.int().unwrap_or_default();
     if number < min || number > max {
@@ -275,12 +276,12 @@ pub(crate) fn in_range(at: At, min: i64, max: i64, errors: &mut Errors) {
     }
 }
 
-/// The number, an absent one being 0, must be the number of a port.
+/// The number must be a port number; an absent one counts as 0.
 pub(crate) fn port_number(at: At, errors: &mut Errors) {
     in_range(at, 1, 65535, errors);
 }
 
-/// A port by number or by name.
+/// A port by number or name.
 pub(crate) fn port_number_or_name(at: At, errors: &mut Errors) {
     match at.value() {
         Some(Value::String(name)) => {
@@ -290,7 +291,7 @@ pub(crate) fn port_number_or_name(at: At, errors: &mut Errors) {
     }
 }
 
-/// What is wrong with the name of a port (IANA service name).
+/// Validates the name of a port (IANA service name).
 pub(crate) fn port_name(name: &str) -> Vec<String> {
     let mut found = Vec::new();
     if name.len() > 15 {
@@ -311,19 +312,19 @@ pub(crate) fn port_name(name: &str) -> Vec<String> {
     found
 }
 
-/// The text must pass `check` (one of `names::is_…`).
+/// The string must pass `check` (one of `names::is_…`).
 pub(crate) fn checked(at: At, check: fn(&str) -> Vec<String>, errors: &mut Errors) {
     errors.extend(check(at.text()).into_iter().map(|why| at.invalid_text(why)));
 }
 
-/// The text must be given and pass `check`.
+/// The string must be given and pass `check`.
 pub(crate) fn required_checked(at: At, check: fn(&str) -> Vec<String>, errors: &mut Errors) {
     if required_text(at, errors) {
         checked(at, check, errors);
     }
 }
 
-/// The text must be given, and be a domain name of three parts or more.
+/// The string must be given and be a domain name with at least three labels.
 pub(crate) fn fully_qualified_name(at: At, errors: &mut Errors) {
     if !required_text(at, errors) {
         return;
@@ -335,7 +336,7 @@ pub(crate) fn fully_qualified_name(at: At, errors: &mut Errors) {
     errors.extend(found.into_iter().map(|why| at.invalid(why)));
 }
 
-/// The keys and values of the map must be labels.
+/// The keys and values of the map must be valid labels.
 pub(crate) fn labels(at: At, errors: &mut Errors) {
     for (key, value) in at.entries() {
         let bad_key = names::is_qualified_name(key);
@@ -370,14 +371,14 @@ pub(crate) fn label_selector(at: At, errors: &mut Errors) {
     }
 }
 
-/// The value must be what it was.
+/// The value must not change.
 pub(crate) fn immutable(at: At, old: At, errors: &mut Errors) {
     if at.value() != old.value() {
         errors.push(at.invalid(IMMUTABLE));
     }
 }
 
-/// The quantity, unless absent or (which decoding refuses) malformed.
+/// The quantity; `None` if absent or (which decoding rejects) malformed.
 pub(crate) fn quantity(at: At) -> Option<Quantity> {
     match at.value()? {
         Value::String(text) => Quantity::parse(text).ok(),
@@ -386,14 +387,14 @@ pub(crate) fn quantity(at: At) -> Option<Quantity> {
     }
 }
 
-/// The quantity must not be below 0.
+/// The quantity must not be negative.
 pub(crate) fn quantity_not_negative(at: At, errors: &mut Errors) {
     if quantity(at).is_some_and(Quantity::is_negative) {
-        errors.push(FieldError::invalid(&at.path(), at.shown(), NOT_NEGATIVE));
+        errors.push(FieldError::invalid(&at.path(), at.value_for_error(), NOT_NEGATIVE));
     }
 }
 
-/// An error of the given kind that shows no value.
+/// An error of this type without a value.
 pub(crate) fn plain(kind: FieldErrorKind, at: At, detail: impl Into<String>) -> FieldError {
     FieldError::with(kind, &at.path(), Value::Null, detail)
 }
@@ -402,7 +403,7 @@ pub(crate) fn plain(kind: FieldErrorKind, at: At, detail: impl Into<String>) -> 
 pub(crate) mod testing {
     use super::{At, Errors, Value};
 
-    /// The fields at which a check of a spec finds errors.
+    /// The fields in which a check of a spec finds errors.
     pub(crate) fn fields(check: fn(At, &mut Errors), spec: Value) -> Vec<String> {
         let mut errors = Errors::new();
         check(At::named("spec", Some(&spec)), &mut errors);
@@ -417,7 +418,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_knows_its_value_and_its_way() {
+    fn field_has_value_and_path() {
         let object = json!({"spec": {"list": [{"n": null}, {"n": 3}], "map": {"a.b": "c"}}});
         let root = At::root(&object);
         let spec = root.field("spec");
@@ -431,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn checks_name_field_and_rule() {
+    fn errors_have_field_and_rule() {
         let object = json!({"port": 0, "name": "-x", "operator": "y", "q": "-1"});
         let root = At::root(&object);
         let mut errors = Errors::new();

@@ -1,4 +1,4 @@
-//! Where a webhook is called: what its URL or its service must be (upstream: `apiserver/pkg/util/webhook`).
+//! Validation of the URL or service of a webhook (upstream: `apiserver/pkg/util/webhook`).
 
 use nave_machinery::{FieldError, names};
 
@@ -6,7 +6,7 @@ use crate::validate::{At, Errors, required_text};
 
 const URL_FORM: &str = "desired format: https://host[/path]";
 
-/// The text must be a URL that a webhook can have: HTTPS, a host, and nothing that a server must not be told.
+/// Checks the URL of a webhook: HTTPS with a host, and without user information, query or fragment.
 pub(crate) fn webhook_url(at: At, errors: &mut Errors) {
     let Some(url) = Url::parse(at.text()) else {
         errors.push(at.required(format!("url must be a valid URL; {URL_FORM}")));
@@ -30,7 +30,7 @@ pub(crate) fn webhook_url(at: At, errors: &mut Errors) {
     }
 }
 
-/// The parts of a URL, told apart as Go's `net/url` does it.
+/// The parts of a URL, split as Go's `net/url` does.
 struct Url<'a> {
     scheme: &'a str,
     user: Option<&'a str>,
@@ -40,7 +40,7 @@ struct Url<'a> {
 }
 
 impl<'a> Url<'a> {
-    /// Returns nothing for a text that is not a URL.
+    /// Parses a URL; `None` if the text is not one.
     fn parse(text: &'a str) -> Option<Self> {
         if text.bytes().any(|byte| byte.is_ascii_control()) {
             return None;
@@ -58,12 +58,12 @@ impl<'a> Url<'a> {
             };
             path
         } else {
-            // Without a scheme, a colon in the first segment looks like the end of one.
+            // Without a scheme, a colon in the first segment would look like the end of one.
             let first = rest.split('/').next().unwrap_or_default();
             if scheme.is_empty() && first.contains(':') {
                 return None;
             }
-            // What follows a scheme without a slash is not read.
+            // Text after a scheme without a slash is ignored.
             if rest.starts_with('/') || scheme.is_empty() { rest } else { "" }
         };
         let is_sound =
@@ -72,7 +72,7 @@ impl<'a> Url<'a> {
     }
 }
 
-/// The scheme, empty if there is none, and what follows it.
+/// The scheme, empty if there is none, and the rest.
 fn split_scheme(text: &str) -> Option<(&str, &str)> {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
     match text.split_once(':') {
@@ -87,7 +87,7 @@ fn split_scheme(text: &str) -> Option<(&str, &str)> {
     }
 }
 
-/// Returns whether a text is a host with or without a port.
+/// Returns whether a text is a host with an optional port.
 fn is_host(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[') {
         Some(literal) => {
@@ -102,14 +102,14 @@ fn is_host(text: &str) -> bool {
     is_port && !host.bytes().any(is_odd)
 }
 
-/// Returns whether each percent sign of a text begins an escape.
+/// Returns whether each percent sign starts a valid escape.
 fn is_escaped(text: &str) -> bool {
     let is_escape =
         |rest: &str| rest.as_bytes().get(..2).is_some_and(|it| it.iter().all(u8::is_ascii_hexdigit));
     text.split('%').skip(1).all(is_escape)
 }
 
-/// The service of a webhook must be named, and its port and path must be such.
+/// The service of a webhook requires a name, a namespace, and a valid port and path.
 pub(crate) fn webhook_service(service: At, errors: &mut Errors) {
     named_service(service, errors);
     let path = service.field("path");
@@ -128,7 +128,7 @@ pub(crate) fn webhook_service(service: At, errors: &mut Errors) {
     }
 }
 
-/// Each segment of a path is a domain name. The first character of the path is not part of one, whatever it is.
+/// Each segment of the path must be a domain name. The first character of the path is not checked.
 fn segments(path: At, text: &str, errors: &mut Errors) {
     let mut rest = text.chars();
     rest.next();
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_https_and_tells_nothing() {
+    fn url_is_https_without_credentials_and_query() {
         for (url, wrong) in [
             ("https://a.example/x", 0),
             ("https://127.0.0.1:9", 0),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_has_a_name_and_a_whole_path() {
+    fn service_has_name_and_valid_path() {
         let object = json!({"service": {"name": "s", "port": 0, "path": "/a//b"}});
         let root = At::root(&object);
         let mut errors = Errors::new();

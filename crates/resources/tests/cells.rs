@@ -1,4 +1,4 @@
-//! Rows of tables for the objects in `cells.json`; `UPDATE_EXPECT=1` rewrites `cells.expected`.
+//! Table rows of the objects in `cells.json`; `UPDATE_EXPECT=1` rewrites `cells.expected`.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use nave_schema::SchemaSet;
 use serde_json::json;
 
 #[test]
-fn rows_of_tables() {
+fn table_rows_match_expected() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests");
     let objects: Vec<Value> =
         serde_json::from_slice(&std::fs::read(folder.join("cells.json")).unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! The registry against what a kube-apiserver was recorded to serve, where the recording is at hand.
+//! Compares the registry with a recorded kube-apiserver, if the recording is available.
 
 #![allow(clippy::expect_used, reason = "a test may fail")]
 
@@ -9,7 +9,7 @@ use nave_resources::{Registry, Verb, discovery};
 use nave_schema::SchemaSet;
 use serde_json::json;
 
-/// A file of the recording; says that the check is skipped where there is none.
+/// A file of the recording; prints that the check is skipped if it is missing.
 fn reference(file: &str) -> Option<Value> {
     let default = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/reference");
     let folder = std::env::var_os("NAVE_REFERENCE").map_or(default, PathBuf::from);
@@ -26,7 +26,7 @@ fn builtin() -> Registry {
 }
 
 #[test]
-fn aggregated_discovery_lists_what_was_recorded_in_the_same_order() {
+fn aggregated_discovery_matches_the_recording() {
     let Some(recorded) = reference("discovery.json") else { return };
     let registry = builtin();
     for (path, ours) in [
@@ -45,7 +45,7 @@ fn aggregated_discovery_lists_what_was_recorded_in_the_same_order() {
 }
 
 #[test]
-fn tables_have_the_columns_recorded() {
+fn table_columns_match_the_recording() {
     let Some(recorded) = reference("table-columns.json") else { return };
     let registry = builtin();
     let recorded = recorded.as_object().unwrap();
@@ -70,7 +70,7 @@ fn tables_have_the_columns_recorded() {
 }
 
 #[test]
-fn deletes_answer_with_the_object_where_the_api_documents_it() {
+fn deletes_return_the_documented_type() {
     let Some(recorded) = reference("openapi-v2-structure.json") else { return };
     let registry = builtin();
     for def in registry.all().filter(|def| def.serves(Verb::Delete)) {
@@ -84,14 +84,14 @@ fn deletes_answer_with_the_object_where_the_api_documents_it() {
         let path = format!("{root}{scope}/{}/{{name}}", def.resource);
         let answer = &recorded["paths"][&path]["delete"]["responses"]["200"]["schema"]["$ref"];
         let documented = answer.as_str().unwrap_or_else(|| panic!("{path} has no DELETE"));
-        // The document of namespaces says Status, but the answer is the namespace: its DELETE is special upstream.
+        // Namespaces are documented to return a Status, but upstream's special DELETE returns the namespace.
         let object = !documented.ends_with(".Status") || def.resource == "namespaces";
         assert_eq!(def.rules.returns_deleted, object, "{path}: {documented}");
     }
 }
 
 #[test]
-fn every_served_kind_is_in_the_documented_definitions() {
+fn every_served_kind_is_documented() {
     let Some(recorded) = reference("openapi-v2-structure.json") else { return };
     for def in builtin().all() {
         for version in &def.versions {
@@ -105,7 +105,7 @@ fn every_served_kind_is_in_the_documented_definitions() {
 }
 
 #[test]
-fn columns_describe_fields_that_exist() {
+fn columns_describe_existing_fields() {
     let Some(recorded) = reference("openapi-v2-structure.json") else { return };
     for def in builtin().all() {
         for column in &def.columns {
@@ -119,14 +119,14 @@ fn columns_describe_fields_that_exist() {
 }
 
 #[test]
-fn cells_are_what_was_recorded_for_the_same_object() {
+fn cells_match_the_recording() {
     let Some(recorded) = reference("../conformance/expected.json") else { return };
-    // What stands for an identifier must be good as a label's value.
+    // The placeholder for an identifier must be a valid label value.
     let recorded: Value = serde_json::from_str(&recorded.to_string().replace("<uid>", "uid")).unwrap();
     let registry = builtin();
     let now = nave_machinery::time::now();
     let mut compared = 0;
-    // These read the table of the object they have just read.
+    // These scenarios read the table of the object that they have just read.
     for (scenario, steps) in
         recorded.as_object().unwrap().iter().filter(|(name, _)| name.starts_with("kinds."))
     {
@@ -146,7 +146,7 @@ fn cells_are_what_was_recorded_for_the_same_object() {
             for (index, (column, ours)) in
                 def.columns.iter().zip(nave_resources::table::row(&def, &object, now)).enumerate()
             {
-                // Times are not in the recording.
+                // Times are not recorded.
                 if !["Age", "Created At"].contains(&&*column.name) {
                     assert_eq!(ours, theirs[index], "{scenario}: {}", column.name);
                     compared += 1;

@@ -1,4 +1,4 @@
-//! The built-in resources as a readable table: a change of what is served is a change of the expected file.
+//! A readable table of the built-in resources: a change of the served API changes the expected file.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ fn builtin() -> Registry {
 }
 
 #[test]
-fn what_is_built_in() {
+fn builtin_resources_match_expected() {
     let mut table = String::new();
     for def in builtin().all() {
         describe(&mut table, def).unwrap();
@@ -61,7 +61,7 @@ fn describe(table: &mut String, def: &ResourceDef) -> std::fmt::Result {
 }
 
 #[test]
-fn a_key_is_made_of_checked_parts_and_read_back() {
+fn storage_keys_are_validated_and_parsed() {
     let registry = builtin();
     let mut stored = 0;
     for def in registry.all().filter(|def| def.storage.is_some()) {
@@ -83,7 +83,7 @@ fn a_key_is_made_of_checked_parts_and_read_back() {
 }
 
 #[test]
-fn no_two_resources_share_a_prefix_but_the_two_faces_of_events() {
+fn storage_prefixes_are_unique_except_for_events() {
     let registry = builtin();
     let mut prefixes: Vec<String> = registry.all().filter_map(|def| list_prefix(def, None).ok()).collect();
     prefixes.sort();
@@ -94,7 +94,7 @@ fn no_two_resources_share_a_prefix_but_the_two_faces_of_events() {
 }
 
 #[test]
-fn a_resource_is_found_by_plural_name_and_by_kind() {
+fn finds_resources_by_plural_name_and_kind() {
     let registry = builtin();
     for def in registry.all() {
         for version in &def.versions {
@@ -112,13 +112,13 @@ fn a_resource_is_found_by_plural_name_and_by_kind() {
 }
 
 #[test]
-fn the_old_form_of_discovery_has_hashes_and_subresources() {
+fn unaggregated_discovery_has_hashes_and_subresources() {
     let registry = builtin();
     let core = serde_json::to_value(discovery::api_resource_list(registry.group("").unwrap(), "v1")).unwrap();
     let entry = |name: &str| {
         core["resources"].as_array().unwrap().iter().find(|it| it["name"] == name).unwrap().clone()
     };
-    // As every cluster shows them.
+    // The values of every Kubernetes cluster.
     assert_eq!(entry("pods")["storageVersionHash"], "xPOwRZ+Yhw8=");
     assert_eq!(entry("events")["storageVersionHash"], "r2yiGXH7wu8=");
     assert_eq!(entry("pods/eviction")["group"], "policy");
@@ -132,9 +132,9 @@ fn the_old_form_of_discovery_has_hashes_and_subresources() {
 }
 
 proptest::proptest! {
-    /// Whatever a client sends, a key stays inside its resource and names that object alone.
+    /// For any input, a key stays within its resource and identifies one object.
     #[test]
-    fn a_key_never_leaves_its_resource(namespace in ".{0,20}", name in "[a-z./%\\PC]{0,20}") {
+    fn storage_key_stays_within_its_resource(namespace in ".{0,20}", name in "[a-z./%\\PC]{0,20}") {
         let registry = builtin();
         let pods = registry.lookup(&GroupVersionResource::new("", "v1", "pods")).unwrap();
         if let Ok(key) = storage_key(pods, Some(&namespace), &name) {

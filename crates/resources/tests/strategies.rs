@@ -1,4 +1,4 @@
-//! What the kinds' own rules make of an object: defaulted and prepared, or what is wrong with it.
+//! The results of the strategies: defaulted and prepared objects, or validation errors.
 //!
 //! `strategies.json` has the cases: a resource, an object to create, and for an update the `old` one.
 //! `UPDATE_EXPECT=1` rewrites `strategies.expected`.
@@ -13,7 +13,7 @@ use nave_resources::{Registry, ResourceDef};
 use nave_schema::normalize::{Mode, normalize};
 use nave_schema::{builtin, defaulting};
 
-/// The object as a decode leaves it.
+/// The object after decoding.
 fn decoded(def: &ResourceDef, version: &str, object: &Value) -> Value {
     let id = def.version(version).and_then(|version| version.type_id).expect("a type");
     let mut object = object.clone();
@@ -31,7 +31,7 @@ fn created(def: &ResourceDef, version: &str, object: &Value) -> Value {
 }
 
 #[test]
-fn objects_are_defaulted_prepared_and_checked() {
+fn strategies_match_expected() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let cases: Vec<Value> =
         serde_json::from_slice(&fs::read(folder.join("strategies.json")).unwrap()).unwrap();

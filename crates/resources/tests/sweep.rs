@@ -1,5 +1,5 @@
-//! Odd values in every field of every kind, and random ones in several at once: whatever comes, it is refused with causes
-//! or becomes an object that stays valid (see `properties`).
+//! Odd values in every field of every kind, and random values in several fields at once: each object is either
+//! rejected with causes or stays valid (see `properties`).
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -10,13 +10,13 @@ use nave_schema::{Shape, builtin};
 use properties::{Choices, KINDS, Kind, check, mutate, odd_values, sample};
 use proptest::prelude::*;
 
-/// How far below the object fields are tried out.
+/// The maximum depth of the fields that are tested.
 const DEPTH: usize = 4;
 
 #[test]
 fn samples_are_accepted() {
     let refused: Vec<_> = KINDS.iter().filter(|kind| !check(kind, sample(kind))).map(name).collect();
-    // They have parts that no sample has: bytes of a request, a schema.
+    // They require parts that no sample has: the bytes of a request, a schema.
     let expected = [
         "certificatesigningrequests.certificates.k8s.io v1",
         "clustertrustbundles.certificates.k8s.io v1beta1",
@@ -32,7 +32,7 @@ fn name(kind: &Kind) -> String {
 }
 
 #[test]
-fn odd_values_of_every_field_are_refused_or_stay_valid() {
+fn odd_values_are_rejected_or_stay_valid() {
     let values = odd_values();
     for kind in KINDS.iter() {
         let mut places = Vec::new();
@@ -104,7 +104,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn random_objects_are_refused_or_stay_valid(
+    fn random_objects_are_rejected_or_stay_valid(
         choice: prop::sample::Index,
         bytes in prop::collection::vec(any::<u8>(), 0..96),
     ) {

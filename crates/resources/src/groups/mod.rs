@@ -1,4 +1,4 @@
-//! The built-in groups, one module each: resources, columns and strategies.
+//! The built-in API groups, one module each: resources, columns and strategies.
 
 mod admissionregistration;
 mod apiextensions;
@@ -28,7 +28,7 @@ use nave_schema::SchemaSet;
 
 use crate::registry::Group;
 
-/// All built-in groups in the order discovery lists them, their types looked up in `schemas`.
+/// Returns the built-in groups in the order of discovery, with their types looked up in `schemas`.
 pub(crate) fn builtin(schemas: &SchemaSet) -> Vec<Group> {
     let declared = [
         core::group(),

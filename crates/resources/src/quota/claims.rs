@@ -1,16 +1,16 @@
-//! What a volume claim takes of a quota.
+//! The quota usage of persistent volume claims.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use nave_machinery::quantity::Quantity;
 
 use super::{Usage, one, read};
 
-/// What comes between a storage class and what is counted of it.
+/// The infix between a storage class and the resource that is counted for it.
 const OF_CLASS: &str = ".storageclass.storage.k8s.io/";
-/// The annotation that names the class in old claims.
+/// The legacy annotation for the storage class.
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
-/// What a volume claim takes of a quota.
+/// The usage of a persistent volume claim.
 pub fn claim(claim: &PersistentVolumeClaim) -> Usage {
     let mut usage = Usage::from([
         ("count/persistentvolumeclaims".to_owned(), one()),
@@ -29,7 +29,7 @@ pub fn claim(claim: &PersistentVolumeClaim) -> Usage {
     usage
 }
 
-/// Returns whether a name is one of those that volume claims are counted under.
+/// Returns whether a quota counts claims under this name.
 pub fn is_claim_name(name: &str) -> bool {
     let of_class = name.split_once(OF_CLASS).is_some_and(|(class, what)| {
         !class.is_empty() && matches!(what, "persistentvolumeclaims" | "requests.storage")
@@ -37,13 +37,13 @@ pub fn is_claim_name(name: &str) -> bool {
     of_class || matches!(name, "count/persistentvolumeclaims" | "persistentvolumeclaims" | "requests.storage")
 }
 
-/// What the claim asks for, or what was allocated to it if that is more.
+/// The requested storage, or the allocated storage if that is more.
 fn storage(claim: &PersistentVolumeClaim) -> Option<Quantity> {
     let spec = claim.spec.as_ref()?;
-    let asked = *read(spec.resources.as_ref()?.requests.as_ref()).get("storage")?;
+    let requested = *read(spec.resources.as_ref()?.requests.as_ref()).get("storage")?;
     let status = claim.status.as_ref();
     let allocated = read(status.and_then(|status| status.allocated_resources.as_ref()));
-    Some(allocated.get("storage").copied().filter(|allocated| *allocated > asked).unwrap_or(asked))
+    Some(allocated.get("storage").copied().filter(|allocated| *allocated > requested).unwrap_or(requested))
 }
 
 fn class(claim: &PersistentVolumeClaim) -> Option<&str> {
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn claims_count_in_all_and_by_class() {
+    fn claims_count_in_total_and_by_class() {
         let mut object = json!({
             "metadata": {"name": "c"},
             "spec": {"storageClassName": "fast", "resources": {"requests": {"storage": "1Gi"}}}

@@ -1,6 +1,6 @@
-//! What objects take of a quota: the usage that a `ResourceQuota` limits, for whoever counts or refuses it.
+//! The usage of objects that a `ResourceQuota` limits, for admission and for the quota controller.
 //!
-//! | what is counted | names |
+//! | object | names |
 //! | --- | --- |
 //! | [`pod`] | `pods`, `cpu`, `requests.memory`, `limits.cpu`, `hugepages-…`, `requests.example.com/gpu`, … |
 //! | [`service`] | `services`, `services.nodeports`, `services.loadbalancers` |
@@ -8,7 +8,7 @@
 //! | [`resource_claim`] | `count/resourceclaims.resource.k8s.io`, and the devices of each device class |
 //! | [`object_count_names`] | `count/deployments.apps` for any resource, and a few without `count/` |
 //!
-//! Which pods count is said by a quota's [`scopes`].
+//! The [`scopes`] of a quota select the objects that it counts.
 
 mod claims;
 mod pods;
@@ -26,13 +26,13 @@ pub use pods::{charged, is_pod_name, pod};
 pub use resource_claims::{is_device_name, is_resource_claim_name, resource_claim};
 pub use services::{is_service_name, service};
 
-/// Amounts by the names that a quota gives them.
+/// Amounts by quota name.
 pub type Usage = BTreeMap<String, Quantity>;
 
-/// The prefix of quotas on the number of objects of any resource.
+/// The prefix of quotas on object counts.
 pub const COUNT: &str = "count/";
 
-/// Resources whose objects can be counted without [`COUNT`].
+/// Resources that can also be counted without [`COUNT`].
 const COUNTED_BY_NAME: [&str; 6] = [
     "configmaps",
     "secrets",
@@ -42,7 +42,7 @@ const COUNTED_BY_NAME: [&str; 6] = [
     "persistentvolumeclaims",
 ];
 
-/// The names under which the objects of a resource are counted.
+/// The quota names that count the objects of a resource.
 pub fn object_count_names(group: &str, resource: &str) -> impl Iterator<Item = String> {
     let full =
         if group.is_empty() { format!("{COUNT}{resource}") } else { format!("{COUNT}{resource}.{group}") };
@@ -50,7 +50,7 @@ pub fn object_count_names(group: &str, resource: &str) -> impl Iterator<Item = S
     std::iter::once(full).chain(short.then(|| resource.to_owned()))
 }
 
-/// The resource whose objects a name counts: its plural and its group.
+/// The plural and group of the resource that a quota name counts.
 pub fn counted_resource(name: &str) -> Option<(&str, &str)> {
     if COUNTED_BY_NAME.contains(&name) {
         return Some((name, ""));
@@ -59,7 +59,7 @@ pub fn counted_resource(name: &str) -> Option<(&str, &str)> {
     Some(rest.split_once('.').unwrap_or((rest, "")))
 }
 
-/// Adds amounts to others.
+/// Adds the amounts of `more` to `total`.
 pub fn add(total: &mut Usage, more: &Usage) {
     for (name, amount) in more {
         let sum = total.entry(name.clone()).or_insert(Quantity::ZERO);
@@ -67,7 +67,7 @@ pub fn add(total: &mut Usage, more: &Usage) {
     }
 }
 
-/// Raises amounts to at least those of another list.
+/// Raises the amounts in `total` to at least those in `least`.
 fn raise(total: &mut Usage, least: &Usage) {
     for (name, amount) in least {
         let most = total.entry(name.clone()).or_insert(*amount);
@@ -77,7 +77,7 @@ fn raise(total: &mut Usage, least: &Usage) {
     }
 }
 
-/// Amounts as an object writes them; what the API would refuse counts as nothing.
+/// Parses a resource list; invalid amounts, which validation rejects, are ignored.
 fn read(list: Option<&BTreeMap<String, WrittenQuantity>>) -> Usage {
     let amounts = list.into_iter().flatten();
     amounts.filter_map(|(name, amount)| Some((name.clone(), Quantity::parse(&amount.0).ok()?))).collect()
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn objects_are_counted_by_resource_and_group() {
+    fn counts_objects_by_resource_and_group() {
         let names = |group: &str, resource: &str| object_count_names(group, resource).collect::<Vec<_>>();
         assert_eq!(names("apps", "deployments"), ["count/deployments.apps"]);
         assert_eq!(names("", "secrets"), ["count/secrets", "secrets"]);

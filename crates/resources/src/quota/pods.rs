@@ -1,4 +1,4 @@
-//! What a pod takes of a quota.
+//! The quota usage of pods.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use nave_machinery::time::Timestamp;
 
 use super::{Usage, add, one, raise, read};
 
-/// Resources that a quota knows under their own name, with `requests.` and with `limits.`.
+/// Resources that quotas count by name, with `requests.` and with `limits.`.
 const COMPUTE: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
-/// Resources that a quota knows under their own name and with `requests.`.
+/// Resources that quotas count by name and with `requests.`.
 const HUGE_PAGES: &str = "hugepages-";
 
-/// What a pod takes of a quota that counts it: itself as an object, and until it has ended all else.
+/// The usage of a pod: `count/pods` for every pod, everything else only until it is terminal.
 pub fn pod(pod: &Pod, now: Timestamp) -> Usage {
     let mut usage = Usage::from([("count/pods".to_owned(), one())]);
     if !charged(pod, now) {
@@ -37,7 +37,7 @@ pub fn pod(pod: &Pod, now: Timestamp) -> Usage {
     usage
 }
 
-/// Returns whether a name is one of those that pods are counted under.
+/// Returns whether a quota counts pods under this name.
 pub fn is_pod_name(name: &str) -> bool {
     let plain = name.strip_prefix("requests.").or_else(|| name.strip_prefix("limits.")).unwrap_or(name);
     let extended = name.strip_prefix("requests.").is_some_and(is_extended);
@@ -47,7 +47,7 @@ pub fn is_pod_name(name: &str) -> bool {
         || extended
 }
 
-/// Returns whether a pod takes more than its place as an object: it has not ended, nor should it be gone by now.
+/// Returns whether a pod counts for more than `count/pods`: it is neither terminal nor past its grace period.
 pub fn charged(pod: &Pod, now: Timestamp) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if matches!(phase, Some("Succeeded" | "Failed")) {
@@ -60,15 +60,15 @@ pub fn charged(pod: &Pod, now: Timestamp) -> bool {
     }
 }
 
-/// Returns whether a resource is one that nodes have beyond those of Kubernetes itself.
+/// Returns whether a resource is an extended resource, which is not one of Kubernetes' own.
 fn is_extended(name: &str) -> bool {
     name.split_once('/')
         .is_some_and(|(domain, _)| domain != "kubernetes.io" && !domain.ends_with(".kubernetes.io"))
         && !name.starts_with("requests.")
 }
 
-/// What a pod needs at most at any one time. Containers run together; those that start first run one after the other,
-/// beside those before them that go on running.
+/// The maximum that a pod needs at any time. Containers run together; init containers run one after another, next
+/// to earlier sidecars.
 fn total(
     pod: &Pod,
     spec: &PodSpec,
@@ -81,7 +81,7 @@ fn total(
     let starting = by_name(status.and_then(|status| status.init_container_statuses.as_deref()));
     let container = |container: &Container, statuses: &BTreeMap<&str, &ContainerStatus>| {
         let mut own = container.resources.as_ref().map(&needs).unwrap_or_default();
-        // While a container is resized it takes what it has and what it is to have, whichever is more.
+        // During a resize, the larger of the current and the desired amounts counts.
         if let Some(status) = statuses.get(container.name.as_str()) {
             raise(&mut own, &status.resources.as_ref().map(&needs).unwrap_or_default());
             if of_requests {
@@ -107,12 +107,12 @@ fn total(
         raise(&mut start, &own);
     }
     raise(&mut sum, &start);
-    // What the pod as a whole asks for stands above what its containers do.
+    // Pod-level resources take precedence over those of the containers.
     for (name, amount) in spec.resources.as_ref().map(&needs).unwrap_or_default() {
         sum.insert(name, amount);
     }
     for (name, amount) in read(spec.overhead.as_ref()) {
-        // Without a limit there is nothing that the overhead would be added to.
+        // Overhead is added to existing limits only.
         if of_requests || sum.get(&name).is_some_and(|limit| !limit.is_zero()) {
             let limit = sum.entry(name).or_insert(Quantity::ZERO);
             *limit = *limit + amount;
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_and_limits_of_containers_add_up() {
+    fn adds_requests_and_limits_of_containers() {
         let container = |name: &str| {
             json!({"name": name, "resources": {
                 "requests": {"cpu": "100m", "memory": "1Gi", "hugepages-2Mi": "2Mi", "example.com/gpu": "1", "kubernetes.io/x": "1"},
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn containers_that_start_first_count_at_their_peak() {
+    fn init_containers_count_at_their_peak() {
         let sidecar = |cpu: &str| {
             let mut it = needs("s", cpu);
             it["restartPolicy"] = json!("Always");
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pods_own_needs_its_overhead_and_a_resize_count() {
+    fn counts_pod_level_resources_overhead_and_resize() {
         let found = used(
             &json!({"containers": [needs("c", "2")], "resources": {"requests": {"cpu": "3"}}, "overhead": {"cpu": "1", "memory": "1Mi"}}),
             &json!({}),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_has_ended_is_an_object_and_nothing_else() {
+    fn terminal_pod_counts_as_object_only() {
         for phase in ["Succeeded", "Failed"] {
             let found = used(&json!({"containers": [needs("c", "2")]}), &json!({"phase": phase}));
             expect(&found, &[("count/pods", "1")]);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_pods_are_known() {
+    fn recognizes_quota_names_of_pods() {
         for name in
             ["pods", "cpu", "requests.memory", "limits.ephemeral-storage", "hugepages-1Gi", "requests.a.b/c"]
         {

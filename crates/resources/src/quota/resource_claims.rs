@@ -1,4 +1,4 @@
-//! The usage of a resource claim, as quotas count it.
+//! The quota usage of resource claims.
 
 use nave_machinery::Value;
 use nave_machinery::quantity::Quantity;
@@ -7,12 +7,12 @@ use super::{Usage, one};
 use crate::read;
 
 const COUNT: &str = "count/resourceclaims.resource.k8s.io";
-/// What follows a device class in the name under which its devices are counted.
+/// The suffix of the quota names that count devices of a device class.
 const OF_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
-/// The devices that a claim for all of a node's devices may be given.
+/// The maximum number of devices allocated for `allocationMode: All`.
 const ALL_DEVICES: i64 = 32;
 
-/// Returns the usage of a resource claim. Of a request with alternatives the largest of each device class counts.
+/// The usage of a resource claim. For a request with alternatives, the largest number per device class counts.
 pub fn resource_claim(claim: &Value) -> Usage {
     let mut usage = Usage::from([(COUNT.to_owned(), one())]);
     for request in read::list(claim, "spec.devices.requests") {
@@ -20,7 +20,7 @@ pub fn resource_claim(claim: &Value) -> Usage {
         let alternatives = read::list(request, "firstAvailable");
         for request in alternatives.iter().chain(request.get("exactly").filter(|_| alternatives.is_empty())) {
             let devices = match read::text_or(request, "allocationMode", "ExactCount") {
-                "ExactCount" => read::at(request, "count").and_then(Value::as_i64).unwrap_or(1),
+                "ExactCount" => read::value_at(request, "count").and_then(Value::as_i64).unwrap_or(1),
                 "All" => ALL_DEVICES,
                 _ => 0,
             };
@@ -32,12 +32,12 @@ pub fn resource_claim(claim: &Value) -> Usage {
     usage
 }
 
-/// Returns whether a name is one of those that resource claims are counted under.
+/// Returns whether a quota counts resource claims under this name.
 pub fn is_resource_claim_name(name: &str) -> bool {
     name == COUNT || is_device_name(name)
 }
 
-/// Returns whether a name is one under which the devices of a device class are counted.
+/// Returns whether a quota counts the devices of a device class under this name.
 pub fn is_device_name(name: &str) -> bool {
     name.ends_with(OF_CLASS)
 }
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn devices_count_by_class() {
+    fn counts_devices_by_class() {
         let claim = json!({"spec": {"devices": {"requests": [
             {"name": "a", "exactly": {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 2}},
             {"name": "b", "exactly": {"deviceClassName": "gpu"}},

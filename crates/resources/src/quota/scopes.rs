@@ -1,4 +1,4 @@
-//! Which objects a quota counts.
+//! Quota scopes: the objects that a quota counts.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,9 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WrittenQuantity;
 use nave_machinery::quantity::Quantity;
 
-/// The scope by which pods of priority classes are counted.
+/// The scope of pods by priority class.
 const PRIORITY_CLASS: &str = "PriorityClass";
-/// The scope by which claims of volume attributes classes are counted.
+/// The scope of claims by volume attributes class.
 const ATTRIBUTES_CLASS: &str = "VolumeAttributesClass";
 
 /// Returns whether a quota counts a pod.
@@ -32,13 +32,13 @@ pub fn include_claim(quota: &ResourceQuotaSpec, claim: &PersistentVolumeClaim) -
         && selected.into_iter().all(|requirement| selects_claim(requirement, claim))
 }
 
-/// Returns whether a quota counts only some objects: pods, or volume claims. Of all else it counts nothing.
+/// Returns whether a quota counts only some pods or claims. Such a quota counts no other objects.
 pub fn is_scoped(quota: &ResourceQuotaSpec) -> bool {
     let selected = quota.scope_selector.as_ref().and_then(|selector| selector.match_expressions.as_ref());
     quota.scopes.iter().flatten().next().is_some() || selected.is_some_and(|selected| !selected.is_empty())
 }
 
-/// Returns whether a pod has the scope that a quota selects by.
+/// Returns whether a pod matches a scope selector requirement.
 pub fn selects_pod(requirement: &ScopedResourceSelectorRequirement, pod: &PodSpec) -> bool {
     if requirement.scope_name != PRIORITY_CLASS {
         return matches(&requirement.scope_name, pod);
@@ -47,7 +47,7 @@ pub fn selects_pod(requirement: &ScopedResourceSelectorRequirement, pod: &PodSpe
     selects_class(requirement, class)
 }
 
-/// Returns whether a volume claim has the scope that a quota selects by.
+/// Returns whether a claim matches a scope selector requirement.
 pub fn selects_claim(requirement: &ScopedResourceSelectorRequirement, claim: &PersistentVolumeClaim) -> bool {
     if requirement.scope_name != ATTRIBUTES_CLASS {
         return false;
@@ -69,15 +69,15 @@ fn selects_class(requirement: &ScopedResourceSelectorRequirement, class: Option<
     }
 }
 
-/// The volume attributes classes that a claim has, asks for or is on the way to.
+/// The current, requested and target volume attributes classes of a claim.
 fn attributes_classes(claim: &PersistentVolumeClaim) -> Vec<&str> {
     let status = claim.status.as_ref();
-    let asked = claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
+    let requested = claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
     let current = status.and_then(|status| status.current_volume_attributes_class_name.as_deref());
     let target = status.and_then(|status| {
         status.modify_volume_status.as_ref()?.target_volume_attributes_class_name.as_deref()
     });
-    [asked, current, target].into_iter().flatten().filter(|class| !class.is_empty()).collect()
+    [requested, current, target].into_iter().flatten().filter(|class| !class.is_empty()).collect()
 }
 
 fn matches(scope: &str, pod: &PodSpec) -> bool {
@@ -96,7 +96,7 @@ fn is_terminating(pod: &PodSpec) -> bool {
     pod.active_deadline_seconds.is_some_and(|seconds| seconds >= 0)
 }
 
-/// Returns whether a pod asks for no share of processors and memory.
+/// Returns whether no container requests or limits CPU or memory.
 fn is_best_effort(pod: &PodSpec) -> bool {
     let containers = pod.containers.iter().chain(pod.init_containers.iter().flatten());
     let mut needs = containers.map(|container| &container.resources).chain([&pod.resources]).flatten();
@@ -110,7 +110,7 @@ fn is_best_effort(pod: &PodSpec) -> bool {
     !needs.any(|needs| mentions(&needs.requests) || mentions(&needs.limits))
 }
 
-/// Returns whether a pod wants to be near or far from pods of namespaces other than its own.
+/// Returns whether a pod's affinity or anti-affinity refers to other namespaces.
 fn names_namespaces(affinity: &Affinity) -> bool {
     let foreign = |term: &PodAffinityTerm| {
         term.namespaces.as_ref().is_some_and(|names| !names.is_empty()) || term.namespace_selector.is_some()
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_tell_pods_apart() {
+    fn scopes_select_pods() {
         let term = json!({"topologyKey": "t", "namespaces": ["n"]});
         let cases = [
             ("Terminating", json!({"activeDeadlineSeconds": 5}), json!({})),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn priority_classes_are_selected_by_value() {
+    fn selects_priority_classes_by_value() {
         let quota = |operator: &str, values: Value| {
             json!({"scopeSelector": {"matchExpressions": [
                 {"scopeName": "PriorityClass", "operator": operator, "values": values}]}})
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_are_selected_by_their_attributes_classes() {
+    fn selects_claims_by_attributes_class() {
         let quota = |operator: &str, values: Value| {
             json!({"scopeSelector": {"matchExpressions": [
                 {"scopeName": ATTRIBUTES_CLASS, "operator": operator, "values": values}]}})
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn quotas_with_scopes_are_known() {
+    fn recognizes_scoped_quotas() {
         let scoped = |quota: Value| is_scoped(&serde_json::from_value(quota).unwrap());
         assert!(
             !scoped(json!({})) && !scoped(json!({"scopes": [], "scopeSelector": {"matchExpressions": []}}))

@@ -1,11 +1,11 @@
-//! What a service takes of a quota.
+//! The quota usage of services.
 
 use k8s_openapi::api::core::v1::Service;
 use nave_machinery::quantity::Quantity;
 
 use super::{Usage, one};
 
-/// What a service takes of a quota.
+/// The usage of a service.
 pub fn service(service: &Service) -> Usage {
     let spec = service.spec.as_ref();
     let ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
@@ -26,7 +26,7 @@ pub fn service(service: &Service) -> Usage {
     ])
 }
 
-/// Returns whether a name is one of those that services are counted under.
+/// Returns whether a quota counts services under this name.
 pub fn is_service_name(name: &str) -> bool {
     matches!(name, "count/services" | "services" | "services.loadbalancers" | "services.nodeports")
 }
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn node_ports_and_load_balancers_count() {
+    fn counts_node_ports_and_load_balancers() {
         let cases = [
             (json!({"type": "ClusterIP", "ports": [{"port": 1}]}), "0", "0"),
             (json!({"type": "NodePort", "ports": [{"port": 1}, {"port": 2}]}), "2", "0"),

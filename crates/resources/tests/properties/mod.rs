@@ -1,5 +1,5 @@
-//! Objects of every kind, sound ones with a few odd fields, and what has to hold for each: used by the tests of this
-//! crate and by the fuzz target `kind`.
+//! Valid objects of every kind with a few odd fields, and the properties that must hold for each; used by the tests
+//! of this crate and by the fuzz target `kind`.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -11,7 +11,7 @@ use nave_schema::normalize::{Mode, normalize};
 use nave_schema::{Field, Scalar, Shape, TypeId, builtin, defaulting};
 use serde_json::json;
 
-/// A kind in one of its versions.
+/// A kind in one version.
 pub(crate) struct Kind {
     pub(crate) def: &'static ResourceDef,
     pub(crate) version: &'static ResourceVersion,
@@ -20,17 +20,17 @@ pub(crate) struct Kind {
 
 static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry::builtin(builtin()));
 
-/// Bodies by kind, each of which is accepted.
+/// Valid objects by kind.
 static SAMPLES: LazyLock<Map> = LazyLock::new(|| serde_json::from_str(include_str!("samples.json")).unwrap());
 
-/// Every stored kind in every version.
+/// Every stored kind in every served version.
 pub(crate) static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| {
     let stored = REGISTRY.all().map(|def| &**def).filter(|def| def.storage.is_some());
     let versions = stored.flat_map(|def| def.versions.iter().map(move |version| (def, version)));
     versions.filter_map(|(def, version)| Some(Kind { def, version, id: version.type_id? })).collect()
 });
 
-/// Texts that mean something to one rule or another.
+/// Strings that have a meaning for some rule.
 const TEXTS: [&str; 24] = [
     "",
     "a",
@@ -68,7 +68,7 @@ pub(crate) fn odd_values() -> Vec<Value> {
     texts.chain(numbers).chain(others).collect()
 }
 
-/// The sample of a kind; empty but for its type and name where there is none.
+/// The sample of a kind; without a sample, an object with type and name only.
 pub(crate) fn sample(kind: &Kind) -> Value {
     let mut object =
         SAMPLES.get(&kind.def.kind).cloned().unwrap_or_else(|| json!({"metadata": {"name": "x"}}));
@@ -90,12 +90,11 @@ pub(crate) fn sample(kind: &Kind) -> Value {
     object
 }
 
-/// Takes an object through decoding, defaulting, a create and an update that changes nothing. Returns whether it is
-/// accepted.
+/// Decodes an object, sets defaults, creates it, and updates it without changes. Returns whether it is accepted.
 ///
 /// # Panics
-/// A second defaulting changes the object, an error has no place in the answer, or the stored object is not accepted as
-/// an update of itself.
+/// Defaulting twice changes the object, an error has no field path, or the stored object is rejected as an update
+/// of itself.
 pub(crate) fn check(kind: &Kind, mut object: Value) -> bool {
     let Kind { def, version, id } = kind;
     if normalize(builtin(), *id, &mut object, Mode::Ignore).is_err()
@@ -139,7 +138,7 @@ pub(crate) fn check(kind: &Kind, mut object: Value) -> bool {
     true
 }
 
-/// Takes a status through an update of it, and of the outcome to itself.
+/// Updates the status of an object, and then updates the result without changes.
 fn check_status(def: &ResourceDef, object: &Value, status: Value) {
     let mut update = object.clone();
     update["status"] = status;
@@ -178,7 +177,7 @@ fn is_valid(def: &ResourceDef, object: &Value, mut errors: Vec<nave_machinery::F
     errors.is_empty()
 }
 
-/// Bytes that decide what is built.
+/// Bytes that determine the generated object.
 pub(crate) struct Choices<'a>(pub(crate) &'a [u8]);
 
 impl Choices<'_> {
@@ -188,12 +187,12 @@ impl Choices<'_> {
         usize::from(*first)
     }
 
-    fn of<'t, T>(&mut self, list: &'t [T]) -> Option<&'t T> {
+    fn pick<'t, T>(&mut self, list: &'t [T]) -> Option<&'t T> {
         if list.is_empty() { None } else { list.get(self.next() % list.len()) }
     }
 }
 
-/// Sets a few fields of an object, somewhere, to a value of their type or of another one.
+/// Sets a few fields of an object to values of their type or another type.
 pub(crate) fn mutate(kind: &Kind, object: &mut Value, choices: &mut Choices<'_>) {
     for _ in 0..=choices.next() % 4 {
         set_somewhere(&Shape::Struct(kind.id), object, choices, 12);
@@ -204,7 +203,7 @@ fn set_somewhere(shape: &Shape, place: &mut Value, choices: &mut Choices<'_>, de
     let stops = depth == 0 || choices.next().is_multiple_of(8);
     match shape {
         Shape::Struct(id) if !stops => {
-            let Some(field) = choices.of(&builtin().get(*id).fields) else { return };
+            let Some(field) = choices.pick(&builtin().get(*id).fields) else { return };
             if !place.is_object() {
                 *place = json!({});
             }
@@ -225,7 +224,7 @@ fn set_somewhere(shape: &Shape, place: &mut Value, choices: &mut Choices<'_>, de
             if !place.is_object() {
                 *place = json!({});
             }
-            let key = *choices.of(&TEXTS).unwrap();
+            let key = *choices.pick(&TEXTS).unwrap();
             set_somewhere(values, &mut place[key], choices, depth - 1);
         }
         _ => *place = arbitrary(shape, choices),
@@ -234,7 +233,7 @@ fn set_somewhere(shape: &Shape, place: &mut Value, choices: &mut Choices<'_>, de
 
 fn set_field(field: &Field, object: &mut Value, choices: &mut Choices<'_>, depth: usize) {
     let value = &mut object[field.name.as_str()];
-    match choices.of(&field.enumeration) {
+    match choices.pick(&field.enumeration) {
         Some(text) if choices.next().is_multiple_of(2) => *value = json!(text),
         _ => set_somewhere(&field.shape, value, choices, depth),
     }

@@ -3,7 +3,7 @@
 use nave_machinery::{Map, Value};
 use serde_json::json;
 
-use crate::defaults::{at, each, object, set, set_absent};
+use crate::defaults::{each, object, object_at, set, set_absent};
 
 pub(super) fn webhooks(configuration: &mut Value, mutating: bool) {
     let Some(fields) = configuration.as_object_mut() else { return };
@@ -15,7 +15,7 @@ pub(super) fn webhooks(configuration: &mut Value, mutating: bool) {
         }
         selectors(webhook);
         rules(webhook, "rules");
-        if let Some(service) = at(webhook, &["clientConfig", "service"]) {
+        if let Some(service) = object_at(webhook, &["clientConfig", "service"]) {
             set(service, "port", 443);
         }
     }
@@ -33,13 +33,13 @@ pub(super) fn binding(binding: &mut Value) {
 }
 
 fn match_resources(spec: &mut Map, field: &str) {
-    let Some(matching) = at(spec, &[field]) else { return };
+    let Some(matching) = object_at(spec, &[field]) else { return };
     selectors(matching);
     rules(matching, "resourceRules");
     rules(matching, "excludeResourceRules");
 }
 
-/// What is matched where nothing is said: everything, also through other versions of an API.
+/// The default selectors match everything, including requests through other versions of an API.
 fn selectors(map: &mut Map) {
     set_absent(map, "matchPolicy", "Equivalent");
     set(map, "namespaceSelector", json!({}));

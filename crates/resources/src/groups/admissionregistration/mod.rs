@@ -1,4 +1,4 @@
-//! `admissionregistration.k8s.io`: webhooks and policies that writes pass through.
+//! `admissionregistration.k8s.io`: admission webhooks and policies.
 
 mod defaults;
 mod policies;
@@ -23,7 +23,7 @@ pub(crate) fn group() -> GroupBuilder {
     let policy = |name, plural| kind(name, plural).generation(&["spec"]);
     let webhooks = |name, plural| kind(name, plural).generation(&["webhooks"]).columns(webhook_columns());
     let resources = vec![
-        // 1.36 goes on storing these two as the beta version, so that 1.35 can read them.
+        // 1.36 stores these two in the beta version, so that 1.35 can read them.
         policy("MutatingAdmissionPolicy", "mutatingadmissionpolicies")
             .stored_as(GROUP, "v1beta1", PACKAGE)
             .columns(policy_columns("Mutations", "spec.mutations"))
@@ -56,7 +56,7 @@ fn policy_columns(title: &'static str, path: &'static str) -> Vec<Column> {
     vec![
         name(),
         length(title, path).about("How many expressions the policy has"),
-        text("ParamKind", |policy| match read::at(policy, "spec.paramKind") {
+        text("ParamKind", |policy| match read::value_at(policy, "spec.paramKind") {
             Some(kind @ Value::Object(_)) => {
                 format!("{}/{}", read::text(kind, "apiVersion"), read::text(kind, "kind"))
             }
@@ -78,7 +78,7 @@ fn binding_columns() -> Vec<Column> {
 
 fn parameter(binding: &Value) -> String {
     let namespace = read::text_or(binding, "spec.paramRef.namespace", "*");
-    match (read::text(binding, "spec.paramRef.name"), read::at(binding, "spec.paramRef.selector")) {
+    match (read::text(binding, "spec.paramRef.name"), read::value_at(binding, "spec.paramRef.selector")) {
         ("", selector @ Some(Value::Object(_))) => crate::table::format_selector(selector, ""),
         ("", _) => "<unset>".to_owned(),
         (name, _) => format!("{namespace}/{name}"),

@@ -1,4 +1,4 @@
-//! What policies and their bindings must be (upstream: `pkg/apis/admissionregistration/validation`).
+//! Validation of policies and their bindings (upstream: `pkg/apis/admissionregistration/validation`).
 
 use std::collections::HashSet;
 
@@ -13,10 +13,10 @@ use crate::validate::{
 };
 
 const ANNOTATIONS_MAX: usize = 20;
-/// The longest expression of the value of an audit annotation.
+/// The maximum length of the value expression of an audit annotation.
 const VALUE_MAX: usize = 5 * 1024;
 
-/// The words that CEL keeps for itself.
+/// The reserved words of CEL.
 const RESERVED: [&str; 21] = [
     "true",
     "false",
@@ -157,7 +157,7 @@ fn mutation(mutation: At, errors: &mut Errors) {
     }
 }
 
-/// Policies that change objects see no deletes; upstream names the list of rules.
+/// Mutating policies do not match deletes; upstream reports the list of rules.
 pub(super) fn changes_only(matching: At, errors: &mut Errors) {
     let rules = matching.field("resourceRules");
     for rule in rules.items() {
@@ -205,7 +205,7 @@ fn parameter_kind(kind: At, errors: &mut Errors) {
     }
 }
 
-/// An API version: a group, which may be empty, and a version.
+/// An API version: an optional group and a version.
 fn parameter_version(at: At, errors: &mut Errors) {
     let text = if at.text() == "/" { "" } else { at.text() };
     let (group, version) = text.split_once('/').unwrap_or(("", text));
@@ -258,7 +258,7 @@ fn parameter_reference(reference: At, errors: &mut Errors) {
     }
 }
 
-/// What a binding does with what fails: something, each thing once, and not what would say the same twice.
+/// The actions of a binding: at least one, without duplicates, and not both `Deny` and `Warn`.
 pub(super) fn actions(binding: At, errors: &mut Errors) {
     let spec = binding.field("spec");
     let actions = spec.field("validationActions");

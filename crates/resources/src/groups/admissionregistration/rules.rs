@@ -1,5 +1,5 @@
-//! The parts that webhook configurations and policies share (upstream: `pkg/apis/admissionregistration/validation`).
-//! CEL expressions are compiled where they are evaluated, not here.
+//! Validation shared by webhook configurations and policies (upstream:
+//! `pkg/apis/admissionregistration/validation`). CEL expressions are compiled where they are evaluated, not here.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
 const SCOPES: [&str; 3] = ["*", "Cluster", "Namespaced"];
 const CONDITIONS_MAX: usize = 64;
 
-/// What a webhook or a policy is asked about: operations on resources.
+/// The rule of a webhook or policy: operations on resources.
 pub(super) fn rule(rule: At, errors: &mut Errors) {
     let operations = rule.field("operations");
     one_wildcard(operations, "operations", errors);
@@ -33,7 +33,7 @@ pub(super) fn rule(rule: At, errors: &mut Errors) {
     absent_or_one_of(rule.field("scope"), &SCOPES, errors);
 }
 
-/// Something must be listed, and where everything is, nothing else.
+/// The list must not be empty, and `*` must be its only item.
 fn one_wildcard(list: At, what: &str, errors: &mut Errors) {
     if list.len() == 0 {
         errors.push(list.required(""));
@@ -42,13 +42,13 @@ fn one_wildcard(list: At, what: &str, errors: &mut Errors) {
     }
 }
 
-/// Resources and subresources, without one that an earlier one covers.
+/// Checks resources and subresources, none of which may be covered by an earlier one.
 fn resources(list: At, errors: &mut Errors) {
     if list.len() == 0 {
         errors.push(list.required(""));
     }
     let (mut whole, mut subresources) = (HashSet::new(), HashSet::new());
-    // Upstream looks at the last entry without a subresource only.
+    // Upstream considers only the last entry without a subresource.
     let mut has_plain = false;
     for item in list.items() {
         let text = item.text();

@@ -1,4 +1,4 @@
-//! What is particular to the kinds of `admissionregistration.k8s.io`.
+//! The strategies of the kinds in `admissionregistration.k8s.io`.
 
 use nave_machinery::{Value, meta};
 
@@ -11,7 +11,7 @@ const STATIC_SUFFIX: &str = ".static.k8s.io";
 
 /// Webhook configurations.
 pub(super) struct Webhooks {
-    /// True if the webhooks may change objects.
+    /// True for mutating webhooks.
     pub(super) mutating: bool,
 }
 
@@ -28,7 +28,7 @@ impl Strategy for Webhooks {
 
     fn validate_update(&self, configuration: &Value, old: &Value) -> Errors {
         let mut errors = Errors::new();
-        webhooks::webhooks(At::root(configuration), Leniency::towards(At::root(old)), &mut errors);
+        webhooks::webhooks(At::root(configuration), Leniency::for_stored(At::root(old)), &mut errors);
         errors
     }
 
@@ -39,7 +39,7 @@ impl Strategy for Webhooks {
 
 /// Policies.
 pub(super) struct Policy {
-    /// True if the policy changes objects.
+    /// True for mutating policies.
     pub(super) mutating: bool,
 }
 
@@ -70,7 +70,7 @@ impl Strategy for Policy {
 
 /// Bindings of policies.
 pub(super) struct Binding {
-    /// True if the policy changes objects.
+    /// True for mutating policies.
     pub(super) mutating: bool,
 }
 
@@ -97,7 +97,7 @@ impl Strategy for Binding {
     }
 }
 
-/// Warns of a name that only configurations in files of the server may have.
+/// Warns about a name that is reserved for configurations in files of the server.
 fn reserved_name(object: &Value) -> Vec<String> {
     let is_reserved = meta::name(object).ends_with(STATIC_SUFFIX);
     let warning = || {
@@ -115,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    fn shown(errors: &Errors) -> Vec<String> {
+    fn messages(errors: &Errors) -> Vec<String> {
         errors.iter().map(ToString::to_string).collect()
     }
 
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_webhook_is_asked_about_all_it_does_not_exclude() {
+    fn webhook_defaults_match_everything() {
         let mut full = configuration();
         Webhooks { mutating: true }.default(&mut full, "v1");
         let webhook = &full["webhooks"][0];
@@ -142,11 +142,11 @@ mod tests {
             (&json!("Equivalent"), &json!("Fail"), &json!(10))
         );
         assert_eq!(webhook["reinvocationPolicy"], "Never");
-        assert_eq!(shown(&Webhooks { mutating: true }.validate(&full)), [""; 0]);
+        assert_eq!(messages(&Webhooks { mutating: true }.validate(&full)), [""; 0]);
     }
 
     #[test]
-    fn what_is_wrong_with_a_webhook_is_told() {
+    fn rejects_invalid_webhooks() {
         for (path, value, expected) in [
             (
                 "/name",
@@ -187,11 +187,11 @@ mod tests {
         ] {
             let mut broken = configuration();
             *broken["webhooks"][0].pointer_mut(path).unwrap() = value;
-            assert_eq!(shown(&Webhooks { mutating: false }.validate(&broken)), [expected]);
+            assert_eq!(messages(&Webhooks { mutating: false }.validate(&broken)), [expected]);
         }
         let mut slow = configuration();
         slow["webhooks"][0]["timeoutSeconds"] = json!(31);
-        let errors = shown(&Webhooks { mutating: false }.validate(&slow));
+        let errors = messages(&Webhooks { mutating: false }.validate(&slow));
         assert_eq!(
             errors,
             [
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_matches_something_and_says_something() {
+    fn rejects_policies_without_rules_or_validations() {
         let mut policy = json!({"spec": {
             "matchConstraints": {"resourceRules": [
                 {"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}
@@ -211,9 +211,9 @@ mod tests {
         Policy { mutating: false }.default(&mut policy, "v1");
         assert_eq!(policy["spec"]["failurePolicy"], "Fail");
         assert_eq!(policy["spec"]["matchConstraints"]["resourceRules"][0]["scope"], "*");
-        assert_eq!(shown(&Policy { mutating: false }.validate(&policy)), [""; 0]);
+        assert_eq!(messages(&Policy { mutating: false }.validate(&policy)), [""; 0]);
         assert_eq!(
-            shown(&Policy { mutating: false }.validate(&json!({"spec": {}}))),
+            messages(&Policy { mutating: false }.validate(&json!({"spec": {}}))),
             [
                 "spec.failurePolicy: Required value",
                 "spec.matchConstraints: Required value",
@@ -222,7 +222,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            shown(&Policy { mutating: true }.validate(&policy)),
+            messages(&Policy { mutating: true }.validate(&policy)),
             [
                 "spec.mutations: Required value: mutations must contain at least one item",
                 "spec.reinvocationPolicy: Required value",
@@ -231,13 +231,13 @@ mod tests {
     }
 
     #[test]
-    fn a_binding_names_its_policy_and_what_is_done() {
+    fn binding_requires_policy_and_actions() {
         let binding = json!({"spec": {"policyName": "p", "validationActions": ["Deny"]}});
-        assert_eq!(shown(&Binding { mutating: false }.validate(&binding)), [""; 0]);
+        assert_eq!(messages(&Binding { mutating: false }.validate(&binding)), [""; 0]);
         let empty =
             json!({"spec": {"paramRef": {"name": "a", "selector": {}, "parameterNotFoundAction": "Deny"}}});
         assert_eq!(
-            shown(&Binding { mutating: false }.validate(&empty)),
+            messages(&Binding { mutating: false }.validate(&empty)),
             [
                 "spec.policyName: Required value",
                 "spec.paramRef.name: Forbidden: name and selector are mutually exclusive",
@@ -248,19 +248,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_asks_for_leniency() {
+    fn stored_faults_are_accepted_in_updates() {
         let mut old = configuration();
         old["webhooks"][0]["sideEffects"] = json!("Some");
         old["webhooks"][0]["admissionReviewVersions"] = json!(["v0"]);
         let twice = json!([old["webhooks"][0], old["webhooks"][0]]);
         old["webhooks"] = twice;
         let strategy = Webhooks { mutating: false };
-        assert_eq!(shown(&strategy.validate_update(&old, &old)), [""; 0]);
+        assert_eq!(messages(&strategy.validate_update(&old, &old)), [""; 0]);
         assert_eq!(strategy.validate_update(&old, &configuration()).len(), 5);
     }
 
     #[test]
-    fn the_parts_of_a_policy_are_sound() {
+    fn rejects_invalid_parts_of_policies() {
         let policy = |more: Value| {
             let rule = json!({
                 "operations": ["DELETE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"],
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_of_a_policy_refers_to_fields() {
+    fn policy_status_requires_field_references() {
         let warnings =
             json!({"typeChecking": {"expressionWarnings": [{"fieldRef": " "}]}, "conditions": [{}]});
         let policy = json!({"status": warnings});
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_static_configurations_are_warned_of() {
+    fn warns_about_names_of_static_configurations() {
         let named = |name: &str| json!({"metadata": {"name": name}});
         assert_eq!(Webhooks { mutating: true }.warnings(&named("a"), None), [""; 0]);
         let reserved = named("a.static.k8s.io");

@@ -1,4 +1,4 @@
-//! What webhook configurations must be (upstream: `pkg/apis/admissionregistration/validation`).
+//! Validation of webhook configurations (upstream: `pkg/apis/admissionregistration/validation`).
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 const SIDE_EFFECTS: [&str; 2] = ["None", "NoneOnDryRun"];
 const ALL_EFFECTS: [&str; 4] = ["None", "NoneOnDryRun", "Some", "Unknown"];
 
-/// What is not required on an update because the stored configuration does not fulfil it either.
+/// Requirements that are waived in an update because the stored configuration does not meet them either.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Leniency {
     effects: bool,
@@ -21,8 +21,8 @@ pub(super) struct Leniency {
 }
 
 impl Leniency {
-    /// The leniency that a stored configuration calls for.
-    pub(super) fn towards(stored: At) -> Self {
+    /// The waivers for a stored configuration.
+    pub(super) fn for_stored(stored: At) -> Self {
         let webhooks = stored.field("webhooks");
         let mut names = HashSet::new();
         Self {
@@ -84,7 +84,7 @@ fn client_config(config: At, errors: &mut Errors) {
     }
 }
 
-/// At least one of the versions a review may have must be one that this server speaks.
+/// At least one of the review versions must be supported by this server.
 fn review_versions(versions: At, leniency: Leniency, errors: &mut Errors) {
     let known = REVIEW_VERSIONS.join(", ");
     if versions.len() == 0 {

@@ -9,7 +9,7 @@ use crate::defaults::{object, set};
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors};
 
-/// What is particular to definitions of custom resources.
+/// The strategy of definitions of custom resources.
 pub(super) struct DefinitionStrategy;
 
 impl Strategy for DefinitionStrategy {

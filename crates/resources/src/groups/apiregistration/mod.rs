@@ -1,4 +1,4 @@
-//! `apiregistration.k8s.io`: groups and versions that other servers serve.
+//! `apiregistration.k8s.io`: group versions that aggregated servers serve.
 
 mod strategy;
 
@@ -16,7 +16,7 @@ pub(crate) fn group() -> GroupBuilder {
         .prefix("apiregistration.k8s.io/apiservices")
         .status()
         .keeps_metadata(KeptMetadata::SETTABLE)
-        // `<version>.<group>`, and the core group has no name: `v1.`.
+        // `<version>.<group>`; for the core group `v1.`.
         .named(NameRule::PathSegment)
         .conditional_update()
         .columns(columns())
@@ -34,7 +34,7 @@ fn columns() -> Vec<Column> {
 }
 
 fn service(object: &Value) -> String {
-    match read::at(object, "spec.service") {
+    match read::value_at(object, "spec.service") {
         Some(service @ Value::Object(_)) => {
             format!("{}/{}", read::text(service, "namespace"), read::text(service, "name"))
         }

@@ -3,17 +3,19 @@
 use nave_machinery::{FieldError, Value, conditions, names, time};
 use serde_json::json;
 
-use crate::defaults::{at, set};
+use crate::defaults::{object_at, set};
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, checked, one_of};
 use crate::webhook_client::named_service;
 
-/// What is particular to API services.
+/// The strategy of API services.
 pub(super) struct ApiServiceStrategy;
 
 impl Strategy for ApiServiceStrategy {
     fn default(&self, object: &mut Value, _version: &str) {
-        if let Some(service) = object.as_object_mut().and_then(|fields| at(fields, &["spec", "service"])) {
+        if let Some(service) =
+            object.as_object_mut().and_then(|fields| object_at(fields, &["spec", "service"]))
+        {
             set(service, "port", 443);
         }
     }
@@ -44,7 +46,7 @@ impl Strategy for ApiServiceStrategy {
     }
 
     fn prepare_for_create(&self, object: &mut Value) {
-        // The versions this server serves itself are available at once.
+        // Group versions that this server serves itself are available immediately.
         if object.pointer("/spec/service").is_none_or(Value::is_null) {
             let now = time::now().rfc3339();
             conditions::set(
@@ -76,7 +78,7 @@ fn priority(at: At, max: i64, errors: &mut Errors) {
     }
 }
 
-/// How the server behind the service is known, if it is another one.
+/// The reference to the aggregated server's service.
 fn service(spec: At, errors: &mut Errors) {
     let (bundle, insecure) = (spec.field("caBundle"), spec.field("insecureSkipTLSVerify"));
     let has_bundle = !bundle.text().is_empty();
@@ -105,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_of_this_server_are_available_at_once() {
+    fn local_versions_are_available_immediately() {
         let mut local = json!({"spec": {"service": null}});
         ApiServiceStrategy.prepare_for_create(&mut local);
         assert!(conditions::is_true(&local, "Available"));
@@ -117,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_follows_from_what_is_served() {
+    fn name_must_match_version_and_group() {
         let service = |name: &str, spec: Value| {
             let mut object = json!({"metadata": {"name": name}, "spec": spec});
             ApiServiceStrategy.default(&mut object, "v1");

@@ -11,12 +11,14 @@ pub(super) fn controller_revision() -> Vec<Column> {
     vec![
         name(),
         text("Controller", controller).about("The object whose history this is"),
-        number("Revision", "revision").of_kind("string").of("apps.v1.ControllerRevision", "revision"),
+        number("Revision", "revision")
+            .of_kind("string")
+            .described_by("apps.v1.ControllerRevision", "revision"),
         age(),
     ]
 }
 
-/// The owner that controls the object, as `<kind>.<group>/<name>`.
+/// The controller of the object, as `<kind>.<group>/<name>`.
 fn controller(object: &Value) -> String {
     let mut owners = read::list(object, "metadata.ownerReferences").iter();
     let Some(owner) = owners.find(|owner| read::flag(owner, "controller")) else {
@@ -36,16 +38,16 @@ pub(super) fn daemon_set() -> Vec<Column> {
     let nodes = text("Node Selector", |set| format_labels(read::map(set, "spec.template.spec.nodeSelector")));
     vec![
         name(),
-        number("Desired", "status.desiredNumberScheduled").of(status, "desiredNumberScheduled"),
-        number("Current", "status.currentNumberScheduled").of(status, "currentNumberScheduled"),
-        number("Ready", "status.numberReady").of(status, "numberReady"),
-        number("Up-to-date", "status.updatedNumberScheduled").of(status, "updatedNumberScheduled"),
-        number("Available", "status.numberAvailable").of(status, "numberAvailable"),
-        nodes.of("core.v1.PodSpec", "nodeSelector"),
+        number("Desired", "status.desiredNumberScheduled").described_by(status, "desiredNumberScheduled"),
+        number("Current", "status.currentNumberScheduled").described_by(status, "currentNumberScheduled"),
+        number("Ready", "status.numberReady").described_by(status, "numberReady"),
+        number("Up-to-date", "status.updatedNumberScheduled").described_by(status, "updatedNumberScheduled"),
+        number("Available", "status.numberAvailable").described_by(status, "numberAvailable"),
+        nodes.described_by("core.v1.PodSpec", "nodeSelector"),
         age(),
         names,
         images,
-        selector("spec.selector", "<none>").of(spec, "selector"),
+        selector("spec.selector", "<none>").described_by(spec, "selector"),
     ]
 }
 
@@ -56,12 +58,12 @@ pub(super) fn deployment() -> Vec<Column> {
     vec![
         name(),
         text("Ready", ready).about("How many replicas are ready, of how many wanted"),
-        as_text(number("Up-to-date", "status.updatedReplicas")).of(status, "updatedReplicas"),
-        as_text(number("Available", "status.availableReplicas")).of(status, "availableReplicas"),
+        as_text(number("Up-to-date", "status.updatedReplicas")).described_by(status, "updatedReplicas"),
+        as_text(number("Available", "status.availableReplicas")).described_by(status, "availableReplicas"),
         age(),
         names,
         images,
-        selector("spec.selector", "").of(spec, "selector"),
+        selector("spec.selector", "").described_by(spec, "selector"),
     ]
 }
 
@@ -70,13 +72,13 @@ pub(super) fn replica_set() -> Vec<Column> {
     let [names, images] = containers(TEMPLATE);
     vec![
         name(),
-        number("Desired", "spec.replicas").of(spec, "replicas"),
-        number("Current", "status.replicas").of(status, "replicas"),
-        number("Ready", "status.readyReplicas").of(status, "readyReplicas"),
+        number("Desired", "spec.replicas").described_by(spec, "replicas"),
+        number("Current", "status.replicas").described_by(status, "replicas"),
+        number("Ready", "status.readyReplicas").described_by(status, "readyReplicas"),
         age(),
         names,
         images,
-        selector("spec.selector", "<none>").of(spec, "selector"),
+        selector("spec.selector", "<none>").described_by(spec, "selector"),
     ]
 }
 

@@ -5,7 +5,7 @@ use nave_machinery::{Map, Value};
 use crate::defaults::{each, object, set, set_absent};
 use crate::groups::core::pod_spec::defaults as pod_spec;
 
-/// How many old revisions are kept for a rollback.
+/// The default of `revisionHistoryLimit`.
 const REVISION_HISTORY: i64 = 10;
 
 fn spec(workload: &mut Value) -> Option<&mut Map> {
@@ -13,7 +13,7 @@ fn spec(workload: &mut Value) -> Option<&mut Map> {
     object(workload.as_object_mut()?, "spec")
 }
 
-/// The parameters of a rolling update, if the strategy, which is one if it does not say, is one.
+/// The `rollingUpdate` parameters of a strategy, if its type is `RollingUpdate`, which is the default.
 fn rolling<'a>(spec: &'a mut Map, strategy: &str) -> Option<&'a mut Map> {
     let strategy = object(spec, strategy)?;
     set(strategy, "type", "RollingUpdate");
@@ -56,7 +56,7 @@ pub(super) fn stateful_set(stateful_set: &mut Value) {
     let strategy = spec.get("updateStrategy");
     let says_type = strategy.and_then(|it| it.get("type")).is_some_and(|it| it != "");
     let has_parameters = strategy.is_some_and(|it| it.get("rollingUpdate").is_some());
-    // Who names the strategy without parameters gets none.
+    // An explicit type without parameters gets no parameters.
     if (!says_type || has_parameters)
         && let Some(rolling) = rolling(spec, "updateStrategy")
     {
@@ -67,7 +67,7 @@ pub(super) fn stateful_set(stateful_set: &mut Value) {
         set(policy, "whenScaled", "Retain");
     }
     for claim in each(spec, "volumeClaimTemplates") {
-        // Protobuf does not store them, and reading adds them: whatever a client writes is the same object.
+        // Protobuf does not store them and reads add them, so writes with and without them are equal.
         claim.insert("apiVersion".to_owned(), "v1".into());
         claim.insert("kind".to_owned(), "PersistentVolumeClaim".into());
         crate::groups::core::claim_defaults(claim);
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn templates_of_claims_with_and_without_their_kind_are_the_same() {
+    fn claim_templates_with_and_without_kind_are_equal() {
         let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}});
         let mut with_kind = claim.clone();
         with_kind["apiVersion"] = json!("v1");

@@ -1,4 +1,4 @@
-//! `apps`: workloads that run on.
+//! `apps`: long-running workloads.
 
 mod columns;
 mod defaults;

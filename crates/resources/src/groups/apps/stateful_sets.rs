@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use nave_machinery::{Value, names};
 use serde_json::json;
 
-use super::validation::{is_selected, not_more_than_all, selector, share, share_value};
+use super::validation::{at_most_100_percent, is_selected, selector, share, share_value};
 use crate::groups::core::{claim_spec, pod_spec::validation as pod_spec};
 use crate::validate::{At, Errors, checked, labels, not_negative, one_of};
 
 const UPDATE_FIXED: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
-/// The fields of a stateful set's spec that may change.
+/// The mutable fields of a stateful set's spec.
 const UPDATABLE: [&str; 7] = [
     "replicas",
     "ordinals",
@@ -21,12 +21,12 @@ const UPDATABLE: [&str; 7] = [
     "minReadySeconds",
 ];
 
-/// The parts to check.
+/// The parts of a spec to check.
 #[derive(Clone, Copy)]
 struct Checked {
-    /// The parts that an update cannot change.
+    /// The immutable parts.
     fixed: bool,
-    /// The template's metadata and pod.
+    /// The template's metadata and pod spec.
     template: bool,
 }
 
@@ -35,7 +35,7 @@ pub(super) fn create(set: &Value) -> Errors {
 }
 
 pub(super) fn update(new: &Value, old: &Value) -> Errors {
-    // A template that was wrong before may stay wrong.
+    // A template that was invalid before may stay invalid.
     let was_right = spec(old, Checked { fixed: false, template: true }).is_empty();
     let mut errors = spec(new, Checked { fixed: false, template: was_right });
     let root = At::root(new);
@@ -108,7 +108,7 @@ fn strategies(spec: At, errors: &mut Errors) {
                 if share_value(unavailable) == 0 {
                     errors.push(unavailable.invalid("cannot be 0"));
                 }
-                not_more_than_all(unavailable, errors);
+                at_most_100_percent(unavailable, errors);
             }
         }
         _ => errors.push(strategy.invalid("must be 'RollingUpdate' or 'OnDelete'")),
@@ -121,7 +121,7 @@ fn strategies(spec: At, errors: &mut Errors) {
     }
 }
 
-/// The template as the controller makes pods of it: with a volume for each claim, and with names of the controller's.
+/// The template as the controller uses it: with a volume for each claim template and generated names.
 fn with_claims(template: At, claims: At) -> Option<Value> {
     let pod = template.field("spec");
     let is_named = ["hostname", "subdomain"].into_iter().any(|field| !pod.field(field).text().is_empty());
@@ -169,12 +169,12 @@ mod tests {
         json!({"metadata": {"name": "s"}, "spec": spec})
     }
 
-    fn told(errors: &Errors) -> Vec<String> {
+    fn messages(errors: &Errors) -> Vec<String> {
         errors.iter().map(|error| format!("{}|{:?}", error.field, error.kind)).collect()
     }
 
     #[test]
-    fn a_set_is_checked_field_by_field() {
+    fn validates_all_fields() {
         for (changes, expected) in [
             (json!({}), &[][..]),
             (
@@ -197,16 +197,16 @@ mod tests {
             ),
             (json!({"updateStrategy": {"type": "X"}}), &["spec.updateStrategy|Invalid"]),
         ] {
-            assert_eq!(told(&create(&set(changes.clone()))), expected, "{changes}");
+            assert_eq!(messages(&create(&set(changes.clone()))), expected, "{changes}");
         }
     }
 
     #[test]
-    fn an_update_lets_stay_what_was_wrong() {
+    fn update_accepts_template_that_was_invalid() {
         let bad_name = set(json!({"serviceName": "A b"}));
-        assert_eq!(told(&update(&bad_name, &bad_name)), [""; 0]);
+        assert_eq!(messages(&update(&bad_name, &bad_name)), [""; 0]);
         let no_volume = set(json!({"volumeClaimTemplates": []}));
-        assert_eq!(told(&update(&no_volume, &no_volume)), [""; 0]);
-        assert_eq!(told(&update(&set(json!({"serviceName": "b"})), &set(json!({})))), ["spec|Forbidden"]);
+        assert_eq!(messages(&update(&no_volume, &no_volume)), [""; 0]);
+        assert_eq!(messages(&update(&set(json!({"serviceName": "b"})), &set(json!({})))), ["spec|Forbidden"]);
     }
 }

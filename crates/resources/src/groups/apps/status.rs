@@ -4,7 +4,8 @@ use nave_machinery::{FieldError, Value};
 
 use crate::validate::{At, Errors, NOT_NEGATIVE};
 
-/// The numbers of a status: none is negative, none of these exceeds `replicas`, and collisions become no fewer.
+/// Checks the counts of a status: they are not negative, those in `of_replicas` do not exceed `replicas`, and
+/// `collisionCount` does not decrease.
 pub(super) fn validate(workload: &Value, old: &Value, of_replicas: &[&'static str]) -> Errors {
     let root = At::root(workload);
     let status = root.field("status");
@@ -39,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_fit_together() {
+    fn counts_are_consistent() {
         const PARTS: [&str; 2] = ["readyReplicas", "availableReplicas"];
         for (status, expected) in [
             (

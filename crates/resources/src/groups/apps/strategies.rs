@@ -1,4 +1,4 @@
-//! What is particular to each workload.
+//! The strategies of workloads.
 
 use nave_machinery::{Value, meta};
 use serde_json::{Map, json};
@@ -10,7 +10,7 @@ use crate::read;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, not_negative};
 
-/// The annotation that stands for a field of daemon sets that is no longer in the API.
+/// The annotation that replaced a removed field of daemon sets.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 const KEEPS_HISTORY: &str = "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended";
@@ -115,7 +115,7 @@ impl Strategy for DaemonSetStrategy {
     }
 
     fn prepare_for_update(&self, daemon_set: &mut Value, old: &Value) {
-        let changed = read::at(daemon_set, "spec.template") != read::at(old, "spec.template");
+        let changed = read::value_at(daemon_set, "spec.template") != read::value_at(old, "spec.template");
         let generation = template_generation(old) + i64::from(changed);
         set_template_generation(daemon_set, generation);
     }

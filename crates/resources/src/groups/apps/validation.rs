@@ -36,7 +36,7 @@ pub(super) fn replica_set(replica_set: &Value) -> Errors {
     errors
 }
 
-/// The selector and the template of replicas.
+/// Checks the selector and the template.
 fn replicated(spec: At, errors: &mut Errors) {
     selector(spec.field("selector"), "deployment", errors);
     let template = spec.field("template");
@@ -53,10 +53,10 @@ pub(super) fn daemon_set(daemon_set: &Value) -> Errors {
     let template = spec.field("template");
     let selector = spec.field("selector");
     label_selector(selector, &mut errors);
-    // Here nothing more is told of a selector that is none.
-    let mut told = Errors::new();
-    if is_selected(spec, "", &mut told) {
-        errors.extend(told);
+    // An invalid selector is not reported twice.
+    let mut mismatches = Errors::new();
+    if is_selected(spec, "", &mut mismatches) {
+        errors.extend(mismatches);
     }
     not_empty(selector, "daemonset", &mut errors);
     pod_spec::template(template, &mut errors);
@@ -74,7 +74,7 @@ pub(super) fn daemon_set(daemon_set: &Value) -> Errors {
     errors
 }
 
-/// An update of a workload whose selector is for life.
+/// Validates an update of a workload with an immutable selector.
 pub(super) fn updated(check: fn(&Value) -> Errors, new: &Value, old: &Value) -> Errors {
     let mut errors = check(new);
     let (root, old) = (At::root(new), At::root(old));
@@ -83,7 +83,7 @@ pub(super) fn updated(check: fn(&Value) -> Errors, new: &Value, old: &Value) -> 
     errors
 }
 
-/// A selector must be there, be one, and select something in particular.
+/// The selector must be given, valid and not empty.
 pub(super) fn selector(selector: At, kind: &str, errors: &mut Errors) {
     if !selector.is_set() {
         errors.push(selector.required(""));
@@ -101,7 +101,7 @@ fn not_empty(selector: At, kind: &str, errors: &mut Errors) {
     }
 }
 
-/// The template's pods must be selected. Returns whether the selector is one at all.
+/// The selector must match the template's labels. Returns whether the selector is valid.
 pub(super) fn is_selected(spec: At, why_not: &str, errors: &mut Errors) -> bool {
     let (selector, template) = (spec.field("selector"), spec.field("template"));
     let metadata = template.field("metadata");
@@ -154,7 +154,7 @@ fn rolling_replicas(rolling: At, errors: &mut Errors) {
         let detail = "may not be 0 when `maxSurge` is 0";
         errors.push(FieldError::invalid(&unavailable.path(), shown, detail));
     }
-    not_more_than_all(unavailable, errors);
+    at_most_100_percent(unavailable, errors);
 }
 
 fn rolling_daemons(rolling: At, errors: &mut Errors) {
@@ -167,7 +167,7 @@ fn rolling_daemons(rolling: At, errors: &mut Errors) {
         share(field, errors);
     }
     for field in [unavailable, surge] {
-        not_more_than_all(field, errors);
+        at_most_100_percent(field, errors);
     }
     match (share_value(unavailable), share_value(surge)) {
         (0, 0) => errors.push(unavailable.required("cannot be 0 when maxSurge is 0")),
@@ -176,13 +176,13 @@ fn rolling_daemons(rolling: At, errors: &mut Errors) {
     }
 }
 
-pub(super) fn not_more_than_all(at: At, errors: &mut Errors) {
+pub(super) fn at_most_100_percent(at: At, errors: &mut Errors) {
     if percent(at).is_some_and(|percent| percent > 100) {
         errors.push(at.invalid("must not be greater than 100%"));
     }
 }
 
-/// The number of pods, or of the percentage; 0 if it is neither.
+/// The number of pods or the percentage; 0 for other values.
 pub(super) fn share_value(at: At) -> i64 {
     at.int().or_else(|| percent(at)).unwrap_or_default()
 }
@@ -192,7 +192,7 @@ fn percent(at: At) -> Option<i64> {
     digits.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()
 }
 
-/// A number of pods, or a percentage of them.
+/// Checks a number of pods or a percentage.
 pub(crate) fn share(at: At, errors: &mut Errors) {
     if !matches!(at.value(), Some(Value::String(_))) {
         not_negative(at, errors);

@@ -1,4 +1,4 @@
-//! `authentication.k8s.io`: questions about who somebody is.
+//! `authentication.k8s.io`: reviews of tokens and identities.
 
 use crate::builder::{GroupBuilder, group as declare, review};
 

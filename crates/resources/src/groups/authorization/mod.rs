@@ -1,4 +1,4 @@
-//! `authorization.k8s.io`: questions about what somebody may do.
+//! `authorization.k8s.io`: reviews of permissions.
 
 use crate::builder::{GroupBuilder, group as declare, review};
 

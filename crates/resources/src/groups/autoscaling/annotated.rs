@@ -1,10 +1,10 @@
-//! What autoscaling/v1 keeps in annotations: types whose JSON form, order of fields included, is upstream's.
+//! The annotations of autoscaling/v1: types whose JSON form is upstream's, including the order of fields.
 
 use nave_machinery::Value;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-/// A metric to scale by, as v1's annotation has it.
+/// A metric to scale by in v1's annotation.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct MetricSpec {
@@ -146,7 +146,7 @@ impl ResourceSource {
     }
 }
 
-/// What a metric is now, as v1's annotation has it.
+/// The current value of a metric in v1's annotation.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct MetricStatus {
@@ -276,7 +276,7 @@ impl ResourceStatus {
     }
 }
 
-/// How fast to scale; the annotation has the names of Go's fields, for upstream encodes its internal type.
+/// The scaling behavior. The annotation has Go's field names, as upstream encodes its internal type.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(super) struct Behavior {
@@ -349,7 +349,7 @@ impl Rules {
     }
 }
 
-/// A condition of an autoscaler; the same in both versions.
+/// A condition of an autoscaler, which is the same in both versions.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Condition {
@@ -395,7 +395,7 @@ struct Requirement {
     values: Option<Vec<String>>,
 }
 
-/// A part of a valid object as a type; the type's nothing where it does not fit.
+/// Decodes a part of a valid object; the type's default if it does not match.
 fn read<T: Default + for<'de> Deserialize<'de>>(value: Option<&Value>) -> T {
     value.and_then(|value| T::deserialize(value).ok()).unwrap_or_default()
 }
@@ -446,7 +446,7 @@ fn set<T: Serialize>(object: &mut Value, field: &str, value: Option<T>) {
     }
 }
 
-/// The quantity that Go writes where there is none but the field is always there.
+/// The quantity that Go writes for a missing value of a required field.
 #[allow(clippy::unnecessary_wraps)]
 fn zero() -> Option<String> {
     Some("0".to_owned())

@@ -9,7 +9,7 @@ use crate::table::{Column, abridged, age, name, number, text};
 pub(super) fn columns() -> Vec<Column> {
     let (spec, status) =
         ("autoscaling.v2.HorizontalPodAutoscalerSpec", "autoscaling.v2.HorizontalPodAutoscalerStatus");
-    let least = |autoscaler: &Value, _| match read::at(autoscaler, "spec.minReplicas") {
+    let least = |autoscaler: &Value, _| match read::value_at(autoscaler, "spec.minReplicas") {
         Some(Value::Number(least)) => json!(least.to_string()),
         _ => json!("<unset>"),
     };
@@ -20,16 +20,16 @@ pub(super) fn columns() -> Vec<Column> {
             let target = |field| read::text(autoscaler, field);
             format!("{}/{}", target("spec.scaleTargetRef.kind"), target("spec.scaleTargetRef.name"))
         })
-        .of(spec, "scaleTargetRef"),
-        text("Targets", targets).of(spec, "metrics"),
-        Column::new("MinPods", least).of(spec, "minReplicas"),
-        as_text(number("MaxPods", "spec.maxReplicas")).of(spec, "maxReplicas"),
-        as_text(number("Replicas", "status.currentReplicas")).of(status, "currentReplicas"),
+        .described_by(spec, "scaleTargetRef"),
+        text("Targets", targets).described_by(spec, "metrics"),
+        Column::new("MinPods", least).described_by(spec, "minReplicas"),
+        as_text(number("MaxPods", "spec.maxReplicas")).described_by(spec, "maxReplicas"),
+        as_text(number("Replicas", "status.currentReplicas")).described_by(status, "currentReplicas"),
         age(),
     ]
 }
 
-/// Each metric as `current/wanted`, the first two of them.
+/// The first two metrics as `current/target`.
 fn targets(autoscaler: &Value) -> String {
     let metrics = read::list(autoscaler, "spec.metrics");
     let statuses = read::list(autoscaler, "status.currentMetrics");

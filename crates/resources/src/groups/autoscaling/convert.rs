@@ -1,6 +1,7 @@
-//! Between autoscaling/v1, which knows only a CPU target, and v2: what v1 has no field for travels in annotations.
+//! Conversion between autoscaling/v1, which has only a CPU target, and v2: data without a field in v1 is stored in
+//! annotations.
 //!
-//! An annotation that cannot be read is dropped, as upstream does: a client of v1 cannot be made to repair it.
+//! An annotation that cannot be decoded is dropped, as upstream does: clients of v1 could not repair it.
 
 use nave_machinery::{Map, Value, meta};
 use serde::Serialize;
@@ -16,7 +17,7 @@ const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
 const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
 const ANNOTATIONS: [&str; 4] = [METRICS, CURRENT_METRICS, CONDITIONS, BEHAVIOR];
 
-/// The CPU utilization, in percent, that v1 means where it names none.
+/// The CPU utilization in percent that v1 has by default.
 const DEFAULT_CPU_UTILIZATION: i64 = 80;
 
 pub(super) fn v1_to_v2(object: &mut Value) -> Result<(), ConversionError> {
@@ -65,7 +66,7 @@ pub(super) fn v2_to_v1(object: &mut Value) -> Result<(), ConversionError> {
     let mut annotations = Map::new();
     if let Some(spec) = struct_mut(fields, "spec") {
         let metrics = take_list(spec, "metrics");
-        // Upstream shows the first CPU metric that has a utilization, and keeps all other metrics aside.
+        // Upstream converts the first CPU metric with a utilization to the field, and all others to the annotation.
         let first_cpu = metrics.iter().find(|metric| is_cpu(metric));
         if let Some(percent) =
             first_cpu.and_then(|metric| metric.pointer("/resource/target/averageUtilization"))
@@ -100,7 +101,7 @@ pub(super) fn v2_to_v1(object: &mut Value) -> Result<(), ConversionError> {
     Ok(())
 }
 
-/// Removes the annotations that carry v2's data from the object and gives them back.
+/// Removes and returns the annotations with v2's data.
 fn take_annotations(object: &mut Value) -> Map {
     let mut taken = Map::new();
     let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) else {
@@ -144,7 +145,7 @@ fn annotate_list<T: Serialize>(annotations: &mut Map, key: &str, data: &[T]) {
     }
 }
 
-/// A struct of the object that is always there, even if nothing is in it.
+/// A required struct of the object, which may be empty.
 fn struct_mut<'a>(fields: &'a mut Map, name: &str) -> Option<&'a mut Map> {
     fields.entry(name).or_insert_with(|| json!({})).as_object_mut()
 }
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_v1_cannot_say_travels_in_annotations() {
+    fn stores_v2_data_in_annotations() {
         let mut object = v2();
         v2_to_v1(&mut object).unwrap();
         let behavior = concat!(
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_metric_comes_back() {
+    fn all_metric_types_survive_the_round_trip() {
         let target = json!({"kind": "Service", "name": "s", "apiVersion": "v1"});
         let named = json!({"name": "m", "selector": {"matchLabels": {"a": "b"}}});
         let specs = json!([
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_v1_object_without_a_target_wants_80_percent() {
+    fn v1_without_target_defaults_to_80_percent() {
         let mut object = json!({"apiVersion": "autoscaling/v1", "metadata": {"annotations": {METRICS: "not JSON"}}, "spec": {}});
         v1_to_v2(&mut object).unwrap();
         assert_eq!(

@@ -3,15 +3,15 @@
 use nave_machinery::{Map, Value};
 use serde_json::json;
 
-use crate::defaults::{at, object, set, set_absent};
+use crate::defaults::{object, object_at, set, set_absent};
 
-/// How often a rule looks, in seconds.
+/// The period of a scaling policy, in seconds.
 const PERIOD: i64 = 15;
 
 pub(super) fn autoscaler(autoscaler: &mut Value, version: &str) {
     let Some(spec) = autoscaler.as_object_mut().and_then(|it| object(it, "spec")) else { return };
     set(spec, "minReplicas", 1);
-    // v1 has no list of metrics; conversion gives it the same one.
+    // v1 has no list of metrics; conversion adds the same default.
     if version == "v1" {
         return;
     }
@@ -22,12 +22,12 @@ pub(super) fn autoscaler(autoscaler: &mut Value, version: &str) {
             json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]),
         );
     }
-    if let Some(behavior) = at(spec, &["behavior"]) {
+    if let Some(behavior) = object_at(spec, &["behavior"]) {
         self::behavior(behavior);
     }
 }
 
-/// Where how fast to scale is said at all, what is not said: up at once and steeply, down as the controller sees fit.
+/// Completes a given behavior: scaling up is immediate and steep, scaling down is up to the controller.
 fn behavior(behavior: &mut Map) {
     let percent = json!({"type": "Percent", "value": 100, "periodSeconds": PERIOD});
     if let Some(up) = object(behavior, "scaleUp") {

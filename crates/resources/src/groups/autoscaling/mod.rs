@@ -23,7 +23,7 @@ pub(crate) fn group() -> GroupBuilder {
     declare("autoscaling", "io.k8s.api.autoscaling", vec![autoscalers]).versions(&["v2", "v1"])
 }
 
-/// What is particular to autoscalers.
+/// The strategy of autoscalers.
 struct AutoscalerStrategy;
 
 impl Strategy for AutoscalerStrategy {

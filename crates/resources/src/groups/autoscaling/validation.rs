@@ -1,4 +1,4 @@
-//! What autoscalers must be (upstream: `pkg/apis/autoscaling/validation`).
+//! Validation of autoscalers (upstream: `pkg/apis/autoscaling/validation`).
 
 use nave_machinery::{FieldError, Value, names};
 
@@ -8,11 +8,11 @@ use crate::validate::{
     required_checked,
 };
 
-/// The longest look back when scaling, and the longest period of a rule, in seconds.
+/// The maximum stabilization window and the maximum period of a policy, in seconds.
 const WINDOW_MAX: i64 = 3600;
 const PERIOD_MAX: i64 = 1800;
 
-/// The types of metrics, and the field that holds what is particular to each.
+/// The metric types and the fields of their sources.
 const SOURCES: [(&str, &str); 5] = [
     ("ContainerResource", "containerResource"),
     ("External", "external"),
@@ -21,19 +21,19 @@ const SOURCES: [(&str, &str); 5] = [
     ("Resource", "resource"),
 ];
 
-/// The sources of a metric in the order in which the first that is set is checked.
+/// The sources of a metric, in the order in which the first one set is checked.
 const CHECKED: [&str; 5] = ["object", "external", "pods", "resource", "containerResource"];
 
-/// What an API version in a reference must be.
+/// The check of an API version in a reference.
 #[derive(Clone, Copy, PartialEq)]
 enum ApiVersion {
     WithGroup,
     Any,
-    /// It is what it was, or one like it is stored.
+    /// Not checked, as it is unchanged or a similar one is stored.
     Unchecked,
 }
 
-/// Checks an autoscaler; `old` is the stored one on an update, whose faults may stay.
+/// Validates an autoscaler. `old` is the stored one in an update, whose faults are accepted.
 pub(super) fn autoscaler(autoscaler: &Value, old: Option<&Value>) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(autoscaler);
@@ -59,7 +59,7 @@ pub(super) fn autoscaler(autoscaler: &Value, old: Option<&Value>) -> Errors {
     errors
 }
 
-/// Checks the status of an autoscaler.
+/// Validates the status of an autoscaler.
 pub(super) fn status(autoscaler: &Value) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(autoscaler);
@@ -71,7 +71,7 @@ pub(super) fn status(autoscaler: &Value) -> Errors {
 
 fn bounds(spec: At, old: At, errors: &mut Errors) {
     let (least, most) = (spec.field("minReplicas"), spec.field("maxReplicas"));
-    // Scaling to zero is off by default; an autoscaler that does it goes on.
+    // Scaling to zero is off by default, but an autoscaler that uses it keeps it.
     let lowest = i64::from(old.field("minReplicas").int() != Some(0));
     if least.int().is_some_and(|number| number < lowest) {
         errors.push(least.invalid(format!("must be greater than or equal to {lowest}")));
@@ -100,7 +100,7 @@ fn target_version(target: At, old: At) -> ApiVersion {
     }
 }
 
-/// Returns whether the versions of the objects that metrics describe are checked: not where a stored one is at fault.
+/// Returns how to check the API versions of objects in metrics: not at all if a stored one is invalid.
 fn described_version(old_metrics: At) -> ApiVersion {
     let is_wrong = |metric: At| {
         let source = metric.field("object");
@@ -218,7 +218,7 @@ fn identifier(metric: At, errors: &mut Errors) {
     }
 }
 
-/// A target of a known type, whose amounts are above 0.
+/// A target of a known type with positive amounts.
 fn target(target: At, errors: &mut Errors) {
     let kind = target.field("type");
     if kind.text().is_empty() {
@@ -287,21 +287,21 @@ mod tests {
         it
     }
 
-    fn found(spec: &Value) -> Vec<String> {
+    fn errors_of(spec: &Value) -> Vec<String> {
         autoscaler(&whole(spec), None).iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn a_bound_is_enough() {
+    fn max_replicas_is_sufficient() {
         let spec = whole(&json!({"maxReplicas": 3}));
         assert_eq!(spec["spec"]["minReplicas"], 1);
         assert_eq!(spec["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 80);
         assert_eq!(spec["spec"].get("behavior"), None);
-        assert_eq!(found(&json!({"maxReplicas": 3})), [""; 0]);
+        assert_eq!(errors_of(&json!({"maxReplicas": 3})), [""; 0]);
     }
 
     #[test]
-    fn where_a_behavior_is_given_it_is_completed() {
+    fn completes_a_given_behavior() {
         let spec =
             whole(&json!({"maxReplicas": 3, "behavior": {"scaleDown": {"stabilizationWindowSeconds": 60}}}));
         let behavior = &spec["spec"]["behavior"];
@@ -314,9 +314,9 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_scaled_by_is_told() {
+    fn rejects_invalid_specs() {
         assert_eq!(
-            found(&json!({"minReplicas": 0, "maxReplicas": 0})),
+            errors_of(&json!({"minReplicas": 0, "maxReplicas": 0})),
             [
                 "spec.minReplicas: Invalid value: 0: must be greater than or equal to 1",
                 "spec.maxReplicas: Required value: must be set and greater than 0",
@@ -324,11 +324,11 @@ mod tests {
             ]
         );
         assert_eq!(
-            found(&json!({"minReplicas": 4, "maxReplicas": 3})),
+            errors_of(&json!({"minReplicas": 4, "maxReplicas": 3})),
             ["spec.maxReplicas: Invalid value: 3: must be greater than or equal to `minReplicas`"]
         );
         assert_eq!(
-            found(&json!({"maxReplicas": 1, "metrics": [{"type": "Pods"}, {"type": "X"}]})),
+            errors_of(&json!({"maxReplicas": 1, "metrics": [{"type": "Pods"}, {"type": "X"}]})),
             [
                 "spec.metrics[0].pods: Required value: must populate information for the given metric source",
                 r#"spec.metrics[1].type: Unsupported value: "X": supported values: "ContainerResource", "External", "Object", "Pods", "Resource""#,
@@ -336,7 +336,7 @@ mod tests {
         );
         let rules = json!({"stabilizationWindowSeconds": 3601, "policies": [{"type": "Y", "value": 0, "periodSeconds": 1801}]});
         assert_eq!(
-            found(&json!({"maxReplicas": 1, "behavior": {"scaleUp": rules}})),
+            errors_of(&json!({"maxReplicas": 1, "behavior": {"scaleUp": rules}})),
             [
                 "spec.behavior.scaleUp.stabilizationWindowSeconds: Invalid value: 3601: must be less than or equal to 3600",
                 r#"spec.behavior.scaleUp.policies[0].type: Unsupported value: "Y": supported values: "Percent", "Pods""#,
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_metric_is_of_one_source_with_a_target() {
+    fn metric_has_one_source_with_a_target() {
         let target = json!({"type": "Value", "value": "1"});
         let metric = json!({"name": "m"});
         for (given, expected) in [
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn stored_references_may_stay_as_they_are() {
+    fn stored_references_are_accepted() {
         let with = |reference: Value, most: u32| {
             let mut it = whole(&json!({"maxReplicas": most}));
             it["spec"]["scaleTargetRef"] = reference;
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_in_a_status_are_not_negative() {
+    fn status_counts_are_not_negative() {
         let errors = status(&json!({"status": {"currentReplicas": -1, "desiredReplicas": -1}}));
         assert_eq!(errors.len(), 2, "{errors:?}");
     }

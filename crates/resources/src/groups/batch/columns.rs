@@ -10,22 +10,23 @@ use crate::table::{Column, age, containers, elapsed, field, length, moment, name
 pub(super) fn cron_job() -> Vec<Column> {
     let (spec, status) = ("batch.v1.CronJobSpec", "batch.v1.CronJobStatus");
     let [names, images] = containers("spec.jobTemplate.spec.template.spec.containers");
-    let suspend = text("Suspend", |job| match read::at(job, "spec.suspend") {
+    let suspend = text("Suspend", |job| match read::value_at(job, "spec.suspend") {
         Some(Value::Bool(true)) => "True".to_owned(),
         Some(Value::Bool(false)) => "False".to_owned(),
         _ => "<unset>".to_owned(),
     });
     vec![
         name(),
-        field("Schedule", "spec.schedule", "").of(spec, "schedule"),
-        field("Timezone", "spec.timeZone", "<none>").of(spec, "timeZone"),
-        suspend.of_kind("boolean").of(spec, "suspend"),
-        length("Active", "status.active").of(status, "active"),
-        elapsed("Last Schedule", "status.lastScheduleTime", "<none>").of(status, "lastScheduleTime"),
+        field("Schedule", "spec.schedule", "").described_by(spec, "schedule"),
+        field("Timezone", "spec.timeZone", "<none>").described_by(spec, "timeZone"),
+        suspend.of_kind("boolean").described_by(spec, "suspend"),
+        length("Active", "status.active").described_by(status, "active"),
+        elapsed("Last Schedule", "status.lastScheduleTime", "<none>")
+            .described_by(status, "lastScheduleTime"),
         age(),
         names,
         images,
-        selector("spec.jobTemplate.spec.selector", "<none>").of("batch.v1.JobSpec", "selector"),
+        selector("spec.jobTemplate.spec.selector", "<none>").described_by("batch.v1.JobSpec", "selector"),
     ]
 }
 
@@ -34,13 +35,13 @@ pub(super) fn job() -> Vec<Column> {
     vec![
         name(),
         text("Status", status).about("What the job is doing, or how it ended"),
-        text("Completions", completions).of("batch.v1.JobStatus", "succeeded"),
+        text("Completions", completions).described_by("batch.v1.JobStatus", "succeeded"),
         Column::new("Duration", |job, now| json!(duration(job, now)))
             .about("How long the job took, or has taken so far"),
         age(),
         names,
         images,
-        selector("spec.selector", "<none>").of("batch.v1.JobSpec", "selector"),
+        selector("spec.selector", "<none>").described_by("batch.v1.JobSpec", "selector"),
     ]
 }
 
@@ -66,7 +67,7 @@ fn status(job: &Value) -> String {
 
 fn completions(job: &Value) -> String {
     let succeeded = read::int(job, "status.succeeded");
-    let number = |path| read::at(job, path).and_then(Value::as_i64);
+    let number = |path| read::value_at(job, path).and_then(Value::as_i64);
     match (number("spec.completions"), number("spec.parallelism")) {
         (Some(wanted), _) => format!("{succeeded}/{wanted}"),
         (None, Some(parallelism)) if parallelism > 1 => format!("{succeeded}/1 of {parallelism}"),

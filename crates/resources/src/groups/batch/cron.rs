@@ -1,4 +1,4 @@
-//! Rules of cron jobs (upstream: `ValidateCronJobCreate`, `ValidateCronJobUpdate`).
+//! Validation of cron jobs (upstream: `ValidateCronJobCreate`, `ValidateCronJobUpdate`).
 
 use nave_machinery::Value;
 use nave_machinery::schedule::{self, Schedule};
@@ -7,7 +7,7 @@ use super::validation;
 use crate::read;
 use crate::validate::{At, Errors, not_negative, one_of, required_text};
 
-/// The longest name of a cron job, whose jobs' names have eleven characters more.
+/// The maximum length of a cron job's name; the names of its jobs are eleven characters longer.
 const NAME_MAX: usize = 52;
 
 pub(super) fn create(job: &Value) -> Errors {
@@ -35,8 +35,8 @@ fn cron_spec(job: &Value, old: Option<&Value>) -> Errors {
         schedule(spec.field("schedule"), zone, had_zone, &mut errors);
     }
     not_negative(spec.field("startingDeadlineSeconds"), &mut errors);
-    // A zone that was known once stays valid.
-    if old.is_none_or(|old| read::at(old, "spec.timeZone") != zone.value()) {
+    // A stored time zone stays valid.
+    if old.is_none_or(|old| read::value_at(old, "spec.timeZone") != zone.value()) {
         time_zone(zone, &mut errors);
     }
     let policy = spec.field("concurrencyPolicy");
@@ -85,7 +85,7 @@ fn time_zone(zone: At, errors: &mut Errors) {
     }
 }
 
-/// Returns whether a part of the name of a zone has only characters of such names.
+/// Returns whether a segment of a time zone name has valid characters only.
 fn is_part(part: &str) -> bool {
     !matches!(part, "." | "..")
         && !part.starts_with('-')
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn schedules_and_zones_are_known() {
+    fn validates_schedules_and_time_zones() {
         for (more, expected) in [
             (json!({}), &[][..]),
             (json!({"timeZone": "Etc/UTC"}), &[]),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn old_schedules_and_zones_stay_valid() {
+    fn stored_schedules_and_time_zones_stay_valid() {
         let old = cron(json!({"schedule": "TZ=UTC * * * * *", "timeZone": null}));
         assert_eq!(update(&old, &old), []);
         let both = cron(json!({"schedule": "TZ=UTC * * * * *", "timeZone": "Etc/UTC"}));

@@ -2,13 +2,13 @@
 
 use nave_machinery::{Map, Value};
 
-use crate::defaults::{at, each, object, set, set_absent};
+use crate::defaults::{each, object, object_at, set, set_absent};
 use crate::groups::core::pod_spec::defaults as pod_spec;
 
 pub(super) fn job(job: &mut Value) {
     pod_spec::template(job);
     let Some(spec) = job.as_object_mut().and_then(|job| object(job, "spec")) else { return };
-    // Without parallelism, one completion is all that is wanted.
+    // Without parallelism, the default is one completion.
     if !spec.contains_key("parallelism") {
         set(spec, "completions", 1);
     }
@@ -24,9 +24,9 @@ pub(super) fn job(job: &mut Value) {
     labels_of_template(job);
 }
 
-/// A condition that a rule names is meant to be true.
+/// The status of a pod condition in a rule defaults to `True`.
 fn failure_policy(job_spec: &mut Map) {
-    let Some(policy) = at(job_spec, &["podFailurePolicy"]) else { return };
+    let Some(policy) = object_at(job_spec, &["podFailurePolicy"]) else { return };
     for rule in each(policy, "rules") {
         for condition in each(rule, "onPodConditions") {
             set(condition, "status", "True");
@@ -34,7 +34,7 @@ fn failure_policy(job_spec: &mut Map) {
     }
 }
 
-/// A job without labels has those of its pods.
+/// A job without labels gets the labels of its template.
 pub(super) fn labels_of_template(job: &mut Value) {
     if job.pointer("/metadata/labels").and_then(Value::as_object).is_some_and(|labels| !labels.is_empty()) {
         return;
@@ -54,9 +54,9 @@ pub(super) fn cron_job(job: &mut Value) {
     set(spec, "suspend", false);
     set(spec, "successfulJobsHistoryLimit", 3);
     set(spec, "failedJobsHistoryLimit", 1);
-    let Some(job_spec) = at(spec, &["jobTemplate", "spec"]) else { return };
+    let Some(job_spec) = object_at(spec, &["jobTemplate", "spec"]) else { return };
     failure_policy(job_spec);
-    if let Some(spec) = at(job_spec, &["template", "spec"]) {
+    if let Some(spec) = object_at(job_spec, &["template", "spec"]) {
         pod_spec::pod_spec(spec);
     }
 }

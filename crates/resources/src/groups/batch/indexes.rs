@@ -1,9 +1,9 @@
-//! Lists of indexes of a job, such as `0,2-4`.
+//! Lists of job indexes, such as `0,2-4`.
 
-/// Returns how many indexes below `completions` a list names.
+/// Returns the number of indexes below `completions` in a list.
 ///
 /// # Errors
-/// The list is malformed, or its indexes are not in order.
+/// The list is malformed or not in ascending order.
 pub(super) fn count(list: &str, completions: i64) -> Result<i64, String> {
     let mut last: Option<i64> = None;
     let mut total = 0;
@@ -18,7 +18,7 @@ pub(super) fn count(list: &str, completions: i64) -> Result<i64, String> {
     Ok(total)
 }
 
-/// Returns the first index that two lists both name.
+/// Returns the first index that both lists contain.
 pub(super) fn overlap(one: &str, other: &str, completions: i64) -> Option<i64> {
     let intervals = |list: &str| -> Vec<(i64, i64)> {
         list.split(',').filter_map(|part| interval(part, completions).ok()).collect()
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn indexes_are_counted_in_order() {
+    fn counts_ascending_indexes() {
         for (list, expected) in [
             ("", Some(0)),
             ("0", Some(1)),
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_common_index_is_found() {
+    fn finds_first_common_index() {
         for (one, other, expected) in [
             ("0,2", "1,3", None),
             ("0-3", "2", Some(2)),

@@ -1,4 +1,4 @@
-//! `batch`: work that ends.
+//! `batch`: workloads that run to completion.
 
 mod columns;
 mod cron;

@@ -1,4 +1,4 @@
-//! Policies about the failure of pods and the success of jobs.
+//! Validation of the pod failure policy and the success policy of jobs.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ const VALUES_MAX: usize = 255;
 const INDEXES_MAX: usize = 64 * 1024;
 const ACTIONS: [&str; 4] = ["Count", "FailIndex", "FailJob", "Ignore"];
 
-/// Checks the policy about failures in the spec of a job.
+/// Checks the pod failure policy of a job spec.
 pub(super) fn failure(spec: At, errors: &mut Errors) {
     let policy = spec.field("podFailurePolicy");
     let rules = policy.field("rules");
@@ -96,7 +96,7 @@ fn exit_codes(codes: At, containers: &HashSet<&str>, errors: &mut Errors) {
     }
 }
 
-/// Checks the policy about success in the spec of an indexed job.
+/// Checks the success policy of an indexed job's spec.
 pub(super) fn success(spec: At, errors: &mut Errors) {
     let policy = spec.field("successPolicy");
     let rules = policy.field("rules");
@@ -148,7 +148,7 @@ mod tests {
     use crate::validate::testing::fields;
 
     #[test]
-    fn rules_about_failures_are_sound() {
+    fn rejects_invalid_failure_rules() {
         let path = |field: &str| format!("spec.podFailurePolicy.rules[0]{field}");
         for (rule, expected) in [
             (json!({"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1, 2]}}), vec![]),
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_about_success_count_indexes_there_are() {
+    fn success_rules_refer_to_existing_indexes() {
         let path = |field: &str| format!("spec.successPolicy.rules[0]{field}");
         for (rule, expected) in [
             (json!({"succeededCount": 2, "succeededIndexes": "0-2"}), vec![]),

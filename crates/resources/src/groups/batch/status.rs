@@ -9,17 +9,17 @@ use super::indexes;
 use crate::read;
 use crate::validate::{At, Errors, not_negative};
 
-/// Validates an update of a job's status. Most rules apply only to fields that the update changes.
+/// Validates an update of a job's status. Most rules apply only to changed fields.
 pub(super) fn validate(job: &Value, old: &Value) -> Errors {
     let mut errors = Errors::new();
-    let check = Check { job, old, changed: Changed::of(job, old) };
+    let check = Check { job, old, changed: Changed::between(job, old) };
     check.counts(&mut errors);
     check.conditions(&mut errors);
     check.times(&mut errors);
     check.finished(&mut errors);
     check.indexes(&mut errors);
     check.success(&mut errors);
-    check.steps_back(&mut errors);
+    check.regressions(&mut errors);
     errors
 }
 
@@ -50,9 +50,9 @@ struct Changed {
 }
 
 impl Changed {
-    fn of(job: &Value, old: &Value) -> Self {
+    fn between(job: &Value, old: &Value) -> Self {
         let condition = |kind| is_true(job, kind) != is_true(old, kind);
-        let field = |path| read::at(job, path) != read::at(old, path);
+        let field = |path| read::value_at(job, path) != read::value_at(old, path);
         Self {
             finished: is_finished(job) != is_finished(old),
             complete: condition("Complete"),
@@ -86,7 +86,7 @@ impl<'a> Check<'a> {
         self.status().field(field).int().unwrap_or_default()
     }
 
-    fn is(&self, condition: &str) -> bool {
+    fn has_true_condition(&self, condition: &str) -> bool {
         is_true(self.job, condition)
     }
 
@@ -94,8 +94,8 @@ impl<'a> Check<'a> {
         read::text(self.job, "spec.completionMode") == "Indexed"
     }
 
-    /// Refuses the conditions as a whole.
-    fn refuse(&self, applies: bool, why: &str, errors: &mut Errors) {
+    /// Adds an error about the list of conditions if `applies`.
+    fn reject_conditions(&self, applies: bool, why: &str, errors: &mut Errors) {
         if applies {
             let path = self.status().path().child("conditions");
             errors.push(FieldError::invalid(&path, Value::Null, why));
@@ -122,21 +122,21 @@ impl<'a> Check<'a> {
 
     fn conditions(&self, errors: &mut Errors) {
         let Changed { complete, failed, failure_target, .. } = self.changed;
-        let both = self.is("Complete") && self.is("Failed");
-        self.refuse(
+        let both = self.has_true_condition("Complete") && self.has_true_condition("Failed");
+        self.reject_conditions(
             (complete || failed) && both,
             "cannot set Complete=True and Failed=true conditions",
             errors,
         );
-        let both = self.is("Complete") && self.is("FailureTarget");
+        let both = self.has_true_condition("Complete") && self.has_true_condition("FailureTarget");
         let why = "cannot set Complete=True and FailureTarget=true conditions";
-        self.refuse((complete || failure_target) && both, why, errors);
+        self.reject_conditions((complete || failure_target) && both, why, errors);
     }
 
     fn times(&self, errors: &mut Errors) {
         let status = self.status();
         let (start, end) = (status.field("startTime"), status.field("completionTime"));
-        let is_complete = self.is("Complete");
+        let is_complete = self.has_true_condition("Complete");
         if self.changed.complete || self.changed.completion {
             if end.is_set() && !is_complete {
                 let why = "cannot set completionTime when there is no Complete=True condition";
@@ -158,12 +158,12 @@ impl<'a> Check<'a> {
     fn finished(&self, errors: &mut Errors) {
         let changed = &self.changed;
         let status = self.status();
-        let failed = (changed.failed || changed.failed_indexes) && self.is("Failed");
+        let failed = (changed.failed || changed.failed_indexes) && self.has_true_condition("Failed");
         let why = "cannot set Failed=True condition without the FailureTarget=true condition";
-        self.refuse(failed && !self.is("FailureTarget"), why, errors);
-        let complete = (changed.complete || changed.success_criteria) && self.is("Complete");
+        self.reject_conditions(failed && !self.has_true_condition("FailureTarget"), why, errors);
+        let complete = (changed.complete || changed.success_criteria) && self.has_true_condition("Complete");
         let why = "cannot set Complete=True condition without the SuccessCriteriaMet=true condition";
-        self.refuse(complete && !self.is("SuccessCriteriaMet"), why, errors);
+        self.reject_conditions(complete && !self.has_true_condition("SuccessCriteriaMet"), why, errors);
         if !is_finished(self.job) {
             return;
         }
@@ -172,7 +172,7 @@ impl<'a> Check<'a> {
         }
         let start = status.field("startTime");
         let is_idle = read::flag(self.job, "spec.suspend")
-            && read::at(self.job, "spec.completions").and_then(Value::as_i64) == Some(0);
+            && read::value_at(self.job, "spec.completions").and_then(Value::as_i64) == Some(0);
         if (changed.finished || changed.start) && !is_idle && !start.is_set() {
             errors.push(start.required("startTime is required for finished job"));
         }
@@ -186,8 +186,8 @@ impl<'a> Check<'a> {
     fn indexes(&self, errors: &mut Errors) {
         let status = self.status();
         let (completed, failed) = (status.field("completedIndexes"), status.field("failedIndexes"));
-        let completions = read::at(self.job, "spec.completions").and_then(Value::as_i64);
-        let limit = read::at(self.job, "spec.backoffLimitPerIndex").and_then(Value::as_i64);
+        let completions = read::value_at(self.job, "spec.completions").and_then(Value::as_i64);
+        let limit = read::value_at(self.job, "spec.backoffLimitPerIndex").and_then(Value::as_i64);
         let Changed { completed_indexes, failed_indexes, .. } = self.changed;
         let malformed = |at: At, field: &str| {
             let found = indexes::count(at.text(), completions?).err();
@@ -227,27 +227,27 @@ impl<'a> Check<'a> {
         if (changed.ready || changed.active) && self.count("ready") > self.count("active") {
             errors.push(ready.invalid("cannot set more ready pods than active"));
         }
-        let is_met = self.is("SuccessCriteriaMet");
+        let is_met = self.has_true_condition("SuccessCriteriaMet");
         let why = "cannot set SuccessCriteriaMet=True and Failed=true conditions";
-        self.refuse(is_met && self.is("Failed"), why, errors);
+        self.reject_conditions(is_met && self.has_true_condition("Failed"), why, errors);
         let why = "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions";
-        self.refuse(is_met && self.is("FailureTarget"), why, errors);
+        self.reject_conditions(is_met && self.has_true_condition("FailureTarget"), why, errors);
         let has_policy = read::map(self.job, "spec.successPolicy").is_some();
         let why = "cannot set Complete=True for Job with SuccessPolicy unless SuccessCriteriaMet=True";
-        self.refuse(has_policy && !is_met && self.is("Complete"), why, errors);
+        self.reject_conditions(has_policy && !is_met && self.has_true_condition("Complete"), why, errors);
     }
 
-    /// Conditions stay true, counts do not fall, times stay.
-    fn steps_back(&self, errors: &mut Errors) {
+    /// Conditions stay true, counts do not decrease, and times do not change.
+    fn regressions(&self, errors: &mut Errors) {
         let status = self.status();
         for kind in ["Failed", "Complete", "FailureTarget"] {
             let why = format!("cannot disable the terminal {kind}=True condition");
-            self.refuse(is_true(self.old, kind) && !self.is(kind), &why, errors);
+            self.reject_conditions(is_true(self.old, kind) && !self.has_true_condition(kind), &why, errors);
         }
         let before = |field: &str| read::int(self.old, &format!("status.{field}"));
-        // An indexed job may become smaller.
+        // The number of completions of an indexed job may decrease.
         let is_elastic = self.is_indexed()
-            && read::at(self.job, "spec.completions") == read::at(self.job, "spec.parallelism");
+            && read::value_at(self.job, "spec.completions") == read::value_at(self.job, "spec.parallelism");
         for (field, is_checked) in [("failed", true), ("succeeded", !is_elastic)] {
             if is_checked && self.count(field) < before(field) {
                 let at = status.field(field);
@@ -256,23 +256,27 @@ impl<'a> Check<'a> {
             }
         }
         let (start, end) = (status.field("startTime"), status.field("completionTime"));
-        let old_end = read::at(self.old, "status.completionTime").filter(|it| !it.is_null());
+        let old_end = read::value_at(self.old, "status.completionTime").filter(|it| !it.is_null());
         if end.is_set() && old_end.is_some() && old_end != end.value() {
             errors.push(end.invalid("field is immutable"));
         }
         let is_resumed = is_true(self.old, "Suspended")
             && read::condition(self.job, "Suspended").is_some_and(|it| read::text(it, "status") == "False");
-        let had_start = read::at(self.old, "status.startTime").is_some_and(|it| !it.is_null());
+        let had_start = read::value_at(self.old, "status.startTime").is_some_and(|it| !it.is_null());
         if self.changed.start && had_start && !is_resumed && !read::flag(self.job, "spec.suspend") {
             let shown = start.value().cloned().unwrap_or_default();
             let why = "field is immutable for unsuspended job once set";
             errors.push(FieldError::invalid(&start.path(), shown, why));
         }
         let was_met = is_true(self.old, "SuccessCriteriaMet");
-        let is_met = self.is("SuccessCriteriaMet");
-        self.refuse(was_met && !is_met, "cannot disable the SuccessCriteriaMet=True condition", errors);
+        let is_met = self.has_true_condition("SuccessCriteriaMet");
+        self.reject_conditions(
+            was_met && !is_met,
+            "cannot disable the SuccessCriteriaMet=True condition",
+            errors,
+        );
         let why = "cannot set SuccessCriteriaMet=True for Job already has Complete=true conditions";
-        self.refuse(is_true(self.old, "Complete") && !was_met && is_met, why, errors);
+        self.reject_conditions(is_true(self.old, "Complete") && !was_met && is_met, why, errors);
     }
 }
 
@@ -297,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_job_is_told_in_full() {
+    fn finished_job_has_a_complete_status() {
         let (start, end) = ("2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z");
         for (new, expected) in [
             (
@@ -332,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_takes_no_step_back() {
+    fn status_does_not_regress() {
         let time = "2026-01-01T00:00:00Z";
         for (old, new, expected) in [
             (json!({"succeeded": 2}), json!({"succeeded": 1}), &["status.succeeded"][..]),
@@ -348,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn indexes_are_those_of_the_job() {
+    fn indexes_are_below_completions() {
         let indexed = json!({"completionMode": "Indexed", "completions": 5, "backoffLimitPerIndex": 1});
         for (new, expected) in [
             (json!({"completedIndexes": "0,2", "failedIndexes": "1"}), &[][..]),

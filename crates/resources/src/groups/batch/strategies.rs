@@ -1,4 +1,4 @@
-//! What is particular to jobs and cron jobs.
+//! The strategies of jobs and cron jobs.
 
 use nave_machinery::{Value, meta};
 use serde_json::json;
@@ -10,11 +10,11 @@ use crate::read;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors};
 
-/// The labels by which a job knows its pods, each under its old and its new key.
+/// The labels that a job selects its pods by, with the old and the new key.
 const UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];
 const NAME_LABELS: [&str; 2] = ["job-name", "batch.kubernetes.io/job-name"];
 
-/// Beyond these numbers together, not all indexes of a job can be followed.
+/// Above both of these numbers, a job's indexes may not all be tracked.
 const COMPLETIONS_TRACKED: i64 = 100_000;
 const PARALLELISM_TRACKED: i64 = 10_000;
 const INDEXED_TOO_LARGE: &str = "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail";
@@ -56,7 +56,7 @@ impl Strategy for JobStrategy {
     }
 }
 
-/// Gives a job's pods labels that no other job's have, and selects by them.
+/// Generates a unique selector and the matching labels of the pods.
 fn generate_selector(job: &mut Value) {
     let (uid, name) = (meta::uid(job).to_owned(), meta::name(job).to_owned());
     let Some(spec) = job.as_object_mut().and_then(|job| object(job, "spec")) else { return };
@@ -73,7 +73,7 @@ fn generate_selector(job: &mut Value) {
     }
 }
 
-/// Warns of an indexed job too large to be followed to its end.
+/// Warns about an indexed job that is too large to be tracked.
 fn add_indexed(spec: At, job: &Value, old: Option<&Value>, found: &mut Vec<String>) {
     let count = |field: &'static str| spec.field(field).int().unwrap_or_default();
     let is_changed = old.is_none_or(|old| meta::field(old, "generation") != meta::field(job, "generation"));
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn jobs_too_large_and_old_schedules_are_warned_of() {
+    fn warns_about_large_jobs_and_time_zones_in_schedules() {
         let spec = json!({"completionMode": "Indexed", "completions": 100_001, "parallelism": 10_001, "template": {}});
         let job = json!({"metadata": {"name": "a", "generation": 1}, "spec": spec});
         assert_eq!(JobStrategy.warnings(&job, None), [format!("spec: {INDEXED_TOO_LARGE}")]);

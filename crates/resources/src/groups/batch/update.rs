@@ -9,9 +9,9 @@ use crate::validate::{At, Errors, IMMUTABLE};
 
 const FIXED: [&str; 6] =
     ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy", "selector"];
-/// The scheduling directives of the template's spec, which may change while a job is suspended.
+/// The scheduling fields of the template's spec, which are mutable while a job is suspended.
 const PLACEMENT: [&str; 3] = ["nodeSelector", "tolerations", "schedulingGates"];
-/// The most errors that are looked for once more, as upstream does.
+/// The maximum number of errors that are checked for duplicates, which upstream reports twice.
 const MAX_ERRORS_TWICE: usize = 64;
 
 pub(super) fn job(new: &Value, old: &Value) -> Errors {
@@ -41,7 +41,7 @@ fn fixed(at: At, old: At, errors: &mut Errors) {
     }
 }
 
-/// How many completions are wanted may change where each has its index, together with the parallelism.
+/// The completions of an indexed job may change together with the parallelism.
 fn completions(spec: At, old_spec: At, errors: &mut Errors) {
     let at = spec.field("completions");
     if spec.field("completionMode").text() != "Indexed" {
@@ -54,20 +54,20 @@ fn completions(spec: At, old_spec: At, errors: &mut Errors) {
     }
 }
 
-/// The pods of a job that is suspended may be placed, and made larger or smaller.
+/// The scheduling fields and resources of a suspended job's pods are mutable.
 fn template(new: &Value, old: &Value, errors: &mut Errors) {
     let is_suspended = read::flag(old, "spec.suspend");
-    let has_not_started = read::at(old, "status.startTime").is_none_or(Value::is_null);
+    let has_not_started = read::value_at(old, "status.startTime").is_none_or(Value::is_null);
     let is_open = is_suspended
         && (has_not_started || read::condition_is_true(old, "Suspended"))
         && read::int(old, "status.active") == 0;
-    let at = |job| read::at(job, "spec.template").cloned().unwrap_or_else(|| json!({}));
+    let at = |job| read::value_at(job, "spec.template").cloned().unwrap_or_else(|| json!({}));
     let (template, mut expected) = (at(new), at(old));
     if is_open {
         take_placement(&mut expected, &template);
         take_resources(&mut expected, &template);
     }
-    // Upstream names the spec of a template that may change, and the whole of one that may not.
+    // Upstream reports the spec of a mutable template and the whole of an immutable one.
     let (path, same) = if is_open {
         ("template.spec", template.get("spec") == expected.get("spec"))
     } else {
@@ -80,10 +80,10 @@ fn template(new: &Value, old: &Value, errors: &mut Errors) {
 }
 
 fn take_placement(template: &mut Value, new: &Value) {
-    let affinity = read::at(new, "spec.affinity.nodeAffinity");
+    let affinity = read::value_at(new, "spec.affinity.nodeAffinity");
     let Some(spec) = template.get_mut("spec").and_then(Value::as_object_mut) else { return };
     for field in PLACEMENT {
-        match read::at(new, "spec").and_then(|spec| spec.get(field)) {
+        match read::value_at(new, "spec").and_then(|spec| spec.get(field)) {
             Some(value) => spec.insert(field.to_owned(), value.clone()),
             None => spec.remove(field),
         };
@@ -100,7 +100,7 @@ fn take_placement(template: &mut Value, new: &Value) {
     }
 }
 
-/// Takes the resources of containers that are the same in number and name.
+/// Copies the resources of the containers if their number and names are equal.
 fn take_resources(template: &mut Value, new: &Value) {
     for path in ["spec.containers", "spec.initContainers"] {
         let wanted = read::list(new, path);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_stays_what_it_is() {
+    fn rejects_changes_of_immutable_fields() {
         for (path, value, expected) in [
             ("/spec/parallelism", json!(3), &[][..]),
             ("/spec/suspend", json!(true), &[]),
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_of_a_suspended_job_may_be_placed_and_resized() {
+    fn suspended_job_accepts_scheduling_and_resource_changes() {
         let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
             "nodeSelectorTerms": [{"matchExpressions": [{"key": "a", "operator": "Exists"}]}]}}});
         let term = json!([{"topologyKey": "a", "labelSelector": {}}]);

@@ -1,4 +1,4 @@
-//! Rules of jobs (upstream: `pkg/apis/batch/validation`).
+//! Validation of jobs (upstream: `pkg/apis/batch/validation`).
 
 use nave_machinery::selector::LabelSelector;
 use nave_machinery::{FieldError, FieldPath, Value, meta, names};
@@ -10,12 +10,12 @@ use crate::validate::{At, Errors, absent_or_one_of, label_selector, not_negative
 const REPLACEMENTS: [&str; 2] = ["Failed", "TerminatingOrFailed"];
 const MANAGED_BY_MAX: usize = 63;
 const INDEXED_MAX: i64 = 100_000;
-/// Beyond this many completions, the other numbers have lower limits.
+/// Above this number of completions, the other numbers have lower limits.
 const MANY_COMPLETIONS: i64 = 100_000;
 const WITH_MANY_COMPLETIONS_MAX: i64 = 10_000;
 const NEEDS_INDEXES: &str = "requires indexed completion mode";
 
-/// Validates a job. `has_batch_labels` is false for a job from before its pods had labels with a domain.
+/// Validates a job. `has_batch_labels` is false for a job that was created before its pods had prefixed labels.
 pub(super) fn job(job: &Value, has_batch_labels: bool) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(job);
@@ -34,7 +34,7 @@ pub(super) fn job(job: &Value, has_batch_labels: bool) -> Errors {
     errors
 }
 
-/// A generated selector and its labels must be the job's own.
+/// A generated selector and its labels must contain the job's own UID and name.
 fn generated_selector(job: &Value, spec: At, has_batch_labels: bool, errors: &mut Errors) {
     let selector = spec.field("selector");
     if spec.field("manualSelector").flag() || !selector.is_set() {
@@ -70,7 +70,7 @@ fn generated_selector(job: &Value, spec: At, has_batch_labels: bool, errors: &mu
     }
 }
 
-/// Returns whether a selector matches labels; one that is malformed is the concern of other rules.
+/// Returns whether a selector matches labels. A malformed selector is reported elsewhere.
 fn matches<'a>(selector: At, label: impl Fn(&str) -> Option<&'a str>) -> bool {
     match selector.value() {
         None => false,
@@ -80,7 +80,7 @@ fn matches<'a>(selector: At, label: impl Fn(&str) -> Option<&'a str>) -> bool {
     }
 }
 
-/// Validates the spec of a stored job, selector included.
+/// Validates the spec of a stored job, including the selector.
 pub(super) fn job_spec_with_selector(spec: At, errors: &mut Errors) {
     job_spec(spec, errors);
     let selector = spec.field("selector");
@@ -99,7 +99,7 @@ pub(super) fn job_spec_with_selector(spec: At, errors: &mut Errors) {
     }
 }
 
-/// What holds for the jobs that are and those that a cron job is going to make.
+/// Validates the parts shared by jobs and the job templates of cron jobs.
 pub(super) fn job_spec(spec: At, errors: &mut Errors) {
     for field in [
         "parallelism",
@@ -214,7 +214,7 @@ fn restart_policy(spec: At, errors: &mut Errors) {
     }
 }
 
-/// Checks the job that a cron job makes.
+/// Validates the job template of a cron job.
 pub(super) fn job_template(template: At, errors: &mut Errors) {
     let spec = template.field("spec");
     job_spec(spec, errors);
@@ -232,7 +232,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A valid job with more fields in its spec.
+    /// A valid job with additional fields in its spec.
     pub(in super::super) fn job_with(more: Value) -> Value {
         let container = json!({"name": "c", "image": "i", "imagePullPolicy": "Always", "terminationMessagePolicy": "File"});
         let labels = json!({"controller-uid": "u", "job-name": "j",
@@ -254,7 +254,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_numbers_of_a_job_fit_each_other() {
+    fn counts_of_a_job_are_consistent() {
         for (more, expected) in [
             (json!({}), &[][..]),
             (json!({"completionMode": "Indexed", "maxFailedIndexes": 1, "backoffLimitPerIndex": 1}), &[]),
@@ -283,7 +283,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn labels_of_a_generated_selector_are_the_jobs() {
+    fn generated_selector_requires_the_labels_of_the_job() {
         let mut other = job_with(json!({}));
         other["spec"]["template"]["metadata"]["labels"]["job-name"] = json!("other");
         assert_eq!(fields(&job(&other, true)), ["spec.template.metadata.labels[job-name]"]);
@@ -293,7 +293,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn pods_of_jobs_end() {
+    fn restart_policy_must_not_be_always() {
         for (policy, expected) in [("Always", 1), ("OnFailure", 0), ("x", 2)] {
             let mut always = job_with(json!({}));
             always["spec"]["template"]["spec"]["restartPolicy"] = json!(policy);

@@ -1,4 +1,4 @@
-//! `certificates.k8s.io`: requests to sign certificates.
+//! `certificates.k8s.io`: certificate signing requests.
 
 mod strategy;
 
@@ -27,7 +27,7 @@ pub(crate) fn group() -> GroupBuilder {
 fn columns() -> Vec<Column> {
     let spec = "certificates.v1.CertificateSigningRequestSpec";
     let duration = Column::new("RequestedDuration", |request, _| {
-        match read::at(request, "spec.expirationSeconds").and_then(Value::as_i64) {
+        match read::value_at(request, "spec.expirationSeconds").and_then(Value::as_i64) {
             Some(seconds) => json!(time::human_duration(seconds)),
             None => json!("<none>"),
         }
@@ -35,10 +35,11 @@ fn columns() -> Vec<Column> {
     vec![
         name(),
         age(),
-        field("SignerName", "spec.signerName", "<none>").of(spec, "signerName"),
-        field("Requestor", "spec.username", "").of(spec, "request"),
-        duration.of(spec, "expirationSeconds"),
-        text("Condition", state).of("certificates.v1.CertificateSigningRequestStatus", "conditions"),
+        field("SignerName", "spec.signerName", "<none>").described_by(spec, "signerName"),
+        field("Requestor", "spec.username", "").described_by(spec, "request"),
+        duration.described_by(spec, "expirationSeconds"),
+        text("Condition", state)
+            .described_by("certificates.v1.CertificateSigningRequestStatus", "conditions"),
     ]
 }
 

@@ -1,9 +1,9 @@
-//! What is particular to requests to sign certificates (upstream: `registry/certificates`, `apis/certificates`).
+//! The strategy of certificate signing requests (upstream: `registry/certificates`, `apis/certificates`).
 //!
-//! | who writes | what may change |
+//! | request | mutable fields |
 //! | --- | --- |
-//! | a create | the spec; who asks is set by admission |
-//! | an update of the object | metadata |
+//! | create | the spec; admission sets the requesting user |
+//! | update | metadata |
 //! | `approval` | conditions |
 //! | `status` | the certificate, and conditions other than `Approved` and `Denied` |
 
@@ -25,13 +25,13 @@ use crate::signer::signer_name;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors};
 
-/// The shortest life of a certificate that may be asked for, in seconds.
+/// The minimum lifetime that may be requested, in seconds.
 const SHORTEST: i64 = 600;
 
-/// The signer that requests without one had, before each had to name one.
+/// The default signer of requests from before the field was required.
 const LEGACY_SIGNER: &str = "kubernetes.io/legacy-unknown";
 
-/// What a certificate may be asked to be for.
+/// The allowed usages.
 const USAGES: [&str; 23] = [
     "signing",
     "digital signature",
@@ -58,33 +58,33 @@ const USAGES: [&str; 23] = [
     "netscape sgc",
 ];
 
-/// Conditions that decide about a request; they are never taken back.
+/// Conditions that cannot be removed.
 const FINAL: [&str; 3] = ["Approved", "Denied", "Failed"];
 
 pub(super) struct RequestStrategy;
 
 impl Strategy for RequestStrategy {
     fn prepare_for_create(&self, request: &mut Value) {
-        put(request, "status", Some(&json!({})));
+        set_or_remove(request, "status", Some(&json!({})));
     }
 
     fn prepare_for_update(&self, request: &mut Value, old: &Value) {
-        put(request, "spec", old.get("spec"));
-        put(request, "status", old.get("status"));
+        set_or_remove(request, "spec", old.get("spec"));
+        set_or_remove(request, "status", old.get("status"));
     }
 
     fn prepare_for_subresource_update(&self, _approval: &str, request: &mut Value, old: &Value) {
-        put(request, "spec", old.get("spec"));
-        let conditions = read::at(request, "status.conditions").cloned();
-        put(request, "status", Some(old.get("status").unwrap_or(&json!({}))));
+        set_or_remove(request, "spec", old.get("spec"));
+        let conditions = read::value_at(request, "status.conditions").cloned();
+        set_or_remove(request, "status", Some(old.get("status").unwrap_or(&json!({}))));
         if let Some(status) = request.get_mut("status") {
-            put(status, "conditions", conditions.as_ref());
+            set_or_remove(status, "conditions", conditions.as_ref());
         }
-        stamp(request, old);
+        set_condition_times(request, old);
     }
 
     fn prepare_for_status_update(&self, request: &mut Value, old: &Value) {
-        stamp(request, old);
+        set_condition_times(request, old);
     }
 
     fn validate(&self, request: &Value) -> Errors {
@@ -117,28 +117,28 @@ impl Strategy for RequestStrategy {
     }
 
     fn validate_update(&self, request: &Value, old: &Value) -> Errors {
-        self.change(request, old, Through::Object)
+        self.change(request, old, UpdateEndpoint::Object)
     }
 
     fn validate_subresource_update(&self, _approval: &str, request: &Value, old: &Value) -> Errors {
-        self.change(request, old, Through::Approval)
+        self.change(request, old, UpdateEndpoint::Approval)
     }
 
     fn validate_status_update(&self, request: &Value, old: &Value) -> Errors {
-        self.change(request, old, Through::Status)
+        self.change(request, old, UpdateEndpoint::Status)
     }
 }
 
-/// The endpoint of an update, which decides what may change.
+/// The endpoint of an update, which determines the mutable fields.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Through {
+enum UpdateEndpoint {
     Object,
     Approval,
     Status,
 }
 
 impl RequestStrategy {
-    fn change(&self, request: &Value, old: &Value, through: Through) -> Errors {
+    fn change(&self, request: &Value, old: &Value, through: UpdateEndpoint) -> Errors {
         let mut errors = self.validate(request);
         let at = FieldPath::new("status").child("conditions");
         let of_kind = |object: &Value, kind: &str| -> Vec<Value> {
@@ -147,7 +147,7 @@ impl RequestStrategy {
         };
         for kind in FINAL {
             let (now, before) = (of_kind(request, kind), of_kind(old, kind));
-            let may_decide = kind == "Failed" || through == Through::Approval;
+            let may_decide = kind == "Failed" || through == UpdateEndpoint::Approval;
             let what = if now.len() < before.len() {
                 "remove"
             } else if may_decide || now == before {
@@ -163,7 +163,7 @@ impl RequestStrategy {
         let before = read::text(old, "status.certificate");
         if read::text(request, "status.certificate") != before {
             let at = FieldPath::new("status").child("certificate");
-            if through != Through::Status {
+            if through != UpdateEndpoint::Status {
                 errors.push(FieldError::forbidden(&at, "updates may not set certificate content"));
             } else if !before.is_empty() {
                 errors
@@ -174,7 +174,7 @@ impl RequestStrategy {
     }
 }
 
-fn put(object: &mut Value, field: &str, value: Option<&Value>) {
+fn set_or_remove(object: &mut Value, field: &str, value: Option<&Value>) {
     if let Some(fields) = object.as_object_mut() {
         match value {
             Some(value) => fields.insert(field.to_owned(), value.clone()),
@@ -183,9 +183,8 @@ fn put(object: &mut Value, field: &str, value: Option<&Value>) {
     }
 }
 
-/// Conditions get the times they do not name: the update's, or for the last transition that of before if the condition
-/// is as it was.
-fn stamp(request: &mut Value, old: &Value) {
+/// Sets missing times of conditions to now. An unchanged condition keeps its transition time.
+fn set_condition_times(request: &mut Value, old: &Value) {
     let now = time::now().rfc3339();
     let Some(conditions) =
         request.get_mut("status").and_then(|it| it.get_mut("conditions")).and_then(Value::as_array_mut)
@@ -207,7 +206,7 @@ fn stamp(request: &mut Value, old: &Value) {
     }
 }
 
-/// A request as PEM, base64 encoded as JSON has bytes.
+/// Parses a request, which is base64 of PEM as in JSON.
 fn parse(request: &str) -> Result<(), String> {
     let der = certificate_request::der(request)?;
     X509CertificationRequest::from_der(&der).map(drop).map_err(|error| error.to_string())
@@ -225,7 +224,7 @@ fn usages(at: At, errors: &mut Errors) {
     }
 }
 
-/// Checks an issued certificate, base64 of PEM, if there is one.
+/// Checks an issued certificate (base64 of PEM), if there is one.
 fn certificate(encoded: &str) -> Result<(), String> {
     if encoded.is_empty() {
         return Ok(());
@@ -292,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn only_approval_decides_and_a_decision_stands() {
+    fn only_approval_sets_decisions_which_are_final() {
         let open = json!({"spec": {"signerName": "example.com/x"}});
         let strategy = RequestStrategy;
         assert!(
@@ -310,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn an_approval_changes_conditions_alone_and_stamps_them() {
+    fn approval_changes_only_conditions_and_sets_their_times() {
         let old =
             json!({"metadata": {"name": "c"}, "spec": {"request": "a"}, "status": {"certificate": "Yw=="}});
         let mut new = json!({"metadata": {"name": "c"}, "spec": {"request": "b"},
@@ -321,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_a_pem_and_names_its_signer() {
+    fn request_requires_pem_and_signer() {
         let request = |request: &str, signer: &str| json!({"spec": {"request": request, "signerName": signer, "usages": ["client auth"]}});
         let errors = RequestStrategy.validate(&request("eA==", "example.com/x"));
         let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
@@ -336,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_pem_and_stays() {
+    fn certificate_is_pem_and_immutable() {
         let with = |certificate: &str| json!({"status": {"certificate": STANDARD.encode(certificate)}});
         let pem = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
         for (text, why) in [
@@ -355,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_do_not_contradict_each_other() {
+    fn rejects_contradicting_conditions() {
         let request = |kinds: &[&str]| {
             let conditions: Vec<_> =
                 kinds.iter().map(|kind| json!({"type": kind, "status": "True"})).collect();

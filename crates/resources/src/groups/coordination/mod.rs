@@ -10,17 +10,18 @@ use crate::validate::{At, Errors, not_negative, required_text};
 pub(crate) fn group() -> GroupBuilder {
     let leases = resource("Lease", "leases").create_on_update().conditional_update().columns(vec![
         name(),
-        field("Holder", "spec.holderIdentity", "").of("coordination.v1.LeaseSpec", "holderIdentity"),
+        field("Holder", "spec.holderIdentity", "")
+            .described_by("coordination.v1.LeaseSpec", "holderIdentity"),
         age(),
     ]);
     let leases = leases.strategy(LeaseStrategy);
     declare("coordination.k8s.io", "io.k8s.api.coordination", vec![leases])
 }
 
-/// What is particular to leases (upstream: `pkg/apis/coordination/validation`).
+/// The strategy of leases (upstream: `pkg/apis/coordination/validation`).
 struct LeaseStrategy;
 
-/// Fields of coordinated leader election, which is off by default; what is stored stays.
+/// Fields of coordinated leader election, which is off by default; stored values are kept.
 const COORDINATED: [&str; 2] = ["strategy", "preferredHolder"];
 
 impl Strategy for LeaseStrategy {
@@ -67,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_lasts() {
+    fn rejects_invalid_leases() {
         let errors = LeaseStrategy.validate(&json!({"spec": {
             "leaseDurationSeconds": 0, "leaseTransitions": -1, "preferredHolder": "a",
         }}));
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_coordinated_election_are_dropped() {
+    fn drops_fields_of_coordinated_leader_election() {
         let given = json!({"spec": {"strategy": "s", "preferredHolder": "h", "holderIdentity": "h"}});
         let mut created = given.clone();
         LeaseStrategy.prepare_for_create(&mut created);

@@ -1,4 +1,4 @@
-//! Rules of persistent volume claims (upstream: `ValidatePersistentVolumeClaim`).
+//! Validation of persistent volume claims (upstream: `ValidatePersistentVolumeClaim`).
 
 use nave_machinery::quantity::Quantity;
 use nave_machinery::{FieldError, Map, Value, meta, names};
@@ -11,7 +11,7 @@ use crate::validate::{
     At, Errors, IMMUTABLE, absent_or_one_of, checked, label_selector, quantity, required_text,
 };
 
-/// The annotation that named a storage class before the field did.
+/// The legacy annotation for the storage class.
 pub(super) const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 const DEPRECATED_CLASS: &str = "deprecated since v1.8; use \"storageClassName\" attribute instead";
 const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
@@ -25,8 +25,8 @@ const RESIZE_STATES: [&str; 5] = [
 ];
 const FIXED: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
 
-/// Drops a source of data that is neither a claim nor a snapshot, as long as it was never there, and brings
-/// `dataSource` and `dataSourceRef` in line (KEP 1495).
+/// Drops a new data source that is neither a claim nor a snapshot, and copies between `dataSource` and
+/// `dataSourceRef` (KEP-1495).
 pub(super) fn normalize_data_source(claim: &mut Value, old: Option<&Value>) {
     let was_set = |field: &str| old.is_some_and(|old| read::map(old, field).is_some());
     let in_use = was_set("spec.dataSource") || was_set("spec.dataSourceRef");
@@ -61,7 +61,7 @@ fn is_claim_or_snapshot(source: &Value) -> bool {
     )
 }
 
-/// Checks the spec of a claim, also of one in a template.
+/// Checks the spec of a claim or of a claim template.
 pub(crate) fn claim_spec(spec: At, errors: &mut Errors) {
     let modes = spec.field("accessModes");
     if modes.len() == 0 {
@@ -76,7 +76,7 @@ pub(crate) fn claim_spec(spec: At, errors: &mut Errors) {
     class_name(spec.field("volumeAttributesClassName"), errors);
 }
 
-/// Checks a template of claims that are made for pods: labels, annotations and a spec.
+/// Checks a claim template of a pod: labels, annotations and spec.
 pub(crate) fn claim_template(template: At, errors: &mut Errors) {
     let metadata = template.field("metadata");
     let path = metadata.path();
@@ -99,7 +99,7 @@ pub(crate) fn claim_template(template: At, errors: &mut Errors) {
 pub(super) fn access_modes(modes: At, errors: &mut Errors) {
     for mode in modes.items() {
         if !ACCESS_MODES.contains(&mode.text()) {
-            // Upstream names the list, not its element.
+            // Upstream reports the list, not its item.
             errors.push(FieldError::not_supported(&modes.path(), mode.text(), &ACCESS_MODES));
         }
     }
@@ -113,7 +113,7 @@ pub(super) fn access_modes(modes: At, errors: &mut Errors) {
     }
 }
 
-/// Upstream names the amount without the list of requests it is in.
+/// Upstream reports the amount without the list of requests.
 fn requested_storage(resources: At, errors: &mut Errors) {
     let requests = resources.field("requests");
     let storage = resources.key("storage").with(requests.key("storage").value());
@@ -129,7 +129,7 @@ pub(super) fn positive(at: At, size: Quantity, errors: &mut Errors) {
     }
 }
 
-/// The name of a class, if there is one.
+/// Checks the name of a class, if given.
 pub(super) fn class_name(at: At, errors: &mut Errors) {
     if !at.text().is_empty() {
         checked(at, names::is_dns1123_subdomain, errors);
@@ -176,7 +176,7 @@ pub(super) fn claim(claim: &Value) -> Errors {
     errors
 }
 
-/// After its creation a claim may be bound, and grow once it is; the rest stays.
+/// A claim may be bound, and resized once it is bound; everything else is immutable.
 pub(super) fn claim_update(new: &Value, old: &Value) -> Errors {
     let mut errors = claim(new);
     let (root, old_root) = (At::root(new), At::root(old));
@@ -198,14 +198,14 @@ pub(super) fn claim_update(new: &Value, old: &Value) -> Errors {
     if now.keys().chain(before.keys()).any(|name| !is_free(name) && !is_same(name)) {
         errors.push(spec.forbidden(FIXED));
     }
-    shrunk(new, old, spec, &mut errors);
+    shrunk_size(new, old, spec, &mut errors);
     if now.get("volumeMode") != before.get("volumeMode") {
         let path = nave_machinery::FieldPath::new("volumeMode");
         errors.push(FieldError::invalid(&path, spec.field("volumeMode").text(), IMMUTABLE));
     }
     let attributes = spec.field("volumeAttributesClassName");
     if now.get("volumeAttributesClassName") != before.get("volumeAttributesClassName")
-        && read::at(old, "status.currentVolumeAttributesClassName").is_some()
+        && read::value_at(old, "status.currentVolumeAttributesClassName").is_some()
         && attributes.text().is_empty()
     {
         let given = if attributes.is_set() { "empty string" } else { "nil" };
@@ -216,9 +216,9 @@ pub(super) fn claim_update(new: &Value, old: &Value) -> Errors {
     errors
 }
 
-/// A claim without a class may be given one, which is that of the annotation if there is one.
+/// A claim without a class may get one; if it has the annotation, the class must match it.
 fn may_set_class(new: &Value, old: &Value, errors: &mut Errors) -> bool {
-    let class = |claim| read::at(claim, "spec.storageClassName").and_then(Value::as_str);
+    let class = |claim| read::value_at(claim, "spec.storageClassName").and_then(Value::as_str);
     let annotation = |claim| meta::annotation(claim, CLASS_ANNOTATION);
     let (now, before) = (annotation(new), annotation(old));
     let may_set =
@@ -233,7 +233,7 @@ fn may_set_class(new: &Value, old: &Value, errors: &mut Errors) -> bool {
     may_set
 }
 
-/// The resources of a spec without the amount of storage asked for.
+/// The resources of a spec without the storage request.
 fn resources_but_storage(spec: &Map) -> Value {
     let mut resources = spec.get("resources").cloned().unwrap_or_else(|| json!({}));
     if let Some(requests) = resources.get_mut("requests").and_then(Value::as_object_mut) {
@@ -242,9 +242,9 @@ fn resources_but_storage(spec: &Map) -> Value {
     resources
 }
 
-/// A requested size may shrink as long as it exceeds the capacity in the status.
-fn shrunk(new: &Value, old: &Value, spec: At, errors: &mut Errors) {
-    let amount = |claim, path| quantity(At::named("", read::at(claim, path))).unwrap_or(Quantity::ZERO);
+/// A requested size may shrink as long as it stays above the capacity in the status.
+fn shrunk_size(new: &Value, old: &Value, spec: At, errors: &mut Errors) {
+    let amount = |claim, path| quantity(At::named("", read::value_at(claim, path))).unwrap_or(Quantity::ZERO);
     let request = "spec.resources.requests.storage";
     let size = amount(new, request);
     if size < amount(old, request) && size <= amount(old, "status.capacity.storage") {
@@ -294,7 +294,7 @@ fn allocated_name(name: &str, list: At, errors: &mut Errors) -> bool {
     is_valid
 }
 
-/// Warns of the annotation of old and of parts of bytes.
+/// Warns about the legacy annotation and fractional bytes.
 pub(super) fn warnings(claim: &Value) -> Vec<String> {
     let mut warnings = Vec::new();
     if meta::annotation(claim, CLASS_ANNOTATION).is_some() {
@@ -304,7 +304,7 @@ pub(super) fn warnings(claim: &Value) -> Vec<String> {
     warnings
 }
 
-/// Warns of parts of bytes in the spec of a claim, also of one in a template.
+/// Warns about fractional bytes in the spec of a claim or claim template.
 pub(crate) fn spec_warnings(spec: At) -> Vec<String> {
     let resources = spec.field("resources");
     let mut warnings = Vec::new();
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_may_be_bound_and_grow() {
+    fn claim_may_be_bound_and_resized() {
         for (path, value, expected) in [
             ("/spec/resources/requests/storage", json!("4Gi"), &[][..]),
             ("/spec/resources/requests/storage", json!("2500Mi"), &[]),
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_without_class_may_be_given_one() {
+    fn claim_without_class_may_get_one() {
         let claim = |class: Option<&str>, annotation: Option<&str>| {
             let mut claim = bound("2Gi");
             claim["spec"].as_object_mut().unwrap().remove("storageClassName");
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn the_spec_of_a_claim_is_complete() {
+    fn rejects_invalid_specs() {
         for (spec, expected) in [
             (json!({}), &["spec.accessModes", "spec.resources[storage]"][..]),
             (
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn data_sources_are_brought_in_line() {
+    fn copies_between_data_source_fields() {
         let claim = |spec: Value| json!({"spec": spec});
         let snapshot = json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "s"});
         for (spec, expected) in [
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_bytes_and_old_annotations_are_warned_of() {
+    fn warns_about_fractional_bytes_and_legacy_annotations() {
         let mut claim = bound("1500m");
         claim["metadata"]["annotations"] = json!({CLASS_ANNOTATION: "a"});
         let expected = [
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_speaks_of_storage() {
+    fn rejects_invalid_status() {
         for (status, expected) in [
             (json!({"allocatedResources": {"storage": "1Gi"}}), &[][..]),
             (json!({"allocatedResources": {"cpu": "1"}}), &["status.allocatedResources"]),

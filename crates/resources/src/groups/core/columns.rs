@@ -29,11 +29,11 @@ fn healthy(object: &Value) -> Option<&Value> {
 pub(super) fn config_map() -> Vec<Column> {
     let size = |object: &Value, path| read::map(object, path).map_or(0, serde_json::Map::len);
     let data = Column::new("Data", move |object, _| json!(size(object, "data") + size(object, "binaryData")));
-    vec![name(), data.of("core.v1.ConfigMap", "data"), age()]
+    vec![name(), data.described_by("core.v1.ConfigMap", "data"), age()]
 }
 
 pub(super) fn endpoints() -> Vec<Column> {
-    vec![name(), text("Endpoints", addresses).of("core.v1.Endpoints", "subsets"), age()]
+    vec![name(), text("Endpoints", addresses).described_by("core.v1.Endpoints", "subsets"), age()]
 }
 
 fn addresses(endpoints: &Value) -> String {
@@ -72,13 +72,14 @@ pub(super) fn replication_controller() -> Vec<Column> {
     let selector = text("Selector", |object| format_labels(read::map(object, "spec.selector"))).wide();
     vec![
         name(),
-        number("Desired", "spec.replicas").of("core.v1.ReplicationControllerSpec", "replicas"),
-        number("Current", "status.replicas").of("core.v1.ReplicationControllerStatus", "replicas"),
-        number("Ready", "status.readyReplicas").of("core.v1.ReplicationControllerStatus", "readyReplicas"),
+        number("Desired", "spec.replicas").described_by("core.v1.ReplicationControllerSpec", "replicas"),
+        number("Current", "status.replicas").described_by("core.v1.ReplicationControllerStatus", "replicas"),
+        number("Ready", "status.readyReplicas")
+            .described_by("core.v1.ReplicationControllerStatus", "readyReplicas"),
         age(),
         names,
         images,
-        selector.of("core.v1.ReplicationControllerSpec", "selector"),
+        selector.described_by("core.v1.ReplicationControllerSpec", "selector"),
     ]
 }
 
@@ -93,7 +94,7 @@ pub(super) fn resource_quota() -> Vec<Column> {
     ]
 }
 
-/// `name: used/hard` of the resources that are limits, or of the others.
+/// Formats `name: used/hard` for the limits, or for the other resources.
 fn quota(object: &Value, limits: bool) -> String {
     let hard = read::map(object, "status.hard").into_iter().flatten();
     let used = read::map(object, "status.used");
@@ -112,8 +113,8 @@ pub(super) fn secret() -> Vec<Column> {
     let data = length("Data", "data").of_kind("string");
     vec![
         name(),
-        field("Type", "type", "").of("core.v1.Secret", "type"),
-        data.of("core.v1.Secret", "data"),
+        field("Type", "type", "").described_by("core.v1.Secret", "type"),
+        data.described_by("core.v1.Secret", "data"),
         age(),
     ]
 }

@@ -11,13 +11,13 @@ use crate::defaults::{object, set};
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, immutable};
 
-/// The most that all values together may be, in bytes.
+/// The maximum total size of the values, in bytes.
 const SIZE_MAX: usize = 1024 * 1024;
 
 const MOUNTABLE_SECRETS: &str = "kubernetes.io/enforce-mountable-secrets";
 const FROZEN: &str = "field is immutable when `immutable` is set";
 
-/// What is particular to config maps.
+/// The strategy of config maps.
 pub(super) struct ConfigMapStrategy;
 
 impl Strategy for ConfigMapStrategy {
@@ -38,13 +38,13 @@ impl Strategy for ConfigMapStrategy {
     }
 
     fn validate_update(&self, config_map: &Value, old: &Value) -> Errors {
-        let mut errors = frozen(config_map, old, &["data", "binaryData"]);
+        let mut errors = immutable_fields(config_map, old, &["data", "binaryData"]);
         errors.extend(self.validate(config_map));
         errors
     }
 }
 
-/// What is particular to secrets.
+/// The strategy of secrets.
 pub(super) struct SecretStrategy;
 
 impl Strategy for SecretStrategy {
@@ -84,7 +84,7 @@ impl Strategy for SecretStrategy {
     fn validate_update(&self, secret: &Value, old: &Value) -> Errors {
         let mut errors = Errors::new();
         immutable(At::root(secret).field("type"), At::root(old).field("type"), &mut errors);
-        errors.extend(frozen(secret, old, &["data"]));
+        errors.extend(immutable_fields(secret, old, &["data"]));
         errors.extend(self.validate(secret));
         errors
     }
@@ -105,7 +105,7 @@ impl Strategy for ServiceAccountStrategy {
     }
 }
 
-/// Moves `stringData`, which only writers know, into `data`.
+/// Moves the write-only `stringData` into `data`.
 fn encode_texts(secret: &mut Map) {
     let Some(Value::Object(texts)) = secret.remove("stringData") else { return };
     let Some(data) = object(secret, "data") else { return };
@@ -114,7 +114,7 @@ fn encode_texts(secret: &mut Map) {
     }
 }
 
-/// What a secret of this type must have.
+/// The required keys of a secret type.
 fn required_keys(kind: &str) -> &'static [&'static str] {
     match kind {
         "kubernetes.io/dockercfg" => &[".dockercfg"],
@@ -142,7 +142,7 @@ fn json_file(at: At, errors: &mut Errors) {
     }
 }
 
-/// Checks the keys of a map of files; says how many bytes its values have.
+/// Checks the keys of a map; returns the total size of its values.
 fn keys(data: At, errors: &mut Errors, len: fn(&str) -> usize) -> usize {
     let mut size = 0;
     for (key, value) in data.entries() {
@@ -154,7 +154,7 @@ fn keys(data: At, errors: &mut Errors, len: fn(&str) -> usize) -> usize {
     size
 }
 
-/// How many bytes a base64 text stands for.
+/// The size of a decoded base64 text.
 fn decoded_len(text: &str) -> usize {
     text.trim_end_matches('=').len() * 3 / 4
 }
@@ -166,8 +166,8 @@ fn too_large(at: At, size: usize, errors: &mut Errors) {
     }
 }
 
-/// What an object that declared itself immutable forbids an update to change.
-fn frozen(new: &Value, old: &Value, fields: &[&'static str]) -> Errors {
+/// The fields that an update of an immutable object must not change.
+fn immutable_fields(new: &Value, old: &Value, fields: &[&'static str]) -> Errors {
     let (new, old) = (At::root(new), At::root(old));
     let mut errors = Errors::new();
     if !old.field("immutable").flag() {
@@ -184,7 +184,7 @@ fn frozen(new: &Value, old: &Value, fields: &[&'static str]) -> Errors {
     errors
 }
 
-/// A map's entries, none for an absent one.
+/// The entries of a map; empty if it is absent.
 fn content<'v>(at: At<'_, 'v>) -> BTreeSet<(&'v str, &'v str)> {
     let map = at.map().into_iter().flatten();
     map.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default())).collect()

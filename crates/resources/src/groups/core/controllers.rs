@@ -3,16 +3,16 @@
 use nave_machinery::Value;
 
 use super::pod_spec::{defaults, validation, warnings};
-use crate::defaults::{at, object};
+use crate::defaults::{object, object_at};
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, not_negative};
 
-/// What is particular to pod templates.
+/// The strategy of pod templates.
 pub(super) struct PodTemplateStrategy;
 
 impl Strategy for PodTemplateStrategy {
     fn default(&self, template: &mut Value, _version: &str) {
-        if let Some(spec) = template.as_object_mut().and_then(|it| at(it, &["template", "spec"])) {
+        if let Some(spec) = template.as_object_mut().and_then(|it| object_at(it, &["template", "spec"])) {
             defaults::pod_spec(spec);
         }
     }
@@ -28,7 +28,7 @@ impl Strategy for PodTemplateStrategy {
     }
 }
 
-/// What is particular to replication controllers.
+/// The strategy of replication controllers.
 pub(super) struct ReplicationControllerStrategy;
 
 impl Strategy for ReplicationControllerStrategy {
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_of_a_status_fit_each_other() {
+    fn status_counts_are_consistent() {
         for (status, errors) in [
             (json!({"replicas": 2, "readyReplicas": 2, "availableReplicas": 1}), 0),
             (json!({"replicas": 1, "readyReplicas": 2, "availableReplicas": 0}), 1),

@@ -1,4 +1,4 @@
-//! Endpoints, the older form of endpoint slices.
+//! `Endpoints`, the legacy form of endpoint slices.
 
 use nave_machinery::{Value, names};
 
@@ -7,7 +7,7 @@ use crate::ip::{ip, ip_warning, routable};
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, checked, one_of, port_number, required_text};
 
-/// What is particular to endpoints.
+/// The strategy of endpoints.
 pub(super) struct EndpointsStrategy;
 
 impl Strategy for EndpointsStrategy {
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn subsets_have_addresses_that_can_be_reached() {
+    fn rejects_unroutable_addresses() {
         for (subset, expected) in [
             (json!({"addresses": [{"ip": "10.1.2.3"}], "ports": [{"port": 80, "protocol": "TCP"}]}), &[][..]),
             (json!({}), &["subsets[0]"]),
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn long_forms_of_addresses_are_warned_of() {
+    fn warns_about_non_canonical_addresses() {
         let endpoints = json!({"subsets": [{"addresses": [{"ip": "2001:DB8::1"}, {"ip": "10.1.2.3"}]}]});
         assert_eq!(EndpointsStrategy.warnings(&endpoints, None).len(), 1);
     }

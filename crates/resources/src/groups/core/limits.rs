@@ -5,19 +5,19 @@ use std::collections::{BTreeMap, HashSet};
 use nave_machinery::quantity::Quantity;
 use nave_machinery::{FieldError, Map, Value, names};
 
-use crate::defaults::{at, each, object};
+use crate::defaults::{each, object, object_at};
 use crate::resource_names;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, quantity};
 
 const TYPES: [&str; 3] = ["Container", "PersistentVolumeClaim", "Pod"];
 
-/// What is particular to limit ranges.
+/// The strategy of limit ranges.
 pub(super) struct LimitRangeStrategy;
 
 impl Strategy for LimitRangeStrategy {
     fn default(&self, range: &mut Value, _version: &str) {
-        let Some(spec) = range.as_object_mut().and_then(|range| at(range, &["spec"])) else { return };
+        let Some(spec) = range.as_object_mut().and_then(|range| object_at(range, &["spec"])) else { return };
         for item in each(spec, "limits").filter(|item| item.get("type").is_some_and(|it| it == "Container")) {
             fill(item, "default", "max");
             fill(item, "defaultRequest", "default");
@@ -42,7 +42,7 @@ impl Strategy for LimitRangeStrategy {
     }
 }
 
-/// Puts the quantities of `from` into `to` where it has none.
+/// Copies the quantities that `to` lacks from `from`.
 fn fill(item: &mut Map, to: &str, from: &str) {
     let Some(Value::Object(quantities)) = item.get(from).cloned() else { return };
     let Some(to) = (!quantities.is_empty()).then(|| object(item, to)).flatten() else { return };
@@ -60,7 +60,7 @@ fn type_name(kind: At, errors: &mut Errors) {
     errors.extend(found.into_iter().map(|why| kind.invalid_text(why)));
 }
 
-/// The quantities of one type of object: each of a known resource, and in an order that can hold.
+/// The limits of one type of object: known resources with consistent quantities.
 fn limits(item: At, errors: &mut Errors) {
     let kind = item.field("type").text();
     let mut of_resources: BTreeMap<&str, Limits> = BTreeMap::new();
@@ -91,7 +91,7 @@ fn limits(item: At, errors: &mut Errors) {
     }
 }
 
-/// The quantities that a limit range has for one resource.
+/// The quantities for one resource.
 #[derive(Default)]
 struct Limits {
     min: Option<Quantity>,
@@ -112,7 +112,7 @@ impl Limits {
         }
     }
 
-    /// The quantities must grow from the minimum over what is asked by default to the maximum.
+    /// The quantities must not decrease from minimum over defaults to maximum.
     fn in_order(&self, name: &str, item: At, errors: &mut Errors) {
         let (min, max) = (("min", self.min), ("max", self.max));
         let (limit, request) = (("default", self.default), ("default request", self.default_request));
@@ -139,7 +139,7 @@ impl Limits {
         }
     }
 
-    /// The ratio of a limit to a request is at least one, and possible between minimum and maximum.
+    /// The limit/request ratio is at least one, and possible for the minimum and maximum.
     fn ratio(&self, name: &str, item: At, errors: &mut Errors) {
         let Some(ratio) = self.ratio else { return };
         let at = item.field("maxLimitRequestRatio");
@@ -156,7 +156,7 @@ impl Limits {
     }
 }
 
-/// An error about the quantity of the resource `name` in the list at `at`.
+/// An error about the quantity of resource `name` in the list at `at`.
 fn invalid(at: At, name: &str, shown: Quantity, why: String) -> FieldError {
     FieldError::invalid(&at.path().key(name), shown.to_string(), why)
 }
@@ -167,15 +167,15 @@ mod tests {
 
     use super::*;
 
-    /// The fields and kinds of the errors in a range with one item.
-    fn shown(item: Value) -> Vec<String> {
+    /// The fields and types of the errors in a range with one item.
+    fn errors_of(item: Value) -> Vec<String> {
         let range = json!({"spec": {"limits": [item]}});
         let errors = LimitRangeStrategy.validate(&range);
         errors.iter().map(|error| format!("{} {}", error.field, error.detail)).collect()
     }
 
     #[test]
-    fn quantities_are_in_order() {
+    fn quantities_are_consistent() {
         for (item, expected) in [
             (json!({"type": "Container", "max": {"cpu": "2"}, "default": {"cpu": "1"}}), &[][..]),
             (
@@ -203,12 +203,12 @@ mod tests {
                 ],
             ),
         ] {
-            assert_eq!(shown(item.clone()), expected, "{item}");
+            assert_eq!(errors_of(item.clone()), expected, "{item}");
         }
     }
 
     #[test]
-    fn types_and_resources_are_known() {
+    fn rejects_unknown_types_and_resources() {
         for (item, expected) in [
             (json!({"type": "example.com/Machine", "max": {"example.com/gpu": "1"}}), &[][..]),
             (
@@ -230,7 +230,7 @@ mod tests {
                 &["spec.limits[0].max[storage] must be a standard resource for containers"],
             ),
         ] {
-            assert_eq!(shown(item.clone()), expected, "{item}");
+            assert_eq!(errors_of(item.clone()), expected, "{item}");
         }
         let twice = json!({"spec": {"limits": [{"type": "Pod"}, {"type": "Pod"}]}});
         assert_eq!(LimitRangeStrategy.validate(&twice).len(), 1);

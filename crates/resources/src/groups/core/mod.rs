@@ -1,4 +1,4 @@
-//! The core group: pods, services, nodes, namespaces and what they use.
+//! The core group: pods, services, nodes, namespaces and related kinds.
 
 mod claims;
 mod columns;
@@ -35,10 +35,10 @@ use Verb::{Create, Delete, Get, List, Patch, Update, Watch};
 
 /// Verbs of a subresource that opens a connection.
 const CONNECT: &[Verb] = &[Create, Get];
-/// Verbs of a subresource that forwards requests of any method.
+/// Verbs of a subresource that proxies requests with any method.
 const PROXY: &[Verb] = &[Create, Delete, Get, Patch, Update];
 
-/// Events live for an hour, as kube-apiserver's `--event-ttl` has it.
+/// The default of `--event-ttl`.
 pub(crate) const EVENT_TTL: Duration = Duration::from_hours(1);
 
 pub(crate) fn group() -> GroupBuilder {
@@ -184,7 +184,7 @@ fn pod_resource() -> Builder {
         .field("status.podIP")
         .field("status.podIPs")
         .field("status.nominatedNodeName")
-        // What very old clients call `spec.nodeName`.
+        // A legacy name of `spec.nodeName`.
         .field_at("spec.host", "spec.nodeName", "")
         .columns(pods::columns())
         .strategy(pods::PodStrategy)

@@ -8,13 +8,13 @@ use crate::read;
 use crate::strategy::Strategy;
 use crate::validate::Errors;
 
-/// The finalizer that keeps a namespace until all that is in it is gone.
+/// The finalizer that keeps a namespace until its contents are deleted.
 const KUBERNETES: &str = "kubernetes";
 
-/// The label by which selectors can name a namespace.
+/// The label with the namespace's name, for selectors.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
-/// What is particular to namespaces.
+/// The strategy of namespaces.
 pub(super) struct NamespaceStrategy;
 
 impl Strategy for NamespaceStrategy {
@@ -65,7 +65,7 @@ impl Strategy for NamespaceStrategy {
         if phase == expected {
             return Errors::new();
         }
-        // The name of the field begins with a capital, as upstream's message names it.
+        // Upstream's message spells the field with a capital letter.
         vec![FieldError::invalid(&FieldPath::new("status").child("Phase"), json!(phase), why)]
     }
 
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_namespace_lives_until_it_is_finalized() {
+    fn namespace_exists_until_it_is_finalized() {
         let mut namespace = json!({"metadata": {"name": "n"}});
         NamespaceStrategy.default(&mut namespace, "v1");
         assert_eq!(namespace["metadata"]["labels"], json!({"kubernetes.io/metadata.name": "n"}));

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use nave_machinery::{Value, names};
 
-use crate::defaults::at;
+use crate::defaults::object_at;
 use crate::ip;
 use crate::read;
 use crate::resource_names;
@@ -13,16 +13,16 @@ use crate::table::{Column, age, field, name, text};
 use crate::validate::{At, Errors, checked, one_of, required_text};
 
 const FEATURE_MAX: usize = 253;
-/// The most errors of a node that are looked for once more.
+/// The maximum number of errors that are checked for duplicates.
 const MAX_ERRORS_TWICE: usize = 64;
 
-/// What is particular to nodes.
+/// The strategy of nodes.
 pub(super) struct NodeStrategy;
 
 impl Strategy for NodeStrategy {
     fn default(&self, node: &mut Value, _version: &str) {
         default_pod_cidrs(node);
-        let Some(status) = node.as_object_mut().and_then(|node| at(node, &["status"])) else { return };
+        let Some(status) = node.as_object_mut().and_then(|node| object_at(node, &["status"])) else { return };
         if !status.contains_key("allocatable")
             && let Some(capacity) = status.get("capacity").cloned()
         {
@@ -52,7 +52,7 @@ impl Strategy for NodeStrategy {
         errors
     }
 
-    /// Upstream checks some fields as of a new node and once more as of a changed one.
+    /// Upstream checks some fields twice: as in a create and as in an update.
     fn validate_update(&self, node: &Value, old: &Value) -> Errors {
         let mut errors = self.validate(node);
         if errors.len() <= MAX_ERRORS_TWICE {
@@ -81,7 +81,7 @@ impl Strategy for NodeStrategy {
     }
 }
 
-/// Drops the configuration of kubelets, a feature that is gone, unless it is stored.
+/// Drops the removed field for kubelet configuration, unless it is stored.
 fn drop_config(node: &mut Value, old: Option<&Value>) {
     for (part, field) in [("spec", "configSource"), ("status", "config")] {
         let is_stored = old.and_then(|old| old.get(part)?.get(field)).is_some();
@@ -122,7 +122,7 @@ fn changed(node: &Value, old: &Value) -> Errors {
     errors
 }
 
-/// Taints are known by key and effect. Upstream names them as metadata.
+/// Taints are unique by key and effect. Upstream reports them as metadata.
 fn taints(taints: At, errors: &mut Errors) {
     let mut seen = HashSet::new();
     for taint in taints.items() {
@@ -141,12 +141,12 @@ fn taints(taints: At, errors: &mut Errors) {
     }
 }
 
-/// Checks amounts and declared features, which are sorted.
+/// Checks quantities and declared features, which are sorted.
 fn status(status: At, errors: &mut Errors) {
     for list in ["capacity", "allocatable"] {
         let list = status.field(list);
         for (name, value) in list.entries() {
-            // Upstream names the resource as a field.
+            // Upstream reports the resource as a field.
             let before = errors.len();
             resource_names::amount(name, value, errors);
             let path = list.path().child(name);
@@ -182,7 +182,7 @@ fn is_feature(name: &str) -> bool {
         && name.split('/').all(is_segment)
 }
 
-/// The first of the ranges is the one range that older clients know: each follows from the other.
+/// `podCIDR` is the first item of `podCIDRs`: each is set from the other.
 fn default_pod_cidrs(node: &mut Value) {
     let Some(spec) = node.get_mut("spec").and_then(Value::as_object_mut) else { return };
     let first = spec.get("podCIDRs").and_then(|ranges| ranges.get(0)).cloned();
@@ -199,7 +199,7 @@ fn default_pod_cidrs(node: &mut Value) {
     }
 }
 
-/// The addresses of a node's pods: at most one range of each family.
+/// The pod CIDRs of a node: at most one per family.
 fn pod_cidrs(list: At, errors: &mut Errors) {
     for range in list.items().filter(|range| !ip::is_cidr(range.text())) {
         let why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
@@ -212,15 +212,21 @@ fn pod_cidrs(list: At, errors: &mut Errors) {
 }
 
 pub(super) fn columns() -> Vec<Column> {
-    let info = |title, path, own| field(title, path, "<unknown>").wide().of("core.v1.NodeSystemInfo", own);
+    let info =
+        |title, path, own| field(title, path, "<unknown>").wide().described_by("core.v1.NodeSystemInfo", own);
     vec![
         name(),
         text("Status", state).about("Whether the node is ready, and whether pods may be placed on it"),
         text("Roles", roles).about("The roles of the node, from its labels"),
         age(),
-        field("Version", "status.nodeInfo.kubeletVersion", "").of("core.v1.NodeSystemInfo", "kubeletVersion"),
-        text("Internal-IP", |node| address(node, "InternalIP")).wide().of("core.v1.NodeStatus", "addresses"),
-        text("External-IP", |node| address(node, "ExternalIP")).wide().of("core.v1.NodeStatus", "addresses"),
+        field("Version", "status.nodeInfo.kubeletVersion", "")
+            .described_by("core.v1.NodeSystemInfo", "kubeletVersion"),
+        text("Internal-IP", |node| address(node, "InternalIP"))
+            .wide()
+            .described_by("core.v1.NodeStatus", "addresses"),
+        text("External-IP", |node| address(node, "ExternalIP"))
+            .wide()
+            .described_by("core.v1.NodeStatus", "addresses"),
         info("OS-Image", "status.nodeInfo.osImage", "osImage"),
         info("Kernel-Version", "status.nodeInfo.kernelVersion", "kernelVersion"),
         info("Container-Runtime", "status.nodeInfo.containerRuntimeVersion", "containerRuntimeVersion"),
@@ -237,7 +243,7 @@ fn state(node: &Value) -> String {
     format!("{ready}{cordoned}")
 }
 
-/// The roles named by labels `node-role.kubernetes.io/<role>` and `kubernetes.io/role=<role>`.
+/// The roles in the labels `node-role.kubernetes.io/<role>` and `kubernetes.io/role=<role>`.
 fn roles(node: &Value) -> String {
     let labels = read::map(node, "metadata.labels").into_iter().flatten();
     let mut roles: Vec<&str> = labels
@@ -270,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_range_of_pods_and_the_first_of_the_list_are_the_same() {
+    fn pod_cidr_is_the_first_of_pod_cidrs() {
         let (one, list) = (json!({"podCIDR": "10.0.0.0/24"}), json!({"podCIDRs": ["10.0.0.0/24"]}));
         let both = json!({"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24"]});
         for (spec, expected) in [(one, &both), (list, &both), (both.clone(), &both), (json!({}), &json!({}))]
@@ -282,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_sound() {
+    fn rejects_invalid_nodes() {
         for (node, expected) in [
             (
                 json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoExecute"}]}}),
@@ -309,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_and_identities_stay_once_set() {
+    fn pod_cidrs_and_provider_id_are_immutable() {
         let node = |spec: Value| json!({"spec": spec});
         for (new, old, expected) in [
             (json!({"podCIDRs": ["10.0.0.0/24"]}), json!({}), &[][..]),
@@ -332,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn configuration_of_kubelets_is_dropped_and_warned_of() {
+    fn drops_and_warns_about_kubelet_configuration() {
         let mut node = json!({"spec": {"configSource": {}, "externalID": "x"}, "status": {"config": {}}});
         assert_eq!(NodeStrategy.warnings(&node, None).len(), 2);
         NodeStrategy.prepare_for_create(&mut node);

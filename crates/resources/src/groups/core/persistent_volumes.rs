@@ -1,4 +1,4 @@
-//! Rules of persistent volumes (upstream: `ValidatePersistentVolume`).
+//! Validation of persistent volumes (upstream: `ValidatePersistentVolume`).
 
 use nave_machinery::{FieldError, FieldPath, Value, meta};
 
@@ -9,7 +9,7 @@ use crate::read;
 use crate::validate::{At, Errors, IMMUTABLE, absent_or_one_of, quantity};
 
 const RECLAIM_POLICIES: [&str; 3] = ["Delete", "Recycle", "Retain"];
-/// The fields of a volume's spec that do not say what it is made of.
+/// The fields of a volume's spec that are not sources.
 const NOT_SOURCES: [&str; 9] = [
     "accessModes",
     "capacity",
@@ -31,7 +31,7 @@ const DEPRECATED_ANNOTATIONS: [(&str, &str); 2] = [
         "deprecated since v1.31; use \"mountOptions\" attribute instead",
     ),
 ];
-/// Kinds of volumes that no longer work: the field, how it is shown, and since when.
+/// Volume types without support: the field, its name in warnings, and since when.
 const DEPRECATED_SOURCES: [(&str, &str, &str); 6] = [
     ("cephfs", "cephfs", "deprecated in v1.28, non-functional in v1.31+"),
     ("photonPersistentDisk", "photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
@@ -92,7 +92,7 @@ fn volume_spec(spec: At, name: &str, errors: &mut Errors) {
     }
 }
 
-/// Checks the spec of a volume that an attachment carries: a migrated volume, which is one of CSI.
+/// Checks the inline volume spec of an attachment: a migrated volume, which must be of type CSI.
 pub(crate) fn inline_volume(spec: At, errors: &mut Errors) {
     let inline = "in the context of inline volumes";
     for field in ["claimRef", "capacity", "nodeAffinity", "storageClassName"] {
@@ -151,7 +151,7 @@ fn node_affinity(affinity: At, errors: &mut Errors) {
     }
 }
 
-/// Returns whether a path leads to the root of the file system.
+/// Returns whether a path is the root of the file system.
 fn is_root(path: &str) -> bool {
     path.starts_with('/') && path.split('/').all(|part| matches!(part, "" | "." | ".."))
 }
@@ -181,7 +181,7 @@ pub(super) fn volume_update(new: &Value, old: &Value) -> Errors {
     errors
 }
 
-/// Returns whether two specs have the same source. A secret for the expansion of a volume may be added.
+/// Returns whether two specs have the same source. A secret for volume expansion may be added.
 fn same_sources(new: At, old: At) -> bool {
     let names = new.map().into_iter().chain(old.map()).flat_map(|map| map.keys());
     let value = |spec: At<'_, '_>, name: &str| spec.value().and_then(|it| it.get(name)).cloned();
@@ -189,7 +189,7 @@ fn same_sources(new: At, old: At) -> bool {
         let (mut new, old) = (value(new, name), value(old, name));
         if let (Some(new), Some(old)) = (&mut new, &old)
             && name == "csi"
-            && read::at(old, "controllerExpandSecretRef").is_none()
+            && read::value_at(old, "controllerExpandSecretRef").is_none()
         {
             new.as_object_mut().and_then(|csi| csi.remove("controllerExpandSecretRef"));
         }
@@ -197,7 +197,7 @@ fn same_sources(new: At, old: At) -> bool {
     })
 }
 
-/// A node affinity in which the beta labels of nodes are written as those that replaced them.
+/// A node affinity with the beta labels of nodes replaced by the stable ones.
 fn with_stable_labels(affinity: Option<&Value>) -> Option<Value> {
     let mut affinity = affinity.cloned()?;
     let terms = affinity.pointer_mut("/required/nodeSelectorTerms").and_then(Value::as_array_mut);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_says_what_it_is_and_how_large() {
+    fn rejects_invalid_volumes() {
         let path = json!({"path": "/a"});
         let affinity = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "a", "operator": "Exists"}]}]}});
         for (spec, expected) in [
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_stays_what_it_is() {
+    fn source_is_immutable() {
         let csi = |secret: Value| {
             let mut csi = json!({"driver": "d.example.com", "volumeHandle": "h"});
             csi.as_object_mut().unwrap().extend(secret.as_object().unwrap().clone());
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn an_inline_volume_has_only_what_attaching_needs() {
+    fn inline_volume_has_only_fields_for_attaching() {
         let spec = json!({
             "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1"}, "hostPath": {"path": "/a"},
             "persistentVolumeReclaimPolicy": "Delete",
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_away_is_warned_of() {
+    fn warns_about_deprecated_fields() {
         let volume = pv(json!({"rbd": {}, "persistentVolumeReclaimPolicy": "Recycle"}));
         let warnings = warnings(&volume);
         assert_eq!(warnings.len(), 2, "{warnings:?}");

@@ -14,7 +14,7 @@ use crate::strategy::{Completion, Strategy};
 use crate::table::{Column, age, field, moment, name, text};
 use crate::validate::Errors;
 
-/// What is particular to pods.
+/// The strategy of pods.
 pub(crate) struct PodStrategy;
 
 impl Strategy for PodStrategy {
@@ -44,7 +44,7 @@ impl Strategy for PodStrategy {
     }
 
     fn prepare_for_subresource_update(&self, subresource: &str, pod: &mut Value, old: &Value) {
-        pod_spec::parts::keep(subresource, pod, old);
+        pod_spec::parts::revert_other_fields(subresource, pod, old);
     }
 
     fn validate(&self, pod: &Value) -> Errors {
@@ -65,11 +65,11 @@ impl Strategy for PodStrategy {
 
     fn graceful_period(&self, pod: &Value, requested: Option<i64>) -> Option<i64> {
         let wanted = requested
-            .or_else(|| read::at(pod, "spec.terminationGracePeriodSeconds").and_then(Value::as_i64))
+            .or_else(|| read::value_at(pod, "spec.terminationGracePeriodSeconds").and_then(Value::as_i64))
             .unwrap_or(30);
         let unscheduled = read::text(pod, "spec.nodeName").is_empty();
         let done = matches!(read::text(pod, "status.phase"), "Succeeded" | "Failed");
-        // A negative period asks for the shortest one.
+        // A negative period means the shortest one.
         Some(if unscheduled || done {
             0
         } else if wanted < 0 {
@@ -92,7 +92,7 @@ impl Strategy for PodStrategy {
     }
 }
 
-/// The pod's first address, as the field `status.podIP` selects.
+/// The first IP of the pod, for the selectable field `status.podIP`.
 fn first_ip(pod: &Value) -> Cow<'_, str> {
     let first = read::list(pod, "status.podIPs").first().map(|ip| read::text(ip, "ip"));
     Cow::Borrowed(first.filter(|ip| !ip.is_empty()).unwrap_or_else(|| read::text(pod, "status.podIP")))
@@ -102,25 +102,25 @@ pub(super) fn columns() -> Vec<Column> {
     vec![
         name(),
         text("Ready", |pod| {
-            let summary = Summary::of(pod);
+            let summary = Summary::from_pod(pod);
             format!("{}/{}", summary.ready, summary.total)
         })
         .about("How many of the pod's containers are ready, of how many"),
-        text("Status", |pod| Summary::of(pod).reason.into_owned())
+        text("Status", |pod| Summary::from_pod(pod).reason.into_owned())
             .about("What the pod is doing or waiting for"),
-        Column::new("Restarts", |pod, now| json!(Summary::of(pod).restarts(now)))
+        Column::new("Restarts", |pod, now| json!(Summary::from_pod(pod).restarts(now)))
             .about("How often containers of the pod were restarted, and when last"),
         age(),
         text("IP", |pod| {
             Some(first_ip(pod)).filter(|ip| !ip.is_empty()).unwrap_or("<none>".into()).into_owned()
         })
         .wide()
-        .of("core.v1.PodStatus", "podIP"),
-        field("Node", "spec.nodeName", "<none>").wide().of("core.v1.PodSpec", "nodeName"),
+        .described_by("core.v1.PodStatus", "podIP"),
+        field("Node", "spec.nodeName", "<none>").wide().described_by("core.v1.PodSpec", "nodeName"),
         field("Nominated Node", "status.nominatedNodeName", "<none>")
             .wide()
-            .of("core.v1.PodStatus", "nominatedNodeName"),
-        text("Readiness Gates", readiness_gates).wide().of("core.v1.PodSpec", "readinessGates"),
+            .described_by("core.v1.PodStatus", "nominatedNodeName"),
+        text("Readiness Gates", readiness_gates).wide().described_by("core.v1.PodSpec", "readinessGates"),
     ]
 }
 
@@ -134,7 +134,7 @@ fn readiness_gates(pod: &Value) -> String {
     format!("{open}/{}", gates.len())
 }
 
-/// What `kubectl get pods` says of a pod, drawn from the states of its containers.
+/// The columns of `kubectl get pods`, computed from the container states.
 struct Summary<'a> {
     ready: usize,
     total: usize,
@@ -144,7 +144,7 @@ struct Summary<'a> {
 }
 
 impl<'a> Summary<'a> {
-    fn of(pod: &'a Value) -> Self {
+    fn from_pod(pod: &'a Value) -> Self {
         let sidecars = read::list(pod, "spec.initContainers").iter().filter(|it| is_sidecar(it)).count();
         let mut summary = Summary {
             ready: 0,
@@ -171,14 +171,14 @@ impl<'a> Summary<'a> {
         summary
     }
 
-    /// Goes through the init containers up to the one that is at work or failed; says whether there is one.
+    /// Visits the init containers up to the first one that is running or has failed; returns whether there is one.
     fn add_init_containers(&mut self, pod: &'a Value) -> bool {
         let specs = read::list(pod, "spec.initContainers");
         let sidecars = sidecars(specs);
         for (index, status) in read::list(pod, "status.initContainerStatuses").iter().enumerate() {
             self.add_restarts(status);
             let is_sidecar = sidecars.contains(read::text(status, "name"));
-            let ended = read::at(status, "state.terminated").filter(|it| it.is_object());
+            let ended = read::value_at(status, "state.terminated").filter(|it| it.is_object());
             if ended.is_some_and(|ended| read::int(ended, "exitCode") == 0) {
                 continue;
             }
@@ -198,7 +198,7 @@ impl<'a> Summary<'a> {
         false
     }
 
-    /// Goes through the containers, the last first: the first one's trouble is what is shown.
+    /// Visits the containers in reverse, so that the reason of the first one is shown.
     fn add_containers(&mut self, pod: &'a Value) {
         self.restarts = 0;
         self.last_restart = None;
@@ -212,12 +212,12 @@ impl<'a> Summary<'a> {
         for status in read::list(pod, "status.containerStatuses").iter().rev() {
             self.add_restarts(status);
             let waiting = read::text(status, "state.waiting.reason");
-            let ended = read::at(status, "state.terminated").filter(|it| it.is_object());
+            let ended = read::value_at(status, "state.terminated").filter(|it| it.is_object());
             if !waiting.is_empty() {
                 self.reason = Cow::Borrowed(waiting);
             } else if let Some(ended) = ended {
                 self.reason = ending(ended);
-            } else if read::flag(status, "ready") && read::at(status, "state.running").is_some() {
+            } else if read::flag(status, "ready") && read::value_at(status, "state.running").is_some() {
                 running = true;
                 self.ready += 1;
             }
@@ -243,7 +243,7 @@ impl<'a> Summary<'a> {
     }
 }
 
-/// Why a container ended.
+/// The reason of a container's termination.
 fn ending(ended: &Value) -> Cow<'_, str> {
     match (read::text(ended, "reason"), read::int(ended, "signal")) {
         ("", 0) => format!("ExitCode:{}", read::int(ended, "exitCode")).into(),
@@ -252,12 +252,12 @@ fn ending(ended: &Value) -> Cow<'_, str> {
     }
 }
 
-/// The names of the init containers that go on to run beside the containers.
+/// The names of sidecar containers.
 fn sidecars(init_containers: &[Value]) -> HashSet<&str> {
     init_containers.iter().filter(|it| is_sidecar(it)).map(|it| read::text(it, "name")).collect()
 }
 
-/// Returns whether an init container goes on to run beside the containers.
+/// Returns whether an init container is a sidecar, which keeps running next to the containers.
 fn is_sidecar(init_container: &Value) -> bool {
     read::text(init_container, "restartPolicy") == "Always"
 }
@@ -266,7 +266,7 @@ fn is_sidecar(init_container: &Value) -> bool {
 mod tests {
     use super::*;
 
-    /// The first four cells of a pod with one container `a`, one init container `i` and one sidecar `s`.
+    /// The first four cells of a pod with container `a`, init container `i` and sidecar `s`.
     fn cells(status: &Value, deleted: bool) -> Vec<String> {
         let now = Timestamp::parse("2026-01-01T01:00:00Z").unwrap();
         let mut pod = json!({
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_summed_up_as_kubectl_shows_it() {
+    fn summary_matches_kubectl() {
         let done = || json!({"state": {"terminated": {"exitCode": 0}}});
         let sidecar = || {
             json!({"started": true, "ready": true, "state": {"running": {}}, "restartCount": 1,
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_given_time_to_end_if_it_has_begun() {
+    fn scheduled_pod_has_a_grace_period() {
         let period = |pod: Value, requested| PodStrategy.graceful_period(&pod, requested);
         let on_node = |phase: &str| json!({"spec": {"nodeName": "n"}, "status": {"phase": phase}});
         assert_eq!(period(on_node("Running"), None), Some(30));

@@ -19,11 +19,11 @@ const SCOPES: [&str; 7] = [
 ];
 const POD_COMPUTE: [&str; 6] =
     ["cpu", "limits.cpu", "limits.memory", "memory", "requests.cpu", "requests.memory"];
-/// Pairs of scopes that no object is in.
+/// Pairs of scopes that exclude each other.
 const OPPOSITES: [[&str; 2]; 2] = [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]];
-/// The most errors that show all scopes, since each of them is as long as the list.
+/// The maximum number of errors with the list of all scopes, which is long.
 const MAX_SCOPE_ERRORS: usize = 16;
-/// The scopes with values.
+/// The scopes that support values.
 const WITH_VALUES: [&str; 2] = ["PriorityClass", "VolumeAttributesClass"];
 
 /// The strategy of quotas.
@@ -69,7 +69,7 @@ impl Strategy for QuotaStrategy {
     }
 }
 
-/// Warns of requests that may be more than the limits.
+/// Warns about quotas that allow higher requests than limits.
 fn requests_above_limits(quota: &Value) -> Vec<String> {
     let root = At::root(quota);
     let spec = root.field("spec");
@@ -107,7 +107,7 @@ fn scopes(spec: At, errors: &mut Errors) {
             errors.push(list.invalid(why));
         }
     };
-    let unfit = Unfit::of(spec);
+    let unfit = Unfit::from_spec(spec);
     for scope in list.items() {
         if !SCOPES.contains(&scope.text()) {
             add("unsupported scope", errors);
@@ -119,11 +119,11 @@ fn scopes(spec: At, errors: &mut Errors) {
     conflicts(list, &list.items().map(|scope| scope.text()).collect(), errors);
 }
 
-/// How many of a quota's resources each scope says nothing about.
+/// The number of the quota's resources that each scope does not support.
 struct Unfit(HashMap<&'static str, usize>);
 
 impl Unfit {
-    fn of(spec: At) -> Self {
+    fn from_spec(spec: At) -> Self {
         let hard = spec.field("hard");
         let count = |scope| {
             let names = hard.map().into_iter().flat_map(|hard| hard.keys());
@@ -154,12 +154,12 @@ fn conflicts(at: At, scopes: &BTreeSet<&str>, errors: &mut Errors) {
     }
 }
 
-/// Upstream shows the errors of all expressions under the list, without an index.
+/// Upstream reports the errors of all expressions at the list, without an index.
 fn scope_selector(spec: At, errors: &mut Errors) {
     let selector = spec.field("scopeSelector");
     let list = selector.field("matchExpressions");
     let path = list.path();
-    let unfit = Unfit::of(spec);
+    let unfit = Unfit::from_spec(spec);
     let mut found = 0;
     for expression in list.items() {
         let (scope, operator, values) =
@@ -205,13 +205,13 @@ mod tests {
 
     use super::*;
 
-    fn shown(spec: Value) -> Vec<String> {
+    fn errors_of(spec: Value) -> Vec<String> {
         let errors = QuotaStrategy.validate(&json!({"spec": spec}));
         errors.iter().map(|error| format!("{} {}", error.field, error.detail)).collect()
     }
 
     #[test]
-    fn resources_are_known() {
+    fn rejects_unknown_resources() {
         for (spec, expected) in [
             (
                 json!({"hard": {"pods": "1", "count/jobs.batch": "2", "requests.example.com/gpu": "3"}}),
@@ -227,12 +227,12 @@ mod tests {
             (json!({"hard": {"pods": "-1"}}), &["spec.hard[pods] must be greater than or equal to 0"]),
             (json!({"hard": {"pods": "1500m"}}), &["spec.hard[pods] must be an integer"]),
         ] {
-            assert_eq!(shown(spec.clone()), expected, "{spec}");
+            assert_eq!(errors_of(spec.clone()), expected, "{spec}");
         }
     }
 
     #[test]
-    fn scopes_fit_each_other_and_the_resources() {
+    fn rejects_conflicting_scopes() {
         for (spec, expected) in [
             (json!({"hard": {"pods": "1"}, "scopes": ["BestEffort"]}), &[][..]),
             (json!({"scopes": ["x"]}), &["spec.scopes unsupported scope"]),
@@ -252,15 +252,15 @@ mod tests {
                 &["spec.scopeSelector.matchExpressions.operator not a valid selector operator"],
             ),
         ] {
-            assert_eq!(shown(spec.clone()), expected, "{spec}");
+            assert_eq!(errors_of(spec.clone()), expected, "{spec}");
         }
         let scoped = |operator: &str| json!({"scopeSelector": {"matchExpressions": [{"scopeName": "BestEffort", "operator": operator}]}});
-        assert_eq!(shown(scoped("Exists")), [""; 0]);
-        assert_eq!(shown(scoped("DoesNotExist")).len(), 1);
+        assert_eq!(errors_of(scoped("Exists")), [""; 0]);
+        assert_eq!(errors_of(scoped("DoesNotExist")).len(), 1);
     }
 
     #[test]
-    fn requests_above_limits_are_warned_of() {
+    fn warns_about_requests_above_limits() {
         let quota = |hard: Value| json!({"spec": {"hard": hard}});
         for (hard, expected) in [
             (json!({"requests.cpu": "1", "limits.cpu": "1"}), &[][..]),
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_stay() {
+    fn scopes_are_immutable() {
         let quota = |scopes: Value| json!({"spec": {"scopes": scopes}});
         let update = |new: Value, old: Value| QuotaStrategy.validate_update(&quota(new), &quota(old)).len();
         assert_eq!(update(json!(["BestEffort", "PriorityClass"]), json!(["PriorityClass", "BestEffort"])), 0);

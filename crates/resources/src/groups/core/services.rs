@@ -11,16 +11,16 @@ use std::collections::BTreeSet;
 use nave_machinery::{Map, Value};
 use serde_json::json;
 
-use crate::defaults::{at, each, object, set, set_absent};
+use crate::defaults::{each, object, object_at, set, set_absent};
 use crate::read;
 use crate::strategy::Strategy;
 use crate::table::{Column, age, field, format_labels, joined_strings, name, text};
 use crate::validate::Errors;
 
-/// How long a client sticks to an endpoint if the service does not say, in seconds.
+/// The default timeout of client IP affinity, in seconds.
 const AFFINITY_SECONDS: i64 = 10800;
 
-/// What is particular to services.
+/// The strategy of services.
 pub(super) struct ServiceStrategy;
 
 impl Strategy for ServiceStrategy {
@@ -30,7 +30,7 @@ impl Strategy for ServiceStrategy {
             spec_defaults(spec);
         }
         if fields.get("spec").is_some_and(|spec| spec["type"] == "LoadBalancer")
-            && let Some(balancer) = at(fields, &["status", "loadBalancer"])
+            && let Some(balancer) = object_at(fields, &["status", "loadBalancer"])
         {
             for point in each(balancer, "ingress").filter(|it| it.get("ip").is_some_and(|ip| ip != "")) {
                 set_absent(point, "ipMode", "VIP");
@@ -39,14 +39,14 @@ impl Strategy for ServiceStrategy {
     }
 
     fn prepare_for_create(&self, service: &mut Value) {
-        if let Some(spec) = service.as_object_mut().and_then(|service| at(service, &["spec"])) {
-            addresses::complete(spec);
+        if let Some(spec) = service.as_object_mut().and_then(|service| object_at(service, &["spec"])) {
+            addresses::set_cluster_ips(spec);
         }
     }
 
     fn prepare_for_update(&self, service: &mut Value, old: &Value) {
         let old = old.get("spec").and_then(Value::as_object);
-        let spec = service.as_object_mut().and_then(|service| at(service, &["spec"]));
+        let spec = service.as_object_mut().and_then(|service| object_at(service, &["spec"]));
         if let (Some(spec), Some(old)) = (spec, old) {
             addresses::keep_allocated(spec, old);
             addresses::drop_unneeded(spec, old);
@@ -101,7 +101,7 @@ fn affinity(spec: &mut Map) {
     if spec["sessionAffinity"] == "None" {
         spec.remove("sessionAffinityConfig");
     } else if spec["sessionAffinity"] == "ClientIP" {
-        let has_timeout = at(spec, &["sessionAffinityConfig", "clientIP"])
+        let has_timeout = object_at(spec, &["sessionAffinityConfig", "clientIP"])
             .is_some_and(|it| it.get("timeoutSeconds").is_some_and(Value::is_number));
         if !has_timeout {
             let config = json!({"clientIP": {"timeoutSeconds": AFFINITY_SECONDS}});
@@ -114,14 +114,14 @@ pub(super) fn columns() -> Vec<Column> {
     let spec = "core.v1.ServiceSpec";
     vec![
         name(),
-        field("Type", "spec.type", "").of(spec, "type"),
-        text("Cluster-IP", cluster_ip).of(spec, "clusterIP"),
-        text("External-IP", external_ip).of(spec, "externalIPs"),
-        text("Port(s)", ports).of(spec, "ports"),
+        field("Type", "spec.type", "").described_by(spec, "type"),
+        text("Cluster-IP", cluster_ip).described_by(spec, "clusterIP"),
+        text("External-IP", external_ip).described_by(spec, "externalIPs"),
+        text("Port(s)", ports).described_by(spec, "ports"),
         age(),
         text("Selector", |service| format_labels(read::map(service, "spec.selector")))
             .wide()
-            .of(spec, "selector"),
+            .described_by(spec, "selector"),
     ]
 }
 
@@ -146,7 +146,7 @@ fn external_ip(service: &Value) -> String {
     if shown.is_empty() { missing.to_owned() } else { shown }
 }
 
-/// The addresses, or else host names, that a load balancer gave to a service or an ingress.
+/// The IPs, or else host names, in the load balancer status of a service or ingress.
 pub(crate) fn load_balancer(object: &Value) -> String {
     let points = read::list(object, "status.loadBalancer.ingress").iter();
     let names: BTreeSet<&str> = points

@@ -1,5 +1,5 @@
-//! Validation of volume sources, in pods and in persistent volumes (upstream: `validateVolumeSource`,
-//! `ValidatePersistentVolumeSpec`). The two share most kinds of sources.
+//! Validation of volume sources, in pods and persistent volumes (upstream: `validateVolumeSource`,
+//! `ValidatePersistentVolumeSpec`), which share most types.
 
 use nave_machinery::{FieldError, names};
 
@@ -14,15 +14,14 @@ const AZURE_KINDS: [&str; 3] = ["Dedicated", "Managed", "Shared"];
 const AZURE_CACHING: [&str; 3] = ["None", "ReadOnly", "ReadWrite"];
 const MORE_THAN_ONE: &str = "may not specify more than 1 volume type";
 const PAIRS: &str = "must be a host:port pair or multiple pairs separated by commas";
-/// The longest target portal with the name of its volume, where the initiator has a name.
+/// The maximum length of a target portal with the name of its volume, if the initiator has a name.
 const PORTAL_MAX: usize = 64;
 const TENANT_MAX: usize = 64;
 
-/// A kind of source.
+/// A type of volume source.
 pub(crate) struct Source {
-    /// Its field.
     field: &'static str,
-    /// The field that errors name.
+    /// The name in errors.
     shown: &'static str,
     check: fn(At, &mut Errors),
 }
@@ -32,15 +31,15 @@ impl Source {
         Self { field, shown: field, check }
     }
 
-    const fn shown(self, shown: &'static str) -> Self {
+    const fn shown_as(self, shown: &'static str) -> Self {
         Self { shown, ..self }
     }
 }
 
-/// The kinds that pods and persistent volumes have alike.
+/// The types that are equal in pods and persistent volumes.
 pub(crate) const COMMON: [Source; 14] = [
     Source::new("hostPath", host_path),
-    Source::new("gcePersistentDisk", |at, errors| disk(at, "pdName", errors)).shown("persistentDisk"),
+    Source::new("gcePersistentDisk", |at, errors| disk(at, "pdName", errors)).shown_as("persistentDisk"),
     Source::new("awsElasticBlockStore", |at, errors| disk(at, "volumeID", errors)),
     Source::new("flocker", flocker),
     Source::new("nfs", nfs),
@@ -58,7 +57,7 @@ pub(crate) const COMMON: [Source; 14] = [
     Source::new("scaleIO", |at, errors| all_required(at, &["gateway", "system", "volumeName"], errors)),
 ];
 
-/// The kinds of persistent volumes only, or that have other fields there.
+/// The types that only persistent volumes have or that have other fields there.
 pub(crate) const PERSISTENT: [Source; 8] = [
     Source::new("glusterfs", |at, errors| {
         all_required(at, &["endpoints", "path"], errors);
@@ -92,7 +91,7 @@ pub(crate) const PERSISTENT: [Source; 8] = [
     Source::new("csi", persistent_csi),
 ];
 
-/// The kinds with other fields in pods; those that only pods have are beside the pods' volumes.
+/// The types with other fields in pods. Types that only pods have are in `volumes.rs`.
 pub(crate) const IN_POD: [Source; 7] = [
     Source::new("gitRepo", |at, errors| {
         required_text(at.field("repository"), errors);
@@ -109,7 +108,7 @@ pub(crate) const IN_POD: [Source; 7] = [
     Source::new("storageos", |at, errors| storage_os(at, &["name"], errors)),
 ];
 
-/// Checks that a volume has one source, which must be in order.
+/// Checks that a volume has exactly one source, which must be valid.
 pub(crate) fn one_of_kinds<'s>(volume: At, kinds: impl Iterator<Item = &'s Source>, errors: &mut Errors) {
     let mut is_found = false;
     for kind in kinds {
@@ -129,7 +128,7 @@ pub(crate) fn one_of_kinds<'s>(volume: At, kinds: impl Iterator<Item = &'s Sourc
     }
 }
 
-/// The longest portal of a source whose initiator has a name includes the name of the volume.
+/// Returns whether the portals of an initiator with a name are too long together with the volume's name.
 pub(crate) fn is_portal_too_long(iscsi: At, volume: &str) -> bool {
     let portal = iscsi.field("targetPortal").text();
     iscsi.field("initiatorName").is_set() && volume.len() + 1 + portal.len() > PORTAL_MAX
@@ -141,7 +140,7 @@ pub(crate) fn all_required(at: At, fields: &[&'static str], errors: &mut Errors)
     }
 }
 
-/// A reference to a secret, which need not be there, with the fields it must have.
+/// Checks an optional reference to a secret with required fields.
 fn reference(at: At, fields: &[&'static str], errors: &mut Errors) {
     if at.is_set() {
         all_required(at, fields, errors);
@@ -278,7 +277,8 @@ fn iscsi(source: At, errors: &mut Errors) {
     }
 }
 
-/// Returns whether a name is of the form `iqn.2001-04.com.example:part`, `eui.` with 16 letters and digits, or `naa.` with 32.
+/// Returns whether a name has the form `iqn.2001-04.com.example:part`, `eui.` with 16 letters and digits, or `naa.`
+/// with 32.
 fn is_qualified_iscsi_name(name: &str) -> bool {
     let is_alphanumeric = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric());
     match name.split_once('.') {
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_has_one_source() {
+    fn volume_has_one_source() {
         let kinds: [&[Source]; 2] = [&COMMON, &PERSISTENT];
         assert_eq!(fields(json!({}), &kinds), ["v"]);
         assert_eq!(fields(json!({"hostPath": {"path": "/a"}}), &kinds), [""; 0]);
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_are_complete() {
+    fn rejects_incomplete_sources() {
         let kinds: [&[Source]; 2] = [&COMMON, &PERSISTENT];
         for (volume, expected) in [
             (
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn iscsi_names_have_one_of_three_forms() {
+    fn accepts_three_forms_of_iscsi_names() {
         for (name, is_valid) in [
             ("iqn.2001-04.com.example", false),
             ("iqn.2001-04.com.example:storage.disk2", true),

@@ -1,17 +1,17 @@
-//! Persistent volumes and the claims on them.
+//! Persistent volumes and claims.
 
 use nave_machinery::{Map, Value, time};
 use serde_json::json;
 
 use super::claims::CLASS_ANNOTATION;
 use super::{claims, persistent_volumes, pod_spec::defaults::host_path};
-use crate::defaults::{at, object, set, set_absent};
+use crate::defaults::{object, object_at, set, set_absent};
 use crate::read;
 use crate::strategy::Strategy;
 use crate::table::{Column, age, field, name, text};
 use crate::validate::Errors;
 
-/// What is particular to persistent volumes.
+/// The strategy of persistent volumes.
 pub(super) struct VolumeStrategy;
 
 impl Strategy for VolumeStrategy {
@@ -20,7 +20,7 @@ impl Strategy for VolumeStrategy {
         if let Some(spec) = object(fields, "spec") {
             set(spec, "persistentVolumeReclaimPolicy", "Retain");
             set_absent(spec, "volumeMode", "Filesystem");
-            if let Some(source) = at(spec, &["hostPath"]) {
+            if let Some(source) = object_at(spec, &["hostPath"]) {
                 host_path(source);
             }
         }
@@ -46,8 +46,8 @@ impl Strategy for VolumeStrategy {
 
     fn prepare_for_status_update(&self, volume: &mut Value, old: &Value) {
         let changed = read::text(volume, "status.phase") != read::text(old, "status.phase");
-        let dated = read::at(volume, "status.lastPhaseTransitionTime")
-            != read::at(old, "status.lastPhaseTransitionTime");
+        let dated = read::value_at(volume, "status.lastPhaseTransitionTime")
+            != read::value_at(old, "status.lastPhaseTransitionTime");
         if changed
             && !dated
             && let Some(status) = volume.as_object_mut().and_then(|volume| object(volume, "status"))
@@ -61,7 +61,7 @@ impl Strategy for VolumeStrategy {
     }
 }
 
-/// What is particular to claims.
+/// The strategy of claims.
 pub(super) struct ClaimStrategy;
 
 impl Strategy for ClaimStrategy {
@@ -99,7 +99,7 @@ impl Strategy for ClaimStrategy {
     }
 }
 
-/// Sets the defaults of a claim, also of one in the templates of a stateful set.
+/// Sets the defaults of a claim or of a claim template of a stateful set.
 pub(crate) fn claim_defaults(claim: &mut Map) {
     if let Some(spec) = object(claim, "spec") {
         set_absent(spec, "volumeMode", "Filesystem");
@@ -113,18 +113,19 @@ pub(super) fn volume_columns() -> Vec<Column> {
     let spec = "core.v1.PersistentVolumeSpec";
     vec![
         name(),
-        field("Capacity", "spec.capacity.storage", "0").of(spec, "capacity"),
-        text("Access Modes", |volume| access_modes(volume, "spec.accessModes")).of(spec, "accessModes"),
+        field("Capacity", "spec.capacity.storage", "0").described_by(spec, "capacity"),
+        text("Access Modes", |volume| access_modes(volume, "spec.accessModes"))
+            .described_by(spec, "accessModes"),
         field("Reclaim Policy", "spec.persistentVolumeReclaimPolicy", "")
-            .of(spec, "persistentVolumeReclaimPolicy"),
-        text("Status", phase).of("core.v1.PersistentVolumeStatus", "phase"),
-        text("Claim", claim).of(spec, "claimRef"),
+            .described_by(spec, "persistentVolumeReclaimPolicy"),
+        text("Status", phase).described_by("core.v1.PersistentVolumeStatus", "phase"),
+        text("Claim", claim).described_by(spec, "claimRef"),
         text("StorageClass", class).about("The storage class of the volume"),
         field("VolumeAttributesClass", "spec.volumeAttributesClassName", "<unset>")
             .about("The class of the volume's attributes"),
-        field("Reason", "status.reason", "").of("core.v1.PersistentVolumeStatus", "reason"),
+        field("Reason", "status.reason", "").described_by("core.v1.PersistentVolumeStatus", "reason"),
         age(),
-        field("VolumeMode", "spec.volumeMode", "<unset>").wide().of(spec, "volumeMode"),
+        field("VolumeMode", "spec.volumeMode", "<unset>").wide().described_by(spec, "volumeMode"),
     ]
 }
 
@@ -132,22 +133,22 @@ pub(super) fn claim_columns() -> Vec<Column> {
     let (spec, status) = ("core.v1.PersistentVolumeClaimSpec", "core.v1.PersistentVolumeClaimStatus");
     vec![
         name(),
-        text("Status", phase).of(status, "phase"),
-        field("Volume", "spec.volumeName", "").of(spec, "volumeName"),
+        text("Status", phase).described_by(status, "phase"),
+        field("Volume", "spec.volumeName", "").described_by(spec, "volumeName"),
         text("Capacity", |claim| {
             let capacity = read::text_or(claim, "status.capacity.storage", "0");
             if is_bound(claim) { capacity.to_owned() } else { String::new() }
         })
-        .of(status, "capacity"),
+        .described_by(status, "capacity"),
         text("Access Modes", |claim| {
             if is_bound(claim) { access_modes(claim, "status.accessModes") } else { String::new() }
         })
-        .of(status, "accessModes"),
+        .described_by(status, "accessModes"),
         text("StorageClass", class).about("The storage class of the claim"),
         field("VolumeAttributesClass", "spec.volumeAttributesClassName", "<unset>")
             .about("The class of the claim's volume attributes"),
         age(),
-        field("VolumeMode", "spec.volumeMode", "<unset>").wide().of(spec, "volumeMode"),
+        field("VolumeMode", "spec.volumeMode", "<unset>").wide().described_by(spec, "volumeMode"),
     ]
 }
 
@@ -160,7 +161,7 @@ fn phase(object: &Value) -> String {
 }
 
 fn claim(volume: &Value) -> String {
-    let reference = read::at(volume, "spec.claimRef");
+    let reference = read::value_at(volume, "spec.claimRef");
     let shown =
         reference.map(|claim| format!("{}/{}", read::text(claim, "namespace"), read::text(claim, "name")));
     shown.unwrap_or_default()
@@ -172,7 +173,7 @@ fn class(object: &Value) -> String {
     class.unwrap_or_else(|| read::text(object, "spec.storageClassName")).to_owned()
 }
 
-/// The short names of access modes, in a fixed order.
+/// The abbreviated access modes, in a fixed order.
 fn access_modes(object: &Value, path: &str) -> String {
     let modes = read::list(object, path);
     let known = [

@@ -1,4 +1,4 @@
-//! `discovery.k8s.io`: where a service's pods are.
+//! `discovery.k8s.io`: endpoint slices.
 
 mod strategy;
 
@@ -20,17 +20,17 @@ fn columns() -> Vec<Column> {
     let slice = "discovery.v1.EndpointSlice";
     vec![
         name(),
-        field("AddressType", "addressType", "").of(slice, "addressType"),
-        text("Ports", ports).of(slice, "ports"),
-        text("Endpoints", endpoints).of(slice, "endpoints"),
+        field("AddressType", "addressType", "").described_by(slice, "addressType"),
+        text("Ports", ports).described_by(slice, "ports"),
+        text("Endpoints", endpoints).described_by(slice, "endpoints"),
         age(),
     ]
 }
 
 fn ports(slice: &Value) -> String {
-    let shown = read::list(slice, "ports").iter().map(|port| match read::at(port, "port") {
+    let shown = read::list(slice, "ports").iter().map(|port| match read::value_at(port, "port") {
         Some(Value::Number(number)) => number.to_string(),
-        _ => read::at(port, "name").and_then(Value::as_str).unwrap_or("*").to_owned(),
+        _ => read::value_at(port, "name").and_then(Value::as_str).unwrap_or("*").to_owned(),
     });
     first_of(&shown.collect::<Vec<_>>())
 }

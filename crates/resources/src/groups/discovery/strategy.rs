@@ -14,11 +14,11 @@ const ADDRESSES_MAX: usize = 100;
 const PORTS_MAX: usize = 20_000;
 const HINTS_MAX: usize = 8;
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-/// The controllers whose addresses are in their canonical form.
+/// The controllers that write canonical addresses.
 const CONTROLLERS: [&str; 2] =
     ["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"];
 
-/// What is particular to endpoint slices.
+/// The strategy of endpoint slices.
 pub(super) struct EndpointSliceStrategy;
 
 impl Strategy for EndpointSliceStrategy {
@@ -71,7 +71,7 @@ impl Strategy for EndpointSliceStrategy {
     }
 }
 
-/// Version v1 has no place for where an endpoint is but its own fields.
+/// v1 has fields instead of the legacy topology map.
 fn drop_topology(slice: &mut Value) {
     if let Some(slice) = slice.as_object_mut() {
         each(slice, "endpoints").for_each(|endpoint| drop(endpoint.remove("deprecatedTopology")));
@@ -135,7 +135,7 @@ fn endpoint(endpoint: At, kind: &str, errors: &mut Errors) {
     }
 }
 
-/// An address of the slice's family that can be reached. Upstream names the list, not its element, in one error.
+/// An address of the slice's family that is routable. In one error, upstream reports the list instead of its item.
 fn address(addresses: At, at: At, kind: &str, errors: &mut Errors) {
     let family = match kind {
         "IPv4" => "an IPv4",
@@ -156,7 +156,7 @@ fn address(addresses: At, at: At, kind: &str, errors: &mut Errors) {
     ip::routable(at, ip, errors);
 }
 
-/// A domain name of two parts or more.
+/// A domain name with at least two labels.
 fn domain(at: At, errors: &mut Errors) {
     if !required_text(at, errors) {
         return;
@@ -204,20 +204,20 @@ mod tests {
 
     use super::*;
 
-    fn shown(errors: &Errors) -> Vec<String> {
+    fn messages(errors: &Errors) -> Vec<String> {
         errors.iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn a_port_without_words_is_tcp_and_has_no_name() {
+    fn port_defaults_to_tcp_without_name() {
         let mut slice = json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 1}]});
         EndpointSliceStrategy.default(&mut slice, "v1");
         assert_eq!(slice["ports"][0], json!({"port": 1, "name": "", "protocol": "TCP"}));
-        assert_eq!(shown(&EndpointSliceStrategy.validate(&slice)), [""; 0]);
+        assert_eq!(messages(&EndpointSliceStrategy.validate(&slice)), [""; 0]);
     }
 
     #[test]
-    fn addresses_are_of_the_family_and_reachable() {
+    fn rejects_addresses_of_other_families_and_unroutable_ones() {
         let slice = json!({
             "addressType": "IPv4",
             "endpoints": [
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_domains_and_topology_is_dropped() {
+    fn validates_domain_names_and_drops_topology() {
         for (name, errors) in
             [("db.example.com", 0), ("db.example.com.", 0), ("db", 1), ("not a name", 1), ("", 1)]
         {
@@ -258,13 +258,13 @@ mod tests {
     }
 
     #[test]
-    fn the_family_stays() {
+    fn address_type_is_immutable() {
         let of = |kind: &str| json!({"addressType": kind});
-        assert_eq!(shown(&EndpointSliceStrategy.validate_update(&of("IPv4"), &of("IPv4"))), [""; 0]);
+        assert_eq!(messages(&EndpointSliceStrategy.validate_update(&of("IPv4"), &of("IPv4"))), [""; 0]);
         assert_eq!(
-            shown(&EndpointSliceStrategy.validate_update(&of("IPv6"), &of("IPv4"))),
+            messages(&EndpointSliceStrategy.validate_update(&of("IPv6"), &of("IPv4"))),
             [r#"addressType: Invalid value: "IPv6": field is immutable"#]
         );
-        assert_eq!(shown(&EndpointSliceStrategy.validate(&json!({}))), ["addressType: Required value"]);
+        assert_eq!(messages(&EndpointSliceStrategy.validate(&json!({}))), ["addressType: Required value"]);
     }
 }

@@ -1,8 +1,8 @@
-//! The two forms of an event: the same data under other names.
+//! Conversion between the two forms of an event, which have the same data with different field names.
 
 use nave_machinery::{Map, Value};
 
-/// Fields as the core group and as `events.k8s.io` name them.
+/// Field names in the core group and in `events.k8s.io`.
 const NAMES: &[(&str, &str)] = &[
     ("involvedObject", "regarding"),
     ("message", "note"),
@@ -13,11 +13,11 @@ const NAMES: &[(&str, &str)] = &[
     ("reportingComponent", "reportingController"),
 ];
 
-/// A field that is always written, and what stands there for nothing.
-type Always = (&'static str, fn() -> Value);
+/// A field that is always written, and its empty value.
+type RequiredField = (&'static str, fn() -> Value);
 
-/// Fields that the core form always writes.
-const CORE_ALWAYS: &[Always] = &[
+/// The fields that the core form always has.
+const CORE_ALWAYS: &[RequiredField] = &[
     ("involvedObject", || Value::Object(Map::new())),
     ("source", || Value::Object(Map::new())),
     ("firstTimestamp", || Value::Null),
@@ -27,8 +27,8 @@ const CORE_ALWAYS: &[Always] = &[
     ("reportingInstance", || Value::String(String::new())),
 ];
 
-/// Fields that the `events.k8s.io` form always writes.
-const EVENTS_ALWAYS: &[Always] = &[
+/// The fields that the `events.k8s.io` form always has.
+const EVENTS_ALWAYS: &[RequiredField] = &[
     ("regarding", || Value::Object(Map::new())),
     ("deprecatedSource", || Value::Object(Map::new())),
     ("deprecatedFirstTimestamp", || Value::Null),
@@ -36,7 +36,7 @@ const EVENTS_ALWAYS: &[Always] = &[
     ("eventTime", || Value::Null),
 ];
 
-/// Fields that the `events.k8s.io` form leaves out where they are empty.
+/// The fields that the `events.k8s.io` form omits if they are empty.
 const EVENTS_OPTIONAL: &[&str] = &["reportingController", "reportingInstance"];
 
 pub(super) fn to_core(event: &mut Map) {
@@ -64,7 +64,7 @@ fn rename(event: &mut Map, names: impl Iterator<Item = (&'static str, &'static s
     }
 }
 
-fn complete(event: &mut Map, always: &[Always]) {
+fn complete(event: &mut Map, always: &[RequiredField]) {
     for (field, nothing) in always {
         if !event.contains_key(*field) {
             event.insert((*field).to_owned(), nothing());
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_goes_to_events_k8s_io_and_back() {
+    fn event_survives_the_round_trip() {
         let core = json!({
             "apiVersion": "v1", "kind": "Event", "metadata": {"name": "e", "namespace": "n"},
             "involvedObject": {"kind": "Pod", "name": "p"}, "message": "m", "reason": "r", "type": "Normal",
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_form_always_writes_is_there() {
+    fn writes_required_fields() {
         let mut event = json!({"reportingController": "c", "eventTime": "2026-01-01T00:00:00.000000Z"});
         to_core(event.as_object_mut().unwrap());
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Events: one kind, served in the core group and in `events.k8s.io`, stored as the core group has it.
+//! Events: one kind, served in the core group and in `events.k8s.io`, stored in the core form.
 
 mod convert;
 mod validation;
@@ -28,7 +28,7 @@ pub(crate) fn group() -> GroupBuilder {
     declare("events.k8s.io", "io.k8s.api.events", vec![regarding_fields(event)])
 }
 
-/// What is particular to events of the core group.
+/// The strategy of events of the core group.
 pub(crate) struct CoreEventStrategy;
 
 impl Strategy for CoreEventStrategy {
@@ -37,7 +37,7 @@ impl Strategy for CoreEventStrategy {
     }
 }
 
-/// What is particular to events of `events.k8s.io`.
+/// The strategy of events of `events.k8s.io`.
 struct EventStrategy;
 
 impl Strategy for EventStrategy {
@@ -69,12 +69,12 @@ impl Strategy for EventStrategy {
     }
 }
 
-/// Events may have any name that can stand in a path; only the object they are about follows rules.
+/// The name of an event may be any path segment; only the involved object has further rules.
 pub(crate) fn any_name(name: &str) -> Vec<String> {
     NameRule::PathSegment.check(name)
 }
 
-/// The fields that selectors of the core group may name.
+/// The selectable fields of the core group.
 pub(crate) fn core_fields(event: Builder) -> Builder {
     event
         .field("involvedObject.kind")
@@ -90,7 +90,7 @@ pub(crate) fn core_fields(event: Builder) -> Builder {
         .field("type")
 }
 
-/// The same under the names of `events.k8s.io`, found in the stored form.
+/// The same fields with the names of `events.k8s.io` and the paths of the stored form.
 fn regarding_fields(event: Builder) -> Builder {
     event
         .field_at("regarding.kind", "involvedObject.kind", "")
@@ -108,17 +108,21 @@ fn regarding_fields(event: Builder) -> Builder {
 pub(crate) fn columns() -> Vec<Column> {
     let event = "core.v1.Event";
     vec![
-        Column::new("Last Seen", |event, now| json!(last_seen(event, now))).of(event, "lastTimestamp"),
-        field("Type", "type", "").of(event, "type"),
-        field("Reason", "reason", "").of(event, "reason"),
-        text("Object", object).of(event, "involvedObject"),
-        field("Subobject", "involvedObject.fieldPath", "").wide().of("core.v1.ObjectReference", "fieldPath"),
-        text("Source", source).wide().of(event, "source"),
-        text("Message", |event| read::text(event, "message").trim().to_owned()).of(event, "message"),
+        Column::new("Last Seen", |event, now| json!(last_seen(event, now)))
+            .described_by(event, "lastTimestamp"),
+        field("Type", "type", "").described_by(event, "type"),
+        field("Reason", "reason", "").described_by(event, "reason"),
+        text("Object", object).described_by(event, "involvedObject"),
+        field("Subobject", "involvedObject.fieldPath", "")
+            .wide()
+            .described_by("core.v1.ObjectReference", "fieldPath"),
+        text("Source", source).wide().described_by(event, "source"),
+        text("Message", |event| read::text(event, "message").trim().to_owned())
+            .described_by(event, "message"),
         Column::new("First Seen", |event, now| json!(first_seen(event, now)))
             .wide()
-            .of(event, "firstTimestamp"),
-        Column::new("Count", |event, _| json!(count(event))).wide().of(event, "count"),
+            .described_by(event, "firstTimestamp"),
+        Column::new("Count", |event, _| json!(count(event))).wide().described_by(event, "count"),
         name().wide(),
     ]
 }
@@ -138,7 +142,7 @@ fn last_seen(event: &Value, now: Timestamp) -> String {
     }
 }
 
-/// How often the event happened; one that was counted by nobody happened once.
+/// The number of occurrences; 1 for an event without a count.
 fn count(event: &Value) -> i64 {
     match read::map(event, "series") {
         Some(_) => read::int(event, "series.count"),

@@ -1,5 +1,5 @@
-//! What events must be (upstream: `pkg/apis/core/validation/events.go`). They are checked in the stored form, the core
-//! group's; what an error names is a field of that form, but for the parts that have another name in the request.
+//! Validation of events (upstream: `pkg/apis/core/validation/events.go`). The stored core form is validated; errors
+//! have its field names, except for those that differ in the request.
 
 use nave_machinery::{FieldError, FieldPath, Value, names};
 
@@ -8,7 +8,7 @@ use crate::validate::{At, Errors, IMMUTABLE, checked};
 
 const WORD_MAX: usize = 128;
 const MESSAGE_MAX: usize = 1024;
-/// The fields of the old kind of events.
+/// The fields of legacy events.
 const DEPRECATED: [&str; 4] = ["firstTimestamp", "lastTimestamp", "count", "source"];
 const FIXED: [&str; 13] = [
     "involvedObject",
@@ -27,7 +27,7 @@ const FIXED: [&str; 13] = [
 ];
 const ELSEWHERE: &str = "does not match event.namespace";
 
-/// What holds for the events of both groups; `component` is what the request calls who reports.
+/// Validates events of both groups. `component` is the request's name of the reporting component.
 pub(super) fn event(event: &Value, component: &'static str) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(event);
@@ -53,7 +53,7 @@ pub(super) fn event(event: &Value, component: &'static str) -> Errors {
     errors
 }
 
-/// An event with a time of its own says who saw what.
+/// An event with `eventTime` requires the reporter and the action.
 fn reported(event: At, component: &'static str, errors: &mut Errors) {
     let who = event.field("reportingComponent").text();
     let path = FieldPath::new(component);
@@ -75,7 +75,7 @@ fn reported(event: At, component: &'static str, errors: &mut Errors) {
     }
 }
 
-/// What holds for events that are made through `events.k8s.io` besides: they are of the new kind.
+/// Additional rules for events created through `events.k8s.io`, which must not be legacy ones.
 pub(super) fn strict(event: &Value, errors: &mut Errors) {
     let root = At::root(event);
     let (metadata, kind) = (root.field("metadata"), root.field("type"));
@@ -95,7 +95,7 @@ pub(super) fn strict(event: &Value, errors: &mut Errors) {
     }
 }
 
-/// What an update through `events.k8s.io` leaves as it is: all but the series.
+/// Updates through `events.k8s.io` may change only the series.
 pub(super) fn strict_update(event: &Value, old: &Value, errors: &mut Errors) {
     let (root, old) = (At::root(event), At::root(old));
     if !is_equal(root.field("series").value(), old.field("series").value()) {
@@ -111,7 +111,7 @@ pub(super) fn strict_update(event: &Value, old: &Value, errors: &mut Errors) {
     }
 }
 
-/// A series has been seen more than once.
+/// The count of a series must be at least 2.
 fn series(event: At, errors: &mut Errors) {
     let series = event.field("series");
     if !series.is_set() {
@@ -132,16 +132,16 @@ mod tests {
 
     use super::*;
 
-    fn shown(errors: &Errors) -> Vec<String> {
+    fn messages(errors: &Errors) -> Vec<String> {
         errors.iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn an_event_is_where_its_object_is() {
+    fn event_is_in_the_namespace_of_its_object() {
         let old = |namespace: &str, object: &str| {
             let event =
                 json!({"metadata": {"namespace": namespace}, "involvedObject": {"namespace": object}});
-            shown(&event_of(&event))
+            messages(&event_of(&event))
         };
         assert_eq!(old("a", "a"), [""; 0]);
         assert_eq!(old("default", ""), [""; 0]);
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dated_event_says_who_saw_what() {
+    fn event_time_requires_reporter_and_action() {
         let event = json!({
             "metadata": {"namespace": "a"}, "involvedObject": {"namespace": "a"}, "eventTime": "2026-01-01T00:00:00.000000Z",
             "type": "Normal", "count": 2,
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_of_the_new_group_keeps_all_but_its_series() {
+    fn only_the_series_is_mutable() {
         let event = json!({"reason": "r", "message": "m", "source": {}, "count": 0});
         let fields = |change: Value| {
             let mut new = event.clone();

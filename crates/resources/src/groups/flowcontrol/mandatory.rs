@@ -1,4 +1,4 @@
-//! The objects whose specs are fixed (upstream: `pkg/apis/flowcontrol/internalbootstrap`).
+//! The mandatory objects, whose specs are fixed (upstream: `pkg/apis/flowcontrol/internalbootstrap`).
 
 use nave_machinery::Value;
 use serde_json::json;
@@ -6,11 +6,11 @@ use serde_json::json;
 use crate::semantic::is_equal;
 use crate::validate::{At, Errors};
 
-/// The name of the schema and of the level of requests that are never queued.
+/// The name of the flow schema and priority level of exempt requests.
 pub(super) const EXEMPT: &str = "exempt";
 const CATCH_ALL: &str = "catch-all";
 
-/// The spec of a mandatory schema stays as the server makes it.
+/// The spec of a mandatory flow schema must be the server's.
 pub(super) fn schema(name: &str, spec: At, errors: &mut Errors) {
     let subjects: &[&str] = match name {
         EXEMPT => &["system:masters"],
@@ -37,7 +37,7 @@ pub(super) fn schema(name: &str, spec: At, errors: &mut Errors) {
     }
 }
 
-/// The spec of a mandatory level stays as the server makes it, but for the shares of the exempt one.
+/// The spec of a mandatory priority level must be the server's, except for the shares of the exempt one.
 pub(super) fn level(name: &str, spec: At, errors: &mut Errors) {
     let (expected, but, why) = match name {
         EXEMPT => (json!({"type": "Exempt"}), "exempt", " except the 'spec.exempt' field"),

@@ -1,4 +1,4 @@
-//! `flowcontrol.apiserver.k8s.io`: which requests are served first.
+//! `flowcontrol.apiserver.k8s.io`: API priority and fairness.
 
 mod mandatory;
 mod strategies;
@@ -31,12 +31,12 @@ fn schema_columns() -> Vec<Column> {
     vec![
         name(),
         field("PriorityLevel", "spec.priorityLevelConfiguration.name", "")
-            .of("flowcontrol.v1.PriorityLevelConfigurationReference", "name"),
+            .described_by("flowcontrol.v1.PriorityLevelConfigurationReference", "name"),
         number("MatchingPrecedence", "spec.matchingPrecedence")
             .of_kind("string")
-            .of(spec, "matchingPrecedence"),
+            .described_by(spec, "matchingPrecedence"),
         field("DistinguisherMethod", "spec.distinguisherMethod.type", "<none>")
-            .of(spec, "distinguisherMethod"),
+            .described_by(spec, "distinguisherMethod"),
         age(),
         text("MissingPL", |schema| {
             read::condition(schema, "Dangling")
@@ -52,20 +52,20 @@ fn level_columns() -> Vec<Column> {
     let queuing = "flowcontrol.v1.QueuingConfiguration";
     vec![
         name(),
-        field("Type", "spec.type", "").of("flowcontrol.v1.PriorityLevelConfigurationSpec", "type"),
+        field("Type", "spec.type", "").described_by("flowcontrol.v1.PriorityLevelConfigurationSpec", "type"),
         setting("NominalConcurrencyShares", "spec.limited.nominalConcurrencyShares")
-            .of(limited, "nominalConcurrencyShares"),
-        setting("Queues", "spec.limited.limitResponse.queuing.queues").of(queuing, "queues"),
-        setting("HandSize", "spec.limited.limitResponse.queuing.handSize").of(queuing, "handSize"),
+            .described_by(limited, "nominalConcurrencyShares"),
+        setting("Queues", "spec.limited.limitResponse.queuing.queues").described_by(queuing, "queues"),
+        setting("HandSize", "spec.limited.limitResponse.queuing.handSize").described_by(queuing, "handSize"),
         setting("QueueLengthLimit", "spec.limited.limitResponse.queuing.queueLengthLimit")
-            .of(queuing, "queueLengthLimit"),
+            .described_by(queuing, "queueLengthLimit"),
         age(),
     ]
 }
 
-/// A column of a number that a level may not have.
+/// A column of an optional number.
 fn setting(title: &'static str, path: &'static str) -> Column {
-    Column::new(title, move |level: &Value, _| match read::at(level, path) {
+    Column::new(title, move |level: &Value, _| match read::value_at(level, path) {
         Some(number @ Value::Number(_)) => number.clone(),
         _ => json!("<none>"),
     })

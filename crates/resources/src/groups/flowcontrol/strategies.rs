@@ -3,14 +3,14 @@
 use nave_machinery::{Value, meta};
 
 use super::{mandatory, validation};
-use crate::defaults::{at, object, set, set_number};
+use crate::defaults::{object, object_at, set, set_number};
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors};
 
-/// The annotation with which the `v1beta3` form carries shares of 0; no stored object has it.
+/// The annotation of the `v1beta3` form for shares of 0; stored objects do not have it.
 const ZERO_SHARES: &str = "flowcontrol.k8s.io/v1beta3-preserve-zero-concurrency-shares";
 
-/// What is particular to flow schemas.
+/// The strategy of flow schemas.
 pub(super) struct FlowSchemaStrategy;
 
 impl Strategy for FlowSchemaStrategy {
@@ -35,20 +35,20 @@ impl Strategy for FlowSchemaStrategy {
     }
 }
 
-/// What is particular to priority levels.
+/// The strategy of priority levels.
 pub(super) struct PriorityLevelStrategy;
 
 impl Strategy for PriorityLevelStrategy {
     fn default(&self, level: &mut Value, _version: &str) {
         let Some(spec) = level.as_object_mut().and_then(|level| object(level, "spec")) else { return };
-        if let Some(exempt) = at(spec, &["exempt"]) {
+        if let Some(exempt) = object_at(spec, &["exempt"]) {
             set(exempt, "nominalConcurrencyShares", 0);
             set(exempt, "lendablePercent", 0);
         }
-        let Some(limited) = at(spec, &["limited"]) else { return };
+        let Some(limited) = object_at(spec, &["limited"]) else { return };
         set(limited, "nominalConcurrencyShares", 30);
         set(limited, "lendablePercent", 0);
-        if let Some(queuing) = at(limited, &["limitResponse", "queuing"]) {
+        if let Some(queuing) = object_at(limited, &["limitResponse", "queuing"]) {
             set_number(queuing, "handSize", 8);
             set_number(queuing, "queues", 64);
             set_number(queuing, "queueLengthLimit", 50);
@@ -87,18 +87,18 @@ mod tests {
 
     use super::*;
 
-    fn found(strategy: &impl Strategy, spec: &Value) -> Vec<String> {
-        found_named("x", strategy, spec)
+    fn errors_of(strategy: &impl Strategy, spec: &Value) -> Vec<String> {
+        errors_of_named("x", strategy, spec)
     }
 
-    fn found_named(name: &str, strategy: &impl Strategy, spec: &Value) -> Vec<String> {
+    fn errors_of_named(name: &str, strategy: &impl Strategy, spec: &Value) -> Vec<String> {
         let mut object = json!({"metadata": {"name": name}, "spec": spec});
         strategy.default(&mut object, "v1");
         strategy.validate(&object).iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn a_level_is_exempt_or_limited() {
+    fn level_is_exempt_or_limited() {
         let queue = json!({"type": "Queue", "queuing": {}});
         let mut level = json!({"spec": {"type": "Limited", "limited": {"limitResponse": queue}}});
         PriorityLevelStrategy.default(&mut level, "v1");
@@ -109,19 +109,22 @@ mod tests {
                 "limitResponse": {"type": "Queue", "queuing": {"handSize": 8, "queues": 64, "queueLengthLimit": 50}},
             })
         );
-        assert_eq!(found(&PriorityLevelStrategy, &level["spec"]), [""; 0]);
-        assert_eq!(found_named("exempt", &PriorityLevelStrategy, &json!({"type": "Exempt"})), [""; 0]);
+        assert_eq!(errors_of(&PriorityLevelStrategy, &level["spec"]), [""; 0]);
+        assert_eq!(errors_of_named("exempt", &PriorityLevelStrategy, &json!({"type": "Exempt"})), [""; 0]);
         assert_eq!(
-            found(&PriorityLevelStrategy, &json!({"type": "Exempt"})),
+            errors_of(&PriorityLevelStrategy, &json!({"type": "Exempt"})),
             [r#"spec.type: Invalid value: "Exempt": must be 'Exempt' if and only if `name` is 'exempt'"#]
         );
         assert_eq!(
-            found(&PriorityLevelStrategy, &json!({"type": "Limited"})),
+            errors_of(&PriorityLevelStrategy, &json!({"type": "Limited"})),
             ["spec.limited: Required value: must not be empty when type is Limited"]
         );
         let greedy = json!({"type": "Queue", "queuing": {"handSize": 9, "queues": 8}});
         assert_eq!(
-            found(&PriorityLevelStrategy, &json!({"type": "Limited", "limited": {"limitResponse": greedy}})),
+            errors_of(
+                &PriorityLevelStrategy,
+                &json!({"type": "Limited", "limited": {"limitResponse": greedy}})
+            ),
             [
                 "spec.limited.limitResponse.queuing.handSize: Invalid value: 9: should not be greater than queues (8)"
             ]
@@ -129,18 +132,18 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_says_whose_requests_it_is_for() {
+    fn rejects_invalid_subjects() {
         let level = json!({"name": "global-default"});
         let rule = json!({
             "subjects": [{"kind": "User", "user": {"name": "*"}}],
             "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"]}],
         });
         assert_eq!(
-            found(&FlowSchemaStrategy, &json!({"priorityLevelConfiguration": level, "rules": [rule]})),
+            errors_of(&FlowSchemaStrategy, &json!({"priorityLevelConfiguration": level, "rules": [rule]})),
             [""; 0]
         );
         assert_eq!(
-            found(
+            errors_of(
                 &FlowSchemaStrategy,
                 &json!({"priorityLevelConfiguration": {}, "matchingPrecedence": 10_001, "rules": [{"subjects": [{"kind": "User"}]}]})
             ),
@@ -154,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_name_known_verbs_and_whole_paths() {
+    fn rejects_invalid_verbs_and_paths() {
         let rule = |resource: &Value, path: &Value| {
             let rules = json!([{
                 "subjects": [{"kind": "ServiceAccount", "serviceAccount": {"name": "*", "namespace": "a b"}}],
@@ -162,7 +165,7 @@ mod tests {
             }]);
             let level = json!({"name": "x"});
             let spec = json!({"priorityLevelConfiguration": level, "matchingPrecedence": 1, "rules": rules});
-            let found = found(&FlowSchemaStrategy, &spec);
+            let found = errors_of(&FlowSchemaStrategy, &spec);
             found.iter().map(|it| it.split(": ").take(2).collect::<Vec<_>>().join("|")).collect::<Vec<_>>()
         };
         let resource = json!({"verbs": ["do"], "apiGroups": ["*", ""], "resources": [], "namespaces": ["A"]});
@@ -187,17 +190,17 @@ mod tests {
     }
 
     #[test]
-    fn mandatory_objects_keep_their_specs() {
+    fn mandatory_specs_are_fixed() {
         let level = json!({"type": "Limited", "limited": {
             "nominalConcurrencyShares": 5, "limitResponse": {"type": "Reject"}, "lendablePercent": 0,
         }});
-        assert_eq!(found_named("catch-all", &PriorityLevelStrategy, &level), [""; 0]);
+        assert_eq!(errors_of_named("catch-all", &PriorityLevelStrategy, &level), [""; 0]);
         let mut other = level;
         other["limited"]["nominalConcurrencyShares"] = json!(6);
-        let found = found_named("catch-all", &PriorityLevelStrategy, &other);
+        let found = errors_of_named("catch-all", &PriorityLevelStrategy, &other);
         assert!(found.len() == 1 && found[0].ends_with("spec of 'catch-all' must equal the fixed value"));
         let shares = json!({"type": "Exempt", "exempt": {"nominalConcurrencyShares": 9}});
-        assert_eq!(found_named("exempt", &PriorityLevelStrategy, &shares), [""; 0]);
+        assert_eq!(errors_of_named("exempt", &PriorityLevelStrategy, &shares), [""; 0]);
         let rule = json!({
             "subjects": [{"kind": "Group", "group": {"name": "system:masters"}}],
             "resourceRules": [{
@@ -208,22 +211,22 @@ mod tests {
         let schema = json!({
             "priorityLevelConfiguration": {"name": "exempt"}, "matchingPrecedence": 1, "rules": [rule],
         });
-        assert_eq!(found_named("exempt", &FlowSchemaStrategy, &schema), [""; 0]);
-        assert_eq!(found_named("catch-all", &FlowSchemaStrategy, &schema).len(), 2);
+        assert_eq!(errors_of_named("exempt", &FlowSchemaStrategy, &schema), [""; 0]);
+        assert_eq!(errors_of_named("catch-all", &FlowSchemaStrategy, &schema).len(), 2);
     }
 
     #[test]
-    fn a_hand_is_dealt_with_the_bits_there_are() {
+    fn hand_size_is_limited_by_hash_bits() {
         let level = |hand: u32| {
             let queuing = json!({"queues": 1024, "handSize": hand});
             json!({"type": "Limited", "limited": {"limitResponse": {"type": "Queue", "queuing": queuing}}})
         };
-        assert_eq!(found(&PriorityLevelStrategy, &level(6)), [""; 0]);
-        assert!(found(&PriorityLevelStrategy, &level(7))[0].contains("required entropy bits"));
+        assert_eq!(errors_of(&PriorityLevelStrategy, &level(6)), [""; 0]);
+        assert!(errors_of(&PriorityLevelStrategy, &level(7))[0].contains("required entropy bits"));
     }
 
     #[test]
-    fn conditions_have_types_that_stand_once() {
+    fn condition_types_are_unique() {
         let object = json!({"status": {"conditions": [{"type": "A"}, {"type": "A"}, {}]}});
         let errors = FlowSchemaStrategy.validate_status_update(&object, &object);
         let fields: Vec<_> = errors.iter().map(|error| error.field.to_string()).collect();

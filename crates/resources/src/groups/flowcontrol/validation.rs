@@ -1,4 +1,4 @@
-//! What flow schemas and priority levels must be (upstream: `pkg/apis/flowcontrol/validation`).
+//! Validation of flow schemas and priority levels (upstream: `pkg/apis/flowcontrol/validation`).
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use crate::validate::{At, Errors, checked, one_of, required_text};
 
 const PRECEDENCE_MAX: i64 = 10_000;
 const QUEUES_MAX: i64 = 10_000_000;
-/// The bits of a request's hash that choose the queues of its flow.
+/// The number of bits of the request hash that shuffle sharding uses.
 const HASH_BITS: f64 = 60.0;
 const VERBS: [&str; 9] =
     ["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
@@ -42,7 +42,7 @@ pub(super) fn schema(name: &str, spec: At, errors: &mut Errors) {
     }
 }
 
-/// Who asks, and for what.
+/// Checks the subjects, resources and paths of a rule.
 fn rule(rule: At, errors: &mut Errors) {
     let subjects = rule.field("subjects");
     if subjects.len() == 0 {
@@ -101,7 +101,7 @@ fn verbs(verbs: At, errors: &mut Errors) {
     }
 }
 
-/// Something must be listed; where all is, nothing else. Returns whether its items are to be checked one by one.
+/// The list must not be empty, and `*` must be its only item. Returns whether to check the items.
 fn listed(list: At, none: &str, what: &str, errors: &mut Errors) -> bool {
     let has_all = list.items().any(|item| item.text() == "*");
     if list.len() == 0 {
@@ -159,7 +159,7 @@ fn subject(subject: At, errors: &mut Errors) {
     }
 }
 
-/// Checks the conditions of either kind's status: each type stands once.
+/// Checks the conditions of a status, whose types must be unique.
 pub(super) fn status(status: At, errors: &mut Errors) {
     let mut seen = HashSet::new();
     for condition in status.field("conditions").items() {
@@ -265,7 +265,7 @@ fn queuing(queuing: At, errors: &mut Errors) {
     );
 }
 
-/// The bits that deal `cards` cards of a deck.
+/// The number of hash bits needed to deal `cards` cards from a deck.
 #[allow(clippy::cast_precision_loss, reason = "both numbers are below 2^32")]
 fn entropy(deck: i64, cards: i64) -> f64 {
     ((deck as f64).log2() * cards as f64).ceil()

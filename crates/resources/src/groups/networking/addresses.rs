@@ -1,4 +1,4 @@
-//! What ranges of services' addresses, and addresses, must be (upstream: `pkg/apis/networking/validation`).
+//! Validation of service CIDRs and IP addresses (upstream: `pkg/apis/networking/validation`).
 
 use nave_machinery::cidr::CidrError;
 use nave_machinery::{Cidr, Value, names};
@@ -6,7 +6,7 @@ use nave_machinery::{Cidr, Value, names};
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, IMMUTABLE, checked, immutable, required_checked};
 
-/// What is particular to ranges of services' addresses.
+/// The strategy of service CIDRs.
 pub(super) struct ServiceCidrStrategy;
 
 impl Strategy for ServiceCidrStrategy {
@@ -38,7 +38,7 @@ impl Strategy for ServiceCidrStrategy {
     }
 }
 
-/// One block of addresses, or one of each family.
+/// One CIDR, or one of each family.
 fn cidrs(cidrs: At, errors: &mut Errors) {
     match cidrs.len() {
         0 => return errors.push(cidrs.required("at least one CIDR required")),
@@ -63,13 +63,13 @@ fn cidrs(cidrs: At, errors: &mut Errors) {
     }
 }
 
-/// The block of addresses at a place; an error if there is none.
+/// Parses the CIDR at a field; adds an error if it is invalid.
 pub(super) fn cidr(at: At, errors: &mut Errors) -> Option<Cidr> {
     let parsed = at.text().parse();
     parsed.map_err(|error: CidrError| errors.push(at.invalid_text(error.to_string()))).ok()
 }
 
-/// What is particular to addresses.
+/// The strategy of IP addresses.
 pub(super) struct IpAddressStrategy;
 
 impl Strategy for IpAddressStrategy {

@@ -16,11 +16,12 @@ pub(super) fn ingress_class() -> Vec<Column> {
 }
 
 fn parameters(class: &Value) -> String {
-    let Some(parameters @ Value::Object(_)) = read::at(class, "spec.parameters") else {
+    let Some(parameters @ Value::Object(_)) = read::value_at(class, "spec.parameters") else {
         return "<none>".to_owned();
     };
-    let group =
-        read::at(parameters, "apiGroup").and_then(Value::as_str).map_or(String::new(), |it| format!(".{it}"));
+    let group = read::value_at(parameters, "apiGroup")
+        .and_then(Value::as_str)
+        .map_or(String::new(), |it| format!(".{it}"));
     format!("{}{group}/{}", read::text(parameters, "kind"), read::text(parameters, "name"))
 }
 
@@ -48,12 +49,12 @@ fn hosts(ingress: &Value) -> String {
 }
 
 pub(super) fn ip_address() -> Vec<Column> {
-    vec![name(), text("ParentRef", parent).of("networking.v1.IPAddressSpec", "parentRef")]
+    vec![name(), text("ParentRef", parent).described_by("networking.v1.IPAddressSpec", "parentRef")]
 }
 
-/// What holds the address, as `<resource>.<group>/<namespace>/<name>`.
+/// The parent reference as `<resource>.<group>/<namespace>/<name>`.
 fn parent(address: &Value) -> String {
-    let Some(parent @ Value::Object(_)) = read::at(address, "spec.parentRef") else {
+    let Some(parent @ Value::Object(_)) = read::value_at(address, "spec.parentRef") else {
         return "<none>".to_owned();
     };
     let mut shown = read::text(parent, "resource").to_lowercase();
@@ -68,11 +69,12 @@ fn parent(address: &Value) -> String {
 }
 
 pub(super) fn network_policy() -> Vec<Column> {
-    let pods = text("Pod-Selector", |policy| format_selector(read::at(policy, "spec.podSelector"), "<none>"));
-    vec![name(), pods.of("networking.v1.NetworkPolicySpec", "podSelector"), age()]
+    let pods =
+        text("Pod-Selector", |policy| format_selector(read::value_at(policy, "spec.podSelector"), "<none>"));
+    vec![name(), pods.described_by("networking.v1.NetworkPolicySpec", "podSelector"), age()]
 }
 
 pub(super) fn service_cidr() -> Vec<Column> {
     let cidrs = text("CIDRs", |object| joined_strings(object, "spec.cidrs"));
-    vec![name(), cidrs.of("networking.v1.ServiceCIDRSpec", "cidrs"), age()]
+    vec![name(), cidrs.described_by("networking.v1.ServiceCIDRSpec", "cidrs"), age()]
 }

@@ -3,7 +3,7 @@
 use nave_machinery::{Map, Value};
 use serde_json::json;
 
-use crate::defaults::{at, each, object, set_absent};
+use crate::defaults::{each, object, object_at, set_absent};
 
 pub(super) fn network_policy(policy: &mut Value) {
     let Some(spec) = policy.as_object_mut().and_then(|policy| object(policy, "spec")) else { return };
@@ -13,7 +13,7 @@ pub(super) fn network_policy(policy: &mut Value) {
         }
     }
     if is_empty(spec, "policyTypes") {
-        // Incoming traffic is always the policy's concern; outgoing where there are rules for it.
+        // A policy always affects ingress; egress only if it has rules for it.
         let types = if is_empty(spec, "egress") { json!(["Ingress"]) } else { json!(["Ingress", "Egress"]) };
         spec.insert("policyTypes".to_owned(), types);
     }
@@ -24,7 +24,9 @@ fn is_empty(spec: &Map, field: &str) -> bool {
 }
 
 pub(super) fn ingress_class(class: &mut Value) {
-    if let Some(parameters) = class.as_object_mut().and_then(|class| at(class, &["spec", "parameters"])) {
+    if let Some(parameters) =
+        class.as_object_mut().and_then(|class| object_at(class, &["spec", "parameters"]))
+    {
         set_absent(parameters, "scope", "Cluster");
     }
 }

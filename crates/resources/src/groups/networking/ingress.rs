@@ -1,4 +1,4 @@
-//! What ingresses and their classes must be (upstream: `pkg/apis/networking/validation`).
+//! Validation of ingresses and ingress classes (upstream: `pkg/apis/networking/validation`).
 
 use std::net::IpAddr;
 
@@ -11,11 +11,11 @@ use crate::validate::{
 
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 const CONTROLLER_MAX: usize = 250;
-/// What a path of whole segments cannot hold.
+/// Sequences that paths of type `Exact` and `Prefix` must not contain.
 const NOT_IN_PATHS: [&str; 5] = ["//", "/./", "/../", "%2f", "%2F"];
 const NOT_AT_THE_END: [&str; 2] = ["/..", "/."];
 
-/// What is particular to ingresses.
+/// The strategy of ingresses.
 pub(super) struct IngressStrategy;
 
 impl Strategy for IngressStrategy {
@@ -26,7 +26,7 @@ impl Strategy for IngressStrategy {
         let annotations = metadata.field("annotations");
         let annotation = annotations.key(CLASS_ANNOTATION);
         if annotation.is_set() && spec.field("ingressClassName").is_set() {
-            // Upstream names the annotation as a field.
+            // Upstream reports the annotation as a field.
             let path = FieldPath::new("annotations").child(CLASS_ANNOTATION);
             let why = "can not be set when the class field is also set";
             errors.push(FieldError::invalid(&path, annotation.text(), why));
@@ -79,7 +79,7 @@ impl Strategy for IngressStrategy {
     }
 }
 
-/// A DNS name, perhaps with a wildcard in front.
+/// A DNS name, optionally with a wildcard prefix.
 fn host(at: At, errors: &mut Errors) {
     let host = at.text();
     if let Some(rest) = host.strip_prefix("*.") {
@@ -134,7 +134,7 @@ fn whole_path(path: At, errors: &mut Errors) {
     }
 }
 
-/// A service or another resource, and one of the two.
+/// A backend has either a service or a resource.
 fn backend(backend: At, errors: &mut Errors) {
     let (service, resource) = (backend.field("service"), backend.field("resource"));
     let nothing = |why: &str| FieldError::invalid(&backend.path(), "", why);
@@ -167,7 +167,7 @@ fn reference(resource: At, errors: &mut Errors) {
     required_checked(resource.field("name"), names::is_path_segment_name, errors);
 }
 
-/// What is particular to ingress classes.
+/// The strategy of ingress classes.
 pub(super) struct IngressClassStrategy;
 
 impl Strategy for IngressClassStrategy {

@@ -1,4 +1,4 @@
-//! What network policies must be (upstream: `pkg/apis/networking/validation`).
+//! Validation of network policies (upstream: `pkg/apis/networking/validation`).
 
 use nave_machinery::{FieldError, Value};
 
@@ -7,7 +7,7 @@ use crate::ip;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, label_selector, one_of, port_number_or_name, required_text};
 
-/// What is particular to network policies.
+/// The strategy of network policies.
 pub(super) struct NetworkPolicyStrategy;
 
 impl Strategy for NetworkPolicyStrategy {
@@ -75,7 +75,7 @@ fn port(port: At, errors: &mut Errors) {
     }
 }
 
-/// Pods by labels, or addresses.
+/// A peer has either pod and namespace selectors or an IP block.
 fn peer(peer: At, errors: &mut Errors) {
     let (pods, namespaces, block) =
         (peer.field("podSelector"), peer.field("namespaceSelector"), peer.field("ipBlock"));

@@ -6,19 +6,19 @@ use super::ingress::{IngressClassStrategy, IngressStrategy};
 use super::policies::NetworkPolicyStrategy;
 use crate::strategy::Strategy;
 
-fn found(strategy: &impl Strategy, object: &Value) -> Vec<String> {
+fn errors_of(strategy: &impl Strategy, object: &Value) -> Vec<String> {
     strategy.validate(object).iter().map(ToString::to_string).collect()
 }
 
 #[test]
-fn an_ingress_leads_somewhere() {
+fn rejects_invalid_ingresses() {
     let ingress =
         |path: Value| json!({"spec": {"rules": [{"host": "*.example.com", "http": {"paths": [path]}}]}});
     let service = json!({"service": {"name": "web", "port": {"number": 80}}});
     let whole = json!({"path": "/a", "pathType": "Prefix", "backend": service});
-    assert_eq!(found(&IngressStrategy, &ingress(whole)), [""; 0]);
+    assert_eq!(errors_of(&IngressStrategy, &ingress(whole)), [""; 0]);
     assert_eq!(
-        found(&IngressStrategy, &ingress(json!({"path": "a//b/..", "pathType": "Exact", "backend": {}}))),
+        errors_of(&IngressStrategy, &ingress(json!({"path": "a//b/..", "pathType": "Exact", "backend": {}}))),
         [
             r#"spec.rules[0].http.paths[0].path: Invalid value: "a//b/..": must be an absolute path"#,
             r#"spec.rules[0].http.paths[0].path: Invalid value: "a//b/..": must not contain '//'"#,
@@ -27,26 +27,26 @@ fn an_ingress_leads_somewhere() {
         ]
     );
     assert_eq!(
-        found(&IngressStrategy, &ingress(json!({"path": "/", "backend": service}))),
+        errors_of(&IngressStrategy, &ingress(json!({"path": "/", "backend": service}))),
         ["spec.rules[0].http.paths[0].pathType: Required value: pathType must be specified"]
     );
     let host = json!({"spec": {"rules": [{"host": "10.0.0.1"}]}});
     assert_eq!(
-        found(&IngressStrategy, &host),
+        errors_of(&IngressStrategy, &host),
         [r#"spec.rules[0].host: Invalid value: "10.0.0.1": must be a DNS name, not an IP address"#]
     );
-    let empty = found(&IngressStrategy, &json!({"spec": {}}));
+    let empty = errors_of(&IngressStrategy, &json!({"spec": {}}));
     assert!(empty.len() == 1 && empty[0].ends_with("either `defaultBackend` or `rules` must be specified"));
 }
 
 #[test]
-fn the_class_of_an_ingress_is_said_once() {
+fn ingress_class_is_specified_once() {
     let ingress = json!({
         "metadata": {"annotations": {"kubernetes.io/ingress.class": "a"}},
         "spec": {"ingressClassName": "a", "defaultBackend": {"service": {"name": "web", "port": {"name": "http"}}}},
     });
     assert_eq!(
-        found(&IngressStrategy, &ingress),
+        errors_of(&IngressStrategy, &ingress),
         [
             r#"annotations.kubernetes.io/ingress.class: Invalid value: "a": can not be set when the class field is also set"#
         ]
@@ -54,7 +54,7 @@ fn the_class_of_an_ingress_is_said_once() {
 }
 
 #[test]
-fn a_class_names_its_controller() {
+fn rejects_invalid_ingress_classes() {
     let class = |spec: Value| {
         let mut class = json!({"spec": spec});
         IngressClassStrategy.default(&mut class, "v1");
@@ -62,9 +62,9 @@ fn a_class_names_its_controller() {
     };
     let whole = class(json!({"controller": "example.com/a", "parameters": {"kind": "P", "name": "p"}}));
     assert_eq!(whole["spec"]["parameters"]["scope"], "Cluster");
-    assert_eq!(found(&IngressClassStrategy, &whole), [""; 0]);
+    assert_eq!(errors_of(&IngressClassStrategy, &whole), [""; 0]);
     assert_eq!(
-        found(
+        errors_of(
             &IngressClassStrategy,
             &class(
                 json!({"controller": "a", "parameters": {"kind": "P", "name": "p", "scope": "Namespace"}})
@@ -81,7 +81,7 @@ fn a_class_names_its_controller() {
 }
 
 #[test]
-fn a_policy_concerns_what_it_has_rules_for() {
+fn policy_types_default_to_existing_rules() {
     let of = |spec: Value| {
         let mut policy = json!({"spec": spec});
         NetworkPolicyStrategy.default(&mut policy, "v1");
@@ -96,7 +96,7 @@ fn a_policy_concerns_what_it_has_rules_for() {
         {"ports": [{"port": 80, "endPort": 79}, {"port": "web", "endPort": 1}, {"endPort": 1}]},
     ]}));
     assert_eq!(
-        found(&NetworkPolicyStrategy, &wrong),
+        errors_of(&NetworkPolicyStrategy, &wrong),
         [
             "spec.ingress[0].from[0]: Required value: must specify a peer",
             "spec.ingress[0].from[1]: Forbidden: may not specify both ipBlock and another peer",
@@ -110,24 +110,24 @@ fn a_policy_concerns_what_it_has_rules_for() {
 }
 
 #[test]
-fn ranges_of_addresses_are_canonical_and_of_one_family_each() {
+fn service_cidrs_are_canonical_and_of_different_families() {
     let range = |cidrs: Value| json!({"spec": {"cidrs": cidrs}});
-    assert_eq!(found(&ServiceCidrStrategy, &range(json!(["10.0.0.0/8", "fd00::/64"]))), [""; 0]);
+    assert_eq!(errors_of(&ServiceCidrStrategy, &range(json!(["10.0.0.0/8", "fd00::/64"]))), [""; 0]);
     assert_eq!(
-        found(&ServiceCidrStrategy, &range(json!(["10.0.0.1/8"]))),
+        errors_of(&ServiceCidrStrategy, &range(json!(["10.0.0.1/8"]))),
         [r#"spec.cidrs[0]: Invalid value: "10.0.0.1/8": must be in canonical form ("10.0.0.0/8")"#]
     );
-    assert_eq!(found(&ServiceCidrStrategy, &range(json!(["10.0.0.0/8", "11.0.0.0/8"]))).len(), 1);
+    assert_eq!(errors_of(&ServiceCidrStrategy, &range(json!(["10.0.0.0/8", "11.0.0.0/8"]))).len(), 1);
     let old = range(json!(["10.0.0.0/8"]));
     let more = ServiceCidrStrategy.validate_update(&range(json!(["10.0.0.0/8", "fd00::/64"])), &old);
     assert_eq!(more.len(), 0, "{more:?}");
     assert_eq!(ServiceCidrStrategy.validate_update(&range(json!(["11.0.0.0/8"])), &old).len(), 1);
     let fewer = ServiceCidrStrategy.validate_update(&old, &range(json!(["10.0.0.0/8", "fd00::/64"])));
     assert_eq!(fewer.len(), 1, "{fewer:?}");
-    // What is stored is not judged again.
+    // Stored values are not validated again.
     let odd = range(json!(["10.0.0.1/8"]));
     assert_eq!(ServiceCidrStrategy.validate_update(&odd, &odd), []);
-    assert_eq!(found(&IpAddressStrategy, &json!({"spec": {}})), ["spec.parentRef: Required value"]);
+    assert_eq!(errors_of(&IpAddressStrategy, &json!({"spec": {}})), ["spec.parentRef: Required value"]);
     let parent = json!({"group": "A", "resource": "", "name": "a/b", "namespace": ".."});
     let fields: Vec<_> = IpAddressStrategy
         .validate(&json!({"spec": {"parentRef": parent}}))
@@ -138,15 +138,15 @@ fn ranges_of_addresses_are_canonical_and_of_one_family_each() {
 }
 
 #[test]
-fn a_controller_is_a_path_below_a_domain() {
+fn controller_is_a_domain_prefixed_path() {
     for (controller, wrong) in
         [("a.com/b", 0), ("a.com/", 1), ("/b", 1), ("a", 1), ("A_/b", 1), ("a.com/b c", 1), ("A_/b c", 2)]
     {
         let class = json!({"spec": {"controller": controller}});
-        assert_eq!(found(&IngressClassStrategy, &class).len(), wrong, "{controller}");
+        assert_eq!(errors_of(&IngressClassStrategy, &class).len(), wrong, "{controller}");
     }
     let parameters = json!({"apiGroup": "", "kind": "P", "name": "p", "scope": ""});
     let class = json!({"spec": {"controller": "a.com/b", "parameters": parameters}});
-    let found = found(&IngressClassStrategy, &class);
+    let found = errors_of(&IngressClassStrategy, &class);
     assert_eq!(found.len(), 2, "{found:?}");
 }

@@ -1,4 +1,4 @@
-//! `node.k8s.io`: ways to run containers.
+//! `node.k8s.io`: runtime classes.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,8 @@ use crate::table::{age, field, name};
 use crate::validate::{At, Errors, immutable, labels, required_checked};
 
 pub(crate) fn group() -> GroupBuilder {
-    let columns = vec![name(), field("Handler", "handler", "").of("node.v1.RuntimeClass", "handler"), age()];
+    let columns =
+        vec![name(), field("Handler", "handler", "").described_by("node.v1.RuntimeClass", "handler"), age()];
     let classes = resource("RuntimeClass", "runtimeclasses")
         .cluster()
         .create_on_update()
@@ -22,7 +23,7 @@ pub(crate) fn group() -> GroupBuilder {
     declare("node.k8s.io", "io.k8s.api.node", vec![classes])
 }
 
-/// What is particular to ways to run containers (upstream: `pkg/apis/node/validation`).
+/// The strategy of runtime classes (upstream: `pkg/apis/node/validation`).
 struct RuntimeClassStrategy;
 
 impl Strategy for RuntimeClassStrategy {
@@ -54,7 +55,7 @@ impl Strategy for RuntimeClassStrategy {
     }
 }
 
-/// A toleration stands once, whatever its time.
+/// Tolerations must be unique, ignoring their duration.
 fn tolerations(list: At, errors: &mut Errors) {
     scheduling::tolerations(list, errors);
     let mut seen = HashSet::new();
@@ -73,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_class_keeps_its_handler() {
+    fn handler_is_immutable() {
         let class = |handler: &str| json!({"handler": handler, "overhead": {"podFixed": {"cpu": "10m"}}});
         assert!(RuntimeClassStrategy.validate(&class("runc")).is_empty());
         assert_eq!(RuntimeClassStrategy.validate(&class("Run C")).len(), 1);
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_says_where_its_pods_run() {
+    fn rejects_invalid_scheduling() {
         let class = |more: Value| {
             let mut class = json!({"handler": "runc"});
             class.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

@@ -1,4 +1,4 @@
-//! `policy`: how many pods may be disturbed at a time.
+//! `policy`: pod disruption budgets.
 
 mod strategy;
 
@@ -32,9 +32,9 @@ fn columns() -> Vec<Column> {
     ]
 }
 
-/// A number or a percentage.
+/// The number or percentage at a path.
 fn amount(budget: &Value, path: &str) -> String {
-    match read::at(budget, path) {
+    match read::value_at(budget, path) {
         Some(Value::Number(number)) => number.to_string(),
         Some(Value::String(percent)) => percent.clone(),
         _ => "N/A".to_owned(),

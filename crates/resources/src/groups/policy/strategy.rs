@@ -1,4 +1,4 @@
-//! Validation of disruption budgets (upstream: `pkg/apis/policy/validation`).
+//! Validation of pod disruption budgets (upstream: `pkg/apis/policy/validation`).
 
 use nave_machinery::Value;
 
@@ -6,7 +6,7 @@ use crate::conditions::conditions;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, absent_or_one_of, label_selector, not_negative};
 
-/// What is particular to disruption budgets.
+/// The strategy of disruption budgets.
 pub(super) struct BudgetStrategy;
 
 impl Strategy for BudgetStrategy {
@@ -41,7 +41,7 @@ impl Strategy for BudgetStrategy {
     }
 }
 
-/// A number of pods, or a percentage of them that is one of 100 at most.
+/// A number of pods, or a percentage of at most 100.
 fn amount(at: At, errors: &mut Errors) {
     let Some(text) = at.value().and_then(Value::as_str) else {
         not_negative(at, errors);
@@ -50,7 +50,7 @@ fn amount(at: At, errors: &mut Errors) {
     let digits =
         text.strip_suffix('%').filter(|it| it.bytes().all(|byte| byte.is_ascii_digit()) && !it.is_empty());
     match digits.map(str::parse::<u64>) {
-        // Upstream reads a number beyond 64 bits as the greatest one.
+        // Upstream treats numbers beyond 64 bits as the maximum.
         Some(Err(_) | Ok(101..)) => errors.push(at.invalid("must not be greater than 100%")),
         Some(Ok(_)) => {}
         None => errors.push(at.invalid(
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_budget_says_one_amount_and_a_possible_one() {
+    fn budget_has_one_valid_amount() {
         let validate = |spec: Value| {
             let errors = BudgetStrategy.validate(&json!({"spec": spec}));
             errors.iter().map(ToString::to_string).collect::<Vec<_>>()

@@ -1,4 +1,4 @@
-//! `rbac.authorization.k8s.io`: roles, and who has them.
+//! `rbac.authorization.k8s.io`: roles and role bindings.
 
 mod strategy;
 
@@ -37,7 +37,7 @@ fn bindings(type_name: &str) -> Vec<Column> {
         text("Role", |binding| {
             format!("{}/{}", read::text(binding, "roleRef.kind"), read::text(binding, "roleRef.name"))
         })
-        .of(type_name, "roleRef"),
+        .described_by(type_name, "roleRef"),
         age(),
         text("Users", |binding| subjects(binding, "User")).wide().about("The users who have the role"),
         text("Groups", |binding| subjects(binding, "Group")).wide().about("The groups that have the role"),

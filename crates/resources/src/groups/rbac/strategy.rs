@@ -8,9 +8,9 @@ use crate::validate::{At, Errors, checked, label_selector, required_checked, req
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
-/// What is particular to roles.
+/// The strategy of roles.
 pub(super) struct Role {
-    /// True if it is one of a namespace.
+    /// True for roles, false for cluster roles.
     pub(super) namespaced: bool,
 }
 
@@ -40,7 +40,7 @@ impl Strategy for Role {
     }
 }
 
-/// A rule is on resources, or on paths, and says what may be done.
+/// A rule has verbs, and either resources or non-resource URLs.
 fn policy_rule(rule: At, namespaced: bool, errors: &mut Errors) {
     if rule.field("verbs").len() == 0 {
         errors.push(rule.field("verbs").required("verbs must contain at least one value"));
@@ -65,9 +65,9 @@ fn policy_rule(rule: At, namespaced: bool, errors: &mut Errors) {
     }
 }
 
-/// What is particular to bindings.
+/// The strategy of bindings.
 pub(super) struct Binding {
-    /// True if it is one of a namespace.
+    /// True for role bindings, false for cluster role bindings.
     pub(super) namespaced: bool,
 }
 
@@ -152,12 +152,12 @@ fn one_group(at: At, group: &str, errors: &mut Vec<FieldError>) {
 mod tests {
     use super::*;
 
-    fn shown(errors: &[FieldError]) -> Vec<String> {
+    fn messages(errors: &[FieldError]) -> Vec<String> {
         errors.iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn a_rule_is_on_resources_or_on_paths() {
+    fn rule_has_resources_or_paths() {
         let role = json!({"rules": [
             {"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]},
             {},
@@ -171,16 +171,16 @@ mod tests {
             "rules[1].resources: Required value: resource rules must supply at least one resource",
             both,
         ];
-        assert_eq!(shown(&Role { namespaced: false }.validate(&role)), cluster);
-        let local = shown(&Role { namespaced: true }.validate(&role));
+        assert_eq!(messages(&Role { namespaced: false }.validate(&role)), cluster);
+        let local = messages(&Role { namespaced: true }.validate(&role));
         let paths = r#"rules[2].nonResourceURLs: Invalid value: ["/a"]: namespaced rules cannot apply to non-resource URLs"#;
         assert!(local.iter().any(|error| error == paths) && local.len() == 6, "{local:?}");
     }
 
     #[test]
-    fn an_aggregated_role_selects_others() {
+    fn validates_aggregation_selectors() {
         let role = |selectors: &Value| json!({"aggregationRule": {"clusterRoleSelectors": selectors}});
-        let validate = |selectors: &Value| shown(&Role { namespaced: false }.validate(&role(selectors)));
+        let validate = |selectors: &Value| messages(&Role { namespaced: false }.validate(&role(selectors)));
         assert_eq!(validate(&json!([{"matchLabels": {"a": "b"}}])), [""; 0]);
         assert_eq!(
             validate(&json!([])),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_of_subjects_follow_from_their_kinds() {
+    fn defaults_api_groups_of_subjects() {
         let mut binding = json!({
             "roleRef": {"kind": "Role", "name": "r"},
             "subjects": [{"kind": "User", "name": "u"}, {"kind": "ServiceAccount", "name": "s"}],
@@ -204,9 +204,9 @@ mod tests {
         assert_eq!(binding["roleRef"]["apiGroup"], GROUP);
         assert_eq!(binding["subjects"][0]["apiGroup"], GROUP);
         assert_eq!(binding["subjects"][1].get("apiGroup"), None);
-        assert_eq!(shown(&Binding { namespaced: true }.validate(&binding)), [""; 0]);
+        assert_eq!(messages(&Binding { namespaced: true }.validate(&binding)), [""; 0]);
         assert_eq!(
-            shown(&Binding { namespaced: false }.validate(&binding)),
+            messages(&Binding { namespaced: false }.validate(&binding)),
             [
                 r#"roleRef.kind: Unsupported value: "Role": supported values: "ClusterRole""#,
                 "subjects[1].namespace: Required value",
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn subjects_and_roles_are_named_and_of_a_known_kind() {
+    fn rejects_invalid_subjects_and_roles() {
         let binding = json!({
             "roleRef": {"kind": "X", "name": "a/b", "apiGroup": "x"},
             "subjects": [
@@ -225,7 +225,7 @@ mod tests {
             ],
         });
         assert_eq!(
-            shown(&Binding { namespaced: true }.validate(&binding)),
+            messages(&Binding { namespaced: true }.validate(&binding)),
             [
                 r#"roleRef.apiGroup: Unsupported value: "x": supported values: "rbac.authorization.k8s.io""#,
                 r#"roleRef.kind: Unsupported value: "X": supported values: "ClusterRole", "Role""#,
@@ -240,12 +240,12 @@ mod tests {
     }
 
     #[test]
-    fn a_binding_keeps_its_role() {
+    fn role_reference_is_immutable() {
         let binding =
             |role: &str| json!({"roleRef": {"kind": "ClusterRole", "name": role, "apiGroup": GROUP}});
         let strategy = Binding { namespaced: true };
-        assert_eq!(shown(&strategy.validate_update(&binding("a"), &binding("a"))), [""; 0]);
-        let errors = shown(&strategy.validate_update(&binding("b"), &binding("a")));
+        assert_eq!(messages(&strategy.validate_update(&binding("a"), &binding("a"))), [""; 0]);
+        let errors = messages(&strategy.validate_update(&binding("b"), &binding("a")));
         assert!(errors.len() == 1 && errors[0].ends_with("cannot change roleRef"), "{errors:?}");
     }
 }

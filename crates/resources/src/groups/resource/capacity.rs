@@ -1,4 +1,4 @@
-//! What may be asked of a device's capacity (upstream: `pkg/apis/resource/validation`).
+//! Validation of request policies for device capacities (upstream: `pkg/apis/resource/validation`).
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use crate::validate::{At, Errors, quantity};
 
 const OPTIONS_MAX: usize = 10;
 
-/// Checks the policy of requests for a capacity of at most `most`.
+/// Checks the request policy of a capacity with the value `most`.
 pub(super) fn policy(policy: At, most: At, errors: &mut Errors) {
     let (values, range, default) =
         (policy.field("validValues"), policy.field("validRange"), policy.field("default"));
@@ -28,7 +28,7 @@ pub(super) fn policy(policy: At, most: At, errors: &mut Errors) {
     }
 }
 
-/// Amounts in ascending order, each once and none above `most`; the default is one of them.
+/// Checks the valid values: ascending, unique, at most `most`, and including the default.
 fn options(values: At, default: Quantity, most: Quantity, errors: &mut Errors) {
     let amounts: Vec<(At, Quantity)> = values.items().filter_map(|it| Some((it, quantity(it)?))).collect();
     for pair in amounts.windows(2) {
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_options_or_in_a_range() {
+    fn policy_has_values_or_range() {
         for (policy, expected) in [
             (json!({}), &[][..]),
             (json!({"default": "1", "validValues": ["1", "2"]}), &[]),

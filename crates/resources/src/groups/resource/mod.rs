@@ -1,4 +1,4 @@
-//! `resource.k8s.io`: devices, and claims on them.
+//! `resource.k8s.io`: devices and claims on them (dynamic resource allocation).
 
 mod capacity;
 mod parts;
@@ -69,9 +69,9 @@ fn slice_columns() -> Vec<Column> {
     let spec = "resource.v1.ResourceSliceSpec";
     vec![
         name(),
-        field("Node", "spec.nodeName", "").of(spec, "nodeName"),
-        field("Driver", "spec.driver", "").of(spec, "driver"),
-        field("Pool", "spec.pool.name", "").of(spec, "pool"),
+        field("Node", "spec.nodeName", "").described_by(spec, "nodeName"),
+        field("Driver", "spec.driver", "").described_by(spec, "driver"),
+        field("Pool", "spec.pool.name", "").described_by(spec, "pool"),
         age(),
     ]
 }

@@ -1,4 +1,4 @@
-//! Names and lists that the kinds of devices share (upstream: `pkg/apis/resource/validation`).
+//! Validation shared by the kinds of dynamic resource allocation (upstream: `pkg/apis/resource/validation`).
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ const ID_MAX: usize = 32;
 const CONDITIONS_MAX: usize = 4;
 const NO_IDENTIFIER: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')";
 
-/// Checks each item of a list, unless there are too many.
+/// Checks each item of a list, unless it is too long.
 pub(super) fn each<'v>(
     list: At<'_, 'v>,
     max: usize,
@@ -25,7 +25,7 @@ pub(super) fn each<'v>(
     list.items().for_each(|item| check(item, errors));
 }
 
-/// Refuses items of the same key, in a list that is not too long.
+/// Reports items with duplicate keys, unless the list is too long.
 pub(super) fn unique<'v>(
     list: At<'_, 'v>,
     max: usize,
@@ -41,7 +41,7 @@ pub(super) fn unique<'v>(
     }
 }
 
-/// A domain, which may be missing, and an identifier, given as a text at a place.
+/// A qualified name: an optional domain and a C identifier.
 pub(super) fn qualified(path: &FieldPath, name: &str, errors: &mut Errors) {
     let parts: Vec<&str> = name.split('/').collect();
     match parts[..] {
@@ -76,7 +76,7 @@ fn identifier(path: &FieldPath, id: &str, errors: &mut Errors) {
     }
 }
 
-/// A domain and an identifier.
+/// A required domain and a C identifier.
 pub(super) fn fully_qualified(name: At, errors: &mut Errors) {
     qualified(&name.path(), name.text(), errors);
     if !name.text().contains('/') {
@@ -85,7 +85,7 @@ pub(super) fn fully_qualified(name: At, errors: &mut Errors) {
     }
 }
 
-/// The name of a pool: domain names, with slashes between them.
+/// The name of a pool: DNS subdomains separated by slashes.
 pub(super) fn pool_name(name: At, errors: &mut Errors) {
     if !required_text(name, errors) {
         return;
@@ -97,7 +97,7 @@ pub(super) fn pool_name(name: At, errors: &mut Errors) {
     errors.extend(wrong.map(|why| name.invalid(why)));
 }
 
-/// Parameters for a driver: an object of at most `max` bytes.
+/// Driver parameters: an object of at most `max` bytes.
 pub(super) fn raw(at: At, max: usize, errors: &mut Errors) {
     match at.value() {
         None => errors.push(at.required("")),
@@ -110,7 +110,7 @@ pub(super) fn raw(at: At, max: usize, errors: &mut Errors) {
     }
 }
 
-/// The conditions under which a pod is bound: those of success and those of failure, and no condition is both.
+/// The binding conditions and binding failure conditions of a device, which must be distinct.
 pub(super) fn binding_conditions(device: At, errors: &mut Errors) {
     let (success, failure) = (device.field("bindingConditions"), device.field("bindingFailureConditions"));
     for list in [success, failure] {

@@ -4,14 +4,14 @@ use nave_machinery::{FieldError, Map, Value, names, time};
 
 use super::capacity;
 use super::parts::{binding_conditions, each, pool_name, qualified, unique};
-use crate::defaults::{at, each as each_object, set_absent};
+use crate::defaults::{each as each_object, object_at, set_absent};
 use crate::groups::core::pod_spec::affinity;
 use crate::semantic::is_equal;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, checked, driver_name, immutable, required_checked};
 
 const DEVICES_MAX: usize = 128;
-/// The most devices where some have taints, counters or lists of values.
+/// The maximum number of devices if any has taints, counters or lists of values.
 const ADVANCED_DEVICES_MAX: usize = 64;
 const COUNTER_SETS_MAX: usize = 8;
 const COUNTERS_MAX: usize = 32;
@@ -21,16 +21,16 @@ const VALUES_MAX: usize = 48;
 const VALUE_LENGTH_MAX: usize = 64;
 const TAINTS_MAX: usize = 16;
 
-/// Fields of features that are off by default: lists as attributes, and what devices take of a node.
+/// Fields of features that are off by default: list attributes, and mappings to node allocatable resources.
 const ATTRIBUTE_LISTS: [&str; 4] = ["bools", "ints", "strings", "versions"];
 const MAPPINGS: &str = "nodeAllocatableResourceMappings";
 
-/// What is particular to resource slices.
+/// The strategy of resource slices.
 pub(super) struct ResourceSliceStrategy;
 
 impl Strategy for ResourceSliceStrategy {
     fn default(&self, slice: &mut Value, _version: &str) {
-        let Some(spec) = slice.as_object_mut().and_then(|slice| at(slice, &["spec"])) else { return };
+        let Some(spec) = slice.as_object_mut().and_then(|slice| object_at(slice, &["spec"])) else { return };
         for device in each_object(spec, "devices") {
             for taint in each_object(device, "taints") {
                 set_absent(taint, "timeAdded", time::now().rfc3339());
@@ -72,14 +72,14 @@ impl Strategy for ResourceSliceStrategy {
     }
 }
 
-/// Drops fields of features that are off, unless the stored slice uses them.
+/// Drops fields of disabled features, unless the stored slice uses them.
 fn drop_disabled(slice: &mut Value, old: Option<&Value>) {
     let in_use = |uses: fn(&Map) -> bool| {
         let devices = old.and_then(|old| old.pointer("/spec/devices")).and_then(Value::as_array);
         devices.into_iter().flatten().filter_map(Value::as_object).any(uses)
     };
     let (keeps_lists, keeps_mappings) = (in_use(has_lists), in_use(|device| device.contains_key(MAPPINGS)));
-    let Some(spec) = slice.as_object_mut().and_then(|slice| at(slice, &["spec"])) else { return };
+    let Some(spec) = slice.as_object_mut().and_then(|slice| object_at(slice, &["spec"])) else { return };
     for device in each_object(spec, "devices") {
         if !keeps_mappings {
             device.remove(MAPPINGS);
@@ -159,7 +159,7 @@ fn pool(pool: At, errors: &mut Errors) {
     }
 }
 
-/// The nodes of a slice or of a device are given in exactly one of the ways.
+/// Checks that exactly one of the node fields of a slice or device is set.
 fn nodes(at: At, ways: &[&'static str], errors: &mut Errors) {
     let mut given = Vec::new();
     for way in ways {
@@ -196,7 +196,6 @@ fn nodes(at: At, ways: &[&'static str], errors: &mut Errors) {
     }
 }
 
-/// Amounts by name.
 fn counters(counters: At, errors: &mut Errors) {
     match counters.len() {
         0 => errors.push(counters.required("")),
@@ -288,7 +287,7 @@ fn semantic_version(version: At, errors: &mut Errors) {
     short(version, errors);
 }
 
-/// Returns whether a text is a version of semver.org 2.0.0.
+/// Returns whether a text is a semantic version (semver.org 2.0.0).
 fn is_semantic_version(text: &str) -> bool {
     let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
     let (core, release) = rest.split_once('-').map_or((rest, None), |(core, release)| (core, Some(release)));
@@ -346,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_is_of_nodes_and_a_pool() {
+    fn slice_requires_nodes_and_pool() {
         for (more, expected) in [
             (json!({}), &[][..]),
             (
@@ -384,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_has_attributes_of_one_value() {
+    fn attribute_has_one_value() {
         for (more, expected) in [
             (json!({"attributes": {"a.com/b": {"int": 1}, "c": {"version": "1.0.0-a.1+b"}}}), &[][..]),
             (json!({"attributes": {"1": {}}}), &[".attributes", ".attributes[1]"]),
@@ -428,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_semantic() {
+    fn rejects_invalid_semantic_versions() {
         for (text, expected) in [
             ("0.0.0", true),
             ("1.2.3-rc.1+x.0", true),

@@ -1,4 +1,4 @@
-//! The status of resource claims: what is allocated, for whom, and how the devices are (upstream:
+//! Validation of the status of resource claims: allocation, reservations and device status (upstream:
 //! `pkg/apis/resource/validation` and `pkg/registry/resource/resourceclaim`).
 
 use std::collections::HashSet;
@@ -20,10 +20,10 @@ const INTERFACE_MAX: usize = 256;
 const HARDWARE_MAX: usize = 128;
 const ADDRESSES_MAX: usize = 16;
 
-/// A device, and the share of it.
+/// A device: driver, pool, name and share ID.
 type Device<'v> = [&'v str; 4];
 
-/// Drops what the status says of devices that are no longer allocated.
+/// Drops the status of devices that are no longer allocated.
 pub(super) fn drop_deallocated(claim: &mut Value, old: &Value) {
     let gone: HashSet<[String; 4]> = {
         let (new, old) = (At::root(claim), At::root(old));
@@ -77,14 +77,14 @@ fn device<'v>(at: At<'_, 'v>) -> Device<'v> {
     ["driver", "pool", "device", "shareID"].map(|field| at.field(field).text())
 }
 
-/// The devices that are allocated to a claim.
+/// The devices allocated to a claim.
 fn allocated<'v>(status: At<'_, 'v>) -> HashSet<Device<'v>> {
     let allocation = status.field("allocation");
     let devices = allocation.field("devices");
     devices.field("results").items().map(device).collect()
 }
 
-/// What drivers tell of allocated devices.
+/// Checks the status of allocated devices, as reported by drivers.
 fn devices(status: At, errors: &mut Errors) {
     let allocated = allocated(status);
     let mut seen = HashSet::new();
@@ -141,7 +141,7 @@ fn network(network: At, errors: &mut Errors) {
     unique(addresses, ADDRESSES_MAX, errors, |address| address.text());
 }
 
-/// An address of an interface and the length of its network, in canonical form.
+/// Returns the error of a network address with prefix length, which must be canonical.
 fn wrong_address(text: &str) -> Option<String> {
     let parsed = text.split_once('/').and_then(|(address, length)| {
         let address: IpAddr = address.parse().ok()?;
@@ -164,7 +164,7 @@ fn allocation(allocation: At, requests: &Requests, errors: &mut Errors) {
         named_device(result, errors);
         binding_conditions(result, errors);
     });
-    // Those of the class and those of the claim.
+    // The parameters of the class and those of the claim.
     each(devices.field("config"), 2 * CONFIGS_MAX, errors, |config, errors| {
         let source = config.field("source");
         match source.text() {
@@ -197,16 +197,19 @@ mod tests {
         json!({"devices": {"results": [result]}})
     }
 
-    fn told(status: Value, old: Value) -> Vec<String> {
+    fn update_errors(status: Value, old: Value) -> Vec<String> {
         let errors = update(&claim(status), &claim(old));
         errors.iter().map(|error| error.field.to_string()).collect()
     }
 
     #[test]
-    fn devices_are_allocated_to_requests_once() {
+    fn allocated_devices_are_unique_and_requested() {
         let consumer = json!({"resource": "pods", "name": "p", "uid": "u"});
         let sound = allocation(json!({}));
-        assert_eq!(told(json!({"allocation": sound, "reservedFor": [consumer]}), json!({})), [""; 0]);
+        assert_eq!(
+            update_errors(json!({"allocation": sound, "reservedFor": [consumer]}), json!({})),
+            [""; 0]
+        );
         for (status, expected) in [
             (json!({"reservedFor": [consumer]}), &["status.reservedFor"][..]),
             (
@@ -231,14 +234,17 @@ mod tests {
                 &["status.allocation.devices.config[0].source", "status.allocation.devices.config[0].opaque"],
             ),
         ] {
-            assert_eq!(told(status.clone(), json!({})), expected, "{status}");
+            assert_eq!(update_errors(status.clone(), json!({})), expected, "{status}");
         }
         let other = allocation(json!({"device": "y"}));
-        assert_eq!(told(json!({"allocation": other}), json!({"allocation": sound})), ["status.allocation"]);
+        assert_eq!(
+            update_errors(json!({"allocation": other}), json!({"allocation": sound})),
+            ["status.allocation"]
+        );
     }
 
     #[test]
-    fn drivers_tell_of_allocated_devices() {
+    fn device_status_requires_allocation() {
         let sound = allocation(json!({}));
         let status = |more: Value| {
             let mut device = json!({"driver": "d.com", "pool": "p", "device": "x"});
@@ -259,7 +265,7 @@ mod tests {
                 ],
             ),
         ] {
-            assert_eq!(told(status(more.clone()), old.clone()), expected, "{more}");
+            assert_eq!(update_errors(status(more.clone()), old.clone()), expected, "{more}");
         }
         let mut freed = claim(json!({"devices": [{"driver": "d.com", "pool": "p", "device": "x"}]}));
         drop_deallocated(&mut freed, &claim(old));

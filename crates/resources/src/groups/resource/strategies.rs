@@ -3,7 +3,7 @@
 use nave_machinery::{Map, Value, names};
 
 use super::{status, validation};
-use crate::defaults::{at, each, set};
+use crate::defaults::{each, object_at, set};
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, immutable, labels};
 
@@ -19,7 +19,7 @@ pub(super) struct ResourceClaimStrategy;
 
 impl Strategy for ResourceClaimStrategy {
     fn default(&self, claim: &mut Value, _version: &str) {
-        if let Some(spec) = claim.as_object_mut().and_then(|claim| at(claim, &["spec"])) {
+        if let Some(spec) = claim.as_object_mut().and_then(|claim| object_at(claim, &["spec"])) {
             default_claim(spec);
         }
     }
@@ -47,7 +47,7 @@ pub(super) struct ResourceClaimTemplateStrategy;
 
 impl Strategy for ResourceClaimTemplateStrategy {
     fn default(&self, template: &mut Value, _version: &str) {
-        if let Some(spec) = template.as_object_mut().and_then(|it| at(it, &["spec", "spec"])) {
+        if let Some(spec) = template.as_object_mut().and_then(|it| object_at(it, &["spec", "spec"])) {
             default_claim(spec);
         }
     }
@@ -70,7 +70,7 @@ impl Strategy for ResourceClaimTemplateStrategy {
     }
 }
 
-/// Nothing of the spec may change; nothing else of it is checked again.
+/// The spec is immutable; it is not validated again.
 fn fixed_spec(new: &Value, old: &Value) -> Errors {
     let mut errors = Errors::new();
     let (new, old) = (At::root(new), At::root(old));
@@ -78,11 +78,11 @@ fn fixed_spec(new: &Value, old: &Value) -> Errors {
     errors
 }
 
-/// A request is for one device unless it says otherwise (upstream: `pkg/apis/resource/v1/defaults.go`).
+/// A request is for one device by default (upstream: `pkg/apis/resource/v1/defaults.go`).
 fn default_claim(spec: &mut Map) {
-    let Some(devices) = at(spec, &["devices"]) else { return };
+    let Some(devices) = object_at(spec, &["devices"]) else { return };
     for request in each(devices, "requests") {
-        if let Some(exactly) = at(request, &["exactly"]) {
+        if let Some(exactly) = object_at(request, &["exactly"]) {
             default_request(exactly);
         }
         each(request, "firstAvailable").for_each(default_request);
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_for_one_device() {
+    fn request_defaults_to_one_device() {
         let spec = |one: Value, other: Value| json!({"devices": {"requests": [{"exactly": one}, {"firstAvailable": [other]}]}});
         let given = spec(json!({}), json!({"allocationMode": "All"}));
         let wanted =
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spec_is_for_life() {
+    fn spec_is_immutable() {
         let (old, new) = (json!({"spec": {"devices": {}}}), json!({"spec": {}}));
         assert!(ResourceClaimStrategy.validate_update(&old, &old).is_empty());
         assert_eq!(ResourceClaimStrategy.validate_update(&new, &old).len(), 1);

@@ -1,5 +1,5 @@
-//! Validation of device classes and resource claims (upstream: `pkg/apis/resource/validation`). Expressions are held to
-//! their length; they are not compiled here.
+//! Validation of device classes and resource claims (upstream: `pkg/apis/resource/validation`). CEL expressions are
+//! limited in length but not compiled here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ const NO_REQUEST: &str =
     "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
 const ONE_KIND: &str = "exactly one of `exactly` or `firstAvailable` is required";
 
-/// Requests by name, each with the names of its alternatives.
+/// The names of requests, each with the names of its subrequests.
 pub(super) type Requests<'v> = BTreeMap<&'v str, BTreeSet<&'v str>>;
 
 /// Validates a device class.
@@ -55,7 +55,7 @@ pub(super) fn claim(spec: At, errors: &mut Errors) {
     });
 }
 
-/// The names that may refer to requests of a claim.
+/// The names that may be used to refer to a claim's requests.
 pub(super) fn request_names<'v>(spec: At<'_, 'v>) -> Requests<'v> {
     let devices = spec.field("devices");
     let requests = devices.field("requests");
@@ -87,7 +87,7 @@ fn request(request: At, errors: &mut Errors) {
     }
 }
 
-/// The requested devices, and their number.
+/// Checks the device class, selectors and count of a request.
 fn devices(request: At, errors: &mut Errors) {
     required_checked(request.field("deviceClassName"), names::is_dns1123_subdomain, errors);
     selectors(request.field("selectors"), errors);
@@ -150,13 +150,13 @@ fn constraint(constraint: At, names: &Requests, errors: &mut Errors) {
     }
 }
 
-/// Each is the name of a request, or of a request and one of its alternatives.
+/// The names of requests, or of requests and subrequests.
 pub(super) fn references(list: At, names: &Requests, errors: &mut Errors) {
     each(list, REQUESTS_MAX, errors, |it, errors| self::reference(it, names, errors));
     unique(list, REQUESTS_MAX, errors, |reference| reference.text());
 }
 
-/// The name of a request, or of a request and one of its alternatives.
+/// The name of a request, or of a request and subrequest.
 pub(super) fn reference(reference: At, names: &Requests, errors: &mut Errors) {
     let name = reference.text();
     if name.split('/').count() > 2 {
@@ -173,7 +173,7 @@ pub(super) fn reference(reference: At, names: &Requests, errors: &mut Errors) {
     }
 }
 
-/// Parameters for a driver.
+/// Checks driver parameters.
 pub(super) fn opaque(opaque: At, errors: &mut Errors) {
     if !opaque.is_set() {
         errors.push(opaque.required(""));
@@ -189,7 +189,7 @@ mod tests {
 
     use super::*;
 
-    fn told(errors: &Errors) -> Vec<String> {
+    fn messages(errors: &Errors) -> Vec<String> {
         errors.iter().map(|error| format!("{}|{:?}", error.field, error.kind)).collect()
     }
 
@@ -197,11 +197,11 @@ mod tests {
         let mut errors = Errors::new();
         let spec = json!({"devices": devices});
         claim(At::named("spec", Some(&spec)), &mut errors);
-        told(&errors)
+        messages(&errors)
     }
 
     #[test]
-    fn requests_are_of_one_kind_and_count() {
+    fn rejects_invalid_requests() {
         let exactly = |more: Value| {
             let mut request = json!({"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 1});
             request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn constraints_and_parameters_name_requests() {
+    fn constraints_and_parameters_refer_to_requests() {
         let alternative = json!({"name": "x", "deviceClassName": "c", "allocationMode": "All"});
         let with = |field: &str, value: Value| {
             let mut devices = json!({"requests": [{"name": "a", "firstAvailable": [alternative]}]});
@@ -280,8 +280,8 @@ mod tests {
     }
 
     #[test]
-    fn classes_name_extended_resources() {
-        let class = |spec: Value| told(&self::class(&json!({"spec": spec})));
+    fn rejects_invalid_extended_resource_names() {
+        let class = |spec: Value| messages(&self::class(&json!({"spec": spec})));
         assert_eq!(class(json!({"extendedResourceName": "example.com/gpu"})), [""; 0]);
         assert_eq!(
             class(json!({"extendedResourceName": "cpu", "selectors": [{}]})),

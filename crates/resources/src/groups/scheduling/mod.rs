@@ -1,4 +1,4 @@
-//! `scheduling.k8s.io`: which pods go first.
+//! `scheduling.k8s.io`: priority classes.
 
 mod strategy;
 
@@ -9,7 +9,7 @@ pub(crate) fn group() -> GroupBuilder {
     let classes = resource("PriorityClass", "priorityclasses")
         .cluster()
         .short(&["pc"])
-        // The value never changes, so the generation stays at 1, as upstream sets it.
+        // The value is immutable, so the generation stays 1, as in upstream.
         .generation(&["value"])
         .columns(columns())
         .strategy(strategy::PriorityClassStrategy);
@@ -20,9 +20,9 @@ fn columns() -> Vec<Column> {
     let class = "scheduling.v1.PriorityClass";
     vec![
         name(),
-        number("Value", "value").of(class, "value"),
-        flag("Global-Default", "globalDefault", false).of(class, "globalDefault"),
+        number("Value", "value").described_by(class, "value"),
+        flag("Global-Default", "globalDefault", false).described_by(class, "globalDefault"),
         age(),
-        field("PreemptionPolicy", "preemptionPolicy", "").of(class, "preemptionPolicy"),
+        field("PreemptionPolicy", "preemptionPolicy", "").described_by(class, "preemptionPolicy"),
     ]
 }

@@ -6,15 +6,15 @@ use crate::defaults::set_absent;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, immutable, one_of, required_text};
 
-/// The highest priority that is not the system's own.
+/// The highest priority of user-defined classes.
 const USER_MAX: i64 = 1_000_000_000;
 const SYSTEM_PREFIX: &str = "system-";
 
-/// The classes of the system, and what they are worth.
+/// The system classes and their values.
 const SYSTEM: [(&str, i64); 2] =
     [("system-cluster-critical", 2 * USER_MAX), ("system-node-critical", 2 * USER_MAX + 1000)];
 
-/// What is particular to priority classes.
+/// The strategy of priority classes.
 pub(super) struct PriorityClassStrategy;
 
 impl Strategy for PriorityClassStrategy {
@@ -84,21 +84,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_of_the_system_stay() {
+    fn system_classes_cannot_be_deleted() {
         assert!(PriorityClassStrategy.refuses_deletion("system-node-critical").is_some());
         assert_eq!(PriorityClassStrategy.refuses_deletion("gold"), None);
     }
 
-    fn shown(errors: &Errors) -> Vec<String> {
+    fn messages(errors: &Errors) -> Vec<String> {
         errors.iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn the_systems_names_and_heights_are_its_own() {
+    fn system_names_and_values_are_reserved() {
         let validate = |name: &str, value: i64| {
             let mut class = json!({"metadata": {"name": name}, "value": value});
             PriorityClassStrategy.default(&mut class, "v1");
-            shown(&PriorityClassStrategy.validate(&class))
+            messages(&PriorityClassStrategy.validate(&class))
         };
         assert_eq!(validate("high", USER_MAX), [""; 0]);
         assert_eq!(validate("system-node-critical", 2_000_001_000), [""; 0]);
@@ -111,9 +111,9 @@ mod tests {
     }
 
     #[test]
-    fn a_class_keeps_its_value() {
+    fn value_is_immutable() {
         let class = |value: i64, policy: &str| json!({"value": value, "preemptionPolicy": policy});
-        let update = |new: Value| shown(&PriorityClassStrategy.validate_update(&new, &class(1, "Never")));
+        let update = |new: Value| messages(&PriorityClassStrategy.validate_update(&new, &class(1, "Never")));
         assert_eq!(update(class(1, "Never")), [""; 0]);
         assert_eq!(update(class(2, "Never")), ["value: Forbidden: may not be changed in an update."]);
         assert_eq!(

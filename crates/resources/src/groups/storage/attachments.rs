@@ -1,4 +1,4 @@
-//! Attachments of volumes to nodes, and what is left of a kind of storage somewhere (upstream: `pkg/apis/storage`).
+//! Volume attachments and CSI storage capacities (upstream: `pkg/apis/storage`).
 
 use nave_machinery::{FieldError, FieldPath, Value, names};
 
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attachment_is_of_one_volume() {
+    fn attachment_has_one_source() {
         let attachment =
             |source: Value| json!({"spec": {"attacher": "a", "nodeName": "n", "source": source}});
         for (source, expected) in [
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_capacity_is_of_a_class() {
+    fn capacity_requires_a_class() {
         let capacity = json!({"storageClassName": "A_", "capacity": "-1"});
         assert_eq!(fields(&CapacityStrategy.validate(&capacity)), ["storageClassName", "capacity"]);
         let labels = json!({"nodeTopology": {"matchLabels": {"beta.kubernetes.io/os": "linux"}}});

@@ -1,4 +1,4 @@
-//! Storage classes and classes of volumes' attributes (upstream: `pkg/apis/storage`).
+//! Storage classes and volume attributes classes (upstream: `pkg/apis/storage`).
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -85,8 +85,7 @@ fn parameters(parameters: At, errors: &mut Errors) {
     }
 }
 
-/// Two terms may not ask for the same. Upstream takes a term without expressions for a repetition of each term there
-/// is to be.
+/// Topology terms must be unique. Upstream treats a term without expressions as a duplicate of every possible term.
 fn topologies(topologies: At, errors: &mut Errors) {
     let mut empty = topologies.len();
     let mut seen: HashSet<BTreeMap<&str, BTreeSet<&str>>> = HashSet::new();
@@ -117,7 +116,7 @@ fn topologies(topologies: At, errors: &mut Errors) {
     }
 }
 
-/// The most repetitions that are named for one term.
+/// The maximum number of duplicates reported per term.
 const MAX_REPEATS: usize = 16;
 
 /// The strategy of volume attributes classes.
@@ -161,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storage_class_keeps_what_volumes_were_made_by() {
+    fn provisioner_and_parameters_are_immutable() {
         let class = |provisioner: &str, size: &str| {
             let mut class = json!({"provisioner": provisioner, "parameters": {"size": size}});
             StorageClassStrategy.default(&mut class, "v1");
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn topologies_do_not_repeat_each_other() {
+    fn topologies_are_unique() {
         let term =
             |key: &str, values: Value| json!({"matchLabelExpressions": [{"key": key, "values": values}]});
         let path = "allowedTopologies[0].matchLabelExpressions";
@@ -212,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_of_attributes_has_parameters_that_stay() {
+    fn attributes_class_parameters_are_immutable() {
         let class = |driver: &str, parameters: Value| json!({"driverName": driver, "parameters": parameters});
         let old = class("d.example.com", json!({"a": "b"}));
         assert_eq!(AttributesClassStrategy.validate(&old), []);

@@ -9,20 +9,20 @@ pub(super) fn driver() -> Vec<Column> {
     let spec = "storage.v1.CSIDriverSpec";
     vec![
         name(),
-        flag("AttachRequired", "spec.attachRequired", true).of(spec, "attachRequired"),
-        flag("PodInfoOnMount", "spec.podInfoOnMount", false).of(spec, "podInfoOnMount"),
-        flag("StorageCapacity", "spec.storageCapacity", false).of(spec, "storageCapacity"),
+        flag("AttachRequired", "spec.attachRequired", true).described_by(spec, "attachRequired"),
+        flag("PodInfoOnMount", "spec.podInfoOnMount", false).described_by(spec, "podInfoOnMount"),
+        flag("StorageCapacity", "spec.storageCapacity", false).described_by(spec, "storageCapacity"),
         text("TokenRequests", |driver| match read::list(driver, "spec.tokenRequests") {
             [] => "<unset>".to_owned(),
             _ => joined(driver, "spec.tokenRequests", "audience"),
         })
-        .of(spec, "tokenRequests"),
-        flag("RequiresRepublish", "spec.requiresRepublish", false).of(spec, "requiresRepublish"),
+        .described_by(spec, "tokenRequests"),
+        flag("RequiresRepublish", "spec.requiresRepublish", false).described_by(spec, "requiresRepublish"),
         text("Modes", |driver| match joined_strings(driver, "spec.volumeLifecycleModes") {
             none if none.is_empty() => "<none>".to_owned(),
             modes => modes,
         })
-        .of(spec, "volumeLifecycleModes"),
+        .described_by(spec, "volumeLifecycleModes"),
         age(),
     ]
 }
@@ -38,12 +38,12 @@ pub(super) fn storage_class() -> Vec<Column> {
             is_default(class, "storageclass.kubernetes.io/is-default-class")
                 || is_default(class, "storageclass.beta.kubernetes.io/is-default-class")
         }),
-        field("Provisioner", "provisioner", "").of(class, "provisioner"),
-        field("ReclaimPolicy", "reclaimPolicy", "Delete").of(class, "reclaimPolicy"),
-        field("VolumeBindingMode", "volumeBindingMode", "Immediate").of(class, "volumeBindingMode"),
+        field("Provisioner", "provisioner", "").described_by(class, "provisioner"),
+        field("ReclaimPolicy", "reclaimPolicy", "Delete").described_by(class, "reclaimPolicy"),
+        field("VolumeBindingMode", "volumeBindingMode", "Immediate").described_by(class, "volumeBindingMode"),
         flag("AllowVolumeExpansion", "allowVolumeExpansion", false)
             .of_kind("string")
-            .of(class, "allowVolumeExpansion"),
+            .described_by(class, "allowVolumeExpansion"),
         age(),
     ]
 }
@@ -52,11 +52,12 @@ pub(super) fn attachment() -> Vec<Column> {
     let spec = "storage.v1.VolumeAttachmentSpec";
     vec![
         name(),
-        field("Attacher", "spec.attacher", "").with_format("name").of(spec, "attacher"),
+        field("Attacher", "spec.attacher", "").with_format("name").described_by(spec, "attacher"),
         field("PV", "spec.source.persistentVolumeName", "")
-            .of("storage.v1.VolumeAttachmentSource", "persistentVolumeName"),
-        field("Node", "spec.nodeName", "").of(spec, "nodeName"),
-        flag("Attached", "status.attached", false).of("storage.v1.VolumeAttachmentStatus", "attached"),
+            .described_by("storage.v1.VolumeAttachmentSource", "persistentVolumeName"),
+        field("Node", "spec.nodeName", "").described_by(spec, "nodeName"),
+        flag("Attached", "status.attached", false)
+            .described_by("storage.v1.VolumeAttachmentStatus", "attached"),
         age(),
     ]
 }
@@ -64,7 +65,7 @@ pub(super) fn attachment() -> Vec<Column> {
 pub(super) fn attributes_class() -> Vec<Column> {
     vec![
         name_with(|class| is_default(class, "volumeattributesclass.kubernetes.io/is-default-class")),
-        field("DriverName", "driverName", "").of("storage.v1.VolumeAttributesClass", "driverName"),
+        field("DriverName", "driverName", "").described_by("storage.v1.VolumeAttributesClass", "driverName"),
         age(),
     ]
 }

@@ -1,4 +1,4 @@
-//! Drivers of storage, and the drivers of each node (upstream: `pkg/apis/storage`).
+//! CSI drivers, and the drivers of each node (upstream: `pkg/apis/storage`).
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +12,7 @@ use crate::strategy::Strategy;
 use crate::validate::{At, Errors, IMMUTABLE, driver_name, immutable, not_negative, one_of, required_text};
 
 const NODE_ID_MAX: usize = 256;
-/// How long a token for a driver lives, in seconds.
+/// The range of a token's lifetime, in seconds.
 const TOKEN_SECONDS_MIN: i64 = 600;
 const TOKEN_SECONDS_MAX: i64 = 1 << 32;
 const UPDATE_SECONDS_MIN: i64 = 10;
@@ -65,12 +65,12 @@ impl Strategy for DriverStrategy {
         let is_new = old.is_none_or(|old| tokens(old) != requests);
         let is_warned = is_new
             && !requests.is_empty()
-            && read::at(driver, "spec.serviceAccountTokenInSecrets").is_none_or(Value::is_null);
+            && read::value_at(driver, "spec.serviceAccountTokenInSecrets").is_none_or(Value::is_null);
         if is_warned { vec![TOKENS_IN_SECRETS.to_owned()] } else { Vec::new() }
     }
 }
 
-/// A field of a feature that is off stays only where it is stored.
+/// Drops a field of a disabled feature, unless it is stored.
 fn drop_disabled(driver: &mut Value, old: Option<&Value>) {
     let field = "preventPodSchedulingIfMissing";
     let is_stored = old.and_then(|old| old.get("spec")?.get(field)).is_some();
@@ -85,7 +85,7 @@ fn driver_spec(spec: At, errors: &mut Errors) {
     token_requests(requests, errors);
     let modes = spec.field("volumeLifecycleModes");
     for mode in modes.items().filter(|mode| !matches!(mode.text(), "Ephemeral" | "Persistent")) {
-        // Upstream names the list.
+        // Upstream reports the list.
         errors.push(FieldError::not_supported(&modes.path(), mode.text(), &["Persistent", "Ephemeral"]));
     }
     let period = spec.field("nodeAllocatableUpdatePeriodSeconds");
@@ -157,7 +157,7 @@ impl Strategy for NodeDriversStrategy {
     }
 }
 
-/// Upstream names the driver in the errors of its keys.
+/// Upstream reports the driver in the errors of its keys.
 fn topology_keys(driver: At, errors: &mut Errors) {
     let mut seen = HashSet::new();
     let path = driver.path();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_says_little_and_gets_the_rest() {
+    fn sets_defaults_of_drivers() {
         let mut driver = json!({"metadata": {"name": "a.example.com"}, "spec": {}});
         DriverStrategy.default(&mut driver, "v1");
         assert_eq!(
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_spec_of_a_driver_is_sound() {
+    fn rejects_invalid_specs() {
         for (field, value, expected) in [
             (
                 "tokenRequests",
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_outside_of_secrets_are_warned_of() {
+    fn warns_about_tokens_outside_of_secrets() {
         let driver = json!({"spec": {"tokenRequests": [{"audience": ""}]}});
         assert_eq!(DriverStrategy.warnings(&driver, None).len(), 1);
         assert_eq!(DriverStrategy.warnings(&driver, Some(&driver)).len(), 0);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nodes_drivers_are_named_once_and_stay_what_they_are() {
+    fn node_drivers_are_unique_and_immutable() {
         let node = |drivers: Value| json!({"spec": {"drivers": drivers}});
         let twice = node(json!([{"name": "a", "nodeID": "n"}, {"name": "a", "nodeID": ""}]));
         assert_eq!(

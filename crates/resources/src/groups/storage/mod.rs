@@ -1,4 +1,4 @@
-//! `storage.k8s.io`: kinds of storage, and its attachment to nodes.
+//! `storage.k8s.io`: storage classes, CSI drivers and volume attachments.
 
 mod attachments;
 mod classes;

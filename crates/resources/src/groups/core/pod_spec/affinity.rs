@@ -31,7 +31,7 @@ fn pod_term(term: At, errors: &mut Errors) {
     label_selector(selector, errors);
     label_selector(term.field("namespaceSelector"), errors);
     for namespace in term.field("namespaces").items() {
-        // Upstream names the list, in the singular.
+        // Upstream reports the list, in the singular.
         let path = term.path().child("namespace");
         let found = names::is_dns1123_label(namespace.text());
         errors.extend(found.into_iter().map(|why| FieldError::invalid(&path, namespace.text(), why)));
@@ -44,7 +44,7 @@ fn pod_term(term: At, errors: &mut Errors) {
     checked(key, names::is_qualified_name, errors);
 }
 
-/// Checks `matchLabelKeys` and `mismatchLabelKeys`, which go with the selector beside them.
+/// Checks `matchLabelKeys` and `mismatchLabelKeys`, which depend on the term's selector.
 pub(super) fn match_label_keys(term: At, errors: &mut Errors) {
     let selector = term.field("labelSelector");
     let (keys, others) = (term.field("matchLabelKeys"), term.field("mismatchLabelKeys"));
@@ -60,7 +60,7 @@ pub(super) fn match_label_keys(term: At, errors: &mut Errors) {
     for expression in selector.field("matchExpressions").items() {
         let key = expression.field("key").text();
         let index = keys.items().position(|it| it.text() == key);
-        // An expression that the server made of the keys stands by itself.
+        // An expression that the server generated from the keys is accepted.
         if let Some(index) = index.filter(|_| selected.contains(&key)) {
             let path = term.path().index(index);
             errors.push(FieldError::invalid(&path, key, "exists in both matchLabelKeys and labelSelector"));
@@ -83,7 +83,7 @@ fn node_affinity(at: At, errors: &mut Errors) {
     }
 }
 
-/// Checks a node selector, of a pod or of a persistent volume.
+/// Checks a node selector of a pod or persistent volume.
 pub(crate) fn node_selector(selector: At, errors: &mut Errors) {
     let terms = selector.field("nodeSelectorTerms");
     if terms.len() == 0 {
@@ -92,7 +92,7 @@ pub(crate) fn node_selector(selector: At, errors: &mut Errors) {
     terms.items().for_each(|term| node_term(term, true, errors));
 }
 
-/// A preference may name values that no label has.
+/// The values of a preference need not be valid label values.
 fn node_term(term: At, checks_values: bool, errors: &mut Errors) {
     for expression in term.field("matchExpressions").items() {
         node_expression(expression, checks_values, errors);
@@ -130,7 +130,7 @@ fn node_expression(expression: At, checks_values: bool, errors: &mut Errors) {
     }
 }
 
-/// Of the fields of a node only its name can be asked for.
+/// The only supported field of a node is its name.
 fn node_field(expression: At, errors: &mut Errors) {
     let (key, operator, values) =
         (expression.field("key"), expression.field("operator"), expression.field("values"));
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn terms_about_nodes_are_sound() {
+    fn rejects_invalid_node_terms() {
         let field = |key: &str, operator: &str, values: Value| json!({"matchFields": [{"key": key, "operator": operator, "values": values}]});
         let check = |at: At, errors: &mut Errors| node_term(at, true, errors);
         for (term, expected) in [
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn terms_about_pods_are_sound() {
+    fn rejects_invalid_pod_terms() {
         for (term, expected) in [
             (json!({"topologyKey": "a"}), &[][..]),
             (json!({}), &["t.topologyKey", "t.topologyKey", "t.topologyKey"]),

@@ -1,4 +1,4 @@
-//! Annotations that mean something to the server (upstream: `ValidatePodSpecificAnnotations`).
+//! Annotations with a meaning for the server (upstream: `ValidatePodSpecificAnnotations`).
 
 use std::cell::LazyCell;
 use std::collections::BTreeSet;
@@ -10,13 +10,13 @@ use super::volumes::descending;
 use crate::pod::MIRROR_ANNOTATION;
 use crate::validate::{At, Errors};
 
-/// The prefix of the annotations that name the AppArmor profile of a container.
+/// The prefix of the annotations for AppArmor profiles of containers.
 pub(super) const APP_ARMOR_PREFIX: &str = "container.apparmor.security.beta.kubernetes.io/";
 const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const SECCOMP_PREFIX: &str = "container.seccomp.security.alpha.kubernetes.io/";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-/// Checks the annotations of a pod or of a template.
+/// Checks the annotations of a pod or template.
 pub(super) fn validate(annotations: At, spec: At, errors: &mut Errors) {
     let mirror = annotations.key(MIRROR_ANNOTATION);
     if mirror.is_set() && spec.field("nodeName").text().is_empty() {
@@ -46,13 +46,13 @@ pub(super) fn validate(annotations: At, spec: At, errors: &mut Errors) {
     }
 }
 
-/// A 32-bit number without leading zeros or a plus.
+/// Returns whether a text is a 32-bit number without leading zeros or plus sign.
 fn is_cost(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     (text == "0" || digits.starts_with(|c: char| ('1'..='9').contains(&c))) && text.parse::<i32>().is_ok()
 }
 
-/// Upstream names the annotation as a field.
+/// Upstream reports the annotation as a field.
 fn seccomp(key: &str, profile: At, annotations: At, errors: &mut Errors) {
     let text = profile.text();
     if matches!(text, "runtime/default" | "docker/default" | "unconfined") {
@@ -74,7 +74,7 @@ fn is_app_armor_profile(profile: &str) -> bool {
     matches!(profile, "" | "runtime/default" | "unconfined") || profile.starts_with("localhost/")
 }
 
-/// Checks that the fields that replaced annotations say what the annotations say.
+/// Checks that fields agree with the annotations they replaced.
 pub(super) fn match_fields(annotations: At, spec: At, errors: &mut Errors) {
     let context = spec.field("securityContext");
     let profile = |context: At<'_, '_>, field: &'static str| {
@@ -120,7 +120,7 @@ pub(super) fn match_fields(annotations: At, spec: At, errors: &mut Errors) {
     }
 }
 
-/// Returns the field of a profile in which it differs from an annotation.
+/// Returns the field of a profile that differs from an annotation.
 pub(super) fn differs(annotation: &str, kind: &str, file: &str) -> Option<&'static str> {
     match (kind, annotation.strip_prefix("localhost/")) {
         ("Unconfined", _) => (annotation != "unconfined").then_some("type"),
@@ -133,7 +133,7 @@ pub(super) fn differs(annotation: &str, kind: &str, file: &str) -> Option<&'stat
     }
 }
 
-/// Checks a change of the annotations of a pod, through the pod or any of its subresources.
+/// Checks that an update of a pod, also through a subresource, does not change these annotations.
 pub(crate) fn validate_update(pod: &Value, old: &Value, errors: &mut Errors) {
     let none = Map::new();
     let annotations = |pod| meta::field(pod, "annotations").and_then(Value::as_object);
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fixed_annotations_are_neither_added_changed_nor_removed() {
+    fn immutable_annotations_cannot_be_added_changed_or_removed() {
         let app_armor = format!("{APP_ARMOR_PREFIX}c");
         let pod = |annotations: Value| json!({"metadata": {"annotations": annotations}, "spec": {"nodeName": "n", "containers": [{"name": "c"}]}});
         for key in [MIRROR_ANNOTATION, app_armor.as_str()] {
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn annotations_have_valid_values() {
+    fn rejects_invalid_annotation_values() {
         for (key, value, errors) in [
             (MIRROR_ANNOTATION, "", 1),
             (DELETION_COST, "-5", 0),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn annotations_and_fields_agree() {
+    fn annotations_and_fields_must_agree() {
         let container = json!({"name": "c", "securityContext": {
             "seccompProfile": {"type": "RuntimeDefault"}, "appArmorProfile": {"type": "Localhost", "localhostProfile": "a"}}});
         for (prefix, value, errors) in [

@@ -1,4 +1,4 @@
-//! Containers of all kinds (upstream: `validateContainers` and its siblings).
+//! Containers of all types (upstream: `validateContainers` and related functions).
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ const RESTART_POLICIES: [&str; 3] = ["Always", "Never", "OnFailure"];
 const RESTART_ACTIONS: [&str; 2] = ["Restart", "RestartAllContainers"];
 const RESTART_RULES_MAX: usize = 20;
 const EXIT_CODES_MAX: usize = 255;
-/// Fields of containers that ephemeral containers do not have.
+/// Fields that ephemeral containers lack.
 const NOT_EPHEMERAL: [&str; 9] = [
     "lifecycle",
     "livenessProbe",
@@ -30,7 +30,7 @@ const NOT_EPHEMERAL: [&str; 9] = [
 ];
 const EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
 
-/// Checks the containers of a pod spec, of all kinds.
+/// Checks all containers of a pod spec.
 pub(super) fn all(spec: At, volumes: &Volumes, errors: &mut Errors) {
     let mut names = BTreeSet::new();
     if spec.field("containers").len() == 0 {
@@ -48,7 +48,7 @@ pub(super) fn all(spec: At, volumes: &Volumes, errors: &mut Errors) {
         common(container, spec, volumes, errors);
         unique(container.field("name"), &mut names, errors);
         restart_policy(container, errors);
-        // Init containers run one after the other.
+        // Init containers run one after another, so they may use the same ports.
         ports::unique_on_host(container, &mut BTreeSet::new(), errors);
         if container.field("restartPolicy").text() == "Always" {
             probes::all(container, spec, errors);
@@ -88,14 +88,14 @@ fn common(container: At, spec: At, volumes: &Volumes, errors: &mut Errors) {
     security::container(container.field("securityContext"), spec, errors);
 }
 
-/// Checks when an image is pulled, also that of a volume.
+/// Checks the pull policy of a container image or an image volume.
 pub(super) fn pull_policy(policy: At, errors: &mut Errors) {
     if required_text(policy, errors) {
         one_of(policy, &PULL_POLICIES, errors);
     }
 }
 
-/// An image that only pods, not templates, may not have.
+/// Images with surrounding spaces are accepted in templates only.
 pub(super) fn padded_image(container: At, errors: &mut Errors) {
     let image = container.field("image");
     if image.text().trim() != image.text() {
@@ -103,7 +103,7 @@ pub(super) fn padded_image(container: At, errors: &mut Errors) {
     }
 }
 
-/// Upstream names the list in all but one error.
+/// Upstream reports the list in all but one error.
 fn resize_policy(list: At, pod_restart_policy: &str, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
     let path = list.path();
@@ -126,7 +126,7 @@ fn resize_policy(list: At, pod_restart_policy: &str, errors: &mut Errors) {
     }
 }
 
-/// Checks the policy of a container of its own, and the rules that go with it.
+/// Checks a container's own restart policy and its rules.
 fn restart_policy(container: At, errors: &mut Errors) {
     let (policy, rules) = (container.field("restartPolicy"), container.field("restartPolicyRules"));
     if !policy.is_set() && rules.len() == 0 {
@@ -153,7 +153,7 @@ fn restart_policy(container: At, errors: &mut Errors) {
     }
 }
 
-/// A container that ends before the others start is not probed.
+/// An init container that terminates has no probes.
 fn not_for_init(container: At, errors: &mut Errors) {
     for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
         if container.field(field).is_set() {
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn containers_have_names_of_their_own() {
+    fn container_names_are_unique() {
         for (spec, expected) in [
             (json!({"containers": [{}]}), &[][..]),
             (json!({}), &["spec.containers"]),
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn restarts_follow_policies() {
+    fn validates_restart_policies() {
         let one = |container: Value| fields(json!({"containers": [container]}));
         let rule = json!({"action": "Restart", "exitCodes": {"operator": "In", "values": [1]}});
         assert_eq!(one(json!({"restartPolicy": "Never", "restartPolicyRules": [rule]})), [""; 0]);
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn init_and_ephemeral_containers_lack_some_fields() {
+    fn rejects_fields_of_init_and_ephemeral_containers() {
         let probe = json!({"exec": {"command": ["a"]}, "successThreshold": 1});
         let with =
             |kind: &str, container: Value| fields(json!({"containers": [{"name": "c"}], kind: [container]}));

@@ -4,18 +4,18 @@ use nave_machinery::{Map, Value};
 use serde_json::json;
 
 use super::image;
-use crate::defaults::{at, each, object, set, set_absent, set_number};
+use crate::defaults::{each, object, object_at, set, set_absent, set_number};
 
-/// The permissions of files in volumes made of other objects, 0644.
+/// The default mode of files in volumes from other objects, 0644.
 const FILE_MODE: i64 = 0o644;
 
-/// The default of a projected service account token's life, in seconds.
+/// The default lifetime of a projected service account token, in seconds.
 const TOKEN_SECONDS: i64 = 3600;
 
-/// Sets the defaults of a pod: those of its spec, and those that templates do not get.
+/// Sets the defaults of a pod: those of its spec, and those that templates lack.
 pub(crate) fn pod(pod: &mut Value) {
     let Some(pod) = pod.as_object_mut() else { return };
-    if let Some(status) = at(pod, &["status"]) {
+    if let Some(status) = object_at(pod, &["status"]) {
         addresses(status);
     }
     let Some(spec) = object(pod, "spec") else { return };
@@ -23,7 +23,7 @@ pub(crate) fn pod(pod: &mut Value) {
     let on_host = spec.get("hostNetwork") == Some(&Value::Bool(true));
     for kind in ["containers", "initContainers"] {
         for container in each(spec, kind) {
-            if let Some(resources) = at(container, &["resources"]) {
+            if let Some(resources) = object_at(container, &["resources"]) {
                 requests_from_limits(resources);
             }
             if on_host {
@@ -31,13 +31,13 @@ pub(crate) fn pod(pod: &mut Value) {
             }
         }
     }
-    if let Some(resources) = at(spec, &["resources"]) {
+    if let Some(resources) = object_at(spec, &["resources"]) {
         requests_from_limits(resources);
     }
     set(spec, "enableServiceLinks", true);
 }
 
-/// Keeps the pod's first address and the list of its addresses in agreement; the single one is the one that counts.
+/// Synchronizes `podIP` with the first item of `podIPs`; `podIP` takes precedence.
 fn addresses(status: &mut Map) {
     let first = status.get("podIPs").and_then(|ips| ips.get(0)?.get("ip")).cloned();
     match status.get("podIP").filter(|ip| *ip != "").cloned() {
@@ -53,18 +53,20 @@ fn addresses(status: &mut Map) {
 
 /// Sets the defaults of the pod template at `spec.template`.
 pub(crate) fn template(object: &mut Value) {
-    if let Some(spec) = object.as_object_mut().and_then(|object| at(object, &["spec", "template", "spec"])) {
+    if let Some(spec) =
+        object.as_object_mut().and_then(|object| object_at(object, &["spec", "template", "spec"]))
+    {
         pod_spec(spec);
     }
 }
 
-/// Sets the defaults of a pod spec, a pod's own or a template's.
+/// Sets the defaults of a pod spec in a pod or template.
 pub(crate) fn pod_spec(spec: &mut Map) {
     set(spec, "dnsPolicy", "ClusterFirst");
     set(spec, "restartPolicy", "Always");
     set(spec, "schedulerName", "default-scheduler");
     set(spec, "terminationGracePeriodSeconds", 30);
-    // Upstream takes a negative time for the shortest there is.
+    // Upstream replaces a negative grace period by the shortest one.
     if spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|seconds| seconds < 0) {
         spec.insert("terminationGracePeriodSeconds".to_owned(), Value::from(1));
     }
@@ -76,7 +78,7 @@ pub(crate) fn pod_spec(spec: &mut Map) {
     }
 }
 
-/// The service account has an older name, which is kept in agreement.
+/// Copies between the service account name and its legacy field.
 fn service_account(spec: &mut Map) {
     let name = ["serviceAccountName", "serviceAccount"]
         .iter()
@@ -96,17 +98,17 @@ fn container(container: &mut Map) {
     set(container, "terminationMessagePath", "/dev/termination-log");
     set(container, "terminationMessagePolicy", "File");
     for kind in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        if let Some(it) = at(container, &[kind]) {
+        if let Some(it) = object_at(container, &[kind]) {
             probe(it);
         }
     }
     for hook in ["postStart", "preStop"] {
-        if let Some(get) = at(container, &["lifecycle", hook, "httpGet"]) {
+        if let Some(get) = object_at(container, &["lifecycle", hook, "httpGet"]) {
             http_get(get);
         }
     }
     for variable in each(container, "env") {
-        if let Some(reference) = at(variable, &["valueFrom", "fieldRef"]) {
+        if let Some(reference) = object_at(variable, &["valueFrom", "fieldRef"]) {
             set(reference, "apiVersion", "v1");
         }
     }
@@ -121,7 +123,7 @@ fn probe(probe: &mut Map) {
     set_number(probe, "periodSeconds", 10);
     set_number(probe, "successThreshold", 1);
     set_number(probe, "failureThreshold", 3);
-    if let Some(get) = at(probe, &["httpGet"]) {
+    if let Some(get) = object_at(probe, &["httpGet"]) {
         http_get(get);
     }
 }
@@ -131,7 +133,7 @@ fn http_get(get: &mut Map) {
     set(get, "scheme", "HTTP");
 }
 
-/// Sets the defaults of a volume; one without a source is an empty directory.
+/// Sets the defaults of a volume; a volume without a source is an `emptyDir`.
 fn volume(volume: &mut Map) {
     if volume.iter().all(|(field, value)| field == "name" || value.is_null()) {
         volume.insert("emptyDir".to_owned(), Value::Object(Map::new()));
@@ -150,7 +152,7 @@ fn volume(volume: &mut Map) {
             }
             "hostPath" => host_path(source),
             "ephemeral" => {
-                if let Some(claim) = at(source, &["volumeClaimTemplate", "spec"]) {
+                if let Some(claim) = object_at(source, &["volumeClaimTemplate", "spec"]) {
                     set_absent(claim, "volumeMode", "Filesystem");
                 }
             }
@@ -164,29 +166,29 @@ fn volume(volume: &mut Map) {
     }
 }
 
-/// A host path of no particular type says so.
+/// The default type of a host path is the empty string.
 pub(crate) fn host_path(source: &mut Map) {
     set(source, "type", "");
 }
 
 fn projection(source: &mut Map) {
-    if let Some(token) = at(source, &["serviceAccountToken"]) {
+    if let Some(token) = object_at(source, &["serviceAccountToken"]) {
         set(token, "expirationSeconds", TOKEN_SECONDS);
     }
-    if let Some(downward) = at(source, &["downwardAPI"]) {
+    if let Some(downward) = object_at(source, &["downwardAPI"]) {
         downward_files(downward);
     }
 }
 
 fn downward_files(source: &mut Map) {
     for file in each(source, "items") {
-        if let Some(reference) = at(file, &["fieldRef"]) {
+        if let Some(reference) = object_at(file, &["fieldRef"]) {
             set(reference, "apiVersion", "v1");
         }
     }
 }
 
-/// What is limited but not requested is requested up to the limit.
+/// Requests default to the limits.
 fn requests_from_limits(resources: &mut Map) {
     let Some(limits) = resources.get("limits").and_then(Value::as_object) else { return };
     let requests = resources.get("requests").and_then(Value::as_object);
@@ -200,7 +202,7 @@ fn requests_from_limits(resources: &mut Map) {
     }
 }
 
-/// On the host's network a container's port is the host's.
+/// With host networking, the host port of a container defaults to its container port.
 fn host_ports(container: &mut Map) {
     for port in each(container, "ports") {
         if let Some(number) = port.get("containerPort").and_then(Value::as_i64) {
@@ -216,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_negative_grace_period_is_the_shortest() {
+    fn negative_grace_period_becomes_the_shortest() {
         for (given, wanted) in [(json!(null), 30), (json!(-5), 1), (json!(0), 0), (json!(60), 60)] {
             let mut spec = Map::new();
             if !given.is_null() {

@@ -1,4 +1,4 @@
-//! How a pod resolves names, and what it is called itself.
+//! DNS configuration and host names of pods.
 
 use nave_machinery::{FieldError, names};
 
@@ -41,7 +41,7 @@ pub(super) fn config(spec: At, errors: &mut Errors) {
     }
     for search in searches.items().filter(|search| search.text() != ".") {
         let domain = search.text().strip_suffix('.').unwrap_or(search.text());
-        // A domain to search may have underscores.
+        // Search domains may contain underscores.
         let found = names::is_dns1123_subdomain(&domain.replace('_', "x"));
         errors.extend(found.into_iter().map(|why| FieldError::invalid(&search.path(), domain, why)));
     }
@@ -88,7 +88,7 @@ mod tests {
     use crate::validate::testing::fields;
 
     #[test]
-    fn the_configuration_of_names_is_sound() {
+    fn rejects_invalid_dns_configuration() {
         for (spec, expected) in [
             (json!({"dnsConfig": {"nameservers": ["1.1.1.1"], "searches": [".", "_a.b."]}}), &[][..]),
             (json!({"dnsPolicy": "None"}), &["spec.dnsConfig"]),
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostname_may_be_replaced_on_a_network_of_its_own() {
+    fn hostname_override_requires_pod_network() {
         for (spec, expected) in [
             (json!({"hostnameOverride": "a.b"}), 0),
             (json!({"hostnameOverride": "A"}), 1),

@@ -1,4 +1,4 @@
-//! Variables of containers, and references to fields of their pod.
+//! Environment variables of containers, and references to fields of the pod.
 
 use std::cell::LazyCell;
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use super::volumes::absolute_or_relative;
 use crate::validate::{At, Errors, checked, quantity, required_checked, required_text};
 
 const SOURCES: [&str; 5] = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
-/// The fields of a pod that a variable can hold, besides a label or an annotation.
+/// The pod fields that a variable can refer to, in addition to labels and annotations.
 const FIELDS: [&str; 9] = [
     "metadata.name",
     "metadata.namespace",
@@ -22,7 +22,7 @@ const FIELDS: [&str; 9] = [
     "status.podIP",
     "status.podIPs",
 ];
-/// The fields of a pod that references know at all.
+/// All pod fields that the downward API knows.
 const KNOWN_FIELDS: [&str; 15] = [
     "metadata.annotations",
     "metadata.labels",
@@ -97,7 +97,7 @@ fn file_key(file: At, errors: &mut Errors) {
     }
 }
 
-/// The files that variables are read from are in empty directories.
+/// Files of variables must be in `emptyDir` volumes.
 pub(super) fn file_volumes(spec: At, errors: &mut Errors) {
     let list = spec.field("volumes");
     let is_empty_dir: LazyCell<HashMap<_, _>, _> = LazyCell::new(|| {
@@ -124,7 +124,7 @@ pub(super) fn file_volumes(spec: At, errors: &mut Errors) {
     }
 }
 
-/// Checks a reference to one of `fields`, or to a label or an annotation.
+/// Checks a reference to one of `fields`, a label or an annotation.
 pub(super) fn field_reference(reference: At, fields: &[&str], errors: &mut Errors) {
     let (version, path) = (reference.field("apiVersion"), reference.field("fieldPath"));
     if !required_text(version, errors) || !required_text(path, errors) {
@@ -145,7 +145,7 @@ pub(super) fn field_reference(reference: At, fields: &[&str], errors: &mut Error
                 return;
             }
         };
-        // Upstream names the reference.
+        // Upstream reports the reference.
         let invalid = |why| FieldError::invalid(&reference.path(), key.as_str(), why);
         errors.extend(names::is_qualified_name(&key).into_iter().map(invalid));
     } else if !KNOWN_FIELDS.contains(&text) {
@@ -158,7 +158,7 @@ pub(super) fn field_reference(reference: At, fields: &[&str], errors: &mut Error
     }
 }
 
-/// Checks a reference to an amount of a container, in a variable or in a file of a volume.
+/// Checks a reference to a resource of a container, in a variable or a volume file.
 pub(super) fn resource_reference(reference: At, in_volume: bool, errors: &mut Errors) {
     let (container, resource) = (reference.field("containerName"), reference.field("resource"));
     let name = resource.text();
@@ -181,7 +181,7 @@ pub(super) fn resource_reference(reference: At, in_volume: bool, errors: &mut Er
     }
 }
 
-/// Checks the sources that variables are taken from as they are.
+/// Checks the `envFrom` sources.
 pub(super) fn sources(list: At, errors: &mut Errors) {
     for source in list.items() {
         let prefix = source.field("prefix");
@@ -201,12 +201,12 @@ pub(super) fn sources(list: At, errors: &mut Errors) {
             1 => continue,
             _ => "may not have more than one field specified at a time",
         };
-        // Upstream names the list.
+        // Upstream reports the list.
         errors.push(FieldError::invalid(&list.path(), "", why));
     }
 }
 
-/// Validates the name of a variable.
+/// Checks the name of a variable.
 fn variable_name(name: &str) -> Vec<String> {
     if !name.is_empty() && name.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'=') {
         return Vec::new();
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_has_one_valid_source() {
+    fn variable_has_one_valid_source() {
         let field =
             |version: &str, path: &str| json!({"fieldRef": {"apiVersion": version, "fieldPath": path}});
         for (from, expected) in [
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_are_maps_or_secrets() {
+    fn env_from_source_is_config_map_or_secret() {
         let list = json!([{"configMapRef": {"name": "a"}}, {}, {"prefix": "=", "secretRef": {"name": ""}}]);
         let mut errors = Errors::new();
         sources(At::named("envFrom", Some(&list)), &mut errors);
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_in_empty_directories() {
+    fn files_are_in_empty_dir_volumes() {
         let spec = |volume: Value| {
             let variable = json!({"name": "A", "valueFrom": {"fileKeyRef": {"volumeName": "v"}}});
             json!({"volumes": [volume], "containers": [{"env": [variable]}]})

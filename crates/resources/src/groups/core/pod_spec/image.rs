@@ -1,8 +1,7 @@
-//! Image names, as far as the default of `imagePullPolicy` asks.
+//! Image names, as far as the default of `imagePullPolicy` depends on them.
 
-/// Returns whether an image name means the tag `latest`: says so, or has neither tag nor digest.
-///
-/// A name that is none means nothing.
+/// Returns whether an image name refers to the tag `latest`: explicitly, or by having neither tag nor digest.
+/// Returns false for an invalid name.
 pub(crate) fn is_latest(image: &str) -> bool {
     let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
     let last_segment = name.rfind('/').map_or(0, |slash| slash + 1);
@@ -13,7 +12,7 @@ pub(crate) fn is_latest(image: &str) -> bool {
     is_repository(name) && tag.map_or(digest.is_none(), |tag| tag == "latest")
 }
 
-/// Returns whether a name without tag and digest is one of a repository: an optional host, then lower-case components.
+/// Returns whether a name without tag and digest is a valid repository: an optional host and lower-case components.
 fn is_repository(name: &str) -> bool {
     let is_host = |part: &str| {
         part.contains(['.', ':']) || part == "localhost" || part.bytes().any(|b| b.is_ascii_uppercase())
@@ -25,7 +24,7 @@ fn is_repository(name: &str) -> bool {
     path.split('/').all(is_component)
 }
 
-/// Lower-case letters and digits, with separators inside.
+/// Returns whether a text has lower-case letters and digits, with separators in between.
 fn is_component(text: &str) -> bool {
     let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let ends = [text.bytes().next(), text.bytes().last()];
@@ -39,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tag_is_found_behind_ports_and_before_digests() {
+    fn finds_tag_after_port_and_before_digest() {
         for latest in
             ["nginx", "nginx:latest", "a.example:5000/x/y", "localhost/x:latest", "x:latest@sha256:00"]
         {

@@ -1,18 +1,18 @@
-//! Pod specs: the pods' own and those in the templates of workloads.
+//! Pod specs, in pods and in templates.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! | --- | --- |
-//! | [`defaults`] | what a spec gets that says nothing of it |
+//! | [`defaults`] | defaults |
 //! | [`image`] | tags of image names |
 //! | [`qos`] | the quality of service class |
-//! | [`containers`], [`ports`], [`environment`], [`mounts`], [`resources`], [`probes`] | the rules of containers |
-//! | [`volumes`], [`security`], [`windows`], [`dns`], [`scheduling`], [`affinity`] | the rules of other parts |
-//! | [`validation`] | what a pod and a template must be |
-//! | [`warnings`], [`port_warnings`], [`overlaps`] | what clients are warned of |
-//! | [`annotations`] | the rules of annotations |
-//! | [`update`] | what may change in a pod |
-//! | [`parts`], [`resize`] | what may change in it through `ephemeralcontainers` and `resize` |
-//! | [`status`] | what its status may say |
+//! | [`containers`], [`ports`], [`environment`], [`mounts`], [`resources`], [`probes`] | validation of containers |
+//! | [`volumes`], [`security`], [`windows`], [`dns`], [`scheduling`], [`affinity`] | validation of other parts |
+//! | [`validation`] | validation of pods and templates |
+//! | [`warnings`], [`port_warnings`], [`overlaps`] | warnings to clients |
+//! | [`annotations`] | validation of annotations |
+//! | [`update`] | validation of updates |
+//! | [`parts`], [`resize`] | updates through `ephemeralcontainers` and `resize` |
+//! | [`status`] | validation of the status |
 
 pub(crate) mod affinity;
 mod annotations;
@@ -43,10 +43,10 @@ use nave_machinery::{Map, Value};
 
 pub(crate) use update::same_but;
 
-/// The fields that hold containers, in the order in which upstream goes through them.
+/// The fields with containers, in the order in which upstream visits them.
 pub(crate) const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 
-/// Does something to every container of a pod spec.
+/// Calls `act` for every container of a pod spec.
 pub(crate) fn each_container(spec: &mut Map, mut act: impl FnMut(&mut Map)) {
     for kind in CONTAINERS {
         let list = spec.get_mut(kind).and_then(Value::as_array_mut);

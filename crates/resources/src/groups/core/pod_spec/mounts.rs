@@ -1,4 +1,4 @@
-//! Volumes as containers see them: mounted, or as devices.
+//! Volume mounts and volume devices of containers.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -12,9 +12,9 @@ const RECURSIVE: [&str; 3] = ["Disabled", "Enabled", "IfPossible"];
 
 pub(super) fn all(container: At, volumes: &Volumes, errors: &mut Errors) {
     let (mounts, devices) = (container.field("volumeMounts"), container.field("volumeDevices"));
-    mounted(container, mounts, &Places::of(devices, "devicePath"), volumes, errors);
+    mounted(container, mounts, &Places::from_list(devices, "devicePath"), volumes, errors);
     if devices.len() > 0 {
-        as_devices(devices, &Places::of(mounts, "mountPath"), volumes, errors);
+        as_devices(devices, &Places::from_list(mounts, "mountPath"), volumes, errors);
     }
 }
 
@@ -25,7 +25,7 @@ struct Places<'v> {
 }
 
 impl<'v> Places<'v> {
-    fn of(list: At<'_, 'v>, path: &'static str) -> Self {
+    fn from_list(list: At<'_, 'v>, path: &'static str) -> Self {
         let texts = |field| list.items().map(|item| item.field(field).text()).collect();
         Self { names: texts("name"), paths: texts(path) }
     }
@@ -48,7 +48,7 @@ fn mounted(container: At, mounts: At, devices: &Places, volumes: &Volumes, error
         if devices.paths.contains(path.text()) {
             errors.push(path.invalid_text("must not already exist as a path in volumeDevices"));
         }
-        // Upstream names the list in the errors of these fields.
+        // Upstream reports the list in the errors of these fields.
         let shown = |field: &'static str| mounts.field(field).with(mount.field(field).value());
         descending(shown("subPath"), errors);
         let expression = mount.field("subPathExpr");
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn mounts_are_of_volumes_at_places_of_their_own() {
+    fn mounts_refer_to_volumes_at_unique_paths() {
         for (mounts, expected) in [
             (json!([{"name": "v", "mountPath": "/a"}]), &[][..]),
             (
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_of_claims() {
+    fn devices_refer_to_claims() {
         for (devices, expected) in [
             (json!([{"name": "c", "devicePath": "/dev/a"}]), &[][..]),
             (json!([{"name": "v", "devicePath": "/dev/a"}]), &["c.volumeDevices[0].name"]),

@@ -1,13 +1,13 @@
-//! Warnings about files of a volume that hide each other.
+//! Warnings about files of a volume that overlap.
 
 use std::collections::BTreeMap;
 
 use super::warnings::Warnings;
 use crate::validate::At;
 
-/// The most files of a volume that are looked at.
+/// The maximum number of files of a volume that are compared.
 const MAX_FILES: usize = 256;
-/// The most files that one file is said to overlap.
+/// The maximum number of overlaps that are reported per file.
 const MAX_OVERLAPS: usize = 8;
 
 impl Warnings {
@@ -60,7 +60,7 @@ impl Warnings {
     }
 }
 
-/// The files of a volume so far, with where each comes from.
+/// The files of a volume so far, with their origin.
 struct Files<'v> {
     volume: &'v str,
     described: String,
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_hide_each_other_are_named() {
+    fn warns_about_overlapping_files() {
         let items =
             |paths: &[&str]| paths.iter().map(|path| json!({"key": "k", "path": path})).collect::<Vec<_>>();
         for (paths, expected) in [
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn many_files_are_bounded() {
+    fn comparisons_are_bounded() {
         let items: Vec<_> =
             (0..100_000).map(|n| json!({"key": "k", "path": format!("{}/a", n % 7)})).collect();
         let warnings = warned(json!({"name": "v", "secret": {"secretName": "s", "items": items}}));

@@ -1,5 +1,5 @@
-//! The parts of a pod that have subresources of their own: `ephemeralcontainers` and `resize`
-//! (upstream: `podEphemeralContainersStrategy`, `podResizeStrategy`).
+//! Updates of pods through the subresources `ephemeralcontainers` and `resize` (upstream:
+//! `podEphemeralContainersStrategy`, `podResizeStrategy`).
 
 use std::collections::HashMap;
 
@@ -9,34 +9,38 @@ use super::{annotations, resize, validation};
 use crate::read;
 use crate::validate::{At, Errors};
 
-/// Keeps of an updated pod what may be changed through a part; everything else is as before.
-pub(crate) fn keep(part: &str, pod: &mut Value, old: &Value) {
+/// Reverts the fields of a pod that an update through `subresource` must not change.
+pub(crate) fn revert_other_fields(subresource: &str, pod: &mut Value, old: &Value) {
     let metadata = pod.get("metadata").cloned();
     let updated = std::mem::replace(pod, old.clone());
-    match part {
+    match subresource {
         "ephemeralcontainers" => {
-            put(pod, &["spec", "ephemeralContainers"], read::at(&updated, "spec.ephemeralContainers"));
+            set_or_remove(
+                pod,
+                &["spec", "ephemeralContainers"],
+                read::value_at(&updated, "spec.ephemeralContainers"),
+            );
         }
-        "resize" => resize::keep(pod, &updated),
+        "resize" => resize::copy_resources(pod, &updated),
         _ => {}
     }
-    // An update of a part changes no metadata but what tells one version of the object from another.
+    // The request's preconditions are the only metadata that is kept.
     for field in ["resourceVersion", "uid"] {
         let value = metadata.as_ref().and_then(|metadata| metadata.get(field));
-        put(pod, &["metadata", field], value);
+        set_or_remove(pod, &["metadata", field], value);
     }
 }
 
-/// What is wrong with an update of a part.
-pub(crate) fn validate(part: &str, pod: &Value, old: &Value) -> Errors {
-    match part {
+/// Validates an update through a subresource.
+pub(crate) fn validate(subresource: &str, pod: &Value, old: &Value) -> Errors {
+    match subresource {
         "ephemeralcontainers" => ephemeral(pod, old),
         "resize" => resize::validate(pod, old),
         _ => validation::pod_again(pod),
     }
 }
 
-fn put(pod: &mut Value, path: &[&str; 2], value: Option<&Value>) {
+fn set_or_remove(pod: &mut Value, path: &[&str; 2], value: Option<&Value>) {
     let Some(fields) = pod.get_mut(path[0]).and_then(Value::as_object_mut) else { return };
     match value {
         Some(value) => fields.insert(path[1].to_owned(), value.clone()),
@@ -44,12 +48,12 @@ fn put(pod: &mut Value, path: &[&str; 2], value: Option<&Value>) {
     };
 }
 
-/// Containers by their names, of those with the same name the last.
+/// Containers by name; of several with the same name, the last.
 fn by_name(containers: &[Value]) -> HashMap<&str, &Value> {
     containers.iter().map(|container| (read::text(container, "name"), container)).collect()
 }
 
-/// Ephemeral containers may be added; those that are there stay as they are.
+/// Ephemeral containers may be added; existing ones are immutable.
 fn ephemeral(pod: &Value, old: &Value) -> Errors {
     if crate::pod::is_mirror(old) {
         let why = "static pods do not support ephemeral containers";
@@ -86,25 +90,25 @@ mod tests {
     }
 
     #[test]
-    fn a_part_changes_nothing_else() {
+    fn subresource_update_changes_nothing_else() {
         let mut update = pod();
         update["spec"]["containers"][0]["image"] = json!("other");
         update["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "2"}});
         update["spec"]["ephemeralContainers"] = json!([{"name": "dbg"}]);
         update["metadata"]["labels"] = json!({});
         let mut resized = update.clone();
-        keep("resize", &mut resized, &pod());
+        revert_other_fields("resize", &mut resized, &pod());
         let mut expected = pod();
         expected["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "2"}});
         assert_eq!(resized, expected);
-        keep("ephemeralcontainers", &mut update, &pod());
+        revert_other_fields("ephemeralcontainers", &mut update, &pod());
         let mut expected = pod();
         expected["spec"]["ephemeralContainers"] = json!([{"name": "dbg"}]);
         assert_eq!(update, expected);
     }
 
     #[test]
-    fn ephemeral_containers_are_only_added() {
+    fn ephemeral_containers_can_only_be_added() {
         let with = |list: Value| {
             let container = |mut container: Value| {
                 for (field, value) in [("terminationMessagePolicy", "File"), ("imagePullPolicy", "Always")] {

@@ -1,4 +1,4 @@
-//! Warnings about ports of containers that say too little or too much.
+//! Warnings about duplicate and overlapping ports of containers.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::CONTAINERS;
 use super::warnings::Warnings;
 use crate::validate::At;
 
-/// The most definitions of one port that a further one is compared with.
+/// The maximum number of earlier definitions of a port that a new one is compared with.
 const MAX_SAME_PORTS: usize = 16;
 
 impl Warnings {
@@ -26,12 +26,12 @@ impl Warnings {
                         let text = format!(
                             "hostIP set without hostPort: {{Name:{name} HostPort:0 ContainerPort:{number} Protocol:{protocol} HostIP:{ip}}}"
                         );
-                        self.at(&port, &text);
+                        self.add_at(&port, &text);
                     }
                     let others = same_number.entry((number, protocol)).or_default();
                     for other in others.iter() {
                         if let Some(overlap) = here.overlap(other) {
-                            self.at(
+                            self.add_at(
                                 &port,
                                 &format!("{overlap} port definition with {}", other.place.path(spec)),
                             );
@@ -63,14 +63,14 @@ impl Warnings {
                     let text = format!(
                         "duplicate port name {name:?} with {first}, services and probes that select ports by name will use {first}"
                     );
-                    self.at(&port, &text);
+                    self.add_at(&port, &text);
                 }
             }
         }
     }
 }
 
-/// The place of a port's definition in a pod spec.
+/// The position of a port in a pod spec.
 #[derive(Clone, Copy)]
 struct PortPlace {
     /// The list of containers.
@@ -85,7 +85,7 @@ impl PortPlace {
     }
 }
 
-/// The port that a container port takes on the host.
+/// The host port of a container port.
 struct HostPort<'v> {
     place: PortPlace,
     port: i64,
@@ -101,7 +101,7 @@ impl<'v> HostPort<'v> {
         }
     }
 
-    /// How it collides with another definition of the same container port.
+    /// Describes the conflict with another definition of the same container port, if there is one.
     fn overlap(&self, other: &Self) -> Option<&'static str> {
         if (self.port, self.ip) == (other.port, other.ip) {
             Some("duplicate")

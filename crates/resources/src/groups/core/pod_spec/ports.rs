@@ -35,7 +35,7 @@ pub(super) fn all(list: At, errors: &mut Errors) {
     }
 }
 
-/// A port of the host is for one container.
+/// Each host port may be used by one container only.
 pub(super) fn unique_on_host<'v>(
     container: At<'_, 'v>,
     seen: &mut BTreeSet<(&'v str, &'v str, i64)>,
@@ -52,7 +52,7 @@ pub(super) fn unique_on_host<'v>(
     }
 }
 
-/// On the host's network a container listens on the port of the host itself.
+/// With host networking, host port and container port must be equal.
 pub(super) fn on_host_network(spec: At, is_pod: bool, errors: &mut Errors) {
     if !spec.field("hostNetwork").flag() {
         return;
@@ -61,7 +61,7 @@ pub(super) fn on_host_network(spec: At, is_pod: bool, errors: &mut Errors) {
         for port in container.field("ports").items() {
             let (inside, outside) = (port.field("containerPort").int(), port.field("hostPort"));
             let number = outside.int().unwrap_or_default();
-            // In a template, a port of the host may be missing.
+            // A template may omit the host port.
             if (is_pod || number != 0) && number != inside.unwrap_or_default() {
                 let why = "must match `containerPort` when `hostNetwork` is true";
                 errors.push(FieldError::invalid(&outside.path(), number, why));
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_have_numbers_and_names_of_their_own() {
+    fn port_numbers_and_names_are_unique() {
         for (ports, expected) in [
             (json!([{"containerPort": 80, "protocol": "TCP", "name": "http"}]), &[][..]),
             (json!([{"protocol": "x"}]), &["p[0].containerPort", "p[0].protocol"]),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_network_of_the_host_has_the_same_ports() {
+    fn host_network_requires_equal_ports() {
         let spec = |host: Value| json!({"hostNetwork": true, "containers": [{"ports": [{"containerPort": 80, "hostPort": host}]}]});
         for (host, is_pod, expected) in
             [(json!(80), true, 0), (json!(81), true, 1), (json!(null), true, 1), (json!(null), false, 0)]

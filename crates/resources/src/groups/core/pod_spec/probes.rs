@@ -7,7 +7,7 @@ use crate::validate::{At, Errors, not_negative, one_of, port_number, port_number
 const HANDLERS: [&str; 5] = ["exec", "httpGet", "tcpSocket", "grpc", "sleep"];
 const SCHEMES: [&str; 2] = ["HTTP", "HTTPS"];
 
-/// Checks the hooks and probes of a container that runs on, in a pod with the given spec.
+/// Checks the hooks and probes of a long-running container.
 pub(super) fn all(container: At, spec: At, errors: &mut Errors) {
     let grace = spec.field("terminationGracePeriodSeconds").int();
     let lifecycle = container.field("lifecycle");
@@ -48,7 +48,7 @@ fn probe(probe: At, grace: Option<i64>, errors: &mut Errors) {
     }
 }
 
-/// Checks what a probe or a hook does: exactly one thing.
+/// Checks the handler of a probe or hook: exactly one must be set.
 fn handler(at: At, grace: Option<i64>, errors: &mut Errors) {
     let mut given = HANDLERS.into_iter().filter(|kind| at.field(kind).is_set());
     let Some(first) = given.next() else {
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn handlers_do_one_thing() {
+    fn exactly_one_handler_is_set() {
         for (handler, expected) in [
             (json!({"exec": {"command": ["a"]}}), &[][..]),
             (json!({}), &["c.lifecycle.preStop"]),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn probes_have_sound_numbers() {
+    fn rejects_invalid_probe_numbers() {
         let probe = |more: Value| {
             let mut probe = json!({"tcpSocket": {"port": 80}, "successThreshold": 1});
             probe.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

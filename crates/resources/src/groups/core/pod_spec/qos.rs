@@ -3,14 +3,14 @@
 use nave_machinery::quantity::Quantity;
 use nave_machinery::{Map, Value};
 
-/// The resources that decide.
+/// The resources that determine the class.
 const COMPUTE: [&str; 2] = ["cpu", "memory"];
 
-/// The sum of each compute resource, in thousandths; `None` where no container names it.
+/// The sum of each compute resource, in thousandths; `None` if no container has it.
 type Sums = [Option<i128>; COMPUTE.len()];
 
-/// `Guaranteed` where every container is limited and requests its limits, `BestEffort` where none says anything,
-/// `Burstable` otherwise. Resources of the pod as a whole, where it has them, count instead of its containers'.
+/// Returns `Guaranteed` if every container has limits and equal requests, `BestEffort` if no container has either,
+/// and `Burstable` otherwise. Pod-level resources, if given, replace those of the containers.
 pub(crate) fn class(pod: &Value) -> &'static str {
     let Some(spec) = pod.get("spec") else { return "BestEffort" };
     let (mut requests, mut limits) = (Sums::default(), Sums::default());
@@ -37,7 +37,7 @@ pub(crate) fn class(pod: &Value) -> &'static str {
     }
 }
 
-/// Adds up what is more than nothing; says whether all compute resources were named.
+/// Adds the positive amounts; returns whether all compute resources were given.
 fn add(sums: &mut Sums, list: Option<&Value>) -> bool {
     let Some(list) = list.and_then(Value::as_object) else { return false };
     let mut all = true;
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_class_follows_from_requests_and_limits() {
+    fn class_depends_on_requests_and_limits() {
         let full =
             json!({"requests": {"cpu": "1000m", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}});
         let cases = [

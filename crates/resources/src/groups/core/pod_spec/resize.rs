@@ -1,4 +1,5 @@
-//! Resizes: changes of the cpu and memory of a pod and its containers (upstream: `ValidatePodResize`).
+//! Validation of resizes: changes of the CPU and memory of a pod and its containers (upstream:
+//! `ValidatePodResize`).
 
 use nave_machinery::{FieldError, FieldPath, Map, Value};
 
@@ -9,12 +10,12 @@ use crate::validate::{At, Errors};
 
 /// The fields of a container that a resize may change.
 const RESIZABLE: [&str; 2] = ["resources", "resizePolicy"];
-/// The resources of which a resize may change the amount.
+/// The resources whose amount a resize may change.
 const RESIZABLE_RESOURCES: [&str; 2] = ["cpu", "memory"];
 const KINDS: [&str; 2] = ["containers", "initContainers"];
 
-/// Takes the resources from an updated pod, as long as its containers are the same.
-pub(super) fn keep(pod: &mut Value, updated: &Value) {
+/// Copies the resources from an updated pod if it has the same containers.
+pub(super) fn copy_resources(pod: &mut Value, updated: &Value) {
     let Some(new) = updated.get("spec") else { return };
     let count = |pod: &Value, kind| elements(pod.get("spec"), kind).len();
     if KINDS.into_iter().any(|kind| count(pod, kind) != count(updated, kind)) {
@@ -22,20 +23,20 @@ pub(super) fn keep(pod: &mut Value, updated: &Value) {
         return;
     }
     let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return };
-    put(spec, "resources", new.get("resources"));
+    set_or_remove(spec, "resources", new.get("resources"));
     for kind in KINDS {
         let wanted = elements(Some(new), kind);
         let Some(containers) = spec.get_mut(kind).and_then(Value::as_array_mut) else { continue };
         let same_names = containers.iter().zip(wanted).all(|(old, new)| old.get("name") == new.get("name"));
         if !same_names {
-            // Validation names what was renamed.
+            // Validation reports renamed containers.
             *containers = wanted.to_vec();
             continue;
         }
         for (container, wanted) in containers.iter_mut().zip(wanted) {
             let Some(fields) = container.as_object_mut() else { continue };
             for field in RESIZABLE {
-                put(fields, field, wanted.get(field));
+                set_or_remove(fields, field, wanted.get(field));
             }
         }
     }
@@ -45,7 +46,7 @@ fn elements<'a>(spec: Option<&'a Value>, kind: &str) -> &'a [Value] {
     spec.and_then(|spec| spec.get(kind)).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-fn put(fields: &mut Map, field: &str, value: Option<&Value>) {
+fn set_or_remove(fields: &mut Map, field: &str, value: Option<&Value>) {
     match value {
         Some(value) => fields.insert(field.to_owned(), value.clone()),
         None => fields.remove(field),
@@ -95,14 +96,14 @@ pub(super) fn validate(pod: &Value, old: &Value) -> Errors {
     errors
 }
 
-/// Returns whether the node of a pod reports resources of running containers, as those do that can resize them.
+/// Returns whether the pod's node reports the resources of running containers, as nodes that support resizing do.
 fn is_supported(pod: &Value) -> bool {
     let statuses = read::list(pod, "status.containerStatuses").iter();
     let mut running = statuses.filter(|status| read::map(status, "state.running").is_some());
     running.next().is_none_or(|status| status.get("resources").is_some_and(|it| !it.is_null()))
 }
 
-/// Checks the resources that a pod has as a whole.
+/// Checks the pod-level resources.
 fn of_pod(spec: At, old_spec: At, errors: &mut Errors) {
     let (new, old) = (spec.field("resources"), old_spec.field("resources"));
     if old.is_set() && !new.is_set() {
@@ -164,12 +165,12 @@ fn container(spec: At, new: At, old: At, kind: &str, errors: &mut Errors) {
     }
 }
 
-/// Returns whether an amount is gone that there was.
+/// Returns whether an amount was removed.
 fn is_removed(new: At, old: At) -> bool {
     old.entries().any(|(name, _)| !new.key(name).is_set())
 }
 
-/// The requests and limits that a resize may not change.
+/// The requests and limits that a resize must not change.
 fn others(resources: At) -> Vec<Vec<(String, Value)>> {
     let rest = |list| {
         let amounts = resources.field(list).map().into_iter().flatten();
@@ -201,12 +202,12 @@ mod tests {
         let (parent, field) = path.rsplit_once('/').unwrap();
         new.pointer_mut(parent).unwrap()[field] = value;
         let mut kept = pod();
-        keep(&mut kept, &new);
+        copy_resources(&mut kept, &new);
         validate(&kept, &pod()).iter().map(|error| error.field.to_string()).collect()
     }
 
     #[test]
-    fn a_resize_changes_cpu_and_memory() {
+    fn resize_changes_only_cpu_and_memory() {
         let policy = json!([{"resourceName": "cpu", "restartPolicy": "NotRequired"}]);
         for (path, value, expected) in [
             ("/spec/containers/0/resources", json!({"requests": {"cpu": "2"}}), &[][..]),
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn some_pods_cannot_be_resized() {
+    fn rejects_resize_of_unsupported_pods() {
         let mut windows = pod();
         windows["spec"]["os"] = json!({"name": "windows"});
         let mut mirror = pod();

@@ -1,4 +1,4 @@
-//! Amounts of resources of containers and of pods, and the claims on devices they use.
+//! Resource requirements of containers and pods, and their claims on devices.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,15 +10,15 @@ use crate::validate::{At, Errors, checked, quantity};
 
 type Amounts<'v> = BTreeMap<&'v str, Quantity>;
 
-/// Checks the requests, limits and claims of a container of a pod that has `pod_claims`.
+/// Checks the requests, limits and claims of a container in a pod with `pod_claims`.
 pub(crate) fn of_container(resources: At, pod_claims: At, errors: &mut Errors) {
     requests_and_limits(resources, resource_names::container, errors);
     claims(resources.field("claims"), pod_claims, errors);
 }
 
-/// Checks the limits that a pod needs beyond those of its containers.
+/// Checks the overhead of a pod.
 pub(crate) fn overhead(overhead: At, errors: &mut Errors) {
-    // Upstream checks this as the limits of a container.
+    // Upstream checks it like the limits of a container.
     let limits = overhead.field("limits").with(overhead.value());
     for (name, value) in limits.entries() {
         resource_names::container(name, value, errors);
@@ -62,7 +62,7 @@ fn requests_and_limits(resources: At, name_rule: fn(&str, At, &mut Errors), erro
     }
 }
 
-/// Huge pages are asked for in whole pages.
+/// Huge pages are requested in whole pages.
 fn huge_pages(name: &str, at: At, errors: &mut Errors) {
     let Some(size) = name.strip_prefix("hugepages-") else { return };
     let (Some(asked), Ok(page)) = (quantity(at), Quantity::parse(size)) else { return };
@@ -72,10 +72,10 @@ fn huge_pages(name: &str, at: At, errors: &mut Errors) {
     }
 }
 
-/// The claims of a container are among those of its pod, and none is named twice.
+/// The claims of a container must be unique and exist in the pod.
 fn claims(claims: At, pod_claims: At, errors: &mut Errors) {
     let known: BTreeSet<_> = pod_claims.items().map(|claim| claim.field("name").text()).collect();
-    // The requests of each claim that are named; the whole claim is the empty one.
+    // The requests used of each claim; an empty name stands for the whole claim.
     let mut seen: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for claim in claims.items() {
         let (name, request) = (claim.field("name").text(), claim.field("request"));
@@ -101,7 +101,7 @@ fn claims(claims: At, pod_claims: At, errors: &mut Errors) {
     }
 }
 
-/// Checks the claims of a pod on devices.
+/// Checks the resource claims of a pod.
 pub(super) fn pod_claims(list: At, is_mirror: bool, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
     for claim in list.items() {
@@ -137,7 +137,7 @@ pub(super) fn pod_claims(list: At, is_mirror: bool, errors: &mut Errors) {
     }
 }
 
-/// Checks the amounts that a pod has as a whole.
+/// Checks the pod-level resources.
 pub(super) fn of_pod(spec: At, errors: &mut Errors) {
     let resources = spec.field("resources");
     if !resources.is_set() {
@@ -164,7 +164,7 @@ fn pod_resource_name(name: &str, at: At, errors: &mut Errors) {
     }
 }
 
-/// The pod has at least what its containers ask for, and at least the limit of each.
+/// The pod's requests must cover those of its containers, and its limits each container's limits.
 fn consistent(spec: At, resources: At, errors: &mut Errors) {
     let at_least = |list: At, whose: &str, wanted: Amounts, errors: &mut Errors| {
         for (name, wanted) in wanted {
@@ -193,8 +193,8 @@ fn consistent(spec: At, resources: At, errors: &mut Errors) {
     }
 }
 
-/// The most that the containers of a pod need at any one time: init containers run one after the other, beside
-/// those before them that go on running.
+/// The maximum that the containers need at any time: init containers run one after another, next to earlier
+/// sidecars.
 fn aggregate<'v>(spec: At<'_, 'v>, list: &'static str) -> Amounts<'v> {
     let amounts = |container: At<'_, 'v>| -> Amounts<'v> {
         let resources = container.field("resources");
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_within_limits() {
+    fn requests_must_not_exceed_limits() {
         let check = |at: At, errors: &mut Errors| of_container(at, At::named("claims", None), errors);
         for (resources, expected) in [
             (json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}), &[][..]),
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_are_named_once() {
+    fn claims_are_unique() {
         let pod = json!([{"name": "a"}, {"name": "b"}]);
         let check = |at: At, errors: &mut Errors| claims(at, At::named("claims", Some(&pod)), errors);
         for (claims, expected) in [
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_of_pods_have_a_source() {
+    fn pod_claims_have_one_source() {
         let check = |at: At, errors: &mut Errors| pod_claims(at, false, errors);
         for (claims, expected) in [
             (json!([{"name": "a", "resourceClaimName": "c"}]), &[][..]),
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_has_room_for_its_containers() {
+    fn pod_resources_cover_containers() {
         let container = json!({"resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}});
         let spec = |resources: Value| json!({"containers": [container, container], "initContainers": [], "resources": resources});
         for (resources, expected) in [

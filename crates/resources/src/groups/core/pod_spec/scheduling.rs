@@ -11,7 +11,7 @@ const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 const UNSATISFIABLE: [&str; 2] = ["DoNotSchedule", "ScheduleAnyway"];
 const NODE_POLICIES: [&str; 2] = ["Honor", "Ignore"];
 
-/// Checks tolerations, of a pod or of a class of runtimes.
+/// Checks tolerations of a pod or runtime class.
 pub(crate) fn tolerations(list: At, errors: &mut Errors) {
     for toleration in list.items() {
         let (key, operator) = (toleration.field("key"), toleration.field("operator"));
@@ -58,7 +58,7 @@ pub(super) fn gates(list: At, errors: &mut Errors) {
 pub(super) fn spread(list: At, errors: &mut Errors) {
     let mut later = BTreeSet::new();
     let mut repeated = BTreeSet::new();
-    // Of two constraints for the same, upstream names the first.
+    // Of two duplicate constraints, upstream reports the first.
     for (index, constraint) in list.items().collect::<Vec<_>>().into_iter().enumerate().rev() {
         let pair = (constraint.field("topologyKey").text(), constraint.field("whenUnsatisfiable").text());
         if !later.insert(pair) {
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn tolerations_are_sound() {
+    fn rejects_invalid_tolerations() {
         for (toleration, expected) in [
             (json!({"operator": "Exists"}), &[][..]),
             (json!({}), &["l[0].operator"]),
@@ -136,12 +136,12 @@ mod tests {
     }
 
     #[test]
-    fn gates_have_names_of_their_own() {
+    fn scheduling_gates_are_unique() {
         assert_eq!(fields(gates, json!([{"name": "a"}, {"name": "a"}, {"name": "a b"}])), ["l[1]", "l[2]"]);
     }
 
     #[test]
-    fn constraints_are_sound() {
+    fn rejects_invalid_spread_constraints() {
         let constraint = |more: Value| {
             let mut all = json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"});
             all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

@@ -1,4 +1,4 @@
-//! Security contexts, and what a pod takes of its host.
+//! Security contexts, and the use of host namespaces.
 
 use std::collections::HashSet;
 
@@ -10,12 +10,12 @@ use crate::validate::{At, Errors, absent_or_one_of, in_range};
 
 const GROUP_POLICIES: [&str; 2] = ["Always", "OnRootMismatch"];
 const SUPPLEMENTAL_POLICIES: [&str; 2] = ["Merge", "Strict"];
-/// The other policy waits for a feature that is off.
+/// The other policy needs a feature gate that is off.
 const SELINUX_POLICIES: [&str; 1] = ["Recursive"];
 const PROFILES: [&str; 3] = ["Localhost", "RuntimeDefault", "Unconfined"];
 const PROC_MOUNTS: [&str; 2] = ["Default", "Unmasked"];
 
-/// The highest user or group.
+/// The maximum user and group ID.
 const ID_MAX: i64 = i32::MAX as i64;
 const SYSCTL_MAX: usize = 253;
 const PATH_MAX: usize = 4095;
@@ -28,7 +28,7 @@ pub(super) fn pod(spec: At, errors: &mut Errors) {
     }
     context.field("supplementalGroups").items().for_each(|group| id(group, errors));
     if spec.field("shareProcessNamespace").flag() && spec.field("hostPID").flag() {
-        // The internal object has the field in the context.
+        // Upstream's internal type has this field in the context.
         let path = context.path().child("shareProcessNamespace");
         let why = "ShareProcessNamespace and HostPID cannot both be enabled";
         errors.push(FieldError::invalid(&path, true, why));
@@ -77,7 +77,8 @@ fn sysctls(spec: At, list: At, errors: &mut Errors) {
     }
 }
 
-/// Parts of lower-case letters, digits and, within a part, dashes and underscores, with dots or slashes between.
+/// Returns whether a name is a valid sysctl: lower-case parts with dashes and underscores inside, separated by dots
+/// or slashes.
 fn is_sysctl(name: &str) -> bool {
     let is_end = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     name.len() <= SYSCTL_MAX
@@ -89,7 +90,7 @@ fn is_sysctl(name: &str) -> bool {
         })
 }
 
-/// Checks the security context of a container in a pod with the given spec.
+/// Checks the security context of a container in a pod with this spec.
 pub(super) fn container(context: At, spec: At, errors: &mut Errors) {
     if !context.is_set() {
         return;
@@ -118,7 +119,7 @@ fn escalation(context: At, errors: &mut Errors) {
             .push(context.invalid("cannot set `allowPrivilegeEscalation` to false and `privileged` to true"));
     }
     let capabilities = context.field("capabilities");
-    // Upstream knows the capability by its long name only.
+    // Upstream recognizes only the long name of the capability.
     for _ in capabilities.field("add").items().filter(|it| it.text() == "CAP_SYS_ADMIN") {
         let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
         errors.push(context.invalid(detail));
@@ -176,7 +177,7 @@ fn app_armor(profile: At, errors: &mut Errors) {
     }
 }
 
-/// A pod with users of its own shares nothing with its host.
+/// A pod with a user namespace must not use other host namespaces.
 pub(super) fn own_users(spec: At, errors: &mut Errors) {
     let users = spec.field("hostUsers");
     if !users.is_set() || users.flag() {
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_context_of_a_pod_is_sound() {
+    fn rejects_invalid_pod_contexts() {
         for (context, expected) in [
             (json!({"runAsUser": 0, "fsGroup": 1, "supplementalGroups": [2]}), &[][..]),
             (json!({"runAsUser": -1}), &["spec.securityContext.runAsUser"]),
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_context_of_a_container_is_sound() {
+    fn rejects_invalid_container_contexts() {
         for (context, host_users, expected) in [
             (json!({"allowPrivilegeEscalation": false, "capabilities": {"add": ["SYS_ADMIN"]}}), true, 0),
             (json!({"allowPrivilegeEscalation": false, "capabilities": {"add": ["CAP_SYS_ADMIN"]}}), true, 1),
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_with_users_of_its_own_shares_nothing() {
+    fn user_namespace_excludes_host_namespaces() {
         let fields = |spec: Value| {
             let mut errors = Errors::new();
             own_users(At::named("spec", Some(&spec)), &mut errors);

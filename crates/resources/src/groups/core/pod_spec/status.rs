@@ -9,9 +9,9 @@ use super::{CONTAINERS, annotations};
 use crate::ip;
 use crate::validate::{At, Errors, checked, immutable};
 
-/// Conditions whose names have no domain.
+/// Condition types without a domain.
 const SYSTEM_CONDITIONS: [&str; 3] = ["Initialized", "PodScheduled", "Ready"];
-/// The lists of statuses, with the containers they are about.
+/// The lists of container statuses, with the corresponding container lists.
 const STATUSES: [(&str, &str); 3] = [
     ("containerStatuses", "containers"),
     ("initContainerStatuses", "initContainers"),
@@ -69,7 +69,7 @@ fn nominated_node(status: At, old_status: At, spec: At, errors: &mut Errors) {
     }
 }
 
-/// A container that has ended runs again only if it restarts.
+/// A terminated container may run again only if it restarts.
 fn restarts(new: At, old: At, spec: At, containers: &'static str, errors: &mut Errors) {
     let is_ephemeral = containers == "ephemeralContainers";
     if !is_ephemeral && all_can_restart(spec) {
@@ -99,7 +99,7 @@ fn restarts(new: At, old: At, spec: At, containers: &'static str, errors: &mut E
     }
 }
 
-/// Returns whether some container restarts all others with it.
+/// Returns whether some container can restart all others.
 fn all_can_restart(spec: At) -> bool {
     CONTAINERS.into_iter().take(2).any(|kind| {
         spec.field(kind).items().any(|container| {
@@ -111,7 +111,7 @@ fn all_can_restart(spec: At) -> bool {
     })
 }
 
-/// Returns whether a container restarts after it ended with `code`: by its rules, its own policy or that of its pod.
+/// Returns whether a container restarts after exit code `code`, by its rules or by its own or the pod's policy.
 fn restarts_after(container: At, spec: At, code: i64) -> bool {
     for rule in container.field("restartPolicyRules").items() {
         let codes = rule.field("exitCodes");
@@ -151,7 +151,7 @@ fn claims(status: At, spec: At, errors: &mut Errors) {
     }
 }
 
-/// Addresses, of which there is at most one of each family. Upstream names the element, not its field.
+/// The addresses are unique, with at most one per family. Upstream reports the item, not its field.
 fn addresses(list: At, errors: &mut Errors) {
     let mut parsed = Vec::new();
     for element in list.items() {
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_sound() {
+    fn rejects_invalid_status() {
         for (spec, new, expected) in [
             (json!({}), json!({"conditions": [{"type": "Ready"}, {"type": "example.com/x"}]}), &[][..]),
             (json!({}), json!({"conditions": [{"type": "a b"}]}), &["status.conditions[0].Type"]),
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn containers_that_ended_stay_ended_unless_they_restart() {
+    fn terminated_containers_run_again_only_if_they_restart() {
         let status = |state: Value| json!({"containerStatuses": [{"name": "c", "state": state}]});
         let rule = |action: &str| json!([{"action": action, "exitCodes": {"operator": "In", "values": [3]}}]);
         for (spec, code, errors) in [

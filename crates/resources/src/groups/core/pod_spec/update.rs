@@ -1,4 +1,4 @@
-//! What may change in a pod (upstream: `ValidatePodUpdate`).
+//! Validation of pod updates (upstream: `ValidatePodUpdate`).
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::validate::{At, Errors};
 const FIXED: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 const REQUIRED_TERMS: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 
-/// What is wrong with an update of a pod.
+/// Validates an update of a pod.
 pub(crate) fn pod(pod: &Value, old: &Value) -> Errors {
     let mut errors = validation::pod_again(pod);
     annotations::validate_update(pod, old, &mut errors);
@@ -46,7 +46,7 @@ pub(crate) fn pod(pod: &Value, old: &Value) -> Errors {
     errors
 }
 
-/// A deadline may be set and brought nearer; returns whether it is worth checking more.
+/// The active deadline may be set or shortened. Returns whether further checks are useful.
 fn deadline(spec: At, old: At, errors: &mut Errors) -> bool {
     let (at, old) = (spec.field("activeDeadlineSeconds"), old.field("activeDeadlineSeconds").int());
     let max = i64::from(i32::MAX);
@@ -68,7 +68,7 @@ fn deadline(spec: At, old: At, errors: &mut Errors) -> bool {
     }
 }
 
-/// Tolerations may be added, and the time of one may change.
+/// Tolerations may be added, and the duration of one may change.
 fn tolerations(spec: At, old: At, errors: &mut Errors) {
     let (list, old_list) = (spec.field("tolerations"), old.field("tolerations"));
     let kept: HashSet<_> = list.items().map(fixed_fields).collect();
@@ -76,18 +76,18 @@ fn tolerations(spec: At, old: At, errors: &mut Errors) {
         errors.push(list.forbidden("existing toleration can not be modified except its tolerationSeconds"));
         return;
     }
-    // Upstream checks them here once more.
+    // Upstream checks them here again.
     scheduling::tolerations(list, errors);
 }
 
-/// The fields of a toleration that may not change.
+/// The immutable fields of a toleration.
 fn fixed_fields<'v>(toleration: At<'_, 'v>) -> Vec<(&'v str, &'v Value)> {
     let fields = toleration.map().into_iter().flatten();
     let fields = fields.filter(|(name, _)| *name != "tolerationSeconds");
     fields.map(|(name, value)| (name.as_str(), value)).collect()
 }
 
-/// Gates may only be opened.
+/// Scheduling gates may only be removed.
 fn gates(spec: At, old: At, errors: &mut Errors) {
     let (gates, old_gates) = (spec.field("schedulingGates"), old.field("schedulingGates"));
     let before: HashSet<_> = old_gates.items().map(|gate| gate.field("name").text()).collect();
@@ -100,7 +100,7 @@ fn gates(spec: At, old: At, errors: &mut Errors) {
     }
 }
 
-/// A pod that waits at a gate may be drawn to fewer nodes.
+/// The node selector of a gated pod may only become stricter.
 fn node_selector(spec: At, old: At, errors: &mut Errors) {
     let (new, before) = (spec.field("nodeSelector"), old.field("nodeSelector"));
     let is_kept = |(key, value): (&str, At)| new.key(key).is_set() && new.key(key).text() == value.text();
@@ -135,7 +135,7 @@ fn node_affinity(spec: At, old: At, errors: &mut Errors) {
     }
 }
 
-/// Returns whether a term has the expressions of an older one, and perhaps more behind them.
+/// Returns whether a term has all expressions of an older one, followed by any new ones.
 fn only_adds(term: At, old: At) -> bool {
     let lists = ["matchExpressions", "matchFields"];
     let is_empty = |term: At| lists.iter().all(|list| term.field(list).len() == 0);
@@ -148,7 +148,7 @@ fn only_adds(term: At, old: At) -> bool {
     })
 }
 
-/// Returns whether two specs differ in nothing but what may change.
+/// Returns whether two specs differ only in mutable fields.
 fn same_spec(new: &Map, old: &Map, is_gated: bool) -> bool {
     let same = |field: &str| match field {
         "activeDeadlineSeconds" | "tolerations" | "schedulingGates" => true,
@@ -182,7 +182,7 @@ fn elements(list: Option<&Value>) -> &[Value] {
     list.and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// Returns whether two objects differ at most in the fields `but`.
+/// Returns whether two objects are equal except for the fields in `but`.
 pub(crate) fn same_but(new: Option<&Map>, old: Option<&Map>, but: &[&str]) -> bool {
     let (Some(new), Some(old)) = (new, old) else { return new.is_none() && old.is_none() };
     new.keys()
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn few_fields_of_a_pod_may_change() {
+    fn rejects_changes_of_immutable_fields() {
         for (new, old, expected) in [
             (json!({"activeDeadlineSeconds": 5}), json!({}), &[][..]),
             (
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_waits_may_be_drawn_to_fewer_nodes() {
+    fn gated_pod_may_get_stricter_node_selection() {
         let gated = |more: Value| {
             let mut spec = json!({"schedulingGates": [{"name": "z"}]});
             spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

@@ -12,7 +12,7 @@ const RESTART_POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
 const DNS_POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
 const PREEMPTION_POLICIES: [&str; 2] = ["Never", "PreemptLowerPriority"];
 
-/// What is wrong with a pod to be created.
+/// Validates a pod for creation.
 pub(crate) fn pod(pod: &Value) -> Errors {
     let mut errors = pod_again(pod);
     let root = At::root(pod);
@@ -30,7 +30,7 @@ pub(crate) fn pod(pod: &Value) -> Errors {
     errors
 }
 
-/// What is wrong with a pod, new or not.
+/// Validates a new or existing pod.
 pub(super) fn pod_again(pod: &Value) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(pod);
@@ -48,10 +48,10 @@ pub(super) fn pod_again(pod: &Value) -> Errors {
     errors
 }
 
-/// What is wrong with a pod template.
+/// Validates a pod template.
 pub(crate) fn template(template: At, errors: &mut Errors) {
     let metadata = template.field("metadata");
-    // Upstream names the labels and annotations of a template without the metadata they are in.
+    // Upstream reports the labels and annotations of a template without `metadata`.
     let moved = |field: &'static str| template.field(field).with(metadata.field(field).value());
     labels(moved("labels"), errors);
     let annotations = moved("annotations");
@@ -72,7 +72,7 @@ pub(crate) fn annotations(annotations: At, spec: At, errors: &mut Errors) {
     annotations::validate(annotations, spec, errors);
 }
 
-/// The template is of pods that run on, and are replaced when they end. `kind` is what the message calls their owner.
+/// The template must be of long-running pods that restart. `kind` is the owner's name in the message.
 pub(crate) fn runs_on(template: At, kind: &str, errors: &mut Errors) {
     let spec = template.field("spec");
     let policy = spec.field("restartPolicy");
@@ -87,7 +87,7 @@ pub(crate) fn runs_on(template: At, kind: &str, errors: &mut Errors) {
     }
 }
 
-/// `pod` is the pod that has the spec, if it is not one of a template.
+/// Validates a pod spec. `pod` is its pod, or `None` in a template.
 fn pod_spec(spec: At, pod: Option<&Value>, errors: &mut Errors) {
     let spec = spec.with_field_filter();
     let grace = spec.field("terminationGracePeriodSeconds");
@@ -132,7 +132,7 @@ fn pod_spec(spec: At, pod: Option<&Value>, errors: &mut Errors) {
     environment::file_volumes(spec, errors);
 }
 
-/// A pod without a service account has no tokens of one.
+/// A pod without a service account must not mount its tokens.
 fn no_tokens(spec: At, errors: &mut Errors) {
     for volume in spec.field("volumes").items() {
         let projected = volume.field("projected");
@@ -145,14 +145,14 @@ fn no_tokens(spec: At, errors: &mut Errors) {
     }
 }
 
-/// One of a few words, which must be said.
+/// Checks a required field with few supported values.
 fn policy(at: At, supported: &[&str], errors: &mut Errors) {
     if required_text(at, errors) && !supported.contains(&at.text()) {
         errors.push(at.not_supported(supported));
     }
 }
 
-/// A name, if there is one.
+/// Checks a name, if given.
 fn named(at: At, check: fn(&str) -> Vec<String>, errors: &mut Errors) {
     if !at.text().is_empty() {
         checked(at, check, errors);
@@ -170,7 +170,7 @@ fn deadline(at: At, errors: &mut Errors) {
 pub(super) mod fixtures {
     use serde_json::{Value, json};
 
-    /// A pod with these fields in its spec, valid otherwise.
+    /// A valid pod with additional fields in its spec.
     pub(in super::super) fn pod_with(more: Value) -> Value {
         let container = json!({"name": "c", "image": "i", "imagePullPolicy": "Always", "terminationMessagePolicy": "File"});
         let mut spec = json!({
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fields_of_a_pod_are_checked() {
+    fn validates_all_fields_of_a_pod() {
         let token =
             json!([{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]);
         for (more, expected) in [
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_is_checked_as_its_pods_will_be() {
+    fn validates_template_like_its_pods() {
         let mut owner = json!({"template": pod_with(json!({}))});
         owner["template"]["metadata"] = json!({"labels": {"a": "_"}, "annotations": {"a b": ""}});
         owner["template"]["spec"]["restartPolicy"] = json!("Never");

@@ -1,4 +1,4 @@
-//! Volumes of pods.
+//! Validation of the volumes of pods.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -13,7 +13,7 @@ use crate::validate::{
     At, Errors, driver_name, label_selector, one_of, quantity, required_checked, required_text,
 };
 
-/// The permissions a file can have.
+/// The maximum mode of a file.
 const MODE_MAX: i64 = 0o777;
 const MODE_MESSAGE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 const CONFLICT: &str = "conflicting duplicate paths";
@@ -21,10 +21,10 @@ const TOKEN_SECONDS_MIN: i64 = 600;
 const TOKEN_SECONDS_MAX: i64 = 1 << 32;
 const KEY_TYPES: [&str; 6] = ["ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519", "RSA3072", "RSA4096"];
 const CERTIFICATE_SECONDS_MIN: i64 = 3600;
-/// The longest life of a certificate of a pod: 91 days, or of one that Kubernetes itself signs.
+/// The maximum lifetime of a pod certificate: 91 days, or one day for Kubernetes' own signers.
 const CERTIFICATE_SECONDS_MAX: i64 = 91 * 86_400;
 const KUBERNETES_CERTIFICATE_SECONDS_MAX: i64 = 86_400;
-/// The fields of a pod that a file can hold.
+/// The pod fields that a file can contain.
 const FILE_FIELDS: [&str; 5] =
     ["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
 
@@ -50,7 +50,7 @@ const LAST: [Source; 8] = [
     }),
     Source::new("downwardAPI", |source, errors| {
         mode(source.field("defaultMode"), errors);
-        // Upstream names the volume, not its item.
+        // Upstream reports the volume, not its item.
         source.field("items").items().for_each(|item| downward_file(item, source, errors));
     }),
     Source::new("configMap", |map, errors| {
@@ -71,22 +71,22 @@ const LAST: [Source; 8] = [
     Source::new("image", |image, errors| pull_policy(image.field("pullPolicy"), errors)),
 ];
 
-/// The volumes of a pod spec by their names, those that are in order.
+/// The valid volumes of a pod spec by name; true if the volume is a claim.
 pub(super) struct Volumes<'v>(BTreeMap<&'v str, bool>);
 
 impl Volumes<'_> {
-    /// Returns whether there is a volume of this name.
+    /// Returns whether there is a volume with this name.
     pub(super) fn contains(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
 
-    /// Returns whether the volume of this name is a claim, now or by the time the pod runs.
+    /// Returns whether the volume with this name is, or will be, a claim.
     pub(super) fn is_claim(&self, name: &str) -> bool {
         self.0.get(name).copied().unwrap_or_default()
     }
 }
 
-/// Checks the volumes of a pod spec; `pod_name` is that of the pod, if it is one and has a name.
+/// Checks the volumes of a pod spec. `pod_name` is `None` in a template.
 pub(super) fn all<'v>(spec: At<'_, 'v>, pod_name: Option<&str>, errors: &mut Errors) -> Volumes<'v> {
     let mut valid = Volumes(BTreeMap::new());
     let list = spec.field("volumes");
@@ -139,7 +139,7 @@ fn csi(csi: At, errors: &mut Errors) {
     if secret.is_set() {
         let name = secret.field("name");
         if required_text(name, errors) {
-            // Upstream names the source, not the reference.
+            // Upstream reports the source, not the reference.
             let path = csi.path().child("name");
             let found = names::is_dns1123_subdomain(name.text());
             errors.extend(found.into_iter().map(|why| FieldError::invalid(&path, name.text(), why)));
@@ -154,7 +154,7 @@ fn key_to_path(item: At, errors: &mut Errors) {
     mode(item.field("mode"), errors);
 }
 
-/// Checks a file with a field of the pod; its errors are shown at `shown`.
+/// Checks a downward API file; its errors are reported at `shown`.
 fn downward_file(file: At, shown: At, errors: &mut Errors) {
     let at = shown.with(file.value());
     required_text(at.field("path"), errors);
@@ -204,7 +204,7 @@ fn projected(projected: At, errors: &mut Errors) {
     }
 }
 
-/// The paths of the files in a projected volume, none of which may come from two sources.
+/// The file paths in a projected volume, which must be unique.
 struct Paths {
     volume: nave_machinery::FieldPath,
     seen: BTreeSet<String>,
@@ -234,7 +234,7 @@ fn token(projected: At, token: At, errors: &mut Errors) {
     if seconds.int().is_some_and(|it| it > TOKEN_SECONDS_MAX) {
         errors.push(seconds.invalid("may not specify a duration larger than 2^32 seconds"));
     }
-    // Upstream names the volume, not its source.
+    // Upstream reports the volume, not its source.
     let path = projected.field("path").with(token.field("path").value());
     if required_text(path, errors) {
         file_name(path, errors);
@@ -311,7 +311,7 @@ fn mode(at: At, errors: &mut Errors) {
     }
 }
 
-/// A relative path that stays where it starts, and is not one of the names volumes use themselves.
+/// A relative path without `..` that does not start with the names reserved for volumes.
 fn file_name(path: At, errors: &mut Errors) {
     descending(path, errors);
     if path.text().starts_with("..") && !path.text().starts_with("../") {
@@ -319,7 +319,7 @@ fn file_name(path: At, errors: &mut Errors) {
     }
 }
 
-/// A relative path that stays where it starts.
+/// A relative path without `..`.
 pub(crate) fn descending(path: At, errors: &mut Errors) {
     if path.text().starts_with('/') {
         errors.push(path.invalid("must be a relative path"));
@@ -327,7 +327,7 @@ pub(crate) fn descending(path: At, errors: &mut Errors) {
     absolute_or_relative(path, errors);
 }
 
-/// A path that takes no step back.
+/// A path without `..`.
 pub(crate) fn absolute_or_relative(path: At, errors: &mut Errors) {
     if path.text().split('/').any(|part| part == "..") {
         errors.push(path.invalid("must not contain '..'"));
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn volumes_have_names_and_one_source() {
+    fn volume_has_name_and_one_source() {
         for (volumes, expected) in [
             (json!([{"name": "v", "emptyDir": {}}]), &[][..]),
             (json!([{"name": "v"}]), &["spec.volumes[0]"]),
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn projected_files_come_from_one_source() {
+    fn projected_files_are_unique() {
         let sources = |sources: Value| fields(json!([{"name": "v", "projected": {"sources": sources}}]));
         let key = |name: &str, path: &str| json!({"name": name, "items": [{"key": "k", "path": path}]});
         for (given, expected) in [
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn downward_files_hold_one_field() {
+    fn downward_api_file_has_one_field() {
         let item = |item: Value| fields(json!([{"name": "v", "downwardAPI": {"items": [item]}}]));
         let field = json!({"apiVersion": "v1", "fieldPath": "metadata.name"});
         assert_eq!(item(json!({"path": "f", "fieldRef": field})), [""; 0]);

@@ -11,10 +11,10 @@ use crate::groups::core::claim_spec_warnings;
 use crate::ip::ip_warning;
 use crate::validate::At;
 
-/// The most warnings about one object.
+/// The maximum number of warnings per object.
 const MAX_WARNINGS: usize = 64;
 
-/// Labels of nodes that selectors should not use any more.
+/// Deprecated labels of nodes.
 const DEPRECATED_NODE_LABELS: [(&str, &str); 8] = [
     ("beta.kubernetes.io/arch", r#"deprecated since v1.14; use "kubernetes.io/arch" instead"#),
     ("beta.kubernetes.io/os", r#"deprecated since v1.14; use "kubernetes.io/os" instead"#),
@@ -38,7 +38,7 @@ const DEPRECATED_NODE_LABELS: [(&str, &str); 8] = [
     ("node-role.kubernetes.io/master", r#"use "node-role.kubernetes.io/control-plane" instead"#),
 ];
 
-/// Annotations that have no effect any more.
+/// Annotations without effect.
 const DEPRECATED_ANNOTATIONS: [(&str, &str); 3] = [
     (
         "scheduler.alpha.kubernetes.io/critical-pod",
@@ -51,7 +51,7 @@ const DEPRECATED_ANNOTATIONS: [(&str, &str); 3] = [
     ),
 ];
 
-/// Volumes that are deprecated, with the field as warnings name it.
+/// Deprecated volume types, with the field's name in warnings.
 const DEPRECATED_VOLUMES: [(&str, &str, &str); 9] = [
     ("photonPersistentDisk", "photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
     ("gitRepo", "gitRepo", "deprecated in v1.11, and disabled by default in v1.33+"),
@@ -78,8 +78,8 @@ pub(crate) fn pod(pod: &Value) -> Vec<String> {
     found.0
 }
 
-/// Returns the warnings about a workload, whose field `template` of the spec is its pods' template: about a new one,
-/// and about one whose spec an update changes.
+/// Returns the warnings about a workload with the pod template at `spec.<template>`: about a new one, and about an
+/// update that changes the spec.
 pub(crate) fn workload(workload: &Value, old: Option<&Value>, template: &'static str) -> Vec<String> {
     let mut found = Warnings::default();
     if old.is_none_or(|old| meta::field(old, "generation") != meta::field(workload, "generation")) {
@@ -88,7 +88,7 @@ pub(crate) fn workload(workload: &Value, old: Option<&Value>, template: &'static
     found.0
 }
 
-/// The same for a workload whose name is a part of its pods' names.
+/// Like [`workload`], for workloads whose name is part of their pods' names.
 pub(crate) fn named_workload(object: &Value, old: Option<&Value>, template: &'static str) -> Vec<String> {
     let mut found = Warnings::default();
     if old.is_none() {
@@ -98,7 +98,7 @@ pub(crate) fn named_workload(object: &Value, old: Option<&Value>, template: &'st
     found.0
 }
 
-/// Returns the warnings about a selector of nodes by their labels.
+/// Returns the warnings about a selector of node labels.
 pub(crate) fn of_label_selector(selector: At) -> Vec<String> {
     let mut found = Warnings::default();
     found.node_term(&selector);
@@ -111,14 +111,14 @@ pub(crate) fn of_label_selector(selector: At) -> Vec<String> {
     found.0
 }
 
-/// Returns the warnings about a node selector, such as a persistent volume's.
+/// Returns the warnings about a node selector, such as that of a persistent volume.
 pub(crate) fn of_node_selector(selector: At) -> Vec<String> {
     let mut found = Warnings::default();
     selector.field("nodeSelectorTerms").items().for_each(|term| found.node_term(&term));
     found.0
 }
 
-/// The warnings about an object so far.
+/// The warnings collected so far.
 #[derive(Default)]
 pub(super) struct Warnings(Vec<String>);
 
@@ -135,12 +135,12 @@ impl Warnings {
         }
     }
 
-    /// A warning about a field.
-    pub(super) fn at(&mut self, at: &At, what: &str) {
+    /// Adds a warning about a field.
+    pub(super) fn add_at(&mut self, at: &At, what: &str) {
         self.add(|| format!("{}: {what}", at.path()));
     }
 
-    /// A name that is no label cannot be a hostname as it is.
+    /// Warns about a name that is not a DNS label, as host names are made from it.
     fn name(&mut self, root: &At, usage: &str) {
         let metadata = root.field("metadata");
         let found = names::is_dns1123_label(metadata.field("name").text());
@@ -154,7 +154,8 @@ impl Warnings {
         }
     }
 
-    /// A cron job's template is that of a job; a pod template has no spec around its own.
+    /// Checks the pod template of a workload. In a cron job it is below the job template; a pod template object has
+    /// no spec.
     fn template(&mut self, root: &At, field: &'static str) {
         let of_pod_template = root.field("template");
         if field.is_empty() {
@@ -170,7 +171,7 @@ impl Warnings {
         }
     }
 
-    /// `owner` has the metadata and the spec of a pod.
+    /// Checks the pod with the metadata and spec of `owner`.
     fn pod(&mut self, owner: At) {
         let (metadata, spec) = (owner.field("metadata"), owner.field("spec").with_field_filter());
         let annotations = metadata.field("annotations");
@@ -178,14 +179,14 @@ impl Warnings {
         for (key, message) in DEPRECATED_ANNOTATIONS {
             let annotation = annotations.key(key);
             if annotation.is_set() {
-                self.at(&annotation, message);
+                self.add_at(&annotation, message);
             }
         }
         for volume in spec.field("volumes").items() {
             let volume = volume.with_field_filter();
             for (field, shown, message) in DEPRECATED_VOLUMES {
                 if volume.field(field).is_set() {
-                    self.at(&volume.field(shown), message);
+                    self.add_at(&volume.field(shown), message);
                 }
             }
             let ephemeral = volume.field("ephemeral");
@@ -198,12 +199,12 @@ impl Warnings {
         for secret in
             spec.field("imagePullSecrets").items().filter(|secret| secret.field("name").text().is_empty())
         {
-            self.at(&secret.field("name"), "invalid empty name \"\"");
+            self.add_at(&secret.field("name"), "invalid empty name \"\"");
         }
         self.fractions(&spec.field("overhead"));
-        let profiles = Profiles::of(annotations);
+        let profiles = Profiles::from_annotations(annotations);
         if annotations.key(SECCOMP_POD).is_set() && !has_seccomp(&spec) {
-            self.at(&annotations.key(SECCOMP_POD), USE_SECCOMP_FIELD);
+            self.add_at(&annotations.key(SECCOMP_POD), USE_SECCOMP_FIELD);
         }
         for kind in CONTAINERS {
             for container in spec.field(kind).items().map(At::with_field_filter) {
@@ -222,7 +223,7 @@ impl Warnings {
         self.ports(&spec);
         let grace = spec.field("terminationGracePeriodSeconds");
         if grace.int().is_some_and(|seconds| seconds < 0) {
-            self.at(&grace, "must be >= 0; negative values are invalid and will be treated as 1");
+            self.add_at(&grace, "must be >= 0; negative values are invalid and will be treated as 1");
         }
         self.affinity_terms(&spec);
         let config = spec.field("dnsConfig");
@@ -233,7 +234,7 @@ impl Warnings {
     fn node_labels(&mut self, spec: &At) {
         for (key, at) in spec.field("nodeSelector").entries() {
             if let Some(message) = deprecated_label(key) {
-                self.at(&at, message);
+                self.add_at(&at, message);
             }
         }
         let affinity = spec.field("affinity");
@@ -248,7 +249,7 @@ impl Warnings {
             for expression in term.field("matchExpressions").items() {
                 for value in expression.field("values").items() {
                     for why in names::is_valid_label_value(value.text()) {
-                        self.at(&value, &format!("{} is invalid, {why}", value.text()));
+                        self.add_at(&value, &format!("{} is invalid, {why}", value.text()));
                     }
                 }
             }
@@ -256,10 +257,10 @@ impl Warnings {
         for constraint in spec.field("topologySpreadConstraints").items() {
             let key = constraint.field("topologyKey");
             if let Some(message) = deprecated_label(key.text()) {
-                self.at(&key, &format!("{} is {message}", key.text()));
+                self.add_at(&key, &format!("{} is {message}", key.text()));
             }
             if !constraint.field("labelSelector").is_set() {
-                self.at(&constraint.field("labelSelector"), NULL_SELECTOR);
+                self.add_at(&constraint.field("labelSelector"), NULL_SELECTOR);
             }
         }
     }
@@ -268,7 +269,7 @@ impl Warnings {
         for expression in term.field("matchExpressions").items() {
             let key = expression.field("key");
             if let Some(message) = deprecated_label(key.text()) {
-                self.at(&key, &format!("{} is {message}", key.text()));
+                self.add_at(&key, &format!("{} is {message}", key.text()));
             }
         }
     }
@@ -279,19 +280,19 @@ impl Warnings {
             let affinity = affinity.field(kind);
             for term in affinity.field("requiredDuringSchedulingIgnoredDuringExecution").items() {
                 if !term.field("labelSelector").is_set() {
-                    self.at(&term.field("labelSelector"), NULL_SELECTOR);
+                    self.add_at(&term.field("labelSelector"), NULL_SELECTOR);
                 }
             }
             for weighted in affinity.field("preferredDuringSchedulingIgnoredDuringExecution").items() {
                 let term = weighted.field("podAffinityTerm");
                 if !term.field("labelSelector").is_set() {
-                    self.at(&term.field("labelSelector"), NULL_SELECTOR);
+                    self.add_at(&term.field("labelSelector"), NULL_SELECTOR);
                 }
             }
         }
     }
 
-    /// An annotation that names the seccomp profile of a container without a field for it.
+    /// Warns about a seccomp annotation of a container without the corresponding field.
     fn seccomp(&mut self, annotations: &At, container: &At) {
         let key = format!("{SECCOMP_CONTAINER}{}", container.field("name").text());
         if annotations.map().is_some_and(|map| map.contains_key(&key)) && !has_seccomp(container) {
@@ -300,7 +301,7 @@ impl Warnings {
         }
     }
 
-    /// An annotation of a template that names a profile and has no field beside it.
+    /// Warns about an AppArmor annotation of a template without the corresponding field.
     fn app_armor(&mut self, annotations: &At, spec: &At, container: &At) {
         let (own, of_pod) = (container.field("securityContext"), spec.field("securityContext"));
         let key = format!("{APP_ARMOR_PREFIX}{}", container.field("name").text());
@@ -319,18 +320,18 @@ impl Warnings {
         }
     }
 
-    /// Items of a list that have the same value in a field.
+    /// Warns about duplicate values of a field in a list.
     fn duplicates(&mut self, spec: &At, list: &'static str, field: &'static str) {
         let mut seen = BTreeSet::new();
         for item in spec.field(list).items() {
             let value = item.field(field);
             if !seen.insert(value.text()) {
-                self.at(&value, &format!("duplicate {field} {:?}", value.text()));
+                self.add_at(&value, &format!("duplicate {field} {:?}", value.text()));
             }
         }
     }
 
-    /// Amounts of bytes are whole numbers.
+    /// Warns about fractional bytes.
     fn fractions(&mut self, amounts: &At) {
         for resource in ["memory", "ephemeral-storage"] {
             let amount = amounts.key(resource);
@@ -339,12 +340,12 @@ impl Warnings {
             {
                 let text =
                     format!("fractional byte value {:?} is invalid, must be an integer", amount.text());
-                self.at(&amount, &text);
+                self.add_at(&amount, &text);
             }
         }
     }
 
-    /// A variable may be defined again by what it was before; otherwise the first definition is lost.
+    /// Warns about a redefined variable, unless the new value refers to the old one.
     fn environment(&mut self, container: &At) {
         let mut seen = BTreeSet::new();
         for variable in container.field("env").items() {
@@ -356,20 +357,20 @@ impl Warnings {
             if variable.field("valueFrom").is_set() || value == itself || !value.contains(&itself) {
                 let text =
                     format!("hides previous definition of {name:?}, which may be dropped when using apply");
-                self.at(&variable, &text);
+                self.add_at(&variable, &text);
             }
         }
     }
 }
 
-/// Which kinds of profiles of containers the annotations name.
+/// The profile types for which there are annotations.
 struct Profiles {
     seccomp: bool,
     app_armor: bool,
 }
 
 impl Profiles {
-    fn of(annotations: At) -> Self {
+    fn from_annotations(annotations: At) -> Self {
         let keys = || annotations.map().into_iter().flat_map(Map::keys);
         Self {
             seccomp: keys().any(|key| key.starts_with(SECCOMP_CONTAINER)),
@@ -378,7 +379,7 @@ impl Profiles {
     }
 }
 
-/// Returns whether the security context of a pod spec or a container names a seccomp profile.
+/// Returns whether a security context specifies a seccomp profile.
 fn has_seccomp(at: &At) -> bool {
     at.field("securityContext").field("seccompProfile").is_set()
 }
@@ -394,12 +395,12 @@ mod tests {
 
     use super::*;
 
-    fn of(spec: &Value) -> Vec<String> {
+    fn warnings_of(spec: &Value) -> Vec<String> {
         pod(&json!({"metadata": {"name": "p"}, "spec": spec}))
     }
 
     #[test]
-    fn deprecated_fields_are_named() {
+    fn warns_about_deprecated_fields() {
         let container = |more: Value| {
             let mut container = json!({"name": "c", "image": "i"});
             container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -458,12 +459,12 @@ mod tests {
                 ],
             ),
         ] {
-            assert_eq!(of(&spec), expected, "{spec}");
+            assert_eq!(warnings_of(&spec), expected, "{spec}");
         }
     }
 
     #[test]
-    fn a_name_with_dots_is_no_hostname() {
+    fn warns_about_name_with_dots() {
         let named = |name: &str| json!({"metadata": {"name": name}, "spec": {"template": {"spec": {}}}});
         assert!(
             pod(&named("a.b"))[0].starts_with("metadata.name: this is used in the Pod's hostname, which")
@@ -474,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_are_looked_into() {
+    fn checks_templates() {
         let template = json!({"metadata": {}, "spec": {"terminationGracePeriodSeconds": -1}});
         let job = json!({"metadata": {"name": "a"}, "spec": {"template": template}});
         let cron_job =
@@ -488,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_is_warned_of_when_the_spec_changes() {
+    fn warns_about_updates_that_change_the_spec() {
         let job = |generation: i64| {
             json!({"metadata": {"name": "a.b", "generation": generation},
                 "spec": {"template": {"spec": {"terminationGracePeriodSeconds": -1}}}})
@@ -499,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn annotations_of_templates_give_way_to_fields() {
+    fn warns_about_annotations_without_fields() {
         let template = |profile: Value| {
             let key = format!("{APP_ARMOR_PREFIX}c");
             json!({"metadata": {"name": "t"}, "template": {"metadata": {"annotations": {key: "unconfined"}},
@@ -511,11 +512,11 @@ mod tests {
     }
 
     #[test]
-    fn warnings_are_bounded() {
+    fn number_of_warnings_is_limited() {
         let ports: Vec<_> = (0..10_000).map(|_| json!({"name": "a", "containerPort": 80})).collect();
         let names: Vec<_> = (0..10_000).map(|_| json!({"name": "a"})).collect();
         let spec =
             json!({"imagePullSecrets": names, "containers": [{"name": "c", "ports": ports, "env": names}]});
-        assert_eq!(of(&spec).len(), MAX_WARNINGS);
+        assert_eq!(warnings_of(&spec).len(), MAX_WARNINGS);
     }
 }

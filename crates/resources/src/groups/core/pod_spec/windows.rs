@@ -1,4 +1,4 @@
-//! Rules of the operating system a pod runs on, Windows above all.
+//! Validation of fields that depend on the operating system of a pod.
 
 use nave_machinery::{FieldError, names};
 
@@ -9,9 +9,9 @@ const SYSTEMS: [&str; 2] = ["linux", "windows"];
 const CREDENTIAL_SPEC_MAX: usize = 64 * 1024;
 const DOMAIN_MAX: usize = 256;
 const USER_MAX: usize = 104;
-/// Fields of a pod's spec that Windows does not have.
+/// Fields of a pod spec that are unsupported on Windows.
 const NOT_ON_WINDOWS: [&str; 4] = ["hostUsers", "hostPID", "hostIPC", "shareProcessNamespace"];
-/// Fields of a pod's security context that Windows does not have.
+/// Fields of a pod security context that are unsupported on Windows.
 const NOT_IN_POD: [&str; 11] = [
     "appArmorProfile",
     "seLinuxOptions",
@@ -25,7 +25,7 @@ const NOT_IN_POD: [&str; 11] = [
     "supplementalGroupsPolicy",
     "seLinuxChangePolicy",
 ];
-/// Fields of a container's security context that Windows does not have.
+/// Fields of a container security context that are unsupported on Windows.
 const NOT_IN_CONTAINER: [&str; 10] = [
     "appArmorProfile",
     "seLinuxOptions",
@@ -39,7 +39,7 @@ const NOT_IN_CONTAINER: [&str; 10] = [
     "runAsGroup",
 ];
 
-/// Checks that a pod has only what its operating system has.
+/// Checks that a pod uses only fields that its operating system supports.
 pub(super) fn operating_system(spec: At, errors: &mut Errors) {
     let os = spec.field("os");
     if !os.is_set() {
@@ -73,7 +73,7 @@ fn each_context(spec: At, mut check: impl FnMut(At)) {
     }
 }
 
-/// Containers that are processes of the host are so together, on its network.
+/// If one container is a host process, all must be, and the pod must use the host network.
 pub(super) fn host_processes(spec: At, errors: &mut Errors) {
     let context = spec.field("securityContext");
     let of_context = |context: At| {
@@ -108,7 +108,7 @@ pub(super) fn host_processes(spec: At, errors: &mut Errors) {
     }
 }
 
-/// Checks the options for Windows of a security context.
+/// Checks the Windows options of a security context.
 pub(super) fn options(options: At, errors: &mut Errors) {
     let (name, spec, user) = (
         options.field("gmsaCredentialSpecName"),
@@ -129,7 +129,7 @@ pub(super) fn options(options: At, errors: &mut Errors) {
     }
 }
 
-/// Validates a name of the form `DOMAIN\user` or `user`.
+/// Checks a user name of the form `DOMAIN\user` or `user`.
 fn user_name(name: &str) -> Vec<String> {
     let one = |why: &str| vec![format!("runAsUserName {why}")];
     if name.is_empty() {
@@ -191,7 +191,7 @@ mod tests {
     use crate::validate::testing::fields;
 
     #[test]
-    fn a_pod_has_what_its_system_has() {
+    fn rejects_fields_of_other_operating_systems() {
         let context = json!({"runAsUser": 1, "windowsOptions": {}});
         for (os, expected) in [
             (json!(null), &[][..]),
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn host_processes_are_all_or_none() {
+    fn all_or_no_containers_are_host_processes() {
         let container =
             |on_host: Value| json!({"securityContext": {"windowsOptions": {"hostProcess": on_host}}});
         for (spec, expected) in [
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn users_are_named_as_on_windows() {
+    fn rejects_invalid_windows_user_names() {
         for (name, errors) in [
             ("NT AUTHORITY\\SYSTEM", 0),
             ("user", 0),

@@ -1,12 +1,12 @@
-//! The addresses and ports of a service over its life (upstream: `pkg/registry/core/service/storage`).
+//! Allocated fields of services across updates (upstream: `pkg/registry/core/service/storage`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use nave_machinery::{Map, Value};
 use serde_json::json;
 
-/// Gives `clusterIPs` its first address, where only `clusterIP` is said.
-pub(super) fn complete(spec: &mut Map) {
+/// Sets `clusterIPs` from `clusterIP` if only that is given.
+pub(super) fn set_cluster_ips(spec: &mut Map) {
     let ip = text(spec, "clusterIP");
     if !ip.is_empty() && is_empty(spec, "clusterIPs") {
         let ips = json!([ip]);
@@ -14,8 +14,8 @@ pub(super) fn complete(spec: &mut Map) {
     }
 }
 
-/// Takes from `old` what the cluster allocated and an update does not mention; brings the two fields of cluster IPs
-/// into agreement where only one of them was changed.
+/// Copies allocated values that an update omits from `old`, and synchronizes `clusterIP` and `clusterIPs` if only
+/// one of them changed.
 pub(super) fn keep_allocated(spec: &mut Map, old: &Map) {
     if needs_cluster_ip(spec) && needs_cluster_ip(old) {
         if text(spec, "clusterIP").is_empty() {
@@ -25,7 +25,7 @@ pub(super) fn keep_allocated(spec: &mut Map, old: &Map) {
             copy(spec, old, "clusterIPs");
         }
     }
-    agree(spec, old);
+    sync_cluster_ip_fields(spec, old);
     if needs_node_ports(spec) && needs_node_ports(old) {
         keep_node_ports(spec, old);
     }
@@ -34,7 +34,7 @@ pub(super) fn keep_allocated(spec: &mut Map, old: &Map) {
     }
 }
 
-fn agree(spec: &mut Map, old: &Map) {
+fn sync_cluster_ip_fields(spec: &mut Map, old: &Map) {
     let (ip, old_ip) = (text(spec, "clusterIP"), text(old, "clusterIP"));
     let same_ips = spec.get("clusterIPs") == old.get("clusterIPs");
     if ip.is_empty() && !old_ip.is_empty() && same_ips {
@@ -50,7 +50,7 @@ fn agree(spec: &mut Map, old: &Map) {
     }
 }
 
-/// A port of the same name keeps its node port, unless another port has taken it.
+/// A port keeps its node port by name, unless another port uses it.
 fn keep_node_ports(spec: &mut Map, old: &Map) {
     let old_ports: BTreeMap<&str, i64> =
         ports(old).map(|port| (text(port, "name"), number(port, "nodePort"))).collect();
@@ -64,7 +64,7 @@ fn keep_node_ports(spec: &mut Map, old: &Map) {
     }
 }
 
-/// Drops what belongs to the old type and not to the new one, unless the update says it anew.
+/// Drops values that the new type does not support, unless the update changes them.
 pub(super) fn drop_unneeded(spec: &mut Map, old: &Map) {
     type Needs = fn(&Map) -> bool;
     let by_type: [(Needs, &[&str]); 6] = [
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cleared_cluster_ip_is_kept() {
+    fn keeps_a_cleared_cluster_ip() {
         let spec = |spec: Value| spec.as_object().cloned().unwrap_or_default();
         let old = spec(json!({"type": "ClusterIP", "clusterIP": "10.0.0.5", "clusterIPs": ["10.0.0.5"]}));
         for cleared in [

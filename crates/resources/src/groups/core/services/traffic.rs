@@ -1,4 +1,4 @@
-//! How traffic from outside and inside reaches the endpoints of a service.
+//! Validation of external addresses, traffic policies and load balancer fields of services.
 
 use nave_machinery::{FieldError, Value, meta, names};
 
@@ -11,7 +11,7 @@ const DISTRIBUTIONS: [&str; 3] = ["PreferClose", "PreferSameZone", "PreferSameNo
 const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 const ONLY_BALANCED: &str = "may only be used when `type` is 'LoadBalancer'";
 
-/// Checks the addresses, policies and fields of load balancers of a service.
+/// Checks the external addresses, policies and load balancer fields of a service.
 pub(super) fn validate(service: &Value, errors: &mut Errors) {
     let root = At::root(service);
     let spec = root.field("spec");
@@ -35,7 +35,7 @@ fn is_balanced(spec: At) -> bool {
     spec.field("type").text() == "LoadBalancer"
 }
 
-/// Upstream begins the name of this field with a capital.
+/// Upstream spells this field with a capital letter.
 fn source_ranges(service: &Value, spec: At, errors: &mut Errors) {
     let list = spec.field("LoadBalancerSourceRanges").with(spec.field("loadBalancerSourceRanges").value());
     if list.len() > 0 {
@@ -55,7 +55,7 @@ fn source_ranges(service: &Value, spec: At, errors: &mut Errors) {
     }
 }
 
-/// A range may have spaces around it.
+/// Checks a source range, which may have surrounding spaces.
 fn range_of_sources(range: &str, path: &nave_machinery::FieldPath, errors: &mut Errors) {
     let range = range.trim();
     if !ip::is_cidr(range) {
@@ -70,7 +70,7 @@ fn balanced(spec: At, errors: &mut Errors) {
         errors.push(ports.forbidden(ONLY_BALANCED));
     }
     if !ports.is_set() && is_balanced(spec) {
-        // Upstream leaves the spec out.
+        // Upstream omits `spec`.
         errors.push(At::named("allocateLoadBalancerNodePorts", None).required(""));
     }
     if class.is_set() && is_balanced(spec) {
@@ -112,14 +112,14 @@ fn needs_health_check(spec: At) -> bool {
     is_balanced(spec) && spec.field("externalTrafficPolicy").text() == "Local"
 }
 
-/// Checks what load balancers depend on and an update may not change.
+/// Checks load balancer fields that an update must not change.
 pub(super) fn validate_update(spec: At, old: At, errors: &mut Errors) {
     let class = spec.field("loadBalancerClass");
     if is_balanced(spec) && is_balanced(old) && class.value() != old.field("loadBalancerClass").value() {
         let shown = class.value().cloned().unwrap_or_default();
         errors.push(FieldError::invalid(&class.path(), shown, "may not change once set"));
         if class.is_set() {
-            // Upstream checks the name here once more.
+            // Upstream checks the name here again.
             checked(class, names::is_qualified_name, errors);
         }
     }
@@ -132,7 +132,7 @@ pub(super) fn validate_update(spec: At, old: At, errors: &mut Errors) {
     }
 }
 
-/// Checks where a load balancer can be reached.
+/// Checks the load balancer status.
 pub(super) fn validate_status(service: &Value) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(service);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn traffic_is_led_as_the_type_allows() {
+    fn rejects_fields_that_the_type_does_not_support() {
         for (kind, more, expected) in [
             ("ClusterIP", json!({}), &[][..]),
             ("ClusterIP", json!({"healthCheckNodePort": 30000}), &["spec.healthCheckNodePort"]),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_and_a_port_for_health_stay() {
+    fn class_and_health_check_port_are_immutable() {
         let spec = |class: &str, port: i64| json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "loadBalancerClass": class, "healthCheckNodePort": port});
         for (new, errors) in [(spec("a", 1), 0), (spec("b", 1), 1), (spec("a", 2), 1)] {
             let old = spec("a", 1);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_load_balancer_is_reached_by_address_or_name() {
+    fn load_balancer_status_has_ip_or_hostname() {
         for (kind, point, errors) in [
             ("LoadBalancer", json!({"ip": "1.1.1.1", "ipMode": "VIP"}), 0),
             ("LoadBalancer", json!({"hostname": "a.b"}), 0),

@@ -1,4 +1,4 @@
-//! What a service must be (upstream: `ValidateService` in `pkg/apis/core/validation`).
+//! Validation of services (upstream: `ValidateService` in `pkg/apis/core/validation`).
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
 const FAMILY_POLICIES: [&str; 3] = ["PreferDualStack", "RequireDualStack", "SingleStack"];
 const CHANGED: &str = "may not change once set";
-/// The longest time a client sticks to an endpoint, in seconds: a day.
+/// The maximum timeout of client IP affinity in seconds: one day.
 const AFFINITY_SECONDS_MAX: i64 = 86400;
 
 pub(super) fn service(service: &Value) -> Errors {
@@ -57,7 +57,7 @@ pub(super) fn service_update(new: &Value, old: &Value) -> Errors {
     errors
 }
 
-/// The old and the new annotation about topology may not differ.
+/// The old and new topology annotations must agree.
 fn topology(service: &Value, errors: &mut Errors) {
     let of = |key| meta::annotation(service, key);
     if let (Some(hints), Some(mode)) = (of(TOPOLOGY_HINTS), of(TOPOLOGY_MODE))
@@ -69,7 +69,7 @@ fn topology(service: &Value, errors: &mut Errors) {
     }
 }
 
-/// An update may add or give up the second address, and change no other.
+/// An update may add or remove the secondary IP, but not change the others.
 fn cluster_ips_update(spec: At, old_spec: At, errors: &mut Errors) {
     let (ips, old_ips) = (spec.field("clusterIPs"), old_spec.field("clusterIPs"));
     let at = |index: usize, detail: &str| {
@@ -93,7 +93,7 @@ fn cluster_ips_update(spec: At, old_spec: At, errors: &mut Errors) {
     }
 }
 
-/// An update may add or give up the second family, and change no other.
+/// An update may add or remove the secondary family, but not change the others.
 fn ip_families_update(spec: At, old_spec: At, errors: &mut Errors) {
     let (families, old_families) = (spec.field("ipFamilies"), old_spec.field("ipFamilies"));
     let at = |value: At, detail: &str| {
@@ -127,7 +127,7 @@ fn releases_second(spec: At, what: &str, errors: &mut Errors) {
     }
 }
 
-/// The rules of the service's type.
+/// Checks the rules of the service's type.
 fn of_type(spec: At, errors: &mut Errors) {
     let headless = spec.field("clusterIP").text() == "None";
     match spec.field("type").text() {
@@ -202,7 +202,7 @@ fn ports(spec: At, errors: &mut Errors) {
     duplicates(list, "port", errors);
 }
 
-/// A number stands only once for a protocol.
+/// Numbers must be unique per protocol.
 fn duplicates(list: At, field: &'static str, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
     for port in list.items() {
@@ -211,7 +211,7 @@ fn duplicates(list: At, field: &'static str, errors: &mut Errors) {
             continue;
         }
         errors.push(if field == "port" {
-            // Shown as the bare key, in the form of the server's own type.
+            // Upstream reports the key in the form of its internal type.
             let key = json!({"Name": "", "Protocol": protocol, "AppProtocol": null, "Port": number, "TargetPort": 0, "NodePort": 0});
             FieldError::duplicate(&port.path(), key)
         } else {
@@ -241,7 +241,7 @@ fn affinity(spec: At, errors: &mut Errors) {
     }
 }
 
-/// The cluster IPs with the IP families and their policy, each by itself (upstream:
+/// Validates the cluster IPs with the IP families and their policy, independently of the service's type (upstream:
 /// `ValidateServiceClusterIPsRelatedFields`).
 pub fn cluster_ips(service: &Value) -> Vec<FieldError> {
     let mut errors = Errors::new();
@@ -290,7 +290,7 @@ pub fn cluster_ips(service: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// Addresses are of one family each, in the order of the families.
+/// The cluster IPs must be of different families, in the order of the families.
 fn cluster_ip_families(ips: At, families: At, errors: &mut Errors) {
     let is_ipv6 = |ip: At| ip.text().contains(':');
     if ips.len() > 1 {

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_without_effect_are_named() {
+    fn warns_about_fields_without_effect() {
         let spec = |spec: Value| service(&json!({"metadata": {}, "spec": spec}));
         assert_eq!(spec(json!({"type": "ClusterIP", "sessionAffinity": "None"})), [] as [&str; 0]);
         assert_eq!(
