@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use nave_machinery::managed_fields::expand;
 use nave_patch::managed_fields::{FieldManager, FieldSet, TypeRef, Versions};
 use nave_schema::{TypeId, builtin};
 use serde_json::{Value, json};
@@ -40,7 +41,7 @@ fn main() {
     };
     println!("pod: {} bytes", pod.to_string().len());
     let copying = fastest(|| drop(black_box(pod.clone())));
-    println!("copy (part of each figure): {copying:?}");
+    println!("copy (part of the next figure): {copying:?}");
     let creating = fastest(|| {
         let mut pod = pod.clone();
         manager.update(None, &mut pod, "kubelet");
@@ -50,14 +51,18 @@ fn main() {
 
     let mut live = pod;
     manager.update(None, &mut live, "manager-0");
+    expand(&mut live);
     for at in 1..5 {
         let mut new = live.clone();
         new["metadata"]["labels"][format!("label-{at}")] = json!("x");
         manager.update(Some(&live), &mut new, &format!("manager-{at}"));
+        expand(&mut new);
         live = new;
     }
     let mut new = live.clone();
     new["spec"]["containers"][0]["image"] = json!("registry.example.com/team/app:v2");
+    let copying = fastest(|| drop(black_box(new.clone())));
+    println!("copy with five managers (part of the next figure): {copying:?}");
     let updating = fastest(|| {
         let mut new = new.clone();
         manager.update(Some(&live), &mut new, "manager-5");

@@ -141,6 +141,9 @@ fn compare_fields(map: MapType<'_>, old: Option<&Map>, new: Option<&Map>) -> Res
     let mut found = Differences::default();
     let mut olds = old.into_iter().flatten().peekable();
     let mut visit = |name: &String, old: Option<&Value>, new: Option<&Value>| {
+        if old.zip(new).is_some_and(|(old, new)| is_same(old, new)) {
+            return Ok(());
+        }
         let difference = compare(map.entry(name).unwrap_or(TypeRef::Untyped), old, new)?;
         if !difference.is_none() {
             found.push(difference, PathElement::field(name));
@@ -158,6 +161,16 @@ fn compare_fields(map: MapType<'_>, old: Option<&Map>, new: Option<&Map>) -> Res
         visit(gone, Some(old), None)?;
     }
     Ok(found.finish())
+}
+
+/// Returns whether two values are equal, whatever their type; only scalars and empty values are compared. Most fields do
+/// not change, and those of them that are scalars need no type.
+fn is_same(old: &Value, new: &Value) -> bool {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => old.is_empty() && new.is_empty(),
+        (Value::Array(old), Value::Array(new)) => old.is_empty() && new.is_empty(),
+        (old, new) => old == new,
+    }
 }
 
 /// The list items with the same element, in the old and the new state.

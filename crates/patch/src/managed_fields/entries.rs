@@ -1,6 +1,7 @@
 //! `metadata.managedFields`: the managers of an object and the fields that each owns (upstream:
 //! `apimachinery/pkg/util/managedfields/internal/managedfields.go`).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use nave_machinery::{Map, Value};
@@ -25,7 +26,7 @@ pub(super) struct Entry<'v> {
     pub time: Option<String>,
     set: FieldSet,
     /// The stored form of the set, as long as it has not changed.
-    raw: Option<&'v Value>,
+    raw: Option<Cow<'v, Value>>,
 }
 
 /// The entries of an object by manager.
@@ -95,25 +96,60 @@ impl Entry<'_> {
 
 /// The source of entries. Entries of clients may differ in form from those that the server writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+enum Origin {
     Stored,
     Request,
 }
 
-/// Decodes a list of entries; a missing list or null is empty.
+/// Decodes the entries of a stored object; a missing list or null is empty.
 ///
 /// # Errors
 /// An entry is malformed.
-pub(super) fn decode(list: Option<&Value>, origin: Origin) -> Result<Managers<'_>, EntriesError> {
-    let list = match list {
-        None | Some(Value::Null) => return Ok(Managers::new()),
-        Some(Value::Array(list)) => list,
-        Some(_) => return Err(EntriesError::NotAList),
-    };
-    list.iter().enumerate().map(|(at, entry)| decode_entry(at, entry, origin)).collect()
+pub(super) fn decode(list: Option<&Value>) -> Result<Managers<'_>, EntriesError> {
+    let decoded = items(list.unwrap_or(&Value::Null))?.iter().enumerate().map(|(at, entry)| {
+        let (id, decoded) = decode_entry(at, entry, Origin::Stored)?;
+        Ok((id, Entry { raw: entry.get(FIELDS).map(Cow::Borrowed), ..decoded }))
+    });
+    decoded.collect()
 }
 
-fn decode_entry(at: usize, entry: &Value, origin: Origin) -> Result<(ManagerId, Entry<'_>), EntriesError> {
+/// Decodes a copy of the entries of a stored object. Sets that do not change are moved to the new list.
+///
+/// # Errors
+/// An entry is malformed.
+pub(super) fn decode_copy(mut list: Value) -> Result<Managers<'static>, EntriesError> {
+    items(&list)?;
+    let entries = list.as_array_mut().into_iter().flatten().enumerate();
+    let decoded = entries.map(|(at, entry)| {
+        let (id, decoded) = decode_entry(at, entry, Origin::Stored)?;
+        let raw = entry.get_mut(FIELDS).map(|fields| Cow::Owned(fields.take()));
+        Ok((id, Entry { raw, ..decoded }))
+    });
+    decoded.collect()
+}
+
+/// Decodes the entries of a request body.
+///
+/// # Errors
+/// An entry is malformed.
+pub(super) fn decode_request(list: &Value) -> Result<Managers<'static>, EntriesError> {
+    let entries = items(list)?.iter().enumerate();
+    entries.map(|(at, entry)| decode_entry(at, entry, Origin::Request)).collect()
+}
+
+fn items(list: &Value) -> Result<&[Value], EntriesError> {
+    match list {
+        Value::Null => Ok(&[]),
+        Value::Array(list) => Ok(list),
+        _ => Err(EntriesError::NotAList),
+    }
+}
+
+fn decode_entry(
+    at: usize,
+    entry: &Value,
+    origin: Origin,
+) -> Result<(ManagerId, Entry<'static>), EntriesError> {
     let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
     let applied = match text("operation") {
         APPLY => true,
@@ -130,14 +166,12 @@ fn decode_entry(at: usize, entry: &Value, origin: Origin) -> Result<(ManagerId, 
         other => return Err(EntriesError::FieldsType(other.to_owned(), at)),
     }
     let id = ManagerId::new(text("manager"), applied, api_version, text("subresource"));
-    let fields = entry.get("fieldsV1");
-    let set = match fields {
+    let set = match entry.get(FIELDS) {
         Some(Value::String(text)) if origin == Origin::Stored => FieldSet::from_fields_v1_text(text)?,
         fields => FieldSet::from_fields_v1(fields.unwrap_or(&Value::Null))?,
     };
-    let raw = fields.filter(|_| origin == Origin::Stored);
     let time = entry.get("time").and_then(Value::as_str).map(str::to_owned);
-    Ok((id, Entry { api_version: api_version.to_owned(), time, set, raw }))
+    Ok((id, Entry { api_version: api_version.to_owned(), time, set, raw: None }))
 }
 
 /// The form of `fieldsV1`; see [`nave_machinery::managed_fields`].
@@ -170,8 +204,10 @@ pub(super) fn encode(managers: Managers<'_>, form: Form) -> Result<Option<Value>
 }
 
 fn encode_entry(id: ManagerId, entry: Entry<'_>, form: Form) -> Result<Value, FieldsError> {
-    let fields = match (entry.raw, form) {
-        (Some(raw @ Value::Object(_)), _) | (Some(raw @ Value::String(_)), Form::Text) => raw.clone(),
+    let fields = match (entry.raw.as_deref(), form) {
+        (Some(Value::Object(_)), _) | (Some(Value::String(_)), Form::Text) => {
+            entry.raw.map(Cow::into_owned).unwrap_or_default()
+        }
         (_, Form::Text) => Value::String(entry.set.to_fields_v1_text()?),
         (_, Form::Tree) => entry.set.to_fields_v1()?,
     };
@@ -187,10 +223,11 @@ fn encode_entry(id: ManagerId, entry: Entry<'_>, form: Form) -> Result<Value, Fi
     put("time", entry.time.unwrap_or_default());
     put("fieldsType", FIELDS_V1.to_owned());
     put("subresource", id.subresource);
-    encoded.insert("fieldsV1".to_owned(), fields);
+    encoded.insert(FIELDS.to_owned(), fields);
     Ok(Value::Object(encoded))
 }
 
 const APPLY: &str = "Apply";
 const UPDATE: &str = "Update";
 const FIELDS_V1: &str = "FieldsV1";
+const FIELDS: &str = "fieldsV1";

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use nave_machinery::{Reason, Status, Value, meta};
 
 use super::conflict::Conflicts;
-use super::entries::{self, EntriesError, Entry, Form, ManagerId, Managers, Origin};
+use super::entries::{self, EntriesError, Entry, Form, ManagerId, Managers};
 use super::last_applied::{self, KUBECTL};
 use super::path::PathElement;
 use super::set::FieldSet;
@@ -77,7 +77,7 @@ impl FieldManager<'_> {
     /// they are never a reason to reject an update.
     pub fn update(&self, live: Option<&Value>, new: &mut Value, manager: &str) {
         let requested = meta::remove(new, "managedFields");
-        let managers = self.managers_for_update(live, requested.as_ref());
+        let managers = self.managers_for_update(live, requested);
         if live.is_some() && managers.is_empty() {
             return;
         }
@@ -101,15 +101,17 @@ impl FieldManager<'_> {
         force: bool,
     ) -> Result<Value, ApplyError> {
         let live = live.unwrap_or(self.empty);
-        let stored = entries::decode(meta::field(live, "managedFields"), Origin::Stored)?;
+        let stored = entries::decode(meta::field(live, "managedFields"))?;
         self.check_configuration(applied)?;
         let managers = if stored.is_empty() {
             self.update_managers(self.empty, live, stored, BEFORE_FIRST_APPLY).map_err(ApplyError::Failed)?
         } else {
             stored
         };
-        let (mut object, managers) = match self.merge(live, applied, managers.clone(), manager, force) {
-            Err(ApplyError::Conflicts(conflicts)) if manager == KUBECTL => {
+        // Only kubectl gets a second attempt.
+        let again = (manager == KUBECTL).then(|| managers.clone());
+        let (mut object, managers) = match (self.merge(live, applied, managers, manager, force), again) {
+            (Err(ApplyError::Conflicts(conflicts)), Some(managers)) => {
                 let ty = self.versions.type_of(self.api_version);
                 let unchanged = ty.and_then(|ty| last_applied::unchanged_fields(ty, live));
                 let Some(unchanged) = unchanged else { return Err(ApplyError::Conflicts(conflicts)) };
@@ -119,7 +121,7 @@ impl FieldManager<'_> {
                 }
                 self.merge(live, applied, managers, manager, true)?
             }
-            outcome => outcome?,
+            (outcome, _) => outcome?,
         };
         if manager == KUBECTL && last_applied::last_applied(&object).is_some() {
             last_applied::set_last_applied(&mut object, applied);
@@ -135,16 +137,17 @@ impl FieldManager<'_> {
 
     /// Returns the entries before an update: those of the request, unless they are invalid or missing or the request is
     /// for a subresource; then those of the live object.
-    fn managers_for_update<'v>(&self, live: Option<&'v Value>, requested: Option<&'v Value>) -> Managers<'v> {
+    fn managers_for_update<'v>(&self, live: Option<&'v Value>, requested: Option<Value>) -> Managers<'v> {
         let stored = live.and_then(|live| meta::field(live, "managedFields"));
-        let from_stored = || entries::decode(stored, Origin::Stored).unwrap_or_default();
-        if !self.subresource.is_empty() || requested == stored {
-            return from_stored();
+        let from_stored = || entries::decode(stored).unwrap_or_default();
+        let Some(requested) = requested.filter(|_| self.subresource.is_empty()) else { return from_stored() };
+        if stored == Some(&requested) {
+            return entries::decode_copy(requested).unwrap_or_default();
         }
-        if requested.is_some_and(is_reset) {
+        if is_reset(&requested) {
             return Managers::new();
         }
-        match entries::decode(requested, Origin::Request) {
+        match entries::decode_request(&requested) {
             Ok(managers) if !managers.is_empty() => managers,
             _ => from_stored(),
         }

@@ -3,7 +3,7 @@
 //!
 //! | module | contents |
 //! | --- | --- |
-//! | `path`, `set`, `fields_v1` | paths to fields, sets of paths, and their `fieldsV1` form |
+//! | `path`, `element_json`, `set`, `fields_v1` | paths to fields, sets of paths, and their `fieldsV1` form |
 //! | `schema` | types as maps, lists and scalars; atomicity; keys of lists |
 //! | `field_set`, `compare`, `merge`, `remove`, `validate`, `conform` | operations on a value, or a set, of a type |
 //! | `entries` | the entries of `metadata.managedFields` |
@@ -19,6 +19,7 @@
 mod compare;
 mod conflict;
 mod conform;
+mod element_json;
 mod entries;
 mod field_set;
 mod fields_v1;

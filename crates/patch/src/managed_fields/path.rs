@@ -1,12 +1,11 @@
 //! Paths to fields, and their text forms (upstream: `structured-merge-diff/fieldpath`).
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
-use std::fmt::{self, Write};
+use std::fmt;
 
 use nave_machinery::Value;
-use serde::de::{Deserialize, Deserializer, Visitor};
 
+use super::element_json::{KeyFields, Scalar, push_json, push_quoted, push_text};
 use super::value;
 use super::visits::visit;
 
@@ -23,22 +22,47 @@ pub enum PathElement {
     Index(i64),
 }
 
-/// The name of a field in its `fieldsV1` form: most elements are names, and they are encoded and decoded more often
-/// than read.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FieldName(String);
+/// The name of a field. Short names, which are the most, are stored inline.
+#[derive(Clone)]
+pub struct FieldName(Name);
+
+#[derive(Clone)]
+enum Name {
+    Short { len: u8, bytes: [u8; SHORT] },
+    Long(Box<str>),
+}
+
+/// Maximum length of an inline name in bytes. A longer one would make every element larger.
+const SHORT: usize = 22;
 
 impl FieldName {
     fn new(name: &str) -> Self {
-        let mut text = String::with_capacity(FIELD.len() + name.len());
-        text.push_str(FIELD);
-        text.push_str(name);
-        Self(text)
+        let mut bytes = [0; SHORT];
+        match (bytes.get_mut(..name.len()), u8::try_from(name.len())) {
+            (Some(place), Ok(len)) => {
+                place.copy_from_slice(name.as_bytes());
+                Self(Name::Short { len, bytes })
+            }
+            _ => Self(Name::Long(name.into())),
+        }
     }
 
     /// Returns the name.
     pub fn as_str(&self) -> &str {
-        self.0.get(FIELD.len()..).unwrap_or_default()
+        str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Name::Short { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Name::Long(name) => name.as_bytes(),
+        }
+    }
+}
+
+impl fmt::Debug for FieldName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(out)
     }
 }
 
@@ -68,11 +92,12 @@ impl PathElement {
         };
         let json = |error: serde_json::Error| malformed(format!("{text:?}: {error}"));
         match kind {
-            FIELD => Ok(Self::Field(FieldName(text.to_owned()))),
+            FIELD => Ok(Self::field(rest)),
             "v:" => Ok(Self::Value(serde_json::from_str::<Scalar>(rest).map_err(json)?.0)),
             "k:" => {
-                let fields: BTreeMap<String, Scalar> = serde_json::from_str(rest).map_err(json)?;
-                Ok(Self::Key(fields.into_iter().map(|(name, Scalar(value))| (name, value)).collect()))
+                let KeyFields(mut fields) = serde_json::from_str(rest).map_err(json)?;
+                fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+                Ok(Self::Key(fields))
             }
             "i:" => {
                 let index = rest.parse().map_err(|_| malformed(format!("{text:?} has no index")))?;
@@ -84,9 +109,9 @@ impl PathElement {
     }
 
     /// Returns the `fieldsV1` form.
-    pub(super) fn serialized(self) -> String {
+    pub(super) fn serialized(&self) -> String {
         match self {
-            Self::Field(FieldName(text)) => text,
+            Self::Field(name) => format!("{FIELD}{}", name.as_str()),
             Self::Key(fields) => {
                 let mut text = String::with_capacity(64);
                 text.push_str("k:{");
@@ -103,7 +128,7 @@ impl PathElement {
             }
             Self::Value(value) => {
                 let mut text = "v:".to_owned();
-                push_json(&mut text, &value);
+                push_json(&mut text, value);
                 text
             }
             Self::Index(index) => format!("i:{index}"),
@@ -111,112 +136,12 @@ impl PathElement {
     }
 }
 
-/// A value that is neither list nor map: those cannot be keys, and would take many times the memory of their text.
-struct Scalar(Value);
-
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ScalarVisitor).map(Self)
-    }
-}
-
-struct ScalarVisitor;
-
-impl Visitor<'_> for ScalarVisitor {
-    type Value = Value;
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a scalar")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::from(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::from(value))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::from(value))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::from(value))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::from(value))
-    }
-}
-
 impl PathElement {
     /// Appends the `fieldsV1` form as a JSON string.
     pub(super) fn push_serialized(&self, out: &mut String) {
         match self {
-            Self::Field(FieldName(text)) => push_quoted(out, text),
-            other => push_quoted(out, &other.clone().serialized()),
-        }
-    }
-}
-
-/// Appends a JSON string.
-fn push_quoted(out: &mut String, text: &str) {
-    if text.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
-        out.push_str(&Value::String(text.to_owned()).to_string());
-    } else {
-        out.push('"');
-        out.push_str(text);
-        out.push('"');
-    }
-}
-
-/// Appends a value in the form of Go's encoder.
-fn push_json(text: &mut String, value: &Value) {
-    match value {
-        Value::String(value) => push_text(text, value),
-        Value::Number(number) => push_number(text, number),
-        other => escape(text, &other.to_string()),
-    }
-}
-
-/// Appends a number. Go's encoder writes whole doubles as integers, up to 1e21.
-fn push_number(text: &mut String, number: &serde_json::Number) {
-    let whole =
-        number.as_f64().filter(|double| number.is_f64() && double.fract() == 0.0 && double.abs() < 1e21);
-    // Writing to a string cannot fail. Adding zero makes zero of negative zero.
-    let _ = match whole {
-        Some(double) => write!(text, "{}", double + 0.0),
-        None => write!(text, "{number}"),
-    };
-}
-
-/// Appends a quoted string.
-fn push_text(text: &mut String, value: &str) {
-    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&');
-    if value.bytes().all(is_plain) {
-        text.push('"');
-        text.push_str(value);
-        text.push('"');
-    } else {
-        escape(text, &Value::String(value.to_owned()).to_string());
-    }
-}
-
-/// Appends JSON, with `<`, `>` and `&` escaped as Go's encoder does.
-fn escape(text: &mut String, json: &str) {
-    for character in json.chars() {
-        match character {
-            '<' => text.push_str("\\u003c"),
-            '>' => text.push_str("\\u003e"),
-            '&' => text.push_str("\\u0026"),
-            '\u{2028}' => text.push_str("\\u2028"),
-            '\u{2029}' => text.push_str("\\u2029"),
-            other => text.push(other),
+            Self::Field(name) => push_quoted(out, FIELD, name.as_str()),
+            other => push_quoted(out, "", &other.serialized()),
         }
     }
 }
@@ -225,7 +150,7 @@ impl Ord for PathElement {
     fn cmp(&self, other: &Self) -> Ordering {
         visit(1);
         match (self, other) {
-            (Self::Field(a), Self::Field(b)) => a.cmp(b),
+            (Self::Field(a), Self::Field(b)) => a.as_bytes().cmp(b.as_bytes()),
             (Self::Key(a), Self::Key(b)) => {
                 let fields = a.iter().zip(b);
                 let mut orders =
@@ -313,6 +238,22 @@ mod tests {
     }
 
     #[test]
+    fn names_of_any_length_are_held() {
+        let names: Vec<String> =
+            (0..40).map(|length| "é".repeat(length / 2) + &"a".repeat(length % 2)).collect();
+        for name in &names {
+            let element = PathElement::field(name);
+            assert_eq!(element.to_string(), format!(".{name}"));
+            assert_eq!(element, PathElement::parse(&element.serialized()).unwrap());
+        }
+        let mut elements: Vec<PathElement> = names.iter().map(|name| PathElement::field(name)).collect();
+        elements.sort();
+        let mut sorted = names;
+        sorted.sort();
+        assert_eq!(elements, sorted.iter().map(|name| PathElement::field(name)).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn whole_doubles_are_written_as_integers() {
         for (read, written) in [
             (r#"k:{"port":80.0}"#, r#"k:{"port":80}"#),
@@ -336,7 +277,7 @@ mod tests {
         ];
         let mut elements = texts.map(|text| PathElement::parse(text).unwrap());
         elements.sort();
-        let sorted = elements.map(PathElement::serialized);
+        let sorted = elements.each_ref().map(PathElement::serialized);
         let expected = [
             r#"k:{"port":80}"#,
             r#"k:{"port":80.5}"#,

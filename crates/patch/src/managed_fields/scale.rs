@@ -3,7 +3,7 @@
 
 use nave_machinery::Value;
 
-use super::entries::{self, EntriesError, Entry, Form, ManagerId, Managers, Origin};
+use super::entries::{self, EntriesError, Entry, Form, ManagerId, Managers};
 use super::fields_v1::FieldsError;
 use super::path::PathElement;
 use super::set::FieldSet;
@@ -42,7 +42,7 @@ impl ScaleFields<'_> {
     pub fn of_scale(&self) -> Result<Option<Value>, ScaleError> {
         let path = self.path();
         let mut managers = Managers::new();
-        for (id, entry) in entries::decode(self.entries, Origin::Stored)? {
+        for (id, entry) in entries::decode(self.entries)? {
             if (self.is_version)(&entry.api_version) && entry.set().contains(&path) {
                 let id = ManagerId { api_version: version_of(id.applied, SCALE_VERSION), ..id };
                 managers.insert(id, Entry::new(SCALE_VERSION, replicas_of_scale(), entry.time));
@@ -58,9 +58,9 @@ impl ScaleFields<'_> {
     pub fn of_object(&self, of_scale: Option<&Value>) -> Result<Option<Value>, ScaleError> {
         let path = self.path();
         let replicas = FieldSet::from_paths([path.as_slice()]);
-        let mut scale = entries::decode(of_scale, Origin::Stored)?;
+        let mut scale = entries::decode(of_scale)?;
         let mut managers = Managers::new();
-        for (id, mut entry) in entries::decode(self.entries, Origin::Stored)? {
+        for (id, mut entry) in entries::decode(self.entries)? {
             if !(self.is_version)(&entry.api_version) {
                 continue;
             }

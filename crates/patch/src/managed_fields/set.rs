@@ -128,7 +128,7 @@ impl FieldSet {
     /// Returns the node of a field.
     pub(super) fn get_field(&self, name: &str) -> Option<&Node> {
         let place = self.nodes.binary_search_by(|node| match &node.element {
-            PathElement::Field(field) => field.as_str().cmp(name),
+            PathElement::Field(field) => field.as_bytes().cmp(name.as_bytes()),
             _ => Ordering::Greater,
         });
         place.ok().and_then(|place| self.nodes.get(place))
