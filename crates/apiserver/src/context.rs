@@ -12,7 +12,7 @@ use nave_machinery::names::{FIELD_MANAGER_MAX, is_printable};
 use nave_machinery::user::UserInfo;
 
 use crate::deadline::RequestTimeout;
-use crate::endpoints::negotiation::Negotiation;
+use crate::negotiation::Negotiation;
 use crate::request_info::RequestInfo;
 use crate::serving::ConnectionInfo;
 

@@ -12,13 +12,13 @@ use serde_json::json;
 
 use crate::body::ResponseBody;
 use crate::context::RequestContext;
-use crate::endpoints::negotiation::{self, Negotiation, Offer};
-use crate::endpoints::raw;
 use crate::endpoints::response::{EndpointResponse, ObjectResponse};
 use crate::health::Health;
 use crate::introspection::ApiCache;
 use crate::metrics::Metrics;
+use crate::negotiation::{self, Negotiation, Offer};
 use crate::openapi::OpenApi;
+use crate::raw_response;
 use crate::request_info::RequestInfo;
 use crate::storage::Storages;
 use crate::version::KUBERNETES_VERSION;
@@ -71,19 +71,19 @@ impl Documents {
     ) -> Result<EndpointResponse, Status> {
         let RequestContext { info, negotiation, .. } = context;
         if let Some(health) = self.health.answer(&info.path, &info.query).await {
-            return Ok(raw::text(health.code, health.text).into());
+            return Ok(raw_response::text(health.code, health.text).into());
         }
         // The document is chosen by the path that was authorized; some paths also allow a slash at the end, as
         // upstream.
         let path = info.path.strip_prefix('/').unwrap_or(&info.path);
         let parts: Vec<&str> = path.split('/').collect();
         match parts.as_slice() {
-            [""] => raw::indented_json(&json!({"paths": self.paths()})).map(EndpointResponse::from),
+            [""] => raw_response::indented_json(&json!({"paths": self.paths()})).map(EndpointResponse::from),
             ["version"] | ["version", ""] => {
-                raw::indented_json(&VersionInfo::of_server()).map(EndpointResponse::from)
+                raw_response::indented_json(&VersionInfo::of_server()).map(EndpointResponse::from)
             }
             ["metrics"] => self.metrics().await.map(EndpointResponse::from),
-            ["debug", "api_cache"] => Ok(raw::json(&ApiCache::collect(&self.storages).await).into()),
+            ["debug", "api_cache"] => Ok(raw_response::json(&ApiCache::collect(&self.storages).await).into()),
             [".well-known", "openid-configuration"]
             | [".well-known", "openid-configuration", ""]
             | ["openid", "v1", "jwks"]
@@ -96,7 +96,7 @@ impl Documents {
                 self.discovery(&parts[..parts.len() - 1], headers, negotiation)
             }
             ["api" | "apis", ..] => self.discovery(&parts, headers, negotiation),
-            _ => Ok(raw::page_not_found().into()),
+            _ => Ok(raw_response::page_not_found().into()),
         }
     }
 
@@ -108,7 +108,8 @@ impl Documents {
     ) -> Result<EndpointResponse, Status> {
         let accepted = negotiation.choose(Offer::Discovery, &Format::ALL)?;
         let registry = &self.registry;
-        let aggregated = |document| raw::aggregated_discovery(document, headers.get(header::IF_NONE_MATCH));
+        let aggregated =
+            |document| raw_response::aggregated_discovery(document, headers.get(header::IF_NONE_MATCH));
         let document = match parts {
             ["api"] if accepted.transform.is_some() => {
                 return Ok(aggregated(&discovery::aggregated_core(registry)).into());
@@ -136,7 +137,7 @@ impl Documents {
             ["apis", group, _, ..] => !group.is_empty() && self.registry.group(group).is_some(),
             _ => false,
         };
-        if is_served { Err(Status::no_such_path()) } else { Ok(raw::page_not_found().into()) }
+        if is_served { Err(Status::no_such_path()) } else { Ok(raw_response::page_not_found().into()) }
     }
 
     /// Serves the documents for the verification of service account tokens; clients may cache them for an hour.
@@ -145,7 +146,7 @@ impl Documents {
         path: &str,
         headers: &HeaderMap,
     ) -> Result<Response<ResponseBody>, Status> {
-        let Some(discovery) = &self.token_discovery else { return Ok(raw::page_not_found()) };
+        let Some(discovery) = &self.token_discovery else { return Ok(raw_response::page_not_found()) };
         let (media_type, document) = if path == CONFIGURATION_PATH {
             ("application/json", discovery.configuration().await)
         } else {
@@ -155,8 +156,8 @@ impl Documents {
         if accept.is_some_and(|accept| !negotiation::names(accept, media_type)) {
             return Err(negotiation::no_representation(&[media_type]));
         }
-        let mut response = raw::bytes(StatusCode::OK, media_type, document.to_string());
-        raw::set_header(&mut response, header::CACHE_CONTROL, "public, max-age=3600");
+        let mut response = raw_response::bytes(StatusCode::OK, media_type, document.to_string());
+        raw_response::set_header(&mut response, header::CACHE_CONTROL, "public, max-age=3600");
         Ok(response)
     }
 
@@ -172,7 +173,7 @@ impl Documents {
             Err(error) => tracing::warn!(%error, "size of the store is unknown"),
         }
         let text = self.metrics.render().map_err(Status::internal)?;
-        Ok(raw::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
+        Ok(raw_response::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
     }
 
     /// Returns the served paths, sorted.

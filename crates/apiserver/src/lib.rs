@@ -15,6 +15,7 @@
 //! | [`pipeline`] | the stages of a request, in order |
 //! | [`context`] | the request context that all stages share |
 //! | [`request_info`] | the parsed method, path and query |
+//! | [`negotiation`] | the encodings and forms that its client accepts |
 //! | [`deadline`] | the deadline of a request |
 //! | [`authentication`] | the user of a request |
 //! | [`impersonation`] | requests as another user |
@@ -31,6 +32,7 @@
 //! | [`admission`] | listers and writers for admission plugins |
 //! | [`allocation`] | cluster IPs and node ports of services |
 //! | [`storage`] | the objects of one resource, between the endpoints and the store |
+//! | `raw_response` | responses that are not API objects |
 //! | [`documents`], [`openapi`], [`health`], [`metrics`], [`introspection`] | paths that are not resources |
 //! | [`local`] | requests from within the process |
 //! | [`server`] | construction of a server; [`bootstrap`] creates the objects it needs |
@@ -64,8 +66,10 @@ mod kinds;
 pub mod lifecycle;
 pub mod local;
 pub mod metrics;
+pub mod negotiation;
 pub mod openapi;
 pub mod pipeline;
+mod raw_response;
 pub mod request_info;
 pub mod route;
 pub mod server;

@@ -16,10 +16,11 @@ use crate::body::{self, BodyError, ResponseBody};
 use crate::browsers::Browsers;
 use crate::context::{Client, RequestContext};
 use crate::deadline::{self, RequestTimeout};
-use crate::endpoints::negotiation::Negotiation;
+use crate::endpoints::response::encode_failure;
 use crate::impersonation::Impersonation;
 use crate::inflight::Inflight;
 use crate::metrics::{Metrics, RequestLabels};
+use crate::negotiation::Negotiation;
 use crate::request_info::Query;
 use crate::route::Router;
 use crate::serving::Served;
@@ -71,7 +72,7 @@ impl Pipeline {
             Err(status) => {
                 let negotiation = Negotiation::new(request.headers(), &Query::default());
                 body::drain(request.body_mut()).await;
-                let response = negotiation.encode_status(&status);
+                let response = encode_failure(&status, &negotiation);
                 return Served { response, deadline: None, upgrade: None };
             }
         };
@@ -83,8 +84,8 @@ impl Pipeline {
         // Converts the error of any stage into a response.
         let mut response = match outcome {
             Ok(Ok(response)) => response,
-            Ok(Err(status)) => context.negotiation.encode_status(&status),
-            Err(_) => context.negotiation.encode_status(&self.panicked(labels)),
+            Ok(Err(status)) => encode_failure(&status, &context.negotiation),
+            Err(_) => encode_failure(&self.panicked(labels), &context.negotiation),
         };
         // Drains the rest of a small body that no stage has read: some clients miss a response that is sent before
         // their body.

@@ -68,7 +68,7 @@ impl Router {
         match outcome {
             EndpointResponse::Object(answer) => {
                 let size = answer.size(&context.negotiation);
-                self.cpu.run(size, async { context.negotiation.encode(answer) }).await
+                self.cpu.run(size, async { answer.encode(&context.negotiation) }).await
             }
             EndpointResponse::Http(response) => Ok(response),
         }

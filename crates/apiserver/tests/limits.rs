@@ -11,11 +11,11 @@ use http::{Request, header};
 use http_body_util::BodyExt;
 use nave_admission::Chain;
 use nave_apiserver::context::RequestContext;
-use nave_apiserver::endpoints::negotiation::Negotiation;
 use nave_apiserver::endpoints::response::ObjectResponse;
 use nave_apiserver::endpoints::view::View;
 use nave_apiserver::endpoints::write::{Payload, Target};
 use nave_apiserver::endpoints::{Endpoint, delete, read, write};
+use nave_apiserver::negotiation::Negotiation;
 use nave_apiserver::request_info::{Query, ResourceRequest};
 use nave_apiserver::storage::{Storages, WatchCacheSizes};
 use nave_codec::negotiate::{ContentType, Format, PatchType};
@@ -251,7 +251,7 @@ fn protobuf_body(object: &Value) -> Vec<u8> {
 
 async fn encoded(answer: ObjectResponse, accept: &str) -> Result<Bytes, Status> {
     let request = Request::builder().header(header::ACCEPT, accept).body(()).unwrap();
-    let response = Negotiation::new(request.headers(), &Query::default()).encode(answer)?;
+    let response = answer.encode(&Negotiation::new(request.headers(), &Query::default()))?;
     Ok(response.into_body().collect().await.unwrap().to_bytes())
 }
 

@@ -14,8 +14,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use http_body_util::BodyExt;
-use nave_apiserver::endpoints::negotiation::Negotiation;
 use nave_apiserver::endpoints::{Endpoint, read};
+use nave_apiserver::negotiation::Negotiation;
 use nave_apiserver::request_info::ResourceRequest;
 use nave_apiserver::storage::{Storages, Update, WatchCacheSizes};
 use nave_machinery::options::ListOptions;
@@ -281,7 +281,7 @@ impl World {
         let storage = self.storages.get(&pods()).cloned();
         let endpoint = Endpoint { def, version: 0, storage, watched: Arc::default(), allocator: None };
         let answer = read::list(&endpoint, &request, &ListOptions::parse(&query)?).await?;
-        let response = Negotiation::default().encode(answer)?;
+        let response = answer.encode(&Negotiation::default())?;
         let body = response.into_body().collect().await.unwrap().to_bytes();
         Ok(serde_json::from_slice(&body).unwrap())
     }

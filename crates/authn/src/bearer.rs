@@ -20,7 +20,6 @@ pub trait TokenAuthenticator: Send + Sync {
     ///
     /// # Errors
     /// The token is of this kind and invalid.
-    /// The token is of this kind, and wrong.
     async fn authenticate_token(
         &self,
         token: &str,

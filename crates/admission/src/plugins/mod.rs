@@ -9,8 +9,8 @@ mod default_toleration_seconds;
 mod deny_service_external_ips;
 mod event_rate_limit;
 mod extended_resource_toleration;
-mod hard_anti_affinity_topology;
 mod image_policy_webhook;
+mod limit_pod_hard_anti_affinity_topology;
 mod limit_ranger;
 mod live;
 mod namespace_auto_provision;
@@ -92,7 +92,7 @@ pub const PLUGINS: [Entry; 40] = [
     disabled("NamespaceAutoProvision", |parts, _| Ok(namespace_auto_provision::plugin(parts))),
     enabled("NamespaceLifecycle", |parts, _| Ok(namespace_lifecycle::plugin(parts))),
     disabled("NamespaceExists", |parts, _| Ok(namespace_exists::plugin(parts))),
-    disabled("LimitPodHardAntiAffinityTopology", |_, _| Ok(hard_anti_affinity_topology::plugin())),
+    disabled("LimitPodHardAntiAffinityTopology", |_, _| Ok(limit_pod_hard_anti_affinity_topology::plugin())),
     enabled("LimitRanger", |parts, _| Ok(limit_ranger::plugin(parts))),
     enabled("ServiceAccount", |parts, _| Ok(service_account::plugin(parts))),
     disabled("NodeRestriction", |parts, _| Ok(node_restriction::plugin(parts))),

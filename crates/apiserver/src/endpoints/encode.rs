@@ -17,11 +17,11 @@ use nave_codec::{json, protobuf, yaml};
 use nave_machinery::managed_fields;
 use nave_machinery::{GroupVersion, Status, Value, meta};
 
-use super::negotiation::{IncludeObject, Negotiation, Offer};
 use super::response::Content;
 use super::{Endpoint, view};
 use crate::body::ResponseBody;
 use crate::kinds;
+use crate::negotiation::{IncludeObject, Negotiation, Offer};
 
 /// The encodings kept with an object: JSON and protobuf per version, and metadata only.
 const JSON_OF_VERSION: u8 = 1;

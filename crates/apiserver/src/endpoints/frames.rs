@@ -10,9 +10,9 @@ use nave_codec::{json, protobuf};
 use nave_machinery::Status;
 use serde_json::json;
 
-use super::negotiation::{IncludeObject, Negotiation, Offer};
 use super::{Endpoint, encode};
 use crate::body::Pieces;
+use crate::negotiation::{IncludeObject, Negotiation, Offer};
 
 /// The annotation of the bookmark that ends a watch's initial state.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";

@@ -12,17 +12,13 @@
 //! | [`view`] | the part of an object that a request reads and writes: the object, its status, its scale |
 //! | [`decode`] | from a request's body to an object |
 //! | [`response`] | the response of an endpoint |
-//! | [`negotiation`] | the encodings and forms that the client accepts |
 //! | `encode`, [`frames`] | from objects, lists and events to bytes |
-//! | [`raw`] | responses that are not API objects |
 
 pub mod continuation;
 pub mod decode;
 pub mod delete;
 mod encode;
 pub mod frames;
-pub mod negotiation;
-pub mod raw;
 pub mod read;
 pub mod response;
 pub mod selection;
@@ -44,7 +40,6 @@ use nave_machinery::options::{CreateOptions, DeleteOptions, ListOptions, PatchOp
 use nave_machinery::{GroupResource, GroupVersionKind, GroupVersionResource, Status, Value, names};
 use nave_resources::{ResourceDef, ResourceVersion};
 
-use self::negotiation::Offer;
 use self::response::{EndpointResponse, List, ObjectResponse};
 use self::view::View;
 use self::virtual_resource::{VirtualRequest, VirtualResources};
@@ -56,6 +51,8 @@ use crate::body::{self, BodyError};
 use crate::context::RequestContext;
 use crate::cpu_pool::CpuPool;
 use crate::metrics::RequestLabels;
+use crate::negotiation::Offer;
+use crate::raw_response;
 use crate::request_info::{RequestInfo, ResourceRequest, Verb};
 use crate::storage::{ResourceStorage, Storages};
 use crate::websocket::handshake::Handshake;
@@ -290,7 +287,7 @@ impl Resources {
     /// Returns the response for a resource that is not served: a `Status` if its group is served, otherwise plain text.
     fn unknown(&self, gvr: &GroupVersionResource) -> Result<EndpointResponse, Status> {
         let known = self.endpoints.keys().any(|served| served.group == gvr.group);
-        if known { Err(Status::no_such_path()) } else { Ok(raw::page_not_found().into()) }
+        if known { Err(Status::no_such_path()) } else { Ok(raw_response::page_not_found().into()) }
     }
 }
 

@@ -1,17 +1,19 @@
-//! Responses of endpoints: content that [`Negotiation::encode`] encodes for the client, or complete HTTP responses.
+//! Responses of endpoints: content that [`ObjectResponse::encode`] encodes for the client, or complete HTTP responses.
 
 use std::sync::Arc;
 
-use http::Response;
+use http::{HeaderValue, Response, StatusCode, header};
 use nave_cacher::CachedObject;
 use nave_codec::json;
 use nave_machinery::{Status, Value};
 use serde::Serialize;
 
-use super::negotiation::{Negotiation, Offer};
 use super::{Endpoint, encode};
 use crate::body::ResponseBody;
 use crate::cpu_pool::LARGE;
+use crate::gzip;
+use crate::negotiation::{Negotiation, Offer};
+use crate::raw_response;
 use crate::storage::WrittenVersion;
 
 /// The response of an endpoint.
@@ -161,9 +163,44 @@ impl ObjectResponse {
         }
     }
 
+    /// Encodes the content as the client accepts it.
+    ///
+    /// # Errors
+    /// 406 if the client accepts no encoding that is offered, 500 if the content cannot be encoded.
+    pub fn encode(self, negotiation: &Negotiation) -> Result<Response<ResponseBody>, Status> {
+        let (content_type, body) = encode::content(self.content, negotiation)?;
+        let body = if negotiation.gzip() { gzip::compressed(body) } else { Err(body) };
+        let is_compressed = body.is_ok();
+        let code = StatusCode::from_u16(self.code).map_err(Status::internal)?;
+        let mut response =
+            raw_response::with_body(code, content_type, body.unwrap_or_else(std::convert::identity));
+        if is_compressed {
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        }
+        Ok(response)
+    }
+
     fn new(code: u16, content: Content) -> Self {
         Self { code, content }
     }
+}
+
+/// Encodes a failure in the accepted encoding, or in JSON if the client accepts none.
+pub(crate) fn encode_failure(status: &Status, negotiation: &Negotiation) -> Response<ResponseBody> {
+    let content = ObjectResponse::document(status.code, status.to_value());
+    let mut response = content.encode(negotiation).unwrap_or_else(|_| {
+        let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let document = status.to_value();
+        let text = serde_json::to_vec_pretty(&document).unwrap_or_else(|_| json::encode(&document));
+        raw_response::bytes(code, "application/json", text)
+    });
+    let retry_after = status.details.as_ref().map(|details| details.retry_after_seconds);
+    if let Some(seconds) = retry_after.filter(|seconds| *seconds > 0) {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
 }
 
 /// Returns the approximate size of a value's JSON, exact enough to tell whether the value is large. Values nest at most
@@ -199,6 +236,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::request_info::Query;
+
+    #[test]
+    fn failures_are_encoded_for_clients_that_accept_no_available_form() {
+        let headers = [(header::ACCEPT, HeaderValue::from_static("image/png"))].into_iter().collect();
+        let negotiation = Negotiation::new(&headers, &Query::default());
+        let response = encode_failure(&Status::too_many_requests("later", 3), &negotiation);
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "3");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
+    }
 
     #[test]
     fn sizes_distinguish_large_and_small_values() {

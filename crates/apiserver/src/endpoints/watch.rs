@@ -18,9 +18,10 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, Frames};
-use super::negotiation::Negotiation;
-use super::{Endpoint, raw, selection};
+use super::{Endpoint, selection};
 use crate::body::{Pieces, ResponseBody};
+use crate::negotiation::Negotiation;
+use crate::raw_response;
 use crate::request_info::ResourceRequest;
 use crate::storage::ResourceStorage;
 
@@ -100,7 +101,7 @@ pub struct Watch {
 impl Watch {
     /// Returns the watch as a chunked response.
     pub fn into_response(self) -> Response<ResponseBody> {
-        raw::stream(self.content_type, self.into_chunks())
+        raw_response::stream(self.content_type, self.into_chunks())
     }
 
     /// Returns the watch as messages, one per event (upstream: `WatchServer.HandleWS`).

@@ -22,8 +22,8 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::body::ResponseBody;
-use crate::endpoints::raw;
 use crate::gzip;
+use crate::raw_response;
 use crate::request_info::RequestInfo;
 use crate::version::KUBERNETES_VERSION;
 
@@ -133,11 +133,11 @@ impl OpenApi {
             }
             ["v3", path @ ..] => {
                 let path = path.join("/");
-                Ok(self.v3.get(&path).map_or_else(raw::page_not_found, |document| {
+                Ok(self.v3.get(&path).map_or_else(raw_response::page_not_found, |document| {
                     self.answer_v3(&path, document, info.query.get("hash"), seen)
                 }))
             }
-            _ => Ok(raw::page_not_found()),
+            _ => Ok(raw_response::page_not_found()),
         }
     }
 
@@ -151,15 +151,15 @@ impl OpenApi {
         seen: Option<&HeaderValue>,
     ) -> Response<ResponseBody> {
         if hash.is_some_and(|hash| !hash.is_empty() && hash != document.hash) {
-            let mut moved = raw::bytes(StatusCode::MOVED_PERMANENTLY, "", Bytes::new());
-            raw::set_header(&mut moved, header::LOCATION, &url(path, document));
+            let mut moved = raw_response::bytes(StatusCode::MOVED_PERMANENTLY, "", Bytes::new());
+            raw_response::set_header(&mut moved, header::LOCATION, &url(path, document));
             return moved;
         }
         let mut answer =
             answer("application/json", &document.hash, seen, || self.bytes(document, codec::encode));
         if hash.is_some() {
             // Upstream sends the same duration as an expiry date.
-            raw::set_header(&mut answer, header::CACHE_CONTROL, "public, immutable, max-age=31536000");
+            raw_response::set_header(&mut answer, header::CACHE_CONTROL, "public, immutable, max-age=31536000");
         }
         answer
     }
@@ -305,18 +305,18 @@ fn answer(
             .any(|seen| seen == tag || seen == "*")
     });
     let mut response = if known {
-        raw::bytes(StatusCode::NOT_MODIFIED, "", Bytes::new())
+        raw_response::bytes(StatusCode::NOT_MODIFIED, "", Bytes::new())
     } else {
-        raw::bytes(StatusCode::OK, media_type, document())
+        raw_response::bytes(StatusCode::OK, media_type, document())
     };
-    raw::set_header(&mut response, header::ETAG, &tag);
-    raw::set_header(&mut response, header::VARY, "Accept");
+    raw_response::set_header(&mut response, header::ETAG, &tag);
+    raw_response::set_header(&mut response, header::VARY, "Accept");
     response
 }
 
 /// Compresses the response for clients that accept it. Upstream does so for OpenAPI 2 only.
 fn compressed(mut response: Response<ResponseBody>, headers: &HeaderMap) -> Response<ResponseBody> {
-    raw::set_header(&mut response, header::VARY, "Accept, Accept-Encoding");
+    raw_response::set_header(&mut response, header::VARY, "Accept, Accept-Encoding");
     if !gzip::is_accepted(headers) {
         return response;
     }

@@ -112,7 +112,7 @@ impl ResourceStorage {
                 }
             }
         }
-        let written = self.write(key, name, &mut New(object, self.resource(), name)).await?;
+        let written = self.compare_and_swap(key, name, &mut New(object, self.resource(), name)).await?;
         *object = written.stored.object.into_value();
         Ok(written.stored.revision)
     }
@@ -132,19 +132,19 @@ impl ResourceStorage {
                 self.0(current).map(Attempt::from)
             }
         }
-        self.write(key, name, &mut Changed(change, self.resource(), name)).await
+        self.compare_and_swap(key, name, &mut Changed(change, self.resource(), name)).await
     }
 
-    /// Reads the state, lets `write` decide the next one, writes it, and starts again with the newer state if another
+    /// Reads the state, lets `next_state` decide the next one, writes it, and starts again with the newer state if another
     /// writer was faster.
     ///
     /// # Errors
-    /// The error of `write`, or 409 if other writers win every time.
-    pub async fn write(
+    /// The error of `next_state`, or 409 if other writers win every time.
+    pub async fn compare_and_swap(
         &self,
         key: &str,
         name: &str,
-        write: &mut impl NextState,
+        next_state: &mut impl NextState,
     ) -> Result<WriteResult, Status> {
         // The cache may lag behind, so its state is used only if the store confirms it.
         let mut from_cache = true;
@@ -156,19 +156,20 @@ impl ResourceStorage {
             None => None,
         };
         for _ in 0..MAX_UPDATE_ATTEMPTS {
-            let outcome = write.next(current.as_ref()).await;
-            let rests_on_cache = match &outcome {
+            let outcome = next_state.next(current.as_ref()).await;
+            // Without a write the store does not compare the revision.
+            let writes_nothing = match &outcome {
                 Err(_) | Ok(Attempt { update: Update::NoWrite(_), .. }) => true,
                 Ok(Attempt { update: Update::Put(object), .. }) => {
                     current.as_ref().is_some_and(|current| unchanged(object, current.object.as_value()))
                 }
                 Ok(Attempt { update: Update::Delete(_), .. }) => false,
             };
-            if rests_on_cache && std::mem::take(&mut from_cache) {
+            if writes_nothing && std::mem::take(&mut from_cache) {
                 let latest = self.store.revision(key).await.map_err(|error| store_status(&error))?;
                 if latest != current.as_ref().map(|current| current.revision) {
                     let found = self.store.get(key, None).await.map_err(|error| store_status(&error))?;
-                    current = self.decode_stored(found, write)?;
+                    current = self.decode_stored(found, next_state)?;
                     continue;
                 }
             }
@@ -179,7 +180,7 @@ impl ResourceStorage {
                     let stored = Stored { object: as_object(object)?, revision };
                     return Ok(WriteResult { stored, deleted: false, version: None });
                 }
-                (Update::Put(_), Some(_)) if rests_on_cache => {
+                (Update::Put(_), Some(_)) if writes_nothing => {
                     let Some(stored) = current else { return Err(Status::internal("no state")) };
                     return Ok(WriteResult { stored, deleted: false, version: None });
                 }
@@ -215,7 +216,7 @@ impl ResourceStorage {
                 }
                 TxnOutcome::Failed { current: found, .. } => {
                     from_cache = false;
-                    current = self.decode_stored(found, write)?;
+                    current = self.decode_stored(found, next_state)?;
                 }
             }
         }

@@ -9,7 +9,7 @@ use http_body::Body;
 
 use super::WebSocket;
 use crate::body::ResponseBody;
-use crate::endpoints::raw;
+use crate::raw_response;
 use crate::upgrade::Upgrade;
 
 /// A valid handshake request.
@@ -91,7 +91,7 @@ impl Handshake {
         if let Some(protocol) = self.protocol {
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
         }
-        raw::set_header(&mut response, header::SEC_WEBSOCKET_ACCEPT, &self.accept);
+        raw_response::set_header(&mut response, header::SEC_WEBSOCKET_ACCEPT, &self.accept);
         response
     }
 }
@@ -103,9 +103,9 @@ impl Refusal {
             Self::Origin => StatusCode::FORBIDDEN,
             Self::Version | Self::Key | Self::Body => StatusCode::BAD_REQUEST,
         };
-        let mut response = raw::text(code, format!("{self}\n"));
+        let mut response = raw_response::text(code, format!("{self}\n"));
         if self == Self::Version {
-            raw::set_header(&mut response, header::SEC_WEBSOCKET_VERSION, "13");
+            raw_response::set_header(&mut response, header::SEC_WEBSOCKET_VERSION, "13");
         }
         response
     }

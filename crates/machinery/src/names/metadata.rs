@@ -55,9 +55,9 @@ pub fn validate_object_meta(
     let (name, prefix) = (text("name"), text("generateName"));
     if !prefix.is_empty() {
         // A prefix may end with a dash, a name may not.
-        let shown = prefix.strip_suffix('-').map_or_else(|| prefix.to_owned(), |rest| format!("{rest}a"));
+        let completed = prefix.strip_suffix('-').map_or_else(|| prefix.to_owned(), |rest| format!("{rest}a"));
         let at = path.child("generateName");
-        errors.extend(name_rule(&shown).into_iter().map(|why| FieldError::invalid(&at, prefix, why)));
+        errors.extend(name_rule(&completed).into_iter().map(|why| FieldError::invalid(&at, prefix, why)));
     }
     if name.is_empty() {
         errors.push(FieldError::required(&path.child("name"), "name or generateName is required"));
@@ -187,21 +187,21 @@ pub fn validate_qualified_finalizers(metadata: &Value, path: &FieldPath) -> Vec<
     plain.map(|(index, name)| FieldError::invalid(&path.index(index), name, why)).collect()
 }
 
-/// Finalizers without a domain prefix.
-const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
-
 /// An object that is being deleted can lose finalizers, but not get new ones.
 fn new_finalizers_while_deleting(new: &Value, old: &Value, path: &FieldPath) -> Vec<FieldError> {
     if present(old, "deletionTimestamp").is_none() {
         return Vec::new();
     }
-    let of = |metadata: &Value| -> Vec<String> {
+    let finalizers_of = |metadata: &Value| -> Vec<String> {
         let list = metadata.get("finalizers").and_then(Value::as_array);
         list.into_iter().flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
     };
-    let had = of(old);
-    let added: Vec<String> =
-        of(new).iter().filter(|name| !had.contains(name)).map(|name| format!("{name:?}")).collect();
+    let had = finalizers_of(old);
+    let added: Vec<String> = finalizers_of(new)
+        .iter()
+        .filter(|name| !had.contains(name))
+        .map(|name| format!("{name:?}"))
+        .collect();
     if added.is_empty() {
         return Vec::new();
     }
@@ -215,6 +215,9 @@ fn new_finalizers_while_deleting(new: &Value, old: &Value, path: &FieldPath) -> 
         FieldError::forbidden(&path.child("finalizers"), why),
     ]
 }
+
+/// Finalizers without a domain prefix.
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 
 #[cfg(test)]
 mod tests {

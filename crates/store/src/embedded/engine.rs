@@ -24,7 +24,7 @@ const SNAPSHOT_ROWS: usize = 4096;
 pub(super) struct Engine {
     path: PathBuf,
     cache_bytes: usize,
-    /// `None` from a failed write until the file is reopened, and after the store is closed.
+    /// `None` if the file could not be reopened after a failed write, and after the store is closed.
     database: RwLock<Option<Database>>,
 }
 
@@ -92,8 +92,8 @@ impl Engine {
         self.view()?.newest()
     }
 
-    /// Returns whether a write failed and [`reopen`](Self::reopen) has not succeeded since.
-    pub(super) fn is_broken(&self) -> bool {
+    /// Returns whether the file is not open: the last [`reopen`](Self::reopen) failed, or the store is closed.
+    pub(super) fn is_closed(&self) -> bool {
         self.database.read().is_none()
     }
 

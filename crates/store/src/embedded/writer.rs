@@ -207,7 +207,7 @@ impl Writer {
         if self.refused.as_ref().is_some_and(|(until, _)| *until <= now) {
             self.refused = None;
         }
-        if self.shared.engine.is_broken() && self.refused.is_none() {
+        if self.shared.engine.is_closed() && self.refused.is_none() {
             self.recover();
         }
         if self.next_progress <= now {

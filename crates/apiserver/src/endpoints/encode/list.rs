@@ -13,8 +13,8 @@ use nave_machinery::{Status, Value};
 use super::{Encoded, document_bytes, formats, in_format, object_json, object_protobuf, parse, table};
 use crate::body::ResponseBody;
 use crate::endpoints::Endpoint;
-use crate::endpoints::negotiation::{Negotiation, Offer};
 use crate::endpoints::response::List;
+use crate::negotiation::{Negotiation, Offer};
 
 /// Size of the chunks in which a list is passed to the connection.
 const CHUNK: usize = 128 * 1024;

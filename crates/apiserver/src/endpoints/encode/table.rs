@@ -18,8 +18,8 @@ use super::list::list_meta;
 use super::{object_json, parse};
 use crate::descriptions;
 use crate::endpoints::Endpoint;
-use crate::endpoints::negotiation::IncludeObject;
 use crate::endpoints::response::List;
+use crate::negotiation::IncludeObject;
 
 /// Transforms a list.
 ///

@@ -11,7 +11,7 @@
 //! | allocation of addresses and ports | [`allocation`](crate::allocation) |
 //! | validation of metadata and by the strategy, canonical form | `stages` |
 //! | validating admission | `stages` |
-//! | end of a dry run; otherwise compare-and-swap, and again with the newer state if another writer was faster | [`ResourceStorage::write`] |
+//! | end of a dry run; otherwise compare-and-swap, and again with the newer state if another writer was faster | [`ResourceStorage::compare_and_swap`] |
 
 mod apply;
 mod managed_fields;
@@ -241,7 +241,7 @@ impl<'a> Write<'a> {
             Ok(key) => key,
             Err(status) => return Err(self.refusal(status).await),
         };
-        let WriteResult { stored, version, .. } = storage.write(&key, name, &mut self).await?;
+        let WriteResult { stored, version, .. } = storage.compare_and_swap(&key, name, &mut self).await?;
         let (object, created) = (stored.object.into_value(), self.creates);
         Ok(Written { object, created, deletion: self.deletion, version })
     }

@@ -14,13 +14,13 @@ const REQUIRED_TERMS: [&str; 4] =
 
 /// LimitPodHardAntiAffinityTopology.
 pub(super) fn plugin() -> Plugin {
-    Plugin::validating(HardAntiAffinityTopology)
+    Plugin::validating(LimitPodHardAntiAffinityTopology)
 }
 
-struct HardAntiAffinityTopology;
+struct LimitPodHardAntiAffinityTopology;
 
 #[async_trait]
-impl Validate for HardAntiAffinityTopology {
+impl Validate for LimitPodHardAntiAffinityTopology {
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
         attributes.is_write() && attributes.is_pods() && attributes.is_object()
     }
@@ -52,7 +52,7 @@ mod tests {
                 json!({"metadata": {"name": "p"}, "spec": {"affinity": {"podAntiAffinity": {kind: term}}}});
             outcome(
                 Request::new(registry(), "", "pods", pod, Value::Null)
-                    .validate(&HardAntiAffinityTopology)
+                    .validate(&LimitPodHardAntiAffinityTopology)
                     .await,
             )
         };

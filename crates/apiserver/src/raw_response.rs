@@ -14,19 +14,19 @@ use sha2::{Digest, Sha256};
 use crate::body::{Pieces, ResponseBody};
 
 /// Returns plain text.
-pub fn text(code: StatusCode, text: impl Into<String>) -> Response<ResponseBody> {
+pub(crate) fn text(code: StatusCode, text: impl Into<String>) -> Response<ResponseBody> {
     let mut response = bytes(code, "text/plain; charset=utf-8", text.into().into_bytes());
     set_header(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     response
 }
 
 /// Returns the response to paths without an API.
-pub fn page_not_found() -> Response<ResponseBody> {
+pub(crate) fn page_not_found() -> Response<ResponseBody> {
     text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
 /// Returns a document as compact JSON.
-pub fn json(document: &impl Serialize) -> Response<ResponseBody> {
+pub(crate) fn json(document: &impl Serialize) -> Response<ResponseBody> {
     bytes(StatusCode::OK, "application/json", json::encode(document))
 }
 
@@ -34,13 +34,13 @@ pub fn json(document: &impl Serialize) -> Response<ResponseBody> {
 ///
 /// # Errors
 /// 500 if it cannot be encoded.
-pub fn indented_json(document: &impl Serialize) -> Result<Response<ResponseBody>, Status> {
+pub(crate) fn indented_json(document: &impl Serialize) -> Result<Response<ResponseBody>, Status> {
     let text = serde_json::to_vec_pretty(document).map_err(Status::internal)?;
     Ok(bytes(StatusCode::OK, "application/json", text))
 }
 
 /// Returns bytes; an empty content type is omitted.
-pub fn bytes(
+pub(crate) fn bytes(
     code: StatusCode,
     content_type: impl Into<Cow<'static, str>>,
     bytes: impl Into<Bytes>,
@@ -49,7 +49,7 @@ pub fn bytes(
 }
 
 /// Returns bytes that are produced while the client reads them.
-pub fn stream<T: Into<Pieces> + 'static>(
+pub(crate) fn stream<T: Into<Pieces> + 'static>(
     content_type: &'static str,
     stream: impl Stream<Item = T> + Send + 'static,
 ) -> Response<ResponseBody> {
@@ -57,7 +57,10 @@ pub fn stream<T: Into<Pieces> + 'static>(
 }
 
 /// Returns aggregated discovery, with the ETag by which clients cache it.
-pub fn aggregated_discovery(document: &impl Serialize, seen: Option<&HeaderValue>) -> Response<ResponseBody> {
+pub(crate) fn aggregated_discovery(
+    document: &impl Serialize,
+    seen: Option<&HeaderValue>,
+) -> Response<ResponseBody> {
     let json = json::encode(document);
     let digest = Sha256::digest(&json);
     let mut etag = String::with_capacity(66);
@@ -79,7 +82,7 @@ pub fn aggregated_discovery(document: &impl Serialize, seen: Option<&HeaderValue
 }
 
 /// Sets or replaces a header; ignores a value that is invalid in headers.
-pub fn set_header(response: &mut Response<ResponseBody>, name: HeaderName, value: &str) {
+pub(crate) fn set_header(response: &mut Response<ResponseBody>, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::try_from(value) {
         response.headers_mut().insert(name, value);
     }

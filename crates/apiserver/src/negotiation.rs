@@ -1,14 +1,10 @@
 //! Content negotiation: the encodings and forms that a client accepts.
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use nave_codec::json;
+use http::{HeaderMap, HeaderValue, header};
 use nave_codec::negotiate::{self, Accepted, Format, Transform};
 use nave_machinery::status::StatusDetails;
 use nave_machinery::{Reason, Status};
 
-use super::response::ObjectResponse;
-use super::{encode, raw};
-use crate::body::ResponseBody;
 use crate::gzip;
 use crate::request_info::Query;
 
@@ -115,39 +111,9 @@ impl Negotiation {
         self.include
     }
 
-    /// Encodes a response.
-    ///
-    /// # Errors
-    /// 406 if the client accepts no available form, 500 if the response cannot be encoded.
-    pub fn encode(&self, answer: ObjectResponse) -> Result<Response<ResponseBody>, Status> {
-        let ObjectResponse { code, content } = answer;
-        let (content_type, body) = encode::content(content, self)?;
-        let body = if self.gzip { gzip::compressed(body) } else { Err(body) };
-        let is_compressed = body.is_ok();
-        let code = StatusCode::from_u16(code).map_err(Status::internal)?;
-        let mut response = raw::with_body(code, content_type, body.unwrap_or_else(std::convert::identity));
-        if is_compressed {
-            let headers = response.headers_mut();
-            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-        }
-        Ok(response)
-    }
-
-    /// Encodes a failure in the accepted encoding, or in JSON if the client accepts none.
-    pub fn encode_status(&self, status: &Status) -> Response<ResponseBody> {
-        let answer = ObjectResponse::document(status.code, status.to_value());
-        let mut response = self.encode(answer).unwrap_or_else(|_| {
-            let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            let document = status.to_value();
-            let text = serde_json::to_vec_pretty(&document).unwrap_or_else(|_| json::encode(&document));
-            raw::bytes(code, "application/json", text)
-        });
-        let retry_after = status.details.as_ref().map(|details| details.retry_after_seconds);
-        if let Some(seconds) = retry_after.filter(|seconds| *seconds > 0) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        response
+    /// Returns whether the client accepts gzip.
+    pub(crate) fn gzip(&self) -> bool {
+        self.gzip
     }
 }
 
@@ -155,16 +121,6 @@ impl Negotiation {
 mod tests {
     use super::*;
     use crate::request_info::RequestInfo;
-
-    #[test]
-    fn failures_are_encoded_for_clients_that_accept_no_available_form() {
-        let headers = [(header::ACCEPT, HeaderValue::from_static("image/png"))].into_iter().collect();
-        let negotiation = Negotiation::new(&headers, &Query::default());
-        let response = negotiation.encode_status(&Status::too_many_requests("later", 3));
-        assert_eq!(response.status(), 429);
-        assert_eq!(response.headers()[header::RETRY_AFTER], "3");
-        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
-    }
 
     #[test]
     fn rejects_unknown_media_types_and_unavailable_forms_differently() {
