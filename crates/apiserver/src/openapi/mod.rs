@@ -159,7 +159,11 @@ impl OpenApi {
             answer("application/json", &document.hash, seen, || self.bytes(document, codec::encode));
         if hash.is_some() {
             // Upstream sends the same duration as an expiry date.
-            raw_response::set_header(&mut answer, header::CACHE_CONTROL, "public, immutable, max-age=31536000");
+            raw_response::set_header(
+                &mut answer,
+                header::CACHE_CONTROL,
+                "public, immutable, max-age=31536000",
+            );
         }
         answer
     }
