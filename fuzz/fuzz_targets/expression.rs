@@ -1,14 +1,19 @@
-//! CEL expressions: any that compiles evaluates or fails in bounded time.
+//! CEL expressions: any text parses or fails, and any that checks evaluates or fails within its limits.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nave_cel::{Expression, Input, Type, Variable};
+use nave_cel::{Activation, Ast, Env, Type, Unlimited};
 use serde_json::json;
 
+const LIMIT: u64 = 100_000;
+
 fuzz_target!(|text: &str| {
-    let claims = Variable { name: "claims", ty: Type::map(Type::String, Type::Dyn) };
-    let Ok(expression) = Expression::compile(text, &claims, &Type::Dyn) else { return };
-    let input = json!({"sub": "alice", "n": 7, "groups": ["dev", "ops"], "nested": {"a": [1, 2.5, null, true]}});
-    let _ = expression.evaluate(&Input::new("claims", &input));
-    let _ = expression.reads("claims", "sub");
+    let env = Env::default().with("claims", Type::map(Type::String, Type::Dyn));
+    let Ok(ast) = Ast::compile(text, &env) else { return };
+    let _ = ast.estimate(&Unlimited);
+    let _ = ast.reads("claims", "sub");
+    let Ok(program) = ast.program() else { return };
+    let claims = json!({"sub": "alice", "n": 7, "groups": ["dev", "ops"], "nested": {"a": [1, 2.5, null, true]}});
+    let activation = Activation::new().with("claims", &claims);
+    let _ = program.evaluate(&activation, LIMIT).json();
 });

@@ -1,35 +1,66 @@
-//! Common Expression Language (CEL) expressions as used in Kubernetes configuration files.
+//! The Common Expression Language (CEL) as Kubernetes uses it: parsed, checked, costed and evaluated.
 //!
 //! ```text
-//! text ─ parse (the `cel` crate) ─► tree ─ check: names and types ─► Expression ─ evaluate, within bounds ─► JSON
+//! text ─ syntax ─► tree ─ check (Env: names, types) ─► Ast ─ cost ─► estimate
+//!                                                       └─ plan ─► Program ─ run (Activation) ─► Outcome, cost
 //! ```
 //!
-//! The `cel` crate parses and evaluates, but finds undeclared names and type errors only during evaluation, and has no
-//! cost limit. This crate adds both checks.
+//! Results, errors, costs and estimates are those of cel-go 0.26 with the libraries of Kubernetes 1.36.
 //!
 //! Invariants:
-//! - A compiled expression uses only declared variables and known functions, and has the required type.
-//! - An evaluation iterates over a bounded number of list and map elements, for any input.
+//! - An expression that compiles uses declared names only and has a known type.
+//! - An evaluation ends at its cost limit and within a memory limit, for any input.
+//! - JSON input is borrowed, never copied.
+//! - No input panics: depth and size of expressions, patterns and values are bounded.
 //!
 //! ```
-//! use nave_cel::{Expression, Input, Type, Variable};
+//! use nave_cel::{Activation, Ast, Env, PER_CALL_LIMIT, Type};
 //! use serde_json::json;
 //!
-//! let claims = Variable { name: "claims", ty: Type::map(Type::String, Type::Dyn) };
-//! let is_dev = Expression::compile("'dev' in claims.groups", &claims, &Type::Bool)?;
-//! let input = Input::new("claims", &json!({"groups": ["dev", "ops"]}));
-//! assert_eq!(is_dev.evaluate(&input)?, json!(true));
+//! let env = Env::default().with("claims", Type::map(Type::String, Type::Dyn));
+//! let program = Ast::compile("'dev' in claims.groups", &env)?.program()?;
+//! let claims = json!({"groups": ["dev", "ops"]});
+//! let outcome = program.evaluate(&Activation::new().with("claims", &claims), PER_CALL_LIMIT);
+//! assert_eq!(outcome.bool()?, Some(true));
 //!
-//! let error = Expression::compile("'dev' in claim.groups", &claims, &Type::Bool).unwrap_err();
+//! let error = Ast::compile("'dev' in claim.groups", &env).unwrap_err();
 //! assert!(error.to_string().contains("undeclared reference to 'claim'"));
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 
-mod budget;
-mod check;
-mod expression;
-mod library;
-mod types;
+#![allow(
+    clippy::match_same_arms,
+    clippy::single_match_else,
+    reason = "tables of cases read best in the order of the rules they state"
+)]
 
+mod authorizer;
+mod check;
+mod cost;
+mod deep;
+mod env;
+mod expression;
+pub mod facts;
+mod failure;
+mod kinds;
+mod library;
+mod plan;
+mod program;
+pub mod rules;
+mod run;
+mod schema;
+mod syntax;
+mod value;
+
+pub use authorizer::{Authorizer, Decision, NoAuthorizer, PathCheck, ResourceCheck, Subject};
+pub use cost::{Bounds, NodePath, SizeEstimator, Unlimited};
+pub use env::{Env, NEWEST};
 pub use expression::{CompileError, EvaluationError, Expression, Input, Variable};
-pub use types::{ObjectType, Type};
+pub use failure::Failure;
+pub use kinds::{ObjectType, Type};
+pub use program::{Activation, Ast, Outcome, PER_CALL_LIMIT, Program};
+pub use schema::{Decl, DeclSizes, escape_property, unescape_property};
+pub use syntax::{Issue, Issues};
+
+#[cfg(test)]
+mod tests;

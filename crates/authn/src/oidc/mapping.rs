@@ -65,7 +65,8 @@ impl Mapping {
     /// A claim is missing or has a wrong type, or a rule fails.
     pub(super) fn user(&self, claims: &Claims) -> Result<UserInfo, String> {
         let claims = claims.as_map();
-        let all = Input::new(CLAIMS, &Value::Object(claims.clone()));
+        let all = Value::Object(claims.clone());
+        let all = Input::new(CLAIMS, &all);
         let mut user = UserInfo {
             name: self.username(claims, &all)?,
             uid: single(self.uid.value(claims, &all)?, "uid")?,
@@ -93,7 +94,7 @@ impl Mapping {
         Ok(user)
     }
 
-    fn username(&self, claims: &Map, all: &Input) -> Result<String, String> {
+    fn username(&self, claims: &Map, all: &Input<'_>) -> Result<String, String> {
         // An email address that is marked as unverified is not a user name.
         if let Source::Claim { name, .. } = &self.username
             && name == "email"
@@ -119,7 +120,7 @@ impl Source {
     }
 
     /// Returns the value; the prefix is added to each string in it.
-    fn value(&self, claims: &Map, all: &Input) -> Result<Value, String> {
+    fn value(&self, claims: &Map, all: &Input<'_>) -> Result<Value, String> {
         match self {
             Self::Nothing => Ok(Value::Null),
             Self::Expression(expression) => expression.evaluate(all).map_err(error_message),
@@ -149,7 +150,7 @@ impl Rule {
     }
 
     /// Checks a required claim, or evaluates the expression.
-    fn check(&self, claims: &Map, input: &Input) -> Result<(), String> {
+    fn check(&self, claims: &Map, input: &Input<'_>) -> Result<(), String> {
         match self {
             Self::Claim { name, value: required } => match claims.get(name) {
                 None => Err(format!("required claim {name} not present in ID token")),

@@ -49,7 +49,8 @@ impl Conditions {
     pub(super) fn match_request(&self, attributes: &Attributes<'_>) -> Result<bool, ConditionError> {
         let failed =
             |expression: &str, why: String| ConditionError { expression: expression.to_owned(), why };
-        let input = Input::new(REQUEST, &request(attributes));
+        let request = request(attributes);
+        let input = Input::new(REQUEST, &request);
         let mut error = None;
         for expression in &self.expressions {
             match expression.evaluate(&input) {

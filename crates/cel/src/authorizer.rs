@@ -1,0 +1,98 @@
+//! The authorizer that expressions can ask.
+
+use std::sync::Arc;
+
+use crate::kinds::Type;
+
+/// The answer of an authorizer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether the request is allowed.
+    pub allowed: bool,
+    /// The reason, which may be empty.
+    pub reason: String,
+    /// The error, if there was one.
+    pub error: Option<String>,
+}
+
+/// The user a question is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// The namespace and the name of a service account; without one the user of the request is meant.
+    pub service_account: Option<(String, String)>,
+}
+
+impl Subject {
+    pub(crate) fn service_account(namespace: &str, name: &str) -> Self {
+        Self { service_account: Some((namespace.to_owned(), name.to_owned())) }
+    }
+}
+
+/// A question about a path.
+#[derive(Clone, Debug, Default)]
+pub struct PathCheck {
+    /// The user.
+    pub subject: Arc<Subject>,
+    /// The path.
+    pub path: String,
+}
+
+/// The API group of a question.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GroupCheck {
+    pub(crate) subject: Arc<Subject>,
+    pub(crate) group: String,
+}
+
+/// A question about a resource. Fields that were not set are empty.
+#[derive(Clone, Debug, Default)]
+pub struct ResourceCheck {
+    /// The user.
+    pub subject: Arc<Subject>,
+    /// The API group.
+    pub group: String,
+    /// The resource.
+    pub resource: String,
+    /// The subresource.
+    pub subresource: String,
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+    /// The field selector.
+    pub field_selector: String,
+    /// The label selector.
+    pub label_selector: String,
+}
+
+/// Decides about requests. Called while an expression is evaluated.
+pub trait Authorizer: Sync {
+    /// Decides about a path.
+    fn check_path(&self, check: &PathCheck, verb: &str) -> Decision;
+    /// Decides about a resource.
+    fn check_resource(&self, check: &ResourceCheck, verb: &str) -> Decision;
+}
+
+/// An authorizer without an opinion.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoAuthorizer;
+
+impl Authorizer for NoAuthorizer {
+    fn check_path(&self, _: &PathCheck, _: &str) -> Decision {
+        Decision::default()
+    }
+
+    fn check_resource(&self, _: &ResourceCheck, _: &str) -> Decision {
+        Decision::default()
+    }
+}
+
+/// Returns the type of `authorizer`.
+pub(crate) fn authorizer_type() -> Type {
+    Type::object("kubernetes.authorization.Authorizer", [])
+}
+
+/// Returns the type of `authorizer.requestResource`.
+pub(crate) fn resource_check_type() -> Type {
+    Type::object("kubernetes.authorization.ResourceCheck", [])
+}

@@ -1,0 +1,115 @@
+//! Environments: what expressions can name.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::kinds::{ObjectType, Type};
+use crate::library::{self, Function, Overload};
+use crate::schema::is_reserved;
+
+/// The newest minor version of Kubernetes whose libraries there are.
+pub const NEWEST: u32 = 36;
+
+/// The variables, types and functions that expressions can use.
+#[derive(Clone, Debug)]
+pub struct Env {
+    version: u32,
+    patch: bool,
+    variables: HashMap<Arc<str>, (Arc<str>, Type)>,
+}
+
+impl Default for Env {
+    fn default() -> Self {
+        Self::new(NEWEST)
+    }
+}
+
+impl Env {
+    /// Creates an environment with the libraries of Kubernetes 1.VERSION and without variables.
+    pub fn new(version: u32) -> Self {
+        Self { version, patch: false, variables: HashMap::new() }
+    }
+
+    /// Adds what mutating policies have: the types `Object` and `JSONPatch`, and `jsonpatch.escapeKey`.
+    #[must_use]
+    pub fn with_patch_types(self) -> Self {
+        Self { patch: true, ..self }
+    }
+
+    /// Declares a variable.
+    #[must_use]
+    pub fn with(mut self, name: &str, ty: Type) -> Self {
+        let name: Arc<str> = name.into();
+        self.variables.insert(Arc::clone(&name), (name, ty));
+        self
+    }
+
+    /// Returns the minor version of Kubernetes.
+    pub(crate) fn version(&self) -> u32 {
+        self.version
+    }
+
+    pub(crate) fn variable(&self, name: &str) -> Option<(&Arc<str>, &Type)> {
+        self.variables.get(name).map(|(name, ty)| (name, ty))
+    }
+
+    pub(crate) fn function(&self, name: &str) -> Option<&'static Function> {
+        let function = library::function(name)?;
+        self.overloads(function).next().map(|_| function)
+    }
+
+    pub(crate) fn overloads(
+        &self,
+        function: &'static Function,
+    ) -> impl Iterator<Item = &'static Overload> + use<> {
+        let (version, patch) = (self.version, self.patch);
+        function.overloads.iter().filter(move |it| it.since <= version && (patch || !it.patch))
+    }
+
+    /// Returns a field's type.
+    pub(crate) fn field(&self, object: &ObjectType, field: &str) -> Option<Type> {
+        if let Some(found) = object.fields.get(field) {
+            return Some(found.clone());
+        }
+        // Names that are reserved words can also be selected as they are.
+        if let Some(found) = object.fields.get(&*format!("__{field}__")).filter(|_| is_reserved(field)) {
+            return Some(found.clone());
+        }
+        if self.patch && is_patch_object(&object.name) {
+            return Some(Type::Dyn);
+        }
+        (&*object.name == "JSONPatch").then_some(Type::Unspecified)
+    }
+
+    /// Returns the type that a name stands for.
+    pub(crate) fn type_named(&self, name: &str) -> Option<Type> {
+        Some(match name {
+            "bool" => Type::Bool,
+            "int" => Type::Int,
+            "uint" => Type::Uint,
+            "double" => Type::Double,
+            "string" => Type::String,
+            "bytes" => Type::Bytes,
+            "null_type" => Type::Null,
+            "list" => Type::list(Type::Dyn),
+            "map" => Type::map(Type::Dyn, Type::Dyn),
+            "type" => Type::Type(None),
+            "optional_type" => Type::optional(Type::Dyn),
+            "google.protobuf.Duration" => Type::Duration,
+            "google.protobuf.Timestamp" => Type::Timestamp,
+            "net.IP" => Type::Opaque("net.IP", None),
+            "net.CIDR" => Type::Opaque("net.CIDR", None),
+            "JSONPatch" if self.patch => {
+                let texts = ["op", "path", "from"].map(|name| (name, Type::String));
+                Type::object(name, texts.into_iter().chain([("value", Type::Dyn)]))
+            }
+            _ if self.patch && is_patch_object(name) => Type::object(name, []),
+            _ => return None,
+        })
+    }
+}
+
+/// Returns whether a name is one of the types that mutating policies build objects of.
+pub(crate) fn is_patch_object(name: &str) -> bool {
+    name == "Object" || name.starts_with("Object.")
+}

@@ -1,0 +1,329 @@
+//! URLs, as Go's `net/url` reads them.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::Library;
+use super::format::go_quote;
+use crate::failure::Failure;
+use crate::run::Context;
+use crate::value::{Key, Map, OwnedMap, Text, Value};
+
+/// Kubernetes' functions on URLs.
+pub(super) const LIBRARY: Library = Library {
+    since: 0,
+    patch: false,
+    overloads: &[
+        ("string_to_url", "url(string) url", Some(to_url)),
+        ("url_get_scheme", "url::getScheme() string", Some(get_scheme)),
+        ("url_get_host", "url::getHost() string", Some(get_host)),
+        ("url_get_hostname", "url::getHostname() string", Some(get_hostname)),
+        ("url_get_port", "url::getPort() string", Some(get_port)),
+        ("url_get_escaped_path", "url::getEscapedPath() string", Some(get_escaped_path)),
+        ("url_get_query", "url::getQuery() map(string, list(string))", Some(get_query)),
+        ("is_url_string", "isURL(string) bool", Some(is_url)),
+    ],
+    singletons: &[],
+    unguarded: &[],
+};
+
+/// A URL.
+#[derive(Clone, Debug)]
+pub(crate) struct Url {
+    /// The canonical text.
+    pub(crate) text: String,
+    scheme: String,
+    host: String,
+    path: String,
+    query: String,
+}
+
+impl Url {
+    /// Parses an absolute URL or an absolute path.
+    ///
+    /// # Errors
+    /// The text is neither; in Go's words.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        // `ParseRequestURI` decides; `Parse` then also splits off a fragment.
+        read(text, false)?;
+        read(text, true)
+    }
+
+    /// Checks a URL as `url.ParseRequestURI` does.
+    ///
+    /// # Errors
+    /// The text is neither an absolute URL nor an absolute path.
+    pub(crate) fn check(text: &str) -> Result<(), String> {
+        read(text, false).map(|_| ())
+    }
+
+    fn hostname(&self) -> &str {
+        let host = self.host.as_str();
+        let without_port = self.port_start().and_then(|at| host.get(..at)).unwrap_or(host);
+        without_port.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(without_port)
+    }
+
+    fn port_start(&self) -> Option<usize> {
+        let at = self.host.rfind(':')?;
+        let after_bracket = self.host.rfind(']').is_none_or(|bracket| bracket < at);
+        let digits = self.host.get(at + 1..)?.bytes().all(|it| it.is_ascii_digit());
+        (after_bracket && digits).then_some(at)
+    }
+
+    fn port(&self) -> &str {
+        self.port_start().and_then(|at| self.host.get(at + 1..)).unwrap_or_default()
+    }
+}
+
+fn read(text: &str, fragment: bool) -> Result<Url, String> {
+    let shown = if fragment { text.split('#').next().unwrap_or_default() } else { text };
+    let fail = |why: &str| Err(format!("parse {}: {why}", go_quote(shown)));
+    if text.bytes().any(|it| it < 0x20 || it == 0x7f) {
+        return fail("net/url: invalid control character in URL");
+    }
+    if text.is_empty() {
+        return fail("empty url");
+    }
+    let (rest, tag) = match text.split_once('#') {
+        Some((rest, tag)) if fragment => (rest, Some(tag)),
+        _ => (text, None),
+    };
+    let (scheme, rest) = match split_scheme(rest) {
+        Ok(parts) => parts,
+        Err(why) => return fail(why),
+    };
+    let scheme = scheme.to_ascii_lowercase();
+    let forced = rest.ends_with('?') && rest.matches('?').count() == 1;
+    let (rest, query) = match rest.split_once('?') {
+        Some((rest, query)) => (rest, Some(query)),
+        None => (rest, None),
+    };
+    let query_text = match query {
+        Some(query) if forced || !query.is_empty() => format!("?{query}"),
+        _ => String::new(),
+    };
+    let fragment_text = tag.map_or(String::new(), |tag| {
+        if tag.is_empty() { String::new() } else { format!("#{}", escape_path(tag, true)) }
+    });
+    let query = query.unwrap_or_default().to_owned();
+    if !rest.starts_with('/') {
+        if scheme.is_empty() {
+            return fail("invalid URI for request");
+        }
+        // An opaque URL such as `mailto:a@b.c`.
+        let canonical = format!("{scheme}:{rest}{query_text}{fragment_text}");
+        return Ok(Url { text: canonical, scheme, host: String::new(), path: String::new(), query });
+    }
+    let has_authority = rest.starts_with("//") && (!scheme.is_empty() || fragment);
+    let (user, host, path) =
+        if (has_authority && !rest.starts_with("///")) || (!scheme.is_empty() && rest.starts_with("//")) {
+            let after = rest.get(2..).unwrap_or_default();
+            let (authority, path) = after.split_at(after.find('/').unwrap_or(after.len()));
+            let (user, host) = match authority.rsplit_once('@') {
+                Some((user, host)) => (Some(user), host),
+                None => (None, authority),
+            };
+            match parse_host(host) {
+                Ok(host) => (user, host, path),
+                Err(why) => return fail(&why),
+            }
+        } else {
+            (None, String::new(), rest)
+        };
+    if let Some(user) = user
+        && !user.bytes().all(|it| it.is_ascii_alphanumeric() || b"-._:~!$&'()*+,;=%@".contains(&it))
+    {
+        return fail("net/url: invalid userinfo");
+    }
+    if let Err(why) = unescape(path) {
+        return fail(&why);
+    }
+    let escaped = escape_path(path, false);
+    let mut canonical = String::new();
+    if !scheme.is_empty() {
+        canonical.push_str(&scheme);
+        canonical.push(':');
+    }
+    if !scheme.is_empty() || !host.is_empty() || user.is_some() {
+        if !host.is_empty() || user.is_some() || rest.starts_with("//") {
+            canonical.push_str("//");
+        }
+        if let Some(user) = user {
+            canonical.push_str(user);
+            canonical.push('@');
+        }
+        canonical.push_str(&escape_host(&host));
+    }
+    canonical.push_str(&escaped);
+    canonical.push_str(&query_text);
+    canonical.push_str(&fragment_text);
+    Ok(Url { text: canonical, scheme, host, path: escaped, query })
+}
+
+fn split_scheme(text: &str) -> Result<(&str, &str), &'static str> {
+    for (at, letter) in text.char_indices() {
+        match letter {
+            'a'..='z' | 'A'..='Z' => {}
+            '0'..='9' | '+' | '-' | '.' if at > 0 => {}
+            ':' if at == 0 => return Err("missing protocol scheme"),
+            ':' => return Ok((text.get(..at).unwrap_or_default(), text.get(at + 1..).unwrap_or_default())),
+            _ => return Ok(("", text)),
+        }
+    }
+    Ok(("", text))
+}
+
+fn parse_host(host: &str) -> Result<String, String> {
+    let port_error = |text: &str| format!("invalid port {} after host", go_quote(text));
+    let valid_port = |text: &str| {
+        text.is_empty() || (text.starts_with(':') && text.bytes().skip(1).all(|it| it.is_ascii_digit()))
+    };
+    if host.starts_with('[') {
+        let end = host.rfind(']').ok_or("missing ']' in host")?;
+        let port = host.get(end + 1..).unwrap_or_default();
+        if !valid_port(port) {
+            return Err(port_error(port));
+        }
+        if let Some(zone) = host.get(..end).and_then(|it| it.find("%25")) {
+            let (address, rest) = host.split_at(zone);
+            let (zone, tail) = rest.split_at(end - zone);
+            return Ok(format!("{}{}{tail}", check_host(address)?, unescape(zone)?));
+        }
+    } else if let Some(at) = host.rfind(':') {
+        let port = host.get(at..).unwrap_or_default();
+        if !valid_port(port) {
+            return Err(port_error(port));
+        }
+    }
+    check_host(host)
+}
+
+/// Checks the characters of a host and decodes its escapes.
+fn check_host(host: &str) -> Result<String, String> {
+    let bytes = host.as_bytes();
+    for (at, byte) in bytes.iter().enumerate() {
+        if *byte == b'%' {
+            let escape = host.get(at..(at + 3).min(host.len())).unwrap_or("%");
+            let digits = escape.get(1..).unwrap_or_default();
+            if digits.len() < 2 || !digits.bytes().all(|it| it.is_ascii_hexdigit()) {
+                return Err(format!("invalid URL escape {}", go_quote(escape)));
+            }
+            // Only bytes beyond ASCII may be escaped in a host.
+            if digits.as_bytes().first().is_some_and(|it| *it < b'8') && escape != "%25" {
+                return Err(format!("invalid URL escape {}", go_quote(escape)));
+            }
+        } else if *byte < 0x80 && !byte.is_ascii_alphanumeric() && !b"-_.~!$&'()*+,;=:[]<>\"".contains(byte) {
+            return Err(format!(
+                "invalid character {} in host name",
+                go_quote(&char::from(*byte).to_string())
+            ));
+        }
+    }
+    unescape(host)
+}
+
+/// Decodes escapes.
+fn unescape(text: &str) -> Result<String, String> {
+    let (mut decoded, bytes, mut at) = (Vec::with_capacity(text.len()), text.as_bytes(), 0);
+    while let Some(byte) = bytes.get(at) {
+        if *byte != b'%' {
+            decoded.push(*byte);
+            at += 1;
+            continue;
+        }
+        let digits = bytes.get(at + 1..at + 3).and_then(|it| std::str::from_utf8(it).ok());
+        let value = digits.and_then(|it| u8::from_str_radix(it, 16).ok());
+        let Some(value) = value.filter(|_| digits.is_some_and(|it| !it.starts_with('+'))) else {
+            let rest = String::from_utf8_lossy(bytes.get(at..(at + 3).min(bytes.len())).unwrap_or_default());
+            return Err(format!("invalid URL escape {}", go_quote(&rest)));
+        };
+        decoded.push(value);
+        at += 3;
+    }
+    Ok(String::from_utf8_lossy(&decoded).into_owned())
+}
+
+/// Escapes what a path or fragment cannot have, and keeps escapes that are there.
+fn escape_path(path: &str, fragment: bool) -> String {
+    let allowed: &[u8] = if fragment { b"-_.~!$&'()*+,;=:@/?%" } else { b"-_.~!$&'()*+,;=:@/[]%" };
+    escape(path, allowed)
+}
+
+fn escape_host(host: &str) -> String {
+    escape(host, b"-_.~!$&'()*+,;=:[]<>\"")
+}
+
+fn escape(text: &str, allowed: &[u8]) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || allowed.contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
+}
+
+fn text<'v>(args: &'v [Value<'_>]) -> Result<&'v str, Failure> {
+    match args {
+        [Value::String(text)] => Ok(text),
+        _ => Err(Failure::overload()),
+    }
+}
+
+fn to_url<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
+    let url = Url::parse(text(args)?);
+    let url =
+        url.map_err(|why| Failure::new(format!("URL parse error during conversion from string: {why}")))?;
+    Ok(Value::Url(Arc::new(url)))
+}
+
+fn is_url<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
+    Ok(Value::Bool(Url::check(text(args)?).is_ok()))
+}
+
+fn part<'a>(args: &[Value<'a>], part: fn(&Url) -> &str) -> Result<Value<'a>, Failure> {
+    match args {
+        [Value::Url(url)] => Ok(Value::text(part(url))),
+        _ => Err(Failure::overload()),
+    }
+}
+
+fn get_scheme<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
+    part(args, |url| &url.scheme)
+}
+
+fn get_host<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
+    part(args, |url| &url.host)
+}
+
+fn get_hostname<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
+    part(args, Url::hostname)
+}
+
+fn get_port<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
+    part(args, Url::port)
+}
+
+fn get_escaped_path<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
+    part(args, |url| &url.path)
+}
+
+fn get_query<'a>(context: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
+    let [Value::Url(url)] = args else { return Err(Failure::overload()) };
+    let mut all: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
+    context.allocate(url.query.len() * 4)?;
+    for pair in url.query.split('&').filter(|pair| !pair.is_empty() && !pair.contains(';')) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let decoded = |text: &str| unescape(&text.replace('+', " "));
+        if let (Ok(key), Ok(value)) = (decoded(key), decoded(value)) {
+            all.entry(key).or_default().push(value);
+        }
+    }
+    let entries: OwnedMap<'_> = all
+        .into_iter()
+        .map(|(key, values)| (Key::String(Text::Shared(key.into())), Value::texts(values)))
+        .collect();
+    Ok(Value::Map(Map::owned(entries)))
+}

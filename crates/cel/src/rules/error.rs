@@ -1,0 +1,113 @@
+//! Errors of fields, in the words of the API.
+
+use std::fmt;
+
+use serde_json::Value as Json;
+
+use crate::library::format::go_quote;
+
+/// Kinds of errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The value is invalid.
+    Invalid,
+    /// A value is missing.
+    Required,
+    /// A value must not be there, or exceeds a limit.
+    Forbidden,
+    /// The value is not one of those that are supported.
+    NotSupported,
+    /// The value is there twice.
+    Duplicate,
+    /// The server cannot tell.
+    Internal,
+}
+
+impl ErrorKind {
+    /// Returns the cause in the details of a status.
+    pub fn cause(self) -> &'static str {
+        match self {
+            Self::Invalid => "FieldValueInvalid",
+            Self::Required => "FieldValueRequired",
+            Self::Forbidden => "FieldValueForbidden",
+            Self::NotSupported => "FieldValueNotSupported",
+            Self::Duplicate => "FieldValueDuplicate",
+            Self::Internal => "InternalError",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Invalid => "Invalid value",
+            Self::Required => "Required value",
+            Self::Forbidden => "Forbidden",
+            Self::NotSupported => "Unsupported value",
+            Self::Duplicate => "Duplicate value",
+            Self::Internal => "Internal error",
+        }
+    }
+}
+
+/// An error of a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleError {
+    /// The kind.
+    pub kind: ErrorKind,
+    /// The path; `<nil>` for the object itself.
+    pub field: String,
+    /// The text of the value, if it is shown.
+    pub value: Option<String>,
+    /// The explanation.
+    pub detail: String,
+}
+
+impl fmt::Display for RuleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.kind.text())?;
+        if let Some(value) = &self.value {
+            write!(f, ": {value}")?;
+        }
+        if self.detail.is_empty() { Ok(()) } else { write!(f, ": {}", self.detail) }
+    }
+}
+
+impl RuleError {
+    pub(super) fn new(
+        kind: ErrorKind,
+        path: &Path,
+        value: Option<String>,
+        detail: impl Into<String>,
+    ) -> Self {
+        let field = if path.0.is_empty() { "<nil>".to_owned() } else { path.0.clone() };
+        Self { kind, field, value, detail: detail.into() }
+    }
+}
+
+/// Shows a value as messages do.
+pub(super) fn shown(value: &Json) -> String {
+    match value {
+        Json::String(text) => go_quote(text),
+        Json::Number(number) if number.is_f64() => {
+            crate::value::display_double(number.as_f64().unwrap_or_default())
+        }
+        other => other.to_string(),
+    }
+}
+
+/// A path to a field.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Path(pub(super) String);
+
+impl Path {
+    pub(super) fn child(&self, name: &str) -> Self {
+        if self.0.is_empty() { Self(name.to_owned()) } else { Self(format!("{}.{name}", self.0)) }
+    }
+
+    pub(super) fn key(&self, key: &str) -> Self {
+        Self(format!("{}[{key}]", self.0))
+    }
+
+    pub(super) fn index(&self, index: usize) -> Self {
+        Self(format!("{}[{index}]", self.0))
+    }
+}

@@ -1,0 +1,22 @@
+//! Text to tree: tokens, grammar, error recovery, macros.
+//!
+//! The grammar and the texts of errors are those of cel-go, whose parser ANTLR generates. So this parser also recovers
+//! from errors as ANTLR's default strategy does.
+
+pub(crate) mod ast;
+mod lexer;
+mod literal;
+mod macros;
+mod macros_two;
+mod parser;
+mod recovery;
+mod source;
+
+pub(crate) use parser::parse;
+pub(crate) use source::Source;
+pub use source::{Issue, Issues};
+
+/// Maximum nesting of expressions.
+pub(crate) const MAX_DEPTH: usize = 250;
+/// Maximum length of an expression in code points.
+pub(crate) const MAX_CODE_POINTS: usize = 100_000;

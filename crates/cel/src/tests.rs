@@ -1,0 +1,211 @@
+//! Properties of the whole engine.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use crate::rules::{Validator, check};
+use crate::{Activation, Ast, Bounds, Env, Failure, PER_CALL_LIMIT, SizeEstimator, Type};
+
+fn env() -> Env {
+    Env::default()
+        .with("x", Type::Dyn)
+        .with("i", Type::Int)
+        .with("s", Type::String)
+        .with("l", Type::list(Type::Int))
+        .with("m", Type::map(Type::String, Type::Int))
+}
+
+/// The sizes of the values that the tests use.
+struct Sizes;
+
+impl SizeEstimator for Sizes {
+    fn estimate_size(&self, path: &[String], _: &Type) -> Option<Bounds> {
+        let max = match path.join(".").as_str() {
+            "s" => 5,
+            "l" => 3,
+            "m" => 2,
+            "m.@keys" => 1,
+            _ => return None,
+        };
+        Some(Bounds { min: 0, max })
+    }
+}
+
+/// Expressions of typed parts only, so that estimates are bounds.
+fn expression() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just("i".to_owned()),
+        Just("7".to_owned()),
+        Just("l[0]".to_owned()),
+        Just("size(s)".to_owned()),
+        Just("l.size()".to_owned()),
+        Just("m.a".to_owned()),
+        Just("s.indexOf('b')".to_owned()),
+    ];
+    leaf.prop_recursive(4, 24, 3, |inner| {
+        prop_oneof![
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} + {b})")),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} - {b} * 2)")),
+            (inner.clone(), inner.clone(), inner.clone())
+                .prop_map(|(a, b, c)| format!("({a} < {b} && s.startsWith('a') ? {b} : {c})")),
+            (inner.clone(), inner.clone())
+                .prop_map(|(a, b)| format!("l.map(e, e + {a}).filter(e, e > {b}).size()")),
+            inner.clone().prop_map(|a| format!("(l.exists(e, e == {a}) || m.all(k, m[k] > {a}) ? 1 : 2)")),
+            inner.prop_map(|a| format!("size(s.replace('a', 'xy') + string({a}))")),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn typed_expressions_check_and_cost_no_more_than_estimated(text in expression()) {
+        let ast = Ast::compile(&text, &env()).map_err(|issues| TestCaseError::fail(issues.to_string()))?;
+        prop_assert_eq!(ast.output_type(), &Type::Int);
+        let bounds = ast.estimate(&Sizes);
+        let program = ast.program().map_err(|failure| TestCaseError::fail(failure.to_string()))?;
+        let (i, s, l, m) = (json!(3), json!("abcab"), json!([1, 2, 3]), json!({"a": 1, "b": 2}));
+        let activation = Activation::new().with("i", &i).with("s", &s).with("l", &l).with("m", &m);
+        let outcome = program.evaluate(&activation, PER_CALL_LIMIT);
+        match outcome.json() {
+            Ok(value) => prop_assert!(value.is_some_and(|it| it.is_i64())),
+            Err(failure) => prop_assert!(!failure.to_string().contains("overload"), "{}: {}", text, failure),
+        }
+        prop_assert!(outcome.cost <= bounds.max, "{}: {} > {}", text, outcome.cost, bounds.max);
+    }
+
+    #[test]
+    fn evaluation_ends_within_its_cost(text in expression(), limit in 0u64..40) {
+        let ast = Ast::compile(&text, &env()).map_err(|issues| TestCaseError::fail(issues.to_string()))?;
+        let program = ast.program().map_err(|failure| TestCaseError::fail(failure.to_string()))?;
+        let (i, s, l, m) = (json!(3), json!("abcab"), json!([1, 2, 3]), json!({"a": 1, "b": 2}));
+        let activation = Activation::new().with("i", &i).with("s", &s).with("l", &l).with("m", &m);
+        let full = program.evaluate(&activation, PER_CALL_LIMIT);
+        let limited = program.evaluate(&activation, limit);
+        if full.cost > limit {
+            prop_assert_eq!(limited.json(), Err(Failure::Cost));
+        } else {
+            prop_assert_eq!(limited.json(), full.json());
+            prop_assert_eq!(limited.cost, full.cost);
+        }
+    }
+
+    #[test]
+    fn any_text_parses_or_fails(text in "[ -~é\\n]{0,60}") {
+        if let Err(issues) = Ast::compile(&text, &env()) {
+            prop_assert!(!issues.list.is_empty());
+        }
+    }
+
+    #[test]
+    fn any_tokens_parse_or_fail(
+        tokens in prop::collection::vec(
+            prop_oneof![
+                Just("("), Just(")"), Just("["), Just("]"), Just("{"), Just("}"), Just("."), Just(","), Just("?"),
+                Just(":"), Just("-"), Just("!"), Just("=="), Just("in"), Just("&&"), Just("i"), Just("l"),
+                Just("map"), Just("has"), Just("'a'"), Just("1"), Just("u"), Just("`a`"),
+            ],
+            0..20,
+        )
+    ) {
+        let _ = Ast::compile(&tokens.join(" "), &env());
+        let _ = Ast::compile(&tokens.concat(), &env());
+    }
+}
+
+/// Runs with the stack that threads of the server have.
+fn on_small_stack(run: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(run).unwrap();
+    thread.join().unwrap();
+}
+
+#[test]
+fn nested_expressions_are_bounded() {
+    on_small_stack(|| {
+        for (open, close) in
+            [("(", ")"), ("[", "]"), ("l.map(e, ", ")"), ("{1: ", "}"), ("dyn(", ")"), ("-(", ")")]
+        {
+            for depth in [50, 240, 300, 10_000] {
+                let text = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+                if let Ok(ast) = Ast::compile(&text, &env()) {
+                    let _ = ast.estimate(&Sizes);
+                    let _ = ast.program().map(|program| program.evaluate(&Activation::new(), 1000).cost);
+                }
+            }
+        }
+        for (first, part) in
+            [("i", " + i"), ("x", ".a"), ("x", "[0]"), ("true", " && true"), ("true", " ? true : true")]
+        {
+            for count in [100, 249, 260, 5_000] {
+                let text = format!("{first}{}", part.repeat(count));
+                let _ = Ast::compile(&text, &env()).map(|ast| ast.estimate(&Sizes));
+            }
+        }
+    });
+}
+
+#[test]
+fn copies_of_macros_are_bounded() {
+    let text = format!("optional.of(1){}", ".optMap(v, v)".repeat(100));
+    let error = Ast::compile(&text, &env()).map(drop).unwrap_err();
+    assert!(error.to_string().contains("too large"), "{error}");
+}
+
+#[test]
+fn memory_is_bounded() {
+    let text = "'aa'.replace('', s).replace('', s).replace('', s).replace('', s).replace('', s).size()";
+    let ast = Ast::compile(text, &env()).unwrap();
+    let (program, s) = (ast.program().unwrap(), json!("x".repeat(100)));
+    let outcome = program.evaluate(&Activation::new().with("s", &s), u64::MAX);
+    assert_eq!(outcome.json(), Err(Failure::Memory));
+}
+
+#[test]
+fn rules_judge_definitions_and_objects() {
+    let schema = json!({"type": "object", "properties": {"spec": {
+        "type": "object",
+        "properties": {
+            "replicas": {"type": "integer"}, "max": {"type": "integer"},
+            "names": {"type": "array", "maxItems": 3, "items": {
+                "type": "string", "maxLength": 5,
+                "x-kubernetes-validations": [{"rule": "self != 'bad'", "reason": "FieldValueForbidden"}],
+            }},
+        },
+        "x-kubernetes-validations": [
+            {"rule": "self.replicas <= self.max", "messageExpression": "'at most ' + string(self.max)", "fieldPath": ".replicas"},
+            {"rule": "self.max >= oldSelf.max"},
+        ],
+    }}});
+    let report = check(&schema, "schema", false);
+    let errors: Vec<String> = report.errors.iter().map(ToString::to_string).collect();
+    assert!(errors[0].contains("estimated messageExpression cost exceeds budget"), "{errors:?}");
+    assert_eq!(
+        report.rules.iter().map(|rule| rule.cost).collect::<Vec<_>>(),
+        [6, 5, 5],
+        "{:?}",
+        report.rules
+    );
+    let validator = Validator::new(&schema);
+    let shown = |object: &serde_json::Value, old: Option<&serde_json::Value>| {
+        let validation = validator.validate(object, old);
+        let show =
+            |errors: &[crate::rules::RuleError]| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+        (show(&validation.errors), show(&validation.warnings))
+    };
+    let object = json!({"spec": {"replicas": 5, "max": 3, "names": ["ok", "bad"]}});
+    let (errors, warnings) = shown(&object, None);
+    assert_eq!(
+        errors,
+        ["spec.replicas: Invalid value: at most 3", "spec.names[1]: Forbidden: failed rule: self != 'bad'"]
+    );
+    assert!(warnings.is_empty());
+    let newer = json!({"spec": {"replicas": 5, "max": 2, "names": ["ok", "bad"]}});
+    let (errors, warnings) = shown(&newer, Some(&object));
+    assert_eq!(
+        errors,
+        [
+            "spec.replicas: Invalid value: at most 2",
+            "spec: Invalid value: failed rule: self.max >= oldSelf.max"
+        ]
+    );
+    assert_eq!(warnings, ["spec.names[1]: Forbidden: failed rule: self != 'bad'"]);
+}
