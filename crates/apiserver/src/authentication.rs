@@ -59,10 +59,13 @@ mod tests {
 
     #[tokio::test]
     async fn requests_of_the_process_need_no_credentials_and_others_do() {
-        let nobody = || Chain::new(Vec::new());
+        let no_authenticators = || Chain::new(Vec::new());
         let own = Client::Process(Arc::new(UserInfo { name: "own".to_owned(), ..UserInfo::default() }));
-        assert_eq!(user(own, nobody()).await.unwrap(), "own");
-        assert!(user(Client::Remote(None), nobody()).await.is_err());
-        assert_eq!(user(Client::Remote(None), nobody().with_anonymous()).await.unwrap(), ANONYMOUS);
+        assert_eq!(user(own, no_authenticators()).await.unwrap(), "own");
+        assert!(user(Client::Remote(None), no_authenticators()).await.is_err());
+        assert_eq!(
+            user(Client::Remote(None), no_authenticators().with_anonymous()).await.unwrap(),
+            ANONYMOUS
+        );
     }
 }

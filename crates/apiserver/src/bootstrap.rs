@@ -97,7 +97,7 @@ impl Bootstrap {
             }
         };
         try_join!(namespaces(resources), allocation)?;
-        let told = async {
+        let authentication_config_map = async {
             match cluster_authentication::publish(resources, cluster_authentication).await {
                 // Another server with the same store is creating it; the reconciliation comes back to it.
                 Err(status) if status.code == 409 => Ok(()),
@@ -115,7 +115,15 @@ impl Bootstrap {
         };
         let (tracking, identity) = (token_tracking(resources), self.identity.renew(resources));
         let api_services = api_services::run(resources);
-        try_join!(service, rbac::run(resources), told, tracking, classes, identity, api_services)?;
+        try_join!(
+            service,
+            rbac::run(resources),
+            authentication_config_map,
+            tracking,
+            classes,
+            identity,
+            api_services
+        )?;
         if let Err(status) = self.service_cidr.report(resources).await {
             tracing::warn!(error = status.message, "the default ServiceCIDR cannot be checked");
         }
@@ -154,7 +162,7 @@ impl Bootstrap {
             ("expired identity leases", self.identity.remove_expired(resources).await),
         ] {
             if let Err(status) = outcome {
-                tracing::warn!(what, error = status.message, "bootstrap objects cannot be kept");
+                tracing::warn!(what, error = status.message, "bootstrap reconciliation failed");
             }
         }
     }

@@ -179,9 +179,9 @@ mod tests {
 
     #[test]
     fn only_options_requests_are_preflights() {
-        let asked = |method: Method| {
+        let is_preflight = |method: Method| {
             Browsers::preflight(&Request::builder().method(method).uri("/").body(()).unwrap()).is_some()
         };
-        assert!(asked(Method::OPTIONS) && !asked(Method::GET));
+        assert!(is_preflight(Method::OPTIONS) && !is_preflight(Method::GET));
     }
 }

@@ -121,7 +121,7 @@ pub(crate) async fn keep(
             // Another server was faster; the cache will report its write.
             Err(status) if status.code == 409 => tokio::time::sleep(RETRY.initial).await,
             Err(status) => {
-                tracing::error!(error = status.message, config_map = NAME, "cannot be written");
+                tracing::error!(error = status.message, config_map = NAME, "config map cannot be written");
                 tokio::time::sleep(pauses.next_pause()).await;
             }
         }

@@ -393,12 +393,12 @@ mod tests {
         meta::remove(&mut object, "finalizers");
         assert!(is_deletable(&maps, &object));
         let policy = |policy| DeleteOptions { propagation_policy: Some(policy), ..DeleteOptions::default() };
-        for (asked, finalizer) in [
+        for (requested, finalizer) in [
             (DeletionPropagation::Orphan, ORPHAN_FINALIZER),
             (DeletionPropagation::Foreground, FOREGROUND_FINALIZER),
         ] {
             let mut object = json!({"metadata": {"name": "x"}});
-            assert_eq!(deleted(&maps, &mut object, &policy(asked), 0), Deletion::Marked);
+            assert_eq!(deleted(&maps, &mut object, &policy(requested), 0), Deletion::Marked);
             assert_eq!(object["metadata"]["finalizers"], json!([finalizer]));
             assert_eq!(
                 deleted(&maps, &mut object, &policy(DeletionPropagation::Background), 0),

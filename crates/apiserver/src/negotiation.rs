@@ -72,9 +72,9 @@ impl Negotiation {
         let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         // Command-line tools get indented output by default, as upstream.
         let at_terminal = ["curl", "Wget", "Mozilla/5.0"].iter().any(|person| agent.starts_with(person));
-        let asked = query.get("pretty").filter(|pretty| !pretty.is_empty());
-        let pretty =
-            asked.map_or(at_terminal, |pretty| matches!(pretty, "1" | "t" | "T" | "true" | "TRUE" | "True"));
+        let requested = query.get("pretty").filter(|pretty| !pretty.is_empty());
+        let pretty = requested
+            .map_or(at_terminal, |pretty| matches!(pretty, "1" | "t" | "T" | "true" | "TRUE" | "True"));
         let include = match query.get("includeObject") {
             Some("None") => IncludeObject::None,
             Some("Object") => IncludeObject::Object,

@@ -144,9 +144,9 @@ impl ApiServer {
         metrics.register(Box::new(RestartMetrics::new(storages.shared().supervisor.clone())?))?;
         let (ranges, advertise) = (config.service_ranges, config.advertise);
         let bootstrap = Arc::new(Bootstrap::new(repair.clone(), ranges, advertise, &config.hostname));
-        let told = config.cluster_authentication.borrow().clone();
+        let cluster_authentication = config.cluster_authentication.borrow().clone();
         // Boxed, because the future contains several copies of the write path.
-        Box::pin(bootstrap.run(&resources, &told)).await.map_err(StartError::Bootstrap)?;
+        Box::pin(bootstrap.run(&resources, &cluster_authentication)).await.map_err(StartError::Bootstrap)?;
         let documents = Documents {
             openapi: OpenApi::new(Arc::clone(storages.registry())),
             registry: Arc::clone(storages.registry()),

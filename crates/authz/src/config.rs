@@ -150,7 +150,7 @@ pub enum ConfigError {
     Unavailable {
         /// The authorizer's name.
         name: String,
-        /// What is missing.
+        /// The missing part.
         why: &'static str,
     },
 }

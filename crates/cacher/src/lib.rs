@@ -1,12 +1,12 @@
 //! The watch cache of one resource: current state, bounded history, and watches.
 //!
 //! ```text
-//!  store: list, then watch            Log (one lock, held for pointer copies)           readers
-//!  ──────────────────────►  StoreReflector ─────────────────────────────────────
-//!   KeyValue   Decoder        one      State    persistent maps: by key,     ──► Snapshot   lists, gets
-//!              (supplied)     task              by indexed field value
-//!                                      Window   ring of Arc<Event>           ──► Watcher    a position
-//!                                      Buckets  index of watchers                and a filter
+//!  store: list, then watch        Log (one lock, held for pointer copies)           readers
+//!  ────────────────► StoreReflector ─────────────────────────────────────
+//!   KeyValue   Decoder    one      State    persistent maps: by key,     ──► Snapshot   lists, gets
+//!              (supplied) task              by indexed field value
+//!                                  Window   ring of Arc<Event>           ──► Watcher    a position
+//!                                  Buckets  index of watchers                and a filter
 //! ```
 //!
 //! | module | content |
@@ -28,7 +28,7 @@
 //!   deletions in between are unknown.
 //! - No lock is held across an await, nor while decoding, encoding or filtering.
 //! - A watcher has no queue. Its unread events are in the shared window; a slow watcher costs only its position.
-//! - An event costs nothing for watchers whose bucket it does not touch, and one wake per bucket and chunk.
+//! - An event costs nothing for watchers whose bucket it does not touch, and one wake per bucket and batch of events.
 //! - A batch of the store's watch contains all events of each of its revisions.
 //! - Memory is bounded: the window in events and bytes, kept snapshots in number and by the window, encodings by an
 //!   [`EncodingBudget`].

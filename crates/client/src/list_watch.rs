@@ -64,13 +64,13 @@ pub struct Page {
 /// The options of a watch request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchOptions {
-    /// Where the watch starts.
+    /// The start of the watch.
     pub start: WatchStart,
     /// The time after which the server should end it.
     pub timeout: Duration,
 }
 
-/// Where a watch starts.
+/// The start of a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchStart {
     /// After this version.

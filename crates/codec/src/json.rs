@@ -86,7 +86,7 @@ pub(crate) fn check(bytes: &[u8], depth: usize) -> Result<(), JsonError> {
     let text = std::str::from_utf8(bytes).map_err(|error| JsonError::NotUtf8(error.valid_up_to()))?;
     // Skipping a value checks neither depth nor ranges of numbers.
     match serde_json::from_str::<serde::de::IgnoredAny>(text) {
-        Ok(_) => match Scan::of(bytes) {
+        Ok(_) => match Scan::new(bytes) {
             scan if scan.depth > depth => Err(LimitError::TooDeep.into()),
             scan if scan.may_overflow => decode_within(bytes, depth, &mut Budget::default()).map(drop),
             _ => Ok(()),
@@ -104,7 +104,7 @@ struct Scan {
 }
 
 impl Scan {
-    fn of(document: &[u8]) -> Self {
+    fn new(document: &[u8]) -> Self {
         let mut scan = Self { depth: 0, may_overflow: false };
         let (mut depth, mut digits) = (0usize, 0usize);
         let mut rest = document.iter();

@@ -106,7 +106,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
             loop {
                 tokio::time::sleep(PERIOD).await;
                 if let Err(error) = collector.collect().await {
-                    tracing::warn!(%error, "not all pods that nobody needs could be deleted");
+                    tracing::warn!(%error, "some pods could not be deleted");
                 }
             }
         };

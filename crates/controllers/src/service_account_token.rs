@@ -42,7 +42,7 @@ pub(crate) const SERVICE_ACCOUNT_TOKEN: Descriptor = Descriptor {
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
     let Some(generator) = context.tokens.clone() else {
-        tracing::warn!("there is no key to sign with: secrets of service accounts stay without a token");
+        tracing::warn!("no signing key: service account token secrets get no token");
         return std::future::ready(()).boxed();
     };
     let mut builder = context.controller("serviceaccount_tokens_secret");

@@ -1,4 +1,4 @@
-//! Whether the defaults in a schema are valid (upstream: `apiserver/schema/defaulting/validation.go`).
+//! Validation of the defaults in a schema (upstream: `apiserver/schema/defaulting/validation.go`).
 
 use nave_machinery::{FieldError, FieldPath, Map, Value};
 

@@ -98,7 +98,7 @@ fn schema_of(bounds: Bounds) -> impl Strategy<Value = Value> {
     })
 }
 
-/// Whether a value fits a schema, read directly.
+/// Returns whether a value matches a schema, evaluated directly.
 fn fits(schema: &Value, value: &Value) -> bool {
     let number = |name: &str| schema[name].as_f64();
     let count = |name: &str| schema[name].as_u64().map(|count| count as usize);

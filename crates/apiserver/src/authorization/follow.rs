@@ -93,7 +93,7 @@ impl GraphFollower {
                 .map(|owned: node::OwnedView<'_>| owned.enter(&mut graph(), kind, name)),
         };
         if let Err(error) = entered {
-            tracing::error!(key = %object.key(), %error, "nodes cannot reach what this object refers to");
+            tracing::error!(key = %object.key(), %error, "object cannot be decoded; kubelets get no access to the objects it refers to");
             graph().remove(self.kind, namespace, name);
         }
     }

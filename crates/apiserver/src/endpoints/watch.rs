@@ -150,8 +150,8 @@ pub async fn watch(
     let frames = Frames::new(endpoint.clone(), negotiation)?;
     let storage = endpoint.storage()?;
     let filter = selection::filter(&endpoint.def, request, options)?;
-    let asked = options.timeout_seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs);
-    let time = asked.unwrap_or_else(|| watches.min_time.mul_f64(1.0 + rand::rng().random::<f64>()));
+    let requested = options.timeout_seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs);
+    let time = requested.unwrap_or_else(|| watches.min_time.mul_f64(1.0 + rand::rng().random::<f64>()));
     let (started, bookmarks) = (Instant::now(), options.allow_watch_bookmarks);
     let deadline = started.checked_add(time);
     storage.wait_until(0).await?;

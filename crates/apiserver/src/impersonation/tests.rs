@@ -105,10 +105,10 @@ struct One(&'static [&'static str]);
 
 #[async_trait]
 impl Authorizer for One {
-    async fn authorize(&self, asked: &Attributes<'_>) -> Verdict {
-        let Attributes { group, resource, subresource, namespace, name, .. } = *asked;
-        let asked = format!("{}:{group}/{resource}/{subresource}/{namespace}/{name}", asked.verb);
-        let allowed = self.0.contains(&asked.as_str());
+    async fn authorize(&self, attributes: &Attributes<'_>) -> Verdict {
+        let Attributes { group, resource, subresource, namespace, name, .. } = *attributes;
+        let request = format!("{}:{group}/{resource}/{subresource}/{namespace}/{name}", attributes.verb);
+        let allowed = self.0.contains(&request.as_str());
         if allowed { Verdict::allow("") } else { Verdict::no_opinion("") }
     }
 }
@@ -229,11 +229,11 @@ async fn constrained_impersonation_allows_some_requests_only() {
             Err("cannot impersonate-on:arbitrary-node:list"),
         ),
     ];
-    for (who, asked, rights, expected) in cases {
-        match (list(who, &mut headers(asked), &only(rights)).await, expected) {
-            (Ok(found), Ok(groups)) => assert_eq!(found.groups, groups, "{asked:?}"),
+    for (who, requested, rights, expected) in cases {
+        match (list(who, &mut headers(requested), &only(rights)).await, expected) {
+            (Ok(found), Ok(groups)) => assert_eq!(found.groups, groups, "{requested:?}"),
             (Err(status), Err(why)) => assert!(status.message.contains(why), "{}", status.message),
-            (found, _) => panic!("{asked:?} by {rights:?}: {found:?}"),
+            (found, _) => panic!("{requested:?} by {rights:?}: {found:?}"),
         }
     }
 }

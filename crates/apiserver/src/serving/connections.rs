@@ -115,7 +115,7 @@ impl Connections {
     pub(super) fn close_oldest(&self) {
         let mut table = self.table.lock();
         if let Some(&oldest) = table.all.unauthenticated.first() {
-            table.tell_to_close(oldest);
+            table.start_closing(oldest);
         }
     }
 
@@ -149,7 +149,7 @@ impl Table {
             return Capacity::AfterClose;
         }
         let Some(&oldest) = full.unauthenticated.first() else { return Capacity::Full };
-        self.tell_to_close(oldest);
+        self.start_closing(oldest);
         Capacity::AfterClose
     }
 
@@ -165,7 +165,7 @@ impl Table {
         (id, close)
     }
 
-    fn tell_to_close(&mut self, id: u64) {
+    fn start_closing(&mut self, id: u64) {
         if let Some((_, close)) = self.connections.get(&id) {
             close.cancel();
         }
@@ -237,7 +237,7 @@ mod tests {
     async fn replaces(connections: &Arc<Connections>, last: u8, victim: Slot) -> Slot {
         let mut admitted = pin!(connections.admit(address(last)));
         assert!(admitted.as_mut().now_or_never().is_none(), "no limit was reached");
-        assert!(victim.close.is_cancelled(), "another connection was told to close");
+        assert!(victim.close.is_cancelled(), "another connection must close");
         drop(victim);
         admitted.await.unwrap()
     }

@@ -89,7 +89,7 @@ impl Handler for Echo {
             };
             let ca = nave_authn::ClientCa::new(vec![client_ca.unwrap()]).unwrap();
             let user = match ClientCertificates::new(Arc::new(ca)).authenticate(&credentials).await {
-                Ok(None) => "nobody".to_owned(),
+                Ok(None) => "anonymous".to_owned(),
                 Ok(Some(found)) => {
                     connection.mark_authenticated();
                     found.user.name.clone()
@@ -183,8 +183,8 @@ async fn text(response: hyper::Result<Response<Incoming>>) -> String {
 #[tokio::test]
 async fn both_protocols_are_served_with_and_without_a_client_certificate() {
     let world = start(Limits::default()).await;
-    assert_eq!(text(world.http1().await.send_request(get("/")).await).await, "Http1 nobody");
-    assert_eq!(text(world.http2(None).await.send_request(get("/")).await).await, "Http2 nobody");
+    assert_eq!(text(world.http1().await.send_request(get("/")).await).await, "Http1 anonymous");
+    assert_eq!(text(world.http2(None).await.send_request(get("/")).await).await, "Http2 anonymous");
     let alice = text(world.http2(Some(world.client("alice"))).await.send_request(get("/")).await).await;
     assert_eq!(alice, "Http2 alice");
 }
@@ -242,7 +242,7 @@ async fn shutdown_completes_requests_in_flight_and_accepts_no_new_ones() {
         tokio::task::yield_now().await;
     }
     world.echo.leave.notify_one();
-    assert_eq!(text(slow.await.unwrap()).await, "Http2 nobody");
+    assert_eq!(text(slow.await.unwrap()).await, "Http2 anonymous");
     assert_eq!(shutdown.await.unwrap(), Drained::Completely);
     assert!(client.ready().await.is_err());
 }
@@ -269,7 +269,7 @@ async fn a_response_that_is_not_read_in_time_is_cut_off() {
     cut(http1.send_request(get("/endless")).await.unwrap()).await;
     cut(http2.send_request(get("/endless")).await.unwrap()).await;
     // On HTTP/2 only the stream has ended.
-    assert_eq!(text(http2.send_request(get("/")).await).await, "Http2 nobody");
+    assert_eq!(text(http2.send_request(get("/")).await).await, "Http2 anonymous");
 }
 
 #[tokio::test]

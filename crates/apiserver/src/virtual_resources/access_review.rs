@@ -125,21 +125,21 @@ fn user(spec: &Value) -> UserInfo {
 
 fn attributes<'a>(spec: &'a Value, user: &'a UserInfo, selectors: &'a Selectors) -> Attributes<'a> {
     let all = Attributes::for_user(user);
-    let asked = &spec["resourceAttributes"];
-    if asked.is_null() {
-        let asked = &spec["nonResourceAttributes"];
-        return Attributes { verb: text(asked, "verb"), path: text(asked, "path"), ..all };
+    let attributes = &spec["resourceAttributes"];
+    if attributes.is_null() {
+        let attributes = &spec["nonResourceAttributes"];
+        return Attributes { verb: text(attributes, "verb"), path: text(attributes, "path"), ..all };
     }
-    let version = text(asked, "version");
+    let version = text(attributes, "version");
     let Selectors { fields, labels } = selectors;
     Attributes {
-        verb: text(asked, "verb"),
-        group: text(asked, "group"),
+        verb: text(attributes, "verb"),
+        group: text(attributes, "group"),
         version: if version.is_empty() { "*" } else { version },
-        resource: text(asked, "resource"),
-        subresource: text(asked, "subresource"),
-        name: text(asked, "name"),
-        namespace: text(asked, "namespace"),
+        resource: text(attributes, "resource"),
+        subresource: text(attributes, "subresource"),
+        name: text(attributes, "name"),
+        namespace: text(attributes, "namespace"),
         fields: Selected { requirements: &fields.0, incomplete: fields.1 },
         labels: Selected { requirements: &labels.0, incomplete: labels.1 },
         ..all
@@ -158,8 +158,8 @@ struct Selectors {
 }
 
 impl Selectors {
-    fn from_attributes(asked: &Value) -> Self {
-        Self { fields: fields(&asked["fieldSelector"]), labels: labels(&asked["labelSelector"]) }
+    fn from_attributes(attributes: &Value) -> Self {
+        Self { fields: fields(&attributes["fieldSelector"]), labels: labels(&attributes["labelSelector"]) }
     }
 
     fn errors(&self) -> impl Iterator<Item = String> {

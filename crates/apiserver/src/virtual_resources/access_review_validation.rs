@@ -30,8 +30,8 @@ pub(super) fn validate(review: &Value, form: Form) -> Vec<FieldError> {
         }
         _ => {}
     }
-    let nobody = text(spec, "user").is_empty() && list(spec, "groups").is_empty();
-    if form != Form::Own && nobody {
+    let has_no_user = text(spec, "user").is_empty() && list(spec, "groups").is_empty();
+    if form != Form::Own && has_no_user {
         let why = "at least one of user or group must be specified";
         errors.push(FieldError::invalid(&at.child("user"), "", why));
     }
@@ -142,8 +142,8 @@ mod tests {
     fn a_review_has_one_action_and_a_user() {
         let empty = json!({"metadata": {}, "spec": {}});
         let neither = "spec.resourceAttributes: Invalid value: \"null\": exactly one of nonResourceAttributes or resourceAttributes must be specified";
-        let nobody = "spec.user: Invalid value: \"\": at least one of user or group must be specified";
-        assert_eq!(messages(&empty, Form::Subject), [neither, nobody]);
+        let has_no_user = "spec.user: Invalid value: \"\": at least one of user or group must be specified";
+        assert_eq!(messages(&empty, Form::Subject), [neither, has_no_user]);
         assert_eq!(messages(&empty, Form::Own), [neither]);
         let fine = json!({
             "metadata": {"creationTimestamp": null},

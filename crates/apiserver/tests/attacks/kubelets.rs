@@ -17,8 +17,8 @@ struct Waiting;
 impl Authorizer for Waiting {
     async fn authorize(&self, attributes: &Attributes<'_>) -> Verdict {
         tokio::task::yield_now().await;
-        let asked = (attributes.verb, attributes.resource, attributes.user.name.as_str());
-        if asked == ("request-serviceaccounts-token-audience", "waited", "system:node:a") {
+        let requested = (attributes.verb, attributes.resource, attributes.user.name.as_str());
+        if requested == ("request-serviceaccounts-token-audience", "waited", "system:node:a") {
             Verdict::allow("")
         } else {
             Verdict::no_opinion("")

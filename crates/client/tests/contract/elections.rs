@@ -32,7 +32,7 @@ impl History {
         self.0.lock().clone()
     }
 
-    fn assert_nobody_overlaps(&self) {
+    fn assert_no_terms_overlap(&self) {
         let terms = self.terms();
         for pair in terms.windows(2) {
             assert!(pair[0].2.is_some_and(|end| end <= pair[1].1), "two led at once: {terms:?}");
@@ -40,7 +40,7 @@ impl History {
     }
 }
 
-/// Ends when it is dropped, like the led future.
+/// A leader's term. It ends when it is dropped, as the led future is.
 struct Term(History, usize);
 
 impl Drop for Term {
@@ -91,7 +91,7 @@ async fn second_candidate_takes_over_at_once_after_release() {
     assert_eq!(server.holder(), "b");
     assert_eq!(server.lease().spec.unwrap().lease_transitions, Some(1));
     assert_eq!(history.terms().len(), 2);
-    history.assert_nobody_overlaps();
+    history.assert_no_terms_overlap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,7 +114,7 @@ async fn killed_leader_is_replaced_only_after_its_lease() {
     // lease's end.
     let waited = terms[1].1 - killed;
     assert!((13.0..=23.8).contains(&waited), "{waited}");
-    history.assert_nobody_overlaps();
+    history.assert_no_terms_overlap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -132,7 +132,7 @@ async fn disconnected_leader_stops_before_another_leads() {
         assert!(cut.elapsed() <= Duration::from_secs(10), "{mood:?}: {:?}", cut.elapsed());
         seconds(30.0).await;
         assert_eq!(other.holder(), "b", "{mood:?}");
-        history.assert_nobody_overlaps();
+        history.assert_no_terms_overlap();
     }
 }
 

@@ -12,8 +12,8 @@
 //! | IntOrString | `{type = 1, intVal = 2, strVal = 3}`, type 1 is a string |
 //! | Any | `{raw = 1}`, JSON text; or see [`nave_schema::AnyForm`] |
 //!
-//! This encoder omits absent values, while gogo writes the zero of fields that are not pointers; decoders of both kinds
-//! treat both alike. This decoder accepts fields in any order, split messages, packed and unpacked lists, and skips
+//! This encoder omits absent values, while gogo writes the zero of fields that are not pointers; decoders
+//! treat both in the same way. This decoder accepts fields in any order, split messages, packed and unpacked lists, and skips
 //! unknown fields.
 //!
 //! `apiVersion` and `kind` are not part of a message; they are in the [`envelope`] around it.

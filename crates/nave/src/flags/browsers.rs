@@ -8,8 +8,8 @@ use super::{FlagError, GENERAL};
 /// The flags, as typed.
 #[derive(Args, Clone, Debug)]
 pub(super) struct BrowserFlags {
-    /// Origins whose pages may read answers (CORS), as regular expressions; each must hold the start of the host, by ^
-    /// or //, and its end, by $ or :, such as //example\.com(:|$). None may without it.
+    /// Origins whose pages may read responses (CORS), as regular expressions that are anchored to the host: by ^ or //
+    /// before it and by $ or : after it, such as //example\.com(:|$). By default no origin may.
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = GENERAL)]
     cors_allowed_origins: Vec<String>,
     /// Directives for browsers to use HTTPS only (HSTS): max-age=SECONDS, includeSubDomains, preload.

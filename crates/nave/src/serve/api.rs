@@ -61,7 +61,7 @@ pub(super) async fn start(
 ) -> Result<Api, ServeError> {
     let registry = Registry::builtin(nave_schema::builtin());
     for resource in config.watch_caches.unknown(&registry) {
-        tracing::warn!(resource, "--watch-cache-sizes names an unknown resource, its size has no effect");
+        tracing::warn!(resource, "unknown resource in --watch-cache-sizes ignored");
     }
     let storages = Storages::open(registry, store, &config.watch_caches);
     let metrics = prometheus::Registry::new();

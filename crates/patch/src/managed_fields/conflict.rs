@@ -56,7 +56,7 @@ impl Conflicts {
 
     /// Returns 409 with a cause for each field and manager, at most [`MAX_CAUSES`].
     pub fn into_status(self) -> Status {
-        let shown = self.shown();
+        let shown = self.reported();
         let mut status = Status::failure(409, Reason::Conflict, self.message(&shown));
         let causes = shown.into_iter().map(|Shown { manager, path }| StatusCause {
             reason: "FieldManagerConflict".to_owned(),
@@ -67,7 +67,7 @@ impl Conflicts {
         status
     }
 
-    fn shown(&self) -> Vec<Shown<'_>> {
+    fn reported(&self) -> Vec<Shown<'_>> {
         let mut shown = Vec::new();
         let _ = self.0.iter().try_for_each(|Conflict { manager, fields }| {
             fields.try_for_each_path(&mut |path| {

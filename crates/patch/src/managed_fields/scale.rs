@@ -39,7 +39,7 @@ impl ScaleFields<'_> {
     ///
     /// # Errors
     /// The entries of the object are malformed.
-    pub fn of_scale(&self) -> Result<Option<Value>, ScaleError> {
+    pub fn scale_entries(&self) -> Result<Option<Value>, ScaleError> {
         let path = self.path();
         let mut managers = Managers::new();
         for (id, entry) in entries::decode(self.entries)? {
@@ -55,16 +55,16 @@ impl ScaleFields<'_> {
     ///
     /// # Errors
     /// Entries are malformed.
-    pub fn of_object(&self, of_scale: Option<&Value>) -> Result<Option<Value>, ScaleError> {
+    pub fn object_entries(&self, scale_entries: Option<&Value>) -> Result<Option<Value>, ScaleError> {
         let path = self.path();
         let replicas = FieldSet::from_paths([path.as_slice()]);
-        let mut scale = entries::decode(of_scale)?;
+        let mut scale = entries::decode(scale_entries)?;
         let mut managers = Managers::new();
         for (id, mut entry) in entries::decode(self.entries)? {
             if !(self.is_version)(&entry.api_version) {
                 continue;
             }
-            if entry.set().contains(&path) && !take(&mut scale, &id) {
+            if entry.set().contains(&path) && !remove_scale_entry(&mut scale, &id) {
                 entry.change(|set| set.difference(&replicas));
             }
             if !entry.set().is_empty() {
@@ -74,7 +74,7 @@ impl ScaleFields<'_> {
         for (id, entry) in scale {
             if entry.set().contains(&scale_path()) {
                 let id = ManagerId { api_version: version_of(id.applied, &self.api_version), ..id };
-                // An update manager's entry is matched without its time, which differs between object and scale.
+                // Only apply entries keep their time: the time of an update entry differs between object and scale.
                 let time = managers.remove(&id).and_then(|entry| entry.time).filter(|_| id.applied);
                 managers.insert(id, Entry::new(&self.api_version, replicas.clone(), time));
             }
@@ -88,7 +88,7 @@ impl ScaleFields<'_> {
 }
 
 /// Removes the scale's entry of a manager; returns whether it exists.
-fn take(scale: &mut Managers<'_>, id: &ManagerId) -> bool {
+fn remove_scale_entry(scale: &mut Managers<'_>, id: &ManagerId) -> bool {
     let id = ManagerId { api_version: version_of(id.applied, SCALE_VERSION), ..id.clone() };
     scale.remove(&id).is_some()
 }

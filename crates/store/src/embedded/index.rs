@@ -86,7 +86,7 @@ impl Index {
         self.compacted = self.compacted.max(revision);
         let mut obsolete = Vec::new();
         while let Some(superseded) = self.superseded.pop_front_if(|it| it.by <= revision) {
-            // The previous version has no row if it is a deletion; `deletions` has those.
+            // A previous version that is a deletion has no row here; `deletions` has the rows of deletions.
             obsolete.extend(superseded.previous.row());
         }
         // The newest row stays: it preserves the store's revision over a restart.

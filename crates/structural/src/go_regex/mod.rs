@@ -2,7 +2,7 @@
 //!
 //! The two languages differ in details: `\d`, `\w`, `\s` and `\b` are ASCII in Go; brackets inside classes, braces that
 //! are not repetitions and some escapes are literals; `&&` and `\<` have no meaning. An expression is therefore parsed as
-//! Go does, with Go's errors, and written anew.
+//! Go does, with Go's errors, and then written in the syntax of `regex`.
 
 mod class;
 mod escape;

@@ -1,4 +1,4 @@
-//! What the structure of a schema must be (upstream: `validateStructuralInvariants`).
+//! Checks of the structure of a schema (upstream: `validateStructuralInvariants`).
 
 use nave_machinery::{FieldPath, Map, Value};
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{Errors, map, values};
 use crate::compile::{flag, present, text};
 
-/// The place of a schema in its parent.
+/// The position of a schema in its parent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Level {
     Root,
@@ -45,7 +45,7 @@ pub(super) fn check(schema: &Map, level: Level, path: &FieldPath, errors: &mut E
     resource(schema, kind, level, path, errors);
 }
 
-/// Returns whether `anyOf` allows an integer or a string and says nothing else.
+/// Returns whether `anyOf` allows an integer or a string and has no other keywords.
 fn is_int_or_string(any_of: Option<&Value>) -> bool {
     any_of == Some(&json!([{"type": "integer"}, {"type": "string"}]))
 }
@@ -60,7 +60,7 @@ fn extensions(schema: &Map, path: &FieldPath, errors: &mut Errors) {
     }
 }
 
-/// The type, and what embedded resources and the root must have.
+/// Checks the type, and the requirements of embedded resources and the root.
 fn resource(schema: &Map, kind: &str, level: Level, path: &FieldPath, errors: &mut Errors) {
     let is_embedded = flag(schema, EMBEDDED);
     let at = path.child("type");
@@ -103,7 +103,7 @@ fn resource(schema: &Map, kind: &str, level: Level, path: &FieldPath, errors: &m
     }
 }
 
-/// The root's metadata may restrict the name and the prefix of names, and say nothing else.
+/// Checks that the root's metadata restricts only `name` and `generateName`.
 fn metadata(schema: &Map, is_resource: bool, level: Level, path: &FieldPath, errors: &mut Errors) {
     let kind = text(schema, "type").unwrap_or_default();
     if is_resource && kind != "object" {

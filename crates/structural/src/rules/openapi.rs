@@ -22,7 +22,7 @@ pub(super) fn has_unknown_type(schema: &Map) -> bool {
     text(schema, "type").is_some_and(|kind| Kind::parse(kind).is_none())
 }
 
-/// What the schemas around say about a schema.
+/// The context of a schema, from the schemas that contain it.
 #[derive(Clone)]
 struct Context {
     requirements: Requirements,

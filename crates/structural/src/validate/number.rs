@@ -36,8 +36,8 @@ impl Num {
         }
     }
 
-    /// Returns the number as errors show it.
-    fn shown(self) -> Value {
+    /// Converts the number to the value in errors.
+    fn to_value(self) -> Value {
         match self {
             Self::Int(int) => Value::from(int),
             Self::Float(float) if is_safe_integer(float) => Value::from(float as i64),
@@ -67,7 +67,7 @@ pub(super) enum Wrong {
 
 /// Returns what is wrong with a number, in upstream's order.
 pub(super) fn check(node: &Node, rules: Option<&Rules>, num: Num, path: &dyn Fn() -> String) -> Vec<Wrong> {
-    let range = Range::of(node, rules);
+    let range = Range::new(node, rules);
     let mut wrong = Vec::new();
     if !range.holds(num) {
         wrong.push(Wrong::Range(range.message("Checked", &path())));
@@ -120,7 +120,7 @@ impl Bound {
             (false, false) => "greater than or equal to",
             (false, true) => "greater than",
         };
-        Some(Wrong::Rule(num.shown(), format!("should be {relation} {}", go_float(at))))
+        Some(Wrong::Rule(num.to_value(), format!("should be {relation} {}", go_float(at))))
     }
 
     fn is_beyond(&self, num: Num, at: f64) -> bool {
@@ -145,7 +145,8 @@ fn multiple(num: Num, factor: f64, is_native: bool) -> Option<Wrong> {
         _ if factor <= 0.0 => return Some(Wrong::Factor(factor)),
         _ => is_multiple(num.as_f64(), factor),
     };
-    (!is_multiple).then(|| Wrong::Rule(num.shown(), format!("should be a multiple of {}", go_float(factor))))
+    (!is_multiple)
+        .then(|| Wrong::Rule(num.to_value(), format!("should be a multiple of {}", go_float(factor))))
 }
 
 fn is_multiple(value: f64, factor: f64) -> bool {
@@ -159,7 +160,7 @@ struct Range {
 }
 
 impl Range {
-    fn of(node: &Node, rules: Option<&Rules>) -> Self {
+    fn new(node: &Node, rules: Option<&Rules>) -> Self {
         let kind = if node.int_or_string { None } else { node.kind };
         let kind = kind.filter(|kind| matches!(kind, Kind::Integer | Kind::Number));
         let format = rules.and_then(|rules| rules.format).filter(|_| kind.is_some());

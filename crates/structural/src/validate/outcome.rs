@@ -4,7 +4,7 @@ use nave_machinery::FieldError;
 
 use super::{Findings, MAX_ERRORS};
 
-/// What a schema found at a value.
+/// The result of validating a value.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     /// False if only [`Self::failed`] matters.

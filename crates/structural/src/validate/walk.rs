@@ -1,4 +1,4 @@
-//! One value against one schema, and what is below both.
+//! Validation of a value, and of everything below it, against a schema.
 
 use std::collections::HashSet;
 
@@ -60,7 +60,9 @@ impl<'w> Walk<'w> {
         self.steps += 1;
         if self.steps > MAX_STEPS {
             let why = "the object takes too many steps to validate";
-            out.error(|| FieldError::with(FieldErrorKind::Internal, &self.at(path), Value::Null, why));
+            out.error(|| {
+                FieldError::with(FieldErrorKind::Internal, &self.field_path(path), Value::Null, why)
+            });
             return;
         }
         let rules = node.rules.as_deref();
@@ -68,7 +70,7 @@ impl<'w> Walk<'w> {
             self.null(node, rules, path, out);
             return;
         }
-        // Each validator that applies counts as a match, and so do the value and the schema's logic.
+        // Upstream counts a match for each applicable validator, the value itself, and the schema's logic.
         out.matches += 4;
         self.kind(node, rules, value, path, out);
         if let Some(rules) = rules {
@@ -149,7 +151,7 @@ impl<'w> Walk<'w> {
             && length > max
         {
             out.error(|| {
-                FieldError::with(FieldErrorKind::TooLong, &self.at(path), Value::Null, too_long(max))
+                FieldError::with(FieldErrorKind::TooLong, &self.field_path(path), Value::Null, too_long(max))
             });
             return;
         }
@@ -216,7 +218,7 @@ impl<'w> Walk<'w> {
         if let Some(max) = rules.max_items
             && size > max
         {
-            out.error(|| too_many(&self.at(path), size, max));
+            out.error(|| too_many(&self.field_path(path), size, max));
         }
         if rules.unique_items {
             let mut seen = HashSet::with_capacity(items.len());
@@ -258,7 +260,7 @@ impl<'w> Walk<'w> {
         }
         for name in rules.map_or(&[][..], |rules| &rules.required) {
             if !fields.contains_key(&**name) {
-                out.error(|| FieldError::required(&self.at(&Path::Field(path, name)), ""));
+                out.error(|| FieldError::required(&self.field_path(&Path::Field(path, name)), ""));
             }
         }
     }
@@ -272,7 +274,7 @@ impl<'w> Walk<'w> {
         if let Some(max) = rules.max_properties
             && size > max
         {
-            out.error(|| too_many(&self.at(path), size, max));
+            out.error(|| too_many(&self.field_path(path), size, max));
         }
     }
 
@@ -284,7 +286,7 @@ impl<'w> Walk<'w> {
         out.error(|| {
             let shown: Vec<String> = allowed.iter().map(shown_in_enum).collect();
             let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
-            FieldError::not_supported(&self.at(path), excerpt(value), &shown)
+            FieldError::not_supported(&self.field_path(path), excerpt(value), &shown)
         });
     }
 
@@ -368,7 +370,7 @@ impl<'w> Walk<'w> {
         }
     }
 
-    /// Adds the errors of the alternative that comes closest.
+    /// Adds the errors of the alternative with the most matches.
     fn best_failure(
         &mut self,
         schemas: &[NodeRef],
@@ -408,7 +410,7 @@ impl<'w> Walk<'w> {
         });
     }
 
-    /// Adds an error that names no field.
+    /// Adds an error about the whole object.
     fn whole(&self, message: String, out: &mut Outcome) {
         out.error(|| FieldError::invalid(self.base, "", message));
     }
@@ -417,7 +419,7 @@ impl<'w> Walk<'w> {
         out.error(|| FieldError::invalid(self.base, "", format!("{:?} {detail}", path.text())));
     }
 
-    fn at(&self, path: &Path) -> FieldPath {
+    fn field_path(&self, path: &Path) -> FieldPath {
         Path::below(self.base, &path.text())
     }
 }

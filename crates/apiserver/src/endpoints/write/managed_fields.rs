@@ -109,7 +109,7 @@ impl<'a> Tracker<'a> {
         match view {
             View::Scale(paths) => {
                 let mut scale = view.to_served(endpoint, stored.clone())?;
-                let entries = self.scale_fields(paths, stored).of_scale();
+                let entries = self.scale_fields(paths, stored).scale_entries();
                 // Entries that cannot be read are ignored, as by any update.
                 if let Ok(Some(entries)) = entries {
                     meta::set(&mut scale, "managedFields", entries);
@@ -126,8 +126,8 @@ impl<'a> Tracker<'a> {
         let (View::Scale(paths), Some(stored)) = (&target.view, stored) else {
             return target.view.to_storage(target.endpoint, stored.unwrap_or(&Value::Null), view);
         };
-        let of_scale = meta::field(&view, "managedFields").cloned();
-        let entries = self.scale_fields(paths, stored).of_object(of_scale.as_ref());
+        let scale_entries = meta::field(&view, "managedFields").cloned();
+        let entries = self.scale_fields(paths, stored).object_entries(scale_entries.as_ref());
         let mut object = target.view.to_storage(target.endpoint, stored, view)?;
         match entries {
             Ok(Some(entries)) => meta::set(&mut object, "managedFields", entries),

@@ -93,7 +93,7 @@ async fn disconnects_a_client_that_floods_frames() {
             "the connection outlives the flood: {what}"
         );
     }
-    assert_eq!(text(world.http2(None).await.send_request(get("/")).await).await, "Http2 nobody");
+    assert_eq!(text(world.http2(None).await.send_request(get("/")).await).await, "Http2 anonymous");
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn disconnects_a_client_that_abandons_its_requests() {
     }
     // Each answered request allows one more abandoned request.
     for _ in 0..50 {
-        assert_eq!(text(client.send_request(get("/")).await).await, "Http2 nobody");
+        assert_eq!(text(client.send_request(get("/")).await).await, "Http2 anonymous");
     }
     let ended = async {
         loop {
@@ -138,6 +138,6 @@ async fn refusals_before_the_body_is_read_keep_the_connection() {
         client.ready().await.unwrap();
         let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, io::Error>>());
         let request = Request::post("https://localhost/").body(body).unwrap();
-        assert_eq!(text(client.send_request(request).await).await, "Http2 nobody");
+        assert_eq!(text(client.send_request(request).await).await, "Http2 anonymous");
     }
 }

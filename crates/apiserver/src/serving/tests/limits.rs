@@ -74,8 +74,8 @@ async fn closes_an_idle_connection_and_none_with_a_request() {
     world.echo.begun.notified().await;
 
     let (mut http1, mut http2) = (world.http1().await, world.http2(None).await);
-    assert_eq!(text(http1.send_request(get("/")).await).await, "Http1 nobody");
-    assert_eq!(text(http2.send_request(get("/")).await).await, "Http2 nobody");
+    assert_eq!(text(http1.send_request(get("/")).await).await, "Http1 anonymous");
+    assert_eq!(text(http2.send_request(get("/")).await).await, "Http2 anonymous");
     while http1.ready().await.is_ok() {
         tokio::task::yield_now().await;
     }
@@ -83,8 +83,8 @@ async fn closes_an_idle_connection_and_none_with_a_request() {
         tokio::task::yield_now().await;
     }
     world.echo.leave.notify_waiters();
-    assert_eq!(text(slow1.await.unwrap()).await, "Http1 nobody");
-    assert_eq!(text(slow2.await.unwrap()).await, "Http2 nobody");
+    assert_eq!(text(slow1.await.unwrap()).await, "Http1 anonymous");
+    assert_eq!(text(slow2.await.unwrap()).await, "Http2 anonymous");
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn silent_connections_do_not_lock_out_others() {
         silent.push(TcpStream::connect(world.address).await.unwrap());
         assert_eq!(text(alice.send_request(get("/")).await).await, "Http2 alice");
         let mut bob = world.http1().await;
-        assert_eq!(text(bob.send_request(get("/")).await).await, "Http1 nobody");
+        assert_eq!(text(bob.send_request(get("/")).await).await, "Http1 anonymous");
     }
     // All but the newest were closed in favor of others.
     for mut stream in silent.into_iter().take(16) {
@@ -113,7 +113,7 @@ async fn connections_in_any_unauthenticated_state_make_room() {
     closed(&mut silent).await;
     let mut anonymous = world.http2(None).await;
     closed(&mut shaken).await;
-    assert_eq!(text(anonymous.send_request(get("/")).await).await, "Http2 nobody");
+    assert_eq!(text(anonymous.send_request(get("/")).await).await, "Http2 anonymous");
     let waiting = tokio::spawn(anonymous.send_request(get("/slow")));
     world.echo.begun.notified().await;
     let mut alice = world.http2(Some(world.client("alice"))).await;
@@ -139,7 +139,7 @@ async fn one_address_gets_only_its_share() {
     let stream = world.handshake(other, b"http/1.1", None).await.unwrap();
     let (mut bob, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    assert_eq!(text(bob.send_request(get("/")).await).await, "Http1 nobody");
+    assert_eq!(text(bob.send_request(get("/")).await).await, "Http1 anonymous");
 
     // A closed connection makes room for another one.
     alice.pop();

@@ -35,22 +35,22 @@ fn entries() -> Value {
 #[test]
 fn a_scale_has_the_owners_of_the_replicas() {
     let (entries, replicas) = (entries(), replicas());
-    let of_scale = scale_fields(&entries, &replicas).of_scale().unwrap().unwrap();
+    let scale_entries = scale_fields(&entries, &replicas).scale_entries().unwrap().unwrap();
     let fields = json!({"f:spec": {"f:replicas": {}}});
     let expected = [
         entry("ci", "Apply", "autoscaling/v1", fields.clone()),
         entry("hand", "Update", "autoscaling/v1", fields),
     ];
-    assert_eq!(of_scale, json!(expected));
+    assert_eq!(scale_entries, json!(expected));
 }
 
 #[test]
 fn entries_kept_by_the_scale_stay_in_the_object() {
     let (entries, replicas) = (entries(), replicas());
     let fields = scale_fields(&entries, &replicas);
-    let of_scale = fields.of_scale().unwrap();
-    let of_object = fields.of_object(of_scale.as_ref()).unwrap().unwrap();
-    assert_eq!(of_object, json!(entries.as_array().unwrap()[..3]));
+    let scale_entries = fields.scale_entries().unwrap();
+    let object_entries = fields.object_entries(scale_entries.as_ref()).unwrap().unwrap();
+    assert_eq!(object_entries, json!(entries.as_array().unwrap()[..3]));
 }
 
 #[test]
@@ -58,16 +58,17 @@ fn managers_removed_from_the_scale_lose_the_replicas() {
     let (entries, replicas) = (entries(), replicas());
     let mut hpa = entry("hpa", "Apply", "autoscaling/v1", json!({"f:spec": {"f:replicas": {}}}));
     hpa["subresource"] = json!("scale");
-    let of_object = scale_fields(&entries, &replicas).of_object(Some(&json!([hpa]))).unwrap().unwrap();
+    let object_entries =
+        scale_fields(&entries, &replicas).object_entries(Some(&json!([hpa]))).unwrap().unwrap();
     let ci = entry("ci", "Apply", "apps/v1", json!({"f:spec": {"f:paused": {}}}));
     hpa["apiVersion"] = json!("apps/v1");
     hpa.as_object_mut().unwrap().remove("time");
-    assert_eq!(of_object, json!([hpa, ci, entries[2]]));
+    assert_eq!(object_entries, json!([hpa, ci, entries[2]]));
 }
 
 #[test]
 fn rejects_malformed_entries() {
     let (entries, replicas) = (json!([{"manager": "m"}]), replicas());
-    assert!(scale_fields(&entries, &replicas).of_scale().is_err());
-    assert!(scale_fields(&json!([]), &replicas).of_object(Some(&entries)).is_err());
+    assert!(scale_fields(&entries, &replicas).scale_entries().is_err());
+    assert!(scale_fields(&json!([]), &replicas).object_entries(Some(&entries)).is_err());
 }
