@@ -63,6 +63,18 @@ const DIFFERENCES: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Resources and subresources that discovery lists and that are answered with 501: the resource, its subresource.
+const NOT_SERVED: &[(&str, &str)] = &[
+    ("componentstatuses", ""),
+    ("nodes", "proxy"),
+    ("pods", "attach"),
+    ("pods", "exec"),
+    ("pods", "log"),
+    ("pods", "portforward"),
+    ("pods", "proxy"),
+    ("services", "proxy"),
+];
+
 /// The reasons why the page cannot be generated.
 #[derive(Debug, thiserror::Error)]
 enum KindsError {
@@ -132,6 +144,9 @@ fn kind(def: &ResourceDef) -> String {
 }
 
 fn served(def: &ResourceDef) -> String {
+    if is_not_served(def, "") {
+        return format!("{} (501)", verbs(def.verbs));
+    }
     if def.verbs == Verb::ALL { "all".to_owned() } else { verbs(def.verbs) }
 }
 
@@ -140,8 +155,16 @@ fn verbs(verbs: &[Verb]) -> String {
 }
 
 fn subresources(def: &ResourceDef) -> String {
-    let all = def.subresources.iter().map(|it| format!("`{}` ({})", it.name, verbs(it.verbs)));
+    let all = def.subresources.iter().map(|subresource| {
+        let served =
+            if is_not_served(def, &subresource.name) { "501".to_owned() } else { verbs(subresource.verbs) };
+        format!("`{}` ({served})", subresource.name)
+    });
     all.collect::<Vec<_>>().join("; ")
+}
+
+fn is_not_served(def: &ResourceDef, subresource: &str) -> bool {
+    def.group.is_empty() && NOT_SERVED.contains(&(def.resource.as_str(), subresource))
 }
 
 fn rules(def: &ResourceDef) -> String {
@@ -175,11 +198,24 @@ const INTRODUCTION: &str = "\
 # Kinds
 
 The built-in kinds, group by group. `cargo xtask kinds` writes this page from the registry
-(`crates/resources/src/groups`) and from the table of differences in `xtask/src/kinds.rs`; `cargo xtask kinds --check`
-fails where it is not up to date.
+(`crates/resources/src/groups`) and from the tables in `xtask/src/kinds.rs`; `cargo xtask kinds --check` fails if it is
+not up to date.
 
-A kind with own rules has the defaults, validation on create, update and of the status, fixed fields, dropped fields and
-warnings of kube-apiserver 1.36, in the folder of its group. One with generic rules only has those that all kinds share:
-its schema, metadata, generation, and `status` apart from the rest.
+| in the tables | meaning |
+| --- | --- |
+| verbs: all | create, delete, deletecollection, get, list, patch, update, watch |
+| (501) | discovery lists it as kube-apiserver's does, but requests are answered with 501, not implemented |
+| cluster | the kind is not namespaced |
+| own rules | defaults, validation of creates, updates and the status, immutable fields, dropped fields and warnings of kube-apiserver 1.36, in the folder of the group |
+| generic rules only | the rules of all kinds: schema, metadata, generation, and a `status` that only its subresource changes |
+| PUT creates | an update of a name that does not exist creates the object |
+| updates need a resourceVersion | an update without one is refused |
+| created with a status | a create may set `status` |
+| DELETE answers with the object | of a completed deletion, instead of a `Status` |
+| DELETE orphans dependents | if the request has no propagation policy |
+| generation follows … | a change of these fields increments `metadata.generation` |
+| field selectors … | besides `metadata.name` and `metadata.namespace` |
+| kept for … s | after its last write, then it is deleted |
+| not stored | the answer is computed from the request |
 ";
 const TABLE: &str = "| kind | verbs | subresources | rules |\n| --- | --- | --- | --- |\n";
