@@ -5,6 +5,7 @@ mod number;
 mod old;
 mod outcome;
 mod path;
+mod types;
 mod walk;
 
 use nave_machinery::{FieldError, FieldPath, Value};

@@ -80,7 +80,7 @@ fn client(client: At, allows_invalid_bundle: bool, errors: &mut Errors) {
     let (url, service, bundle) = (client.field("url"), client.field("service"), client.field("caBundle"));
     match (url.is_set(), service.is_set()) {
         (true, false) => webhook_url(url, errors),
-        (false, true) => webhook_service(service, errors),
+        (false, true) => self::service(service, errors),
         _ => errors.push(client.required("exactly one of url or service is required")),
     }
     if !allows_invalid_bundle
@@ -89,6 +89,16 @@ fn client(client: At, allows_invalid_bundle: bool, errors: &mut Errors) {
     {
         errors.push(bundle.invalid(why));
     }
+}
+
+/// Upstream passes name and namespace of the service in the wrong order, so that errors name the other one.
+fn service(service: At, errors: &mut Errors) {
+    let mut swapped = service.map().cloned().unwrap_or_default();
+    let (name, namespace) = (swapped.remove("name"), swapped.remove("namespace"));
+    swapped.extend(name.map(|name| ("namespace".to_owned(), name)));
+    swapped.extend(namespace.map(|namespace| ("name".to_owned(), namespace)));
+    let swapped = Value::Object(swapped);
+    webhook_service(At::named("spec.conversion.webhookClientConfig.service", Some(&swapped)), errors);
 }
 
 /// Returns why a bundle in base64 has no certificates that can be used.

@@ -185,6 +185,12 @@ fn faults_have_upstreams_paths_and_texts() {
                 "spec.conversion.webhookClientConfig: Required value: exactly one of url or service is required",
             ],
         ),
+        // Upstream confuses the name of the service with its namespace.
+        (
+            "/spec/conversion".into(),
+            webhook(json!({"service": {"namespace": "b", "port": 443}})),
+            &["spec.conversion.webhookClientConfig.service.namespace: Required value"],
+        ),
         (
             "/spec/conversion".into(),
             webhook(json!({"url": "http://a"})),
