@@ -18,7 +18,7 @@ static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry::builtin(builtin
 /// Every kind in every version that has a type.
 static KINDS: LazyLock<Vec<(&ResourceDef, &ResourceVersion, TypeId)>> = LazyLock::new(|| {
     let versions = REGISTRY.all().flat_map(|def| def.versions.iter().map(move |version| (&**def, version)));
-    versions.filter_map(|(def, version)| Some((def, version, version.type_id?))).collect()
+    versions.filter_map(|(def, version)| Some((def, version, version.type_id()?))).collect()
 });
 
 fuzz_target!(|input: (u16, u8, &[u8])| {
@@ -42,7 +42,7 @@ fuzz_target!(|input: (u16, u8, &[u8])| {
     if limits::check(&object) == Err(LimitError::TooLarge) {
         return;
     }
-    validate(def, &mut object);
+    validate(def, version, &mut object);
     let mut message = Vec::new();
     if protobuf::encode(builtin(), id, &object, &mut message).is_ok() {
         let stored = envelope::wrap("v1", "Kind", &message);
@@ -56,9 +56,9 @@ fuzz_target!(|input: (u16, u8, &[u8])| {
 });
 
 /// Validates the object as a create and as an update of itself, and prints it as a table row.
-fn validate(def: &ResourceDef, object: &mut Value) {
+fn validate(def: &ResourceDef, version: &ResourceVersion, object: &mut Value) {
     let old = object.clone();
-    let _ = table::row(def, object, time::now());
+    let _ = table::row(version, object, time::now());
     def.strategy.prepare_for_create(object);
     let metadata = object.get("metadata").unwrap_or(&Value::Null);
     let at = FieldPath::new("metadata");

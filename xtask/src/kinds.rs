@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::{fs, io};
 
-use nave_resources::{Registry, ResourceDef, Verb};
+use nave_resources::{Generation, Registry, ResourceDef, Verb};
 
 use crate::root;
 
@@ -155,7 +155,8 @@ fn verbs(verbs: &[Verb]) -> String {
 }
 
 fn subresources(def: &ResourceDef) -> String {
-    let all = def.subresources.iter().map(|subresource| {
+    let subresources = def.versions.first().into_iter().flat_map(|version| version.subresources.iter());
+    let all = subresources.map(|subresource| {
         let served =
             if is_not_served(def, &subresource.name) { "501".to_owned() } else { verbs(subresource.verbs) };
         format!("`{}` ({served})", subresource.name)
@@ -178,8 +179,10 @@ fn rules(def: &ResourceDef) -> String {
         (rules.orphans_dependents, "DELETE orphans dependents"),
     ];
     said.extend(facts.iter().filter(|(holds, _)| *holds).map(|(_, fact)| (*fact).to_owned()));
-    if !rules.generation.is_empty() {
-        said.push(format!("generation follows `{}`", rules.generation.join("`, `")));
+    if let Generation::Of(fields) = rules.generation
+        && !fields.is_empty()
+    {
+        said.push(format!("generation follows `{}`", fields.join("`, `")));
     }
     if !def.fields.is_empty() {
         let fields: Vec<&str> = def.fields.iter().map(|field| field.path.as_str()).collect();

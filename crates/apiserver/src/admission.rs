@@ -16,9 +16,10 @@ use nave_resources::{list_prefix, storage_key};
 use nave_store::Range;
 use parking_lot::Mutex;
 
+use crate::catalog::Catalogs;
 use crate::endpoints::Endpoint;
 use crate::internal::InternalWriter;
-use crate::storage::{Latest, ResourceStorage, Storages};
+use crate::storage::{Latest, ResourceStorage};
 
 /// Maximum number of parsed objects kept per resource. Each write of a pod reads the same few objects again.
 const PARSED_KEPT: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
@@ -49,17 +50,18 @@ impl AdmissionConfig {
         }
     }
 
-    /// Builds the chain of plugins.
+    /// The chain of plugins over what is served.
     ///
     /// # Errors
     /// The configuration of a plugin is invalid, or a resource that plugins read is not served.
     pub(crate) fn build(
         &self,
-        storages: &Storages,
+        catalogs: &Catalogs,
         authorizer: &nave_authz::Chain,
         metrics: Metrics,
     ) -> Result<Arc<Chain>, AdmissionError> {
-        let chain = LateChain::default();
+        let (chain, catalog) = (LateChain::default(), catalogs.load());
+        let storages = catalog.storages();
         let stored = |group: &str, resource: &str| {
             let gvr = GroupVersionResource::new(group, "v1", resource);
             storages.get(&gvr).cloned()
@@ -83,7 +85,7 @@ impl AdmissionConfig {
             Some(Arc::new(StorageLister::new(stored(&resource.group, &resource.resource)?)))
         };
         let parts = Parts {
-            cluster: Cluster::new(lister, writers, Arc::clone(storages.registry()) as _)
+            cluster: Cluster::new(lister, writers, Arc::new(catalogs.clone()) as _)
                 .map_err(AdmissionError::Missing)?,
             authorizer: authorizer.clone(),
             rbac: Arc::clone(&self.rbac),

@@ -9,40 +9,37 @@ use nave_machinery::GroupVersionResource;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
+use crate::catalog::{Catalog, Catalogs};
 use crate::endpoints::watch::WatchStats;
-use crate::storage::{ListStats, ResourceStorage, Storages};
+use crate::storage::{ListStats, ResourceStorage};
 
 /// Collects the metrics of all watch caches.
 pub(crate) struct CacheMetrics {
-    storages: Storages,
-    watches: Vec<(GroupVersionResource, Arc<WatchStats>)>,
+    catalogs: Catalogs,
     descriptions: Vec<Desc>,
 }
 
 impl CacheMetrics {
-    /// Creates the collector of these storages and watches.
+    /// Creates the collector of everything that is served when metrics are collected.
     ///
     /// # Errors
     /// A name or label is invalid, which is a bug in this file.
-    pub(crate) fn new(
-        storages: Storages,
-        watches: Vec<(GroupVersionResource, Arc<WatchStats>)>,
-    ) -> Result<Self, prometheus::Error> {
+    pub(crate) fn new(catalogs: Catalogs) -> Result<Self, prometheus::Error> {
         let describe = |family: &Family| {
             let labels = family.labels.iter().map(|label| (*label).to_owned()).collect();
             Desc::new(family.name.to_owned(), family.help.to_owned(), labels, HashMap::new())
         };
         let simple = PER_CACHE.iter().map(|(family, _)| family);
         let descriptions = simple.chain(&OTHERS).map(describe).collect::<Result<_, _>>()?;
-        Ok(Self { storages, watches, descriptions })
+        Ok(Self { catalogs, descriptions })
     }
+}
 
-    /// Returns all caches in the order of their resources. Groups that share stored objects count as one.
-    fn caches(&self) -> Vec<Observed<'_>> {
-        let mut caches: Vec<_> = self.storages.all().map(|storage| Observed::new(storage)).collect();
-        caches.sort_by(|one, other| one.labels().cmp(&other.labels()));
-        caches
-    }
+/// Returns all caches in the order of their resources. Groups that share stored objects count as one.
+fn caches(catalog: &Catalog) -> Vec<Observed<'_>> {
+    let mut caches: Vec<_> = catalog.storages().all().map(|storage| Observed::new(storage)).collect();
+    caches.sort_by(|one, other| one.labels().cmp(&other.labels()));
+    caches
 }
 
 impl Collector for CacheMetrics {
@@ -51,14 +48,15 @@ impl Collector for CacheMetrics {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let caches = self.caches();
+        let catalog = self.catalogs.load();
+        let caches = caches(&catalog);
         let mut families = Vec::with_capacity(PER_CACHE.len() + OTHERS.len());
         for (family, value) in &PER_CACHE {
             families
                 .push(family.with_values(caches.iter().map(|cache| (cache.labels().to_vec(), value(cache)))));
         }
         families.extend(lists(&caches));
-        families.extend(watches(&self.watches));
+        families.extend(watches(&catalog.watched()));
         // The registry rejects a family without metrics.
         families.retain(|family| !family.get_metric().is_empty());
         families

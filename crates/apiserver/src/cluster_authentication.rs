@@ -20,6 +20,7 @@ use serde_json::json;
 use tokio::sync::{Notify, watch};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::catalog::Catalog;
 use crate::endpoints::view::View;
 use crate::endpoints::{Endpoint, Resources};
 use crate::internal::InternalWriter;
@@ -60,7 +61,8 @@ type Data = BTreeMap<String, String>;
 /// # Errors
 /// The config map cannot be written.
 pub(crate) async fn publish(resources: &Resources, required: &ClusterAuthentication) -> Result<(), Status> {
-    let Some(endpoint) = config_maps(resources) else { return Ok(()) };
+    let catalog = resources.catalog();
+    let Some(endpoint) = config_maps(&catalog) else { return Ok(()) };
     let storage = endpoint.storage()?;
     let found = storage.find(NAMESPACE, NAME);
     let found = found.map(|cached| storage.codec().parse_cached(&cached)).transpose()?;
@@ -103,7 +105,8 @@ pub(crate) async fn keep(
     mut required: watch::Receiver<ClusterAuthentication>,
 ) -> Infallible {
     let changed = Arc::new(Notify::new());
-    let storage = config_maps(resources).and_then(|endpoint| endpoint.storage.as_ref());
+    let catalog = resources.catalog();
+    let storage = config_maps(&catalog).and_then(|endpoint| endpoint.storage.as_ref());
     let _following = storage.map(|storage| {
         Following::start(Arc::clone(storage.cacher()), Arc::new(Changes(Arc::clone(&changed))))
     });
@@ -176,8 +179,8 @@ impl Follower for Changes {
     }
 }
 
-fn config_maps(resources: &Resources) -> Option<&Endpoint> {
-    resources.endpoint(&GroupVersionResource::new("", "v1", "configmaps"))
+fn config_maps(catalog: &Catalog) -> Option<&Endpoint> {
+    catalog.endpoint(&GroupVersionResource::new("", "v1", "configmaps"))
 }
 
 fn data_of(config_map: &Value) -> Data {

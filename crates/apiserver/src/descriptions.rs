@@ -12,7 +12,7 @@ use crate::openapi::documentation::Documentation;
 static OF_FIELDS: LazyLock<HashMap<(String, &'static str), Box<str>>> = LazyLock::new(|| {
     let documentation = Documentation::new();
     let registry = Registry::builtin(nave_schema::builtin());
-    let columns = registry.all().flat_map(|def| &def.columns);
+    let columns = registry.all().flat_map(|def| &def.versions).flat_map(|version| version.columns.iter());
     let fields = columns.filter_map(|column| match &column.description {
         Description::OfField { type_name, field } => {
             let text = documentation.of_field(type_name, field).into();

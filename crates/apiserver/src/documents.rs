@@ -11,13 +11,13 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::body::ResponseBody;
+use crate::catalog::Catalog;
 use crate::context::RequestContext;
 use crate::endpoints::response::{EndpointResponse, ObjectResponse};
 use crate::health::Health;
 use crate::introspection::ApiCache;
 use crate::metrics::Metrics;
 use crate::negotiation::{self, Negotiation, Offer};
-use crate::openapi::OpenApi;
 use crate::raw_response;
 use crate::request_info::RequestInfo;
 use crate::storage::Storages;
@@ -25,26 +25,21 @@ use crate::version::KUBERNETES_VERSION;
 
 /// Serves the documents of a server.
 pub struct Documents {
-    /// The resources for discovery.
-    pub registry: Arc<Registry>,
-    /// The OpenAPI documents.
-    pub openapi: OpenApi,
     /// The health checks.
     pub health: Health,
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// The storages, for `/debug/api_cache`.
-    pub storages: Storages,
-    /// The address that clients use, `host:port`.
+    /// The address clients reach the server at, `host:port`.
     pub address: String,
     /// Token discovery (OIDC); `None` if the issuer is not a URL.
     pub token_discovery: Option<Discovery>,
 }
 
 impl Documents {
-    /// Returns the size of the document that must be generated for a request; 0 if it exists or is small.
-    pub(crate) fn size(&self, info: &RequestInfo) -> usize {
-        info.path.strip_prefix("/openapi/").map_or(0, |path| self.openapi.size(path.trim_end_matches('/')))
+    /// How large a document is that has to be made for a request; 0 for one that is there or small.
+    pub(crate) fn size(catalog: &Catalog, info: &RequestInfo) -> usize {
+        let path = info.path.strip_prefix("/openapi/");
+        path.map_or(0, |path| catalog.openapi().size(path.trim_end_matches('/')))
     }
 
     /// Serves a request for a non-resource path.
@@ -54,9 +49,10 @@ impl Documents {
     pub async fn serve(
         &self,
         context: &RequestContext,
+        catalog: &Catalog,
         headers: &HeaderMap,
     ) -> Result<EndpointResponse, Status> {
-        let outcome = self.document(context, headers).await?;
+        let outcome = self.document(context, catalog, headers).await?;
         let is_unknown = matches!(&outcome, EndpointResponse::Http(response) if response.status() == StatusCode::NOT_FOUND);
         if is_unknown || matches!(context.info.method, Method::GET | Method::HEAD) {
             return Ok(outcome);
@@ -67,6 +63,7 @@ impl Documents {
     async fn document(
         &self,
         context: &RequestContext,
+        catalog: &Catalog,
         headers: &HeaderMap,
     ) -> Result<EndpointResponse, Status> {
         let RequestContext { info, negotiation, .. } = context;
@@ -78,12 +75,15 @@ impl Documents {
         let path = info.path.strip_prefix('/').unwrap_or(&info.path);
         let parts: Vec<&str> = path.split('/').collect();
         match parts.as_slice() {
-            [""] => raw_response::indented_json(&json!({"paths": self.paths()})).map(EndpointResponse::from),
+            [""] => raw_response::indented_json(&json!({"paths": self.paths(catalog.registry())}))
+                .map(EndpointResponse::from),
             ["version"] | ["version", ""] => {
                 raw_response::indented_json(&VersionInfo::of_server()).map(EndpointResponse::from)
             }
-            ["metrics"] => self.metrics().await.map(EndpointResponse::from),
-            ["debug", "api_cache"] => Ok(raw_response::json(&ApiCache::collect(&self.storages).await).into()),
+            ["metrics"] => self.metrics(catalog.storages()).await.map(EndpointResponse::from),
+            ["debug", "api_cache"] => {
+                Ok(raw_response::json(&ApiCache::collect(catalog.storages()).await).into())
+            }
             [".well-known", "openid-configuration"]
             | [".well-known", "openid-configuration", ""]
             | ["openid", "v1", "jwks"]
@@ -91,23 +91,25 @@ impl Documents {
                 let path = format!("/{}", path.trim_end_matches('/'));
                 self.token_discovery(&path, headers).await.map(EndpointResponse::from)
             }
-            ["openapi", rest @ ..] => self.openapi.answer(rest, info, headers).map(EndpointResponse::from),
-            ["api" | "apis", parts_of_group @ .., ""] if !parts_of_group.contains(&"") => {
-                self.discovery(&parts[..parts.len() - 1], headers, negotiation)
+            ["openapi", rest @ ..] => {
+                catalog.openapi().answer(rest, info, headers).map(EndpointResponse::from)
             }
-            ["api" | "apis", ..] => self.discovery(&parts, headers, negotiation),
+            ["api" | "apis", parts_of_group @ .., ""] if !parts_of_group.contains(&"") => {
+                self.discovery(catalog.registry(), &parts[..parts.len() - 1], headers, negotiation)
+            }
+            ["api" | "apis", ..] => self.discovery(catalog.registry(), &parts, headers, negotiation),
             _ => Ok(raw_response::page_not_found().into()),
         }
     }
 
     fn discovery(
         &self,
+        registry: &Registry,
         parts: &[&str],
         headers: &HeaderMap,
         negotiation: &Negotiation,
     ) -> Result<EndpointResponse, Status> {
         let accepted = negotiation.choose(Offer::Discovery, &Format::ALL)?;
-        let registry = &self.registry;
         let aggregated =
             |document| raw_response::aggregated_discovery(document, headers.get(header::IF_NONE_MATCH));
         let document = match parts {
@@ -119,25 +121,14 @@ impl Documents {
             }
             ["api"] => Some(ObjectResponse::ordered(200, discovery::api_versions(registry, &self.address))),
             ["apis"] => Some(ObjectResponse::ordered(200, discovery::api_group_list(registry))),
-            ["api", version] => self.resource_list("", version),
+            ["api", version] => resource_list(registry, "", version),
             ["apis", group] if !group.is_empty() => {
                 registry.group(group).map(|group| ObjectResponse::ordered(200, discovery::api_group(group)))
             }
-            ["apis", group, version] if !group.is_empty() => self.resource_list(group, version),
+            ["apis", group, version] if !group.is_empty() => resource_list(registry, group, version),
             _ => None,
         };
-        document.map(EndpointResponse::from).map_or_else(|| self.nothing_at(parts), Ok)
-    }
-
-    /// Returns the response if there is no document: a `Status` below a served group, as upstream, otherwise plain
-    /// text.
-    fn nothing_at(&self, parts: &[&str]) -> Result<EndpointResponse, Status> {
-        let is_served = match parts {
-            ["api", _, ..] => true,
-            ["apis", group, _, ..] => !group.is_empty() && self.registry.group(group).is_some(),
-            _ => false,
-        };
-        if is_served { Err(Status::no_such_path()) } else { Ok(raw_response::page_not_found().into()) }
+        document.map(EndpointResponse::from).map_or_else(|| nothing_at(registry, parts), Ok)
     }
 
     /// Serves the documents for the verification of service account tokens; clients may cache them for an hour.
@@ -161,14 +152,8 @@ impl Documents {
         Ok(response)
     }
 
-    fn resource_list(&self, group: &str, version: &str) -> Option<ObjectResponse> {
-        let group = self.registry.group(group)?;
-        let is_served = group.versions.iter().any(|served| served == version);
-        is_served.then(|| ObjectResponse::ordered(200, discovery::api_resource_list(group, version)))
-    }
-
-    async fn metrics(&self) -> Result<Response<ResponseBody>, Status> {
-        match self.storages.store().status().await {
+    async fn metrics(&self, storages: &Storages) -> Result<Response<ResponseBody>, Status> {
+        match storages.store().status().await {
             Ok(status) => self.metrics.set_storage_size(status.size_on_disk),
             Err(error) => tracing::warn!(%error, "size of the store is unknown"),
         }
@@ -176,11 +161,11 @@ impl Documents {
         Ok(raw_response::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
     }
 
-    /// Returns the served paths, sorted.
-    fn paths(&self) -> Vec<String> {
+    /// The paths that can be asked for, sorted.
+    fn paths(&self, registry: &Registry) -> Vec<String> {
         let mut paths =
             vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned(), "/apis/".to_owned()];
-        for group in self.registry.groups().iter().filter(|group| !group.name.is_empty()) {
+        for group in registry.groups().iter().filter(|group| !group.name.is_empty()) {
             paths.push(format!("/apis/{}", group.name));
             paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
         }
@@ -196,7 +181,26 @@ impl Documents {
     }
 }
 
-/// The document at `/version`, with fields in upstream's order.
+/// The answer where there is no document: a `Status` below a group that is served, as upstream, else plain text.
+fn nothing_at(registry: &Registry, parts: &[&str]) -> Result<EndpointResponse, Status> {
+    let is_served = match parts {
+        ["api", _, ..] => true,
+        ["apis", group, _, ..] => {
+            registry.group(group).is_some_and(|group| !group.name.is_empty() && !group.is_custom())
+        }
+        _ => false,
+    };
+    if is_served { Err(Status::no_such_path()) } else { Ok(raw_response::page_not_found().into()) }
+}
+
+/// `/api/<version>` or `/apis/<group>/<version>`, where that is served.
+fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<ObjectResponse> {
+    let group = registry.group(group)?;
+    let is_served = group.versions.iter().any(|served| served == version);
+    is_served.then(|| ObjectResponse::ordered(200, discovery::api_resource_list(group, version)))
+}
+
+/// The document at `/version`, its fields in upstream's order.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct VersionInfo {

@@ -23,6 +23,7 @@
 //! | [`inflight`] | limits on the requests served concurrently |
 //! | [`authorization`] | authorizer attributes, and followers that update the authorizers |
 //! | [`route`] | the handler of a request |
+//! | [`catalog`] | the served resources, as one value |
 //! | [`cpu_pool`] | threads for large requests, apart from the executor's |
 //! | [`endpoints`] | the verbs, the same for all resources |
 //! | `websocket` | watches over WebSocket |
@@ -31,6 +32,7 @@
 //! | `internal` | writes by the server itself |
 //! | [`admission`] | listers and writers for admission plugins |
 //! | [`allocation`] | cluster IPs and node ports of services |
+//! | [`definitions`] | custom resource definitions: names, serving, deletion |
 //! | [`storage`] | the objects of one resource, between the endpoints and the store |
 //! | `raw_response` | responses that are not API objects |
 //! | [`documents`], [`openapi`], [`health`], [`metrics`], [`introspection`] | paths that are not resources |
@@ -49,10 +51,12 @@ mod body;
 pub mod bootstrap;
 pub mod browsers;
 mod cache_metrics;
+pub mod catalog;
 pub mod cluster_authentication;
 pub mod context;
 pub mod cpu_pool;
 pub mod deadline;
+pub mod definitions;
 mod descriptions;
 pub mod documents;
 pub mod endpoints;

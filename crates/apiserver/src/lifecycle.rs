@@ -4,7 +4,7 @@
 use nave_machinery::options::{DeleteOptions, DeletionPropagation};
 use nave_machinery::time::Timestamp;
 use nave_machinery::{Status, Value, meta};
-use nave_resources::{ResourceDef, Strategy};
+use nave_resources::{Generation, ResourceDef, Strategy};
 
 /// The finalizer that keeps an object until its dependents are deleted.
 pub const FOREGROUND_FINALIZER: &str = "foregroundDeletion";
@@ -31,7 +31,7 @@ pub fn before_create(
     }
     meta::set(object, "uid", Value::String(uuid::Uuid::new_v4().to_string()));
     meta::set(object, "creationTimestamp", Value::String(now.rfc3339()));
-    if !def.rules.generation.is_empty() {
+    if def.rules.generation != Generation::Of(&[]) {
         meta::set(object, "generation", Value::from(1));
     }
     Ok(())

@@ -14,6 +14,7 @@ use crate::authentication::Authentication;
 use crate::authorization::Authorization;
 use crate::body::{self, BodyError, ResponseBody};
 use crate::browsers::Browsers;
+use crate::catalog::Catalog;
 use crate::context::{Client, RequestContext};
 use crate::deadline::{self, RequestTimeout};
 use crate::endpoints::response::encode_failure;
@@ -76,12 +77,15 @@ impl Pipeline {
                 return Served { response, deadline: None, upgrade: None };
             }
         };
-        // Metrics: the request counts as in flight until its body is sent.
-        let labels = self.router.resources.labels(&context.info);
+        // Metrics: the request counts as being served for as long as its body is.
+        // The catalog: what is served, the same for all stages of the request.
+        let catalog = self.router.resources.catalog();
+        let labels = catalog.labels(&context.info);
         let serving = self.metrics.serving(&context.info, labels);
-        // A panic ends only this request.
-        let outcome = AssertUnwindSafe(self.run(&mut request, &mut context, labels)).catch_unwind().await;
-        // Converts the error of any stage into a response.
+        // A panic ends this request alone.
+        let outcome =
+            AssertUnwindSafe(self.run(&mut request, &mut context, &catalog, labels)).catch_unwind().await;
+        // The failure of any stage as a response.
         let mut response = match outcome {
             Ok(Ok(response)) => response,
             Ok(Err(status)) => encode_failure(&status, &context.negotiation),
@@ -106,6 +110,7 @@ impl Pipeline {
         &self,
         request: &mut Request<B>,
         context: &mut RequestContext,
+        catalog: &Catalog,
         labels: RequestLabels<'_>,
     ) -> Result<Response<ResponseBody>, Status>
     where
@@ -120,8 +125,8 @@ impl Pipeline {
         let place = self.inflight.run(context).inspect_err(|status| terminated(status.code))?;
         // Authorization: may the user make this request?
         self.authorization.run(context).await?;
-        // The handler, within the deadline.
-        let response = pin!(self.router.run(request, context));
+        // The handler's response, within the deadline.
+        let response = pin!(self.router.run(request, context, catalog));
         let response = deadline::enforce(context.deadline, response, || terminated(504)).await?;
         Ok(response.map(|body| body.keeping(place)))
     }

@@ -13,6 +13,7 @@ use http_body::Body;
 use nave_machinery::Status;
 
 use crate::body::{BodyError, ResponseBody};
+use crate::catalog::Catalog;
 use crate::context::RequestContext;
 use crate::cpu_pool::CpuPool;
 use crate::documents::Documents;
@@ -54,15 +55,16 @@ impl Router {
         &self,
         request: &mut Request<B>,
         context: &RequestContext,
+        catalog: &Catalog,
     ) -> Result<Response<ResponseBody>, Status>
     where
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         let outcome = match Route::new(&context.info) {
-            Route::Resource(resource) => self.resources.serve(request, resource, context).await?,
+            Route::Resource(resource) => self.resources.serve(request, resource, context, catalog).await?,
             Route::Document => {
-                let document = self.documents.serve(context, request.headers());
-                self.cpu.run(self.documents.size(&context.info), pin!(document)).await?
+                let document = self.documents.serve(context, catalog, request.headers());
+                self.cpu.run(Documents::size(catalog, &context.info), pin!(document)).await?
             }
         };
         match outcome {

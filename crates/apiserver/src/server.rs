@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use nave_authn::service_account::discovery::Discovery;
 use nave_authn::{Identity, UserInfo};
 use nave_machinery::Status;
+use nave_store::Store;
 use nave_supervisor::{RestartMetrics, Supervisor};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -23,10 +24,12 @@ use crate::body::ResponseBody;
 use crate::bootstrap::Bootstrap;
 use crate::browsers::Browsers;
 use crate::cache_metrics::CacheMetrics;
+use crate::catalog::{Catalog, Catalogs};
 use crate::cluster_authentication::{self, ClusterAuthentication};
 use crate::context::Client;
 use crate::cpu_pool::CpuPool;
 use crate::deadline::RequestTimeout;
+use crate::definitions::Definitions;
 use crate::documents::Documents;
 use crate::endpoints::Resources;
 use crate::endpoints::virtual_resource::VirtualResources;
@@ -36,7 +39,6 @@ use crate::impersonation::Impersonation;
 use crate::inflight::{Inflight, InflightLimits};
 use crate::local::LocalService;
 use crate::metrics::Metrics;
-use crate::openapi::OpenApi;
 use crate::pipeline::Pipeline;
 use crate::route::Router;
 use crate::serving::{ConnectionInfo, Served};
@@ -101,6 +103,9 @@ pub enum StartError {
 #[derive(Clone)]
 pub struct ApiServer {
     pipeline: Arc<Pipeline>,
+    /// Serves custom resources.
+    definitions: Option<Arc<Definitions>>,
+    supervisor: Supervisor,
     cluster_authentication: watch::Receiver<ClusterAuthentication>,
     /// The bootstrap objects.
     bootstrap: Arc<Bootstrap>,
@@ -121,38 +126,37 @@ impl ApiServer {
         let (stopping, closing) = (Switch::default(), CancellationToken::new());
         let admission_metrics = nave_admission::Metrics::new(&config.metrics)?;
         let metrics = Arc::new(Metrics::new(config.metrics)?);
-        let admission = config.admission.build(&storages, &config.authorization, admission_metrics)?;
         let watches = Watches { closing: closing.clone(), min_time: config.min_watch_time };
         let allocator = ServiceAllocator::new(&storages, config.service_ranges, config.node_ports);
         let repair = allocator
             .clone()
             .map(|allocator| Arc::new(Repair::new(allocator, config.request_timeout + REPAIR_MARGIN)));
+        let catalogs = Catalogs::new(Catalog::new(storages.clone(), allocator.as_ref()));
+        let admission = config.admission.build(&catalogs, &config.authorization, admission_metrics)?;
         let cpu = CpuPool::with_all_cores();
         let authorization = config.authorization.clone();
-        let mut resources = Resources::new(
-            &storages,
+        let definitions = Definitions::new(catalogs.clone(), Arc::clone(&admission));
+        let resources = Resources::new(
+            catalogs.clone(),
             admission,
             config.virtual_resources,
             authorization,
             watches,
             cpu.clone(),
         );
-        if let Some(allocator) = allocator {
-            resources = resources.with_allocator(allocator);
-        }
-        metrics.register(Box::new(CacheMetrics::new(storages.clone(), resources.watched())?))?;
+        metrics.register(Box::new(CacheMetrics::new(catalogs.clone())?))?;
         metrics.register(Box::new(RestartMetrics::new(storages.shared().supervisor.clone())?))?;
         let (ranges, advertise) = (config.service_ranges, config.advertise);
         let bootstrap = Arc::new(Bootstrap::new(repair.clone(), ranges, advertise, &config.hostname));
         let cluster_authentication = config.cluster_authentication.borrow().clone();
         // Boxed, because the future contains several copies of the write path.
         Box::pin(bootstrap.run(&resources, &cluster_authentication)).await.map_err(StartError::Bootstrap)?;
+        if let Some(definitions) = &definitions {
+            Box::pin(definitions.load()).await;
+        }
         let documents = Documents {
-            openapi: OpenApi::new(Arc::clone(storages.registry())),
-            registry: Arc::clone(storages.registry()),
-            health: health(&storages, &stopping),
+            health: health(&catalogs, storages.store(), &stopping),
             metrics: Arc::clone(&metrics),
-            storages,
             address: config.address,
             token_discovery: config.token_discovery,
         };
@@ -167,8 +171,18 @@ impl ApiServer {
             metrics,
         };
         let cluster_authentication = config.cluster_authentication;
+        let supervisor = storages.shared().supervisor.clone();
         let pipeline = Arc::new(pipeline);
-        Ok(Self { pipeline, cluster_authentication, bootstrap, repair, stopping, closing })
+        Ok(Self {
+            pipeline,
+            definitions,
+            supervisor,
+            cluster_authentication,
+            bootstrap,
+            repair,
+            stopping,
+            closing,
+        })
     }
 
     /// Handles one request.
@@ -195,10 +209,9 @@ impl ApiServer {
     /// [`bootstrap`](crate::bootstrap), [`check_consistency`](crate::storage::check_consistency) and
     /// [`cluster_authentication`]. Never returns.
     pub async fn run_background_tasks(&self, memory_is_short: impl Fn() -> bool) -> Infallible {
-        let Router { documents, resources, .. } = &self.pipeline.router;
-        let (storages, supervisor) = (&documents.storages, self.supervisor());
-        let evict = || evict_encodings(storages, &memory_is_short);
-        let check = || check_consistency(storages);
+        let (resources, supervisor) = (&self.pipeline.router.resources, &self.supervisor);
+        let evict = || evict_encodings(resources.catalogs(), &memory_is_short);
+        let check = || check_consistency(resources.catalogs());
         let keep = || self.bootstrap.keep(resources);
         let publish = || cluster_authentication::keep(resources, self.cluster_authentication.clone());
         let repair = || async {
@@ -207,7 +220,14 @@ impl ApiServer {
                 None => std::future::pending().await,
             }
         };
+        let define = || async {
+            match &self.definitions {
+                Some(definitions) => Arc::clone(definitions).run().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            never = supervisor.supervise("custom resource definitions", "", define) => never,
             never = supervisor.supervise("encoding eviction", "", evict) => never,
             never = supervisor.supervise("consistency check", "", check) => never,
             never = supervisor.supervise("bootstrap objects", "", keep) => never,
@@ -218,7 +238,12 @@ impl ApiServer {
 
     /// Returns the supervisor of the server's tasks. Restarts are in the server's metrics.
     pub fn supervisor(&self) -> &Supervisor {
-        &self.pipeline.router.documents.storages.shared().supervisor
+        &self.supervisor
+    }
+
+    /// What is served, which custom resource definitions change.
+    pub fn catalogs(&self) -> &Catalogs {
+        self.pipeline.router.resources.catalogs()
     }
 
     /// Makes `/readyz` fail, while the server still serves requests.
@@ -232,18 +257,22 @@ impl ApiServer {
     }
 }
 
-fn health(storages: &Storages, stopping: &Switch) -> Health {
+fn health(catalogs: &Catalogs, store: &Arc<dyn Store>, stopping: &Switch) -> Health {
     let mut health = Health::new();
-    // The check has etcd's name for any engine, because monitoring expects it.
-    let store = Arc::clone(storages.store());
+    // Under the name that monitoring of Kubernetes knows, whatever the engine is.
+    let store = Arc::clone(store);
     health.add_async("etcd", true, move || {
         let store = Arc::clone(&store);
         async move { store.status().await.map(drop).map_err(|error| error.to_string()) }
     });
-    let caches: Vec<_> = storages.all().map(|storage| Arc::clone(storage.cacher())).collect();
-    health.add("informer-sync", false, move || match caches.iter().find(|cache| !cache.is_ready()) {
-        None => Ok(()),
-        Some(cache) => Err(format!("the watch cache of {} is not ready", cache.config().resource)),
+    let catalogs = catalogs.clone();
+    health.add("informer-sync", false, move || {
+        let catalog = catalogs.load();
+        let mut caches = catalog.storages().all().map(|storage| storage.cacher());
+        match caches.find(|cache| !cache.is_ready()) {
+            None => Ok(()),
+            Some(cache) => Err(format!("the watch cache of {} is not ready", cache.config().resource)),
+        }
     });
     // A server that could not create them did not start.
     health.add("poststarthook/rbac/bootstrap-roles", true, || Ok(()));

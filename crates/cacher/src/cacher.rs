@@ -244,11 +244,18 @@ impl Cacher {
     }
 }
 
-impl Drop for Cacher {
-    fn drop(&mut self) {
+impl Cacher {
+    /// Stops the task and ends all watchers. The state stays readable; it no longer follows the store.
+    pub fn stop(&self) {
         self.task.abort();
         let deferred = self.shared.log.write().close();
         deferred.run();
+    }
+}
+
+impl Drop for Cacher {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

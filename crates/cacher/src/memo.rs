@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 /// Identifies an encoding of an object or of an event's frame. The user of the cacher assigns the numbers; only
 /// [`Encoding::JSON`] is defined here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Encoding(pub u8);
+pub struct Encoding(pub u32);
 
 impl Encoding {
     /// JSON in the resource's storage version, the form in which objects are held.

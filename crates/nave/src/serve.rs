@@ -124,14 +124,8 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     print_addresses(&config, reachable, &kubeconfig.path, revision, started);
     let tokens = SecretTokens(api.issuer.clone());
     let signer = FileSigner::new(config.signing.clone());
-    let controllers = controllers::start(
-        &config.controllers,
-        &api.server,
-        &api.storages,
-        certificates.server_ca(),
-        tokens,
-        signer,
-    );
+    let controllers =
+        controllers::start(&config.controllers, &api.server, certificates.server_ca(), tokens, signer);
 
     let authentication = api.authentication.take();
     let task = Mutex::new(RenewalTask { certificates, kubeconfig, cas, tls, authentication });

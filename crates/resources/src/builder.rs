@@ -7,8 +7,8 @@ use nave_machinery::{GroupVersion, GroupVersionKind};
 use nave_schema::SchemaSet;
 
 use crate::def::{
-    KeptMetadata, NameRule, ResourceDef, ResourceVersion, Rules, SelectableField, Storage, Subresource,
-    SubresourceKind, Verb,
+    Generation, KeptMetadata, NameRule, ResourceDef, ResourceVersion, Rules, Schema, SelectableField,
+    Storage, Subresource, SubresourceKind, Verb,
 };
 use crate::registry::Group;
 use crate::scale::ScalePaths;
@@ -201,7 +201,7 @@ impl Builder {
 
     /// Sets the fields (dotted paths) whose change increments `metadata.generation`.
     pub(crate) fn generation(mut self, fields: &'static [&'static str]) -> Self {
-        self.rules.generation = fields;
+        self.rules.generation = Generation::Of(fields);
         self
     }
 
@@ -275,12 +275,6 @@ impl Builder {
     fn build(self, group: &str, package: &str, versions: &[&str], schemas: &SchemaSet) -> ResourceDef {
         let type_name = |package: &str, version: &str, kind: &str| format!("{package}.{version}.{kind}");
         let preferred = versions.first().copied().unwrap_or_default();
-        let served = versions.iter().map(|version| {
-            let type_name = type_name(package, version, self.kind);
-            let type_id = schemas.find(&type_name);
-            let deprecation = self.deprecation.map(str::to_owned);
-            ResourceVersion { name: (*version).to_owned(), type_name, type_id, deprecation }
-        });
         let storage = self.stored.then(|| {
             let (group, version, package) = self.stored_as.unwrap_or((group, preferred, package));
             Storage {
@@ -303,6 +297,21 @@ impl Builder {
             };
             subresource.type_id = schemas.find(&type_name(package, version, kind));
         }
+        let subresources: Arc<[Subresource]> = subresources.into();
+        let columns: Arc<[Column]> = self.columns.into();
+        let selectable: Arc<[String]> = self.fields.iter().map(|field| field.path.clone()).collect();
+        let served = versions.iter().map(|version| {
+            let type_name = type_name(package, version, self.kind);
+            ResourceVersion {
+                name: (*version).to_owned(),
+                schema: Schema::Builtin(schemas.find(&type_name)),
+                type_name,
+                deprecation: self.deprecation.map(str::to_owned),
+                subresources: Arc::clone(&subresources),
+                columns: Arc::clone(&columns),
+                selectable: Arc::clone(&selectable),
+            }
+        });
         let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
         ResourceDef {
             group: group.to_owned(),
@@ -315,8 +324,6 @@ impl Builder {
             namespaced: self.namespaced,
             versions: served.collect(),
             verbs: self.verbs,
-            subresources,
-            columns: self.columns,
             fields: self.fields,
             storage,
             name_rule: self.name_rule,

@@ -5,9 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nave_machinery::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, Value, meta, names};
+use nave_machinery::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, Map, Value, meta, names};
 use nave_schema::TypeId;
 
+use crate::custom::CustomSchema;
 use crate::scale::ScalePaths;
 use crate::strategy::Strategy;
 use crate::table::Column;
@@ -34,11 +35,8 @@ pub struct ResourceDef {
     pub versions: Vec<ResourceVersion>,
     /// The verbs of the resource itself, sorted.
     pub verbs: &'static [Verb],
-    /// The subresources, sorted by name.
-    pub subresources: Vec<Subresource>,
-    /// The columns of its `Table`. Cells are computed from the storage version.
-    pub columns: Vec<Column>,
-    /// The fields that a field selector may use, in addition to `metadata.name` and `metadata.namespace`.
+    /// The fields that watch caches keep of its objects: all that a field selector may name in any version, beside
+    /// `metadata.name` and `metadata.namespace`.
     pub fields: Vec<SelectableField>,
     /// The storage; `None` for a virtual resource (reviews, bindings), whose responses are computed.
     pub storage: Option<Storage>,
@@ -77,22 +75,25 @@ impl ResourceDef {
 
     /// Returns whether finalizers must be one of Kubernetes' own or have a domain.
     pub fn requires_qualified_finalizers(&self) -> bool {
-        !PLAIN_FINALIZERS.contains(&self.group.as_ref())
+        !self.is_custom() && !PLAIN_FINALIZERS.contains(&self.group.as_ref())
+    }
+
+    /// Returns whether a CustomResourceDefinition defines the resource.
+    pub fn is_custom(&self) -> bool {
+        self.versions.iter().any(|version| matches!(version.schema, Schema::Custom(_)))
+    }
+
+    /// The schema that stored objects have the form of: that of the only version, if it is also the stored one. Objects
+    /// of other custom resources are brought into the form of a version when they are read in it.
+    pub fn stored_schema(&self) -> Option<&CustomSchema> {
+        let [only] = &self.versions[..] else { return None };
+        let is_stored = self.storage.as_ref().is_some_and(|storage| storage.version.version == only.name);
+        only.custom().filter(|_| is_stored)
     }
 
     /// The served version with this name.
     pub fn version(&self, name: &str) -> Option<&ResourceVersion> {
         self.versions.iter().find(|version| version.name == name)
-    }
-
-    /// The subresource with this name.
-    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
-        self.subresources.iter().find(|subresource| subresource.name == name)
-    }
-
-    /// Returns whether there is a `status` subresource, so that updates of the object ignore `status`.
-    pub fn has_status(&self) -> bool {
-        self.subresource("status").is_some()
     }
 
     /// Returns whether the resource serves `verb`.
@@ -103,13 +104,6 @@ impl ResourceDef {
     /// The selectable field at `path`.
     pub fn field(&self, path: &str) -> Option<&SelectableField> {
         self.fields.iter().find(|field| field.path == path)
-    }
-
-    /// Returns whether a field selector may use `path`.
-    pub fn is_selectable(&self, path: &str) -> bool {
-        path == "metadata.name"
-            || (self.namespaced && path == "metadata.namespace")
-            || self.field(path).is_some()
     }
 }
 
@@ -126,10 +120,53 @@ pub struct ResourceVersion {
     pub name: String,
     /// The OpenAPI definition name of the kind: `io.k8s.api.apps.v1.Deployment`.
     pub type_name: String,
-    /// The type in the registry's schema set, if there is one.
-    pub type_id: Option<TypeId>,
-    /// The deprecation warning, if the version is deprecated.
+    /// The structure of its objects.
+    pub schema: Schema,
+    /// What a client of this version is warned with, where the version is deprecated.
     pub deprecation: Option<String>,
+    /// What is served below an object, sorted by name.
+    pub subresources: Arc<[Subresource]>,
+    /// The columns of its `Table`. Cells read built-in objects in the storage version, custom ones in this version.
+    pub columns: Arc<[Column]>,
+    /// The paths that a field selector may name, beside `metadata.name` and `metadata.namespace`.
+    pub selectable: Arc<[String]>,
+}
+
+impl ResourceVersion {
+    /// The built-in type; `None` for a custom resource.
+    pub fn type_id(&self) -> Option<TypeId> {
+        match &self.schema {
+            Schema::Builtin(type_id) => *type_id,
+            Schema::Custom(_) => None,
+        }
+    }
+
+    /// The schema of a custom resource.
+    pub fn custom(&self) -> Option<&CustomSchema> {
+        match &self.schema {
+            Schema::Builtin(_) => None,
+            Schema::Custom(schema) => Some(schema),
+        }
+    }
+
+    /// The subresource of this name.
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|subresource| subresource.name == name)
+    }
+
+    /// Returns whether there is a `status` subresource, so that plain writes leave `status` alone.
+    pub fn has_status(&self) -> bool {
+        self.subresource("status").is_some()
+    }
+}
+
+/// The structure of a version's objects.
+#[derive(Clone, Debug)]
+pub enum Schema {
+    /// A built-in type, where the schema set that the registry was built with has one.
+    Builtin(Option<TypeId>),
+    /// What a CustomResourceDefinition says.
+    Custom(Arc<CustomSchema>),
 }
 
 /// A verb of the API.
@@ -342,10 +379,9 @@ impl KeptMetadata {
 pub struct Rules {
     /// The metadata that updates through subresources do not change.
     pub kept_metadata: KeptMetadata,
-    /// The fields (dotted paths) whose change increments `metadata.generation`; empty if the kind has no
-    /// generation.
-    pub generation: &'static [&'static str],
-    /// True if a PUT creates an object that does not exist.
+    /// The changes that bump `metadata.generation`.
+    pub generation: Generation,
+    /// True if a PUT to a name that does not exist creates the object.
     pub create_on_update: bool,
     /// True if updates may omit the resourceVersion.
     pub unconditional_update: bool,
@@ -358,28 +394,52 @@ pub struct Rules {
     pub orphans_dependents: bool,
     /// True if a create may set `status`.
     pub creates_with_status: bool,
+    /// True if nothing can be created, because the definition of the custom resource is being deleted.
+    pub refuses_creates: bool,
 }
 
 impl Rules {
     /// Returns whether an update changes any of the fields in `generation`.
     pub fn bumps_generation(&self, object: &Value, old: &Value) -> bool {
-        self.generation
-            .iter()
-            .any(|path| crate::read::value_at(object, path) != crate::read::value_at(old, path))
+        match self.generation {
+            Generation::Of(paths) => paths
+                .iter()
+                .any(|path| crate::read::value_at(object, path) != crate::read::value_at(old, path)),
+            Generation::AllButMetadata => {
+                let fields = |object: &Value| object.as_object().map_or(0, Map::len);
+                let has = |object: &Value| usize::from(object.get("metadata").is_some());
+                fields(object) - has(object) != fields(old) - has(old)
+                    || object
+                        .as_object()
+                        .into_iter()
+                        .flatten()
+                        .any(|(name, value)| name != "metadata" && old.get(name) != Some(value))
+            }
+        }
     }
+}
+
+/// The changes of an object that its `metadata.generation` counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Generation {
+    /// Those of these fields (dotted paths); a kind without any has no generation.
+    Of(&'static [&'static str]),
+    /// Those of all fields but the metadata, as custom resources have it.
+    AllButMetadata,
 }
 
 impl Default for Rules {
     fn default() -> Self {
         Self {
             kept_metadata: KeptMetadata::NONE,
-            generation: &[],
+            generation: Generation::Of(&[]),
             create_on_update: false,
             unconditional_update: true,
             returns_deleted: false,
             own_preconditions: false,
             orphans_dependents: false,
             creates_with_status: false,
+            refuses_creates: false,
         }
     }
 }

@@ -10,7 +10,7 @@ use nave_machinery::GroupVersionKind;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::def::{ResourceDef, Subresource, Verb};
+use crate::def::{ResourceDef, ResourceVersion, Schema, Subresource, Verb};
 use crate::registry::{Group, Registry};
 
 /// The document at `/api`.
@@ -172,9 +172,9 @@ pub fn api_group(group: &Group) -> ApiGroup {
 /// `/api/<version>` and `/apis/<group>/<version>`: the resources of a version in the unaggregated form.
 pub fn api_resource_list(group: &Group, version: &str) -> ApiResourceList {
     let mut resources = Vec::new();
-    for def in served(group, version) {
+    for (def, version) in served(group, version) {
         resources.push(legacy_resource(def));
-        resources.extend(def.subresources.iter().map(|sub| legacy_subresource(def, sub)));
+        resources.extend(version.subresources.iter().map(|sub| legacy_subresource(def, sub)));
     }
     ApiResourceList {
         kind: "APIResourceList",
@@ -186,7 +186,7 @@ pub fn api_resource_list(group: &Group, version: &str) -> ApiResourceList {
 
 /// `/api` in the aggregated form, `apidiscovery.k8s.io/v2`.
 pub fn aggregated_core(registry: &Registry) -> ApiGroupDiscoveryList {
-    aggregated(registry.groups().iter().filter(|group| group.name.is_empty()))
+    aggregated(registry.groups().iter().map(AsRef::as_ref).filter(|group| group.name.is_empty()))
 }
 
 /// `/apis` in the aggregated form, `apidiscovery.k8s.io/v2`.
@@ -201,11 +201,14 @@ pub fn storage_version_hash(stored: &GroupVersionKind) -> String {
 }
 
 fn named_groups(registry: &Registry) -> impl Iterator<Item = &Group> {
-    registry.groups().iter().filter(|group| !group.name.is_empty())
+    registry.groups().iter().map(AsRef::as_ref).filter(|group| !group.name.is_empty())
 }
 
-fn served<'a>(group: &'a Group, version: &'a str) -> impl Iterator<Item = &'a ResourceDef> {
-    group.resources.iter().map(AsRef::as_ref).filter(move |def| def.version(version).is_some())
+fn served<'a>(
+    group: &'a Group,
+    version: &'a str,
+) -> impl Iterator<Item = (&'a ResourceDef, &'a ResourceVersion)> {
+    group.resources.iter().filter_map(move |def| Some((def.as_ref(), def.version(version)?)))
 }
 
 fn group_version(group: &str, version: &str) -> String {
@@ -224,7 +227,7 @@ fn aggregated<'a>(groups: impl Iterator<Item = &'a Group>) -> ApiGroupDiscoveryL
 fn aggregated_group(group: &Group) -> ApiGroupDiscovery {
     let version = |version: &String| ApiVersionDiscovery {
         version: version.clone(),
-        resources: served(group, version).map(aggregated_resource).collect(),
+        resources: served(group, version).map(|(def, version)| aggregated_resource(def, version)).collect(),
         freshness: "Current",
     };
     let name = Some(group.name.clone()).filter(|name| !name.is_empty());
@@ -234,21 +237,30 @@ fn aggregated_group(group: &Group) -> ApiGroupDiscovery {
     }
 }
 
-fn aggregated_resource(def: &ResourceDef) -> ApiResourceDiscovery {
+fn aggregated_resource(def: &ResourceDef, version: &ResourceVersion) -> ApiResourceDiscovery {
+    // The kinds of built-in resources are named without their group and version, as upstream does.
+    let own_kind = |kind: &str| match version.schema {
+        Schema::Builtin(_) => GroupVersionKind::new("", "", kind),
+        Schema::Custom(_) => GroupVersionKind::new(&*def.group, &*version.name, kind),
+    };
     let subresource = |sub: &Subresource| ApiSubresourceDiscovery {
         subresource: sub.name.clone(),
-        response_kind: sub.response.clone(),
+        response_kind: if sub.response.version.is_empty() {
+            own_kind(&sub.response.kind)
+        } else {
+            sub.response.clone()
+        },
         verbs: verbs(sub.verbs),
     };
     ApiResourceDiscovery {
         resource: def.resource.clone(),
-        response_kind: GroupVersionKind::new("", "", &*def.kind),
+        response_kind: own_kind(&def.kind),
         scope: if def.namespaced { "Namespaced" } else { "Cluster" },
         singular_resource: def.singular.clone(),
-        verbs: verbs(def.verbs),
+        verbs: verbs_of_resource(def),
         short_names: def.short_names.clone(),
         categories: def.categories.clone(),
-        subresources: def.subresources.iter().map(subresource).collect(),
+        subresources: version.subresources.iter().map(subresource).collect(),
     }
 }
 
@@ -259,7 +271,7 @@ fn legacy_resource(def: &ResourceDef) -> ApiResource {
         singular_name: def.singular.clone(),
         namespaced: def.namespaced,
         kind: def.kind.clone(),
-        verbs: verbs(def.verbs),
+        verbs: verbs_of_resource(def),
         short_names: def.short_names.clone(),
         categories: def.categories.clone(),
         storage_version_hash: def.storage.as_ref().map(hash),
@@ -282,6 +294,14 @@ fn legacy_subresource(def: &ResourceDef, sub: &Subresource) -> ApiResource {
 
 fn verbs(verbs: &[Verb]) -> Vec<&'static str> {
     verbs.iter().map(|verb| verb.as_str()).collect()
+}
+
+/// The verbs of a resource; a custom resource whose definition is being deleted can only be read and deleted.
+fn verbs_of_resource(def: &ResourceDef) -> Vec<&'static str> {
+    let is_listed = |verb: &&Verb| {
+        !def.rules.refuses_creates || !matches!(verb, Verb::Create | Verb::Patch | Verb::Update)
+    };
+    def.verbs.iter().filter(is_listed).map(|verb| verb.as_str()).collect()
 }
 
 #[cfg(test)]

@@ -11,8 +11,9 @@
 //! | [`registry`] | [`Registry`], the resources by group, by plural name, by kind |
 //! | [`discovery`] | the discovery documents, computed from the registry |
 //! | [`storage`] | storage keys |
-//! | [`table`] | the columns of tables and their cells |
-//! | [`mod@convert`] | conversion between versions |
+//! | [`table`] | columns of tables and their cells |
+//! | [`mod@convert`] | from one version to another |
+//! | [`custom`] | from a CustomResourceDefinition to a resource |
 //! | [`scale`] | the `scale` subresource |
 //! | [`pod`] | the references and containers of a pod |
 //! | [`certificate_request`] | decoding of certificate signing requests |
@@ -42,6 +43,7 @@ mod builder;
 pub mod certificate_request;
 mod conditions;
 pub mod convert;
+pub mod custom;
 pub mod def;
 mod defaults;
 pub mod discovery;
@@ -64,8 +66,8 @@ mod webhook_client;
 
 pub use convert::{ConversionError, convert};
 pub use def::{
-    KeptMetadata, NameRule, ResourceDef, ResourceVersion, Rules, SelectableField, Storage, Subresource,
-    SubresourceKind, Verb,
+    Generation, KeptMetadata, NameRule, ResourceDef, ResourceVersion, Rules, Schema, SelectableField,
+    Storage, Subresource, SubresourceKind, Verb,
 };
 pub use groups::{Approval, is_protected_group, validate_service_cluster_ips};
 pub use registry::{Group, Registry};

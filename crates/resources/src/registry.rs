@@ -1,19 +1,20 @@
 //! The served resources, as one immutable value.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use nave_machinery::{GroupVersionKind, GroupVersionResource};
 use nave_schema::SchemaSet;
 
+use crate::custom::versions;
 use crate::def::ResourceDef;
 
-/// All served resources by group, in the order of discovery. A change creates a new registry.
-#[derive(Debug, Default)]
+/// All resources served, by group, in the order discovery lists them. A change makes a new registry, which shares what
+/// has not changed.
+#[derive(Clone, Debug, Default)]
 pub struct Registry {
-    groups: Vec<Group>,
-    by_resource: HashMap<GroupVersionResource, Arc<ResourceDef>>,
-    by_kind: HashMap<GroupVersionKind, Arc<ResourceDef>>,
+    groups: Vec<Arc<Group>>,
+    by_resource: imbl::HashMap<GroupVersionResource, Arc<ResourceDef>>,
+    by_kind: imbl::HashMap<GroupVersionKind, Arc<ResourceDef>>,
 }
 
 /// An API group with its versions and resources.
@@ -27,17 +28,22 @@ pub struct Group {
     pub resources: Vec<Arc<ResourceDef>>,
 }
 
+impl Group {
+    /// Returns whether all resources of the group are custom ones.
+    pub fn is_custom(&self) -> bool {
+        self.resources.iter().all(|def| def.is_custom())
+    }
+}
+
 impl Registry {
     /// Creates a registry of these groups.
     pub fn new(groups: Vec<Group>) -> Self {
-        let mut registry = Self { groups, ..Self::default() };
-        for def in registry.groups.iter().flat_map(|group| &group.resources) {
-            for version in &def.versions {
-                let version = def.group_version(&version.name);
-                let resource = GroupVersionResource::new(&*def.group, &*version.version, &*def.resource);
-                registry.by_resource.insert(resource, def.clone());
-                registry.by_kind.insert(version.with_kind(&*def.kind), def.clone());
+        let mut registry = Self::default();
+        for group in groups {
+            for def in &group.resources {
+                registry.insert(def);
             }
+            registry.groups.push(Arc::new(group));
         }
         registry
     }
@@ -47,14 +53,14 @@ impl Registry {
         Self::new(crate::groups::builtin(schemas))
     }
 
-    /// The groups in the order of discovery; the core group is first.
-    pub fn groups(&self) -> &[Group] {
+    /// The groups, in the order discovery lists them; the core group is the first.
+    pub fn groups(&self) -> &[Arc<Group>] {
         &self.groups
     }
 
     /// The group with this name.
     pub fn group(&self, name: &str) -> Option<&Group> {
-        self.groups.iter().find(|group| group.name == name)
+        self.groups.iter().find(|group| group.name == name).map(AsRef::as_ref)
     }
 
     /// All resources, in the order of discovery.
@@ -72,15 +78,151 @@ impl Registry {
         self.by_kind.get(kind)
     }
 
-    /// The registry with additional groups at its end; a group with an existing name replaces that one.
-    pub fn with_groups(&self, more: Vec<Group>) -> Self {
-        let mut groups = self.groups.clone();
-        for group in more {
-            match groups.iter_mut().find(|known| known.name == group.name) {
-                Some(known) => *known = group,
-                None => groups.push(group),
+    /// The same registry with these custom resources in the place of all that the group has. Built-in resources have
+    /// precedence: a custom resource with the name or the kind of one of them, in whichever version, is left out. A group without resources is
+    /// no group.
+    #[must_use]
+    pub fn with_custom(&self, group: &str, custom: impl IntoIterator<Item = Arc<ResourceDef>>) -> Self {
+        let mut registry = self.clone();
+        let place = registry.groups.iter().position(|known| known.name == group);
+        let known = place.and_then(|place| registry.groups.get(place)).cloned();
+        let (old, mut resources): (Vec<_>, Vec<_>) =
+            known.iter().flat_map(|known| &known.resources).cloned().partition(|def| def.is_custom());
+        for def in &old {
+            registry.remove(def);
+        }
+        let builtin: Vec<_> =
+            resources.iter().flat_map(|def| &def.versions).map(|it| it.name.clone()).collect();
+        let mut versions: Vec<String> = known.iter().flat_map(|known| known.versions.clone()).collect();
+        versions.retain(|version| builtin.contains(version));
+        let mut added = Vec::new();
+        for def in custom {
+            let is_taken =
+                |known: &Arc<ResourceDef>| known.resource == def.resource || known.kind == def.kind;
+            if resources.iter().any(is_taken) {
+                continue;
+            }
+            for version in &def.versions {
+                if !versions.contains(&version.name) && !added.contains(&version.name) {
+                    added.push(version.name.clone());
+                }
+            }
+            registry.insert(&def);
+            resources.push(def);
+        }
+        added.sort_by(|one, other| versions::compare(one, other));
+        versions.extend(added);
+        resources.sort_by(|one, other| one.resource.cmp(&other.resource));
+        resources.retain(|def| !def.versions.is_empty());
+        let changed = Arc::new(Group { name: group.to_owned(), versions, resources });
+        match place {
+            Some(place) if changed.resources.is_empty() => drop(registry.groups.remove(place)),
+            Some(place) => drop(std::mem::replace(&mut registry.groups[place], changed)),
+            None if changed.resources.is_empty() => {}
+            None => {
+                // Custom groups follow the built-in ones, in the order of their names.
+                let follows = |known: &Arc<Group>| known.is_custom() && *known.name > *group;
+                let place = registry.groups.iter().position(follows).unwrap_or(registry.groups.len());
+                registry.groups.insert(place, changed);
             }
         }
-        Self::new(groups)
+        registry
+    }
+
+    /// Returns whether this very definition of a resource is served.
+    pub fn serves(&self, def: &Arc<ResourceDef>) -> bool {
+        names(def).any(|(resource, _)| self.by_resource.get(&resource).is_some_and(|it| Arc::ptr_eq(it, def)))
+    }
+
+    fn insert(&mut self, def: &Arc<ResourceDef>) {
+        for (resource, kind) in names(def) {
+            self.by_resource.insert(resource, Arc::clone(def));
+            self.by_kind.insert(kind, Arc::clone(def));
+        }
+    }
+
+    fn remove(&mut self, def: &ResourceDef) {
+        for (resource, kind) in names(def) {
+            self.by_resource.remove(&resource);
+            self.by_kind.remove(&kind);
+        }
+    }
+}
+
+/// The name and the kind of a resource in each of its versions.
+fn names(def: &ResourceDef) -> impl Iterator<Item = (GroupVersionResource, GroupVersionKind)> {
+    def.versions.iter().map(|version| {
+        let resource = GroupVersionResource::new(&*def.group, &*version.name, &*def.resource);
+        (resource, def.group_version(&version.name).with_kind(&*def.kind))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn custom(group: &str, plural: &str, kind: &str, versions: &[&str]) -> Arc<ResourceDef> {
+        let versions: Vec<_> = versions
+            .iter()
+            .map(|name| json!({"name": name, "served": true, "storage": *name == versions[0]}))
+            .collect();
+        let names =
+            json!({"plural": plural, "kind": kind, "singular": "one", "listKind": format!("{kind}List")});
+        let definition = json!({"spec": {"group": group, "scope": "Namespaced", "versions": versions},
+            "status": {"acceptedNames": names}});
+        Arc::new(crate::custom::resource(&definition).unwrap())
+    }
+
+    fn versions(registry: &Registry, group: &str) -> Vec<String> {
+        registry.group(group).map(|group| group.versions.clone()).unwrap_or_default()
+    }
+
+    #[test]
+    fn custom_resources_come_and_go_by_group() {
+        let builtin = Registry::builtin(&SchemaSet::default());
+        let count = builtin.groups().len();
+        let registry = builtin
+            .with_custom("b.example.com", [custom("b.example.com", "bees", "Bee", &["v1"])])
+            .with_custom(
+                "a.example.com",
+                [
+                    custom("a.example.com", "ants", "Ant", &["v1beta1", "v2"]),
+                    custom("a.example.com", "apes", "Ape", &["v1"]),
+                ],
+            );
+        assert_eq!(registry.groups()[count].name, "a.example.com");
+        assert_eq!(registry.groups()[count + 1].name, "b.example.com");
+        assert_eq!(versions(&registry, "a.example.com"), ["v2", "v1", "v1beta1"]);
+        let ants = GroupVersionResource::new("a.example.com", "v2", "ants");
+        assert!(registry.lookup(&ants).is_some() && builtin.lookup(&ants).is_none());
+        let registry =
+            registry.with_custom("a.example.com", [custom("a.example.com", "apes", "Ape", &["v1"])]);
+        assert!(registry.lookup(&ants).is_none());
+        assert_eq!(versions(&registry, "a.example.com"), ["v1"]);
+        let registry = registry.with_custom("a.example.com", []).with_custom("b.example.com", []);
+        assert_eq!(registry.groups().len(), count);
+    }
+
+    #[test]
+    fn built_in_resources_are_not_replaced() {
+        let builtin = Registry::builtin(&SchemaSet::default());
+        let registry = builtin.with_custom(
+            "storage.k8s.io",
+            [
+                custom("storage.k8s.io", "storageclasses", "Other", &["v1"]),
+                custom("storage.k8s.io", "others", "StorageClass", &["v1"]),
+                custom("storage.k8s.io", "apps", "App", &["v1", "v3"]),
+            ],
+        );
+        let classes = GroupVersionResource::new("storage.k8s.io", "v1", "storageclasses");
+        assert!(!registry.lookup(&classes).unwrap().is_custom());
+        assert!(registry.lookup(&GroupVersionResource::new("storage.k8s.io", "v1", "others")).is_none());
+        assert!(registry.lookup(&GroupVersionResource::new("storage.k8s.io", "v3", "apps")).is_some());
+        assert_eq!(versions(&registry, "storage.k8s.io"), ["v1", "v3"]);
+        let registry = registry.with_custom("storage.k8s.io", []);
+        assert_eq!(versions(&registry, "storage.k8s.io"), ["v1"]);
+        assert_eq!(registry.all().count(), builtin.all().count());
     }
 }

@@ -9,7 +9,7 @@ use nave_machinery::time::{self, Timestamp};
 use nave_machinery::{Map, Value};
 use serde_json::json;
 
-use crate::def::ResourceDef;
+use crate::def::ResourceVersion;
 use crate::read;
 
 /// A column of a resource's `Table`.
@@ -60,7 +60,7 @@ impl Column {
         }
     }
 
-    /// The cell of an object in its storage version, at time `now`.
+    /// The cell of an object as of `now`.
     pub fn cell(&self, object: &Value, now: Timestamp) -> Value {
         (self.cell)(object, now)
     }
@@ -113,9 +113,9 @@ impl fmt::Debug for Column {
     }
 }
 
-/// The cells of an object in its storage version, in the order of the columns.
-pub fn row(def: &ResourceDef, object: &Value, now: Timestamp) -> Vec<Value> {
-    def.columns.iter().map(|column| column.cell(object, now)).collect()
+/// The cells of an object in the order of the columns of a version.
+pub fn row(version: &ResourceVersion, object: &Value, now: Timestamp) -> Vec<Value> {
+    version.columns.iter().map(|column| column.cell(object, now)).collect()
 }
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";

@@ -23,7 +23,8 @@ fn table_rows_match_expected() {
         let def = registry.by_kind(&version.with_kind(meta::kind(&object))).unwrap();
         convert(def, &mut object, &version, &def.storage.as_ref().unwrap().version).unwrap();
         writeln!(rows, "{} {}", def.group_resource(), meta::name(&object)).unwrap();
-        for (column, cell) in def.columns.iter().zip(table::row(def, &object, now)) {
+        let version = &def.versions[0];
+        for (column, cell) in version.columns.iter().zip(table::row(version, &object, now)) {
             writeln!(rows, "  {}: {cell}", column.name).unwrap();
         }
     }

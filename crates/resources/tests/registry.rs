@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use nave_machinery::GroupVersionResource;
-use nave_resources::{Registry, ResourceDef, discovery, list_prefix, parse_key, storage_key};
+use nave_resources::{Generation, Registry, ResourceDef, discovery, list_prefix, parse_key, storage_key};
 use nave_schema::SchemaSet;
 
 fn builtin() -> Registry {
@@ -46,15 +46,17 @@ fn describe(table: &mut String, def: &ResourceDef) -> std::fmt::Result {
     for (_, text) in said.iter().filter(|(holds, _)| *holds) {
         writeln!(table, "  {text}")?;
     }
-    if !rules.generation.is_empty() {
-        writeln!(table, "  generation follows {}", rules.generation.join(", "))?;
+    if let Generation::Of(fields) = rules.generation
+        && !fields.is_empty()
+    {
+        writeln!(table, "  generation follows {}", fields.join(", "))?;
     }
     for field in &def.fields {
         let places: Vec<String> = field.at.iter().map(|path| path.join(".")).collect();
         let source = format!("{} or {:?}", places.join(" or "), field.missing);
         writeln!(table, "  field {} = {source}{}", field.path, if field.indexed { ", indexed" } else { "" })?;
     }
-    for sub in &def.subresources {
+    for sub in def.versions.first().into_iter().flat_map(|version| version.subresources.iter()) {
         writeln!(table, "  /{} {}", sub.name, sub.response)?;
     }
     Ok(())

@@ -15,7 +15,7 @@ use nave_schema::{builtin, defaulting};
 
 /// The object after decoding.
 fn decoded(def: &ResourceDef, version: &str, object: &Value) -> Value {
-    let id = def.version(version).and_then(|version| version.type_id).expect("a type");
+    let id = def.version(version).and_then(nave_resources::ResourceVersion::type_id).expect("a type");
     let mut object = object.clone();
     normalize(builtin(), id, &mut object, Mode::Ignore).expect("an object of its type");
     defaulting::apply(builtin(), id, &mut object).unwrap();

@@ -49,7 +49,7 @@ const VERSION_PRIORITY: u32 = 15;
 
 /// Creates missing APIServices, and corrects those that still have the label.
 pub(super) async fn run(resources: &Resources) -> Result<(), Status> {
-    let ensured = resources.group_versions().into_iter().filter_map(|(group, version)| {
+    let ensured = resources.catalog().group_versions().into_iter().filter_map(|(group, version)| {
         let wanted = api_service(&group, &version)?;
         let api_services = GroupVersionResource::new("apiregistration.k8s.io", "v1", "apiservices");
         Some(async move {

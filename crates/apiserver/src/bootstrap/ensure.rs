@@ -14,7 +14,8 @@ pub(super) async fn create(
     namespace: &str,
     object: Value,
 ) -> Result<(), Status> {
-    let Some(endpoint) = resources.endpoint(&resource) else { return Ok(()) };
+    let catalog = resources.catalog();
+    let Some(endpoint) = catalog.endpoint(&resource) else { return Ok(()) };
     let storage = endpoint.storage()?;
     if storage.find(namespace, meta::name(&object)).is_some() {
         return Ok(());
@@ -38,7 +39,8 @@ pub(super) async fn ensure(
     wanted: Value,
     amend: &(dyn Fn(&Object) -> Option<Value> + Sync),
 ) -> Result<(), Status> {
-    let Some(endpoint) = resources.endpoint(&resource) else { return Ok(()) };
+    let catalog = resources.catalog();
+    let Some(endpoint) = catalog.endpoint(&resource) else { return Ok(()) };
     let storage = endpoint.storage()?;
     let name = meta::name(&wanted).to_owned();
     let Some(cached) = storage.find(namespace, &name) else {

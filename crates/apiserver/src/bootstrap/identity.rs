@@ -73,7 +73,8 @@ impl Identity {
 
     /// Deletes expired leases of servers.
     pub(super) async fn remove_expired(&self, resources: &Resources) -> Result<(), Status> {
-        let Some(endpoint) = resources.endpoint(&leases()) else { return Ok(()) };
+        let catalog = resources.catalog();
+        let Some(endpoint) = catalog.endpoint(&leases()) else { return Ok(()) };
         let storage = endpoint.storage()?;
         let now = time::now();
         let mut expired = Vec::new();

@@ -23,7 +23,8 @@ pub(super) async fn run(resources: &Resources) -> Result<(), Status> {
 
 async fn ensure(resources: &Resources, wanted: bootstrap::Bootstrap) -> Result<(), Status> {
     let gvr = GroupVersionResource::new(rbac::GROUP, "v1", wanted.resource);
-    let Some(endpoint) = resources.endpoint(&gvr) else { return Ok(()) };
+    let catalog = resources.catalog();
+    let Some(endpoint) = catalog.endpoint(&gvr) else { return Ok(()) };
     let storage = endpoint.storage()?;
     let writer = InternalWriter::new(endpoint, resources.admission());
     if let Some(cached) = storage.find(&wanted.namespace, &wanted.name) {

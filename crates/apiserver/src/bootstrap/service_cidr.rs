@@ -38,7 +38,8 @@ impl DefaultServiceCidr {
     /// The object cannot be read, or the event cannot be stored.
     pub(super) async fn report(&self, resources: &Resources) -> Result<(), Status> {
         let resource = GroupVersionResource::new("networking.k8s.io", "v1", "servicecidrs");
-        let Some(endpoint) = resources.endpoint(&resource) else { return Ok(()) };
+        let catalog = resources.catalog();
+        let Some(endpoint) = catalog.endpoint(&resource) else { return Ok(()) };
         let storage = endpoint.storage()?;
         let Some(cached) = storage.find("", DEFAULT_SERVICE_CIDR) else { return Ok(()) };
         let object = storage.codec().parse_cached(&cached)?;

@@ -10,8 +10,10 @@ use nave_codec::{json, protobuf, yaml};
 use nave_machinery::limits::LimitError;
 use nave_machinery::options::FieldValidation;
 use nave_machinery::{GroupVersion, GroupVersionKind, Map, Status, Value, meta};
+use nave_resources::Schema;
+use nave_resources::custom::CustomSchema;
+use nave_schema::defaulting;
 use nave_schema::normalize::{Mode, NormalizeError, normalize};
-use nave_schema::{TypeId, defaulting};
 
 use crate::kinds;
 
@@ -166,13 +168,19 @@ fn summary(bytes: &[u8]) -> String {
 pub fn typed(
     body: Body,
     gvk: &GroupVersionKind,
-    type_id: Option<TypeId>,
+    schema: &Schema,
     validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), Refusal> {
     let Body { mut object, mut strict_errors } = body;
-    check_kind(&mut object, gvk)?;
-    if let Some(type_id) = type_id {
-        let mode = if validation == FieldValidation::Ignore { Mode::Ignore } else { Mode::Report };
+    let mode = if validation == FieldValidation::Ignore { Mode::Ignore } else { Mode::Report };
+    match schema {
+        Schema::Builtin(_) => check_kind(&mut object, gvk)?,
+        Schema::Custom(schema) => {
+            check_custom_version(&mut object, gvk)?;
+            strict_errors.extend(decode_custom(&mut object, gvk, schema, mode)?);
+        }
+    }
+    if let Schema::Builtin(Some(type_id)) = *schema {
         let normalized =
             normalize(nave_schema::builtin(), type_id, &mut object, mode).map_err(|error| match error {
                 NormalizeError::Limit(limit) => limit.into_status().into(),
@@ -207,14 +215,61 @@ pub(super) fn check_types(body: &mut Value, type_name: &str) -> Result<(), Statu
 /// Sets the static defaults of the type.
 ///
 /// # Errors
-/// 413 if the object gets too large.
-pub fn set_defaults(object: &mut Value, type_id: Option<TypeId>) -> Result<(), Status> {
-    let Some(type_id) = type_id else { return Ok(()) };
-    defaulting::apply(nave_schema::builtin(), type_id, object).map_err(LimitError::into_status)
+/// 413 where the object gets too large.
+pub fn set_defaults(object: &mut Value, schema: &Schema) -> Result<(), Status> {
+    let defaulted = match schema {
+        Schema::Builtin(None) => Ok(()),
+        Schema::Builtin(Some(type_id)) => defaulting::apply(nave_schema::builtin(), *type_id, object),
+        Schema::Custom(schema) => schema.default(object),
+    };
+    defaulted.map_err(LimitError::into_status)
 }
 
-/// Checks version and kind; sets them if they are missing.
-fn check_kind(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Refusal> {
+/// Checks the version of a custom object; a kind that is absent is the one that is expected. Another kind is for
+/// validation to refuse.
+fn check_custom_version(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Refusal> {
+    fill_type_meta(object, gvk)?;
+    let (version, expected) = (meta::api_version(object), gvk.group_version());
+    if version == expected.to_string() {
+        return Ok(());
+    }
+    let text = format!(
+        "the API version in the data ({version}) does not match the expected API version ({expected})"
+    );
+    Err(Status::bad_request(text).into())
+}
+
+/// Brings a custom object and its metadata into form, and returns what is unknown of it.
+fn decode_custom(
+    object: &mut Value,
+    gvk: &GroupVersionKind,
+    schema: &CustomSchema,
+    mode: Mode,
+) -> Result<Vec<String>, Refusal> {
+    let mut unknown = Vec::new();
+    let set = nave_schema::builtin();
+    if let (Some(metadata), Some(type_id)) = (object.get_mut("metadata"), set.find(OBJECT_META)) {
+        if metadata.is_null() {
+            *metadata = Value::Object(Map::new());
+        }
+        match normalize(set, type_id, metadata, mode) {
+            Ok(normalized) => {
+                unknown.extend(normalized.unknown.iter().map(|path| format!("metadata.{path}")));
+            }
+            Err(NormalizeError::Limit(limit)) => return Err(limit.into_status().into()),
+            Err(NormalizeError::Type(why)) => return Err(cannot_be_handled(object, gvk, &why)),
+        }
+    }
+    let found = schema.decode(object).map_err(|error| cannot_be_handled(object, gvk, &error.to_string()))?;
+    unknown.extend(found);
+    Ok(unknown.iter().map(|path| format!("unknown field {path:?}")).collect())
+}
+
+/// The type of the metadata of all objects.
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
+/// An object without a kind is taken for the kind that is expected.
+fn fill_type_meta(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Refusal> {
     let expected = gvk.group_version();
     // A parsed body is an object; a patched one may have become another value.
     let Some(fields) = object.as_object_mut() else {
@@ -230,6 +285,12 @@ fn check_kind(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Refusal>
             return Err(no_kind(&why));
         }
     }
+    Ok(())
+}
+
+fn check_kind(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Refusal> {
+    fill_type_meta(object, gvk)?;
+    let expected = gvk.group_version();
     let version = meta::api_version(object);
     let kind = meta::kind(object);
     if version == expected.to_string() && kind == gvk.kind {
@@ -375,7 +436,7 @@ mod tests {
             object: serde_json::json!({"kind": "Nope", "apiVersion": "apps/v1"}),
             strict_errors: Vec::new(),
         };
-        let status = typed(body, &gvk, None, FieldValidation::Strict).unwrap_err().status;
+        let status = typed(body, &gvk, &Schema::Builtin(None), FieldValidation::Strict).unwrap_err().status;
         let why = r#"no kind "Nope" is registered for version "apps/v1" in scheme "pkg/api/legacyscheme/scheme.go:30""#;
         let expected = format!("Nope in version \"v1\" cannot be handled as a Deployment: {why}");
         assert_eq!(status.message, expected);

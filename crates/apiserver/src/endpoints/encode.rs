@@ -23,9 +23,19 @@ use crate::body::ResponseBody;
 use crate::kinds;
 use crate::negotiation::{IncludeObject, Negotiation, Offer};
 
-/// The encodings kept with an object: JSON and protobuf per version, and metadata only.
-const JSON_OF_VERSION: u8 = 1;
-const PROTOBUF_OF_VERSION: u8 = 64;
+/// The encodings kept beside an object: JSON and protobuf of each version, and the metadata alone.
+const JSON_OF_VERSION: u32 = 1;
+const PROTOBUF_OF_VERSION: u32 = 2;
+pub(super) const METADATA: u32 = 3;
+
+/// The number of an encoding: its kind, and what tells encodings of the kind apart.
+pub(super) fn encoding(kind: u32, variant: usize) -> Encoding {
+    let variant = u32::try_from(variant).unwrap_or(u32::MAX);
+    Encoding(kind << KIND_AT | variant.min((1 << KIND_AT) - 1))
+}
+
+/// The bit at which the kind begins; no resource has so many versions that theirs reach it.
+const KIND_AT: u32 = 24;
 
 /// A content type and a body.
 type Encoded = (Cow<'static, str>, ResponseBody);
@@ -66,7 +76,7 @@ pub(super) fn content(content: Content, negotiation: &Negotiation) -> Result<Enc
 
 /// Returns the formats of a resource's objects.
 pub(super) fn formats(endpoint: &Endpoint) -> &'static [Format] {
-    if endpoint.version().type_id.is_some() { &Format::ALL } else { &[Format::Json, Format::Yaml] }
+    if endpoint.version().type_id().is_some() { &Format::ALL } else { &[Format::Json, Format::Yaml] }
 }
 
 /// Returns whether the response is copied from bytes in the watch cache.
@@ -176,7 +186,8 @@ pub(super) fn object_json(endpoint: &Endpoint, object: &CachedObject) -> Result<
 
 /// Returns an object's protobuf message in the endpoint's version, without the envelope.
 pub(super) fn object_protobuf(endpoint: &Endpoint, object: &CachedObject) -> Result<Bytes, Status> {
-    let type_id = endpoint.version().type_id.ok_or_else(|| Status::not_acceptable(&["application/json"]))?;
+    let type_id =
+        endpoint.version().type_id().ok_or_else(|| Status::not_acceptable(&["application/json"]))?;
     object.encoding(protobuf_slot(endpoint), |object| {
         let value = parse(&object_json(endpoint, object)?)?;
         let mut message = Vec::with_capacity(1024);
@@ -185,11 +196,12 @@ pub(super) fn object_protobuf(endpoint: &Endpoint, object: &CachedObject) -> Res
     })
 }
 
-/// Two groups may serve the same stored objects (events), so the slot depends on whether the group is the stored one.
-fn slot(endpoint: &Endpoint, base: u8) -> Encoding {
+/// Two groups may serve the same stored objects (events): the slot tells them apart by whether the group is the
+/// stored one.
+fn slot(endpoint: &Endpoint, kind: u32) -> Encoding {
     let foreign =
         endpoint.def.storage.as_ref().is_some_and(|storage| storage.version.group != endpoint.def.group);
-    Encoding(base + u8::try_from(endpoint.version).unwrap_or(0) * 2 + u8::from(foreign))
+    encoding(kind, endpoint.version * 2 + usize::from(foreign))
 }
 
 /// Returns the slot of full JSON frames in the endpoint's version.

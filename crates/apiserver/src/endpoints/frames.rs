@@ -25,8 +25,8 @@ pub(super) const LENGTH_PREFIX: usize = 4;
 
 /// Returns the slot of metadata frames, after those of full objects.
 fn metadata_slot(version: MetaVersion, format: Format) -> Encoding {
-    let beta = u8::from(version == MetaVersion::V1Beta1);
-    Encoding(128 + 2 * u8::from(format == Format::Protobuf) + beta)
+    let beta = usize::from(version == MetaVersion::V1Beta1);
+    encode::encoding(encode::METADATA, 2 * usize::from(format == Format::Protobuf) + beta)
 }
 
 /// Encodes the frames of a watch.

@@ -27,7 +27,6 @@ pub mod virtual_resource;
 pub mod watch;
 pub mod write;
 
-use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -48,13 +47,13 @@ use self::write::{CreateRight, Payload, Target};
 use crate::allocation::ServiceAllocator;
 use crate::authorization::RequestAttributes;
 use crate::body::{self, BodyError};
+use crate::catalog::{Catalog, Catalogs};
 use crate::context::RequestContext;
 use crate::cpu_pool::CpuPool;
-use crate::metrics::RequestLabels;
 use crate::negotiation::Offer;
 use crate::raw_response;
-use crate::request_info::{RequestInfo, ResourceRequest, Verb};
-use crate::storage::{ResourceStorage, Storages};
+use crate::request_info::{ResourceRequest, Verb};
+use crate::storage::ResourceStorage;
 use crate::websocket::handshake::Handshake;
 use crate::websocket::session;
 
@@ -75,7 +74,7 @@ pub struct Endpoint {
 
 /// The served resources.
 pub struct Resources {
-    endpoints: HashMap<GroupVersionResource, Endpoint>,
+    catalogs: Catalogs,
     admission: Arc<Chain>,
     virtual_endpoints: VirtualResources,
     authorization: nave_authz::Chain,
@@ -84,55 +83,16 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// Creates the endpoints of all versions of all resources.
+    /// The endpoints of this catalog, and of those that take its place.
     pub fn new(
-        storages: &Storages,
+        catalogs: Catalogs,
         admission: Arc<Chain>,
-        virtual_resources: VirtualResources,
+        virtual_endpoints: VirtualResources,
         authorization: nave_authz::Chain,
         watches: Watches,
         cpu: CpuPool,
     ) -> Self {
-        let mut endpoints = HashMap::new();
-        for def in storages.registry().all() {
-            let storage = storages.for_resource(def).cloned();
-            for (version, served) in def.versions.iter().enumerate() {
-                let gvr = GroupVersionResource::new(&def.group, &served.name, &def.resource);
-                let (def, storage) = (Arc::clone(def), storage.clone());
-                let endpoint = Endpoint { def, version, storage, watched: Arc::default(), allocator: None };
-                endpoints.insert(gvr, endpoint);
-            }
-        }
-        Self { endpoints, admission, virtual_endpoints: virtual_resources, authorization, watches, cpu }
-    }
-
-    /// Sets the allocator of cluster IPs and node ports for services.
-    pub fn with_allocator(mut self, allocator: Arc<ServiceAllocator>) -> Self {
-        let services = GroupVersionResource::new("", "v1", "services");
-        if let Some(endpoint) = self.endpoints.get_mut(&services) {
-            endpoint.allocator = Some(allocator);
-        }
-        self
-    }
-
-    /// Returns the metric labels of a request. All values are names that the server knows.
-    pub fn labels(&self, info: &RequestInfo) -> RequestLabels<'_> {
-        let verb = info.verb.metric_label();
-        let known =
-            info.resource.as_ref().and_then(|resource| Some((resource, self.endpoints.get(&resource.gvr)?)));
-        let Some((resource, endpoint)) = known else {
-            return RequestLabels { verb, ..RequestLabels::default() };
-        };
-        let subresource =
-            endpoint.def.subresource(&resource.subresource).map_or("", |known| known.name.as_str());
-        let scope = match (resource.name.is_empty(), resource.namespace.is_empty()) {
-            (false, _) => "resource",
-            (true, false) => "namespace",
-            (true, true) => "cluster",
-        };
-        let dry_run = if info.query.get("dryRun").is_some() { "All" } else { "" };
-        let (group, version) = (endpoint.def.group.as_str(), endpoint.version().name.as_str());
-        RequestLabels { verb, group, version, resource: &endpoint.def.resource, subresource, scope, dry_run }
+        Self { catalogs, admission, virtual_endpoints, authorization, watches, cpu }
     }
 
     /// Serves a request for a resource.
@@ -144,12 +104,16 @@ impl Resources {
         request: &mut Request<B>,
         resource: &ResourceRequest,
         context: &RequestContext,
+        catalog: &Catalog,
     ) -> Result<EndpointResponse, Status>
     where
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         let RequestContext { info, negotiation, .. } = context;
-        let Some(endpoint) = self.endpoints.get(&resource.gvr) else { return self.unknown(&resource.gvr) };
+        let Some(endpoint) = catalog.endpoint(&resource.gvr) else { return unknown(catalog, &resource.gvr) };
+        if endpoint.is_out_of_scope(info.verb, resource) {
+            return Ok(raw_response::page_not_found().into());
+        }
         endpoint.check_request(info.verb, resource)?;
         if info.method == Method::HEAD {
             return Err(Status::method_not_allowed_here());
@@ -164,7 +128,8 @@ impl Resources {
             negotiation.choose(Offer::Object, encode::formats(endpoint))?;
             let options = CreateOptions::parse(query)?;
             let payload = read_payload(request).await?;
-            let request = VirtualRequest { resources: self, endpoint, resource, context, options: &options };
+            let request =
+                VirtualRequest { resources: self, catalog, endpoint, resource, context, options: &options };
             let size = payload.bytes.len().max(endpoint.size_of_object(resource));
             let created = virtual_resource::create(virtual_resource, &request, &payload);
             return self.cpu.run(size, pin!(created)).await.map(EndpointResponse::from);
@@ -261,34 +226,26 @@ impl Resources {
         }
     }
 
-    /// Returns the statistics of the watches of each resource and version.
-    pub fn watched(&self) -> Vec<(GroupVersionResource, Arc<WatchStats>)> {
-        let mut watched: Vec<_> =
-            self.endpoints.iter().map(|(gvr, it)| (gvr.clone(), Arc::clone(&it.watched))).collect();
-        watched.sort_by(|(one, _), (other, _)| one.cmp(other));
-        watched
+    /// The present catalog.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalogs.load()
     }
 
-    /// Returns the served groups and versions, sorted.
-    pub(crate) fn group_versions(&self) -> BTreeSet<(String, String)> {
-        self.endpoints.keys().map(|gvr| (gvr.group.clone(), gvr.version.clone())).collect()
-    }
-
-    /// Returns the endpoint of a resource.
-    pub fn endpoint(&self, gvr: &GroupVersionResource) -> Option<&Endpoint> {
-        self.endpoints.get(gvr)
+    /// The catalogs that requests are served from.
+    pub(crate) fn catalogs(&self) -> &Catalogs {
+        &self.catalogs
     }
 
     /// Returns the admission chain.
     pub fn admission(&self) -> &Chain {
         &self.admission
     }
+}
 
-    /// Returns the response for a resource that is not served: a `Status` if its group is served, otherwise plain text.
-    fn unknown(&self, gvr: &GroupVersionResource) -> Result<EndpointResponse, Status> {
-        let known = self.endpoints.keys().any(|served| served.group == gvr.group);
-        if known { Err(Status::no_such_path()) } else { Ok(raw_response::page_not_found().into()) }
-    }
+/// A resource that is not served: a `Status` where its group is built in, else no API at all.
+fn unknown(catalog: &Catalog, gvr: &GroupVersionResource) -> Result<EndpointResponse, Status> {
+    let is_known = catalog.registry().group(&gvr.group).is_some_and(|group| !group.is_custom());
+    if is_known { Err(Status::no_such_path()) } else { Ok(raw_response::page_not_found().into()) }
 }
 
 /// Returns the size of the query's values, which may hold large selectors.
@@ -339,8 +296,11 @@ impl Endpoint {
         GroupVersionKind::new(&self.def.group, &self.version().name, &self.def.kind)
     }
 
-    /// Returns whether the served version is the storage version.
+    /// Returns whether objects are served in the form in which the watch cache has them.
     pub fn is_storage_version(&self) -> bool {
+        if self.def.is_custom() {
+            return self.def.stored_schema().is_some();
+        }
         self.def.storage.as_ref().is_none_or(|storage| {
             storage.version.group == self.def.group && storage.version.version == self.version().name
         })
@@ -372,6 +332,13 @@ impl Endpoint {
         found.is_none().then(|| Status::not_found(&self.resource(), &request.name))
     }
 
+    /// Returns whether a custom resource is not served at this path, because the path has another scope (upstream:
+    /// `crdHandler.ServeHTTP`).
+    fn is_out_of_scope(&self, verb: Verb, request: &ResourceRequest) -> bool {
+        let is_read_of_all = matches!(verb, Verb::List | Verb::Watch) && self.def.namespaced;
+        self.def.is_custom() && self.def.namespaced != request.in_namespace && !is_read_of_all
+    }
+
     /// Checks that the scope of the path is the resource's, and that the resource or subresource supports the verb.
     fn check_request(&self, verb: Verb, request: &ResourceRequest) -> Result<(), Status> {
         let def = &self.def;
@@ -396,7 +363,7 @@ impl Endpoint {
         let verbs = if request.subresource.is_empty() {
             def.verbs
         } else {
-            def.subresource(&request.subresource).ok_or_else(Status::no_such_path)?.verbs
+            self.version().subresource(&request.subresource).ok_or_else(Status::no_such_path)?.verbs
         };
         let served = verbs.iter().any(|served| served.as_str() == verb.as_str());
         // A create is of the collection or of a subresource; other changes of one object name it.

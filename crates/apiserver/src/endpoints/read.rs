@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use nave_cacher::{CachedObject, Filter, Snapshot};
 use nave_machinery::options::{GetOptions, ListOptions, ResourceVersionMatch};
-use nave_machinery::{Reason, Status};
+use nave_machinery::{Reason, Status, Value};
 use nave_resources::{list_prefix, storage_key};
 use nave_store::{KeyValue, Range};
 
@@ -53,11 +53,24 @@ pub async fn get(
         }
         Status::not_found(&endpoint.resource(), &request.name)
     })?;
-    if let View::Scale(_) = view {
+    if let View::Scale(paths) = view {
         let object = storage.codec().parse_cached(&object)?;
+        if endpoint.def.is_custom() {
+            check_replicas(&object, &paths.spec_replicas)?;
+        }
         return Ok(ObjectResponse::document(200, view.to_served(endpoint, object)?));
     }
     Ok(ObjectResponse::cached(endpoint, object))
+}
+
+/// A custom object without replicas has no scale to read (upstream: `scaleFromCustomResource`).
+fn check_replicas(object: &Value, path: &[String]) -> Result<(), Status> {
+    let found = path.iter().try_fold(object, |place, part| place.get(part));
+    if found.is_some() {
+        return Ok(());
+    }
+    let path = path.join(".");
+    Err(Status::internal(format!("the spec replicas field \".{path}\" does not exist")))
 }
 
 /// Reads the objects that a request selects.
@@ -87,7 +100,7 @@ pub async fn select(
 }
 
 async fn page(endpoint: &Endpoint, request: &ResourceRequest, options: &ListOptions) -> Result<List, Status> {
-    let filter = selection::filter(&endpoint.def, request, options)?;
+    let filter = selection::filter(&endpoint.def, endpoint.version(), request, options)?;
     let storage = endpoint.storage()?;
     let prefix = prefix(endpoint, request)?;
     let continuation = Continuation::decode(&options.continue_token, &prefix)?;

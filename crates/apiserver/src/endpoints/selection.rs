@@ -3,15 +3,20 @@
 use nave_cacher::{FieldRef, FieldTerm, Filter};
 use nave_machinery::Status;
 use nave_machinery::options::ListOptions;
-use nave_resources::ResourceDef;
+use nave_resources::{ResourceDef, ResourceVersion};
 
 use crate::request_info::ResourceRequest;
 
 /// Returns the filter of a request: namespace, name (for the watch of one object) and selectors.
 ///
 /// # Errors
-/// 400 for a field that is not selectable.
-pub fn filter(def: &ResourceDef, request: &ResourceRequest, options: &ListOptions) -> Result<Filter, Status> {
+/// 400 for a field that cannot be selected by.
+pub fn filter(
+    def: &ResourceDef,
+    version: &ResourceVersion,
+    request: &ResourceRequest,
+    options: &ListOptions,
+) -> Result<Filter, Status> {
     let mut filter = Filter::all().with_labels(options.label_selector.clone());
     if def.namespaced && !request.namespace.is_empty() {
         filter = filter.in_namespace(&request.namespace);
@@ -20,7 +25,7 @@ pub fn filter(def: &ResourceDef, request: &ResourceRequest, options: &ListOption
         filter = filter.named(&request.name);
     }
     for requirement in options.field_selector.requirements() {
-        let field = field_ref(def, &requirement.path)
+        let field = field_ref(def, version, &requirement.path)
             .ok_or_else(|| Status::bad_request(format!("field label not supported: {}", requirement.path)))?;
         let value = requirement.value.as_str().into();
         filter = filter.with_term(FieldTerm { field, negated: requirement.negated, value });
@@ -28,11 +33,14 @@ pub fn filter(def: &ResourceDef, request: &ResourceRequest, options: &ListOption
     Ok(filter)
 }
 
-fn field_ref(def: &ResourceDef, path: &str) -> Option<FieldRef> {
+fn field_ref(def: &ResourceDef, version: &ResourceVersion, path: &str) -> Option<FieldRef> {
     match path {
         "metadata.name" => Some(FieldRef::Name),
         "metadata.namespace" if def.namespaced => Some(FieldRef::Namespace),
-        _ => def.fields.iter().position(|field| field.path == path).map(FieldRef::Declared),
+        _ if version.selectable.iter().any(|known| known == path) => {
+            def.fields.iter().position(|field| field.path == path).map(FieldRef::Declared)
+        }
+        _ => None,
     }
 }
 
@@ -56,7 +64,7 @@ mod tests {
             let def = registry.lookup(&GroupVersionResource::new(group, "v1", resource)).unwrap();
             let query = [("fieldSelector".to_owned(), selector.to_owned())];
             let options = ListOptions::parse(&query).unwrap();
-            let found = filter(def, &ResourceRequest::default(), &options);
+            let found = filter(def, &def.versions[0], &ResourceRequest::default(), &options);
             assert_eq!(found.is_ok(), is_known, "{resource} {selector}");
             if let Err(status) = found {
                 assert!(status.code == 400 && status.message.starts_with("field label not supported: "));

@@ -1,8 +1,9 @@
 //! The part of an object that a request reads and writes: the object itself, its status, its scale, or the fields of
 //! another subresource.
 
+use nave_machinery::limits::LimitError;
 use nave_machinery::{GroupVersion, GroupVersionKind, Status, Value, meta};
-use nave_resources::{ScalePaths, SubresourceKind, apply_scale, scale_of};
+use nave_resources::{ScalePaths, Schema, SubresourceKind, apply_scale, scale_of};
 use nave_schema::TypeId;
 
 use super::Endpoint;
@@ -29,7 +30,7 @@ impl View {
         if subresource.is_empty() {
             return Ok(Self::Object);
         }
-        let found = endpoint.def.subresource(subresource).ok_or_else(Status::no_such_path)?;
+        let found = endpoint.version().subresource(subresource).ok_or_else(Status::no_such_path)?;
         match &found.kind {
             SubresourceKind::Status => Ok(Self::Status),
             SubresourceKind::RestrictedUpdate => Ok(Self::Subresource(subresource.to_owned())),
@@ -61,12 +62,20 @@ impl View {
     /// Returns the type of the view, if it has a built-in one.
     pub fn type_id(&self, endpoint: &Endpoint) -> Option<TypeId> {
         match self {
-            Self::Object | Self::Status | Self::Subresource(_) => endpoint.version().type_id,
+            Self::Object | Self::Status | Self::Subresource(_) => endpoint.version().type_id(),
             Self::Scale(_) => nave_schema::builtin().find("io.k8s.api.autoscaling.v1.Scale"),
         }
     }
 
-    /// Returns the view of a stored object, in the served version.
+    /// The structure of what is seen.
+    pub fn schema(&self, endpoint: &Endpoint) -> Schema {
+        match self {
+            Self::Object | Self::Status | Self::Subresource(_) => endpoint.version().schema.clone(),
+            Self::Scale(_) => Schema::Builtin(self.type_id(endpoint)),
+        }
+    }
+
+    /// What is seen of an object that is held in its storage version.
     ///
     /// # Errors
     /// 500 if the object cannot be converted.
@@ -101,7 +110,19 @@ impl View {
 /// 400 if it cannot be converted.
 pub fn from_stored(endpoint: &Endpoint, object: Value) -> Result<Value, Status> {
     let Some(storage) = &endpoint.def.storage else { return Ok(object) };
-    convert(endpoint, object, &storage.version, &endpoint.gvk().group_version())
+    let mut object = convert(endpoint, object, &storage.version, &endpoint.gvk().group_version())?;
+    if let Some(schema) = endpoint.version().custom().filter(|_| !endpoint.is_storage_version()) {
+        schema.read(&mut object).map_err(LimitError::into_status)?;
+    }
+    Ok(object)
+}
+
+/// A stored object with all that the schema of the version served makes of it, in the storage version.
+///
+/// # Errors
+/// 413 where it gets too large by defaults.
+pub(super) fn with_defaults(endpoint: &Endpoint, stored: Value) -> Result<Value, Status> {
+    to_stored(endpoint, from_stored(endpoint, stored)?)
 }
 
 /// Converts an object from the served version to the storage version.

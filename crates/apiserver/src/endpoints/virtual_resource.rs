@@ -10,13 +10,13 @@ use async_trait::async_trait;
 use nave_admission::{Attributes, Operation, RequestOptions};
 use nave_machinery::options::CreateOptions;
 use nave_machinery::{GroupVersionKind, Object, Status, Value, meta};
-use nave_resources::ResourceDef;
-use nave_schema::TypeId;
+use nave_resources::{ResourceDef, Schema};
 
 use super::response::ObjectResponse;
 use super::view::View;
 use super::write::{Payload, Target};
 use super::{Endpoint, Resources, decode};
+use crate::catalog::Catalog;
 use crate::context::RequestContext;
 use crate::lifecycle;
 use crate::request_info::ResourceRequest;
@@ -41,8 +41,10 @@ pub trait VirtualResource: Send + Sync {
 /// A create of a virtual resource.
 #[derive(Clone, Copy)]
 pub struct VirtualRequest<'a> {
-    /// The served resources, to read or write other objects.
+    /// What all requests share.
     pub resources: &'a Resources,
+    /// All that is served, for what reads or writes other objects.
+    pub catalog: &'a Catalog,
     /// The resource in the path.
     pub endpoint: &'a Endpoint,
     /// The parsed path: namespace, name, subresource.
@@ -71,12 +73,13 @@ impl<'a> VirtualRequest<'a> {
         &self.resource.name
     }
 
-    /// Returns the kind of body and response, and its type.
-    fn kind(&self) -> (GroupVersionKind, Option<TypeId>) {
+    /// The kind that is taken and answered with, and its type.
+    fn kind(&self) -> (GroupVersionKind, Schema) {
         let (own, subresource) = (self.endpoint.gvk(), &self.resource.subresource);
-        let Some(found) = self.endpoint.def.subresource(subresource).filter(|_| !subresource.is_empty())
+        let Some(found) =
+            self.endpoint.version().subresource(subresource).filter(|_| !subresource.is_empty())
         else {
-            return (own, self.endpoint.version().type_id);
+            return (own, self.endpoint.version().schema.clone());
         };
         let GroupVersionKind { group, version, kind } = &found.response;
         let gvk = if version.is_empty() {
@@ -84,7 +87,7 @@ impl<'a> VirtualRequest<'a> {
         } else {
             GroupVersionKind::new(group, version, kind)
         };
-        (gvk, found.type_id)
+        (gvk, Schema::Builtin(found.type_id))
     }
 }
 
@@ -134,16 +137,16 @@ pub(super) async fn create(
     request: &VirtualRequest<'_>,
     payload: &Payload,
 ) -> Result<ObjectResponse, Status> {
-    let (gvk, type_id) = request.kind();
+    let (gvk, schema) = request.kind();
     let mut body = decode::parse(&payload.bytes, payload.format()?, &gvk.kind)?;
     if virtual_resource.accepts(meta::api_version(&body.object)) {
         body.object["apiVersion"] = gvk.group_version().to_string().into();
     }
-    let (mut object, warnings) = decode::typed(body, &gvk, type_id, request.options.validation())?;
+    let (mut object, warnings) = decode::typed(body, &gvk, &schema, request.options.validation())?;
     for warning in warnings {
         request.context.notes.warn(warning);
     }
-    decode::set_defaults(&mut object, type_id)?;
+    decode::set_defaults(&mut object, &schema)?;
     lifecycle::ensure_namespace(&mut object, request.namespace())?;
     // For a create without a name in its path, the object has the name.
     let name =

@@ -149,7 +149,7 @@ pub async fn watch(
 ) -> Result<Watch, Status> {
     let frames = Frames::new(endpoint.clone(), negotiation)?;
     let storage = endpoint.storage()?;
-    let filter = selection::filter(&endpoint.def, request, options)?;
+    let filter = selection::filter(&endpoint.def, endpoint.version(), request, options)?;
     let requested = options.timeout_seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs);
     let time = requested.unwrap_or_else(|| watches.min_time.mul_f64(1.0 + rand::rng().random::<f64>()));
     let (started, bookmarks) = (Instant::now(), options.allow_watch_bookmarks);

@@ -6,6 +6,7 @@ use nave_machinery::{GroupVersionKind, Map, Value};
 use nave_schema::{Field, ListTopology, PatchStrategy, Scalar, SchemaSet, Shape, StructType};
 use serde_json::json;
 
+use super::custom::CustomTypes;
 use super::documentation::Documentation;
 
 /// The package of types that all groups use.
@@ -32,6 +33,7 @@ pub(super) struct Definitions<'a> {
     schemas: &'a SchemaSet,
     documentation: &'a Documentation,
     kinds: &'a Kinds,
+    custom: CustomTypes<'a>,
     facts: HashMap<&'static str, Vec<Fact>>,
     found: BTreeMap<String, Value>,
     pending: Vec<String>,
@@ -50,13 +52,29 @@ impl<'a> Definitions<'a> {
             schemas,
             documentation,
             kinds,
+            custom: CustomTypes::new(),
             facts: facts(),
             found: BTreeMap::new(),
             pending: Vec::new(),
         }
     }
 
-    /// Returns a reference to a type, and adds the type to the document.
+    /// The same, with the types of custom resources.
+    pub(super) fn with_custom(self, custom: CustomTypes<'a>) -> Self {
+        Self { custom, ..self }
+    }
+
+    /// The version of OpenAPI.
+    pub(super) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// The documentation of built-in types.
+    pub(super) fn documentation(&self) -> &'a Documentation {
+        self.documentation
+    }
+
+    /// A reference to a type, which becomes a part of the document.
     pub(super) fn reference(&mut self, type_name: &str) -> Value {
         if !self.found.contains_key(type_name) {
             self.found.insert(type_name.to_owned(), Value::Null);
@@ -79,9 +97,18 @@ impl<'a> Definitions<'a> {
 
     fn definition(&mut self, type_name: &str) -> Value {
         let schemas = self.schemas;
+        // A built-in type has precedence over a custom one of the same name.
+        if let Some(custom) =
+            self.custom.get(type_name).copied().filter(|_| schemas.find(type_name).is_none())
+        {
+            let mut definition = custom.definition(self);
+            if let Some(kinds) = self.kinds.get(type_name) {
+                definition.insert("x-kubernetes-group-version-kind".to_owned(), json!(kinds));
+            }
+            return Value::Object(definition);
+        }
         let mut definition = match schemas.find(type_name) {
             Some(id) => self.structure(schemas.get(id)),
-            None if self.kinds.contains_key(type_name) && !type_name.starts_with(META) => untyped(),
             None => self.leaf(type_name),
         };
         self.add_facts(type_name, &mut definition);
@@ -205,11 +232,6 @@ impl<'a> Definitions<'a> {
     }
 }
 
-/// Returns the schema of a kind without a built-in type.
-fn untyped() -> Map {
-    object(json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}))
-}
-
 /// A keyword of a type's definition.
 struct Fact {
     /// The path of the keyword in the definition.
@@ -288,7 +310,7 @@ fn add_patch_strategy(schema: &mut Map, patch: &PatchStrategy) {
     }
 }
 
-fn describe(schema: &mut Map, text: &str) {
+pub(super) fn describe(schema: &mut Map, text: &str) {
     if !text.is_empty() {
         schema.insert("description".to_owned(), json!(text));
     }

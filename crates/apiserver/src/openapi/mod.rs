@@ -9,7 +9,6 @@
 //! Invariants: documents are generated on the first request and kept as bytes, one per group and version and two
 //! encodings of version 2. The index generates no documents. A changed registry needs a new [`OpenApi`].
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 
@@ -17,7 +16,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use nave_codec::json as codec;
 use nave_machinery::{GroupVersion, Map, Status, Value};
-use nave_resources::{Registry, Verb};
+use nave_resources::custom::CustomSchema;
+use nave_resources::{Group, Registry, ResourceDef};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -32,6 +32,7 @@ use documentation::Documentation;
 use operations::{Operation, PathItem};
 use parameters::Parameter;
 
+mod custom;
 mod definitions;
 pub(crate) mod documentation;
 mod gnostic;
@@ -53,8 +54,8 @@ const GNOSTIC: [&str; 2] = [
 /// Serves the OpenAPI documents of a registry.
 pub struct OpenApi {
     registry: Arc<Registry>,
-    /// The documents of version 3, by path below `/openapi/v3/`.
-    v3: BTreeMap<String, Lazy>,
+    /// The documents of version 3, by their paths below `/openapi/v3/`.
+    v3: imbl::OrdMap<String, Arc<Lazy>>,
     v2_json: Lazy,
     v2_protobuf: Lazy,
 }
@@ -62,9 +63,8 @@ pub struct OpenApi {
 /// A document that is generated on the first request.
 struct Lazy {
     coverage: Coverage,
-    /// The hash in the document's URL. It depends on the program and on the part of the registry that the document
-    /// describes.
-    hash: String,
+    /// Names the content. It depends on the program and on what the registry serves there.
+    hash: OnceLock<String>,
     bytes: OnceLock<Bytes>,
 }
 
@@ -83,23 +83,50 @@ enum Coverage {
 
 impl OpenApi {
     /// Creates the documents of a registry.
-    pub fn new(registry: Arc<Registry>) -> Self {
-        let mut v3 = BTreeMap::new();
-        let mut add =
-            |path: &str, coverage: Coverage| v3.insert(path.to_owned(), Lazy::new(coverage, &registry));
+    pub fn new(registry: &Arc<Registry>) -> Self {
+        let mut documents = Self {
+            v3: imbl::OrdMap::new(),
+            v2_json: Lazy::new(Coverage::Everything),
+            v2_protobuf: Lazy::new(Coverage::Everything),
+            registry: Arc::clone(registry),
+        };
         for path in operations::of_server().map(|(path, _)| path) {
-            add(path, Coverage::Server(path));
+            documents.add(path, Coverage::Server(path));
         }
         for group in registry.groups() {
-            let path = if group.name.is_empty() { "api".to_owned() } else { format!("apis/{}", group.name) };
-            add(&path, Coverage::Group(group.name.clone()));
-            for version in &group.versions {
-                let version = GroupVersion::new(&*group.name, &**version);
-                add(operations::root(&version).trim_start_matches('/'), Coverage::Version(version.clone()));
+            documents.add_group(group);
+        }
+        documents
+    }
+
+    /// The documents of a registry that differs in this group alone. All others are those of before.
+    #[must_use]
+    pub fn with_group(&self, registry: &Arc<Registry>, group: &str) -> Self {
+        let mut documents = Self {
+            v3: self.v3.clone(),
+            v2_json: Lazy::new(Coverage::Everything),
+            v2_protobuf: Lazy::new(Coverage::Everything),
+            registry: Arc::clone(registry),
+        };
+        if let Some(old) = self.registry.group(group) {
+            for path in paths_of_group(old).map(|(path, _)| path) {
+                documents.v3.remove(&path);
             }
         }
-        let [v2_json, v2_protobuf] = [(); 2].map(|()| Lazy::new(Coverage::Everything, &registry));
-        Self { registry, v3, v2_json, v2_protobuf }
+        if let Some(group) = registry.group(group) {
+            documents.add_group(group);
+        }
+        documents
+    }
+
+    fn add_group(&mut self, group: &Group) {
+        for (path, coverage) in paths_of_group(group) {
+            self.add(&path, coverage);
+        }
+    }
+
+    fn add(&mut self, path: &str, coverage: Coverage) {
+        self.v3.insert(path.to_owned(), Arc::new(Lazy::new(coverage)));
     }
 
     /// Returns `usize::MAX` if the document at `/openapi/PATH` must be generated, because its size is unknown; 0 if it
@@ -108,7 +135,7 @@ impl OpenApi {
         let is_made = |document: &Lazy| document.bytes.get().is_some();
         let is_there = match path.split_once('/') {
             None if path == "v2" => is_made(&self.v2_json) && is_made(&self.v2_protobuf),
-            Some(("v3", path)) => self.v3.get(path).is_none_or(is_made),
+            Some(("v3", path)) => self.v3.get(path).is_none_or(|document| is_made(document)),
             _ => true,
         };
         if is_there { 0 } else { usize::MAX }
@@ -150,13 +177,13 @@ impl OpenApi {
         hash: Option<&str>,
         seen: Option<&HeaderValue>,
     ) -> Response<ResponseBody> {
-        if hash.is_some_and(|hash| !hash.is_empty() && hash != document.hash) {
+        if hash.is_some_and(|hash| !hash.is_empty() && hash != self.hash(document)) {
             let mut moved = raw_response::bytes(StatusCode::MOVED_PERMANENTLY, "", Bytes::new());
-            raw_response::set_header(&mut moved, header::LOCATION, &url(path, document));
+            raw_response::set_header(&mut moved, header::LOCATION, &self.url(path, document));
             return moved;
         }
         let mut answer =
-            answer("application/json", &document.hash, seen, || self.bytes(document, codec::encode));
+            answer("application/json", self.hash(document), seen, || self.bytes(document, codec::encode));
         if hash.is_some() {
             // Upstream sends the same duration as an expiry date.
             raw_response::set_header(
@@ -175,13 +202,14 @@ impl OpenApi {
         match v2_form(accept) {
             Some(Form::Json) => {
                 let document = &self.v2_json;
-                let plain =
-                    answer("application/json", &document.hash, seen, || self.bytes(document, codec::encode));
+                let plain = answer("application/json", self.hash(document), seen, || {
+                    self.bytes(document, codec::encode)
+                });
                 Ok(compressed(plain, headers))
             }
             Some(Form::Protobuf) => {
                 let document = &self.v2_protobuf;
-                let tag = hash_of(&[document.hash.as_bytes(), b"protobuf"]);
+                let tag = hash_of(&[self.hash(document).as_bytes(), b"protobuf"]);
                 let plain = answer(protobuf, &tag, seen, || self.bytes(document, gnostic::encode));
                 Ok(compressed(plain, headers))
             }
@@ -189,9 +217,33 @@ impl OpenApi {
         }
     }
 
+    fn url(&self, path: &str, document: &Lazy) -> String {
+        format!("/openapi/v3/{path}?hash={}", self.hash(document))
+    }
+
+    /// The hash of a document; that of the document of everything follows from those of all others.
+    fn hash<'d>(&self, document: &'d Lazy) -> &'d str {
+        document.hash.get_or_init(|| {
+            let Lazy { coverage, .. } = document;
+            let mut parts =
+                vec![env!("CARGO_PKG_VERSION").to_owned(), format!("{KUBERNETES_VERSION:?}{coverage:?}")];
+            match coverage {
+                Coverage::Version(GroupVersion { group, .. }) | Coverage::Group(group) => {
+                    let group = self.registry.group(group).into_iter();
+                    parts.extend(group.flat_map(|group| &group.resources).map(|def| describe(def)));
+                }
+                Coverage::Server(_) => {}
+                Coverage::Everything => {
+                    parts.extend(self.v3.values().map(|document| self.hash(document).to_owned()));
+                }
+            }
+            hash_of(&parts.iter().map(String::as_bytes).collect::<Vec<_>>())
+        })
+    }
+
     fn index(&self) -> Value {
-        let entry = |(path, document): (&String, &Lazy)| {
-            (path.clone(), json!({"serverRelativeURL": url(path, document)}))
+        let entry = |(path, document): (&String, &Arc<Lazy>)| {
+            (path.clone(), json!({"serverRelativeURL": self.url(path, document)}))
         };
         json!({"paths": self.v3.iter().map(entry).collect::<Map>()})
     }
@@ -204,10 +256,20 @@ impl OpenApi {
     fn make(&self, coverage: &Coverage) -> Value {
         let (documentation, schemas) = (Documentation::new(), nave_schema::builtin());
         match coverage {
-            Coverage::Everything => {
-                v2::document(&self.everything(), &self.kinds(coverage), schemas, &documentation)
-            }
-            _ => v3::document(&self.items(coverage), &self.kinds(coverage), schemas, &documentation),
+            Coverage::Everything => v2::document(
+                &self.everything(),
+                &self.kinds(coverage),
+                custom::types(&self.registry),
+                schemas,
+                &documentation,
+            ),
+            _ => v3::document(
+                &self.items(coverage),
+                &self.kinds(coverage),
+                custom::types(&self.registry),
+                schemas,
+                &documentation,
+            ),
         }
     }
 
@@ -220,7 +282,7 @@ impl OpenApi {
                     let version = |version: &String| GroupVersion::new(&*group.name, &**version);
                     group.versions.iter().map(version).collect::<Vec<_>>()
                 };
-                self.registry.groups().iter().flat_map(of).collect()
+                self.registry.groups().iter().map(AsRef::as_ref).flat_map(of).collect()
             }
         };
         operations::kinds(&self.registry, &versions)
@@ -245,31 +307,37 @@ impl OpenApi {
 }
 
 impl Lazy {
-    fn new(coverage: Coverage, registry: &Registry) -> Self {
-        let mut parts =
-            vec![env!("CARGO_PKG_VERSION").to_owned(), format!("{KUBERNETES_VERSION:?}{coverage:?}")];
-        for def in registry.all().filter(|def| coverage.covers(&def.group)) {
-            let versions =
-                def.versions.iter().map(|version| (&version.name, &version.type_name)).collect::<Vec<_>>();
-            let verbs = def.verbs.iter().map(|verb: &Verb| verb.as_str()).collect::<Vec<_>>();
-            let subresources =
-                def.subresources.iter().map(|sub| (&sub.name, &sub.response)).collect::<Vec<_>>();
-            parts.push(format!("{} {} {versions:?} {verbs:?} {subresources:?}", def.resource, def.kind));
-        }
-        let parts: Vec<&[u8]> = parts.iter().map(String::as_bytes).collect();
-        Self { coverage, hash: hash_of(&parts), bytes: OnceLock::new() }
+    fn new(coverage: Coverage) -> Self {
+        Self { coverage, hash: OnceLock::new(), bytes: OnceLock::new() }
     }
 }
 
-impl Coverage {
-    fn covers(&self, group: &str) -> bool {
-        match self {
-            Self::Version(version) => version.group == group,
-            Self::Group(of) => of == group,
-            Self::Server(_) => false,
-            Self::Everything => true,
-        }
+/// The documents of a group and of its versions: path below `/openapi/v3/` and coverage.
+fn paths_of_group(group: &Group) -> impl Iterator<Item = (String, Coverage)> {
+    // Groups of custom resources have no document of their own, as upstream.
+    let is_documented = !group.is_custom();
+    let path = if group.name.is_empty() { "api".to_owned() } else { format!("apis/{}", group.name) };
+    let versions = group.versions.iter().map(|version| {
+        let version = GroupVersion::new(&*group.name, &**version);
+        (operations::root(&version).trim_start_matches('/').to_owned(), Coverage::Version(version))
+    });
+    let own = is_documented.then(|| (path, Coverage::Group(group.name.clone())));
+    own.into_iter().chain(versions)
+}
+
+/// What the documents about a resource depend on.
+fn describe(def: &ResourceDef) -> String {
+    let mut text = format!("{} {}", def.resource, def.kind);
+    for version in &def.versions {
+        let subresources =
+            version.subresources.iter().map(|sub| (&sub.name, &sub.response)).collect::<Vec<_>>();
+        let digest = version.custom().map(CustomSchema::digest);
+        let _ = write!(text, " {} {} {digest:?} {subresources:?}", version.name, version.type_name);
     }
+    for verb in def.verbs {
+        let _ = write!(text, " {verb}");
+    }
+    text
 }
 
 /// An encoding of the version 2 document.
@@ -291,11 +359,7 @@ fn v2_form(accept: &str) -> Option<Form> {
     accept.split(',').find_map(clause)
 }
 
-fn url(path: &str, document: &Lazy) -> String {
-    format!("/openapi/v3/{path}?hash={}", document.hash)
-}
-
-/// Returns a document, or 304 for a client that has it.
+/// A document, or nothing for a client that has it.
 fn answer(
     media_type: &'static str,
     hash: &str,

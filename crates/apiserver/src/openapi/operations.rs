@@ -51,6 +51,7 @@ pub(super) enum Content {
 
 const ANYTHING: &[&str] = &["*/*"];
 const ENCODINGS: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const CUSTOM_ENCODINGS: &[&str] = &["application/json", "application/yaml"];
 const STREAMS: &[&str] = &[
     "application/json",
     "application/yaml",
@@ -74,8 +75,12 @@ const PROXIED: &[&str] = &["get", "put", "post", "delete", "options", "head", "p
 
 /// Returns the paths of a group and version.
 pub(super) fn of_version(registry: &Registry, version: &GroupVersion) -> Vec<PathItem> {
-    let mut items = vec![discovery(version, "APIResources", "APIResourceList")];
-    let resources = registry.group(&version.group).map(|group| &group.resources[..]).unwrap_or_default();
+    let group = registry.group(&version.group);
+    let mut items = Vec::new();
+    if group.is_some_and(|group| !group.is_custom()) {
+        items.push(discovery(version, "APIResources", "APIResourceList"));
+    }
+    let resources = group.map(|group| &group.resources[..]).unwrap_or_default();
     for def in resources {
         if let Some(served) = def.version(&version.version) {
             Resource::new(def, served).paths(&mut items);
@@ -115,7 +120,7 @@ pub(super) fn kinds(registry: &Registry, versions: &[GroupVersion]) -> Kinds {
             if def.serves(Verb::List) {
                 kinds.insert(list_type(def, version), vec![group_version.with_kind(&*def.list_kind)]);
             }
-            for subresource in def.subresources.iter().filter(|sub| !sub.response.version.is_empty()) {
+            for subresource in version.subresources.iter().filter(|sub| !sub.response.version.is_empty()) {
                 kinds.insert(answer_type(version, subresource), vec![subresource.response.clone()]);
             }
         }
@@ -134,8 +139,8 @@ pub(super) fn kinds(registry: &Registry, versions: &[GroupVersion]) -> Kinds {
     kinds
 }
 
-/// Returns the type of a resource's lists.
-fn list_type(def: &ResourceDef, version: &ResourceVersion) -> String {
+/// The type of a resource's lists.
+pub(super) fn list_type(def: &ResourceDef, version: &ResourceVersion) -> String {
     sibling(&version.type_name, &def.list_kind)
 }
 
@@ -215,7 +220,7 @@ impl<'a> Resource<'a> {
         let at = |middle: &str, rest: &str| format!("{}{middle}{}{rest}", root(&self.gv), self.collection);
         add(items, at("", ""), with_pretty(scope), self.of_collection());
         add(items, at("", "/{name}"), with_pretty(&one), self.of_object());
-        for subresource in &self.def.subresources {
+        for subresource in self.version.subresources.iter() {
             self.subresource(items, &at("", &format!("/{{name}}/{}", subresource.name)), &one, subresource);
         }
         let everywhere = |middle: &str| format!("{}{middle}/{}", root(&self.gv), self.def.resource);
@@ -223,7 +228,8 @@ impl<'a> Resource<'a> {
             let list = self.list(format!("list{}{}ForAllNamespaces", self.prefix, self.def.kind));
             add(items, everywhere(""), with_pretty(&[]), vec![list]);
         }
-        if !self.def.serves(Verb::Watch) {
+        // Of custom resources the paths for watches, which are deprecated, are not documented.
+        if !self.def.serves(Verb::Watch) || self.is_custom() {
             return;
         }
         if self.def.namespaced {
@@ -295,8 +301,8 @@ impl<'a> Resource<'a> {
             patch.about = format!("Changes some fields of {} of kind {}.", an_object(part), self.def.kind);
             patch.parameters = parameters::PATCH.to_vec();
             patch.body = Some(Body { type_name: format!("{META}Patch"), required: true });
-            patch.consumes = if self.version.type_id.is_some() { PATCHES } else { UNTYPED_PATCHES };
-            patch.codes = &[200, 201];
+            patch.consumes = if self.version.type_id().is_some() { PATCHES } else { UNTYPED_PATCHES };
+            patch.codes = if self.is_custom() { &[200] } else { &[200, 201] };
             operations.push(patch);
         }
         operations
@@ -319,7 +325,8 @@ impl<'a> Resource<'a> {
     fn list(&self, id: String) -> Operation {
         let get = self.operation("get", id, ("list", self.kind()), list_type(self.def, self.version));
         let about = format!("Lists or watches objects of kind {}.", self.def.kind);
-        let produces = if self.def.serves(Verb::Watch) || !self.def.namespaced { STREAMS } else { ENCODINGS };
+        let streams = self.def.serves(Verb::Watch) || !self.def.namespaced;
+        let produces = if streams && !self.is_custom() { STREAMS } else { get.produces };
         Operation { about, parameters: parameters::LIST.to_vec(), produces, ..get }
     }
 
@@ -406,11 +413,15 @@ impl<'a> Resource<'a> {
             action: Some(action),
             parameters: Vec::new(),
             body: None,
-            consumes: ANYTHING,
-            produces: ENCODINGS,
+            consumes: if self.is_custom() { CUSTOM_ENCODINGS } else { ANYTHING },
+            produces: if self.is_custom() { CUSTOM_ENCODINGS } else { ENCODINGS },
             codes: &[200],
             answer: Content::Type(answer),
         }
+    }
+
+    fn is_custom(&self) -> bool {
+        self.version.custom().is_some()
     }
 
     fn kind(&self) -> GroupVersionKind {

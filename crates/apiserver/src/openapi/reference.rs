@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use nave_machinery::{Map, Value};
 use serde_json::json;
@@ -25,7 +26,7 @@ fn recorded(name: &str) -> Option<Value> {
 }
 
 fn openapi() -> OpenApi {
-    OpenApi::new(Registry::builtin(nave_schema::builtin()).into())
+    OpenApi::new(&Arc::new(Registry::builtin(nave_schema::builtin())))
 }
 
 /// Reduces a document to its structure: without descriptions, digests in the names of shared parameters, and the order

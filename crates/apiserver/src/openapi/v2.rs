@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::custom::CustomTypes;
 use super::definitions::{Definitions, Dialect, Kinds, META, object};
 use super::documentation::Documentation;
 use super::operations::{Body, Content, Operation, PathItem};
@@ -17,10 +18,11 @@ use super::parameters::Parameter;
 pub(super) fn document(
     items: &[PathItem],
     kinds: &Kinds,
+    custom: CustomTypes<'_>,
     schemas: &SchemaSet,
     documentation: &Documentation,
 ) -> Value {
-    let definitions = Definitions::new(Dialect::V2, schemas, documentation, kinds);
+    let definitions = Definitions::new(Dialect::V2, schemas, documentation, kinds).with_custom(custom);
     let mut writer = Writer { definitions, shared: Map::new() };
     let paths: Map = items.iter().map(|item| (item.path.clone(), writer.path_item(item))).collect();
     json!({

@@ -4,6 +4,7 @@ use nave_machinery::{Map, Value};
 use nave_schema::SchemaSet;
 use serde_json::json;
 
+use super::custom::CustomTypes;
 use super::definitions::{Definitions, Dialect, Kinds, object};
 use super::documentation::Documentation;
 use super::operations::{Content, Operation, PathItem};
@@ -13,10 +14,11 @@ use super::parameters::Parameter;
 pub(super) fn document(
     items: &[PathItem],
     kinds: &Kinds,
+    custom: CustomTypes<'_>,
     schemas: &SchemaSet,
     documentation: &Documentation,
 ) -> Value {
-    let mut definitions = Definitions::new(Dialect::V3, schemas, documentation, kinds);
+    let mut definitions = Definitions::new(Dialect::V3, schemas, documentation, kinds).with_custom(custom);
     let paths: Map =
         items.iter().map(|item| (item.path.clone(), path_item(item, &mut definitions))).collect();
     json!({

@@ -22,6 +22,7 @@ use crate::storage::WatchCacheSizes;
 
 mod admission;
 mod bootstrap;
+mod custom;
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_mins(10);

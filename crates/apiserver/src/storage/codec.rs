@@ -104,7 +104,11 @@ impl ObjectCodec {
 
     fn decode_value(&self, kv: &KeyValue) -> Result<Value, DecodeError> {
         let Some(type_id) = self.type_id.filter(|_| protobuf::envelope::is_wrapped(&kv.value)) else {
-            return serde_json::from_slice(&kv.value).map_err(|error| failed(kv, &error));
+            let mut object = serde_json::from_slice(&kv.value).map_err(|error| failed(kv, &error))?;
+            if self.def.is_custom() {
+                self.read_custom(&mut object).map_err(|error| failed(kv, &error))?;
+            }
+            return Ok(object);
         };
         let unknown = protobuf::envelope::unwrap(&kv.value).map_err(|error| failed(kv, &error))?;
         let mut object = protobuf::decode_stored(nave_schema::builtin(), type_id, unknown.raw)
@@ -116,7 +120,17 @@ impl ObjectCodec {
         Ok(object)
     }
 
-    /// Returns the uid of stored bytes that cannot be decoded as an object, if the uid can be read.
+    /// Brings a stored custom object into the storage version, whichever version it was written in, and into the form of
+    /// the schema if there is one for stored objects.
+    fn read_custom(&self, object: &mut Value) -> Result<(), LimitError> {
+        let Some(fields) = object.as_object_mut() else { return Ok(()) };
+        if fields.get("apiVersion").and_then(Value::as_str) != Some(&self.api_version) {
+            fields.insert("apiVersion".to_owned(), Value::String(self.api_version.clone()));
+        }
+        self.def.stored_schema().map_or(Ok(()), |schema| schema.read(object))
+    }
+
+    /// The uid in stored bytes that are not an object of the resource, as far as it can be read.
     pub fn uid_of_undecodable(&self, kv: &KeyValue) -> Option<String> {
         let path = ["metadata".to_owned(), "uid".to_owned()];
         let message = protobuf::envelope::unwrap(&kv.value).ok()?.raw;

@@ -9,7 +9,8 @@ use nave_cacher::{Counter, Decoder, Snapshot};
 use nave_store::{Range, Store, StoreError};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::{ResourceStorage, Storages};
+use super::ResourceStorage;
+use crate::catalog::Catalogs;
 
 /// Interval of the checks, as upstream's.
 const INTERVAL: Duration = Duration::from_mins(5);
@@ -27,13 +28,14 @@ pub struct ConsistencyChecks {
     pub errors: Counter,
 }
 
-/// Compares all watch caches with the store periodically, one at a time. Never returns.
-pub async fn check_consistency(storages: &Storages) -> Infallible {
+/// Compares all watch caches with the store now and then, one after the other. Never ends.
+pub async fn check_consistency(catalogs: &Catalogs) -> Infallible {
     let mut rounds = interval_at(Instant::now() + INTERVAL, INTERVAL);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         rounds.tick().await;
-        for storage in storages.all() {
+        let catalog = catalogs.load();
+        for storage in catalog.storages().all() {
             storage.check_consistency().await;
         }
     }
@@ -97,7 +99,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::storage::WatchCacheSizes;
+    use crate::storage::{Storages, WatchCacheSizes};
 
     fn open(folder: &tempfile::TempDir) -> Arc<dyn Store> {
         Arc::new(Embedded::open(folder.path(), &Options::default()).unwrap())

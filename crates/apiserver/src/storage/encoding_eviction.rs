@@ -3,19 +3,21 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use super::Storages;
+use crate::catalog::Catalogs;
 
 /// Interval of the checks.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Evicts all encodings made on demand if memory is short, or if the kept ones are no longer those in demand: encodings
-/// as large as the whole budget have been refused since the last eviction. Never returns.
-pub async fn evict_encodings(storages: &Storages, memory_is_short: impl Fn() -> bool) -> Infallible {
+/// Gives up the encodings made on demand when memory is short, and when others are wanted than those that are kept:
+/// once as many bytes could not be kept as there is room for, it is given to what is asked for now. Never ends.
+pub async fn evict_encodings(catalogs: &Catalogs, memory_is_short: impl Fn() -> bool) -> Infallible {
     let mut rounds = tokio::time::interval(INTERVAL);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut refused = 0;
     loop {
         rounds.tick().await;
+        let catalog = catalogs.load();
+        let storages = catalog.storages();
         let encodings = &storages.shared().encodings;
         refused += encodings.take_refused();
         let short = memory_is_short();

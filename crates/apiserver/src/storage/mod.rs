@@ -77,7 +77,12 @@ impl ResourceStorage {
         Some(Arc::new(Self { def, store, cacher, codec, reads, consistency }))
     }
 
-    /// Returns the watch cache.
+    /// The key prefix of its objects, without a slash at its end.
+    pub(crate) fn prefix(&self) -> &str {
+        self.def.storage.as_ref().map_or("", |storage| &storage.prefix)
+    }
+
+    /// The resource's watch cache.
     pub fn cacher(&self) -> &Arc<Cacher> {
         &self.cacher
     }

@@ -1,6 +1,5 @@
 //! The storages of all resources. They are opened before the server, whose parts watch them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use nave_cacher::{Cacher, EncodingBudget};
@@ -36,29 +35,57 @@ pub struct Storages {
     registry: Arc<Registry>,
     store: Arc<dyn Store>,
     shared: SharedParts,
-    by_prefix: HashMap<String, Arc<ResourceStorage>>,
+    sizes: WatchCacheSizes,
+    by_prefix: imbl::HashMap<String, Arc<ResourceStorage>>,
 }
 
 impl Storages {
     /// Opens the storage of each stored resource, and starts to fill its watch cache.
     pub fn open(registry: Registry, store: Arc<dyn Store>, sizes: &WatchCacheSizes) -> Self {
-        let mut by_prefix = HashMap::new();
         let shared = SharedParts {
             encodings: EncodingBudget::new(ENCODINGS_KEPT),
             frames: EncodingBudget::new(FRAMES_KEPT),
             supervisor: Supervisor::new(),
         };
-        for def in registry.all() {
-            let Some(storage) = &def.storage else { continue };
-            let window = sizes.bounds(&def.group_resource());
-            if !by_prefix.contains_key(&storage.prefix)
-                && let Some(opened) =
-                    ResourceStorage::open(Arc::clone(def), Arc::clone(&store), window, &shared)
+        let (registry, sizes) = (Arc::new(registry), sizes.clone());
+        let mut storages = Self { registry, store, shared, sizes, by_prefix: imbl::HashMap::new() };
+        for def in Arc::clone(&storages.registry).all() {
+            if storages.for_resource(def).is_none()
+                && let Some(opened) = storages.open_one(def)
             {
-                by_prefix.insert(storage.prefix.clone(), opened);
+                storages.insert(opened);
             }
         }
-        Self { registry: Arc::new(registry), store, shared, by_prefix }
+        storages
+    }
+
+    /// Opens a resource, which does not belong to these storages yet; `None` for one that stores nothing. Must be called
+    /// within a Tokio runtime.
+    pub fn open_one(&self, def: &Arc<ResourceDef>) -> Option<Arc<ResourceStorage>> {
+        let window = self.sizes.bounds(&def.group_resource());
+        ResourceStorage::open(Arc::clone(def), Arc::clone(&self.store), window, &self.shared)
+    }
+
+    /// The same storages for another registry, without those of `removed` and with `added`.
+    #[must_use]
+    pub(crate) fn with(
+        &self,
+        registry: Arc<Registry>,
+        removed: &[Arc<ResourceStorage>],
+        added: Vec<Arc<ResourceStorage>>,
+    ) -> Self {
+        let mut storages = Self { registry, ..self.clone() };
+        for storage in removed {
+            storages.by_prefix.remove(storage.prefix());
+        }
+        for storage in added {
+            storages.insert(storage);
+        }
+        storages
+    }
+
+    fn insert(&mut self, storage: Arc<ResourceStorage>) {
+        self.by_prefix.insert(storage.prefix().to_owned(), storage);
     }
 
     /// Waits until all watch caches are filled.

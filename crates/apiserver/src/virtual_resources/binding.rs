@@ -29,7 +29,7 @@ impl VirtualResource for Binding {
             return Err(Status::failure(500, Reason::Unknown, text));
         }
         let pods = GroupVersionResource::new("", "v1", "pods");
-        let endpoint = request.resources.endpoint(&pods).ok_or_else(Status::no_such_path)?;
+        let endpoint = request.catalog.endpoint(&pods).ok_or_else(Status::no_such_path)?;
         let target = request.target(endpoint, name);
         let bind = |pod: &Object| {
             target.check_precondition("UID", meta::uid(&binding), pod.uid())?;

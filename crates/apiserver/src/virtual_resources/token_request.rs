@@ -151,7 +151,7 @@ async fn find(
     name: &str,
 ) -> Result<Value, Status> {
     let gvr = GroupVersionResource::new("", "v1", resource);
-    let endpoint = request.resources.endpoint(&gvr).ok_or_else(Status::no_such_path)?;
+    let endpoint = request.catalog.endpoint(&gvr).ok_or_else(Status::no_such_path)?;
     let storage = endpoint.storage()?;
     let namespace = endpoint.def.namespaced.then_some(namespace);
     let key = storage_key(&endpoint.def, namespace, name)

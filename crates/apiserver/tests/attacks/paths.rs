@@ -98,7 +98,7 @@ async fn each_resource_has_the_paths_of_its_scope_only() {
                 );
                 (format!("{list}/target"), vec![format!("{watch}/target"), list, watch])
             };
-            let subresources = def.subresources.iter().map(|sub| format!("{object}/{}", sub.name));
+            let subresources = version.subresources.iter().map(|sub| format!("{object}/{}", sub.name));
             let paths = [object.clone()].into_iter().chain(collections).chain(subresources);
             for path in paths {
                 for (method, query) in METHODS {
@@ -123,7 +123,7 @@ fn paths_out_of_own(def: &ResourceDef) -> Vec<String> {
     for version in &def.versions {
         let all = collection(&GroupVersionResource::new(&def.group, &version.name, &def.resource), "");
         let (api, resource) = (all.strip_suffix(&def.resource).unwrap(), def.resource.as_str());
-        let subresources = def.subresources.iter().map(|sub| format!("/target/{}", sub.name));
+        let subresources = version.subresources.iter().map(|sub| format!("/target/{}", sub.name));
         let objects = [String::new(), "/target".to_owned()].into_iter().chain(subresources);
         for object in objects {
             let mut places = vec![

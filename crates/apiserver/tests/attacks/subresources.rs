@@ -271,7 +271,7 @@ async fn the_status_subresource_changes_only_the_status() {
     let (cluster, paths) = cluster().await;
     let client = cluster.admin();
     let mut wrong = Vec::new();
-    for def in cluster.storages.registry().all().filter(|def| def.has_status()) {
+    for def in cluster.storages.registry().all().filter(|def| def.versions[0].has_status()) {
         let resource = def.resource.as_str();
         let row = STATUS_METADATA.iter().find(|(resources, _)| resources.contains(&resource));
         let (_, expected) = row.unwrap_or_else(|| panic!("no row for {resource}"));
@@ -329,7 +329,9 @@ async fn other_subresources_change_only_their_fields() {
     let client = cluster.admin();
     let mut wrong = Vec::new();
     for def in cluster.storages.registry().all() {
-        for subresource in def.subresources.iter().filter(|it| it.kind == SubresourceKind::RestrictedUpdate) {
+        for subresource in
+            def.versions[0].subresources.iter().filter(|it| it.kind == SubresourceKind::RestrictedUpdate)
+        {
             let name = format!("{}/{}", def.resource, subresource.name);
             let row = SUBRESOURCE_METADATA.iter().find(|(path, _)| *path == name);
             let (_, expected) = row.unwrap_or_else(|| panic!("no row for {name}"));
@@ -358,7 +360,8 @@ async fn scale_changes_only_the_replicas() {
     let (cluster, paths) = cluster().await;
     let client = cluster.admin();
     let mut tried = 0;
-    for def in cluster.storages.registry().all().filter(|def| def.subresource("scale").is_some()) {
+    for def in cluster.storages.registry().all().filter(|def| def.versions[0].subresource("scale").is_some())
+    {
         let path = &paths[&def.resource];
         let mut before = client.call(&format!("GET {path}")).await.json();
         let mut scale = client.call(&format!("GET {path}/scale")).await.json();

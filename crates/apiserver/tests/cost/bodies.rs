@@ -176,8 +176,9 @@ fn answered(body: &[u8], format: Format) -> Result<usize, Status> {
     let (group, package) = if kind == "ControllerRevision" { ("apps", "apps") } else { ("", "core") };
     let gvk = GroupVersionKind::new(group, "v1", &kind);
     let type_id = builtin().find(&format!("io.k8s.api.{package}.v1.{kind}"));
-    let (mut object, warnings) = decode::typed(body, &gvk, type_id, FieldValidation::Warn)?;
-    decode::set_defaults(&mut object, type_id)?;
+    let schema = nave_resources::Schema::Builtin(type_id);
+    let (mut object, warnings) = decode::typed(body, &gvk, &schema, FieldValidation::Warn)?;
+    decode::set_defaults(&mut object, &schema)?;
     let mut message = Vec::new();
     if let Some(id) = type_id {
         protobuf::encode(builtin(), id, &object, &mut message)

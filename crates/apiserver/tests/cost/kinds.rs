@@ -9,7 +9,7 @@ use nave_codec::json;
 use nave_machinery::options::FieldValidation;
 use nave_machinery::{FieldPath, limits};
 use nave_machinery::{GroupVersionKind, Status, Value, names, time};
-use nave_resources::{Registry, ResourceDef, table};
+use nave_resources::{Registry, ResourceDef, Schema, table};
 use nave_schema::{Scalar, Shape, TypeId, builtin};
 use serde_json::{Map, json};
 
@@ -33,7 +33,7 @@ pub(crate) fn all() -> Vec<Case> {
     let mut tried = HashSet::new();
     for def in registry.all() {
         for version in &def.versions {
-            let Some(id) = version.type_id else { continue };
+            let Some(id) = version.type_id() else { continue };
             let mut found = Vec::new();
             search(id, &mut Vec::new(), &mut tried, &mut found);
             for (path, shape) in found {
@@ -168,7 +168,7 @@ fn pairs(registry: &Registry) -> Vec<Case> {
         let mut all = registry.all();
         let def = Arc::clone(all.find(|def| def.group == *group && def.kind == *kind).unwrap());
         let version = &def.versions[0];
-        let (gvk, id) = (GroupVersionKind::new(*group, &version.name, *kind), version.type_id.unwrap());
+        let (gvk, id) = (GroupVersionKind::new(*group, &version.name, *kind), version.type_id().unwrap());
         let make = *make;
         let name = format!("{kind}/{name}");
         let work = move |size| job(&def, &gvk, id, make(size));
@@ -195,13 +195,14 @@ fn job(def: &Arc<ResourceDef>, gvk: &GroupVersionKind, id: TypeId, mut object: V
 fn validated(def: &ResourceDef, gvk: &GroupVersionKind, id: TypeId, body: &[u8]) -> Result<usize, Status> {
     let decoded = json::decode(body).map_err(json::JsonError::into_status)?;
     let body = Body { object: decoded.value, strict_errors: decoded.duplicates };
-    let (mut object, _) = decode::typed(body, gvk, Some(id), FieldValidation::Warn)?;
-    decode::set_defaults(&mut object, Some(id))?;
+    let (mut object, _) = decode::typed(body, gvk, &Schema::Builtin(Some(id)), FieldValidation::Warn)?;
+    decode::set_defaults(&mut object, &Schema::Builtin(Some(id)))?;
     let strategy = &def.strategy;
     strategy.default(&mut object, &gvk.version);
     limits::check(&object).map_err(limits::LimitError::into_status)?;
     let old = object.clone();
-    let cells = table::row(def, &object, time::now());
+    let cells = def.versions.first().map(|version| table::row(version, &object, time::now()));
+    let cells = cells.unwrap_or_default();
     strategy.prepare_for_create(&mut object);
     let metadata = object.get("metadata").unwrap_or(&Value::Null);
     let at = FieldPath::new("metadata");

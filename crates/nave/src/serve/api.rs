@@ -40,7 +40,6 @@ pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeE
 /// The API server, its authorizers, and the tasks that keep them up to date.
 pub(super) struct Api {
     pub(super) server: ApiServer,
-    pub(super) storages: Storages,
     /// The authentication configuration file, for reloads.
     pub(super) authentication: Option<ConfigFile>,
     pub(super) authorization: Authorization,
@@ -92,5 +91,5 @@ pub(super) async fn start(
     // The default roles and bindings exist from here on.
     let following = authorization.follow(&storages).await;
     let Authentication { file, issuer, used, .. } = authentication;
-    Ok(Api { server, storages, authentication: file, authorization, issuer, used, _following: following })
+    Ok(Api { server, authentication: file, authorization, issuer, used, _following: following })
 }

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use nave_apiserver::server::ApiServer;
-use nave_apiserver::storage::Storages;
 use nave_client::{FactoryConfig, InProcess, SharedInformerFactory};
 use nave_controllers::frame::{self, CertificateSigner, Clients, Settings, TokenGenerator};
 use nave_machinery::GroupVersionResource;
@@ -25,17 +24,14 @@ pub(super) struct InProcessControllers {
 pub(super) fn start(
     wanted: &Controllers,
     api: &ApiServer,
-    storages: &Storages,
     root_ca: &str,
     tokens: SecretTokens,
     signer: FileSigner,
 ) -> InProcessControllers {
-    let storages = storages.clone();
+    let catalogs = api.catalogs().clone();
     // Kinds that controllers deserialize are read in their storage version. For all other kinds only metadata is
     // read, which is the same in all versions.
-    let cacher = move |resource: &GroupVersionResource| {
-        storages.get(resource).map(|storage| Arc::clone(storage.cacher()))
-    };
+    let cacher = move |resource: &GroupVersionResource| catalogs.cacher(resource);
     let supervisor = api.supervisor().clone();
     let config = FactoryConfig { supervisor: supervisor.clone(), ..FactoryConfig::default() };
     let informers = SharedInformerFactory::with_config(InProcess(cacher), config);

@@ -27,7 +27,7 @@ static SAMPLES: LazyLock<Map> = LazyLock::new(|| serde_json::from_str(include_st
 pub(crate) static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| {
     let stored = REGISTRY.all().map(|def| &**def).filter(|def| def.storage.is_some());
     let versions = stored.flat_map(|def| def.versions.iter().map(move |version| (def, version)));
-    versions.filter_map(|(def, version)| Some(Kind { def, version, id: version.type_id? })).collect()
+    versions.filter_map(|(def, version)| Some(Kind { def, version, id: version.type_id()? })).collect()
 });
 
 /// Strings that have a meaning for some rule.
@@ -114,7 +114,7 @@ pub(crate) fn check(kind: &Kind, mut object: Value) -> bool {
         object["metadata"] = json!({});
     }
     let status = object.get("status").cloned();
-    if def.has_status() && !def.rules.creates_with_status {
+    if def.versions[0].has_status() && !def.rules.creates_with_status {
         object.as_object_mut().unwrap().remove("status");
     }
     object["metadata"]["uid"] = json!("00000000-0000-0000-0000-000000000000");
@@ -132,7 +132,7 @@ pub(crate) fn check(kind: &Kind, mut object: Value) -> bool {
     assert!(errors.is_empty(), "{object}\nis not accepted as an update of itself: {errors:?}");
     def.strategy.canonicalize(&mut update);
     assert_eq!(update, object, "the stored form is canonical");
-    if let Some(status) = status.filter(|_| def.has_status()) {
+    if let Some(status) = status.filter(|_| def.versions[0].has_status()) {
         check_status(def, &object, status);
     }
     true

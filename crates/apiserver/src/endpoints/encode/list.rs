@@ -108,7 +108,7 @@ fn chunked(
 /// Returns the start of a built-in kind's JSON, its version and kind, which items of lists omit; `None` for custom
 /// kinds, whose items have them.
 fn type_meta(endpoint: &Endpoint) -> Option<Vec<u8>> {
-    endpoint.version().type_id?;
+    endpoint.version().type_id()?;
     let gvk = endpoint.gvk();
     Some(format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", gvk.kind, gvk.group_version()).into_bytes())
 }

@@ -32,7 +32,8 @@ pub(super) fn list(list: &List, transform: Transform, include: IncludeObject) ->
         Transform::Table(version) => {
             let mut writer = TableWriter::new(version, &meta, Some(&column_definitions(&list.endpoint)));
             for object in &list.objects {
-                let (value, bytes) = (parse(object.json())?, row_bytes(&list.endpoint, object, include)?);
+                let value = parse(&cells_json(&list.endpoint, object)?)?;
+                let bytes = row_bytes(&list.endpoint, object, include)?;
                 put_row(&mut writer, &list.endpoint, &value, row_object(include, &bytes));
             }
             Ok(writer.finish())
@@ -61,7 +62,8 @@ pub(super) fn cached(
 ) -> Result<Vec<u8>, Status> {
     match transform {
         Transform::Table(version) => {
-            let (value, bytes) = (parse(object.json())?, row_bytes(endpoint, object, include)?);
+            let value = parse(&cells_json(endpoint, object)?)?;
+            let bytes = row_bytes(endpoint, object, include)?;
             Ok(table_of_one(endpoint, &value, row_object(include, &bytes), version, with_columns))
         }
         Transform::PartialObjectMetadata(version) | Transform::PartialObjectMetadataList(version) => {
@@ -94,7 +96,13 @@ pub(super) fn object(
     }
 }
 
-/// Returns the bytes of an object for its row, in the served version if the row includes the object.
+/// The JSON that the cells of an object are read from: built-in objects in the storage version, custom ones in the version
+/// that is served.
+fn cells_json(endpoint: &Endpoint, object: &CachedObject) -> Result<Bytes, Status> {
+    if endpoint.def.is_custom() { object_json(endpoint, object) } else { Ok(object.json().clone()) }
+}
+
+/// The bytes of an object for its row: of the version that is served where the row includes the object.
 fn row_bytes(endpoint: &Endpoint, object: &CachedObject, include: IncludeObject) -> Result<Bytes, Status> {
     match include {
         IncludeObject::Object => object_json(endpoint, object),
@@ -125,7 +133,7 @@ fn table_of_one(
 }
 
 fn put_row(writer: &mut TableWriter, endpoint: &Endpoint, object: &Value, included: RowObject<'_>) {
-    let cells = columns::row(&endpoint.def, object, time::now());
+    let cells = columns::row(endpoint.version(), object, time::now());
     let conditions = endpoint.def.strategy.completion(object).map(|completion| {
         json!([{"type": "Completed", "status": "True", "reason": completion.reason, "message": completion.message}])
     });
@@ -133,7 +141,7 @@ fn put_row(writer: &mut TableWriter, endpoint: &Endpoint, object: &Value, includ
 }
 
 fn column_definitions(endpoint: &Endpoint) -> Vec<Column<'_>> {
-    let columns = endpoint.def.columns.iter().map(|column| Column {
+    let columns = endpoint.version().columns.iter().map(|column| Column {
         name: &column.name,
         kind: &column.kind,
         format: &column.format,

@@ -9,7 +9,7 @@ use nave_machinery::{GroupVersion, Map, Object, Status, Value, meta, time};
 use nave_patch::managed_fields::{
     ApplyError, FieldManager, FieldSet, PathElement, ScaleFields, TypeRef, Versions,
 };
-use nave_resources::ScalePaths;
+use nave_resources::{ResourceVersion, ScalePaths};
 use nave_schema::TypeId;
 use nave_schema::normalize::{Mode, normalize};
 
@@ -170,13 +170,16 @@ impl Versions for Tracker<'_> {
     }
 }
 
-/// Returns the type of a served or stored version of the resource's group; `None` for another version.
-fn type_of(endpoint: &Endpoint, api_version: &str) -> Option<TypeRef<'static>> {
+/// The type of a version of the resource's group, served or stored; `None` where there is no such version.
+fn type_of<'e>(endpoint: &'e Endpoint, api_version: &str) -> Option<TypeRef<'e>> {
     let def = &endpoint.def;
     let version = GroupVersion::parse(api_version).filter(|version| version.group == def.group)?;
     let served = def.versions.iter().find(|served| served.name == version.version);
     let stored = || def.storage.as_ref().filter(|storage| storage.version == version);
-    let type_id = served.map(|served| served.type_id).or_else(|| stored().map(|storage| storage.type_id));
+    if let Some(schema) = served.and_then(ResourceVersion::custom) {
+        return Some(schema.topology().map_or(TypeRef::Deduced, TypeRef::custom));
+    }
+    let type_id = served.map(ResourceVersion::type_id).or_else(|| stored().map(|storage| storage.type_id));
     type_id.map(type_ref)
 }
 
@@ -197,7 +200,7 @@ fn reset_fields(target: &Target<'_>) -> FieldSet {
             reset.insert(&[field("spec")]);
             reset.insert(&[field("status")]);
         }
-        View::Object if def.has_status() => reset.insert(&[field("status")]),
+        View::Object if target.endpoint.version().has_status() => reset.insert(&[field("status")]),
         View::Status => {
             reset.insert(&[field("spec")]);
             match def.rules.kept_metadata.fields() {

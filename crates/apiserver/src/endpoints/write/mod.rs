@@ -31,7 +31,7 @@ pub use self::patch::Patch;
 pub use self::target::{Payload, Target};
 use super::decode;
 use super::response::ObjectResponse;
-use super::view::View;
+use super::view::{self, View};
 use crate::lifecycle::{self, Deletion};
 use crate::storage::{Attempt, NextState, ResourceStorage, Stored, Update, WriteResult, WrittenVersion};
 
@@ -266,7 +266,8 @@ impl<'a> Write<'a> {
         if version.is_some_and(|version| version != current.revision) {
             return Err(target.modified());
         }
-        if version.is_none() && !target.endpoint.def.rules.unconditional_update {
+        let is_scale = matches!(target.view, View::Scale(_));
+        if version.is_none() && !is_scale && !target.endpoint.def.rules.unconditional_update {
             let at = FieldPath::new("metadata").child("resourceVersion");
             let error = FieldError::invalid(&at, 0, "must be specified for an update");
             return Err(target.invalid(target.name, &[error]));
@@ -408,11 +409,26 @@ impl<'a> Write<'a> {
     }
 }
 
+impl Write<'_> {
+    /// The stored state as a read of the request's version shows it, in the storage version; `None` if that is what is
+    /// stored.
+    fn as_read(&self, current: &Stored) -> Result<Option<Stored>, Status> {
+        let endpoint = self.target.endpoint;
+        if !endpoint.def.is_custom() || endpoint.is_storage_version() {
+            return Ok(None);
+        }
+        let object = view::with_defaults(endpoint, current.object.as_value().clone())?;
+        let object = Object::try_from(object).map_err(Status::internal)?;
+        Ok(Some(Stored { object, revision: current.revision }))
+    }
+}
+
 impl NextState for Write<'_> {
     async fn next(&mut self, current: Option<&Stored>) -> Result<Attempt, Status> {
         self.creates = current.is_none();
-        let attempt = self.next_attempt(current).await?;
-        // A dry run stops before the transaction and returns the object that would have been written.
+        let read = current.map(|current| self.as_read(current)).transpose()?.flatten();
+        let attempt = self.next_attempt(read.as_ref().or(current)).await?;
+        // A dry run stops before the transaction: what would have been written is the answer.
         Ok(if self.options.dry_run() { attempt.dry() } else { attempt })
     }
 

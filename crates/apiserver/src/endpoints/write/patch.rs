@@ -16,6 +16,14 @@ const PATCH_TYPES: [&str; 4] = [
     "application/apply-patch+yaml",
 ];
 
+/// The encodings of patches of custom resources, which have no merge keys.
+const CUSTOM_PATCH_TYPES: [&str; 3] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+
+fn patch_types(target: &Target<'_>) -> &'static [&'static str] {
+    if target.endpoint.def.is_custom() { &CUSTOM_PATCH_TYPES } else { &PATCH_TYPES }
+}
+
 /// A parsed patch.
 pub struct Patch {
     kind: PatchType,
@@ -31,10 +39,12 @@ impl Patch {
     /// # Errors
     /// 415 for a type that the resource does not accept.
     pub(super) fn parse(target: &Target<'_>, payload: &Payload) -> Result<Self, Status> {
-        let unsupported = || Status::unsupported_media_type(&PATCH_TYPES);
+        let unsupported = || Status::unsupported_media_type(patch_types(target));
         let Some(ContentType::Patch(kind)) = payload.content_type else { return Err(unsupported()) };
         // A kind without a built-in type has no merge keys.
-        if kind == PatchType::Strategic && target.view.type_id(target.endpoint).is_none() {
+        if kind == PatchType::Strategic
+            && (target.endpoint.def.is_custom() || target.view.type_id(target.endpoint).is_none())
+        {
             return Err(unsupported());
         }
         Ok(Self::decode(kind, &payload.bytes))
@@ -92,7 +102,7 @@ impl Patch {
             PatchType::Merge | PatchType::Apply => merge::apply(view, body),
             PatchType::Strategic => match target.view.type_id(target.endpoint) {
                 Some(type_id) => strategic::apply(nave_schema::builtin(), type_id, view, body),
-                None => return Err(Status::unsupported_media_type(&PATCH_TYPES)),
+                None => return Err(Status::unsupported_media_type(patch_types(target))),
             },
         };
         outcome.map_err(PatchError::into_status)

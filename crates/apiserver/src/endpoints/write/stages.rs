@@ -19,6 +19,10 @@ impl Write<'_> {
         let target = self.target;
         let def = &target.endpoint.def;
         lifecycle::wipe_system_fields(&mut object, target.namespace)?;
+        if def.rules.refuses_creates {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Status::forbidden(&def.group_resource(), &self.name, why));
+        }
         let mut object = self.mutate(Operation::Create, object, None).await?;
         if meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty() {
             meta::set(&mut object, "name", Value::String(self.name.clone()));
@@ -27,7 +31,7 @@ impl Write<'_> {
             return Err(Status::internal("admission changed the name of a new object"));
         }
         lifecycle::before_create(def, &mut object, target.namespace, time::now())?;
-        if def.has_status() && !def.rules.creates_with_status {
+        if target.endpoint.version().has_status() && !def.rules.creates_with_status {
             drop_status(def, &mut object);
         }
         let mut object = prepared_for_create(def, object, target)?;
@@ -40,6 +44,9 @@ impl Write<'_> {
         );
         errors.extend(finalizer_errors(def, &object));
         errors.extend(def.strategy.validate(&object));
+        if let Some(schema) = target.endpoint.version().custom() {
+            errors.extend(schema.validate(&def.kind, &object, None));
+        }
         if !errors.is_empty() {
             return Err(target.invalid(meta::name(&object), &errors));
         }
@@ -59,7 +66,9 @@ impl Write<'_> {
         keep_times_of_unchanged(&mut object, old);
         match &target.view {
             View::Status => object = with_status_of(old_value, &object),
-            View::Object | View::Scale(_) if def.has_status() => keep_status(&mut object, old_value),
+            View::Object | View::Scale(_) if target.endpoint.version().has_status() => {
+                keep_status(&mut object, old_value);
+            }
             _ => {}
         }
         if matches!(target.view, View::Status | View::Subresource(_)) {
@@ -95,6 +104,12 @@ impl Write<'_> {
             View::Subresource(name) => strategy.validate_subresource_update(name, &object, old_value),
             View::Object | View::Scale(_) => strategy.validate_update(&object, old_value),
         });
+        if let Some(schema) = target.endpoint.version().custom() {
+            errors.extend(match &target.view {
+                View::Status => schema.validate_status(&object, old_value),
+                _ => schema.validate(&def.kind, &object, Some(old_value)),
+            });
+        }
         if !errors.is_empty() {
             return Err(target.invalid(target.name, &errors));
         }

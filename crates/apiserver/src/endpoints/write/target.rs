@@ -7,7 +7,7 @@ use nave_machinery::limits::{self, LimitError};
 use nave_machinery::managed_fields;
 use nave_machinery::options::FieldValidation;
 use nave_machinery::{FieldError, Map, Object, Status, Value, meta};
-use nave_resources::storage_key;
+use nave_resources::{Schema, storage_key};
 
 use super::super::response::ObjectResponse;
 use super::super::view::View;
@@ -75,8 +75,12 @@ impl Target<'_> {
     }
 
     pub(super) fn decode(&self, payload: &Payload, validation: FieldValidation) -> Result<Value, Status> {
-        let expected = self.view.gvk(self.endpoint).kind;
-        Ok(self.typed(decode::parse(&payload.bytes, payload.format()?, &expected)?, validation)?)
+        let (expected, format) = (self.view.gvk(self.endpoint).kind, payload.format()?);
+        // Custom objects have no protobuf.
+        if format == Format::Protobuf && matches!(self.view.schema(self.endpoint), Schema::Custom(_)) {
+            return Err(Status::unsupported_media_type(&decode::BODY_TYPES[..2]));
+        }
+        Ok(self.typed(decode::parse(&payload.bytes, format, &expected)?, validation)?)
     }
 
     /// Converts a body to a defaulted object of the view's kind. Errors that lenient decoding ignores become warnings.
@@ -84,11 +88,11 @@ impl Target<'_> {
     /// # Errors
     /// 400 if the body is not an object of the kind, or violates strict decoding.
     pub fn typed(&self, body: decode::Body, validation: FieldValidation) -> Result<Value, decode::Refusal> {
-        let type_id = self.view.type_id(self.endpoint);
+        let schema = self.view.schema(self.endpoint);
         let mut body = body;
         keep_reset_of_managed_fields(&mut body.object);
-        let (mut object, warnings) = decode::typed(body, &self.view.gvk(self.endpoint), type_id, validation)?;
-        decode::set_defaults(&mut object, type_id)?;
+        let (mut object, warnings) = decode::typed(body, &self.view.gvk(self.endpoint), &schema, validation)?;
+        decode::set_defaults(&mut object, &schema)?;
         if !matches!(self.view, View::Scale(_)) {
             self.endpoint.def.strategy.default(&mut object, &self.endpoint.version().name);
         }

@@ -71,7 +71,7 @@ pub(super) fn unprocessed(budget: &str) -> Status {
 
 fn endpoint<'a>(request: &VirtualRequest<'a>) -> Result<&'a Endpoint, Status> {
     let budgets = GroupVersionResource::new("policy", "v1", "poddisruptionbudgets");
-    request.resources.endpoint(&budgets).ok_or_else(Status::no_such_path)
+    request.catalog.endpoint(&budgets).ok_or_else(Status::no_such_path)
 }
 
 fn refused(why: &str, retry_after_seconds: u32) -> Status {

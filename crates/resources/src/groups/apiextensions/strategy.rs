@@ -5,6 +5,7 @@ use nave_structural::rules;
 
 use super::definition::{self, Old};
 use super::versions::Parts;
+use crate::custom::deletion;
 use crate::defaults::{object, set};
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors};
@@ -55,6 +56,14 @@ impl Strategy for DefinitionStrategy {
         let root = At::root(object);
         super::names::check(root.field("status").field("acceptedNames"), &mut errors);
         errors
+    }
+
+    fn holds_deletion(&self, object: &Value) -> bool {
+        deletion::is_held(object)
+    }
+
+    fn begin_deletion(&self, object: &mut Value) {
+        deletion::begin(object);
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {

@@ -1,0 +1,179 @@
+//! What is served, as one value: resources, their endpoints and storages, and the documents that describe them.
+//!
+//! Invariants: a request sees one catalog from its first stage to its last; a catalog never changes, a change makes a new
+//! one that shares all that has not changed; the `definitions` task is the only one that changes what is served.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use nave_admission::KindResolver;
+use nave_cacher::Cacher;
+use nave_machinery::{GroupVersionKind, GroupVersionResource};
+use nave_resources::{Registry, ResourceDef};
+
+use crate::allocation::ServiceAllocator;
+use crate::endpoints::Endpoint;
+use crate::endpoints::watch::WatchStats;
+use crate::metrics::RequestLabels;
+use crate::openapi::OpenApi;
+use crate::request_info::RequestInfo;
+use crate::storage::{ResourceStorage, Storages};
+
+/// All that is served.
+pub struct Catalog {
+    storages: Storages,
+    endpoints: imbl::HashMap<GroupVersionResource, Arc<Endpoint>>,
+    openapi: OpenApi,
+}
+
+/// The catalog of a server, which is replaced as a whole. Clones share it.
+#[derive(Clone)]
+pub struct Catalogs(Arc<ArcSwap<Catalog>>);
+
+impl Catalog {
+    /// The catalog of all resources of these storages, with cluster IPs and node ports of services from this allocator.
+    pub fn new(storages: Storages, allocator: Option<&Arc<ServiceAllocator>>) -> Self {
+        let openapi = OpenApi::new(storages.registry());
+        let mut catalog = Self { storages, endpoints: imbl::HashMap::new(), openapi };
+        for def in Arc::clone(catalog.registry()).all() {
+            let storage = catalog.storages.for_resource(def).cloned();
+            let is_services = def.group.is_empty() && def.resource == "services";
+            catalog.serve(def, storage.as_ref(), allocator.filter(|_| is_services), |_| None);
+        }
+        catalog
+    }
+
+    /// The same catalog with these custom resources, and where their objects are, in the place of all of the group.
+    #[must_use]
+    pub fn with_custom(&self, group: &str, custom: &[(Arc<ResourceDef>, Arc<ResourceStorage>)]) -> Self {
+        let defs = custom.iter().map(|(def, _)| Arc::clone(def));
+        let registry = Arc::new(self.registry().with_custom(group, defs));
+        let of_group = self.registry().group(group).into_iter().flat_map(|group| &group.resources);
+        let old: Vec<_> = of_group.filter(|def| def.is_custom()).collect();
+        let storages_of_old = old.iter().filter_map(|def| self.storages.for_resource(def).cloned());
+        let removed: Vec<_> = storages_of_old.collect();
+        let openapi = self.openapi.with_group(&registry, group);
+        let storages = self.storages.with(
+            registry,
+            &removed,
+            custom.iter().map(|(_, storage)| Arc::clone(storage)).collect(),
+        );
+        let mut catalog = Self { storages, endpoints: self.endpoints.clone(), openapi };
+        for def in old {
+            for version in &def.versions {
+                catalog.endpoints.remove(&resource_of(def, &version.name));
+            }
+        }
+        for (def, storage) in custom {
+            // What the registry has left out is not served.
+            if catalog.registry().serves(def) {
+                catalog.serve(def, Some(storage), None, |gvr| {
+                    self.endpoint(gvr).map(|it| Arc::clone(&it.watched))
+                });
+            }
+        }
+        catalog
+    }
+
+    /// Adds the endpoints of a resource. What the watches of an earlier form of it were sent goes on to be counted.
+    fn serve(
+        &mut self,
+        def: &Arc<ResourceDef>,
+        storage: Option<&Arc<ResourceStorage>>,
+        allocator: Option<&Arc<ServiceAllocator>>,
+        watched: impl Fn(&GroupVersionResource) -> Option<Arc<WatchStats>>,
+    ) {
+        for (version, served) in def.versions.iter().enumerate() {
+            let gvr = resource_of(def, &served.name);
+            let (def, storage) = (Arc::clone(def), storage.cloned());
+            let (watched, allocator) = (watched(&gvr).unwrap_or_default(), allocator.cloned());
+            self.endpoints.insert(gvr, Arc::new(Endpoint { def, version, storage, watched, allocator }));
+        }
+    }
+
+    /// The resources.
+    pub fn registry(&self) -> &Arc<Registry> {
+        self.storages.registry()
+    }
+
+    /// Where the objects of the resources are.
+    pub fn storages(&self) -> &Storages {
+        &self.storages
+    }
+
+    /// The OpenAPI documents.
+    pub fn openapi(&self) -> &OpenApi {
+        &self.openapi
+    }
+
+    /// The endpoint of a resource.
+    pub fn endpoint(&self, gvr: &GroupVersionResource) -> Option<&Endpoint> {
+        self.endpoints.get(gvr).map(AsRef::as_ref)
+    }
+
+    /// The groups and versions served, sorted.
+    pub(crate) fn group_versions(&self) -> BTreeSet<(String, String)> {
+        self.endpoints.keys().map(|gvr| (gvr.group.clone(), gvr.version.clone())).collect()
+    }
+
+    /// What the watches of each resource and version were sent.
+    pub(crate) fn watched(&self) -> Vec<(GroupVersionResource, Arc<WatchStats>)> {
+        let mut watched: Vec<_> =
+            self.endpoints.iter().map(|(gvr, it)| (gvr.clone(), Arc::clone(&it.watched))).collect();
+        watched.sort_by(|(one, _), (other, _)| one.cmp(other));
+        watched
+    }
+
+    /// What a request is counted under: only names the server itself knows.
+    pub fn labels(&self, info: &RequestInfo) -> RequestLabels<'_> {
+        let verb = info.verb.metric_label();
+        let known =
+            info.resource.as_ref().and_then(|resource| Some((resource, self.endpoint(&resource.gvr)?)));
+        let Some((resource, endpoint)) = known else {
+            return RequestLabels { verb, ..RequestLabels::default() };
+        };
+        let subresource =
+            endpoint.version().subresource(&resource.subresource).map_or("", |known| known.name.as_str());
+        let scope = match (resource.name.is_empty(), resource.namespace.is_empty()) {
+            (false, _) => "resource",
+            (true, false) => "namespace",
+            (true, true) => "cluster",
+        };
+        let dry_run = if info.query.get("dryRun").is_some() { "All" } else { "" };
+        let (group, version) = (endpoint.def.group.as_str(), endpoint.version().name.as_str());
+        RequestLabels { verb, group, version, resource: &endpoint.def.resource, subresource, scope, dry_run }
+    }
+}
+
+fn resource_of(def: &ResourceDef, version: &str) -> GroupVersionResource {
+    GroupVersionResource::new(&*def.group, version, &*def.resource)
+}
+
+impl Catalogs {
+    /// Begins with this catalog.
+    pub fn new(catalog: Catalog) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(catalog)))
+    }
+
+    /// The present catalog.
+    pub fn load(&self) -> Arc<Catalog> {
+        self.0.load_full()
+    }
+
+    /// Serves another catalog from now on.
+    pub(crate) fn store(&self, catalog: Catalog) {
+        self.0.store(Arc::new(catalog));
+    }
+
+    /// The watch cache of a resource, of any version.
+    pub fn cacher(&self, gvr: &GroupVersionResource) -> Option<Arc<Cacher>> {
+        self.load().storages.get(gvr).map(|storage| Arc::clone(storage.cacher()))
+    }
+}
+
+impl KindResolver for Catalogs {
+    fn resource_of(&self, kind: &GroupVersionKind) -> Option<GroupVersionResource> {
+        KindResolver::resource_of(&**self.load().registry(), kind)
+    }
+}

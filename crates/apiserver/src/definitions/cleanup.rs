@@ -1,0 +1,152 @@
+//! The deletion of the objects of a definition that is being deleted (upstream: `pkg/controller/finalizer`).
+
+use std::time::Duration;
+
+use nave_cacher::{Filter, WatchItem, WatchRequest, WatchStart};
+use nave_machinery::options::{DeleteOptions, UpdateOptions};
+use nave_machinery::{Status, Value, meta, time};
+use nave_resources::custom::{CLEANUP_FINALIZER, names};
+use serde_json::json;
+
+use super::Definitions;
+use crate::endpoints::view::View;
+use crate::internal::InternalWriter;
+use crate::lifecycle::{self, Deletion};
+use crate::storage::{ResourceStorage, Update};
+
+/// How long objects with finalizers are waited for before the definition says so, as upstream.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// The pause after a failure.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What the condition `Terminating` says.
+struct Verdict {
+    is_terminating: bool,
+    reason: &'static str,
+    message: String,
+}
+
+impl Definitions {
+    /// Deletes all objects of a definition, waits until they are gone, and lets the definition go.
+    pub(super) async fn clean_up(&self, name: &str) {
+        while self.awaits_cleanup(name) {
+            let storage = self.state.lock().await.storage(name);
+            let verdict = match storage {
+                None => Verdict {
+                    is_terminating: false,
+                    reason: "NeverEstablished",
+                    message: "resource was never established".to_owned(),
+                },
+                Some(storage) => delete_objects(&storage).await,
+            };
+            let is_done = !verdict.is_terminating;
+            let outcome = self.conclude(name, &verdict).await;
+            match outcome {
+                Ok(()) if is_done => return,
+                Err(status) if status.code == 404 => return,
+                Ok(()) => {}
+                Err(status) => {
+                    tracing::warn!(definition = name, error = status.message, "deletion is delayed");
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn awaits_cleanup(&self, name: &str) -> bool {
+        let found = self.storage.find("", name);
+        let parsed = found.and_then(|cached| self.storage.codec().parse_cached(&cached).ok());
+        parsed.is_some_and(|definition| {
+            meta::deletion_timestamp(&definition).is_some()
+                && meta::finalizers(&definition).contains(&CLEANUP_FINALIZER)
+        })
+    }
+
+    /// Writes how the deletion stands, and removes the finalizer if it is complete.
+    async fn conclude(&self, name: &str, verdict: &Verdict) -> Result<(), Status> {
+        let now = time::now().rfc3339();
+        let change = |stored: &nave_machinery::Object| {
+            let mut definition = stored.as_value().clone();
+            let Verdict { is_terminating, reason, message } = verdict;
+            names::set(&mut definition, "Terminating", *is_terminating, reason, message, &now);
+            if !is_terminating {
+                let kept = meta::finalizers(&definition).into_iter().filter(|it| *it != CLEANUP_FINALIZER);
+                let kept: Vec<Value> = kept.map(|finalizer| json!(finalizer)).collect();
+                meta::set(&mut definition, "finalizers", Value::Array(kept));
+            }
+            Ok(definition)
+        };
+        let writer = InternalWriter::new(&self.endpoint, &self.admission);
+        writer.update(View::Status, ("", name), &UpdateOptions::default(), &change).await.map(drop)
+    }
+}
+
+/// Deletes all objects and waits until they are gone. Admission is not asked, as with upstream: nothing may keep the
+/// objects of a definition but finalizers.
+async fn delete_objects(storage: &ResourceStorage) -> Verdict {
+    let still = |reason, message| Verdict { is_terminating: true, reason, message };
+    if let Err(status) = delete_each(storage).await {
+        let message = format!("could not issue all deletes: {}", status.message);
+        return still("InstanceDeletionFailed", message);
+    }
+    match tokio::time::timeout(PATIENCE, all_gone(storage)).await {
+        Ok(true) => Verdict {
+            is_terminating: false,
+            reason: "InstanceDeletionCompleted",
+            message: "removed all instances".to_owned(),
+        },
+        Ok(false) | Err(_) => still(
+            "InstanceDeletionCheck",
+            "could not confirm zero CustomResources remaining: timed out waiting for the condition"
+                .to_owned(),
+        ),
+    }
+}
+
+async fn delete_each(storage: &ResourceStorage) -> Result<(), Status> {
+    storage.wait_until(storage.current_revision().await?).await?;
+    let (def, options) = (storage.def(), DeleteOptions::default());
+    for object in storage.cacher().snapshot().range("", None) {
+        let name = object.name();
+        let deleted = storage.guaranteed_update(object.key(), name, |stored| {
+            let mut object = stored.object.as_value().clone();
+            Ok(match lifecycle::before_delete(def, &mut object, &options, name, time::now())? {
+                Deletion::Pending => Update::NoWrite(object),
+                Deletion::Marked => Update::Put(object),
+                Deletion::Now => Update::Delete(object),
+            })
+        });
+        ignore_absent(deleted.await.map(drop))?;
+    }
+    for key in storage.cacher().undecodable(&format!("{}/", storage.prefix())) {
+        let name = key.rsplit('/').next().unwrap_or_default();
+        ignore_absent(storage.delete_undecodable(&key, name, |_, _| Ok(true)).await)?;
+    }
+    Ok(())
+}
+
+fn ignore_absent(outcome: Result<(), Status>) -> Result<(), Status> {
+    outcome.or_else(|status| if status.code == 404 { Ok(()) } else { Err(status) })
+}
+
+/// Waits until no object is left; false if the storage is closed before.
+async fn all_gone(storage: &ResourceStorage) -> bool {
+    let cacher = storage.cacher();
+    loop {
+        // Deletions of a moment ago may be on their way into the watch cache.
+        let Ok(revision) = storage.current_revision().await else { return false };
+        if storage.wait_until(revision).await.is_err() {
+            return false;
+        }
+        let snapshot = cacher.snapshot();
+        if snapshot.count(None) == 0 {
+            return true;
+        }
+        let start = WatchStart::After(snapshot.revision());
+        let request = WatchRequest { start, filter: Filter::all(), bookmarks: false, deadline: None };
+        let Ok(mut watcher) = cacher.watch(request) else { return false };
+        if let WatchItem::End(_) = watcher.next().await {
+            return false;
+        }
+    }
+}

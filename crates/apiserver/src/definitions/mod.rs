@@ -1,0 +1,201 @@
+//! Custom resource definitions at work: names are accepted, what is established is served, and what is deleted takes its
+//! objects along (upstream: the controllers of `apiextensions-apiserver`).
+//!
+//! | file | content |
+//! | --- | --- |
+//! | `mod` | the task that follows the definitions |
+//! | `state` | what is known of them |
+//! | `api_services` | the APIServices of their groups |
+//! | `cleanup` | the deletion of the objects of a definition that is being deleted |
+//!
+//! Invariants: this task alone replaces the catalog. A resource is in the catalog before its definition says
+//! `Established`, and creates are refused before its objects are deleted. The task can begin anew from any state.
+
+mod api_services;
+mod cleanup;
+mod state;
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use nave_admission::Chain;
+use nave_cacher::{Filter, Snapshot, WatchItem, WatchRequest, WatchStart};
+use nave_machinery::{GroupVersionResource, Status, Value, meta, time};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use self::state::{Plan, State};
+use crate::catalog::Catalogs;
+use crate::endpoints::Endpoint;
+use crate::internal::InternalWriter;
+use crate::storage::ResourceStorage;
+
+/// The pause before what could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The definitions of one server.
+pub struct Definitions {
+    catalogs: Catalogs,
+    endpoint: Endpoint,
+    storage: Arc<ResourceStorage>,
+    admission: Arc<Chain>,
+    state: Mutex<State>,
+}
+
+impl Definitions {
+    /// The definitions that `catalogs` serves; `None` if it serves none.
+    pub fn new(catalogs: Catalogs, admission: Arc<Chain>) -> Option<Arc<Self>> {
+        let resource = GroupVersionResource::new("apiextensions.k8s.io", "v1", "customresourcedefinitions");
+        let endpoint = catalogs.load().endpoint(&resource)?.clone();
+        let storage = endpoint.storage.clone()?;
+        Some(Arc::new(Self { catalogs, endpoint, storage, admission, state: Mutex::default() }))
+    }
+
+    /// Serves all custom resources that are defined now.
+    pub async fn load(&self) {
+        self.storage.cacher().wait_ready().await;
+        self.sync(names(&self.storage.cacher().snapshot())).await;
+    }
+
+    /// Follows the definitions. Never ends.
+    pub async fn run(self: Arc<Self>) -> Infallible {
+        let cacher = self.storage.cacher();
+        let mut cleanups = Cleanups::default();
+        loop {
+            cacher.wait_ready().await;
+            let snapshot = cacher.snapshot();
+            let start = WatchStart::After(snapshot.revision());
+            let request = WatchRequest { start, filter: Filter::all(), bookmarks: false, deadline: None };
+            let Ok(mut watcher) = cacher.watch(request) else { continue };
+            // What is known of definitions that are gone is forgotten with them.
+            let mut pending = names(&snapshot);
+            pending.extend(self.state.lock().await.names());
+            let mut due = Some(Instant::now());
+            loop {
+                tokio::select! {
+                    step = watcher.next() => match step {
+                        WatchItem::Events(events) => {
+                            pending.extend(events.iter().map(|event| event.object().name().to_owned()));
+                        }
+                        WatchItem::InitialEventsEnd(_) | WatchItem::Bookmark(_) => continue,
+                        WatchItem::End(_) => break,
+                    },
+                    () = wait_until(due) => {}
+                    Some(_) = cleanups.tasks.join_next(), if !cleanups.tasks.is_empty() => continue,
+                }
+                let Outcome { failed, deleting } = self.sync(std::mem::take(&mut pending)).await;
+                for name in deleting {
+                    cleanups.start(Arc::clone(&self), name);
+                }
+                due = (!failed.is_empty()).then(|| Instant::now() + RETRY);
+                pending = failed;
+            }
+        }
+    }
+
+    /// Brings what is served, and what the definitions of these names say of themselves, in line with their state.
+    async fn sync(&self, names: BTreeSet<String>) -> Outcome {
+        let mut state = self.state.lock().await;
+        let catalog = self.catalogs.load();
+        let now = time::now().rfc3339();
+        let find = |name: &str| {
+            let cached = self.storage.find("", name)?;
+            self.storage.codec().parse_cached(&cached).ok()
+        };
+        let open = |def| catalog.storages().open_one(&def);
+        let Plan { groups, opened, closed, writes, deleting } = state.plan(names, &now, find, open);
+        join_all(opened.iter().map(|storage| storage.cacher().wait_ready())).await;
+        if !groups.is_empty() {
+            let mut next = None;
+            for group in &groups {
+                let last = next.as_ref().unwrap_or(&*catalog);
+                next = Some(last.with_custom(group, &state.served(group)));
+            }
+            if let Some(next) = next {
+                self.catalogs.store(next);
+            }
+        }
+        // Watches of what is served no more end, and their clients ask anew.
+        for storage in closed {
+            storage.cacher().stop();
+        }
+        let mut failed = BTreeSet::new();
+        for definition in writes {
+            let name = meta::name(&definition).to_owned();
+            if let Err(status) = self.write_status(definition).await
+                // Who was faster has left an event.
+                && !matches!(status.code, 404 | 409)
+            {
+                tracing::error!(definition = name, error = status.message, "the status cannot be written");
+                failed.insert(name);
+            }
+        }
+        for group in &groups {
+            if let Err(status) = self.sync_api_services(group).await {
+                tracing::error!(group, error = status.message, "the APIServices cannot be written");
+            }
+        }
+        Outcome { failed, deleting }
+    }
+
+    /// Writes a status, and waits for the watch cache to have it.
+    async fn write_status(&self, definition: Value) -> Result<(), Status> {
+        let stored = InternalWriter::new(&self.endpoint, &self.admission).replace_status(definition).await?;
+        self.storage.wait_until(meta::resource_version(&stored).parse().unwrap_or(0)).await
+    }
+}
+
+/// What a sync leaves to do.
+struct Outcome {
+    /// The definitions whose status could not be written.
+    failed: BTreeSet<String>,
+    /// The definitions whose objects are to be deleted now.
+    deleting: Vec<String>,
+}
+
+/// The deletions of objects in progress, one for each definition.
+#[derive(Default)]
+struct Cleanups {
+    tasks: JoinSet<()>,
+    running: Arc<parking_lot::Mutex<BTreeSet<String>>>,
+}
+
+impl Cleanups {
+    fn start(&mut self, definitions: Arc<Definitions>, name: String) {
+        if !self.running.lock().insert(name.clone()) {
+            return;
+        }
+        let done = Done { running: Arc::clone(&self.running), name };
+        self.tasks.spawn(async move {
+            definitions.clean_up(&done.name).await;
+            drop(done);
+        });
+    }
+}
+
+/// Removes the name of a cleanup when it ends, however it ends.
+struct Done {
+    running: Arc<parking_lot::Mutex<BTreeSet<String>>>,
+    name: String,
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        self.running.lock().remove(&self.name);
+    }
+}
+
+fn names(snapshot: &Snapshot) -> BTreeSet<String> {
+    snapshot.range("", None).map(|object| object.name().to_owned()).collect()
+}
+
+async fn wait_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}

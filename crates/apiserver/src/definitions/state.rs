@@ -1,0 +1,210 @@
+//! What is known of the definitions: the names that they hold, and what is served of them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use nave_machinery::{Value, conditions, meta};
+use nave_resources::ResourceDef;
+use nave_resources::custom::names::{self, Accepted, NamesInUse};
+use nave_resources::custom::{self, CLEANUP_FINALIZER};
+use sha2::{Digest, Sha256};
+
+use crate::storage::ResourceStorage;
+
+/// What is known of all definitions.
+#[derive(Default)]
+pub(super) struct State {
+    known: HashMap<String, Known>,
+    groups: HashMap<String, Group>,
+}
+
+/// What is known of one definition.
+struct Known {
+    group: String,
+    accepted: Accepted,
+    has_conflict: bool,
+}
+
+#[derive(Default)]
+struct Group {
+    in_use: NamesInUse,
+    /// By the names of the definitions.
+    served: BTreeMap<String, Served>,
+}
+
+struct Served {
+    /// A hash of all that decides how objects are stored and shown.
+    fingerprint: [u8; 32],
+    def: Arc<ResourceDef>,
+    storage: Arc<ResourceStorage>,
+}
+
+/// What follows from the state of some definitions.
+#[derive(Default)]
+pub(super) struct Plan {
+    /// The groups of which other resources are to be served.
+    pub groups: BTreeSet<String>,
+    /// Storages that are new.
+    pub opened: Vec<Arc<ResourceStorage>>,
+    /// Storages that are not used any more.
+    pub closed: Vec<Arc<ResourceStorage>>,
+    /// Definitions with a new status, to be written after the new catalog is served.
+    pub writes: Vec<Value>,
+    /// The definitions whose objects are to be deleted.
+    pub deleting: Vec<String>,
+}
+
+impl State {
+    /// The names of all known definitions.
+    pub(super) fn names(&self) -> impl Iterator<Item = String> {
+        self.known.keys().cloned()
+    }
+
+    /// What is served of a group: resources, and where their objects are.
+    pub(super) fn served(&self, group: &str) -> Vec<(Arc<ResourceDef>, Arc<ResourceStorage>)> {
+        let served = self.groups.get(group).into_iter().flat_map(|group| group.served.values());
+        served.map(|served| (Arc::clone(&served.def), Arc::clone(&served.storage))).collect()
+    }
+
+    /// The storage of what is served of a definition.
+    pub(super) fn storage(&self, name: &str) -> Option<Arc<ResourceStorage>> {
+        let known = self.known.get(name)?;
+        Some(Arc::clone(&self.groups.get(&known.group)?.served.get(name)?.storage))
+    }
+
+    /// Takes over the state of definitions, which `find` knows, and opens storages with `open`.
+    pub(super) fn plan(
+        &mut self,
+        mut names: BTreeSet<String>,
+        now: &str,
+        find: impl Fn(&str) -> Option<Value>,
+        open: impl Fn(Arc<ResourceDef>) -> Option<Arc<ResourceStorage>>,
+    ) -> Plan {
+        let mut plan = Plan::default();
+        while let Some(name) = names.pop_first() {
+            let found = find(&name);
+            let group = found.as_ref().map(|found| text(found, &["spec", "group"]).to_owned());
+            let is_same = |known: &Known| Some(&known.group) == group.as_ref();
+            if self.known.get(&name).is_some_and(|known| !is_same(known)) {
+                names.extend(self.forget(&name, &mut plan));
+            }
+            let (Some(stored), Some(group)) = (found, group) else { continue };
+            let released = self.take(&name, &group, &stored, now, &open, &mut plan);
+            names.extend(released);
+        }
+        self.groups.retain(|_, group| !group.in_use.is_empty() || !group.served.is_empty());
+        plan
+    }
+
+    /// Forgets a definition that is gone; returns those that its names may be free for.
+    fn forget(&mut self, name: &str, plan: &mut Plan) -> Vec<String> {
+        let Some(known) = self.known.remove(name) else { return Vec::new() };
+        let Some(group) = self.groups.get_mut(&known.group) else { return Vec::new() };
+        group.in_use.remove(&known.accepted);
+        if let Some(served) = group.served.remove(name) {
+            plan.closed.push(served.storage);
+            plan.groups.insert(known.group.clone());
+        }
+        self.with_conflicts(&known.group)
+    }
+
+    fn with_conflicts(&self, group: &str) -> Vec<String> {
+        let waits = |(_, known): &(&String, &Known)| known.has_conflict && known.group == group;
+        self.known.iter().filter(waits).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Takes over the state of a definition; returns those that names may have become free for.
+    fn take(
+        &mut self,
+        name: &str,
+        group_name: &str,
+        stored: &Value,
+        now: &str,
+        open: impl Fn(Arc<ResourceDef>) -> Option<Arc<ResourceStorage>>,
+        plan: &mut Plan,
+    ) -> Vec<String> {
+        let group = self.groups.entry(group_name.to_owned()).or_default();
+        let held = Accepted::by(stored);
+        let before = self.known.remove(name).map(|known| known.accepted);
+        if let Some(before) = &before {
+            group.in_use.remove(before);
+        }
+        group.in_use.add(&held);
+        let is_deleted = meta::deletion_timestamp(stored).is_some();
+        let has_finalizer = meta::finalizers(stored).contains(&CLEANUP_FINALIZER);
+        let changed = if is_deleted {
+            (has_finalizer && !conditions::is_true(stored, "Terminating")).then(|| terminating(stored, now))
+        } else {
+            names::status(stored, &group.in_use, now)
+        };
+        if is_deleted && has_finalizer && changed.is_none() {
+            plan.deleting.push(name.to_owned());
+        }
+        let definition = changed.as_ref().unwrap_or(stored);
+        let accepted = Accepted::by(definition);
+        group.in_use.remove(&held);
+        group.in_use.add(&accepted);
+        let old = group.served.get(name);
+        let was = old.map(|old| (old.fingerprint, old.def.rules.refuses_creates));
+        let is_terminating = conditions::is_true(definition, "Terminating");
+        let wanted =
+            conditions::is_true(definition, "Established").then(|| (fingerprint(definition), is_terminating));
+        if wanted != was {
+            let served = wanted.and_then(|(fingerprint, _)| {
+                let def = custom::resource(definition)
+                    .map_err(|error| tracing::error!(definition = name, %error, "cannot be served"))
+                    .ok()?;
+                let def = Arc::new(def);
+                // Watches go on where nothing changes for them.
+                let kept =
+                    old.filter(|old| old.fingerprint == fingerprint).map(|old| Arc::clone(&old.storage));
+                let storage = if let Some(storage) = kept {
+                    storage
+                } else {
+                    let storage = open(Arc::clone(&def))?;
+                    plan.opened.push(Arc::clone(&storage));
+                    storage
+                };
+                Some(Served { fingerprint, def, storage })
+            });
+            let kept = served.as_ref().map(|served| Arc::clone(&served.storage));
+            let old = match served {
+                Some(served) => group.served.insert(name.to_owned(), served),
+                None => group.served.remove(name),
+            };
+            let is_kept =
+                |old: &Arc<ResourceStorage>| kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, old));
+            plan.closed.extend(old.map(|old| old.storage).filter(|old| !is_kept(old)));
+            plan.groups.insert(group_name.to_owned());
+        }
+        let has_conflict = !conditions::is_true(definition, "NamesAccepted");
+        let is_released = before.is_some_and(|before| before != accepted);
+        let group = group_name.to_owned();
+        let released = if is_released { self.with_conflicts(&group) } else { Vec::new() };
+        plan.writes.extend(changed);
+        self.known.insert(name.to_owned(), Known { group, accepted, has_conflict });
+        released
+    }
+}
+
+/// A definition whose objects are going to be deleted.
+fn terminating(stored: &Value, now: &str) -> Value {
+    let mut definition = stored.clone();
+    let message = "CustomResource deletion is in progress";
+    names::set(&mut definition, "Terminating", true, "InstanceDeletionInProgress", message, now);
+    definition
+}
+
+/// A hash of all that decides how the objects of a definition are stored and shown.
+fn fingerprint(definition: &Value) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    digest.update(meta::uid(definition));
+    for part in [&["spec"][..], &["status", "acceptedNames"]] {
+        digest.update(meta::value_at(definition, part).map(Value::to_string).unwrap_or_default());
+    }
+    digest.finalize().into()
+}
+
+fn text<'a>(object: &'a Value, path: &[&str]) -> &'a str {
+    meta::value_at(object, path).and_then(Value::as_str).unwrap_or_default()
+}

@@ -1,0 +1,226 @@
+//! Custom resources on a whole server in process.
+
+use super::*;
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const THINGS: &str = "/apis/example.com/v1/namespaces/default/things";
+const TABLE: (&str, &str) = ("accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
+
+/// A definition with a status, a scale and a column.
+fn definition() -> Value {
+    let integer = json!({"type": "integer"});
+    let ports = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+        "items": {"type": "object", "required": ["name"],
+            "properties": {"name": {"type": "string"}, "port": integer}}});
+    let schema = json!({"type": "object", "properties": {
+        "spec": {"type": "object", "properties": {
+            "replicas": {"type": "integer", "minimum": 0, "default": 1}, "color": {"type": "string"}, "ports": ports}},
+        "status": {"type": "object", "properties": {"replicas": integer}}}});
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "things.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced",
+            "names": {"plural": "things", "kind": "Thing", "singular": "thing", "listKind": "ThingList", "shortNames": ["th"]},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema},
+                "subresources": {"status": {}, "scale": {
+                    "specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}},
+                "selectableFields": [{"jsonPath": ".spec.color"}],
+                "additionalPrinterColumns": [{"name": "Color", "type": "string", "jsonPath": ".spec.color"}]}]}})
+}
+
+fn thing(name: &str, spec: &Value) -> Value {
+    json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": name}, "spec": spec})
+}
+
+fn is_true(definition: &Value, condition: &str) -> bool {
+    nave_machinery::conditions::is_true(definition, condition)
+}
+
+/// A server with its background tasks, which end with the test's runtime.
+async fn start() -> Fixture {
+    let it = Fixture::start(InflightLimits::default(), LONG).await;
+    let server = it.server.clone();
+    tokio::spawn(async move { server.run_background_tasks(|| false).await });
+    it
+}
+
+impl Fixture {
+    /// Sends a definition and waits until what is stored of it is as wanted.
+    async fn define(&self, definition: &Value) {
+        let name = definition["metadata"]["name"].as_str().unwrap().to_owned();
+        let (code, answer) = self.send(Method::POST, DEFINITIONS, definition).await;
+        assert_eq!(code, 201, "{answer}");
+        self.definition_is(&name, |found| is_true(found, "Established")).await;
+    }
+
+    async fn definition_is(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let one = format!("fieldSelector=metadata.name={name}");
+        let mut events = self
+            .open(&Method::GET, &format!("{DEFINITIONS}?watch=true&{one}"), &[], Bytes::new())
+            .await
+            .into_body();
+        loop {
+            let found = self.get(&format!("{DEFINITIONS}/{name}"), &[]).await.1;
+            if wanted(&found) {
+                return found;
+            }
+            events.frame().await.unwrap().unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_established_resource_is_served_at_once_on_the_path_of_all() {
+    let it = start().await;
+    assert_eq!(it.get(THINGS, &[]).await.0, 404);
+    it.define(&definition()).await;
+    // No request after the condition finds nothing.
+    let (code, created) =
+        it.send(Method::POST, THINGS, &thing("a", &json!({"color": "red", "unknown": 1}))).await;
+    assert_eq!((code, &created["spec"]), (201, &json!({"color": "red", "replicas": 1})));
+    assert_eq!(created["metadata"]["generation"], 1);
+    let strict = format!("{THINGS}?fieldValidation=Strict");
+    assert_eq!(it.send(Method::POST, &strict, &thing("b", &json!({"unknown": 1}))).await.0, 400);
+    let (code, refused) = it.send(Method::POST, THINGS, &thing("b", &json!({"replicas": -1}))).await;
+    assert_eq!((code, &refused["details"]["causes"][0]["field"]), (422, &json!("spec.replicas")));
+
+    // Table, scale, status, selectors, discovery, OpenAPI.
+    let table = it.get(THINGS, &[TABLE]).await.1;
+    assert_eq!(table["columnDefinitions"][1]["name"], "Color");
+    assert_eq!(table["rows"][0]["cells"], json!(["a", "red"]));
+    let one = format!("{THINGS}/a");
+    let scaled = it.send(Method::PATCH, &format!("{one}/scale"), &json!({"spec": {"replicas": 5}})).await;
+    assert_eq!((scaled.0, &scaled.1["kind"]), (200, &json!("Scale")));
+    let status = json!({"spec": {"replicas": 9}, "status": {"replicas": 4}});
+    let (code, found) = it.send(Method::PATCH, &format!("{one}/status"), &status).await;
+    assert_eq!((code, &found["spec"]["replicas"], &found["status"]["replicas"]), (200, &json!(5), &json!(4)));
+    assert_eq!(found["metadata"]["generation"], 2, "the scale counts and the status does not");
+    for (selector, count) in [("spec.color%3Dred", 1), ("spec.color%3Dblue", 0)] {
+        let list = it.get(&format!("{THINGS}?fieldSelector={selector}"), &[]).await.1;
+        assert_eq!(list["items"].as_array().map(Vec::len), Some(count), "{selector}");
+    }
+    assert_eq!(it.get(&format!("{THINGS}?fieldSelector=spec.size%3D1"), &[]).await.0, 400);
+    let resources = it.get("/apis/example.com/v1", &[]).await.1;
+    assert_eq!(resources["resources"][0]["shortNames"], json!(["th"]));
+    let openapi = it.get("/openapi/v3/apis/example.com/v1", &[]).await.1;
+    let spec = &openapi["components"]["schemas"]["com.example.v1.Thing"]["properties"]["spec"];
+    assert_eq!(spec["properties"]["replicas"]["default"], 1);
+
+    // Patches: strategic ones and protobuf are not taken.
+    for media_type in ["application/strategic-merge-patch+json", "application/vnd.kubernetes.protobuf"] {
+        let headers = [("content-type", media_type)];
+        let patched = it.open(&Method::PATCH, &one, &headers, Bytes::from_static(b"{}")).await;
+        assert_eq!(patched.status(), 415, "{media_type}");
+    }
+    let headers = [("content-type", "application/vnd.kubernetes.protobuf")];
+    let posted = it.open(&Method::POST, THINGS, &headers, Bytes::from_static(b"k8s\0")).await;
+    assert_eq!(posted.status(), 415);
+}
+
+#[tokio::test]
+async fn apply_merges_lists_by_the_keys_of_the_schema() {
+    let it = start().await;
+    it.define(&definition()).await;
+    let apply = async |manager: &str, name: &str, port: i64| {
+        let object = thing("a", &json!({"ports": [{"name": name, "port": port}]}));
+        let headers = [("content-type", "application/apply-patch+yaml")];
+        let uri = format!("{THINGS}/a?fieldManager={manager}");
+        read(it.open(&Method::PATCH, &uri, &headers, object.to_string().into()).await).await
+    };
+    assert_eq!(apply("one", "http", 80).await.0, 201);
+    let (code, merged) = apply("two", "https", 443).await;
+    assert_eq!((code, merged["spec"]["ports"].as_array().map(Vec::len)), (200, Some(2)));
+    assert_eq!(apply("two", "http", 81).await.0, 409, "another manager has the port");
+}
+
+#[tokio::test]
+async fn a_deleted_definition_takes_its_objects_along_and_refuses_new_ones() {
+    let it = start().await;
+    it.define(&definition()).await;
+    let mut held = thing("held", &json!({}));
+    held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    for object in [&held, &thing("free", &json!({}))] {
+        assert_eq!(it.send(Method::POST, THINGS, object).await.0, 201);
+    }
+    let mut events =
+        it.open(&Method::GET, &format!("{THINGS}?watch=true"), &[], Bytes::new()).await.into_body();
+    let (code, deleted) =
+        it.send(Method::DELETE, &format!("{DEFINITIONS}/things.example.com"), &json!({})).await;
+    assert_eq!((code, is_true(&deleted, "Terminating")), (200, true), "{deleted}");
+    // The free object goes, the held one is marked.
+    let gone = async |name: &str| it.get(&format!("{THINGS}/{name}"), &[]).await;
+    while gone("free").await.0 == 200 || gone("held").await.1["metadata"]["deletionTimestamp"].is_null() {
+        events.frame().await.unwrap().unwrap();
+    }
+    let (code, refused) = it.send(Method::POST, THINGS, &thing("new", &json!({}))).await;
+    assert_eq!((code, &refused["reason"]), (403, &json!("Forbidden")), "{refused}");
+    let release = json!({"metadata": {"finalizers": null}});
+    assert_eq!(it.send(Method::PATCH, &format!("{THINGS}/held"), &release).await.0, 200);
+    it.definition_is("things.example.com", |found| found["code"] == 404).await;
+    // The watch ends with the resource.
+    while let Some(frame) = events.frame().await {
+        frame.unwrap();
+    }
+    // The catalog follows the event of the deletion.
+    while it.get(THINGS, &[]).await.0 != 404 {
+        tokio::task::yield_now().await;
+    }
+    it.define(&definition()).await;
+    assert_eq!(it.get(THINGS, &[]).await.1["items"], json!([]));
+}
+
+#[tokio::test]
+async fn names_that_are_taken_wait_until_they_are_free() {
+    let it = start().await;
+    it.define(&definition()).await;
+    let mut second = definition();
+    second["metadata"]["name"] = json!("others.example.com");
+    second["spec"]["names"] =
+        json!({"plural": "others", "kind": "Thing", "singular": "other", "listKind": "OtherList"});
+    assert_eq!(it.send(Method::POST, DEFINITIONS, &second).await.0, 201);
+    let waits = |found: &Value| nave_machinery::conditions::find(found, "NamesAccepted").is_some();
+    let found = it.definition_is("others.example.com", waits).await;
+    assert!(!is_true(&found, "NamesAccepted") && !is_true(&found, "Established"));
+    assert_eq!(it.get("/apis/example.com/v1/namespaces/default/others", &[]).await.0, 404);
+    let deleted = it.send(Method::DELETE, &format!("{DEFINITIONS}/things.example.com"), &json!({})).await;
+    assert_eq!(deleted.0, 200);
+    it.definition_is("others.example.com", |found| is_true(found, "Established")).await;
+    assert_eq!(it.get("/apis/example.com/v1/namespaces/default/others", &[]).await.0, 200);
+}
+
+#[tokio::test]
+async fn each_version_shows_its_own_part_of_an_object() {
+    let it = start().await;
+    let mut several = definition();
+    let schema = |field: &str| {
+        let spec = json!({"type": "object", "properties": {field: {"type": "string", "default": field}}});
+        json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}})
+    };
+    several["spec"]["versions"] = json!([
+        {"name": "v1", "served": true, "storage": true, "schema": schema("new")},
+        {"name": "v1beta1", "served": true, "storage": false, "deprecated": true, "schema": schema("old")},
+    ]);
+    it.define(&several).await;
+    let object = json!({"apiVersion": "example.com/v1beta1", "kind": "Thing", "metadata": {"name": "a"},
+        "spec": {"old": "x", "new": "y"}});
+    let beta = "/apis/example.com/v1beta1/namespaces/default/things";
+    let headers = [("content-type", "application/json")];
+    let response = it.open(&Method::POST, beta, &headers, object.to_string().into()).await;
+    let warnings =
+        response.headers().get_all(header::WARNING).iter().map(|it| it.to_str().unwrap().to_owned());
+    let warnings: Vec<String> = warnings.collect();
+    assert!(
+        warnings
+            .iter()
+            .any(|it| it.contains("example.com/v1beta1 Thing is deprecated; use example.com/v1 Thing"))
+    );
+    let (code, created) = read(response).await;
+    assert_eq!((code, &created["apiVersion"]), (201, &json!("example.com/v1beta1")));
+    assert_eq!(created["spec"], json!({"old": "x"}));
+    let (stable, beta) = (format!("{THINGS}/a"), format!("{beta}/a"));
+    let seen = it.get(&stable, &[]).await.1;
+    assert_eq!((&seen["apiVersion"], &seen["spec"]), (&json!("example.com/v1"), &json!({"new": "new"})));
+    assert_eq!(it.get(&beta, &[]).await.1["spec"], json!({"old": "x"}));
+    // A write in one version does not lose what another one stored, unless it replaces it.
+    let patched = it.send(Method::PATCH, &beta, &json!({"metadata": {"labels": {"a": "b"}}})).await.1;
+    assert_eq!((&patched["spec"], &patched["metadata"]["generation"]), (&json!({"old": "x"}), &json!(1)));
+}

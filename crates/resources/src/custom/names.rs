@@ -1,0 +1,286 @@
+//! Which names of a custom resource are accepted, and the conditions that say it (upstream:
+//! `pkg/controller/status` and `pkg/controller/apiapproval` of apiextensions-apiserver).
+
+use std::collections::{HashMap, HashSet};
+
+use nave_machinery::{Value, conditions, meta};
+use serde_json::json;
+
+use crate::groups::{Approval, is_protected_group};
+use crate::read;
+
+/// The names that a definition holds, as its `status.acceptedNames` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    plural: String,
+    singular: String,
+    short_names: Vec<String>,
+    kind: String,
+    list_kind: String,
+}
+
+impl Accepted {
+    /// The names that `definition` holds.
+    pub fn by(definition: &Value) -> Self {
+        read::value_at(definition, "status.acceptedNames").map(Self::read).unwrap_or_default()
+    }
+
+    fn read(names: &Value) -> Self {
+        let text = |field: &str| read::text(names, field).to_owned();
+        let short_names = read::list(names, "shortNames").iter().filter_map(Value::as_str);
+        Self {
+            plural: text("plural"),
+            singular: text("singular"),
+            short_names: short_names.map(str::to_owned).collect(),
+            kind: text("kind"),
+            list_kind: text("listKind"),
+        }
+    }
+
+    fn resources(&self) -> impl Iterator<Item = &str> {
+        [&self.plural, &self.singular].into_iter().chain(&self.short_names).map(String::as_str)
+    }
+
+    fn kinds(&self) -> impl Iterator<Item = &str> {
+        [&self.kind, &self.list_kind].into_iter().map(String::as_str)
+    }
+}
+
+/// The names in use in one group, with the number of definitions that hold each.
+#[derive(Clone, Debug, Default)]
+pub struct NamesInUse {
+    resources: HashMap<String, usize>,
+    kinds: HashMap<String, usize>,
+}
+
+impl NamesInUse {
+    /// Adds the names of a definition.
+    pub fn add(&mut self, accepted: &Accepted) {
+        add(&mut self.resources, accepted.resources());
+        add(&mut self.kinds, accepted.kinds());
+    }
+
+    /// Removes the names of a definition that was added.
+    pub fn remove(&mut self, accepted: &Accepted) {
+        remove(&mut self.resources, accepted.resources());
+        remove(&mut self.kinds, accepted.kinds());
+    }
+
+    /// Returns whether no names are in use.
+    pub fn is_empty(&self) -> bool {
+        self.resources.is_empty() && self.kinds.is_empty()
+    }
+}
+
+fn add<'n>(counts: &mut HashMap<String, usize>, names: impl Iterator<Item = &'n str>) {
+    for name in names.filter(|name| !name.is_empty()) {
+        *counts.entry(name.to_owned()).or_default() += 1;
+    }
+}
+
+fn remove<'n>(counts: &mut HashMap<String, usize>, names: impl Iterator<Item = &'n str>) {
+    for name in names.filter(|name| !name.is_empty()) {
+        if let Some(count) = counts.get_mut(name) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(name);
+            }
+        }
+    }
+}
+
+/// The status that a definition gets for its names, where `in_use` are the names of its group, its own included: the
+/// accepted names, and the conditions `NamesAccepted`, `Established` and `KubernetesAPIApprovalPolicyConformant`. `None`
+/// if the status is right already. A definition is established with its names: the caller serves it first.
+pub fn status(definition: &Value, in_use: &NamesInUse, now: &str) -> Option<Value> {
+    let mut changed = definition.clone();
+    let (accepted, conflict) = accept(definition, in_use);
+    let status = changed.as_object_mut()?.entry("status").or_insert_with(|| json!({}));
+    status.as_object_mut()?.insert("acceptedNames".to_owned(), accepted);
+    let is_accepted = conflict.is_none();
+    let (reason, message) = conflict.unwrap_or(("NoConflicts", "no conflicts found".to_owned()));
+    set(&mut changed, "NamesAccepted", is_accepted, reason, &message, now);
+    if is_accepted {
+        let message = "the initial names have been accepted";
+        set(&mut changed, "Established", true, "InitialNamesAccepted", message, now);
+    } else if conditions::find(definition, "Established").is_none() {
+        set(&mut changed, "Established", false, "NotAccepted", "not all names are accepted", now);
+    }
+    if let Some((is_approved, reason, message)) = approval(definition) {
+        set(&mut changed, "KubernetesAPIApprovalPolicyConformant", is_approved, reason, &message, now);
+    }
+    (changed.get("status") != definition.get("status")).then_some(changed)
+}
+
+/// Sets a condition of a definition; where it says the same already, nothing changes.
+pub fn set(definition: &mut Value, kind: &str, is_true: bool, reason: &str, message: &str, now: &str) {
+    let status = if is_true { "True" } else { "False" };
+    if let Some(old) = conditions::find(definition, kind)
+        && (&old["status"], &old["reason"], &old["message"])
+            == (&json!(status), &json!(reason), &json!(message))
+    {
+        return;
+    }
+    // A definition that is established stays so.
+    if kind == "Established" && is_true && conditions::is_true(definition, kind) {
+        return;
+    }
+    let condition = json!({
+        "type": kind, "status": status, "lastTransitionTime": now, "reason": reason, "message": message,
+    });
+    conditions::set(definition, condition);
+}
+
+/// The names that are accepted from now on, and the last conflict.
+fn accept(definition: &Value, in_use: &NamesInUse) -> (Value, Option<(&'static str, String)>) {
+    let (wanted, own) = (names_of_spec(definition), Accepted::by(definition));
+    let mut accepted =
+        read::value_at(definition, "status.acceptedNames").cloned().unwrap_or_else(|| json!({}));
+    let mut conflict = None;
+    for (field, held, counts, reason) in [
+        ("plural", &own.plural, &in_use.resources, "PluralConflict"),
+        ("singular", &own.singular, &in_use.resources, "SingularConflict"),
+        ("kind", &own.kind, &in_use.kinds, "KindConflict"),
+        ("listKind", &own.list_kind, &in_use.kinds, "ListKindConflict"),
+    ] {
+        let name = read::text(&wanted, field);
+        if name != held && counts.contains_key(name) {
+            conflict = Some((reason, format!("{name:?} is already in use")));
+        } else {
+            accepted[field] = json!(name);
+        }
+        if field == "singular" {
+            let held: HashSet<&str> = own.short_names.iter().map(String::as_str).collect();
+            let short = read::list(&wanted, "shortNames").iter().filter_map(Value::as_str);
+            let taken: Vec<String> = short
+                .filter(|name| !held.contains(name) && in_use.resources.contains_key(*name))
+                .map(|name| format!("{name:?} is already in use"))
+                .collect();
+            match taken.as_slice() {
+                [] => keep(&mut accepted, &wanted, "shortNames"),
+                [one] => conflict = Some(("ShortNamesConflict", one.clone())),
+                several => conflict = Some(("ShortNamesConflict", format!("[{}]", several.join(", ")))),
+            }
+        }
+    }
+    keep(&mut accepted, &wanted, "categories");
+    (accepted, conflict)
+}
+
+fn keep(accepted: &mut Value, wanted: &Value, field: &str) {
+    let Some(fields) = accepted.as_object_mut() else { return };
+    match wanted.get(field) {
+        Some(value) => fields.insert(field.to_owned(), value.clone()),
+        None => fields.remove(field),
+    };
+}
+
+/// `spec.names`, with what defaulting fills in.
+fn names_of_spec(definition: &Value) -> Value {
+    let mut names = read::value_at(definition, "spec.names").cloned().unwrap_or_else(|| json!({}));
+    let kind = read::text(&names, "kind").to_owned();
+    for (field, default) in [("singular", kind.to_lowercase()), ("listKind", format!("{kind}List"))] {
+        if read::text(&names, field).is_empty() {
+            names[field] = json!(default);
+        }
+    }
+    names
+}
+
+/// The annotation with which the community approves of a resource in one of Kubernetes' own groups.
+const APPROVED: &str = "api-approved.kubernetes.io";
+
+/// Whether a resource in a protected group is approved, with the reason and the message; `None` in other groups.
+fn approval(definition: &Value) -> Option<(bool, &'static str, String)> {
+    if !is_protected_group(read::text(definition, "spec.group")) {
+        return None;
+    }
+    let annotation = meta::field(definition, "annotations")
+        .and_then(|annotations| annotations.get(APPROVED)?.as_str())
+        .unwrap_or_default();
+    let (approval, message) = Approval::of(annotation);
+    let (is_approved, reason) = match approval {
+        Approval::Missing => (false, "MissingAnnotation"),
+        Approval::Bypassed => (false, "UnapprovedAnnotation"),
+        Approval::Approved => (true, "ApprovedAnnotation"),
+        Approval::Invalid => (false, "InvalidAnnotation"),
+    };
+    Some((is_approved, reason, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(plural: &str, kind: &str, short: &[&str]) -> Value {
+        json!({"metadata": {"name": format!("{plural}.example.com")},
+            "spec": {"group": "example.com", "names": {"plural": plural, "kind": kind, "shortNames": short}}})
+    }
+
+    fn condition(definition: &Value, kind: &str) -> (String, String) {
+        let found = conditions::find(definition, kind).unwrap();
+        (found["status"].as_str().unwrap().to_owned(), found["reason"].as_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn free_names_are_accepted_and_establish_the_definition() {
+        let done = status(&definition("things", "Thing", &["th"]), &NamesInUse::default(), "now").unwrap();
+        let names = json!({"plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList",
+            "shortNames": ["th"]});
+        assert_eq!(done["status"]["acceptedNames"], names);
+        assert_eq!(condition(&done, "NamesAccepted"), ("True".into(), "NoConflicts".into()));
+        assert_eq!(condition(&done, "Established"), ("True".into(), "InitialNamesAccepted".into()));
+        let mut in_use = NamesInUse::default();
+        in_use.add(&Accepted::by(&done));
+        assert_eq!(status(&done, &in_use, "later"), None, "what is right stays");
+        in_use.remove(&Accepted::by(&done));
+        assert!(in_use.is_empty());
+    }
+
+    #[test]
+    fn taken_names_are_conflicts_and_the_others_are_accepted() {
+        let first = status(&definition("things", "Thing", &["th"]), &NamesInUse::default(), "now").unwrap();
+        let mut in_use = NamesInUse::default();
+        in_use.add(&Accepted::by(&first));
+        for (plural, kind, short, reason) in [
+            ("others", "Thing", &[][..], "ListKindConflict"),
+            ("others", "Other", &["th"], "ShortNamesConflict"),
+            ("others", "Other", &["things"], "ShortNamesConflict"),
+            ("others", "ThingList", &[], "KindConflict"),
+        ] {
+            let second = status(&definition(plural, kind, short), &in_use, "now").unwrap();
+            assert_eq!(condition(&second, "NamesAccepted"), ("False".into(), reason.into()));
+            assert_eq!(condition(&second, "Established"), ("False".into(), "NotAccepted".into()));
+            assert_eq!(second["status"]["acceptedNames"]["plural"], "others");
+        }
+        // An established definition whose new names conflict keeps its old ones, and is served under them.
+        let mut renamed = status(&definition("others", "Other", &[]), &in_use, "now").unwrap();
+        in_use.add(&Accepted::by(&renamed));
+        renamed["spec"]["names"]["kind"] = json!("Thing");
+        let renamed = status(&renamed, &in_use, "now").unwrap();
+        assert_eq!(renamed["status"]["acceptedNames"]["kind"], "Other");
+        assert_eq!(condition(&renamed, "Established").0, "True");
+        assert_eq!(condition(&renamed, "NamesAccepted").0, "False");
+    }
+
+    #[test]
+    fn groups_of_kubernetes_need_an_approval() {
+        for (group, annotation, expected) in [
+            ("example.com", "", None),
+            ("notk8s.io", "", None),
+            ("a.k8s.io", "", Some((false, "MissingAnnotation"))),
+            ("kubernetes.io", "unapproved, testing", Some((false, "UnapprovedAnnotation"))),
+            (
+                "a.k8s.io",
+                "https://github.com/kubernetes/kubernetes/pull/1",
+                Some((true, "ApprovedAnnotation")),
+            ),
+            ("a.k8s.io", "yes", Some((false, "InvalidAnnotation"))),
+        ] {
+            let definition =
+                json!({"metadata": {"annotations": {APPROVED: annotation}}, "spec": {"group": group}});
+            let found = approval(&definition).map(|(is_approved, reason, _)| (is_approved, reason));
+            assert_eq!(found, expected, "{group} {annotation}");
+        }
+    }
+}

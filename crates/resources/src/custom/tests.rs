@@ -1,0 +1,68 @@
+use serde_json::json;
+
+use super::*;
+
+/// An established definition with two versions.
+fn definition() -> Value {
+    json!({
+        "metadata": {"name": "things.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"},
+            "versions": [
+                {"name": "v1beta1", "served": true, "storage": false, "deprecated": true,
+                    "selectableFields": [{"jsonPath": ".spec.color"}]},
+                {"name": "v1", "served": true, "storage": true, "subresources": {"status": {}, "scale": {
+                    "specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}},
+                    "selectableFields": [{"jsonPath": ".spec.color"}, {"jsonPath": ".spec.size"}]},
+                {"name": "v1alpha1", "served": false, "storage": false},
+            ]},
+        "status": {"acceptedNames": {"plural": "things", "singular": "thing", "kind": "Thing",
+            "listKind": "ThingList", "shortNames": ["th"], "categories": ["all"]}},
+    })
+}
+
+#[test]
+fn parts_belong_to_their_version() {
+    let def = resource(&definition()).unwrap();
+    let names: Vec<&str> = def.versions.iter().map(|version| &*version.name).collect();
+    assert_eq!(
+        names,
+        ["v1", "v1beta1"],
+        "the preferred version is the first, what is not served is no version"
+    );
+    let [stable, beta] = &def.versions[..] else { panic!("two versions") };
+    assert!(stable.has_status() && stable.subresource("scale").is_some() && beta.subresources.is_empty());
+    assert_eq!(stable.selectable.to_vec(), ["spec.color", "spec.size"]);
+    assert_eq!(beta.selectable.to_vec(), ["spec.color"]);
+    assert_eq!(def.fields.len(), 2, "watch caches keep the fields of all versions");
+    assert_eq!(
+        beta.deprecation.as_deref(),
+        Some("example.com/v1beta1 Thing is deprecated; use example.com/v1 Thing")
+    );
+    assert_eq!(stable.type_name, "com.example.v1.Thing");
+    let storage = def.storage.as_ref().unwrap();
+    assert_eq!(
+        (&*storage.prefix, storage.version.to_string()),
+        ("/registry/example.com/things", "example.com/v1".into())
+    );
+    assert!(def.is_custom() && !def.requires_qualified_finalizers());
+}
+
+#[test]
+fn definitions_without_names_or_storage_define_nothing() {
+    let mut unnamed = definition();
+    unnamed["status"]["acceptedNames"]["listKind"] = json!("");
+    assert_eq!(resource(&unnamed).err(), Some(DefinitionError::Name("listKind")));
+    let mut unstored = definition();
+    unstored["spec"]["versions"][1]["storage"] = json!(false);
+    assert_eq!(resource(&unstored).err(), Some(DefinitionError::Storage));
+    assert_eq!(resource(&json!({})).err(), Some(DefinitionError::Name("plural")));
+}
+
+#[test]
+fn finalizers_without_a_path_are_warned_of_once() {
+    let object = json!({"metadata": {"finalizers": ["a.example.com", "example.com/b", "orphan"]}});
+    let warnings = CustomStrategy.warnings(&object, None);
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].starts_with("metadata.finalizers: \"a.example.com\": prefer a domain-qualified"));
+    assert!(CustomStrategy.warnings(&object, Some(&object)).is_empty());
+}
