@@ -5,8 +5,10 @@ use std::fmt::{self, Write};
 use nave_machinery::Value;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
+use super::field_name::FieldName;
+
 /// The fields of a key, in the order of the text.
-pub(super) struct KeyFields(pub Vec<(String, Value)>);
+pub(super) struct KeyFields(pub Vec<(FieldName, Value)>);
 
 impl<'de> Deserialize<'de> for KeyFields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -79,8 +81,9 @@ impl Visitor<'_> for ScalarVisitor {
 pub(super) fn push_quoted(out: &mut String, prefix: &str, text: &str) {
     out.push('"');
     out.push_str(prefix);
+    let is_special = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\');
     let mut rest = text;
-    while let Some(at) = rest.bytes().position(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
+    while let Some(at) = rest.bytes().position(is_special) {
         let (plain, special) = rest.split_at(at);
         let (special, after) = special.split_at(1);
         out.push_str(plain);

@@ -25,8 +25,8 @@ pub(super) struct Entry<'v> {
     pub api_version: String,
     pub time: Option<String>,
     set: FieldSet,
-    /// The stored form of the set, as long as it has not changed.
-    raw: Option<Cow<'v, Value>>,
+    /// The stored entry, as long as the set has not changed.
+    stored: Option<Cow<'v, Value>>,
 }
 
 /// The entries of an object by manager.
@@ -69,7 +69,7 @@ impl ManagerId {
 
 impl Entry<'_> {
     pub(super) fn new(api_version: &str, set: FieldSet, time: Option<String>) -> Self {
-        Self { api_version: api_version.to_owned(), time, set, raw: None }
+        Self { api_version: api_version.to_owned(), time, set, stored: None }
     }
 
     pub(super) fn set(&self) -> &FieldSet {
@@ -82,14 +82,14 @@ impl Entry<'_> {
 
     /// Changes the set.
     pub(super) fn change(&mut self, change: impl FnOnce(FieldSet) -> FieldSet) {
-        self.raw = None;
+        self.stored = None;
         self.set = change(std::mem::take(&mut self.set));
     }
 
     /// Adapts the set to a type in which values may have become atomic.
     pub(super) fn reconcile(&mut self, ty: super::schema::TypeRef<'_>) {
         if self.set.reconcile(ty) {
-            self.raw = None;
+            self.stored = None;
         }
     }
 }
@@ -108,22 +108,23 @@ enum Origin {
 pub(super) fn decode(list: Option<&Value>) -> Result<Managers<'_>, EntriesError> {
     let decoded = items(list.unwrap_or(&Value::Null))?.iter().enumerate().map(|(at, entry)| {
         let (id, decoded) = decode_entry(at, entry, Origin::Stored)?;
-        Ok((id, Entry { raw: entry.get(FIELDS).map(Cow::Borrowed), ..decoded }))
+        Ok((id, Entry { stored: Some(Cow::Borrowed(entry)), ..decoded }))
     });
     decoded.collect()
 }
 
-/// Decodes a copy of the entries of a stored object. Sets that do not change are moved to the new list.
+/// Decodes a copy of the entries of a stored object. Entries that do not change are moved to the new list.
 ///
 /// # Errors
 /// An entry is malformed.
-pub(super) fn decode_copy(mut list: Value) -> Result<Managers<'static>, EntriesError> {
-    items(&list)?;
-    let entries = list.as_array_mut().into_iter().flatten().enumerate();
-    let decoded = entries.map(|(at, entry)| {
-        let (id, decoded) = decode_entry(at, entry, Origin::Stored)?;
-        let raw = entry.get_mut(FIELDS).map(|fields| Cow::Owned(fields.take()));
-        Ok((id, Entry { raw, ..decoded }))
+pub(super) fn decode_copy(list: Value) -> Result<Managers<'static>, EntriesError> {
+    let list = match list {
+        Value::Array(list) => list,
+        other => return items(&other).map(|_| Managers::new()),
+    };
+    let decoded = list.into_iter().enumerate().map(|(at, entry)| {
+        let (id, decoded) = decode_entry(at, &entry, Origin::Stored)?;
+        Ok((id, Entry { stored: Some(Cow::Owned(entry)), ..decoded }))
     });
     decoded.collect()
 }
@@ -171,7 +172,7 @@ fn decode_entry(
         fields => FieldSet::from_fields_v1(fields.unwrap_or(&Value::Null))?,
     };
     let time = entry.get("time").and_then(Value::as_str).map(str::to_owned);
-    Ok((id, Entry { api_version: api_version.to_owned(), time, set, raw: None }))
+    Ok((id, Entry { api_version: api_version.to_owned(), time, set, stored: None }))
 }
 
 /// The form of `fieldsV1`; see [`nave_machinery::managed_fields`].
@@ -180,6 +181,16 @@ pub(super) enum Form {
     Tree,
     /// Text. Unchanged sets keep their stored form.
     Text,
+}
+
+impl Form {
+    fn allows(self, fields: Option<&Value>) -> bool {
+        match fields {
+            Some(Value::Object(_)) => true,
+            Some(Value::String(_)) => self == Self::Text,
+            _ => false,
+        }
+    }
 }
 
 /// Encodes the entries in upstream's order: applies first, then by time; `None` if there are no entries.
@@ -204,12 +215,12 @@ pub(super) fn encode(managers: Managers<'_>, form: Form) -> Result<Option<Value>
 }
 
 fn encode_entry(id: ManagerId, entry: Entry<'_>, form: Form) -> Result<Value, FieldsError> {
-    let fields = match (entry.raw.as_deref(), form) {
-        (Some(Value::Object(_)), _) | (Some(Value::String(_)), Form::Text) => {
-            entry.raw.map(Cow::into_owned).unwrap_or_default()
-        }
-        (_, Form::Text) => Value::String(entry.set.to_fields_v1_text()?),
-        (_, Form::Tree) => entry.set.to_fields_v1()?,
+    if let Some(stored) = entry.stored.filter(|stored| form.allows(stored.get(FIELDS))) {
+        return Ok(stored.into_owned());
+    }
+    let fields = match form {
+        Form::Text => Value::String(entry.set.to_fields_v1_text()?),
+        Form::Tree => entry.set.to_fields_v1()?,
     };
     let mut encoded = Map::new();
     let mut put = |name: &str, text: String| {

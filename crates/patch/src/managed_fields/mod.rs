@@ -3,7 +3,7 @@
 //!
 //! | module | contents |
 //! | --- | --- |
-//! | `path`, `element_json`, `set`, `fields_v1` | paths to fields, sets of paths, and their `fieldsV1` form |
+//! | `path`, `field_name`, `element_json`, `set`, `fields_v1` | paths to fields, sets of paths, and their `fieldsV1` form |
 //! | `schema` | types as maps, lists and scalars; atomicity; keys of lists |
 //! | `field_set`, `compare`, `merge`, `remove`, `validate`, `conform` | operations on a value, or a set, of a type |
 //! | `entries` | the entries of `metadata.managedFields` |
@@ -21,6 +21,7 @@ mod conflict;
 mod conform;
 mod element_json;
 mod entries;
+mod field_name;
 mod field_set;
 mod fields_v1;
 mod last_applied;
@@ -41,6 +42,7 @@ mod tests;
 
 pub use conflict::Conflicts;
 pub use entries::EntriesError;
+pub use field_name::FieldName;
 pub use fields_v1::FieldsError;
 pub use manager::{ApplyError, FieldManager};
 pub use path::PathElement;

@@ -6,6 +6,7 @@ use std::fmt;
 use nave_machinery::Value;
 
 use super::element_json::{KeyFields, Scalar, push_json, push_quoted, push_text};
+use super::field_name::FieldName;
 use super::value;
 use super::visits::visit;
 
@@ -15,55 +16,11 @@ pub enum PathElement {
     /// A field of a struct or an entry of a map.
     Field(FieldName),
     /// An item of a list map, identified by these fields, sorted by name.
-    Key(Vec<(String, Value)>),
+    Key(Vec<(FieldName, Value)>),
     /// An item of a set.
     Value(Value),
     /// An item of a list, by its index.
     Index(i64),
-}
-
-/// The name of a field. Short names, which are the most, are stored inline.
-#[derive(Clone)]
-pub struct FieldName(Name);
-
-#[derive(Clone)]
-enum Name {
-    Short { len: u8, bytes: [u8; SHORT] },
-    Long(Box<str>),
-}
-
-/// Maximum length of an inline name in bytes. A longer one would make every element larger.
-const SHORT: usize = 22;
-
-impl FieldName {
-    fn new(name: &str) -> Self {
-        let mut bytes = [0; SHORT];
-        match (bytes.get_mut(..name.len()), u8::try_from(name.len())) {
-            (Some(place), Ok(len)) => {
-                place.copy_from_slice(name.as_bytes());
-                Self(Name::Short { len, bytes })
-            }
-            _ => Self(Name::Long(name.into())),
-        }
-    }
-
-    /// Returns the name.
-    pub fn as_str(&self) -> &str {
-        str::from_utf8(self.as_bytes()).unwrap_or_default()
-    }
-
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        match &self.0 {
-            Name::Short { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
-            Name::Long(name) => name.as_bytes(),
-        }
-    }
-}
-
-impl fmt::Debug for FieldName {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_str().fmt(out)
-    }
 }
 
 /// A path from the root of an object.
@@ -96,7 +53,7 @@ impl PathElement {
             "v:" => Ok(Self::Value(serde_json::from_str::<Scalar>(rest).map_err(json)?.0)),
             "k:" => {
                 let KeyFields(mut fields) = serde_json::from_str(rest).map_err(json)?;
-                fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+                fields.sort_by(|(a, _), (b, _)| a.as_bytes().cmp(b.as_bytes()));
                 Ok(Self::Key(fields))
             }
             "i:" => {
@@ -119,7 +76,7 @@ impl PathElement {
                     if at > 0 {
                         text.push(',');
                     }
-                    push_text(&mut text, name);
+                    push_text(&mut text, name.as_str());
                     text.push(':');
                     push_json(&mut text, value);
                 }
@@ -153,8 +110,9 @@ impl Ord for PathElement {
             (Self::Field(a), Self::Field(b)) => a.as_bytes().cmp(b.as_bytes()),
             (Self::Key(a), Self::Key(b)) => {
                 let fields = a.iter().zip(b);
-                let mut orders =
-                    fields.map(|((name, a), (other, b))| name.cmp(other).then_with(|| value::compare(a, b)));
+                let mut orders = fields.map(|((name, a), (other, b))| {
+                    name.as_bytes().cmp(other.as_bytes()).then_with(|| value::compare(a, b))
+                });
                 orders.find(|order| order.is_ne()).unwrap_or_else(|| a.len().cmp(&b.len()))
             }
             (Self::Value(a), Self::Value(b)) => value::compare(a, b),
@@ -198,7 +156,7 @@ impl fmt::Display for PathElement {
                 out.write_str("[")?;
                 for (at, (name, value)) in fields.iter().enumerate() {
                     let comma = if at > 0 { "," } else { "" };
-                    write!(out, "{comma}{name}={value}")?;
+                    write!(out, "{comma}{}={value}", name.as_str())?;
                 }
                 out.write_str("]")
             }
@@ -306,7 +264,7 @@ mod tests {
     #[test]
     fn orders_elements_of_different_kinds() {
         let field = PathElement::field("z");
-        let key = |port: u16| PathElement::Key(vec![("port".to_owned(), json!(port))]);
+        let key = |port: u16| PathElement::Key(vec![(FieldName::new("port"), json!(port))]);
         let sorted = [field, key(80), key(443), PathElement::Value(json!("a")), PathElement::Index(0)];
         assert!(sorted.is_sorted());
     }

@@ -5,6 +5,7 @@ use nave_machinery::{Map, Value};
 use nave_schema::{ListTopology, Scalar, SchemaSet, Shape, StructType, TypeId};
 use nave_structural::{Additional, Kind as SchemaKind, ListType as SchemaList, Node, Structural};
 
+use super::field_name::FieldName;
 use super::path::PathElement;
 
 /// The type of a value.
@@ -240,7 +241,7 @@ impl ListType<'_> {
         let mut key = Vec::with_capacity(keys.len());
         for name in keys {
             if let Some(value) = fields.get(name).or_else(|| map?.default(name)) {
-                key.push((name.clone(), value.clone()));
+                key.push((FieldName::new(name), value.clone()));
             }
         }
         if key.is_empty() {
@@ -248,7 +249,7 @@ impl ListType<'_> {
                 "associative list with keys has an element that omits all key fields {keys:?} (and doesn't have default values for any key fields)"
             ));
         }
-        key.sort_by(|(a, _), (b, _)| a.cmp(b));
+        key.sort_by(|(a, _), (b, _)| a.as_bytes().cmp(b.as_bytes()));
         Ok(PathElement::Key(key))
     }
 }

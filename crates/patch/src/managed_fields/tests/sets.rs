@@ -4,6 +4,7 @@ use nave_machinery::Value;
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::super::field_name::FieldName;
 use super::super::path::{PathElement, display};
 use super::super::{FieldSet, FieldsError};
 
@@ -19,7 +20,7 @@ fn element() -> impl Strategy<Value = PathElement> {
     ];
     prop_oneof![
         3 => name.prop_map(PathElement::field),
-        1 => value.clone().prop_map(|value| PathElement::Key(vec![("k".to_owned(), value)])),
+        1 => value.clone().prop_map(|value| PathElement::Key(vec![(FieldName::new("k"), value)])),
         1 => value.prop_map(PathElement::Value),
         2 => (0..40i64).prop_map(PathElement::Index),
     ]
