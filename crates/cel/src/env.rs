@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::kinds::{ObjectType, Type};
 use crate::library::{self, Function, Overload};
+use crate::messages;
 use crate::schema::is_reserved;
 
 /// The newest minor version of Kubernetes whose libraries there are.
@@ -95,8 +96,6 @@ impl Env {
             "map" => Type::map(Type::Dyn, Type::Dyn),
             "type" => Type::Type(None),
             "optional_type" => Type::optional(Type::Dyn),
-            "google.protobuf.Duration" => Type::Duration,
-            "google.protobuf.Timestamp" => Type::Timestamp,
             "net.IP" => Type::Opaque("net.IP", None),
             "net.CIDR" => Type::Opaque("net.CIDR", None),
             "JSONPatch" if self.patch => {
@@ -104,7 +103,7 @@ impl Env {
                 Type::object(name, texts.into_iter().chain([("value", Type::Dyn)]))
             }
             _ if self.patch && is_patch_object(name) => Type::object(name, []),
-            _ => return None,
+            _ => return messages::message_type(name),
         })
     }
 }

@@ -227,6 +227,9 @@ fn show_value(value: &Value<'_>) -> Json {
             }
             json!({"jsonpatch": fields})
         }
+        Value::Object(object) if object.name.starts_with("google.protobuf.") => {
+            json!({"struct": {"type": &*object.name, "json": to_json(value)}})
+        }
         Value::Object(object) => json!({"object": {"type": &*object.name, "native": to_json(value)}}),
         other => json!({"opaque": other.type_name()}),
     }

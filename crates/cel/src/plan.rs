@@ -135,7 +135,7 @@ impl Planner<'_> {
             Kind::Call { function, target, args } => self.call(expr.id, function, target.as_deref(), args),
             Kind::List { elements, optional } => self.list(elements, optional),
             Kind::Map(entries) => self.map(entries),
-            Kind::Struct { fields, .. } => self.message(expr.id, fields),
+            Kind::Struct { name, fields } => self.message(name, fields),
             Kind::Comprehension(it) => self.fold(it),
         }
     }
@@ -166,6 +166,7 @@ impl Planner<'_> {
     fn select(&mut self, id: Id, operand: &Expr, field: &Arc<str>, test: bool) -> Result<Node, Failure> {
         match self.checked.reference(id) {
             Some(Reference::Type(ty)) => return type_value(ty),
+            Some(Reference::Number(number)) => return Ok(Node::Const(Value::Int(*number))),
             Some(Reference::Variable(name)) => {
                 let root = self.place(&Arc::clone(name));
                 return Ok(Node::Attribute(Box::new(Attribute {
@@ -313,11 +314,8 @@ impl Planner<'_> {
         if constant { constant_value(&Node::Map(nodes)) } else { Ok(Node::Map(nodes)) }
     }
 
-    fn message(&mut self, id: Id, fields: &[StructField]) -> Result<Node, Failure> {
-        let Some(Reference::Type(ty)) = self.checked.reference(id) else {
-            return Err(Failure::new("unknown type"));
-        };
-        let name = ty.runtime_name().into();
+    fn message(&mut self, name: &str, fields: &[StructField]) -> Result<Node, Failure> {
+        let name = name.strip_prefix('.').unwrap_or(name).into();
         let mut nodes = Vec::with_capacity(fields.len());
         for field in fields {
             nodes.push((Arc::clone(&field.name), self.node(&field.value)?, field.optional));

@@ -12,7 +12,7 @@ use crate::env::Env;
 use crate::failure::Failure;
 use crate::kinds::Type;
 use crate::plan::{Node, Plan, plan};
-use crate::run::{Context, Machine};
+use crate::run::{Context, Lazy, Machine};
 use crate::schema::Decl;
 use crate::syntax::{Issues, parse};
 use crate::value::{Value, from_json, to_json, typed};
@@ -37,7 +37,7 @@ pub struct Program {
 }
 
 /// The variables of an evaluation.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Activation<'a> {
     variables: Vec<(&'a str, Result<Value<'a>, Failure>)>,
 }
@@ -115,12 +115,23 @@ impl Program {
         limit: u64,
         authorizer: &'a dyn Authorizer,
     ) -> Outcome<'a> {
+        self.evaluate_lazily(activation, limit, authorizer, None)
+    }
+
+    /// Evaluates the program; fields of `variables` are evaluated when they are read.
+    pub(crate) fn evaluate_lazily<'a>(
+        &'a self,
+        activation: &Activation<'a>,
+        limit: u64,
+        authorizer: &'a dyn Authorizer,
+        lazy: Option<Arc<dyn Lazy<'a> + 'a>>,
+    ) -> Outcome<'a> {
         let find = |name: &Arc<str>| activation.variables.iter().find(|(known, _)| **known == **name);
         let variables = self.plan.variables.iter().map(|name| find(name).map(|(_, value)| value.clone()));
         let variables: Vec<_> = variables.collect();
         let outcome = with_stack(self.is_deep, || {
             let (names, regexes) = (&self.plan.variables, &self.plan.regexes);
-            let context = Context::new(authorizer, names, variables, regexes, limit);
+            let context = Context::new(authorizer, names, variables, regexes, limit).with_lazy(lazy);
             let result = Machine::new(&context, self.plan.locals).eval(&self.node);
             Outcome { result, cost: context.cost() }
         });
@@ -183,6 +194,10 @@ impl<'a> Outcome<'a> {
             Ok(_) => Ok(None),
             Err(failure) => Err(failure.clone()),
         }
+    }
+
+    pub(crate) fn into_value(self) -> Result<Value<'a>, Failure> {
+        self.result
     }
 
     pub(crate) fn value(&self) -> Result<&Value<'a>, &Failure> {

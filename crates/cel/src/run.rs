@@ -9,7 +9,9 @@ use regex::Regex;
 use crate::authorizer::{Authorizer, NoAuthorizer};
 use crate::failure::Failure;
 use crate::library::{operators, regexes};
+use crate::messages;
 use crate::plan::{Attribute, Call, Fold, Index, Node, Qualifier, Root};
+use crate::policies::VARIABLES;
 use crate::value::{Key, Map, Object, OwnedMap, Value, display, equal, go_type};
 
 /// Maximum size in bytes of the values that one evaluation creates.
@@ -17,9 +19,16 @@ const MAX_MEMORY: usize = 64 << 20;
 /// Maximum number of patterns that are compiled during one evaluation and kept.
 const MAX_PATTERNS: usize = 32;
 
+/// Variables that are evaluated when they are read.
+pub(crate) trait Lazy<'a>: Send + Sync {
+    /// Returns the value of a variable, or nothing if it is not declared.
+    fn get(&self, name: &str) -> Option<Result<Value<'a>, Failure>>;
+}
+
 /// What an evaluation may use, and what it has used.
 pub(crate) struct Context<'a> {
     authorizer: &'a dyn Authorizer,
+    lazy: Option<Arc<dyn Lazy<'a> + 'a>>,
     variables: Vec<Option<Result<Value<'a>, Failure>>>,
     names: &'a [Arc<str>],
     regexes: &'a HashMap<String, Regex>,
@@ -39,7 +48,12 @@ impl<'a> Context<'a> {
     ) -> Self {
         let patterns = RefCell::default();
         let (cost, memory) = (Cell::new(0), Cell::new(0));
-        Self { authorizer, variables, names, regexes, patterns, cost, limit, memory }
+        Self { authorizer, lazy: None, variables, names, regexes, patterns, cost, limit, memory }
+    }
+
+    /// Adds variables that are evaluated when they are read.
+    pub(crate) fn with_lazy(self, lazy: Option<Arc<dyn Lazy<'a> + 'a>>) -> Self {
+        Self { lazy, ..self }
     }
 
     pub(crate) fn authorizer(&self) -> &'a dyn Authorizer {
@@ -213,6 +227,9 @@ impl<'a, 'c> Machine<'a, 'c> {
                 Some(Some(value)) => value.clone()?,
                 _ => {
                     let name = self.context.names.get(*index).map_or("", |name| name);
+                    if name == VARIABLES && self.context.lazy.is_some() {
+                        return self.lazy(attribute);
+                    }
                     return Err(Failure::new(format!("no such attribute(s): {name}")));
                 }
             },
@@ -229,21 +246,48 @@ impl<'a, 'c> Machine<'a, 'c> {
         if attribute.qualifiers.is_empty() {
             return Ok(collapsed(root));
         }
+        self.selected(root, &attribute.qualifiers, attribute.test)
+    }
+
+    /// Returns the value of a variable that is evaluated now, and selects from it.
+    fn lazy(&mut self, attribute: &'a Attribute) -> Result<Value<'a>, Failure> {
+        let Some((first, rest)) = attribute.qualifiers.split_first() else { return Err(Failure::overload()) };
+        let Index::Const(Value::String(name)) = &first.index else { return Err(Failure::overload()) };
+        let found = self.context.lazy.as_ref().and_then(|lazy| lazy.get(name));
+        self.context.charge(1)?;
+        match found {
+            _ if first.test => Ok(Value::Bool(found.is_some())),
+            Some(value) if first.optional => self.selected(Value::some(value?), rest, attribute.test),
+            Some(value) => self.selected(value?, rest, attribute.test),
+            None => Err(Failure::new(format!("no such key: {}", &**name))),
+        }
+    }
+
+    /// Selects from a value.
+    fn selected(
+        &mut self,
+        root: Value<'a>,
+        qualifiers: &'a [Qualifier],
+        test: bool,
+    ) -> Result<Value<'a>, Failure> {
         let (mut value, mut optional) = match root {
-            Value::Optional(None) if attribute.test => return Ok(Value::Bool(false)),
+            Value::Optional(None) if test => return Ok(Value::Bool(false)),
             Value::Optional(None) => return Ok(Value::Optional(None)),
             Value::Optional(Some(value)) => ((*value).clone(), true),
             value => (value, false),
         };
-        for qualifier in &attribute.qualifiers {
+        if qualifiers.is_empty() {
+            return Ok(if optional { Value::some(value) } else { value });
+        }
+        for qualifier in qualifiers {
             optional |= qualifier.optional;
             match self.qualify(&value, qualifier, optional)? {
                 Some(found) => value = found,
-                None if attribute.test => return Ok(Value::Bool(false)),
+                None if test => return Ok(Value::Bool(false)),
                 None => return Ok(Value::Optional(None)),
             }
         }
-        Ok(match (optional, attribute.test) {
+        Ok(match (optional, test) {
             (true, true) => Value::Bool(true),
             (true, false) => Value::some(value),
             (false, _) => value,
@@ -428,6 +472,9 @@ impl<'a, 'c> Machine<'a, 'c> {
                 Some(value) => fields.insert(Arc::clone(field), value),
                 None => fields.remove(field),
             };
+        }
+        if name.starts_with("google.protobuf.") {
+            return messages::create(name, fields);
         }
         if &**name == "JSONPatch" {
             for field in ["op", "path", "from"] {

@@ -136,7 +136,7 @@ impl Decl {
             (DeclKind::List { items, .. }, "@items" | "@values") => items.size_at(rest),
             (DeclKind::Map(values), "@items" | "@values") => values.size_at(rest),
             (DeclKind::Map(_), "@keys") if rest.is_empty() => Some(Bounds::fixed(0)),
-            (DeclKind::Object(object), name) => {
+            (DeclKind::Object(object), name) if !is_reserved(name) => {
                 let name = unescape_property(name)?;
                 let property = object.properties.get(&*name).filter(|property| property.typed)?;
                 property.decl.size_at(rest)

@@ -160,6 +160,53 @@ fn memory_is_bounded() {
 }
 
 #[test]
+fn policies_evaluate_variables_once_and_when_read() {
+    use crate::policies::{PolicyCompiler, PolicyInput, PolicyRun};
+
+    let mut compiler = PolicyCompiler::new(35, false);
+    assert_eq!(compiler.declare("count", "object.items.size()"), Ok(Type::Int));
+    assert_eq!(compiler.declare("double", "variables.count * 2"), Ok(Type::Int));
+    assert_eq!(compiler.declare("broken", "object.absent.size()"), Ok(Type::Int));
+    assert!(compiler.compile("variables.later", &[]).unwrap_err().contains("undefined field 'later'"));
+    assert!(compiler.compile("1", &[Type::Bool]).unwrap_err().contains("must evaluate to bool but got int"));
+    let compile = |text| compiler.compile(text, &[Type::Bool]).unwrap();
+    let [double, both, broken] =
+        ["variables.double == 4", "variables.double == variables.count * 2", "variables.broken == 1"]
+            .map(compile);
+    let variables = compiler.into_variables();
+    let (object, none) = (json!({"items": [1, 2]}), json!(null));
+    let input =
+        PolicyInput { object: &object, old_object: &none, request: &none, namespace: &none, params: None };
+    let run = PolicyRun::new(&variables, &input, crate::ResourceCheck::default(), &crate::NoAuthorizer);
+    assert_eq!(run.evaluate(&double), (Ok(Some(json!(true))), 9));
+    assert_eq!(run.evaluate(&both), (Ok(Some(json!(true))), 6));
+    let (result, _) = run.evaluate(&broken);
+    assert!(result.unwrap_err().to_string().contains("\"broken\" fails to evaluate: no such key: absent"));
+}
+
+#[test]
+fn creates_well_known_messages() {
+    let json = |text: &str| {
+        let ast = Ast::compile(text, &Env::default()).map_err(|issues| issues.to_string())?;
+        let program = ast.program().map_err(|failure| failure.to_string())?;
+        program.evaluate(&Activation::new(), PER_CALL_LIMIT).json().map_err(|failure| failure.to_string())
+    };
+    for (text, value) in [
+        ("google.protobuf.Int32Value{value: 5} + 1", json!(6)),
+        ("google.protobuf.StringValue{} == ''", json!(true)),
+        ("google.protobuf.Duration{seconds: 90} == duration('90s')", json!(true)),
+        ("google.protobuf.Value{list_value: [1]}", json!([1])),
+        ("google.protobuf.NullValue.NULL_VALUE", json!(0)),
+    ] {
+        assert_eq!(json(text), Ok(Some(value)), "{text}");
+    }
+    for text in ["google.protobuf.Int32Value{value: 'a'}", "google.protobuf.Any{}", "google.protobuf.Nope{}"]
+    {
+        assert!(json(text).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn rules_judge_definitions_and_objects() {
     let schema = json!({"type": "object", "properties": {"spec": {
         "type": "object",

@@ -3,6 +3,7 @@
 //! Prints the share of equal results, errors, costs and estimates; with `--show` also the first differences.
 
 mod eval;
+mod policies;
 mod rules;
 mod share;
 
@@ -22,6 +23,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let case: serde_json::Value = serde_json::from_str(&line?)?;
             if case.get("expr").is_some() {
                 eval::compare(&case, &mut report);
+            } else if case.get("spec").is_some() {
+                policies::compare(&case, &mut report);
             } else if case.get("schema").is_some() {
                 rules::compare(&case, &mut report);
             }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::kinds::Type;
+use crate::messages::WRAPPER;
 
 /// Types that were found for type variables.
 #[derive(Clone, Debug, Default)]
@@ -77,6 +78,13 @@ impl Substitutions {
         match (left, right) {
             (Type::Dyn | Type::Error, _) | (_, Type::Dyn | Type::Error) => true,
             (Type::Null, other) | (other, Type::Null) => is_nullable(other),
+            (Type::Opaque(WRAPPER, Some(of)), other) | (other, Type::Opaque(WRAPPER, Some(of))) => {
+                let scalar = match other {
+                    Type::Opaque(WRAPPER, Some(scalar)) => scalar,
+                    other => other,
+                };
+                **of == *scalar
+            }
             (Type::Type(_), Type::Type(_)) => true,
             (Type::List(a), Type::List(b)) => self.fits(a, b),
             (Type::Map(a, b), Type::Map(c, d)) => self.fits(a, c) && self.fits(b, d),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::env::Env;
 use crate::kinds::{ObjectType, Type};
 use crate::library::{Function, Overload};
+use crate::messages::{self, NULL_VALUE};
 use crate::syntax::ast::{Comprehension, Expr, Id, Kind, Literal, MapEntry, StructField};
 use crate::syntax::{Issue, Issues, Source};
 use assign::{Substitutions, is_less_specific};
@@ -30,6 +31,8 @@ pub(crate) enum Reference {
     Variable(Arc<str>),
     /// A type as a value.
     Type(Type),
+    /// The number of an enumeration's value.
+    Number(i64),
     /// A function and the overloads that fit. For methods of names such as `optional`, there is no target.
     Function { function: &'static Function, overloads: Vec<&'static Overload>, qualified: bool },
 }
@@ -149,6 +152,10 @@ impl Checker<'_> {
         if let Some((name, ty)) = self.env.variable(name) {
             self.references.insert(id, Reference::Variable(Arc::clone(name)));
             return Some(ty.clone());
+        }
+        if name == NULL_VALUE {
+            self.references.insert(id, Reference::Number(0));
+            return Some(Type::Int);
         }
         let ty = self.env.type_named(name)?;
         self.references.insert(id, Reference::Type(ty.clone()));
@@ -364,7 +371,9 @@ impl Checker<'_> {
             },
         };
         self.references.insert(id, Reference::Type(named.clone()));
+        let message = messages::fields(short).map(Arc::new);
         let object = match &named {
+            _ if message.is_some() => message,
             Type::Object(object) => Some(Arc::clone(object)),
             Type::Error => None,
             other => {

@@ -96,7 +96,9 @@ impl Coster<'_> {
 
     fn select(&mut self, expr: &Expr, operand: &Expr, field: &str, test: bool) -> Bounds {
         // The checker makes qualified names identifiers.
-        if let Some(Reference::Type(_) | Reference::Variable(_)) = self.checked.reference(expr.id) {
+        if let Some(Reference::Type(_) | Reference::Number(_) | Reference::Variable(_)) =
+            self.checked.reference(expr.id)
+        {
             self.paths.insert(expr.id, expr.qualified_name().into_iter().collect());
             return Bounds::ONE;
         }

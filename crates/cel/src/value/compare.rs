@@ -59,7 +59,12 @@ pub(crate) fn equal<'a>(left: &Value<'a>, right: &Value<'a>) -> Result<bool, Fai
             | Value::Cidr(_)
             | Value::Url(_)
             | Value::Semver(_)
-            | Value::Format(_),
+            | Value::Format(_)
+            | Value::Authorizer(_)
+            | Value::PathCheck(_)
+            | Value::GroupCheck(_)
+            | Value::ResourceCheck(_)
+            | Value::Decision(_),
             _,
         ) => return Err(Failure::overload()),
         (Value::List(List { decl: Some(_), .. }) | Value::Map(Map::Typed(..)), _) => {
