@@ -48,11 +48,12 @@ impl Reconciler for Aggregation {
         let Some(found) = self.roles.get_by_key(&key) else { return Ok(Action::Done) };
         let mut role = found.decode()?;
         let Some(selectors) = selectors_of(&role)? else { return Ok(Action::Done) };
-        let mut parts = self.roles.list();
-        parts.retain(|part| part.name() != key.name() && selectors.iter().any(|it| part.is_selected_by(it)));
-        parts.sort_by(|a, b| a.name().cmp(b.name()));
-        let parts = parts.iter().map(Object::decode).collect::<Result<Vec<_>, _>>()?;
-        let rules = union_of_rules(&parts);
+        let mut selected = self.roles.list();
+        selected.retain(|other| {
+            other.name() != key.name() && selectors.iter().any(|it| other.is_selected_by(it))
+        });
+        selected.sort_by(|a, b| a.name().cmp(b.name()));
+        let rules = union_of_rules(&selected.iter().map(Object::decode).collect::<Result<Vec<_>, _>>()?);
         if role.rules.as_deref().unwrap_or_default() == rules {
             return Ok(Action::Done);
         }

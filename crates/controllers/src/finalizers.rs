@@ -31,8 +31,7 @@ pub(crate) async fn add_finalizer<K>(
     cached: &Object<K>,
     finalizer: &str,
 ) -> Result<(), SyncError> {
-    let change = |finalizers: &mut Vec<String>| finalizers.push(finalizer.to_owned());
-    change_finalizers(api, cached, change).await
+    change_finalizers(api, cached, |finalizers: &mut Vec<String>| finalizers.push(finalizer.to_owned())).await
 }
 
 /// Removes a finalizer from the cached object.

@@ -238,10 +238,12 @@ fn terminated<'a>(
     pods: &[(&'a Object<Pod>, PodFields)],
     kept: usize,
 ) -> Vec<(&'a Object<Pod>, DeletionReason)> {
-    let ended = |(pod, fields): &&(&Object<Pod>, PodFields)| {
-        matches!(&*fields.status.phase, "Succeeded" | "Failed") && !pod.is_being_deleted()
-    };
-    let mut ended: Vec<_> = pods.iter().filter(ended).collect();
+    let mut ended: Vec<_> = pods
+        .iter()
+        .filter(|(pod, fields)| {
+            matches!(&*fields.status.phase, "Succeeded" | "Failed") && !pod.is_being_deleted()
+        })
+        .collect();
     let excess = ended.len().saturating_sub(kept);
     if excess == 0 {
         return Vec::new();

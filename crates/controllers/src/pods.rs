@@ -104,8 +104,10 @@ const BY_VOLUME_CLAIM: &str = "pod-pvc-index";
 /// Adds the index that [`mounting`] uses.
 pub fn index_by_volume_claim(pods: &SharedInformer<Pod>) {
     pods.add_index(BY_VOLUME_CLAIM, |pod| {
-        let key = |claim: &String| ObjectName::new(pod.namespace(), claim).as_str().to_owned();
-        claims_of(pod).iter().map(key).collect()
+        claims_of(pod)
+            .iter()
+            .map(|claim| ObjectName::new(pod.namespace(), claim).as_str().to_owned())
+            .collect()
     });
 }
 
@@ -122,12 +124,14 @@ pub fn claims_of(pod: &Object<Pod>) -> Vec<String> {
 
 /// The names of the claims of a pod's volumes.
 pub fn claims(pod: &str, volumes: Vec<Volume>) -> Vec<String> {
-    let name = |volume: Volume| match (volume.persistent_volume_claim, volume.ephemeral) {
-        (Some(source), _) => Some(source.claim_name),
-        (None, Some(_)) => Some(format!("{pod}-{}", volume.name)),
-        (None, None) => None,
-    };
-    volumes.into_iter().filter_map(name).collect()
+    volumes
+        .into_iter()
+        .filter_map(|volume: Volume| match (volume.persistent_volume_claim, volume.ephemeral) {
+            (Some(source), _) => Some(source.claim_name),
+            (None, Some(_)) => Some(format!("{pod}-{}", volume.name)),
+            (None, None) => None,
+        })
+        .collect()
 }
 
 /// Creates a pod from a template for an owner in `namespace`. It has a name prefix that the API server completes.

@@ -80,8 +80,7 @@ pub struct SelectorIndex<O> {
 impl<O: 'static> SelectorIndex<O> {
     /// Indexes the objects of this cache.
     pub fn new(all: Lister<O>, form: SelectorForm) -> Self {
-        let index = move |object: &Object| entries(object, form.read(object));
-        all.indexer().add_index(BY_SELECTOR, Arc::new(index));
+        all.indexer().add_index(BY_SELECTOR, Arc::new(move |object| entries(object, form.read(object))));
         Self { all, form }
     }
 

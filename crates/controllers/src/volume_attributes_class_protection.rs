@@ -92,8 +92,11 @@ fn classes_of_claim(claim: &Object<PersistentVolumeClaim>) -> Vec<String> {
 
 /// The non-empty strings at these paths.
 fn strings_at<K>(object: &Object<K>, paths: &[&[&str]]) -> Vec<String> {
-    let at = |path: &&[&str]| serde_json::from_slice::<String>(object.json_at(path)?).ok();
-    paths.iter().filter_map(at).filter(|text| !text.is_empty()).collect()
+    paths
+        .iter()
+        .filter_map(|path: &&[&str]| serde_json::from_slice::<String>(object.json_at(path)?).ok())
+        .filter(|text| !text.is_empty())
+        .collect()
 }
 
 #[cfg(test)]

@@ -189,8 +189,9 @@ fn projected_reference(volume: &Value) -> Result<Option<&'static str>, String> {
 /// Returns whether a variable has a source of type `key`, or `envFrom` one of type `all`.
 fn environment(pod: &Value, key: &str, all: &str) -> bool {
     containers(pod).any(|(_, container)| {
-        let value_from = |variable: &Value| variable.get("valueFrom").is_some_and(|from| is_set(from, key));
-        read::list(container, "env").iter().any(value_from)
+        read::list(container, "env")
+            .iter()
+            .any(|variable| variable.get("valueFrom").is_some_and(|from| is_set(from, key)))
             || read::list(container, "envFrom").iter().any(|source| is_set(source, all))
     })
 }

@@ -39,8 +39,11 @@ pub(crate) fn signer_name(at: At, errors: &mut Errors) {
 fn labels(part: &str, check: fn(&str) -> Vec<String>, at: At, errors: &mut Errors) {
     let found = part.split('.').map(|label| (label, check(label))).find(|(_, found)| !found.is_empty());
     let (label, found) = found.unwrap_or_default();
-    let invalid = |why| FieldError::invalid(&at.path(), part, format!("validating label {label:?}: {why}"));
-    errors.extend(found.into_iter().map(invalid));
+    errors.extend(
+        found
+            .into_iter()
+            .map(|why| FieldError::invalid(&at.path(), part, format!("validating label {label:?}: {why}"))),
+    );
 }
 
 /// Returns whether a signer is one of Kubernetes' own.

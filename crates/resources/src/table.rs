@@ -127,11 +127,12 @@ pub fn name() -> Column {
 
 /// The column with the name, which marks default objects.
 pub(crate) fn name_with(is_default: fn(&Value) -> bool) -> Column {
-    let cell = move |object: &Value, _| {
+    Column::new("Name", move |object: &Value, _| {
         let name = read::text(object, "metadata.name");
         if is_default(object) { json!(format!("{name} (default)")) } else { json!(name) }
-    };
-    Column::new("Name", cell).with_format("name").described_by(OBJECT_META, "name")
+    })
+    .with_format("name")
+    .described_by(OBJECT_META, "name")
 }
 
 /// The column with the age.

@@ -52,8 +52,8 @@ impl Reconciler for Controller {
         }
         let spec = &request.spec;
         let usages = spec.usages.as_deref().unwrap_or_default();
-        let requested = CertificateRequest::read(&spec.request.0);
-        let requested = requested.map_err(|why| SyncError::Invalid(format!("{}: {why}", key.name())))?;
+        let requested = CertificateRequest::read(&spec.request.0)
+            .map_err(|why| SyncError::Invalid(format!("{}: {why}", key.name())))?;
         if let Err(message) = requested.check(&spec.signer_name, usages) {
             let conditions = &mut request.status.get_or_insert_default().conditions;
             conditions.get_or_insert_default().push(failed_condition(message));

@@ -46,7 +46,7 @@ fn shrink_old<'a>(deployment: &Deployment, sets: &'a Sets, new: &ReplicaSet) -> 
     old.into_iter().map(|(set, to)| Resize { set, to }).collect()
 }
 
-/// Removes pods max_of sets in order: at most `max_of(set, size)` max_of each, at most `limit` in total.
+/// Removes pods from sets in order: at most `max_of(set, size)` from each, at most `limit` in total.
 fn take_pods(sets: &mut [(&ReplicaSet, i32)], mut limit: i32, max_of: impl Fn(&ReplicaSet, i32) -> i32) {
     for (set, size) in sets {
         let taken = max_of(set, *size).min(limit).min(*size).max(0);

@@ -99,8 +99,7 @@ fn active_or_latest(sets: &Sets) -> Option<&ReplicaSet> {
     match (active.next(), active.next()) {
         (Some(only), None) => Some(only),
         (None, _) => {
-            let newest = || sets.old.iter().max_by(|a, b| age_order(&a.metadata, &b.metadata));
-            sets.new.as_ref().or_else(newest)
+            sets.new.as_ref().or_else(|| sets.old.iter().max_by(|a, b| age_order(&a.metadata, &b.metadata)))
         }
         _ => None,
     }

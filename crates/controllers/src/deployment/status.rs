@@ -70,10 +70,12 @@ pub(super) fn rollout_status(deployment: &Deployment, sets: &Sets, now: Timestam
     }
     remove_condition(&mut status, REPLICA_FAILURE);
     if let Some(failure) = replica_failure(sets) {
-        let kept = deployment.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        let mut kept = kept.filter(|kept| kept.type_ == REPLICA_FAILURE && kept.reason == failure.reason);
-        let failure = kept.next().cloned().unwrap_or(failure);
-        set_condition(&mut status, failure);
+        let existing = deployment
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten())
+            .find(|old| old.type_ == REPLICA_FAILURE && old.reason == failure.reason);
+        set_condition(&mut status, existing.cloned().unwrap_or(failure));
     }
     status
 }
@@ -91,19 +93,19 @@ fn progress(
         None => ("Deployment", &deployment.metadata.name),
     };
     let name = name.as_deref().unwrap_or_default();
-    let progressing = |value, reason, what: &str| {
-        Some(new_condition(PROGRESSING, value, reason, format!("{kind} {name:?} {what}."), now))
+    let condition_with = |value, reason, outcome: &str| {
+        Some(new_condition(PROGRESSING, value, reason, format!("{kind} {name:?} {outcome}."), now))
     };
     if is_complete(deployment, status) {
-        progressing("True", ALL_AVAILABLE, "has successfully progressed")
+        condition_with("True", ALL_AVAILABLE, "has successfully progressed")
     } else if has_progressed(deployment, status) {
-        let mut condition = progressing("True", "ReplicaSetUpdated", "is progressing")?;
+        let mut condition = condition_with("True", "ReplicaSetUpdated", "is progressing")?;
         if let Some(before) = before.filter(|before| before.status == "True") {
             condition.last_transition_time.clone_from(&before.last_transition_time);
         }
         Some(condition)
     } else if has_timed_out(deployment, before, now) {
-        progressing("False", TIMED_OUT, "has timed out progressing")
+        condition_with("False", TIMED_OUT, "has timed out progressing")
     } else {
         None
     }

@@ -107,12 +107,11 @@ impl DisruptionController {
     ) -> Result<(PodDisruptionBudgetStatus, Option<Duration>), SyncError> {
         // A missing selector matches nothing, an empty one all pods of the namespace.
         let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-        let selector = selector.map(selectors::parse).transpose()?;
-        let pods = match &selector {
-            Some(selector) => self.pods.select(namespace, selector),
+        let selected = match selector.map(selectors::parse).transpose()? {
+            Some(selector) => self.pods.select(namespace, &selector),
             None => Vec::new(),
         };
-        let pods = pods.iter().map(Object::decode).collect::<Result<Vec<_>, _>>()?;
+        let pods = selected.iter().map(Object::decode).collect::<Result<Vec<_>, _>>()?;
         if pods.is_empty() {
             self.events.record(&reference_of(budget), EventKind::Normal, "NoPods", "No matching pods found");
         }

@@ -58,21 +58,21 @@ impl Scales {
         namespace: &str,
     ) -> Result<Option<ControllerScale>, SyncError> {
         let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-        let wanted = |replicas: Option<i32>| ControllerScale {
+        let scale_of = |replicas: Option<i32>| ControllerScale {
             uid: owner.uid.clone(),
             replicas: replicas.unwrap_or(1).into(),
         };
         match (group, owner.kind.as_str()) {
             ("apps", "ReplicaSet") => self.replica_set_scale(owner, namespace),
             ("apps", "StatefulSet") => {
-                let found = self.stateful_sets.get(namespace, &owner.name);
-                let found = found.filter(|set| set.uid() == owner.uid).map(|set| set.decode()).transpose()?;
-                Ok(found.map(|set| wanted(set.spec.and_then(|spec| spec.replicas))))
+                let set = self.stateful_sets.get(namespace, &owner.name);
+                let Some(set) = set.filter(|set| set.uid() == owner.uid) else { return Ok(None) };
+                Ok(Some(scale_of(set.decode()?.spec.and_then(|spec| spec.replicas))))
             }
             ("", "ReplicationController") => {
-                let found = self.replication_controllers.get(namespace, &owner.name);
-                let found = found.filter(|it| it.uid() == owner.uid).map(|it| it.decode()).transpose()?;
-                Ok(found.map(|it| wanted(it.spec.and_then(|spec| spec.replicas))))
+                let controller = self.replication_controllers.get(namespace, &owner.name);
+                let Some(controller) = controller.filter(|it| it.uid() == owner.uid) else { return Ok(None) };
+                Ok(Some(scale_of(controller.decode()?.spec.and_then(|spec| spec.replicas))))
             }
             _ => self.scale_subresource(owner, namespace).await,
         }

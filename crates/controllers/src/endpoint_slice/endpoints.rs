@@ -25,10 +25,10 @@ impl Family {
     /// The address types of a service's slices. A service without `ipFamilies` has the family of its cluster IP.
     pub(crate) fn of_service(service: &Service) -> Vec<Self> {
         let Some(spec) = &service.spec else { return vec![Self::V4] };
-        let named = spec.ip_families.iter().flatten().filter_map(|family| Self::parse(family));
-        let named: Vec<_> = named.collect();
-        if !named.is_empty() {
-            return named;
+        let families: Vec<_> =
+            spec.ip_families.iter().flatten().filter_map(|family| Self::parse(family)).collect();
+        if !families.is_empty() {
+            return families;
         }
         match spec.cluster_ip.as_deref() {
             Some(ip) if ip.contains(':') => vec![Self::V6],
@@ -130,14 +130,20 @@ fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
     };
     let spec = pod.spec.as_ref()?;
     // Sidecar containers keep running and serve traffic, too.
-    let sidecars = spec.init_containers.iter().flatten();
-    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
-    let mut ports = ports.filter(|found| found.name.as_ref() == Some(name));
-    let same = |found: &&k8s_openapi::api::core::v1::ContainerPort| {
-        found.protocol.as_deref().unwrap_or("TCP") == protocol(port)
-    };
-    ports.find(same).map(|found| found.container_port)
+    let sidecars = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    spec.containers
+        .iter()
+        .chain(sidecars)
+        .flat_map(|container| container.ports.iter().flatten())
+        .find(|candidate| {
+            candidate.name.as_ref() == Some(name)
+                && candidate.protocol.as_deref().unwrap_or("TCP") == protocol(port)
+        })
+        .map(|found| found.container_port)
 }
 
 fn protocol(port: &ServicePort) -> &str {

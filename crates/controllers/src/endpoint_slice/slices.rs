@@ -71,8 +71,8 @@ impl Plan {
         let (mut unchanged, mut changed) = (Vec::new(), Vec::new());
         for mut slice in slices {
             let had = slice.endpoints.take().unwrap_or_default();
-            let kept = had.iter().filter_map(|endpoint| missing.remove(&identity(endpoint)));
-            let kept: Vec<_> = kept.collect();
+            let kept: Vec<_> =
+                had.iter().filter_map(|endpoint| missing.remove(&identity(endpoint))).collect();
             let same = kept == had;
             slice.endpoints = Some(kept);
             if endpoint_count(&slice) == 0 && !same {

@@ -17,7 +17,7 @@ use nave_client::{Object, PartialObjectMetadata};
 use slab::Slab;
 
 use super::uid::Uid;
-use node::{Link, Node, NodeId, NodeName};
+use node::{Link, NamespacedName, Node, NodeId};
 
 /// A kind as owner references name it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -158,7 +158,8 @@ impl Graph {
         let node = &mut self.nodes[id as usize];
         (node.observed, node.deletion) = (false, Deletion::None);
         // The node no longer keeps the cached object in memory.
-        node.name = NodeName::named(node.name.namespace(), node.name.name());
+        node.namespaced_name =
+            NamespacedName::named(node.namespaced_name.namespace(), node.namespaced_name.name());
         self.attempt_dependents(id, work);
         self.remove_if_unused(id);
     }
@@ -168,8 +169,8 @@ impl Graph {
         let node = self.node(uid)?;
         Some(Item {
             kind: Arc::clone(&node.kind),
-            namespace: node.name.namespace().to_owned(),
-            name: node.name.name().to_owned(),
+            namespace: node.namespaced_name.namespace().to_owned(),
+            name: node.namespaced_name.name().to_owned(),
             observed: node.observed,
             has_dependents: node.dependents.is_some(),
         })
@@ -179,12 +180,13 @@ impl Graph {
     pub(crate) fn dependents(&self, uid: &Uid) -> Vec<Dependent> {
         let Some(id) = self.find(uid) else { return Vec::new() };
         let dependents = self.nodes[id as usize].dependents().map(|at| &self.nodes[at as usize]);
-        let dependent = |node: &Node| Dependent {
-            uid: node.uid.clone(),
-            blocking: node.owners.iter().any(|link| link.owner == id && link.blocking),
-            deletion: node.deletion,
-        };
-        dependents.map(dependent).collect()
+        dependents
+            .map(|node| Dependent {
+                uid: node.uid.clone(),
+                blocking: node.owners.iter().any(|link| link.owner == id && link.blocking),
+                deletion: node.deletion,
+            })
+            .collect()
     }
 
     /// The number of nodes.
@@ -207,7 +209,7 @@ impl Graph {
         let id = nodes.insert(Node {
             uid: uid.clone(),
             kind: Arc::clone(kind),
-            name: NodeName::named(namespace, name),
+            namespaced_name: NamespacedName::named(namespace, name),
             owners: Box::default(),
             dependents: None,
             deletion: Deletion::None,
@@ -221,8 +223,10 @@ impl Graph {
     fn identify(&mut self, id: NodeId, object: &Observed<'_>, work: &mut Vec<Work>) {
         let node = &mut self.nodes[id as usize];
         match object.cached {
-            Some(cached) => node.name = NodeName::Cached(cached.clone()),
-            None if !node.observed => node.name = NodeName::named(object.namespace, object.name),
+            Some(cached) => node.namespaced_name = NamespacedName::Cached(cached.clone()),
+            None if !node.observed => {
+                node.namespaced_name = NamespacedName::named(object.namespace, object.name);
+            }
             None => {}
         }
         if std::mem::replace(&mut node.observed, true) {
@@ -235,7 +239,7 @@ impl Graph {
     }
 
     fn set_owners(&mut self, id: NodeId, references: &[Owner<'_>], work: &mut Vec<Work>) {
-        let namespace = self.nodes[id as usize].name.namespace().to_owned();
+        let namespace = self.nodes[id as usize].namespaced_name.namespace().to_owned();
         let mut links: Vec<Link> = Vec::with_capacity(references.len());
         for reference in references {
             let &Owner { api_version, kind, name, uid, blocking } = reference;
@@ -276,8 +280,8 @@ impl Graph {
         if !owning.observed {
             return work.push(Work::Verify(owning.uid.clone()));
         }
-        let (namespace, name) = (owning.name.namespace(), owning.name.name());
-        let foreign = !namespace.is_empty() && namespace != owned.name.namespace();
+        let (namespace, name) = (owning.namespaced_name.namespace(), owning.namespaced_name.name());
+        let foreign = !namespace.is_empty() && namespace != owned.namespaced_name.namespace();
         let misnamed = link.identity != identity(&owning.kind.api_version, &owning.kind.kind, name);
         if foreign || misnamed || owning.deletion == Deletion::Foreground {
             work.push(Work::Attempt(owned.uid.clone()));
@@ -431,9 +435,9 @@ mod tests {
             cached: Some(&cached),
         };
         graph.observe(&owner, &mut Vec::new());
-        assert!(matches!(graph.node(&uid).unwrap().name, NodeName::Cached(_)));
+        assert!(matches!(graph.node(&uid).unwrap().namespaced_name, NamespacedName::Cached(_)));
         graph.remove(&uid, &mut Vec::new());
-        assert!(matches!(graph.node(&uid).unwrap().name, NodeName::Named(_)));
+        assert!(matches!(graph.node(&uid).unwrap().namespaced_name, NamespacedName::Named(_)));
         let item = graph.item(&uid).unwrap();
         assert_eq!((item.namespace.as_str(), item.name.as_str(), item.observed), ("ns", "owner", false));
     }

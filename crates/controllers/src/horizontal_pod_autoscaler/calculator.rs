@@ -203,8 +203,10 @@ impl Observed<'_> {
         resource: &str,
         container: Option<&str>,
     ) -> Result<BTreeMap<String, i64>, MetricError> {
-        let request = |pod: &Pod| Ok((name(pod).to_owned(), request_of(pod, resource, container)?));
-        self.pods.iter().map(request).collect()
+        self.pods
+            .iter()
+            .map(|pod| Ok((name(pod).to_owned(), request_of(pod, resource, container)?)))
+            .collect()
     }
 }
 
@@ -232,9 +234,12 @@ impl Groups {
 /// The pod-level request if there is one, else the sum over the containers that run all the time.
 fn request_of(pod: &Pod, resource: &str, container: Option<&str>) -> Result<i64, MetricError> {
     let Some(spec) = &pod.spec else { return Ok(0) };
-    let own = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-    let own = own.filter(|requests| container.is_none() && !requests.is_empty());
-    if let Some(amount) = own.and_then(|requests| requests.get(resource)) {
+    let pod_requests = spec
+        .resources
+        .as_ref()
+        .and_then(|resources| resources.requests.as_ref())
+        .filter(|requests| container.is_none() && !requests.is_empty());
+    if let Some(amount) = pod_requests.and_then(|requests| requests.get(resource)) {
         return Ok(milli(amount));
     }
     let sidecars = spec.init_containers.iter().flatten().filter(|it| is_sidecar(it));
@@ -248,7 +253,7 @@ fn request_of(pod: &Pod, resource: &str, container: Option<&str>) -> Result<i64,
         let requests = it.resources.as_ref().and_then(|resources| resources.requests.as_ref());
         match requests.and_then(|requests| requests.get(resource)) {
             Some(amount) => sum = sum.saturating_add(milli(amount)),
-            None if own.is_some() => {}
+            None if pod_requests.is_some() => {}
             None => {
                 let (container, pod) = (&it.name, name(pod));
                 let why = format!("missing request for {resource} in container {container} of Pod {pod}");
@@ -256,7 +261,7 @@ fn request_of(pod: &Pod, resource: &str, container: Option<&str>) -> Result<i64,
             }
         }
     }
-    if own.is_some() && sum == 0 {
+    if pod_requests.is_some() && sum == 0 {
         let why = format!("missing pod-level request for {resource} in Pod {}", name(pod));
         return Err(MetricError::new(why));
     }

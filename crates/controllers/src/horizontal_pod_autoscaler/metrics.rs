@@ -210,8 +210,8 @@ impl MetricsApi {
     ) -> Result<Vec<MetricValue>, MetricError> {
         let get = async || {
             let discovered = self.discovery.get().await.map_err(|error| metric_error(error, metric))?;
-            let version = discovered.version_of(CUSTOM);
-            let version = version
+            let version = discovered
+                .version_of(CUSTOM)
                 .ok_or_else(|| MetricError::new(format!("no custom metrics API ({CUSTOM}) registered")))?;
             let of = selector_text(of)?;
             let query =
@@ -244,10 +244,14 @@ impl MetricsApi {
         query: &[(&str, &str)],
         what: &str,
     ) -> Result<T, MetricError> {
-        let query = query.iter().filter(|(_, value)| !value.is_empty());
-        let query: Vec<_> = query.map(|(key, value)| format!("{key}={}", escaped(value))).collect();
-        let request = Request::get(format!("{path}?{}", query.join("&"))).body(Vec::new());
-        let request = request.map_err(|error| MetricError::new(error.to_string()))?;
+        let parameters: Vec<_> = query
+            .iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(key, value)| format!("{key}={}", escaped(value)))
+            .collect();
+        let request = Request::get(format!("{path}?{}", parameters.join("&")))
+            .body(Vec::new())
+            .map_err(|error| MetricError::new(error.to_string()))?;
         self.client.request(request).await.map_err(|error| metric_error(error, what))
     }
 }

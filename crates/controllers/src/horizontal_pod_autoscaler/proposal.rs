@@ -234,9 +234,9 @@ fn propose_for_object(
             Ok(Proposal { replicas, metric, status: status(json!({"value": decimal(usage)})) })
         }
         ("AverageValue", _, Some(target)) => {
-            let context =
-                |error: MetricError| error.context(format_args!("failed to get {name} object metric"));
-            let samples = samples.map_err(context)?;
+            let samples = samples.map_err(|error: MetricError| {
+                error.context(format_args!("failed to get {name} object metric"))
+            })?;
             let Count { replicas, usage, .. } = observed.by_value_per_pod(value(samples), milli(target));
             let metric =
                 format!("external metric {name}({})", selector_text(object.metric.selector.as_ref()));
@@ -257,9 +257,9 @@ fn propose_for_external(
     let metric = format!("external metric {name}({})", selector_text(external.metric.selector.as_ref()));
     let status = |current: Value| json!({"type": "External", "external": {"metric": external.metric, "current": current}});
     if let Some(target) = &external.target.average_value {
-        let context =
-            |error: MetricError| error.context(format_args!("failed to get {name} external metric"));
-        let samples = samples.map_err(context)?;
+        let samples = samples.map_err(|error: MetricError| {
+            error.context(format_args!("failed to get {name} external metric"))
+        })?;
         let Count { replicas, usage, .. } = observed.by_value_per_pod(value(samples), milli(target));
         let status = status(json!({"averageValue": decimal(usage)}));
         return Ok(Proposal { replicas, metric, status });

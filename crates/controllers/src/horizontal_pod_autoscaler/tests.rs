@@ -36,9 +36,9 @@ fn ready(used: i64) -> FakePod {
     }
 }
 
-fn changed(mut fake_pods: FakePod, change: impl FnOnce(&mut Value)) -> FakePod {
-    change(&mut fake_pods.pod);
-    fake_pods
+fn changed(mut pod: FakePod, change: impl FnOnce(&mut Value)) -> FakePod {
+    change(&mut pod.pod);
+    pod
 }
 
 fn unknown() -> FakePod {
@@ -64,8 +64,8 @@ fn samples(fake_pods: &[FakePod]) -> Samples {
 }
 
 fn pods(fake_pods: &[FakePod]) -> Vec<Pod> {
-    let named = fake_pods.iter().enumerate().map(|(at, fake_pods)| {
-        let mut pod = fake_pods.pod.clone();
+    let named = fake_pods.iter().enumerate().map(|(at, fake_pod)| {
+        let mut pod = fake_pod.pod.clone();
         pod["metadata"]["name"] = at.to_string().into();
         serde_json::from_value(pod).unwrap()
     });
@@ -108,9 +108,8 @@ fn scales_to_target_utilization() {
 
 #[test]
 fn untrusted_pods_count_against_scaling() {
-    let deleted = |fake_pods| {
-        changed(fake_pods, |pod| pod["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z".into())
-    };
+    let deleted =
+        |pod| changed(pod, |pod| pod["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z".into());
     for (what, fake_pods, expected) in [
         // Two of three use twice their target: (1000 + 1000 + 0) / 3 = 66 %, of three.
         ("missing", vec![ready(1000), ready(1000), unknown()], 4),

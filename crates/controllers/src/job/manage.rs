@@ -92,10 +92,12 @@ fn create(observed: &Observed<'_>, counts: &Counts<'_>, count: usize) -> Action 
 
 /// The indexes that are neither succeeded nor failed and have no active pod.
 fn pending_indexes<'a>(observed: &'a Observed<'_>, counts: &'a Counts<'_>) -> impl Iterator<Item = i32> + 'a {
-    let holds_place =
-        |pod: &&Pod| is_active(pod) || replaces_ended_only(observed.spec()) && is_terminating(pod);
-    let taken: HashSet<i32> =
-        observed.pods.iter().filter(holds_place).filter_map(|pod| observed.index(pod)).collect();
+    let taken: HashSet<i32> = observed
+        .pods
+        .iter()
+        .filter(|pod| is_active(pod) || replaces_ended_only(observed.spec()) && is_terminating(pod))
+        .filter_map(|pod| observed.index(pod))
+        .collect();
     (0..observed.spec().completions.unwrap_or(0)).filter(move |index| {
         let given_up = counts.failed_indexes.as_ref().is_some_and(|failed| failed.contains(*index));
         !taken.contains(index) && !counts.succeeded_indexes.contains(*index) && !given_up
@@ -144,8 +146,8 @@ fn backoff<'p>(pods: impl Iterator<Item = &'p Pod> + Clone, observed: &Observed<
         .filter(|at| last_success.is_none_or(|success| *at > success))
         .collect();
     let last = failures.iter().max()?;
-    let delay = BACKOFF.after(u32::try_from(failures.len()).unwrap_or(u32::MAX));
-    let delay = SignedDuration::try_from(delay).ok()?;
+    let delay: SignedDuration =
+        BACKOFF.after(u32::try_from(failures.len()).unwrap_or(u32::MAX)).try_into().ok()?;
     let wait: Duration = observed.now.duration_until(saturating_add(*last, delay)).try_into().ok()?;
     (!wait.is_zero()).then_some(wait)
 }

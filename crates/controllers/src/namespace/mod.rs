@@ -85,8 +85,8 @@ impl Reconciler for NamespaceController {
 impl NamespaceController {
     /// The wait before the next attempt.
     fn wait(&self, key: &ObjectName) -> Duration {
-        let mut attempts = self.attempts.lock();
-        let attempts = attempts.entry(key.clone()).or_default();
+        let mut by_namespace = self.attempts.lock();
+        let attempts = by_namespace.entry(key.clone()).or_default();
         let wait = WAITS.0.saturating_mul(1 << (*attempts).min(16)).min(WAITS.1);
         *attempts += 1;
         wait

@@ -156,8 +156,8 @@ impl Controller {
         }
         let mut zones = Zones::default();
         for node in self.nodes.list() {
-            let conditions = node.json_at(&["status", "conditions"]).unwrap_or_default();
-            let conditions: Vec<NodeCondition> = serde_json::from_slice(conditions).unwrap_or_default();
+            let json = node.json_at(&["status", "conditions"]).unwrap_or_default();
+            let conditions: Vec<NodeCondition> = serde_json::from_slice(json).unwrap_or_default();
             let ready = conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True");
             zones.add(&zone(node.label(REGION), node.label(ZONE)), ready);
         }

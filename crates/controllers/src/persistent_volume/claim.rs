@@ -160,16 +160,19 @@ fn unbound_step(claim: &PersistentVolumeClaim, cluster: &impl Cluster) -> Result
 }
 
 fn waits_for_consumer(name: &str, class: &StorageClass) -> Result<bool, SyncError> {
-    let mode = class.volume_binding_mode.as_deref();
-    let mode = mode
+    let mode = class
+        .volume_binding_mode
+        .as_deref()
         .ok_or_else(|| SyncError::Invalid(format!("VolumeBindingMode not set for StorageClass {name:?}")))?;
     Ok(mode == "WaitForFirstConsumer")
 }
 
 fn consumer_event(users: &[Pod]) -> Event {
-    let is_waiting = |pod: &&Pod| !pods::is_terminal(pod) && pods::node_name(pod).is_none();
-    let mut waiting: Vec<_> =
-        users.iter().filter(is_waiting).filter_map(|pod| pod.metadata.name.as_deref()).collect();
+    let mut waiting: Vec<_> = users
+        .iter()
+        .filter(|pod| !pods::is_terminal(pod) && pods::node_name(pod).is_none())
+        .filter_map(|pod| pod.metadata.name.as_deref())
+        .collect();
     waiting.sort_unstable();
     match waiting[..] {
         [] => {
@@ -185,10 +188,12 @@ fn consumer_event(users: &[Pod]) -> Event {
 
 /// The newest of the default classes.
 fn default_class(classes: Vec<StorageClass>) -> Option<String> {
-    let is_default = |class: &StorageClass| {
-        IS_DEFAULT.iter().any(|key| label(class.metadata.annotations.as_ref(), key) == Some("true"))
-    };
-    let mut defaults: Vec<_> = classes.into_iter().filter(is_default).collect();
+    let mut defaults: Vec<_> = classes
+        .into_iter()
+        .filter(|class| {
+            IS_DEFAULT.iter().any(|key| label(class.metadata.annotations.as_ref(), key) == Some("true"))
+        })
+        .collect();
     let created = |class: &StorageClass| class.metadata.creation_timestamp.as_ref().map(|time| time.0);
     defaults.sort_by(|a, b| created(b).cmp(&created(a)).then_with(|| a.metadata.name.cmp(&b.metadata.name)));
     defaults.into_iter().next()?.metadata.name

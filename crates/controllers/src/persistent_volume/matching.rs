@@ -110,10 +110,9 @@ pub(super) fn best(
     };
     let order = |a: &PersistentVolume, b: &PersistentVolume| -> Ordering {
         let modes = |volume| access_modes(volume).collect::<HashSet<_>>().len();
-        let by_size = || capacity(a).partial_cmp(&capacity(b)).unwrap_or(Ordering::Equal);
         (modes(a).cmp(&modes(b)))
             .then_with(|| is_for(b, claim).cmp(&is_for(a, claim)))
-            .then_with(by_size)
+            .then_with(|| capacity(a).partial_cmp(&capacity(b)).unwrap_or(Ordering::Equal))
             .then_with(|| a.metadata.name.cmp(&b.metadata.name))
     };
     Ok(volumes.into_iter().filter(fits).min_by(order))

@@ -226,13 +226,12 @@ impl Binder {
     /// volume is released, as the claim cache may be older than the volume cache.
     async fn claim_of(&self, volume: &PersistentVolume) -> Result<Option<PersistentVolumeClaim>, SyncError> {
         let Some(bound) = matching::bound_to(volume) else { return Ok(None) };
+        let has_bound_uid = |claim: &PersistentVolumeClaim| claim.metadata.uid.as_deref() == Some(bound.uid);
         let cached = self.caches.claims.get(bound.namespace, bound.name);
-        let cached = cached.map(|claim| claim.decode()).transpose()?;
-        let is_it = |claim: &PersistentVolumeClaim| claim.metadata.uid.as_deref() == Some(bound.uid);
-        match cached {
-            Some(claim) if is_it(&claim) => Ok(Some(claim)),
+        match cached.map(|claim| claim.decode()).transpose()? {
+            Some(claim) if has_bound_uid(&claim) => Ok(Some(claim)),
             None if volume::is_released(volume) => Ok(None),
-            _ => Ok(self.writer.live_claim(bound.namespace, bound.name).await?.filter(is_it)),
+            _ => Ok(self.writer.live_claim(bound.namespace, bound.name).await?.filter(has_bound_uid)),
         }
     }
 

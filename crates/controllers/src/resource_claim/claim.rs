@@ -83,9 +83,12 @@ impl Reservations {
     /// Deletes a claim that was generated for a pod that is done.
     async fn delete_unused(&self, key: &ObjectName, claim: &ResourceClaim) -> Result<(), SyncError> {
         let owners = claim.metadata.owner_references.as_deref().unwrap_or_default();
-        let is_pod = |kind: &str, api_version: &str| kind == "Pod" && api_version == "v1";
-        let mut owners = owners.iter().filter(|owner| owner.controller == Some(true));
-        let Some(owner) = owners.find(|owner| is_pod(&owner.kind, &owner.api_version)) else { return Ok(()) };
+        let Some(owner) = owners
+            .iter()
+            .find(|owner| owner.controller == Some(true) && owner.kind == "Pod" && owner.api_version == "v1")
+        else {
+            return Ok(());
+        };
         // The garbage collector deletes the claim of a deleted pod.
         let Some(pod) = self.pods.get(key.namespace(), &owner.name) else { return Ok(()) };
         if pod.uid() == owner.uid && !is_done(&pod.decode()?) {

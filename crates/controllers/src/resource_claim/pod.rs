@@ -53,12 +53,12 @@ impl Reconciler for ClaimMaker {
         }
         let pod = found.decode()?;
         let mut created_claims = Vec::new();
-        for claim_entries in claim_entries(&pod) {
-            match self.claim_for(&key, &pod, claim_entries).await {
-                Ok(Some(name)) => created_claims.push((claim_entries.name.clone(), name)),
+        for entry in claim_entries(&pod) {
+            match self.claim_for(&key, &pod, entry).await {
+                Ok(Some(name)) => created_claims.push((entry.name.clone(), name)),
                 Ok(None) => {}
                 Err(error) => {
-                    let message = format!("PodResourceClaim {}: {error}", claim_entries.name);
+                    let message = format!("PodResourceClaim {}: {error}", entry.name);
                     let reference = reference_of(&pod);
                     self.events.record(
                         &reference,
@@ -85,10 +85,10 @@ impl ClaimMaker {
         &self,
         key: &ObjectName,
         pod: &Pod,
-        claim_entries: &PodResourceClaim,
+        entry: &PodResourceClaim,
     ) -> Result<Option<String>, SyncError> {
-        let Some(template) = &claim_entries.resource_claim_template_name else { return Ok(None) };
-        match status_entry(pod, &claim_entries.name).map(|status| &status.resource_claim_name) {
+        let Some(template) = &entry.resource_claim_template_name else { return Ok(None) };
+        match status_entry(pod, &entry.name).map(|status| &status.resource_claim_name) {
             // The entry needs no claim.
             Some(None) => return Ok(None),
             Some(Some(name)) => {
@@ -101,12 +101,12 @@ impl ClaimMaker {
             }
             None => {}
         }
-        if let Some(name) = self.remembered(key, pod, &claim_entries.name)
+        if let Some(name) = self.remembered(key, pod, &entry.name)
             && self.is_live(key, &name, pod).await?
         {
             return Ok(Some(name));
         }
-        if let Some(found) = self.existing_claim(pod, &claim_entries.name) {
+        if let Some(found) = self.existing_claim(pod, &entry.name) {
             return Ok(Some(found));
         }
         let Some(found) = self.templates.get(key.namespace(), template) else {
@@ -116,13 +116,13 @@ impl ClaimMaker {
         };
         let claims: Api<ResourceClaim> = Api::namespaced(self.client.clone(), key.namespace());
         let created = claims
-            .create(&PostParams::default(), &new_claim(pod, &claim_entries.name, &found.decode()?))
-            .await;
-        let created = created.map_err(|error| {
-            SyncError::Invalid(format!("create ResourceClaim : {}", SyncError::from(error)))
-        })?;
+            .create(&PostParams::default(), &new_claim(pod, &entry.name, &found.decode()?))
+            .await
+            .map_err(|error| {
+                SyncError::Invalid(format!("create ResourceClaim : {}", SyncError::from(error)))
+            })?;
         let name = created.metadata.name.unwrap_or_default();
-        self.remember(key, pod, &claim_entries.name, &name);
+        self.remember(key, pod, &entry.name, &name);
         Ok(Some(name))
     }
 
@@ -136,23 +136,21 @@ impl ClaimMaker {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let mut all = self.created_claims.lock();
         let created_claims = all.entry(key.clone()).or_default();
-        created_claims.retain(|created_claims| created_claims.uid == uid && created_claims.entry != entry);
+        created_claims.retain(|claim| claim.uid == uid && claim.entry != entry);
         created_claims.push(CreatedClaim { uid, entry: entry.to_owned(), name: name.to_owned() });
     }
 
     fn remembered(&self, key: &ObjectName, pod: &Pod, entry: &str) -> Option<String> {
         let all = self.created_claims.lock();
-        let is_it = |created_claims: &&CreatedClaim| {
-            Some(&created_claims.uid) == pod.metadata.uid.as_ref() && created_claims.entry == entry
-        };
-        Some(all.get(key)?.iter().find(is_it)?.name.clone())
+        let uid = pod.metadata.uid.as_ref();
+        let claim = all.get(key)?.iter().find(|claim| Some(&claim.uid) == uid && claim.entry == entry)?;
+        Some(claim.name.clone())
     }
 
-    fn existing_claim(&self, pod: &Pod, claim_entries: &str) -> Option<String> {
+    fn existing_claim(&self, pod: &Pod, entry: &str) -> Option<String> {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let own = self.claims.by_index(BY_POD, uid).unwrap_or_default();
-        let found =
-            own.iter().find(|claim| claim.annotation(CLAIM_NAME).as_deref() == Some(claim_entries))?;
+        let found = own.iter().find(|claim| claim.annotation(CLAIM_NAME).as_deref() == Some(entry))?;
         Some(found.name().to_owned())
     }
 
@@ -178,10 +176,10 @@ impl ClaimMaker {
 
     /// Reserves the claims of a pod that was bound without the scheduler.
     async fn reserve_all(&self, key: &ObjectName, pod: &Pod) -> Result<(), SyncError> {
-        for claim_entries in claim_entries(pod) {
-            let Some(name) = claim_name(pod, claim_entries) else { continue };
+        for entry in claim_entries(pod) {
+            let Some(name) = claim_name(pod, entry) else { continue };
             let Some(claim) = self.claims.get(key.namespace(), name) else { return Ok(()) };
-            let must_own = claim_entries.resource_claim_template_name.is_some();
+            let must_own = entry.resource_claim_template_name.is_some();
             if must_own && !belongs_to(&claim.metadata()?, pod) {
                 let (namespace, pod) = (key.namespace(), key.name());
                 return Err(SyncError::Invalid(format!(
@@ -210,11 +208,11 @@ fn status_entry<'a>(pod: &'a Pod, entry: &str) -> Option<&'a PodResourceClaimSta
 }
 
 /// The name of a pod's claim, if there is one.
-pub(super) fn claim_name<'a>(pod: &'a Pod, claim_entries: &'a PodResourceClaim) -> Option<&'a str> {
-    claim_entries
+pub(super) fn claim_name<'a>(pod: &'a Pod, entry: &'a PodResourceClaim) -> Option<&'a str> {
+    entry
         .resource_claim_name
         .as_deref()
-        .or_else(|| status_entry(pod, &claim_entries.name)?.resource_claim_name.as_deref())
+        .or_else(|| status_entry(pod, &entry.name)?.resource_claim_name.as_deref())
 }
 
 fn belongs_to(claim: &ObjectMeta, pod: &Pod) -> bool {

@@ -196,8 +196,11 @@ impl QuotaController {
         hard: &BTreeMap<String, WrittenQuantity>,
         used: &mut Usage,
     ) -> Result<(), SyncError> {
-        let others = hard.keys().filter(|name| !used.contains_key(*name));
-        let others: Vec<_> = others.filter_map(|name| Some((name, quota::counted_resource(name)?))).collect();
+        let others: Vec<_> = hard
+            .keys()
+            .filter(|name| !used.contains_key(*name))
+            .filter_map(|name| Some((name, quota::counted_resource(name)?)))
+            .collect();
         if others.is_empty() {
             return Ok(());
         }

@@ -148,8 +148,11 @@ impl Observed<'_> {
     /// Deletes the pods beyond the set's size, from the highest ordinal down.
     fn scale_down(&self, steps: &mut Vec<Step>) -> Result<(), Blocked> {
         let ordered = is_ordered(self.set);
-        let unavailable = |(_, pod): &(i32, &Pod)| self.is_unavailable(pod);
-        let lowest_unavailable = self.condemned().filter(unavailable).last().map(|(ordinal, _)| ordinal);
+        let lowest_unavailable = self
+            .condemned()
+            .filter(|(_, pod): &(i32, &Pod)| self.is_unavailable(pod))
+            .last()
+            .map(|(ordinal, _)| ordinal);
         for (ordinal, pod) in self.condemned() {
             let deleted = pod.metadata.deletion_timestamp.is_some();
             if ordered {

@@ -40,8 +40,11 @@ impl Reconciler for Controller {
         let mut collisions = old.collision_count.unwrap_or(0);
         let update =
             history.update_revision(&mut revisions, &spec_of(&set).template, &mut collisions).await?;
-        let current = revisions.iter().find(|revision| revision.metadata.name == old.current_revision);
-        let current = current.unwrap_or(&update).clone();
+        let current = revisions
+            .iter()
+            .find(|revision| revision.metadata.name == old.current_revision)
+            .unwrap_or(&update)
+            .clone();
 
         let claim = |name: &str| {
             let claim = self.claims.get(set.metadata.namespace.as_deref().unwrap_or_default(), name)?;

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, PersistentVolumeClaim, Pod, PodAffinityTerm, PodSpec, ResourceQuotaSpec,
-    ScopedResourceSelectorRequirement,
+    Affinity, PersistentVolumeClaim, Pod, PodSpec, ResourceQuotaSpec, ScopedResourceSelectorRequirement,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WrittenQuantity;
 use nave_machinery::quantity::Quantity;
@@ -27,8 +26,11 @@ pub fn include_pod(quota: &ResourceQuotaSpec, pod: &Pod) -> bool {
 pub fn include_claim(quota: &ResourceQuotaSpec, claim: &PersistentVolumeClaim) -> bool {
     let selected =
         quota.scope_selector.iter().flat_map(|selector| selector.match_expressions.iter().flatten());
-    let has_scope = |scope: &String| scope == ATTRIBUTES_CLASS && !attributes_classes(claim).is_empty();
-    quota.scopes.iter().flatten().all(has_scope)
+    quota
+        .scopes
+        .iter()
+        .flatten()
+        .all(|scope| scope == ATTRIBUTES_CLASS && !attributes_classes(claim).is_empty())
         && selected.into_iter().all(|requirement| selects_claim(requirement, claim))
 }
 
@@ -100,21 +102,21 @@ fn is_terminating(pod: &PodSpec) -> bool {
 fn is_best_effort(pod: &PodSpec) -> bool {
     let containers = pod.containers.iter().chain(pod.init_containers.iter().flatten());
     let mut needs = containers.map(|container| &container.resources).chain([&pod.resources]).flatten();
-    let is_positive = |amount: &WrittenQuantity| {
-        Quantity::parse(&amount.0).is_ok_and(|amount| !amount.is_zero() && !amount.is_negative())
-    };
     let mentions = |list: &Option<BTreeMap<String, WrittenQuantity>>| {
         let list = list.as_ref();
-        list.is_some_and(|list| ["cpu", "memory"].iter().any(|name| list.get(*name).is_some_and(is_positive)))
+        list.is_some_and(|list| {
+            ["cpu", "memory"].iter().any(|name| {
+                list.get(*name).is_some_and(|amount| {
+                    Quantity::parse(&amount.0).is_ok_and(|amount| !amount.is_zero() && !amount.is_negative())
+                })
+            })
+        })
     };
     !needs.any(|needs| mentions(&needs.requests) || mentions(&needs.limits))
 }
 
 /// Returns whether a pod's affinity or anti-affinity refers to other namespaces.
 fn names_namespaces(affinity: &Affinity) -> bool {
-    let foreign = |term: &PodAffinityTerm| {
-        term.namespaces.as_ref().is_some_and(|names| !names.is_empty()) || term.namespace_selector.is_some()
-    };
     let near = affinity.pod_affinity.as_ref().map(|near| {
         (
             &near.required_during_scheduling_ignored_during_execution,
@@ -129,7 +131,10 @@ fn names_namespaces(affinity: &Affinity) -> bool {
     });
     near.into_iter().chain(far).any(|(required, preferred)| {
         let preferred = preferred.iter().flatten().map(|weighted| &weighted.pod_affinity_term);
-        required.iter().flatten().chain(preferred).any(foreign)
+        required.iter().flatten().chain(preferred).any(|term| {
+            term.namespaces.as_ref().is_some_and(|names| !names.is_empty())
+                || term.namespace_selector.is_some()
+        })
     })
 }
 

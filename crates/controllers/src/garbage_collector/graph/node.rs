@@ -13,7 +13,7 @@ pub(super) type NodeId = u32;
 pub(super) struct Node {
     pub(super) uid: Uid,
     pub(super) kind: Arc<Kind>,
-    pub(super) name: NodeName,
+    pub(super) namespaced_name: NamespacedName,
     pub(super) owners: Box<[Link]>,
     /// Most nodes have no dependents.
     #[expect(clippy::box_collection, reason = "an empty set takes three times as much as no set")]
@@ -23,14 +23,14 @@ pub(super) struct Node {
 }
 
 /// The namespace and name of a node.
-pub(super) enum NodeName {
+pub(super) enum NamespacedName {
     /// Those of the object in an informer's cache, which costs no memory.
     Cached(Object<PartialObjectMetadata>),
     /// Namespace and name.
     Named(Box<(String, String)>),
 }
 
-impl NodeName {
+impl NamespacedName {
     pub(super) fn named(namespace: &str, name: &str) -> Self {
         Self::Named(Box::new((namespace.to_owned(), name.to_owned())))
     }

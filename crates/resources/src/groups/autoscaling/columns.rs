@@ -9,10 +9,6 @@ use crate::table::{Column, abridged, age, name, number, text};
 pub(super) fn columns() -> Vec<Column> {
     let (spec, status) =
         ("autoscaling.v2.HorizontalPodAutoscalerSpec", "autoscaling.v2.HorizontalPodAutoscalerStatus");
-    let least = |autoscaler: &Value, _| match read::value_at(autoscaler, "spec.minReplicas") {
-        Some(Value::Number(least)) => json!(least.to_string()),
-        _ => json!("<unset>"),
-    };
     let as_text = |column: Column| column.of_kind("string");
     vec![
         name(),
@@ -22,7 +18,13 @@ pub(super) fn columns() -> Vec<Column> {
         })
         .described_by(spec, "scaleTargetRef"),
         text("Targets", targets).described_by(spec, "metrics"),
-        Column::new("MinPods", least).described_by(spec, "minReplicas"),
+        Column::new("MinPods", |autoscaler: &Value, _| {
+            match read::value_at(autoscaler, "spec.minReplicas") {
+                Some(Value::Number(least)) => json!(least.to_string()),
+                _ => json!("<unset>"),
+            }
+        })
+        .described_by(spec, "minReplicas"),
         as_text(number("MaxPods", "spec.maxReplicas")).described_by(spec, "maxReplicas"),
         as_text(number("Replicas", "status.currentReplicas")).described_by(status, "currentReplicas"),
         age(),

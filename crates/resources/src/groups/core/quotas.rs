@@ -127,8 +127,10 @@ impl Unfit {
         let hard = spec.field("hard");
         let count = |scope| {
             let names = hard.map().into_iter().flat_map(|hard| hard.keys());
-            let unfit = |name: &&String| resource_names::is_standard_quota(name) && !fits(scope, name);
-            names.filter(unfit).count().min(MAX_SCOPE_ERRORS)
+            names
+                .filter(|name| resource_names::is_standard_quota(name) && !fits(scope, name))
+                .count()
+                .min(MAX_SCOPE_ERRORS)
         };
         Self(SCOPES.into_iter().map(|scope| (scope, count(scope))).collect())
     }

@@ -42,9 +42,12 @@ pub(super) fn ingress() -> Vec<Column> {
 }
 
 fn hosts(ingress: &Value) -> String {
-    let rules = read::list(ingress, "spec.rules");
-    let hosts = rules.iter().map(|rule| read::text(rule, "host")).filter(|host| !host.is_empty());
-    let hosts: Vec<String> = hosts.map(str::to_owned).collect();
+    let hosts: Vec<String> = read::list(ingress, "spec.rules")
+        .iter()
+        .map(|rule| read::text(rule, "host"))
+        .filter(|host| !host.is_empty())
+        .map(str::to_owned)
+        .collect();
     if hosts.is_empty() { "*".to_owned() } else { abridged(&hosts, 3, ",") }
 }
 

@@ -70,8 +70,10 @@ fn identifier(path: &FieldPath, id: &str, errors: &mut Errors) {
     if id.len() > ID_MAX {
         errors.push(FieldError::too_long(path, ID_MAX));
     }
-    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    if id.is_empty() || id.starts_with(|first: char| first.is_ascii_digit()) || !id.bytes().all(is_word) {
+    if id.is_empty()
+        || id.starts_with(|first: char| first.is_ascii_digit())
+        || !id.bytes().all(|byte: u8| byte.is_ascii_alphanumeric() || byte == b'_')
+    {
         errors.push(FieldError::invalid(path, id, NO_IDENTIFIER));
     }
 }

@@ -27,10 +27,12 @@ pub(super) fn validate(annotations: At, spec: At, errors: &mut Errors) {
         errors.push(cost.invalid("must be a 32bit integer"));
     }
     let containers: LazyCell<BTreeSet<&str>, _> = LazyCell::new(|| {
-        let names = |kind| {
-            spec.field(kind).items().map(|container| container.field("name").text()).collect::<Vec<_>>()
-        };
-        CONTAINERS.into_iter().flat_map(names).collect()
+        CONTAINERS
+            .into_iter()
+            .flat_map(|kind| {
+                spec.field(kind).items().map(|container| container.field("name").text()).collect::<Vec<_>>()
+            })
+            .collect()
     });
     for (key, profile) in annotations.entries() {
         if key == SECCOMP_POD || key.starts_with(SECCOMP_PREFIX) {

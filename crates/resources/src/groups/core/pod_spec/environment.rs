@@ -146,8 +146,11 @@ pub(super) fn field_reference(reference: At, fields: &[&str], errors: &mut Error
             }
         };
         // Upstream reports the reference.
-        let invalid = |why| FieldError::invalid(&reference.path(), key.as_str(), why);
-        errors.extend(names::is_qualified_name(&key).into_iter().map(invalid));
+        errors.extend(
+            names::is_qualified_name(&key)
+                .into_iter()
+                .map(|why| FieldError::invalid(&reference.path(), key.as_str(), why)),
+        );
     } else if !KNOWN_FIELDS.contains(&text) {
         errors.push(refused(format!("field label not supported: {text}")));
     } else {

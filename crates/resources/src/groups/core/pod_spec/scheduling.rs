@@ -47,8 +47,11 @@ pub(super) fn gates(list: At, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
     for gate in list.items() {
         let name = gate.field("name").text();
-        let invalid = |why| FieldError::invalid(&gate.path(), name, why);
-        errors.extend(names::is_qualified_name(name).into_iter().map(invalid));
+        errors.extend(
+            names::is_qualified_name(name)
+                .into_iter()
+                .map(|why| FieldError::invalid(&gate.path(), name, why)),
+        );
         if !seen.insert(name) {
             errors.push(FieldError::duplicate(&gate.path(), name));
         }

@@ -82,9 +82,13 @@ fn tolerations(spec: At, old: At, errors: &mut Errors) {
 
 /// The immutable fields of a toleration.
 fn fixed_fields<'v>(toleration: At<'_, 'v>) -> Vec<(&'v str, &'v Value)> {
-    let fields = toleration.map().into_iter().flatten();
-    let fields = fields.filter(|(name, _)| *name != "tolerationSeconds");
-    fields.map(|(name, value)| (name.as_str(), value)).collect()
+    toleration
+        .map()
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| *name != "tolerationSeconds")
+        .map(|(name, value)| (name.as_str(), value))
+        .collect()
 }
 
 /// Scheduling gates may only be removed.

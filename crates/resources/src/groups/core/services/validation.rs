@@ -77,8 +77,8 @@ fn cluster_ips_update(spec: At, old_spec: At, errors: &mut Errors) {
         FieldError::invalid(&ips.index(index).path(), value, detail)
     };
     if ips.len() == old_ips.len() {
-        let changed = ips.items().zip(old_ips.items()).enumerate();
-        let changed = changed.filter(|(_, (ip, old))| ip.text() != old.text());
+        let changed =
+            ips.items().zip(old_ips.items()).enumerate().filter(|(_, (ip, old))| ip.text() != old.text());
         errors.extend(changed.map(|(index, _)| at(index, CHANGED)));
         return;
     }
@@ -100,8 +100,11 @@ fn ip_families_update(spec: At, old_spec: At, errors: &mut Errors) {
         let value = value.value().cloned().unwrap_or(Value::Null);
         FieldError::invalid(&families.index(0).path(), value, detail)
     };
-    let changed = families.items().zip(old_families.items());
-    let changed = changed.filter(|(family, old)| family.text() != old.text()).count();
+    let changed = families
+        .items()
+        .zip(old_families.items())
+        .filter(|(family, old)| family.text() != old.text())
+        .count();
     let ips = spec.field("clusterIPs");
     if families.len() == old_families.len() {
         errors.extend((0..changed).map(|_| at(families, CHANGED)));
