@@ -77,11 +77,19 @@ impl Visitor<'_> for ScalarVisitor {
     }
 }
 
-/// Appends a JSON string.
-pub(super) fn push_quoted(out: &mut String, prefix: &str, text: &str) {
+/// Appends a JSON string; `opening` is its quote and what comes before the text.
+pub(super) fn push_quoted(out: &mut String, opening: &str, text: &str) {
+    out.push_str(opening);
+    // Most texts are plain; a loop without an exit looks at many bytes at once.
+    if text.bytes().fold(false, |found, byte| found | is_special(byte)) {
+        push_escaped(out, text);
+    } else {
+        out.push_str(text);
+    }
     out.push('"');
-    out.push_str(prefix);
-    let is_special = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\');
+}
+
+fn push_escaped(out: &mut String, text: &str) {
     let mut rest = text;
     while let Some(at) = rest.bytes().position(is_special) {
         let (plain, special) = rest.split_at(at);
@@ -96,7 +104,11 @@ pub(super) fn push_quoted(out: &mut String, prefix: &str, text: &str) {
         rest = after;
     }
     out.push_str(rest);
-    out.push('"');
+}
+
+/// Returns whether a byte has an escape in JSON.
+fn is_special(byte: u8) -> bool {
+    matches!(byte, ..b' ' | b'"' | b'\\')
 }
 
 /// Appends a value in the form of Go's encoder.
@@ -153,7 +165,7 @@ mod tests {
     fn texts_are_quoted_as_json() {
         for text in ["", "plain", "\"", "a\"b\\c", "\u{0}\n\u{1f} \u{7f}", "é\"\u{2028}", r#"k:{"a":"b"}"#] {
             let mut quoted = String::new();
-            push_quoted(&mut quoted, "f:", text);
+            push_quoted(&mut quoted, "\"f:", text);
             assert_eq!(serde_json::from_str::<String>(&quoted).unwrap(), format!("f:{text}"));
         }
     }

@@ -55,7 +55,7 @@ impl FieldSet {
             return Err(FieldsError::TooDeep);
         }
         let mut text = String::with_capacity(1024);
-        write(self, false, &mut text);
+        write(self, false, &mut text, &mut String::new());
         Ok(text)
     }
 
@@ -97,21 +97,18 @@ fn read(fields: &Value, depth: usize) -> Result<(FieldSet, bool), FieldsError> {
     Ok((set, is_member || is_leaf))
 }
 
-fn write(set: &FieldSet, is_member: bool, text: &mut String) {
-    text.push('{');
-    if is_member {
-        text.push_str("\".\":{}");
-    }
+fn write(set: &FieldSet, is_member: bool, text: &mut String, scratch: &mut String) {
+    text.push_str(if is_member { "{\".\":{}" } else { "{" });
     for (at, node) in set.nodes().iter().enumerate() {
         if at > 0 || is_member {
             text.push(',');
         }
-        node.element.push_serialized(text);
-        text.push(':');
+        node.element.push_serialized(text, scratch);
         if node.children.is_empty() {
-            text.push_str("{}");
+            text.push_str(":{}");
         } else {
-            write(&node.children, node.member, text);
+            text.push(':');
+            write(&node.children, node.member, text, scratch);
         }
     }
     text.push('}');

@@ -1,7 +1,7 @@
 //! Paths to fields, and their text forms (upstream: `structured-merge-diff/fieldpath`).
 
 use std::cmp::Ordering;
-use std::fmt;
+use std::fmt::{self, Write};
 
 use nave_machinery::Value;
 
@@ -65,41 +65,52 @@ impl PathElement {
         }
     }
 
-    /// Returns the `fieldsV1` form.
-    pub(super) fn serialized(&self) -> String {
+    /// Appends the `fieldsV1` form.
+    fn push_plain(&self, text: &mut String) {
         match self {
-            Self::Field(name) => format!("{FIELD}{}", name.as_str()),
+            Self::Field(name) => {
+                text.push_str(FIELD);
+                text.push_str(name.as_str());
+            }
             Self::Key(fields) => {
-                let mut text = String::with_capacity(64);
                 text.push_str("k:{");
                 for (at, (name, value)) in fields.iter().enumerate() {
                     if at > 0 {
                         text.push(',');
                     }
-                    push_text(&mut text, name.as_str());
+                    push_text(text, name.as_str());
                     text.push(':');
-                    push_json(&mut text, value);
+                    push_json(text, value);
                 }
                 text.push('}');
-                text
             }
             Self::Value(value) => {
-                let mut text = "v:".to_owned();
-                push_json(&mut text, value);
-                text
+                text.push_str("v:");
+                push_json(text, value);
             }
-            Self::Index(index) => format!("i:{index}"),
+            Self::Index(index) => {
+                // Writing to a string cannot fail.
+                let _ = write!(text, "i:{index}");
+            }
         }
     }
-}
 
-impl PathElement {
-    /// Appends the `fieldsV1` form as a JSON string.
-    pub(super) fn push_serialized(&self, out: &mut String) {
-        match self {
-            Self::Field(name) => push_quoted(out, FIELD, name.as_str()),
-            other => push_quoted(out, "", &other.serialized()),
+    /// Appends the `fieldsV1` form as a JSON string. `scratch` is a buffer that spares an allocation for each element.
+    pub(super) fn push_serialized(&self, out: &mut String, scratch: &mut String) {
+        if let Self::Field(name) = self {
+            return push_quoted(out, "\"f:", name.as_str());
         }
+        scratch.clear();
+        self.push_plain(scratch);
+        push_quoted(out, "\"", scratch);
+    }
+
+    /// Returns the `fieldsV1` form.
+    #[cfg(test)]
+    fn serialized(&self) -> String {
+        let mut text = String::new();
+        self.push_plain(&mut text);
+        text
     }
 }
 
