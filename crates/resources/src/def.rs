@@ -91,6 +91,12 @@ impl ResourceDef {
         only.custom().filter(|_| is_stored)
     }
 
+    /// The schema that stored objects are brought into the form of when they are written, where there are several
+    /// versions.
+    pub fn schema_of_storage(&self) -> Option<&CustomSchema> {
+        self.version(&self.storage.as_ref()?.version.version)?.custom().filter(|_| self.versions.len() > 1)
+    }
+
     /// The served version with this name.
     pub fn version(&self, name: &str) -> Option<&ResourceVersion> {
         self.versions.iter().find(|version| version.name == name)

@@ -11,6 +11,7 @@ mod certificate_requests;
 mod charts;
 mod controllers;
 mod cron_jobs;
+mod custom_resources;
 mod deployments;
 mod disruption;
 mod durability;

@@ -1,7 +1,6 @@
 //! The part of an object that a request reads and writes: the object itself, its status, its scale, or the fields of
 //! another subresource.
 
-use nave_machinery::limits::LimitError;
 use nave_machinery::{GroupVersion, GroupVersionKind, Status, Value, meta};
 use nave_resources::{ScalePaths, Schema, SubresourceKind, apply_scale, scale_of};
 use nave_schema::TypeId;
@@ -112,7 +111,7 @@ pub fn from_stored(endpoint: &Endpoint, object: Value) -> Result<Value, Status> 
     let Some(storage) = &endpoint.def.storage else { return Ok(object) };
     let mut object = convert(endpoint, object, &storage.version, &endpoint.gvk().group_version())?;
     if let Some(schema) = endpoint.version().custom().filter(|_| !endpoint.is_storage_version()) {
-        schema.read(&mut object).map_err(LimitError::into_status)?;
+        schema.coerce(&mut object);
     }
     Ok(object)
 }
@@ -142,7 +141,13 @@ fn convert(
 ) -> Result<Value, Status> {
     if from != to {
         let converted = endpoint.def.strategy.convert(&mut object, from, to);
-        converted.map_err(|error| Status::bad_request(error.to_string()))?;
+        converted.map_err(|error| {
+            if endpoint.def.is_custom() {
+                Status::internal(error)
+            } else {
+                Status::bad_request(error.to_string())
+            }
+        })?;
     }
     Ok(object)
 }

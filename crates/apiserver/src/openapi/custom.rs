@@ -106,6 +106,13 @@ fn metadata(definitions: &mut Definitions<'_>, kind: &str, type_name: &str) -> V
 /// Adds `apiVersion`, `kind` and `metadata` to the root and to embedded resources.
 fn embed(schema: &mut Value, definitions: &mut Definitions<'_>, is_root: bool) {
     for_each_below(schema, &mut |below| embed(below, definitions, false));
+    if definitions.dialect() == Dialect::V3
+        && flag(schema, "x-kubernetes-int-or-string")
+        && schema.get("anyOf").is_none()
+        && schema.get("allOf").is_none()
+    {
+        schema["anyOf"] = json!([{"type": "integer"}, {"type": "string"}]);
+    }
     let is_embedded = flag(schema, "x-kubernetes-embedded-resource")
         && !(definitions.dialect() == Dialect::V2 && preserves_unknown(schema));
     let Some(fields) = schema.as_object_mut().filter(|_| is_root || is_embedded) else { return };

@@ -12,8 +12,8 @@ use nave_cacher::{CachedObject, DecodeError, DecodedObject, Decoder, SelectableA
 use nave_codec::json;
 use nave_codec::protobuf::{self, ProtobufError, project};
 use nave_machinery::limits::{self, LimitError, MAX_DEPTH};
-use nave_machinery::{Map, Reason, Status, Value, meta};
-use nave_resources::ResourceDef;
+use nave_machinery::{GroupVersion, Map, Reason, Status, Value, meta};
+use nave_resources::{ResourceDef, ResourceVersion};
 use nave_schema::TypeId;
 use nave_store::KeyValue;
 
@@ -122,12 +122,20 @@ impl ObjectCodec {
 
     /// Brings a stored custom object into the storage version, whichever version it was written in, and into the form of
     /// the schema if there is one for stored objects.
-    fn read_custom(&self, object: &mut Value) -> Result<(), LimitError> {
-        let Some(fields) = object.as_object_mut() else { return Ok(()) };
-        if fields.get("apiVersion").and_then(Value::as_str) != Some(&self.api_version) {
-            fields.insert("apiVersion".to_owned(), Value::String(self.api_version.clone()));
+    fn read_custom(&self, object: &mut Value) -> Result<(), String> {
+        let Some(storage) = &self.def.storage else { return Ok(()) };
+        let from = GroupVersion::parse(meta::api_version(object)).unwrap_or_default();
+        if let Some(schema) = self.def.stored_schema() {
+            schema.coerce(object);
         }
-        self.def.stored_schema().map_or(Ok(()), |schema| schema.read(object))
+        // The defaults are those of the version that the object was stored in, as upstream.
+        if let Some(schema) = self.def.version(&from.version).and_then(ResourceVersion::custom) {
+            schema.default(object).map_err(|error| error.to_string())?;
+        }
+        if from != storage.version {
+            self.def.strategy.convert(object, &from, &storage.version).map_err(|error| error.to_string())?;
+        }
+        Ok(())
     }
 
     /// The uid in stored bytes that are not an object of the resource, as far as it can be read.

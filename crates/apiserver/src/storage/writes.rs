@@ -186,6 +186,9 @@ impl ResourceStorage {
                 }
                 (Update::Put(mut object), _) => {
                     meta::remove(&mut object, "resourceVersion");
+                    if let Some(schema) = self.def.schema_of_storage() {
+                        schema.coerce(&mut object);
+                    }
                     if !self.codec.takes_field_texts() {
                         managed_fields::expand(&mut object);
                     }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use nave_machinery::{FieldPath, GroupVersion, GroupVersionKind, Value, meta, names as names_of};
 
 pub use self::schema::CustomSchema;
+use crate::convert::{self, ConversionError};
 use crate::def::{
     Generation, KeptMetadata, NameRule, ResourceDef, ResourceVersion, Rules, Schema, SelectableField,
     Storage, Subresource, SubresourceKind, Verb,
@@ -89,6 +90,7 @@ pub fn resource(definition: &Value) -> Result<ResourceDef, DefinitionError> {
     let stored = specs.iter().find(|spec| read::flag(spec, "storage")).ok_or(DefinitionError::Storage)?;
     let served: Vec<&Value> = specs.iter().filter(|spec| read::flag(spec, "served")).copied().collect();
     let fields = fields(&served);
+    let needs_webhook = read::text(definition, "spec.conversion.strategy") == "Webhook";
     let preserves = read::flag(definition, "spec.preserveUnknownFields");
     let package: Vec<&str> = group.rsplit('.').collect();
     let version = |spec: &&Value| -> Result<ResourceVersion, DefinitionError> {
@@ -135,7 +137,7 @@ pub fn resource(definition: &Value) -> Result<ResourceDef, DefinitionError> {
             refuses_creates: read::condition_is_true(definition, "Terminating"),
             ..Rules::default()
         },
-        strategy: Arc::new(CustomStrategy),
+        strategy: Arc::new(CustomStrategy { converts: !needs_webhook }),
         resource: plural,
         kind,
     })
@@ -210,9 +212,26 @@ fn subresources(spec: &Value, kind: &str) -> Vec<Subresource> {
 
 /// What is particular to custom resources beside their schemas.
 #[derive(Clone, Copy, Debug)]
-struct CustomStrategy;
+struct CustomStrategy {
+    /// True if versions differ in their names only; false if a webhook would have to convert.
+    converts: bool,
+}
 
 impl Strategy for CustomStrategy {
+    fn convert(
+        &self,
+        object: &mut Value,
+        from: &GroupVersion,
+        to: &GroupVersion,
+    ) -> Result<(), ConversionError> {
+        if self.converts || from == to {
+            return convert::relabel(object, from, to);
+        }
+        let why =
+            format!("conversion webhook for {from} to {to} failed: conversion webhooks are not supported");
+        Err(ConversionError::Invalid(why))
+    }
+
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         let known = old.map(meta::finalizers).unwrap_or_default();
         let at = FieldPath::new("metadata").child("finalizers");

@@ -80,14 +80,20 @@ impl CustomSchema {
     /// # Errors
     /// The object becomes too large by defaults.
     pub fn read(&self, object: &mut Value) -> Result<(), LimitError> {
-        let Some(structural) = &self.structural else { return Ok(()) };
+        self.coerce(object);
+        self.default(object)
+    }
+
+    /// Drops what the schema does not allow of an object that was converted to this version, or stored before the schema
+    /// changed.
+    pub fn coerce(&self, object: &mut Value) {
+        let Some(structural) = &self.structural else { return };
         if !self.preserves_unknown {
             structural.prune(object);
         }
         structural.drop_nulls(object);
         // Malformed parts are dropped, so that there is no error.
         let _ = structural.coerce_metadata(object, Malformed::Drop);
-        structural.default(object)
     }
 
     /// Returns what is wrong with an object of this kind, or with an update of `old`.
@@ -125,7 +131,7 @@ impl CustomSchema {
 /// A number of replicas must be a whole number that `autoscaling/v1` `Scale` can show.
 fn validate_replicas(object: &Value, path: &[String]) -> Option<FieldError> {
     let value = path.iter().try_fold(object, |place, part| place.get(part))?;
-    let at = FieldPath::new(&path.join("."));
+    let at = FieldPath::new(&format!(".{}", path.join(".")));
     let why = match value.as_i64() {
         None => "must be an integer".to_owned(),
         Some(replicas) if replicas < 0 => "should be a non-negative integer".to_owned(),
@@ -140,6 +146,6 @@ fn validate_replicas(object: &Value, path: &[String]) -> Option<FieldError> {
 fn validate_selector(object: &Value, scale: &ScalePaths) -> Option<FieldError> {
     let path = scale.selector.as_ref()?;
     let value = path.iter().try_fold(object, |place, part| place.get(part))?;
-    let at = FieldPath::new(&path.join("."));
+    let at = FieldPath::new(&format!(".{}", path.join(".")));
     (!value.is_string()).then(|| FieldError::invalid(&at, value.clone(), "must be a string"))
 }

@@ -61,8 +61,20 @@ fn definitions_without_names_or_storage_define_nothing() {
 #[test]
 fn finalizers_without_a_path_are_warned_of_once() {
     let object = json!({"metadata": {"finalizers": ["a.example.com", "example.com/b", "orphan"]}});
-    let warnings = CustomStrategy.warnings(&object, None);
+    let warnings = CustomStrategy { converts: true }.warnings(&object, None);
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].starts_with("metadata.finalizers: \"a.example.com\": prefer a domain-qualified"));
-    assert!(CustomStrategy.warnings(&object, Some(&object)).is_empty());
+    assert!(CustomStrategy { converts: true }.warnings(&object, Some(&object)).is_empty());
+}
+
+#[test]
+fn versions_that_need_a_webhook_are_not_relabelled() {
+    let mut webhook = definition();
+    webhook["spec"]["conversion"] = json!({"strategy": "Webhook"});
+    let def = resource(&webhook).unwrap();
+    let [beta, stable] = ["v1beta1", "v1"].map(|version| GroupVersion::new("example.com", version));
+    let mut object = json!({"apiVersion": "example.com/v1beta1"});
+    assert!(def.strategy.convert(&mut object, &beta, &stable).is_err());
+    assert_eq!(object["apiVersion"], "example.com/v1beta1");
+    assert!(def.strategy.convert(&mut object, &beta, &beta).is_ok());
 }

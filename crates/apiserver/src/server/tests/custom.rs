@@ -192,7 +192,8 @@ async fn each_version_shows_its_own_part_of_an_object() {
     let it = start().await;
     let mut several = definition();
     let schema = |field: &str| {
-        let spec = json!({"type": "object", "properties": {field: {"type": "string", "default": field}}});
+        let text = json!({"type": "string"});
+        let spec = json!({"type": "object", "properties": {field: {"type": "string", "default": field}, "both": text}});
         json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}})
     };
     several["spec"]["versions"] = json!([
@@ -201,7 +202,7 @@ async fn each_version_shows_its_own_part_of_an_object() {
     ]);
     it.define(&several).await;
     let object = json!({"apiVersion": "example.com/v1beta1", "kind": "Thing", "metadata": {"name": "a"},
-        "spec": {"old": "x", "new": "y"}});
+        "spec": {"old": "x", "new": "y", "both": "b"}});
     let beta = "/apis/example.com/v1beta1/namespaces/default/things";
     let headers = [("content-type", "application/json")];
     let response = it.open(&Method::POST, beta, &headers, object.to_string().into()).await;
@@ -215,12 +216,15 @@ async fn each_version_shows_its_own_part_of_an_object() {
     );
     let (code, created) = read(response).await;
     assert_eq!((code, &created["apiVersion"]), (201, &json!("example.com/v1beta1")));
-    assert_eq!(created["spec"], json!({"old": "x"}));
+    // What the stored version does not have is lost.
+    assert_eq!(created["spec"], json!({"both": "b"}));
     let (stable, beta) = (format!("{THINGS}/a"), format!("{beta}/a"));
     let seen = it.get(&stable, &[]).await.1;
-    assert_eq!((&seen["apiVersion"], &seen["spec"]), (&json!("example.com/v1"), &json!({"new": "new"})));
-    assert_eq!(it.get(&beta, &[]).await.1["spec"], json!({"old": "x"}));
-    // A write in one version does not lose what another one stored, unless it replaces it.
-    let patched = it.send(Method::PATCH, &beta, &json!({"metadata": {"labels": {"a": "b"}}})).await.1;
-    assert_eq!((&patched["spec"], &patched["metadata"]["generation"]), (&json!({"old": "x"}), &json!(1)));
+    assert_eq!(
+        (&seen["apiVersion"], &seen["spec"]),
+        (&json!("example.com/v1"), &json!({"new": "new", "both": "b"}))
+    );
+    assert_eq!(it.get(&beta, &[]).await.1["spec"], json!({"both": "b"}));
+    let patched = it.send(Method::PATCH, &stable, &json!({"metadata": {"labels": {"a": "b"}}})).await.1;
+    assert_eq!((&patched["spec"], &patched["metadata"]["generation"]), (&seen["spec"], &json!(1)));
 }
