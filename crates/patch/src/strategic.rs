@@ -29,6 +29,8 @@ const RETAIN_KEYS: &str = "$retainKeys";
 const SET_ELEMENT_ORDER: &str = "$setElementOrder/";
 const DELETE_FROM_PRIMITIVE_LIST: &str = "$deleteFromPrimitiveList/";
 
+const INVALID_RETAIN_KEYS: &str = "invalid patch format of retainKeys";
+
 /// Applies a strategic merge patch to an object of the type `id`.
 ///
 /// # Errors
@@ -114,7 +116,10 @@ fn merge_field(ty: Type<'_>, fields: &mut Map, name: &str, change: Value) -> Res
             Ok(())
         }
         (_, change) => {
-            fields.insert(name.to_owned(), without_directives(change));
+            match without_directives(change) {
+                Some(change) => fields.insert(name.to_owned(), change),
+                None => fields.remove(name),
+            };
             Ok(())
         }
     }
@@ -138,12 +143,12 @@ fn directive(patch: &mut Map) -> Result<Option<Directive>, PatchError> {
 /// Removes the fields that are not in `$retainKeys`; the patch must not have others.
 fn retain_keys(fields: &mut Map, patch: &mut Map) -> Result<(), PatchError> {
     let Some(kept) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
-    let Value::Array(kept) = kept else { return Err(malformed("the value of $retainKeys is not a list")) };
+    let Value::Array(kept) = kept else { return Err(malformed(INVALID_RETAIN_KEYS)) };
     let kept: HashSet<&str> = kept.iter().filter_map(Value::as_str).collect();
     let is_kept = |name: &str| kept.contains(name);
-    if let Some(stray) = patch.iter().find(|(name, change)| !change.is_null() && !is_kept(name)) {
-        let why = format!("the field {:?} of the patch is not in $retainKeys", stray.0);
-        return Err(PatchError::Unfit(why));
+    // Directives about other fields may stand beside this one.
+    if patch.iter().any(|(name, change)| !change.is_null() && !is_kept(name) && !is_directive(name)) {
+        return Err(malformed(INVALID_RETAIN_KEYS));
     }
     fields.retain(|name, _| is_kept(name));
     Ok(())
@@ -169,9 +174,7 @@ fn order_lists(ty: Type<'_>, fields: &mut Map, patch: &mut Map) -> Result<(), Pa
         let merged = match (had, change) {
             (None, None) => continue,
             (Some(had), None) => had,
-            (None, Some(change)) => {
-                change.into_iter().filter(|item| !is_deletion(item)).map(without_directives).collect()
-            }
+            (None, Some(change)) => change.into_iter().filter_map(without_directives).collect(),
             (Some(had), Some(change)) => match ty.merged_list(&name) {
                 Some(key) => merge_list(ty.within(&name), had, change, key)?,
                 None => change,
@@ -233,8 +236,9 @@ fn merge_list(
         let merged = had.iter().chain(&change).filter(|item| seen.insert(*item)).cloned().collect();
         return Ok(in_order(merged, &order, &before));
     }
-    let before = ItemIndex::new(&had, key);
     let (mut merged, change) = apply_item_directives(had, change, key)?;
+    // After a replacement this is the order of the new list.
+    let before = ItemIndex::new(&merged, key);
     let order = ItemIndex::new(&change, key);
     let mut positions: HashMap<Value, usize> = HashMap::with_capacity(merged.len());
     for (position, item) in merged.iter().enumerate() {
@@ -253,7 +257,7 @@ fn merge_list(
             merge_struct(ty, old, item)?;
         } else {
             positions.insert(identity.clone(), merged.len());
-            merged.push(without_directives(Value::Object(item)));
+            merged.extend(without_directives(Value::Object(item)));
         }
     }
     Ok(in_order(merged, &order, &before))
@@ -348,25 +352,18 @@ fn in_order(merged: Vec<Value>, order: &ItemIndex<'_>, before: &ItemIndex<'_>) -
     sorted
 }
 
-fn is_deletion(item: &Value) -> bool {
-    item.get(PATCH).and_then(Value::as_str) == Some("delete")
-}
-
-/// Removes the directives from a value of the patch that is not merged with anything.
-fn without_directives(value: Value) -> Value {
+/// Removes the directives from a value of the patch that is not merged with anything. Nothing remains of a struct with
+/// `$patch`: there is nothing to replace or delete.
+fn without_directives(value: Value) -> Option<Value> {
     match value {
-        Value::Object(fields) => Value::Object(
-            fields
-                .into_iter()
-                .filter(|(name, value)| !is_directive(name) && !value.is_null())
-                .map(|(name, value)| (name, without_directives(value)))
-                .collect(),
-        ),
-        Value::Array(list) => {
-            let is_pure_directive = |item: &Value| item.get(PATCH).is_some();
-            list.into_iter().filter(|item| !is_pure_directive(item)).map(without_directives).collect()
+        Value::Object(fields) if fields.contains_key(PATCH) => None,
+        Value::Object(fields) => {
+            let fields = fields.into_iter().filter(|(name, value)| !is_directive(name) && !value.is_null());
+            let rest = fields.filter_map(|(name, value)| Some((name, without_directives(value)?)));
+            Some(Value::Object(rest.collect()))
         }
-        other => other,
+        Value::Array(list) => Some(list.into_iter().filter_map(without_directives).collect()),
+        other => Some(other),
     }
 }
 

@@ -30,6 +30,10 @@ fn merges_containers_by_name() {
         ),
         (json!([{"name": "c", "$patch": "delete"}]), json!([])),
         (json!([{"name": "n", "image": "n"}, {"$patch": "replace"}]), json!([{"name": "n", "image": "n"}])),
+        (
+            json!([{"name": "n"}, {"name": "c"}, {"name": "a"}, {"$patch": "replace"}]),
+            json!([{"name": "n"}, {"name": "c"}, {"name": "a"}]),
+        ),
         (json!([{"name": "c", "image": null}]), json!([{"name": "c", "env": [{"name": "A", "value": "1"}]}])),
         (json!([{"$patch": "replace", "name": "c", "image": "x"}]), json!([])),
     ];
@@ -55,7 +59,30 @@ fn retains_keys_and_replaces_structs() {
     let patch = json!({"spec": {"strategy": {"$patch": "replace", "type": "Recreate"}}});
     assert_eq!(patched(object.clone(), &patch), Ok(json!({"spec": {"strategy": {"type": "Recreate"}}})));
     let patch = json!({"spec": {"strategy": {"$retainKeys": [], "type": "Recreate"}}});
-    assert_eq!(patched(object, &patch).unwrap_err().into_status().code, 422);
+    assert_eq!(patched(object.clone(), &patch).unwrap_err().into_status().code, 400);
+    let patch = json!({"spec": {"strategy": {"$retainKeys": "type", "type": "Recreate"}}});
+    assert_eq!(patched(object, &patch).unwrap_err().into_status().code, 400);
+}
+
+#[test]
+fn retains_keys_beside_directives_about_lists() {
+    let object = containers(&json!([{"name": "a"}, {"name": "b"}]));
+    let mut patch = json!({"spec": {"template": {"spec": {"$retainKeys": ["containers"],
+        "$setElementOrder/containers": [{"name": "b"}, {"name": "a"}], "nodeName": null}}}});
+    let wanted = containers(&json!([{"name": "b"}, {"name": "a"}]));
+    assert_eq!(patched(object.clone(), &patch), Ok(wanted));
+    patch["spec"]["template"]["spec"]["nodeName"] = json!("n");
+    assert_eq!(patched(object, &patch).unwrap_err().into_status().code, 400);
+}
+
+#[test]
+fn a_directive_about_an_absent_struct_adds_nothing() {
+    for directive in ["replace", "delete", "merge"] {
+        let patch = json!({"spec": {"replicas": 1, "strategy": {"$patch": directive, "type": "Recreate"}}});
+        let wanted = json!({"spec": {"replicas": 1}});
+        assert_eq!(patched(json!({"spec": {}}), &patch), Ok(wanted.clone()), "{directive}");
+        assert_eq!(patched(json!({}), &patch), Ok(wanted), "{directive}");
+    }
 }
 
 #[test]
