@@ -16,6 +16,7 @@
 //! | process keys with retries | [`Workqueue`], [`run_workers`] |
 //! | run in one of several processes | [`leader_election`] |
 //! | record Events | [`record`] |
+//! | apply a configuration | [`apply`], [`apply_status`] |
 //!
 //! # Invariants
 //! - A cache holds [`Object`]s: JSON, and the metadata that is read often. Objects are deserialized on demand. In the
@@ -54,6 +55,7 @@
 #![doc = include_str!("../examples/controller.rs")]
 //! ```
 
+mod apply;
 mod backoff;
 mod controller;
 mod delivery;
@@ -73,6 +75,7 @@ mod reflector;
 mod store;
 pub mod workqueue;
 
+pub use apply::{ApplyError, ApplyOptions, FieldConflict, apply, apply_status};
 pub use backoff::BackoffTimer;
 pub use controller::{Action, run_workers};
 pub use delta_fifo::{Deleted, Delta, DeltaFifo, Deltas, MAX_QUEUED_EVENTS};

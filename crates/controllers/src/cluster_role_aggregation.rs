@@ -5,12 +5,16 @@ use std::collections::HashSet;
 
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
-use kube::api::{Api, PostParams};
-use nave_client::{Action, Lister, Object, ObjectName};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::Api;
+use nave_client::{Action, ApplyOptions, Lister, Object, ObjectName, apply};
 use nave_machinery::selector::LabelSelector;
 
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 use crate::selectors;
+
+/// The manager of the rules of aggregated roles.
+const FIELD_MANAGER: &str = "clusterrole-aggregation-controller";
 
 pub(crate) const CLUSTER_ROLE_AGGREGATION: Descriptor = Descriptor {
     name: "clusterrole-aggregation-controller",
@@ -46,7 +50,7 @@ impl Reconciler for Aggregation {
     /// Sets an aggregated role's rules to those of the roles it selects.
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(found) = self.roles.get_by_key(&key) else { return Ok(Action::Done) };
-        let mut role = found.decode()?;
+        let role = found.decode()?;
         let Some(selectors) = selectors_of(&role)? else { return Ok(Action::Done) };
         let mut selected = self.roles.list();
         selected.retain(|other| {
@@ -57,9 +61,8 @@ impl Reconciler for Aggregation {
         if role.rules.as_deref().unwrap_or_default() == rules {
             return Ok(Action::Done);
         }
-        role.rules = Some(rules);
         let roles: Api<ClusterRole> = Api::all(self.client.clone());
-        roles.replace(key.name(), &PostParams::default(), &role).await?;
+        apply(&roles, &configuration(key.name(), rules), &ApplyOptions::new(FIELD_MANAGER).force()).await?;
         Ok(Action::Done)
     }
 }
@@ -68,6 +71,12 @@ impl Reconciler for Aggregation {
 fn selectors_of(role: &ClusterRole) -> Result<Option<Vec<LabelSelector>>, SyncError> {
     let Some(rule) = &role.aggregation_rule else { return Ok(None) };
     rule.cluster_role_selectors.iter().flatten().map(selectors::parse).collect::<Result<_, _>>().map(Some)
+}
+
+/// The part of a role that the controller owns: its rules, if there are any.
+fn configuration(name: &str, rules: Vec<PolicyRule>) -> ClusterRole {
+    let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+    ClusterRole { metadata, rules: (!rules.is_empty()).then_some(rules), aggregation_rule: None }
 }
 
 /// The rules of all roles in order, without duplicates.
@@ -99,6 +108,18 @@ mod tests {
         let rules = union_of_rules(&[role(&["get", "list"]), role(&["list", "watch"]), role(&[])]);
         let verbs: Vec<_> = rules.iter().map(|rule| rule.verbs[0].as_str()).collect();
         assert_eq!(verbs, ["get", "list", "watch"]);
+    }
+
+    #[test]
+    fn applies_nothing_but_the_rules() {
+        let rule: PolicyRule =
+            serde_json::from_value(json!({"verbs": ["get"], "resources": ["pods"]})).unwrap();
+        let applied = serde_json::to_value(configuration("r", vec![rule])).unwrap();
+        let type_and_name = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "r"}});
+        let mut expected = type_and_name.clone();
+        expected["rules"] = json!([{"verbs": ["get"], "resources": ["pods"]}]);
+        assert_eq!(applied, expected);
+        assert_eq!(serde_json::to_value(configuration("r", Vec::new())).unwrap(), type_and_name);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use nave_client::{DecodeError, redacted};
+use nave_client::{ApplyError, DecodeError, redacted};
 
 /// The error of a sync. The key is retried with backoff.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,15 @@ pub enum SyncError {
 impl From<kube::Error> for SyncError {
     fn from(error: kube::Error) -> Self {
         Self::Api(redacted(error))
+    }
+}
+
+impl From<ApplyError> for SyncError {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::NoName => Self::Invalid(error.to_string()),
+            ApplyError::Conflict { source, .. } | ApplyError::Api(source) => source.into(),
+        }
     }
 }
 
