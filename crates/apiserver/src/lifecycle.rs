@@ -62,6 +62,10 @@ pub fn before_update(object: &mut Value, old: &Value, namespace: &str) -> Result
     if meta::uid(object).is_empty() {
         keep(object, old, "uid");
     }
+    // An unconditional update is one of the state that is stored, as the response to a dry run shows.
+    if matches!(meta::resource_version(object), "" | "0") {
+        keep(object, old, "resourceVersion");
+    }
     if meta::deletion_timestamp(old).is_some() {
         keep(object, old, "deletionTimestamp");
     }

@@ -296,3 +296,42 @@ async fn entries_of_bodies_are_validated_unless_they_cannot_be_read() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_dry_run_of_an_unconditional_update_answers_with_the_stored_version() {
+    let cluster = Cluster::start(&[]).await;
+    let client = cluster.admin();
+    let object = config_map("x", json!({"data": {"a": "1"}}));
+    let created = client.call_with(&format!("POST {CONFIG_MAPS}"), &object).await.json();
+    let changed = config_map("x", json!({"data": {"a": "2"}}));
+    let tried = client.call_with(&format!("PUT {CONFIG_MAPS}/x?dryRun=All"), &changed).await.json();
+    let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+    assert_eq!((&tried["data"], version(&tried)), (&json!({"a": "2"}), version(&created)));
+}
+
+#[tokio::test]
+async fn bindings_and_evictions_change_no_owners() {
+    let metadata = json!({"name": "default", "namespace": "default"});
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata});
+    let cluster = Cluster::start(&[account]).await;
+    let client = cluster.admin();
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "finalizers": ["example.com/hold"]},
+        "spec": {"containers": [{"name": "c", "image": "example.com/c"}]}});
+    let created = client.send(Call::new("POST", &format!("{PODS}?fieldManager=m")).json(&pod)).await.json();
+    let owners = created["metadata"]["managedFields"].clone();
+    let path = format!("{PODS}/p");
+    let target = json!({"apiVersion": "v1", "kind": "Node", "name": "n"});
+    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": target});
+    let bound = client.call_with(&format!("POST {path}/binding"), &binding).await;
+    assert_eq!(bound.code, 201, "{}", bound.text());
+    let read = client.call(&format!("GET {path}")).await.json();
+    assert_eq!((&read["spec"]["nodeName"], &read["metadata"]["managedFields"]), (&json!("n"), &owners));
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
+    let evicted = client.call_with(&format!("POST {path}/eviction"), &eviction).await;
+    assert_eq!(evicted.code, 201, "{}", evicted.text());
+    let read = client.call(&format!("GET {path}")).await.json();
+    let mark =
+        read["status"]["conditions"].as_array().unwrap().iter().any(|it| it["type"] == "DisruptionTarget");
+    assert!(mark && read["metadata"].get("deletionTimestamp").is_some(), "{read}");
+    assert_eq!(read["metadata"]["managedFields"], owners);
+}

@@ -62,6 +62,8 @@ pub enum Change<'a> {
     Apply(Box<Apply<'a>>),
     /// Replaces the object with what a function returns for its stored state, in the storage version.
     Compute(&'a (dyn Fn(&Object) -> Result<Value, Status> + Sync)),
+    /// As `Compute`, but no manager owns the changes, as with upstream's writes below its request handlers.
+    ComputeUnowned(&'a (dyn Fn(&Object) -> Result<Value, Status> + Sync)),
     /// As `Compute`, but without admission and strategy, as upstream's bindings.
     Store(&'a (dyn Fn(&Object) -> Result<Value, Status> + Sync)),
     /// Deletes the object, or marks it for deletion.
@@ -397,6 +399,9 @@ impl<'a> Write<'a> {
                 let mut object = change(&current.object)?;
                 self.track_stored(current.object.as_value(), &mut object);
                 self.prepare_changed(object, &current.object).await
+            }
+            (Change::ComputeUnowned(change), Some(current)) => {
+                self.prepare_changed(change(&current.object)?, &current.object).await
             }
             (Change::Store(change), Some(current)) => Ok(Update::Put(change(&current.object)?).into()),
             (Change::Delete(options), Some(current)) => {

@@ -156,7 +156,8 @@ async fn remove_pod(request: &VirtualRequest<'_>, mut options: DeleteOptions) ->
         let status = Target { view: View::Status, ..pod.clone() };
         let mark = |pod: &Object| marked(&request.endpoint.def, pod, &options);
         let update = UpdateOptions::default();
-        let marked = Write::new(&status, Change::Compute(&mark), &update).run(name).await?.into_object();
+        let marked =
+            Write::new(&status, Change::ComputeUnowned(&mark), &update).run(name).await?.into_object();
         // The condition is the only change since the state that the preconditions name.
         if let Some(version) = &mut options.preconditions.resource_version {
             meta::resource_version(&marked).clone_into(version);
