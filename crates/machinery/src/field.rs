@@ -81,6 +81,8 @@ pub enum FieldErrorKind {
     Required,
     /// The value violates a rule of the field.
     Invalid,
+    /// The value violates a rule of the field, and is not shown or is part of the detail.
+    InvalidWithoutValue,
     /// The value has the wrong type.
     TypeInvalid,
     /// The value is not one of the supported values.
@@ -104,7 +106,7 @@ impl FieldErrorKind {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Required => "FieldValueRequired",
-            Self::Invalid => "FieldValueInvalid",
+            Self::Invalid | Self::InvalidWithoutValue => "FieldValueInvalid",
             Self::TypeInvalid => "FieldValueTypeInvalid",
             Self::NotSupported => "FieldValueNotSupported",
             Self::Forbidden => "FieldValueForbidden",
@@ -119,7 +121,7 @@ impl FieldErrorKind {
     fn title(self) -> &'static str {
         match self {
             Self::Required => "Required value",
-            Self::Invalid | Self::TypeInvalid => "Invalid value",
+            Self::Invalid | Self::InvalidWithoutValue | Self::TypeInvalid => "Invalid value",
             Self::NotSupported => "Unsupported value",
             Self::Forbidden => "Forbidden",
             Self::Duplicate => "Duplicate value",
@@ -131,7 +133,10 @@ impl FieldErrorKind {
     }
 
     fn shows_value(self) -> bool {
-        !matches!(self, Self::Required | Self::Forbidden | Self::TooLong | Self::TooMany | Self::Internal)
+        matches!(
+            self,
+            Self::Invalid | Self::TypeInvalid | Self::NotSupported | Self::Duplicate | Self::NotFound
+        )
     }
 }
 
@@ -253,6 +258,8 @@ mod tests {
     fn shows_the_value_only_for_some_kinds() {
         let at = FieldPath::new("spec").child("x");
         assert_eq!(FieldError::required(&at, "").to_string(), "spec.x: Required value");
+        let hidden = FieldError::with(FieldErrorKind::InvalidWithoutValue, &at, Value::from("b"), "no");
+        assert_eq!(hidden.to_string(), "spec.x: Invalid value: no");
         assert_eq!(FieldError::invalid(&at, "b", "no").to_string(), "spec.x: Invalid value: \"b\": no");
         assert_eq!(FieldError::forbidden(&at, "never").to_string(), "spec.x: Forbidden: never");
         assert_eq!(

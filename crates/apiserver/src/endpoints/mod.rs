@@ -37,6 +37,7 @@ use nave_admission::Chain;
 use nave_codec::negotiate::{self, ContentType, Format, PatchType};
 use nave_machinery::options::{CreateOptions, DeleteOptions, ListOptions, PatchOptions};
 use nave_machinery::{GroupResource, GroupVersionKind, GroupVersionResource, Status, Value, names};
+use nave_resources::custom::CustomSchema;
 use nave_resources::{ResourceDef, ResourceVersion};
 
 use self::response::{EndpointResponse, List, ObjectResponse};
@@ -49,7 +50,7 @@ use crate::authorization::RequestAttributes;
 use crate::body::{self, BodyError};
 use crate::catalog::{Catalog, Catalogs};
 use crate::context::RequestContext;
-use crate::cpu_pool::CpuPool;
+use crate::cpu_pool::{CpuPool, LARGE};
 use crate::negotiation::Offer;
 use crate::raw_response;
 use crate::request_info::{ResourceRequest, Verb};
@@ -175,6 +176,9 @@ impl Resources {
             Verb::DeleteCollection => read::size_of_list(endpoint, resource, query),
             _ => endpoint.size_of_object(resource),
         });
+        // A small object may have rules that take long.
+        let has_rules = endpoint.version().custom().is_some_and(CustomSchema::has_rules);
+        let size = if has_rules { size.max(LARGE) } else { size };
         let target = Target {
             context,
             endpoint,

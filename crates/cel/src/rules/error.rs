@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use nave_machinery::{FieldError, FieldErrorKind, FieldPath};
 use serde_json::Value as Json;
 
 use crate::library::format::go_quote;
@@ -78,10 +79,34 @@ impl RuleError {
         value: Option<String>,
         detail: impl Into<String>,
     ) -> Self {
-        let field = if path.0.is_empty() { "<nil>".to_owned() } else { path.0.clone() };
+        let field = if path.0.is_empty() { NIL.to_owned() } else { path.0.clone() };
         Self { kind, field, value, detail: detail.into() }
     }
 }
+
+impl From<RuleError> for FieldError {
+    fn from(error: RuleError) -> Self {
+        let RuleError { kind, field, value, detail } = error;
+        let field = FieldPath::new(&field);
+        let parsed = |text: String| serde_json::from_str(&text).unwrap_or(Json::String(text));
+        let kind = match kind {
+            // The value has the form of upstream's types, so its text goes with the detail.
+            ErrorKind::Invalid => {
+                let detail = value.map_or_else(|| detail.clone(), |value| format!("{value}: {detail}"));
+                return Self::with(FieldErrorKind::InvalidWithoutValue, &field, Json::Null, detail);
+            }
+            ErrorKind::Required => FieldErrorKind::Required,
+            ErrorKind::Forbidden => FieldErrorKind::Forbidden,
+            ErrorKind::NotSupported => FieldErrorKind::NotSupported,
+            ErrorKind::Duplicate => FieldErrorKind::Duplicate,
+            ErrorKind::Internal => FieldErrorKind::Internal,
+        };
+        Self::with(kind, &field, value.map_or(Json::Null, parsed), detail)
+    }
+}
+
+/// The path of an object itself.
+const NIL: &str = "<nil>";
 
 /// Shows a value as messages do.
 pub(super) fn shown(value: &Json) -> String {

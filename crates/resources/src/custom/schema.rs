@@ -1,7 +1,10 @@
 //! The structure of the objects of a custom resource in one version.
 
+use std::sync::OnceLock;
+
+use nave_cel::rules::Validator;
 use nave_machinery::limits::LimitError;
-use nave_machinery::{FieldError, FieldPath, Value, meta};
+use nave_machinery::{FieldError, FieldErrorKind, FieldPath, Value, meta};
 use nave_structural::{Malformed, Structural};
 use sha2::{Digest, Sha256};
 
@@ -16,6 +19,11 @@ pub struct CustomSchema {
     preserves_unknown: bool,
     /// The fields of the `scale` subresource, if there is one.
     scale: Option<ScalePaths>,
+    /// The validation rules, compiled when the first object is validated: most of the definitions in a cluster have no
+    /// objects.
+    rules: OnceLock<Validator>,
+    /// True if the schema has validation rules.
+    has_rules: bool,
     /// The schema as compact JSON, for documents.
     text: Box<str>,
     /// The SHA-256 of the text.
@@ -35,7 +43,14 @@ impl CustomSchema {
         let structural = schema.map(Structural::compile).transpose().map_err(|why| why.to_string())?;
         let text = schema.map(Value::to_string).unwrap_or_default();
         let digest = Sha256::digest(&text).into();
-        Ok(Self { structural, preserves_unknown, scale, text: text.into(), digest })
+        let has_rules = schema.is_some_and(nave_structural::rules::has_expressions);
+        let rules = OnceLock::new();
+        Ok(Self { structural, preserves_unknown, scale, rules, has_rules, text: text.into(), digest })
+    }
+
+    /// Returns whether the schema has validation rules, whose cost does not follow from the size of an object.
+    pub fn has_rules(&self) -> bool {
+        self.has_rules
     }
 
     /// `openAPIV3Schema` as JSON; `None` if the version has none.
@@ -114,6 +129,28 @@ impl CustomSchema {
         errors
     }
 
+    /// Applies the validation rules (`x-kubernetes-validations`) to an object, or to an update of `old`, unless it has
+    /// one of the `errors` that rules do not expect (upstream: `hasBlockingErr`).
+    pub fn validate_rules(
+        &self,
+        object: &Value,
+        old: Option<&Value>,
+        errors: &[FieldError],
+    ) -> (Vec<FieldError>, Vec<String>) {
+        if !self.has_rules {
+            return (Vec::new(), Vec::new());
+        }
+        if errors.iter().any(is_blocking) {
+            let why = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+            let error = FieldError::invalid(&FieldPath::new("<nil>"), Value::Null, why);
+            return (vec![error], Vec::new());
+        }
+        let rules = self.rules.get_or_init(|| Validator::new(&self.json().unwrap_or_default()));
+        let outcome = rules.validate(object, old);
+        let warnings = outcome.warnings.iter().map(ToString::to_string).collect();
+        (outcome.errors.into_iter().map(FieldError::from).collect(), warnings)
+    }
+
     /// Returns what is wrong with an update of the status.
     pub fn validate_status(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors: Vec<FieldError> = Vec::new();
@@ -126,6 +163,11 @@ impl CustomSchema {
         }
         errors
     }
+}
+
+fn is_blocking(error: &FieldError) -> bool {
+    use FieldErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+    matches!(error.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid)
 }
 
 /// A number of replicas must be a whole number that `autoscaling/v1` `Scale` can show.

@@ -78,3 +78,35 @@ fn versions_that_need_a_webhook_are_not_relabelled() {
     assert_eq!(object["apiVersion"], "example.com/v1beta1");
     assert!(def.strategy.convert(&mut object, &beta, &beta).is_ok());
 }
+
+#[test]
+fn rules_are_applied_to_sound_objects() {
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object",
+        "x-kubernetes-validations": [
+            {"rule": "self.min <= self.max", "message": "min is above max"},
+            {"rule": "self.max >= oldSelf.max", "message": "max never falls"}],
+        "properties": {"min": {"type": "integer"}, "max": {"type": "integer"},
+            "mode": {"type": "string", "enum": ["a"]}}}}});
+    let schema = CustomSchema::compile(Some(&schema), false, None).unwrap();
+    assert!(schema.has_rules());
+    let object = |min: i64, max: i64, mode: &str| json!({"kind": "Thing", "spec": {"min": min, "max": max, "mode": mode}});
+    let check = |object: &Value, old: Option<&Value>| {
+        let mut errors = schema.validate("Thing", object, old);
+        let (violated, warnings) = schema.validate_rules(object, old, &errors);
+        errors.extend(violated);
+        (errors.iter().map(ToString::to_string).collect::<Vec<_>>(), warnings)
+    };
+    let sound = object(1, 2, "a");
+    assert_eq!(check(&sound, None), (vec![], vec![]));
+    assert_eq!(check(&object(3, 2, "a"), None).0, ["spec: Invalid value: min is above max"]);
+    assert_eq!(check(&object(1, 1, "a"), Some(&sound)).0, ["spec: Invalid value: max never falls"]);
+
+    let (errors, _) = check(&object(3, 2, "b"), None);
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert!(errors[1].starts_with("<nil>: Invalid value: null: some validation rules were not checked"));
+
+    let broken = object(3, 2, "a");
+    let (errors, warnings) = check(&broken, Some(&broken));
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(warnings, ["spec: Invalid value: min is above max"]);
+}

@@ -46,6 +46,9 @@ impl Write<'_> {
         errors.extend(def.strategy.validate(&object));
         if let Some(schema) = target.endpoint.version().custom() {
             errors.extend(schema.validate(&def.kind, &object, None));
+            let (violated, warnings) = schema.validate_rules(&object, None, &errors);
+            errors.extend(violated);
+            target.warn(warnings);
         }
         if !errors.is_empty() {
             return Err(target.invalid(meta::name(&object), &errors));
@@ -109,6 +112,9 @@ impl Write<'_> {
                 View::Status => schema.validate_status(&object, old_value),
                 _ => schema.validate(&def.kind, &object, Some(old_value)),
             });
+            let (violated, warnings) = schema.validate_rules(&object, Some(old_value), &errors);
+            errors.extend(violated);
+            target.warn(warnings);
         }
         if !errors.is_empty() {
             return Err(target.invalid(target.name, &errors));

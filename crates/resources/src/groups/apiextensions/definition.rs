@@ -24,6 +24,8 @@ impl<'o> Old<'o> {
 /// The rules that depend on the old definition.
 struct Options<'o> {
     requirements: Requirements,
+    /// The schemas of the old versions: their rules are not held to the limit of costs per rule.
+    old_schemas: Vec<&'o Value>,
     requires_schema: bool,
     conversion: conversion::Options,
     /// The selectable fields of the old versions, by their names.
@@ -36,6 +38,7 @@ impl<'o> Options<'o> {
     fn of_create() -> Self {
         Self {
             requirements: Requirements::ALL,
+            old_schemas: Vec::new(),
             requires_schema: true,
             conversion: conversion::Options {
                 requires_known_review_version: true,
@@ -53,6 +56,7 @@ impl<'o> Options<'o> {
         };
         Self {
             requirements: Requirements::of_update(&Parts::schemas(old.object)),
+            old_schemas: Parts::schemas(old.object),
             requires_schema: versions.is_none_or(|versions| versions.iter().all(has_schema)),
             conversion: conversion::Options::of_update(old.object, old.is_established),
             old_selectable: versions.into_iter().flatten().filter_map(named_selectable).collect(),
@@ -183,7 +187,13 @@ fn version_parts(version: At, shared: &Parts, options: &Options, errors: &mut Er
     columns::deprecation(version, errors);
     let has_status = version.field("subresources").field("status").is_set();
     if shared.schema.differs() {
-        schema::check(version.field("schema"), has_status, options.requirements, errors);
+        schema::check(
+            version.field("schema"),
+            has_status,
+            options.requirements,
+            &options.old_schemas,
+            errors,
+        );
     }
     if shared.subresources.differs() {
         columns::subresources(version.field("subresources"), errors);
@@ -209,7 +219,7 @@ fn shared_parts(spec: At, shared: &Parts, options: &Options, errors: &mut Errors
     let has_status =
         spec.field("versions").items().any(|version| version.field("subresources").field("status").is_set());
     let schema = At::named("spec.validation", shared.schema.shared());
-    self::schema::check(schema, has_status, options.requirements, errors);
+    self::schema::check(schema, has_status, options.requirements, &options.old_schemas, errors);
     columns::subresources(At::named("spec.subresources", shared.subresources.shared()), errors);
     columns::check(At::named("spec.additionalPrinterColumns", shared.columns.shared()), errors);
     let selectable = At::named("spec.selectableFields", shared.selectable.shared());

@@ -32,7 +32,14 @@ const AT_ROOT: [(&str, &str); 22] = [
 ];
 
 /// Checks `schema` of a version, or the one that versions share.
-pub(super) fn check(schema: At, has_status: bool, requirements: Requirements, errors: &mut Errors) {
+/// `old` has the schemas of the old definition.
+pub(super) fn check(
+    schema: At,
+    has_status: bool,
+    requirements: Requirements,
+    old: &[&Value],
+    errors: &mut Errors,
+) {
     let root = schema.field("openAPIV3Schema");
     let Some(value) = root.value() else { return };
     if has_status {
@@ -41,7 +48,13 @@ pub(super) fn check(schema: At, has_status: bool, requirements: Requirements, er
     if root.field("nullable").flag() {
         errors.push(root.field("nullable").forbidden("nullable cannot be true at the root"));
     }
-    errors.extend(rules::check(value, &root.path(), requirements));
+    let wrong = rules::check(value, &root.path(), requirements);
+    let is_sound = wrong.is_empty();
+    errors.extend(wrong);
+    if is_sound && rules::has_expressions(value) {
+        let report = nave_cel::rules::check(value, root.path().as_str(), old.contains(&value));
+        errors.extend(report.errors.into_iter().map(FieldError::from));
+    }
 }
 
 /// The status is validated by the schema of its property alone, so the root may not say more about it.

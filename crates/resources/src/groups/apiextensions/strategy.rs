@@ -84,12 +84,6 @@ impl Strategy for DefinitionStrategy {
                     .to_owned(),
             );
         }
-        if Parts::schemas(object).into_iter().any(rules::has_expressions) {
-            warnings.push(
-                "x-kubernetes-validations: rules are stored, but this server does not evaluate them"
-                    .to_owned(),
-            );
-        }
         warnings
     }
 }

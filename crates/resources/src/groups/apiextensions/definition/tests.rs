@@ -379,3 +379,33 @@ fn protected_groups_need_an_approval() {
         assert_eq!(shown(&validate_update(At::root(&definition), &Old::new(&definition))), [""; 0]);
     }
 }
+
+#[test]
+fn rules_are_compiled_and_their_costs_limited() {
+    let rules = |max_items: Option<u64>, rule: &str| {
+        let mut list = json!({"type": "array", "items": {"type": "string", "maxLength": 10},
+            "x-kubernetes-validations": [{"rule": rule}]});
+        if let Some(max) = max_items {
+            list["maxItems"] = json!(max);
+        }
+        let schema = json!({"type": "object", "properties": {"spec": list}});
+        with("/spec/versions/0/schema", json!({"openAPIV3Schema": schema}))
+    };
+    assert_eq!(rules(Some(5), "self.all(x, self.all(y, x == y))"), [""; 0]);
+    let unknown = rules(Some(5), "self.unknown == 1");
+    assert!(
+        unknown[0].contains("undefined field") || unknown[0].contains("does not support field"),
+        "{unknown:?}"
+    );
+    let expensive = rules(None, "self.all(x, self.all(y, x.contains(y)))");
+    assert!(expensive[0].contains("estimated rule cost exceeds budget"), "{expensive:?}");
+
+    // A stored schema is not held to the limit per rule.
+    let mut old = definition();
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "array", "items": {"type": "string", "maxLength": 10},
+        "maxItems": 1000, "x-kubernetes-validations": [{"rule": "self.all(x, self.all(y, x.contains(y)))"}]}}});
+    put(&mut old, "/spec/versions/0/schema", json!({"openAPIV3Schema": schema}));
+    let refused = shown(&validate(At::root(&old)));
+    assert!(refused.iter().any(|error| error.contains("exceeds budget")), "{refused:?}");
+    assert_eq!(shown(&validate_update(At::root(&old), &Old::new(&old))), [""; 0]);
+}
