@@ -197,10 +197,10 @@ pub(crate) fn containers(spec: &'static str) -> [Column; 2] {
     [
         Column::new("Containers", move |object, _| json!(joined(object, spec, "name")))
             .wide()
-            .about("The containers of the template, by name"),
+            .about("The names of the containers in the template"),
         Column::new("Images", move |object, _| json!(joined(object, spec, "image")))
             .wide()
-            .about("The images that the template's containers run"),
+            .about("The images of the containers in the template"),
     ]
 }
 

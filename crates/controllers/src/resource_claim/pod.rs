@@ -162,9 +162,9 @@ impl ClaimMaker {
         created_claims: &[(String, String)],
     ) -> Result<(), SyncError> {
         let is_new = |name: &str| created_claims.iter().any(|(entry, _)| entry == name);
-        let status_entry =
+        let recorded =
             pod.status.iter().filter_map(|status| status.resource_claim_statuses.as_ref()).flatten();
-        let kept = status_entry.filter(|status| !is_new(&status.name)).map(|status| json!(status));
+        let kept = recorded.filter(|status| !is_new(&status.name)).map(|status| json!(status));
         let new =
             created_claims.iter().map(|(entry, name)| json!({"name": entry, "resourceClaimName": name}));
         let statuses: Vec<_> = kept.chain(new).collect();

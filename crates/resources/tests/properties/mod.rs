@@ -106,7 +106,7 @@ pub(crate) fn check(kind: &Kind, mut object: Value) -> bool {
     let mut again = object.clone();
     defaulting::apply(builtin(), *id, &mut again).unwrap();
     def.strategy.default(&mut again, &version.name);
-    assert_eq!(again, object, "defaults are set once");
+    assert_eq!(again, object, "setting defaults twice must not change the object");
 
     let stored_in = def.storage.as_ref().map(|storage| storage.version.clone()).unwrap();
     let Ok(mut object) = converted(kind, object, &stored_in) else { return false };
@@ -127,11 +127,11 @@ pub(crate) fn check(kind: &Kind, mut object: Value) -> bool {
 
     let mut update = object.clone();
     def.strategy.prepare_for_update(&mut update, &object);
-    assert_eq!(update, object, "an update that changes nothing changes nothing");
+    assert_eq!(update, object, "an update without changes must not change the object");
     let errors = def.strategy.validate_update(&update, &object);
     assert!(errors.is_empty(), "{object}\nis not accepted as an update of itself: {errors:?}");
     def.strategy.canonicalize(&mut update);
-    assert_eq!(update, object, "the stored form is canonical");
+    assert_eq!(update, object, "the stored form must be canonical");
     if let Some(status) = status.filter(|_| def.versions[0].has_status()) {
         check_status(def, &object, status);
     }

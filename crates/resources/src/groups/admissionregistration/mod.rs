@@ -49,13 +49,13 @@ pub(crate) fn group() -> GroupBuilder {
 }
 
 fn webhook_columns() -> Vec<Column> {
-    vec![name(), length("Webhooks", "webhooks").about("How many webhooks there are"), age()]
+    vec![name(), length("Webhooks", "webhooks").about("The number of webhooks"), age()]
 }
 
 fn policy_columns(title: &'static str, path: &'static str) -> Vec<Column> {
     vec![
         name(),
-        length(title, path).about("How many expressions the policy has"),
+        length(title, path).about("The number of expressions of the policy"),
         text("ParamKind", |policy| match read::value_at(policy, "spec.paramKind") {
             Some(kind @ Value::Object(_)) => {
                 format!("{}/{}", read::text(kind, "apiVersion"), read::text(kind, "kind"))
@@ -70,8 +70,8 @@ fn policy_columns(title: &'static str, path: &'static str) -> Vec<Column> {
 fn binding_columns() -> Vec<Column> {
     vec![
         name(),
-        field("PolicyName", "spec.policyName", "").about("The policy that is bound"),
-        text("ParamRef", parameter).about("The parameters it is bound with"),
+        field("PolicyName", "spec.policyName", "").about("The policy of the binding"),
+        text("ParamRef", parameter).about("The parameters of the binding"),
         age(),
     ]
 }

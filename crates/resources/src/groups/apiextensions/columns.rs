@@ -41,7 +41,7 @@ pub(super) fn check(columns: At, errors: &mut Errors) {
     }
 }
 
-/// A path must begin with a dot; returns whether it does.
+/// Checks that a path begins with a dot.
 fn simple_path(text: &str, path: &FieldPath, errors: &mut Errors) {
     if !text.starts_with('.') {
         errors.push(FieldError::invalid(path, text, "must be a simple json path starting with ."));
@@ -137,7 +137,7 @@ pub(super) fn deprecation(version: At, errors: &mut Errors) {
     }
 }
 
-/// Returns whether a character shows something, as Go's `unicode.IsPrint`; unassigned characters count as shown.
+/// Returns whether a character is printable, as Go's `unicode.IsPrint`; unassigned characters count as printable.
 fn is_printable(character: char) -> bool {
     let is_format = matches!(character,
         '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{180e}' | '\u{200b}'..='\u{200f}'

@@ -27,8 +27,8 @@ pub(crate) fn group() -> GroupBuilder {
 fn columns() -> Vec<Column> {
     vec![
         name(),
-        text("Service", service).about("The service that serves the version, or Local"),
-        text("Available", available).about("Whether the version can be served"),
+        text("Service", service).about("The service that serves the group version, or Local"),
+        text("Available", available).about("The availability of the group version"),
         age(),
     ]
 }

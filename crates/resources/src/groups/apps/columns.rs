@@ -10,7 +10,7 @@ const TEMPLATE: &str = "spec.template.spec.containers";
 pub(super) fn controller_revision() -> Vec<Column> {
     vec![
         name(),
-        text("Controller", controller).about("The object whose history this is"),
+        text("Controller", controller).about("The workload that the revision belongs to"),
         number("Revision", "revision")
             .of_kind("string")
             .described_by("apps.v1.ControllerRevision", "revision"),
@@ -57,7 +57,7 @@ pub(super) fn deployment() -> Vec<Column> {
     let as_text = |column: Column| column.of_kind("string");
     vec![
         name(),
-        text("Ready", ready).about("How many replicas are ready, of how many wanted"),
+        text("Ready", ready).about("The number of ready and desired replicas"),
         as_text(number("Up-to-date", "status.updatedReplicas")).described_by(status, "updatedReplicas"),
         as_text(number("Available", "status.availableReplicas")).described_by(status, "availableReplicas"),
         age(),
@@ -84,7 +84,7 @@ pub(super) fn replica_set() -> Vec<Column> {
 
 pub(super) fn stateful_set() -> Vec<Column> {
     let [names, images] = containers(TEMPLATE);
-    let ready = text("Ready", ready).about("How many replicas are ready, of how many wanted");
+    let ready = text("Ready", ready).about("The number of ready and desired replicas");
     vec![name(), ready, age(), names, images]
 }
 

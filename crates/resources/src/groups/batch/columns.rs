@@ -34,10 +34,9 @@ pub(super) fn job() -> Vec<Column> {
     let [names, images] = containers("spec.template.spec.containers");
     vec![
         name(),
-        text("Status", status).about("What the job is doing, or how it ended"),
+        text("Status", status).about("The state of the job"),
         text("Completions", completions).described_by("batch.v1.JobStatus", "succeeded"),
-        Column::new("Duration", |job, now| json!(duration(job, now)))
-            .about("How long the job took, or has taken so far"),
+        Column::new("Duration", |job, now| json!(duration(job, now))).about("The running time of the job"),
         age(),
         names,
         images,

@@ -11,8 +11,8 @@ const FIXED: [&str; 6] =
     ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy", "selector"];
 /// The scheduling fields of the template's spec, which are mutable while a job is suspended.
 const PLACEMENT: [&str; 3] = ["nodeSelector", "tolerations", "schedulingGates"];
-/// The maximum number of errors that are checked for duplicates, which upstream reports twice.
-const MAX_ERRORS_TWICE: usize = 64;
+/// With more errors than this, the second check is skipped.
+const MAX_ERRORS_FOR_SECOND_CHECK: usize = 64;
 
 pub(super) fn job(new: &Value, old: &Value) -> Errors {
     let label = |key: &str| {
@@ -23,7 +23,7 @@ pub(super) fn job(new: &Value, old: &Value) -> Errors {
     let mut errors = validation::job(new, has_labels);
     let (root, old_root) = (At::root(new), At::root(old));
     let (spec, old_spec) = (root.field("spec"), old_root.field("spec"));
-    if errors.len() <= MAX_ERRORS_TWICE {
+    if errors.len() <= MAX_ERRORS_FOR_SECOND_CHECK {
         validation::job_spec_with_selector(spec, &mut errors);
     }
     completions(spec, old_spec, &mut errors);

@@ -14,11 +14,11 @@ pub(super) fn component_status() -> Vec<Column> {
             Some(condition) if read::text(condition, "status") == "True" => "Healthy".to_owned(),
             Some(_) => "Unhealthy".to_owned(),
         })
-        .about("Whether the component is healthy"),
+        .about("The health of the component"),
         text("Message", |object| healthy(object).map_or("", |it| read::text(it, "message")).to_owned())
-            .about("What the component said of its health"),
+            .about("The message of the health check"),
         text("Error", |object| healthy(object).map_or("", |it| read::text(it, "error")).to_owned())
-            .about("Why the component could not be asked"),
+            .about("The error of the health check"),
     ]
 }
 
@@ -57,14 +57,14 @@ fn host_port(host: &str, port: i64) -> String {
 }
 
 pub(super) fn namespace() -> Vec<Column> {
-    vec![name(), field("Status", "status.phase", "").about("The stage of the namespace's life"), age()]
+    vec![name(), field("Status", "status.phase", "").about("The phase of the namespace"), age()]
 }
 
 pub(super) fn pod_template() -> Vec<Column> {
     let [names, images] = containers("template.spec.containers");
     let shown = |column: Column| column.with_priority(0);
     let labels = text("Pod Labels", |object| format_labels(read::map(object, "template.metadata.labels")));
-    vec![name(), shown(names), shown(images), labels.about("The labels that the template gives to pods")]
+    vec![name(), shown(names), shown(images), labels.about("The labels of pods from the template")]
 }
 
 pub(super) fn replication_controller() -> Vec<Column> {
@@ -86,10 +86,8 @@ pub(super) fn replication_controller() -> Vec<Column> {
 pub(super) fn resource_quota() -> Vec<Column> {
     vec![
         name(),
-        text("Request", |object| quota(object, false))
-            .about("What is used, and may be, of what pods request"),
-        text("Limit", |object| quota(object, true))
-            .about("What is used, and may be, of what pods are limited to"),
+        text("Request", |object| quota(object, false)).about("The usage and limit of requests"),
+        text("Limit", |object| quota(object, true)).about("The usage and limit of limits"),
         age(),
     ]
 }

@@ -139,7 +139,7 @@ impl Limits {
         }
     }
 
-    /// The limit/request ratio is at least one, and possible for the minimum and maximum.
+    /// The limit/request ratio must be at least 1 and at most the ratio of maximum to minimum.
     fn ratio(&self, name: &str, item: At, errors: &mut Errors) {
         let Some(ratio) = self.ratio else { return };
         let at = item.field("maxLimitRequestRatio");

@@ -13,8 +13,8 @@ use crate::table::{Column, age, field, name, text};
 use crate::validate::{At, Errors, checked, one_of, required_text};
 
 const FEATURE_MAX: usize = 253;
-/// The maximum number of errors that are checked for duplicates.
-const MAX_ERRORS_TWICE: usize = 64;
+/// With more errors than this, the second check is skipped.
+const MAX_ERRORS_FOR_SECOND_CHECK: usize = 64;
 
 /// The strategy of nodes.
 pub(super) struct NodeStrategy;
@@ -52,17 +52,17 @@ impl Strategy for NodeStrategy {
         errors
     }
 
-    /// Upstream checks some fields twice: as in a create and as in an update.
+    /// Upstream runs the checks of a create and those of an update, which report some errors twice.
     fn validate_update(&self, node: &Value, old: &Value) -> Errors {
         let mut errors = self.validate(node);
-        if errors.len() <= MAX_ERRORS_TWICE {
-            errors.extend(changed(node, old));
+        if errors.len() <= MAX_ERRORS_FOR_SECOND_CHECK {
+            errors.extend(validate_changes(node, old));
         }
         errors
     }
 
     fn validate_status_update(&self, node: &Value, old: &Value) -> Errors {
-        changed(node, old)
+        validate_changes(node, old)
     }
 
     fn warnings(&self, node: &Value, _old: Option<&Value>) -> Vec<String> {
@@ -91,7 +91,7 @@ fn drop_config(node: &mut Value, old: Option<&Value>) {
     }
 }
 
-fn changed(node: &Value, old: &Value) -> Errors {
+fn validate_changes(node: &Value, old: &Value) -> Errors {
     let mut errors = Errors::new();
     let (root, old) = (At::root(node), At::root(old));
     let (metadata, spec, old_spec) = (root.field("metadata"), root.field("spec"), old.field("spec"));
@@ -146,7 +146,7 @@ fn status(status: At, errors: &mut Errors) {
     for list in ["capacity", "allocatable"] {
         let list = status.field(list);
         for (name, value) in list.entries() {
-            // Upstream reports the resource as a field.
+            // Upstream's path has the resource as a field (`capacity.<name>`), not as a key.
             let before = errors.len();
             resource_names::amount(name, value, errors);
             let path = list.path().child(name);
@@ -216,8 +216,8 @@ pub(super) fn columns() -> Vec<Column> {
         |title, path, own| field(title, path, "<unknown>").wide().described_by("core.v1.NodeSystemInfo", own);
     vec![
         name(),
-        text("Status", state).about("Whether the node is ready, and whether pods may be placed on it"),
-        text("Roles", roles).about("The roles of the node, from its labels"),
+        text("Status", state).about("The readiness of the node, and whether it accepts new pods"),
+        text("Roles", roles).about("The roles in the node's labels"),
         age(),
         field("Version", "status.nodeInfo.kubeletVersion", "")
             .described_by("core.v1.NodeSystemInfo", "kubeletVersion"),

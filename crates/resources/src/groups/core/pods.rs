@@ -105,11 +105,10 @@ pub(super) fn columns() -> Vec<Column> {
             let summary = Summary::from_pod(pod);
             format!("{}/{}", summary.ready, summary.total)
         })
-        .about("How many of the pod's containers are ready, of how many"),
-        text("Status", |pod| Summary::from_pod(pod).reason.into_owned())
-            .about("What the pod is doing or waiting for"),
+        .about("The number of ready containers and of all containers"),
+        text("Status", |pod| Summary::from_pod(pod).reason.into_owned()).about("The state of the pod"),
         Column::new("Restarts", |pod, now| json!(Summary::from_pod(pod).restarts(now)))
-            .about("How often containers of the pod were restarted, and when last"),
+            .about("The number of container restarts, and the time of the last one"),
         age(),
         text("IP", |pod| {
             Some(first_ip(pod)).filter(|ip| !ip.is_empty()).unwrap_or("<none>".into()).into_owned()

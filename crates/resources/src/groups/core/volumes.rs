@@ -122,7 +122,7 @@ pub(super) fn volume_columns() -> Vec<Column> {
         text("Claim", claim).described_by(spec, "claimRef"),
         text("StorageClass", class).about("The storage class of the volume"),
         field("VolumeAttributesClass", "spec.volumeAttributesClassName", "<unset>")
-            .about("The class of the volume's attributes"),
+            .about("The volume attributes class of the volume"),
         field("Reason", "status.reason", "").described_by("core.v1.PersistentVolumeStatus", "reason"),
         age(),
         field("VolumeMode", "spec.volumeMode", "<unset>").wide().described_by(spec, "volumeMode"),
@@ -146,7 +146,7 @@ pub(super) fn claim_columns() -> Vec<Column> {
         .described_by(status, "accessModes"),
         text("StorageClass", class).about("The storage class of the claim"),
         field("VolumeAttributesClass", "spec.volumeAttributesClassName", "<unset>")
-            .about("The class of the claim's volume attributes"),
+            .about("The volume attributes class of the claim"),
         age(),
         field("VolumeMode", "spec.volumeMode", "<unset>").wide().described_by(spec, "volumeMode"),
     ]

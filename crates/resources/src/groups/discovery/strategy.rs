@@ -41,13 +41,13 @@ impl Strategy for EndpointSliceStrategy {
     }
 
     fn validate(&self, slice: &Value) -> Errors {
-        let mut errors = rules_but_endpoints(slice);
+        let mut errors = validate_all_but_endpoints(slice);
         endpoints(slice, &mut errors);
         errors
     }
 
     fn validate_update(&self, slice: &Value, old: &Value) -> Errors {
-        let mut errors = rules_but_endpoints(slice);
+        let mut errors = validate_all_but_endpoints(slice);
         // Endpoints from before some rules stay valid.
         if slice.get("endpoints") != old.get("endpoints") {
             endpoints(slice, &mut errors);
@@ -71,14 +71,14 @@ impl Strategy for EndpointSliceStrategy {
     }
 }
 
-/// v1 has fields instead of the legacy topology map.
+/// Removes `deprecatedTopology`, which v1 replaced by fields.
 fn drop_topology(slice: &mut Value) {
     if let Some(slice) = slice.as_object_mut() {
         each(slice, "endpoints").for_each(|endpoint| drop(endpoint.remove("deprecatedTopology")));
     }
 }
 
-fn rules_but_endpoints(slice: &Value) -> Errors {
+fn validate_all_but_endpoints(slice: &Value) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(slice);
     let kind = root.field("addressType");

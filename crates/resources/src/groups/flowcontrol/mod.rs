@@ -43,7 +43,7 @@ fn schema_columns() -> Vec<Column> {
                 .map_or("?", |condition| read::text(condition, "status"))
                 .to_owned()
         })
-        .about("Whether the priority level that the schema names does not exist"),
+        .about("True if the priority level of the schema does not exist"),
     ]
 }
 

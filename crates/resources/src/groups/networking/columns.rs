@@ -10,7 +10,7 @@ pub(super) fn ingress_class() -> Vec<Column> {
     vec![
         name(),
         field("Controller", "spec.controller", "").about("The controller that serves ingresses of the class"),
-        text("Parameters", parameters).about("What the controller is given for the class"),
+        text("Parameters", parameters).about("The parameters for the controller"),
         age(),
     ]
 }
@@ -28,15 +28,14 @@ fn parameters(class: &Value) -> String {
 pub(super) fn ingress() -> Vec<Column> {
     vec![
         name(),
-        field("Class", "spec.ingressClassName", "<none>")
-            .about("The class whose controller serves the ingress"),
-        text("Hosts", hosts).about("The hosts that requests must be for"),
-        text("Address", load_balancer).about("Where the load balancer takes requests"),
+        field("Class", "spec.ingressClassName", "<none>").about("The ingress class"),
+        text("Hosts", hosts).about("The hosts of the rules"),
+        text("Address", load_balancer).about("The addresses of the load balancer"),
         text("Ports", |ingress| {
             let tls = !read::list(ingress, "spec.tls").is_empty();
             if tls { "80, 443" } else { "80" }.to_owned()
         })
-        .about("The ports that are open"),
+        .about("The ports that serve requests"),
         age(),
     ]
 }

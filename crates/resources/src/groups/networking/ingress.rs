@@ -26,7 +26,7 @@ impl Strategy for IngressStrategy {
         let annotations = metadata.field("annotations");
         let annotation = annotations.key(CLASS_ANNOTATION);
         if annotation.is_set() && spec.field("ingressClassName").is_set() {
-            // Upstream reports the annotation as a field.
+            // Upstream's path has the annotation as a field (`annotations.<key>`), not as a key.
             let path = FieldPath::new("annotations").child(CLASS_ANNOTATION);
             let why = "can not be set when the class field is also set";
             errors.push(FieldError::invalid(&path, annotation.text(), why));

@@ -23,11 +23,11 @@ fn columns() -> Vec<Column> {
     vec![
         name(),
         text("Min Available", |budget| amount(budget, "spec.minAvailable"))
-            .about("How many pods must stay available"),
+            .about("The number of pods that must stay available"),
         text("Max Unavailable", |budget| amount(budget, "spec.maxUnavailable"))
-            .about("How many pods may be missing"),
+            .about("The number of pods that may be unavailable"),
         number("Allowed Disruptions", "status.disruptionsAllowed")
-            .about("How many pods may be disturbed now"),
+            .about("The number of disruptions that are currently allowed"),
         age(),
     ]
 }

@@ -44,7 +44,7 @@ pub(crate) fn group() -> GroupBuilder {
 }
 
 fn claim_columns() -> Vec<Column> {
-    vec![name(), text("State", state).about("Whether devices are allocated to the claim, and in use"), age()]
+    vec![name(), text("State", state).about("The allocation state of the claim"), age()]
 }
 
 fn state(claim: &Value) -> String {

@@ -28,7 +28,7 @@ pub(super) fn driver() -> Vec<Column> {
 }
 
 pub(super) fn node() -> Vec<Column> {
-    vec![name(), length("Drivers", "spec.drivers").about("How many drivers run on the node"), age()]
+    vec![name(), length("Drivers", "spec.drivers").about("The number of drivers on the node"), age()]
 }
 
 pub(super) fn storage_class() -> Vec<Column> {

@@ -54,7 +54,7 @@ fn is_cost(text: &str) -> bool {
     (text == "0" || digits.starts_with(|c: char| ('1'..='9').contains(&c))) && text.parse::<i32>().is_ok()
 }
 
-/// Upstream reports the annotation as a field.
+/// Checks a seccomp annotation. The path of upstream's errors has the annotation as a field (`annotations.<key>`).
 fn seccomp(key: &str, profile: At, annotations: At, errors: &mut Errors) {
     let text = profile.text();
     if matches!(text, "runtime/default" | "docker/default" | "unconfined") {

@@ -72,7 +72,7 @@ pub(super) fn drop_unneeded(spec: &mut Map, old: &Map) {
         (needs_cluster_ip, &["ipFamilies", "ipFamilyPolicy"]),
         (needs_cluster_ip, &["internalTrafficPolicy"]),
         (needs_health_port, &["healthCheckNodePort"]),
-        (is_balanced, &["allocateLoadBalancerNodePorts", "loadBalancerClass"]),
+        (is_load_balancer, &["allocateLoadBalancerNodePorts", "loadBalancerClass"]),
         (needs_external_policy, &["externalTrafficPolicy"]),
     ];
     for (needs, fields) in by_type {
@@ -95,17 +95,17 @@ pub(super) fn needs_cluster_ip(spec: &Map) -> bool {
     text(spec, "type") != "ExternalName"
 }
 
-fn is_balanced(spec: &Map) -> bool {
+fn is_load_balancer(spec: &Map) -> bool {
     text(spec, "type") == "LoadBalancer"
 }
 
 fn needs_node_ports(spec: &Map) -> bool {
     let declined = spec.get("allocateLoadBalancerNodePorts") == Some(&Value::Bool(false));
-    text(spec, "type") == "NodePort" || (is_balanced(spec) && !declined)
+    text(spec, "type") == "NodePort" || (is_load_balancer(spec) && !declined)
 }
 
 fn needs_health_port(spec: &Map) -> bool {
-    is_balanced(spec) && text(spec, "externalTrafficPolicy") == "Local"
+    is_load_balancer(spec) && text(spec, "externalTrafficPolicy") == "Local"
 }
 
 fn needs_external_policy(spec: &Map) -> bool {

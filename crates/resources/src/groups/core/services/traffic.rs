@@ -9,7 +9,7 @@ use crate::validate::{At, Errors, absent_or_one_of, checked, one_of, port_number
 const POLICIES: [&str; 2] = ["Cluster", "Local"];
 const DISTRIBUTIONS: [&str; 3] = ["PreferClose", "PreferSameZone", "PreferSameNode"];
 const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
-const ONLY_BALANCED: &str = "may only be used when `type` is 'LoadBalancer'";
+const ONLY_FOR_LOAD_BALANCERS: &str = "may only be used when `type` is 'LoadBalancer'";
 
 /// Checks the external addresses, policies and load balancer fields of a service.
 pub(super) fn validate(service: &Value, errors: &mut Errors) {
@@ -21,8 +21,8 @@ pub(super) fn validate(service: &Value, errors: &mut Errors) {
         }
     }
     source_ranges(service, spec, errors);
-    balanced(spec, errors);
-    external(spec, errors);
+    load_balancer_fields(spec, errors);
+    external_policy(spec, errors);
     let internal = spec.field("internalTrafficPolicy");
     absent_or_one_of(internal, &POLICIES, errors);
     if !internal.is_set() && spec.field("type").text() != "ExternalName" {
@@ -31,7 +31,7 @@ pub(super) fn validate(service: &Value, errors: &mut Errors) {
     absent_or_one_of(spec.field("trafficDistribution"), &DISTRIBUTIONS, errors);
 }
 
-fn is_balanced(spec: At) -> bool {
+fn is_load_balancer(spec: At) -> bool {
     spec.field("type").text() == "LoadBalancer"
 }
 
@@ -39,16 +39,16 @@ fn is_balanced(spec: At) -> bool {
 fn source_ranges(service: &Value, spec: At, errors: &mut Errors) {
     let list = spec.field("LoadBalancerSourceRanges").with(spec.field("loadBalancerSourceRanges").value());
     if list.len() > 0 {
-        if !is_balanced(spec) {
-            errors.push(list.forbidden(ONLY_BALANCED));
+        if !is_load_balancer(spec) {
+            errors.push(list.forbidden(ONLY_FOR_LOAD_BALANCERS));
         }
         for range in list.items() {
             range_of_sources(range.text(), &range.path(), errors);
         }
     } else if let Some(annotation) = meta::annotation(service, SOURCE_RANGES) {
         let path = nave_machinery::FieldPath::new("metadata").child("annotations").key(SOURCE_RANGES);
-        if !is_balanced(spec) {
-            errors.push(FieldError::forbidden(&path, ONLY_BALANCED));
+        if !is_load_balancer(spec) {
+            errors.push(FieldError::forbidden(&path, ONLY_FOR_LOAD_BALANCERS));
         }
         let ranges = annotation.split(',').filter(|_| !annotation.trim().is_empty());
         ranges.for_each(|range| range_of_sources(range, &path, errors));
@@ -64,23 +64,23 @@ fn range_of_sources(range: &str, path: &nave_machinery::FieldPath, errors: &mut 
     }
 }
 
-fn balanced(spec: At, errors: &mut Errors) {
+fn load_balancer_fields(spec: At, errors: &mut Errors) {
     let (ports, class) = (spec.field("allocateLoadBalancerNodePorts"), spec.field("loadBalancerClass"));
-    if ports.is_set() && !is_balanced(spec) {
-        errors.push(ports.forbidden(ONLY_BALANCED));
+    if ports.is_set() && !is_load_balancer(spec) {
+        errors.push(ports.forbidden(ONLY_FOR_LOAD_BALANCERS));
     }
-    if !ports.is_set() && is_balanced(spec) {
+    if !ports.is_set() && is_load_balancer(spec) {
         // Upstream omits `spec`.
         errors.push(At::named("allocateLoadBalancerNodePorts", None).required(""));
     }
-    if class.is_set() && is_balanced(spec) {
+    if class.is_set() && is_load_balancer(spec) {
         checked(class, names::is_qualified_name, errors);
     } else if class.is_set() {
-        errors.push(class.forbidden(ONLY_BALANCED));
+        errors.push(class.forbidden(ONLY_FOR_LOAD_BALANCERS));
     }
 }
 
-fn external(spec: At, errors: &mut Errors) {
+fn external_policy(spec: At, errors: &mut Errors) {
     let kind = spec.field("type").text();
     let policy = spec.field("externalTrafficPolicy");
     let is_exposed = matches!(kind, "NodePort" | "LoadBalancer")
@@ -109,13 +109,16 @@ fn external(spec: At, errors: &mut Errors) {
 }
 
 fn needs_health_check(spec: At) -> bool {
-    is_balanced(spec) && spec.field("externalTrafficPolicy").text() == "Local"
+    is_load_balancer(spec) && spec.field("externalTrafficPolicy").text() == "Local"
 }
 
 /// Checks load balancer fields that an update must not change.
 pub(super) fn validate_update(spec: At, old: At, errors: &mut Errors) {
     let class = spec.field("loadBalancerClass");
-    if is_balanced(spec) && is_balanced(old) && class.value() != old.field("loadBalancerClass").value() {
+    if is_load_balancer(spec)
+        && is_load_balancer(old)
+        && class.value() != old.field("loadBalancerClass").value()
+    {
         let shown = class.value().cloned().unwrap_or_default();
         errors.push(FieldError::invalid(&class.path(), shown, "may not change once set"));
         if class.is_set() {
