@@ -109,7 +109,10 @@ impl View {
 /// 400 if it cannot be converted.
 pub fn from_stored(endpoint: &Endpoint, object: Value) -> Result<Value, Status> {
     let Some(storage) = &endpoint.def.storage else { return Ok(object) };
-    let mut object = convert(endpoint, object, &storage.version, &endpoint.gvk().group_version())?;
+    // Custom objects have the version that they were stored in, which may be an earlier storage version.
+    let own = endpoint.def.is_custom().then(|| GroupVersion::parse(meta::api_version(&object))).flatten();
+    let from = own.as_ref().unwrap_or(&storage.version);
+    let mut object = convert(endpoint, object, from, &endpoint.gvk().group_version())?;
     if let Some(schema) = endpoint.version().custom().filter(|_| !endpoint.is_storage_version()) {
         schema.coerce(&mut object);
     }

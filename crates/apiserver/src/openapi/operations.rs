@@ -348,6 +348,7 @@ impl<'a> Resource<'a> {
         let response = &subresource.response;
         let kind =
             if response.version.is_empty() { self.gv.with_kind(&*response.kind) } else { response.clone() };
+        let kind = if self.is_custom() { self.kind() } else { kind };
         if options {
             return self.connect(items, path, one, &subresource.name, &kind);
         }

@@ -125,6 +125,7 @@ impl ObjectCodec {
     fn read_custom(&self, object: &mut Value) -> Result<(), String> {
         let Some(storage) = &self.def.storage else { return Ok(()) };
         let from = GroupVersion::parse(meta::api_version(object)).unwrap_or_default();
+        let has_stored_form = self.def.stored_schema().is_some();
         if let Some(schema) = self.def.stored_schema() {
             schema.coerce(object);
         }
@@ -132,7 +133,9 @@ impl ObjectCodec {
         if let Some(schema) = self.def.version(&from.version).and_then(ResourceVersion::custom) {
             schema.default(object).map_err(|error| error.to_string())?;
         }
-        if from != storage.version {
+        // With several versions an object keeps the one that it is stored in, so that a write of the same is seen as a
+        // change of the version.
+        if has_stored_form && from != storage.version {
             self.def.strategy.convert(object, &from, &storage.version).map_err(|error| error.to_string())?;
         }
         Ok(())

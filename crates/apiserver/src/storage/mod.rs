@@ -31,6 +31,7 @@ pub use reads::{ConsistentReads, ListStats, ReadStats};
 pub use reservation::{NO_REVISION, Reservation, Settlement, send_until_known};
 pub use sizes::WatchCacheSizes;
 pub use storages::{SharedParts, Storages};
+pub(crate) use writes::unchanged;
 pub use writes::{Attempt, NextState, Stored, Update, WriteResult, WrittenVersion};
 
 /// Maximum time that a read waits for the watch cache to reach a revision.

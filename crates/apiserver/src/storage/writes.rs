@@ -300,7 +300,7 @@ fn as_object(value: Value) -> Result<Object, Status> {
 }
 
 /// Returns whether two states of an object differ only in their resourceVersion.
-fn unchanged(new: &Value, old: &Value) -> bool {
+pub(crate) fn unchanged(new: &Value, old: &Value) -> bool {
     let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
     new.len() == old.len()
         && new.iter().all(|(name, value)| match (name.as_str(), old.get(name)) {

@@ -240,8 +240,9 @@ impl Strategy for CustomStrategy {
             .into_iter()
             .filter(|name| !name.contains('/') && !is_standard(name) && !known.contains(name))
             .map(|name| {
+                let path = if name.contains('.') { " including a path (/)" } else { "" };
                 format!(
-                    "{at}: {name:?}: prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with other finalizer writers"
+                    "{at}: {name:?}: prefer a domain-qualified finalizer name{path} to avoid accidental conflicts with other finalizer writers"
                 )
             })
             .collect()

@@ -33,7 +33,9 @@ use super::decode;
 use super::response::ObjectResponse;
 use super::view::{self, View};
 use crate::lifecycle::{self, Deletion};
-use crate::storage::{Attempt, NextState, ResourceStorage, Stored, Update, WriteResult, WrittenVersion};
+use crate::storage::{
+    Attempt, NextState, ResourceStorage, Stored, Update, WriteResult, WrittenVersion, unchanged,
+};
 
 /// Maximum number of generated names that are tried, as upstream.
 const MAX_GENERATED_NAMES: usize = 8;
@@ -432,7 +434,14 @@ impl NextState for Write<'_> {
     async fn next(&mut self, current: Option<&Stored>) -> Result<Attempt, Status> {
         self.creates = current.is_none();
         let read = current.map(|current| self.as_read(current)).transpose()?.flatten();
-        let attempt = self.next_attempt(read.as_ref().or(current)).await?;
+        let mut attempt = self.next_attempt(read.as_ref().or(current)).await?;
+        // Defaults of a read are no change; another storage version is one.
+        if let (Some(read), Some(stored), Update::Put(object)) = (&read, current, &mut attempt.update)
+            && stored.object.api_version() == read.object.api_version()
+            && unchanged(object, read.object.as_value())
+        {
+            attempt = Update::NoWrite(std::mem::take(object)).into();
+        }
         // A dry run stops before the transaction: what would have been written is the answer.
         Ok(if self.options.dry_run() { attempt.dry() } else { attempt })
     }

@@ -220,11 +220,22 @@ async fn each_version_shows_its_own_part_of_an_object() {
     assert_eq!(created["spec"], json!({"both": "b"}));
     let (stable, beta) = (format!("{THINGS}/a"), format!("{beta}/a"));
     let seen = it.get(&stable, &[]).await.1;
+    let hash = it.get("/apis/example.com/v1", &[]).await.1["resources"][0]["storageVersionHash"].clone();
     assert_eq!(
         (&seen["apiVersion"], &seen["spec"]),
         (&json!("example.com/v1"), &json!({"new": "new", "both": "b"}))
     );
     assert_eq!(it.get(&beta, &[]).await.1["spec"], json!({"both": "b"}));
-    let patched = it.send(Method::PATCH, &stable, &json!({"metadata": {"labels": {"a": "b"}}})).await.1;
-    assert_eq!((&patched["spec"], &patched["metadata"]["generation"]), (&seen["spec"], &json!(1)));
+    // Once another version is stored, a write of the same stores the object in it.
+    let other = json!({"spec": {"versions": [
+        {"name": "v1", "served": true, "storage": false, "schema": schema("new")},
+        {"name": "v1beta1", "served": true, "storage": true, "schema": schema("old")},
+    ]}});
+    assert_eq!(it.send(Method::PATCH, &format!("{DEFINITIONS}/things.example.com"), &other).await.0, 200);
+    while it.get("/apis/example.com/v1", &[]).await.1["resources"][0]["storageVersionHash"] == hash {
+        tokio::task::yield_now().await;
+    }
+    let rewritten = it.send(Method::PATCH, &stable, &json!({})).await.1;
+    assert_ne!(rewritten["metadata"]["resourceVersion"], seen["metadata"]["resourceVersion"]);
+    assert_eq!(rewritten["spec"], json!({"both": "b"}));
 }
