@@ -128,9 +128,9 @@ pub struct ResourceVersion {
     pub type_name: String,
     /// The structure of its objects.
     pub schema: Schema,
-    /// What a client of this version is warned with, where the version is deprecated.
+    /// The deprecation warning, if the version is deprecated.
     pub deprecation: Option<String>,
-    /// What is served below an object, sorted by name.
+    /// The subresources, sorted by name.
     pub subresources: Arc<[Subresource]>,
     /// The columns of its `Table`. Cells read built-in objects in the storage version, custom ones in this version.
     pub columns: Arc<[Column]>,
@@ -171,7 +171,7 @@ impl ResourceVersion {
 pub enum Schema {
     /// A built-in type, where the schema set that the registry was built with has one.
     Builtin(Option<TypeId>),
-    /// What a CustomResourceDefinition says.
+    /// A CustomResourceDefinition.
     Custom(Arc<CustomSchema>),
 }
 
