@@ -230,7 +230,14 @@ fn show_value(value: &Value<'_>) -> Json {
         Value::Object(object) if object.name.starts_with("google.protobuf.") => {
             json!({"struct": {"type": &*object.name, "json": to_json(value)}})
         }
-        Value::Object(object) => json!({"object": {"type": &*object.name, "native": to_json(value)}}),
+        Value::Object(object) => {
+            let mut shown = json!({"type": &*object.name, "native": to_json(value)});
+            let mismatches = object.type_mismatches();
+            if !mismatches.is_empty() {
+                shown["type_mismatch"] = json!(mismatches);
+            }
+            json!({"object": shown})
+        }
         other => json!({"opaque": other.type_name()}),
     }
 }

@@ -12,7 +12,7 @@ use crate::authorizer::{Authorizer, authorizer_type, resource_check_type};
 use crate::env::Env;
 use crate::failure::Failure;
 use crate::kinds::{ObjectType, Type};
-use crate::program::{Activation, Ast, PER_CALL_LIMIT, Program};
+use crate::program::{Activation, Ast, Outcome, PER_CALL_LIMIT, Program};
 use crate::run::Lazy;
 use crate::value::Value;
 
@@ -157,16 +157,23 @@ impl<'a> PolicyRun<'a> {
 
     /// Evaluates an expression. The cost contains that of the variables it evaluated first.
     pub fn evaluate(&self, expression: &'a PolicyExpression) -> (Result<Option<Json>, Failure>, u64) {
+        let outcome = self.outcome(expression);
+        (outcome.json(), outcome.cost)
+    }
+
+    /// As [`Self::evaluate`], with the value as it is.
+    pub fn outcome(&self, expression: &'a PolicyExpression) -> Outcome<'a> {
         let shared = &self.shared;
         let lazy: Arc<dyn Lazy<'a> + 'a> = Arc::clone(shared) as _;
-        let outcome = expression.program.evaluate_lazily(
+        let mut outcome = expression.program.evaluate_lazily(
             &shared.activation,
             PER_CALL_LIMIT,
             shared.authorizer,
             Some(lazy),
         );
         let variables = shared.cost.swap(0, Ordering::Relaxed);
-        (outcome.json(), outcome.cost.saturating_add(variables))
+        outcome.cost = outcome.cost.saturating_add(variables);
+        outcome
     }
 }
 

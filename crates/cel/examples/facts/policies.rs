@@ -1,5 +1,6 @@
 //! Recorded evaluations of admission policies: compiled expressions, decisions and costs of validations.
 
+use nave_cel::facts::show;
 use nave_cel::policies::{
     MAX_POLICY_COST, PolicyCompiler, PolicyExpression, PolicyInput, PolicyRun, PolicyVariables,
 };
@@ -91,6 +92,7 @@ pub(crate) fn compare(case: &Value, report: &mut Report) {
         note(format!("spec.matchConditions[{index}].expression"), compiled.as_ref().map(|it| &it.ty));
         conditions.push(compiled);
     }
+    let mut mutations = Vec::new();
     if is_mutating {
         compiler = compiler.with_patch_types();
         for (index, mutation) in list("mutations").iter().enumerate() {
@@ -101,10 +103,9 @@ pub(crate) fn compare(case: &Value, report: &mut Report) {
                     mutation.get(name).and_then(|it| it.get("expression")).and_then(Value::as_str);
                 if let Some(expression) = expression.filter(|_| wanted) {
                     let compiled = compiler.compile(expression, &[ty]);
-                    note(
-                        format!("spec.mutations[{index}].{name}.expression"),
-                        compiled.as_ref().map(|it| &it.ty),
-                    );
+                    let field = format!("spec.mutations[{index}].{name}.expression");
+                    note(field, compiled.as_ref().map(|it| &it.ty));
+                    mutations.push(compiled);
                 }
             }
         }
@@ -127,7 +128,10 @@ pub(crate) fn compare(case: &Value, report: &mut Report) {
     let outcome = &case["outcome"];
     let found = if found.is_empty() && outcome["compiled"].is_null() { Value::Null } else { json!(found) };
     report.count("policies: compiled", case, &outcome["compiled"], &found);
-    let (Some(decisions), false) = (outcome.get("decisions"), is_mutating) else { return };
+    if let (Some(expected), true) = (outcome.get("mutations"), is_mutating) {
+        return mutate(case, compiler, &mutations, expected, report);
+    }
+    let Some(decisions) = outcome.get("decisions") else { return };
     decide(case, compiler, (&conditions, &validations), decisions, report);
 }
 
@@ -250,6 +254,55 @@ fn matches<'a>(
         }
     }
     error.map_or(Ok(true), Err)
+}
+
+/// Compares the values and costs of mutations. A later one sees what earlier ones changed, so only the first counts.
+fn mutate(
+    case: &Value,
+    compiler: PolicyCompiler,
+    mutations: &[Compiled],
+    expected: &Value,
+    report: &mut Report,
+) {
+    let (none, rows) =
+        (Value::Null, case.get("authorizer").and_then(Value::as_array).cloned().unwrap_or_default());
+    let authorizer = Rows(&rows);
+    let variables = compiler.into_variables();
+    let request = request(case);
+    let input = PolicyInput {
+        object: case.get("object").unwrap_or(&none),
+        old_object: case.get("oldObject").unwrap_or(&none),
+        request: &request,
+        namespace: case.get("namespace").unwrap_or(&none),
+        params: case["spec"]
+            .get("paramKind")
+            .filter(|it| !it.is_null())
+            .map(|_| case.get("params").unwrap_or(&none)),
+    };
+    let run = PolicyRun::new(&variables, &input, ResourceCheck::default(), &authorizer);
+    let (Some(first), Some(expected)) = (mutations.first(), expected.get(0)) else { return };
+    let spec = &case["spec"]["mutations"][0];
+    let expression =
+        ["applyConfiguration", "jsonPatch"].iter().find_map(|name| spec[*name]["expression"].as_str());
+    let text = expression.unwrap_or_default();
+    let found = match first {
+        Err(why) => json!({"compileError": why}),
+        Ok(mutation) => {
+            let outcome = run.outcome(mutation);
+            let shown = show(&outcome);
+            match shown.get("error") {
+                Some(error) => {
+                    let error = error.as_str().unwrap_or_default();
+                    let error = format!("expression '{text}' resulted in error: {error}");
+                    json!({"evalError": error, "cost": outcome.cost})
+                }
+                None => json!({"value": shown["value"], "cost": outcome.cost}),
+            }
+        }
+    };
+    let names = ["compileError", "evalError", "value", "cost"];
+    let known = names.into_iter().filter_map(|name| Some((name.to_owned(), expected.get(name)?.clone())));
+    report.count("policies: mutations", case, &Value::Object(known.collect()), &found);
 }
 
 /// Builds the admission request of a case.

@@ -233,6 +233,15 @@ fn network_size(ip: std::net::IpAddr) -> u64 {
 }
 
 impl<'a> Object<'a> {
+    /// Returns where types of inner objects do not follow from the names of the fields they are in.
+    pub(crate) fn type_mismatches(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (field, value) in &self.fields {
+            mismatches(value, &format!("{}.{field}", self.name), &mut found);
+        }
+        found
+    }
+
     fn get(&self, index: &Value<'_>) -> Result<Option<Value<'a>>, Failure> {
         let Value::String(name) = index else { return Err(Failure::overload()) };
         if let Some(found) = self.fields.get(&**name) {
@@ -246,5 +255,20 @@ impl<'a> Object<'a> {
             });
         }
         Ok(None)
+    }
+}
+
+fn mismatches(value: &Value<'_>, expected: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(object) if *object.name == *expected => found.extend(object.type_mismatches()),
+        Value::Object(object) => {
+            let name = &object.name;
+            found.push(format!(
+                "unexpected type name \"{name}\", expected \"{expected}\", which matches field name path from \
+                 root Object type"
+            ));
+        }
+        Value::List(list) => list.iter().flatten().for_each(|item| mismatches(&item, expected, found)),
+        _ => {}
     }
 }

@@ -1,0 +1,107 @@
+//! What an evaluation may use, and what it has used.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use regex::Regex;
+
+use crate::authorizer::Authorizer;
+use crate::failure::Failure;
+use crate::library::regexes;
+use crate::value::Value;
+
+/// Variables that are evaluated when they are read.
+pub(crate) trait Lazy<'a>: Send + Sync {
+    /// Returns the value of a variable, or nothing if it is not declared.
+    fn get(&self, name: &str) -> Option<Result<Value<'a>, Failure>>;
+}
+
+/// What an evaluation may use, and what it has used.
+pub(crate) struct Context<'a> {
+    authorizer: &'a dyn Authorizer,
+    pub(super) lazy: Option<Arc<dyn Lazy<'a> + 'a>>,
+    pub(super) variables: Vec<Option<Result<Value<'a>, Failure>>>,
+    pub(super) names: &'a [Arc<str>],
+    regexes: &'a HashMap<String, Regex>,
+    patterns: RefCell<HashMap<String, Regex>>,
+    cost: Cell<u64>,
+    limit: u64,
+    memory: Cell<usize>,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(
+        authorizer: &'a dyn Authorizer,
+        names: &'a [Arc<str>],
+        variables: Vec<Option<Result<Value<'a>, Failure>>>,
+        regexes: &'a HashMap<String, Regex>,
+        limit: u64,
+    ) -> Self {
+        let patterns = RefCell::default();
+        let (cost, memory) = (Cell::new(0), Cell::new(0));
+        Self { authorizer, lazy: None, variables, names, regexes, patterns, cost, limit, memory }
+    }
+
+    /// Adds variables that are evaluated when they are read.
+    pub(crate) fn with_lazy(self, lazy: Option<Arc<dyn Lazy<'a> + 'a>>) -> Self {
+        Self { lazy, ..self }
+    }
+
+    pub(crate) fn authorizer(&self) -> &'a dyn Authorizer {
+        self.authorizer
+    }
+
+    /// Returns the cost so far.
+    pub(crate) fn cost(&self) -> u64 {
+        self.cost.get()
+    }
+
+    pub(super) fn charge(&self, cost: u64) -> Result<(), Failure> {
+        let total = self.cost.get().saturating_add(cost);
+        self.cost.set(total);
+        if total > self.limit { Err(Failure::Cost) } else { Ok(()) }
+    }
+
+    /// Ends the evaluation before work whose cost, charged afterwards, would exceed the limit.
+    pub(crate) fn reserve_cost(&self, cost: u64) -> Result<(), Failure> {
+        let total = self.cost.get().saturating_add(cost).saturating_add(CREATION_COST);
+        if total > self.limit {
+            self.cost.set(total);
+            return Err(Failure::Cost);
+        }
+        Ok(())
+    }
+
+    /// Counts bytes that are about to be allocated.
+    pub(crate) fn allocate(&self, bytes: usize) -> Result<(), Failure> {
+        let total = self.memory.get().saturating_add(bytes);
+        self.memory.set(total);
+        if total > MAX_MEMORY { Err(Failure::Memory) } else { Ok(()) }
+    }
+
+    /// Returns a compiled pattern.
+    pub(crate) fn regex(&self, pattern: &str) -> Result<Regex, String> {
+        if let Some(regex) = self.regexes.get(pattern) {
+            return Ok(regex.clone());
+        }
+        if let Some(regex) = self.patterns.borrow().get(pattern) {
+            return Ok(regex.clone());
+        }
+        let regex = regexes::compile(pattern)?;
+        let mut patterns = self.patterns.borrow_mut();
+        if patterns.len() < MAX_PATTERNS {
+            patterns.insert(pattern.to_owned(), regex.clone());
+        }
+        Ok(regex)
+    }
+}
+
+/// Maximum size in bytes of the values that one evaluation creates.
+const MAX_MEMORY: usize = 64 << 20;
+
+/// Maximum number of patterns that are compiled during one evaluation and kept.
+const MAX_PATTERNS: usize = 32;
+
+/// The cost of creating a list and of a call.
+const CREATION_COST: u64 = 11;
