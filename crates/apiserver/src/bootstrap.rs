@@ -52,7 +52,7 @@ const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
 ];
 
 /// Interval of the reconciliation.
-const KEEP_INTERVAL: Duration = Duration::from_secs(10);
+const RECONCILE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The inputs of the bootstrap objects.
 pub struct Bootstrap {
@@ -111,7 +111,7 @@ impl Bootstrap {
         let classes = try_join_all(PRIORITY_CLASSES.map(class));
         let service = async {
             self.service.repair(resources).await?;
-            self.service.keep(resources).await
+            self.service.reconcile(resources).await
         };
         let (tracking, identity) = (token_tracking(resources), self.identity.renew(resources));
         let api_services = api_services::run(resources);
@@ -131,7 +131,7 @@ impl Bootstrap {
     }
 
     /// Creates the default `ServiceCIDR` if it is gone, and reports one that differs from the flags.
-    async fn keep_service_cidr(&self, resources: &Resources) -> Result<(), Status> {
+    async fn reconcile_service_cidr(&self, resources: &Resources) -> Result<(), Status> {
         if let Some(repair) = &self.repair {
             repair.sync_default_cidr().await?;
         }
@@ -140,8 +140,8 @@ impl Bootstrap {
 
     /// Reconciles the objects periodically: creates deleted ones again and reverts changes that are not allowed. Never
     /// returns.
-    pub(crate) async fn keep(&self, resources: &Resources) -> Infallible {
-        let mut ticks = interval(KEEP_INTERVAL);
+    pub(crate) async fn reconcile_periodically(&self, resources: &Resources) -> Infallible {
+        let mut ticks = interval(RECONCILE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first tick completes immediately, just after the start.
         ticks.tick().await;
@@ -155,8 +155,8 @@ impl Bootstrap {
     pub(crate) async fn reconcile(&self, resources: &Resources) {
         for (what, outcome) in [
             ("system namespaces", namespaces(resources).await),
-            ("default ServiceCIDR", self.keep_service_cidr(resources).await),
-            ("kubernetes service", self.service.keep(resources).await),
+            ("default ServiceCIDR", self.reconcile_service_cidr(resources).await),
+            ("kubernetes service", self.service.reconcile(resources).await),
             ("token tracking", token_tracking(resources).await),
             ("identity lease", self.identity.renew(resources).await),
             ("expired identity leases", self.identity.remove_expired(resources).await),

@@ -100,7 +100,7 @@ async fn write(writer: &InternalWriter<'_>, data: impl Fn(&Object) -> Data + Syn
 }
 
 /// Keeps the config map up to date while the server runs, whenever it or `required` changes. Never returns.
-pub(crate) async fn keep(
+pub(crate) async fn publish_changes(
     resources: &Resources,
     mut required: watch::Receiver<ClusterAuthentication>,
 ) -> Infallible {

@@ -212,8 +212,9 @@ impl ApiServer {
         let (resources, supervisor) = (&self.pipeline.router.resources, &self.supervisor);
         let evict = || evict_encodings(resources.catalogs(), &memory_is_short);
         let check = || check_consistency(resources.catalogs());
-        let keep = || self.bootstrap.keep(resources);
-        let publish = || cluster_authentication::keep(resources, self.cluster_authentication.clone());
+        let reconcile = || self.bootstrap.reconcile_periodically(resources);
+        let publish =
+            || cluster_authentication::publish_changes(resources, self.cluster_authentication.clone());
         let repair = || async {
             match &self.repair {
                 Some(repair) => repair.run().await,
@@ -230,7 +231,7 @@ impl ApiServer {
             never = supervisor.supervise("custom resource definitions", "", define) => never,
             never = supervisor.supervise("encoding eviction", "", evict) => never,
             never = supervisor.supervise("consistency check", "", check) => never,
-            never = supervisor.supervise("bootstrap objects", "", keep) => never,
+            never = supervisor.supervise("bootstrap objects", "", reconcile) => never,
             never = supervisor.supervise("cluster authentication publisher", "", publish) => never,
             never = supervisor.supervise("service allocation repair", "", repair) => never,
         }

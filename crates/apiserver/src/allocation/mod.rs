@@ -45,7 +45,7 @@ pub use self::repair::Repair;
 use self::service::{Allocations, ServiceName, texts};
 pub(crate) use self::service_cidr::DEFAULT_SERVICE_CIDR;
 use self::service_cidr::ServiceCidrs;
-use crate::storage::{Reservation, ResourceStorage, Settlement, Storages};
+use crate::storage::{Reservation, ReservationOutcome, ResourceStorage, Storages};
 
 /// Allocates cluster IPs and node ports.
 pub struct ServiceAllocator {
@@ -215,33 +215,32 @@ impl ServiceAllocator {
 
 #[async_trait]
 impl Reservation for ServiceReservation {
-    async fn settle(mut self: Box<Self>, settlement: Settlement<'_>) {
-        let stored = match settlement.stored().map(Allocations::from_service).transpose() {
+    async fn complete(mut self: Box<Self>, outcome: ReservationOutcome<'_>) {
+        let stored = match outcome.stored().map(Allocations::from_service).transpose() {
             Ok(stored) => stored.unwrap_or_default(),
             // Nothing is released here; the repair finds the leaks.
             Err(error) => {
                 tracing::error!(service = ?self.service, %error, "allocations of a service cannot be read");
                 self.claimed_addresses.drain(..).for_each(AddressClaim::keep);
-                self.claimed_ports.take().map(|claim| claim.settle(&[]));
+                self.claimed_ports.take().map(|claim| claim.keep(&[]));
                 return;
             }
         };
         let (kept, lost): (Vec<_>, Vec<_>) =
             self.claimed_addresses.drain(..).partition(|claim| stored.addresses.contains(&claim.address));
         kept.into_iter().for_each(AddressClaim::keep);
-        let mut ports =
-            self.claimed_ports.take().map(|claim| claim.settle(&stored.ports)).unwrap_or_default();
+        let mut ports = self.claimed_ports.take().map(|claim| claim.keep(&stored.ports)).unwrap_or_default();
         let freed = std::mem::take(&mut self.before).without(&stored);
         let known = |address: &IpAddr| self.known.iter().find(|(known, _)| known == address)?.1;
-        let (holder, freed_addresses) = match settlement {
-            Settlement::Committed(_) => {
+        let (holder, freed_addresses) = match outcome {
+            ReservationOutcome::Committed(_) => {
                 ports.extend(freed.ports);
                 (Holder::Service(&self.service), freed.addresses)
             }
             // Other writers may have released the same allocations, and another service may use them now. The revision
             // of an address object tells whether it is still the same; ports have no such mark and are left to the
             // repair.
-            Settlement::Found(_) => {
+            ReservationOutcome::Found(_) => {
                 ports.clear();
                 let addresses = freed.addresses.into_iter().filter(|address| known(address).is_some());
                 (Holder::None, addresses.collect())

@@ -337,7 +337,7 @@ impl PortClaim {
     }
 
     /// Makes the claim permanent for the ports in `kept`; returns the others, which the caller must release.
-    pub(super) fn settle(mut self, kept: &[u16]) -> Vec<u16> {
+    pub(super) fn keep(mut self, kept: &[u16]) -> Vec<u16> {
         let mut claimed = std::mem::take(&mut self.claimed);
         claimed.retain(|port| !kept.contains(port));
         claimed

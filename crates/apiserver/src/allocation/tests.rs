@@ -9,7 +9,7 @@ use nave_store::embedded::{Embedded, Options};
 use nave_store::{Range, Store, Txn};
 
 use super::*;
-use crate::storage::{Settlement, WatchCacheSizes};
+use crate::storage::{ReservationOutcome, WatchCacheSizes};
 
 /// A store, and servers that share it.
 struct Fixture {
@@ -70,14 +70,14 @@ impl Server {
     async fn create(&self, service: &mut Value) -> Result<(), Status> {
         let reservation = self.begin(service, None).await?;
         self.store("services", service).await;
-        reservation.settle(Settlement::Committed(Some(service))).await;
+        reservation.complete(ReservationOutcome::Committed(Some(service))).await;
         Ok(())
     }
 
     async fn delete(&self, service: &Value) {
         self.remove("services", meta::namespace(service), meta::name(service)).await;
         let reservation = Box::new(self.allocator.begin_deletion(service));
-        reservation.settle(Settlement::Committed(None)).await;
+        reservation.complete(ReservationOutcome::Committed(None)).await;
     }
 
     fn storage(&self, resource: &str) -> &Arc<ResourceStorage> {
@@ -147,11 +147,11 @@ async fn an_address_object_outlives_its_service_on_both_ends() {
     let parent = json!({"resource": "services", "namespace": "ns", "name": "one"});
     assert_eq!(object["spec"]["parentRef"], parent);
     server.store("services", &one).await;
-    reservation.settle(Settlement::Committed(Some(&one))).await;
+    reservation.complete(ReservationOutcome::Committed(Some(&one))).await;
     let revision = fixture.store.current_revision().await.unwrap();
     let before = one.clone();
     let update = server.begin(&mut one, Some(&before)).await.unwrap();
-    update.settle(Settlement::Committed(Some(&one))).await;
+    update.complete(ReservationOutcome::Committed(Some(&one))).await;
     assert_eq!((&one, fixture.store.current_revision().await.unwrap()), (&before, revision), "nothing to do");
     let mut other = service("other", &json!({"clusterIP": address, "clusterIPs": [address]}));
     let refused = message(server.create(&mut other).await);
@@ -185,7 +185,7 @@ async fn every_address_is_allocated_once_and_then_the_range_is_full() {
     server.store("servicecidrs", &cidr("more", "10.9.0.0/29", None)).await;
     server.create(&mut service("more", &json!({}))).await.unwrap();
     for reservation in reservations {
-        reservation.settle(Settlement::Committed(None)).await;
+        reservation.complete(ReservationOutcome::Committed(None)).await;
     }
     assert_eq!(fixture.addresses().await.len(), 1);
 }
@@ -238,12 +238,12 @@ async fn dual_stack_services_have_an_address_of_each_family() {
     let mut one = two.clone();
     one["spec"]["ipFamilyPolicy"] = json!("SingleStack");
     let update = server.begin(&mut one, Some(&two)).await.unwrap();
-    update.settle(Settlement::Committed(Some(&one))).await;
+    update.complete(ReservationOutcome::Committed(Some(&one))).await;
     assert_eq!(fixture.addresses().await, [one["spec"]["clusterIP"].as_str().unwrap()]);
     let mut external = one.clone();
     external["spec"] = json!({"type": "ExternalName", "externalName": "a.example.com"});
     let update = server.begin(&mut external, Some(&one)).await.unwrap();
-    update.settle(Settlement::Committed(Some(&external))).await;
+    update.complete(ReservationOutcome::Committed(Some(&external))).await;
     assert_eq!(fixture.addresses().await, [] as [&str; 0]);
 }
 
@@ -301,7 +301,7 @@ async fn a_committed_update_frees_released_ports() {
     server.create(&mut old).await.unwrap();
     let update = server.begin(&mut new, Some(&old)).await.unwrap();
     assert!(server.begin(&mut node_port("b", 30_001), None).await.is_err(), "not committed");
-    update.settle(Settlement::Committed(Some(&new))).await;
+    update.complete(ReservationOutcome::Committed(Some(&new))).await;
     let taken = server.begin(&mut node_port("b", 30_001), None).await.unwrap();
     // The attempt is repeated and claims the same port again.
     drop(taken);
@@ -359,7 +359,7 @@ async fn a_late_outcome_frees_no_ports() {
     let server = fixture.server("10.0.0.0/24", PORTS).await;
     let mut one = service("a", &json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30_001}]}));
     let reservation = server.begin(&mut one, None).await.unwrap();
-    reservation.settle(Settlement::Found(None)).await;
+    reservation.complete(ReservationOutcome::Found(None)).await;
     assert_eq!((fixture.addresses().await.len(), server.ports().await), (0, vec![30_001]));
 }
 
@@ -461,7 +461,7 @@ async fn repair_restores_addresses_and_ports_from_services() {
             .claimed_ports
             .take()
             .unwrap()
-            .settle(&[]),
+            .keep(&[]),
     );
     for (grace, ports) in [
         (Duration::ZERO, &[30_001, 30_002, 30_003][..]),

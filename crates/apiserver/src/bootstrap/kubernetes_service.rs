@@ -38,7 +38,7 @@ impl KubernetesService {
     }
 
     /// Creates the service if it is missing, and adds this server to its endpoints and slice.
-    pub(super) async fn keep(&self, resources: &Resources) -> Result<(), Status> {
+    pub(super) async fn reconcile(&self, resources: &Resources) -> Result<(), Status> {
         ensure(resources, core("services"), NAMESPACE, self.service(), &|_| None).await?;
         // A loopback address is invalid in endpoints and useless to clients on other hosts.
         if self.advertise.ip().is_loopback() {

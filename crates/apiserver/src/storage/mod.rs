@@ -28,7 +28,7 @@ pub use consistency::{ConsistencyChecks, check_consistency};
 pub use encoding_eviction::evict_encodings;
 pub use follow::{Follower, Following};
 pub use reads::{ConsistentReads, ListStats, ReadStats};
-pub use reservation::{NO_REVISION, Reservation, Settlement, send_until_known};
+pub use reservation::{NO_REVISION, Reservation, ReservationOutcome, send_until_known};
 pub use sizes::WatchCacheSizes;
 pub use storages::{SharedParts, Storages};
 pub(crate) use writes::unchanged;

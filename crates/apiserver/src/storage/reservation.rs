@@ -16,19 +16,19 @@ use super::ObjectCodec;
 #[async_trait]
 pub trait Reservation: Send {
     /// Ends the reservation. The response to the write waits for this, but not for long.
-    async fn settle(self: Box<Self>, settlement: Settlement<'_>);
+    async fn complete(self: Box<Self>, outcome: ReservationOutcome<'_>);
 }
 
 /// The outcome of a write with a reservation, with the object that is stored afterwards, if any.
 #[derive(Clone, Copy, Debug)]
-pub enum Settlement<'a> {
+pub enum ReservationOutcome<'a> {
     /// The write was committed.
     Committed(Option<&'a Value>),
     /// The outcome of the write was unknown; this object was read later, and may be from another writer.
     Found(Option<&'a Value>),
 }
 
-impl<'a> Settlement<'a> {
+impl<'a> ReservationOutcome<'a> {
     /// Returns the stored object.
     pub fn stored(self) -> Option<&'a Value> {
         match self {
@@ -44,7 +44,7 @@ pub const NO_REVISION: u64 = i64::MAX as u64;
 const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(20), Duration::from_secs(5));
 
 /// Maximum delay of the response to a committed write while its reservation is ending.
-const MAX_ANSWER_DELAY: Duration = Duration::from_secs(1);
+const MAX_RESPONSE_DELAY: Duration = Duration::from_secs(1);
 
 /// A transaction and its reservation.
 pub(super) struct ReservedTxn {
@@ -70,16 +70,16 @@ impl ReservedTxn {
         let outcome = store.txn(txn).await;
         let is_unknown = outcome.as_ref().is_err_and(StoreError::is_outcome_unknown);
         if let Ok(TxnOutcome::Committed { .. }) = &outcome {
-            let mut settled = reservation.settle(Settlement::Committed(object.as_ref()));
-            let is_settled = timeout(MAX_ANSWER_DELAY, &mut settled).await.is_ok();
+            let mut completion = reservation.complete(ReservationOutcome::Committed(object.as_ref()));
+            let is_complete = timeout(MAX_RESPONSE_DELAY, &mut completion).await.is_ok();
             // The caller may have been dropped.
             let _ = reply.send(outcome);
-            if !is_settled {
-                settled.await;
+            if !is_complete {
+                completion.await;
             }
         } else if is_unknown {
             let _ = reply.send(outcome);
-            settle_when_known(&*store, &codec, key, reservation).await;
+            complete_when_known(&*store, &codec, key, reservation).await;
         } else {
             drop(reservation);
             let _ = reply.send(outcome);
@@ -106,7 +106,7 @@ pub async fn send_until_known(store: &dyn Store, txn: Txn) -> Result<TxnOutcome,
 }
 
 /// Keeps the reservation until the stored object is known, then ends it.
-async fn settle_when_known(
+async fn complete_when_known(
     store: &dyn Store,
     codec: &ObjectCodec,
     key: Arc<str>,
@@ -116,10 +116,10 @@ async fn settle_when_known(
     let fence = Txn::delete(Arc::clone(&key)).expecting(Expect::Revision(NO_REVISION));
     match send_until_known(store, fence).await {
         Ok(TxnOutcome::Failed { current: None, .. } | TxnOutcome::Committed { .. }) => {
-            reservation.settle(Settlement::Found(None)).await;
+            reservation.complete(ReservationOutcome::Found(None)).await;
         }
         Ok(TxnOutcome::Failed { current: Some(kv), .. }) => match codec.decode(&kv) {
-            Ok(object) => reservation.settle(Settlement::Found(Some(&object))).await,
+            Ok(object) => reservation.complete(ReservationOutcome::Found(Some(&object))).await,
             Err(error) => tracing::error!(key = &*key, %error, "stored object cannot be decoded"),
         },
         Err(error) => tracing::warn!(key = &*key, %error, "outcome of a write is unknown"),
