@@ -460,3 +460,20 @@ fn the_number_of_errors_is_bounded() {
     let object = object_of(Value::Array((0..10_000).map(|n| json!(format!("{n}"))).collect()));
     assert_eq!(schema.validate(&object, None).errors.len(), 100);
 }
+
+#[test]
+fn errors_of_large_values_are_small() {
+    let patterns: Vec<Value> = (0..90).map(|n| json!({"pattern": format!("^{n}$")})).collect();
+    let enums: Vec<Value> = (0..90).map(|n| json!({"enum": [n]})).collect();
+    let list: Vec<Value> = (0..50_000).map(|n| json!({"n": n})).collect();
+    for (property, value) in [
+        (json!({"type": "string", "allOf": patterns}), json!("x".repeat(1_000_000))),
+        (json!({"type": "array", "items": {"type": "object"}, "allOf": enums}), json!(list)),
+        (json!({"type": "string", "format": "uuid"}), json!("x".repeat(1_000_000))),
+    ] {
+        let found = schema_of(property).validate(&object_of(value), None);
+        let size: usize =
+            found.errors.iter().map(|error| error.value.to_string().len() + error.detail.len()).sum();
+        assert!(!found.errors.is_empty() && size < 1_000_000, "{size}");
+    }
+}
