@@ -32,12 +32,16 @@ impl WatchCacheSizes {
         }
     }
 
-    /// The resources with a size of their own that the registry does not store, in order of their names.
+    /// The resources with a size of their own that do not exist, in order of their names. `registry` has the built-in
+    /// resources; a custom resource may be defined later, in a group with a dot that is not theirs.
     pub fn unknown(&self, registry: &Registry) -> Vec<String> {
         let is_stored = |name: &GroupResource| {
             registry.all().any(|def| def.storage.is_some() && def.group_resource() == *name)
         };
-        let unknown = self.resources.keys().filter(|name| !is_stored(name));
+        let may_be_custom = |name: &GroupResource| {
+            name.group.contains('.') && registry.all().all(|def| def.group != name.group)
+        };
+        let unknown = self.resources.keys().filter(|name| !is_stored(name) && !may_be_custom(name));
         let mut unknown: Vec<String> = unknown.map(ToString::to_string).collect();
         unknown.sort_unstable();
         unknown
@@ -75,10 +79,19 @@ mod tests {
 
     #[test]
     fn names_resources_that_are_not_stored() {
-        let named = [("", "pods"), ("apps", "pods"), ("", "podz"), ("apps", "deployments"), ("", "bindings")];
+        let named = [
+            ("", "pods"),
+            ("apps", "pods"),
+            ("", "podz"),
+            ("apps", "deployments"),
+            ("", "bindings"),
+            ("example.com", "widgets"),
+            ("policy", "widgets"),
+            ("rbac.authorization.k8s.io", "rolez"),
+        ];
         let resources = named.map(|(group, resource)| (GroupResource::new(group, resource), 1));
         let sizes = WatchCacheSizes { default: 300, resources: resources.into() };
         let registry = Registry::builtin(nave_schema::builtin());
-        assert_eq!(sizes.unknown(&registry), ["bindings", "pods.apps", "podz"]);
+        assert_eq!(sizes.unknown(&registry), ["bindings", "pods.apps", "podz", "rolez.rbac.authorization.k8s.io", "widgets.policy"]);
     }
 }
