@@ -92,6 +92,7 @@ mod tests {
         let resources = named.map(|(group, resource)| (GroupResource::new(group, resource), 1));
         let sizes = WatchCacheSizes { default: 300, resources: resources.into() };
         let registry = Registry::builtin(nave_schema::builtin());
-        assert_eq!(sizes.unknown(&registry), ["bindings", "pods.apps", "podz", "rolez.rbac.authorization.k8s.io", "widgets.policy"]);
+        let unknown = ["bindings", "pods.apps", "podz", "rolez.rbac.authorization.k8s.io", "widgets.policy"];
+        assert_eq!(sizes.unknown(&registry), unknown);
     }
 }
