@@ -154,3 +154,28 @@ async fn kube_rs_watchers_see_all_events() {
         maps.delete("later", &DeleteParams::default()).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn applies_are_merged_and_conflict() {
+    let server = Server::start_without_controllers().await;
+    let maps: Api<ConfigMap> = Api::default_namespaced(server.client().await);
+    let data = |data: serde_json::Value| {
+        Patch::Apply(
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": data}),
+        )
+    };
+    let (one, two) = (PatchParams::apply("one"), PatchParams::apply("two"));
+    let created = maps.patch("x", &one, &data(json!({"a": "1"}))).await.unwrap();
+    let again = maps.patch("x", &one, &data(json!({"a": "1"}))).await.unwrap();
+    assert_eq!(created, again, "an apply without changes writes nothing");
+    let error = maps.patch("x", &two, &data(json!({"a": "2", "b": "2"}))).await.unwrap_err();
+    let Error::Api(status) = &error else { panic!("{error}") };
+    let causes = &status.details.as_ref().unwrap().causes;
+    assert_eq!((status.code, causes.len(), causes[0].field.as_str()), (409, 1, ".data.a"));
+    let forced = maps.patch("x", &two.force(), &data(json!({"a": "2", "b": "2"}))).await.unwrap();
+    let managers: Vec<_> =
+        forced.managed_fields().iter().map(|entry| entry.manager.as_deref().unwrap()).collect();
+    assert_eq!(managers, ["two"]);
+    let given_up = maps.patch("x", &PatchParams::apply("two"), &data(json!({"b": "2"}))).await.unwrap();
+    assert_eq!(given_up.data.unwrap().into_keys().collect::<Vec<_>>(), ["b"]);
+}

@@ -31,6 +31,7 @@ mod protocols;
 mod python;
 mod quota_usage;
 mod reads;
+mod server_side_apply;
 mod service_account_pods;
 mod service_allocation;
 mod stateful_sets;

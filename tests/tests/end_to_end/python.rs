@@ -20,3 +20,9 @@ async fn dynamic_client_uses_discovery() {
     let server = Server::start().await;
     assert_eq!(server.python(include_str!("python/dynamic.py")).await, "done\n");
 }
+
+#[tokio::test]
+async fn applies_share_conflict_and_give_up() {
+    let server = Server::start_without_controllers().await;
+    assert_eq!(server.python(include_str!("python/applies.py")).await, "done\n");
+}
