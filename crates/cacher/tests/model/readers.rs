@@ -35,7 +35,9 @@ impl Watch {
             match ready {
                 None => return,
                 Some(WatchItem::Events(deliveries)) => {
-                    deliveries.iter().for_each(|it| self.check(it, oracle))
+                    for delivery in &deliveries {
+                        self.check(delivery, oracle);
+                    }
                 }
                 Some(WatchItem::InitialEventsEnd(revision)) => {
                     assert_eq!((revision, self.initial.len()), (self.after, 0));

@@ -286,8 +286,6 @@ async fn attesting_requires_attest_on_signer() {
         namespaced: false,
         versions: Vec::new(),
         verbs: Verb::ALL,
-        subresources: Vec::new(),
-        columns: Vec::new(),
         fields: Vec::new(),
         storage: None,
         name_rule: NameRule::Subdomain,
