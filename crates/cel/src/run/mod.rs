@@ -7,6 +7,7 @@ mod select;
 
 use std::sync::Arc;
 
+use crate::cost::Rule;
 use crate::failure::Failure;
 use crate::library::operators;
 use crate::plan::{Call, Node, Root};
@@ -161,6 +162,21 @@ impl<'a, 'c> Machine<'a, 'c> {
                 Ok(Value::Bool(value)) => Value::Bool(value),
                 _ => Value::Bool(true),
             });
+        }
+        if let ([left, right], Rule::Fixed(cost), None, false) =
+            (call.args.as_slice(), call.rule, call.takes, call.sequential)
+        {
+            // Most operators: nothing is allocated.
+            let (left, right) = (self.eval(left), self.eval(right));
+            fatal(&left)?;
+            fatal(&right)?;
+            let result = match (left, right) {
+                (Ok(left), Ok(right)) => call.function.call(call.only, self.context, &[left, right]),
+                (Err(failure), _) | (_, Err(failure)) => Err(failure),
+            };
+            fatal(&result)?;
+            self.context.charge(cost)?;
+            return result;
         }
         let mut args: Vec<Result<Value<'a>, Failure>> = Vec::with_capacity(call.args.len());
         for (index, arg) in call.args.iter().enumerate() {
