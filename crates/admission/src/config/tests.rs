@@ -19,7 +19,7 @@ fn flags_override_default_plugins() {
         assert_eq!(enabled(&config, name), expected, "{name}");
     }
     let unknown = PluginConfig::new(&[], &names(&["Nope"])).unwrap_err().to_string();
-    assert!(unknown.starts_with(r#"disable-admission-plugins plugin "Nope" is unknown"#), "{unknown}");
+    assert!(unknown.starts_with(r#""Nope" is not an admission plugin"#), "{unknown}");
     assert!(unknown.contains("AlwaysAdmit, AlwaysDeny, AlwaysPullImages"), "{unknown}");
     assert!(PluginConfig::new(&names(&["Priority"]), &names(&["Priority"])).is_err());
 }
