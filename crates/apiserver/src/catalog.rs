@@ -1,7 +1,7 @@
-//! What is served, as one value: resources, their endpoints and storages, and the documents that describe them.
+//! The catalog: the served resources, their endpoints and storages, and the documents that describe them.
 //!
-//! Invariants: a request sees one catalog from its first stage to its last; a catalog never changes, a change makes a new
-//! one that shares all that has not changed; the `definitions` task is the only one that changes what is served.
+//! Invariants: a request uses one catalog from its first stage to its last; a catalog is immutable, and a change
+//! creates a new one that shares all unchanged parts; only the `definitions` task replaces the catalog.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::openapi::OpenApi;
 use crate::request_info::RequestInfo;
 use crate::storage::{ResourceStorage, Storages};
 
-/// All that is served.
+/// All served resources.
 pub struct Catalog {
     storages: Storages,
     endpoints: imbl::HashMap<GroupVersionResource, Arc<Endpoint>>,
@@ -32,7 +32,7 @@ pub struct Catalog {
 pub struct Catalogs(Arc<ArcSwap<Catalog>>);
 
 impl Catalog {
-    /// The catalog of all resources of these storages, with cluster IPs and node ports of services from this allocator.
+    /// Creates the catalog of all resources of these storages. The allocator assigns cluster IPs and node ports of services.
     pub fn new(storages: Storages, allocator: Option<&Arc<ServiceAllocator>>) -> Self {
         let openapi = OpenApi::new(storages.registry());
         let mut catalog = Self { storages, endpoints: imbl::HashMap::new(), openapi };
@@ -44,7 +44,8 @@ impl Catalog {
         catalog
     }
 
-    /// The same catalog with these custom resources, and where their objects are, in the place of all of the group.
+    /// Returns a copy of the catalog in which these custom resources, with their storages, replace all custom resources of
+    /// the group.
     #[must_use]
     pub fn with_custom(&self, group: &str, custom: &[(Arc<ResourceDef>, Arc<ResourceStorage>)]) -> Self {
         let defs = custom.iter().map(|(def, _)| Arc::clone(def));
@@ -66,7 +67,7 @@ impl Catalog {
             }
         }
         for (def, storage) in custom {
-            // What the registry has left out is not served.
+            // Resources that the registry left out are not served.
             if catalog.registry().serves(def) {
                 catalog.serve(def, Some(storage), None, |gvr| {
                     self.endpoint(gvr).map(|it| Arc::clone(&it.watched))
@@ -76,7 +77,7 @@ impl Catalog {
         catalog
     }
 
-    /// Adds the endpoints of a resource. What the watches of an earlier form of it were sent goes on to be counted.
+    /// Adds the endpoints of a resource. `watched` returns the watch statistics of its previous definition, which are kept.
     fn serve(
         &mut self,
         def: &Arc<ResourceDef>,
@@ -97,7 +98,7 @@ impl Catalog {
         self.storages.registry()
     }
 
-    /// Where the objects of the resources are.
+    /// The storages of the resources.
     pub fn storages(&self) -> &Storages {
         &self.storages
     }
@@ -117,7 +118,7 @@ impl Catalog {
         self.endpoints.keys().map(|gvr| (gvr.group.clone(), gvr.version.clone())).collect()
     }
 
-    /// What the watches of each resource and version were sent.
+    /// The watch statistics of each resource and version.
     pub(crate) fn watched(&self) -> Vec<(GroupVersionResource, Arc<WatchStats>)> {
         let mut watched: Vec<_> =
             self.endpoints.iter().map(|(gvr, it)| (gvr.clone(), Arc::clone(&it.watched))).collect();
@@ -125,7 +126,7 @@ impl Catalog {
         watched
     }
 
-    /// What a request is counted under: only names the server itself knows.
+    /// The metric labels of a request: only names of known resources, so that clients cannot create new label values.
     pub fn labels(&self, info: &RequestInfo) -> RequestLabels<'_> {
         let verb = info.verb.metric_label();
         let known =
@@ -151,17 +152,17 @@ fn resource_of(def: &ResourceDef, version: &str) -> GroupVersionResource {
 }
 
 impl Catalogs {
-    /// Begins with this catalog.
+    /// Creates the holder, with its first catalog.
     pub fn new(catalog: Catalog) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(catalog)))
     }
 
-    /// The present catalog.
+    /// The current catalog.
     pub fn load(&self) -> Arc<Catalog> {
         self.0.load_full()
     }
 
-    /// Serves another catalog from now on.
+    /// Replaces the catalog.
     pub(crate) fn store(&self, catalog: Catalog) {
         self.0.store(Arc::new(catalog));
     }

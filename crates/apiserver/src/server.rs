@@ -242,7 +242,7 @@ impl ApiServer {
         &self.supervisor
     }
 
-    /// What is served, which custom resource definitions change.
+    /// The catalog of served resources; custom resource definitions change it.
     pub fn catalogs(&self) -> &Catalogs {
         self.pipeline.router.resources.catalogs()
     }

@@ -107,8 +107,8 @@ impl Chain {
     /// Returns `Ok` if the request is allowed.
     ///
     /// # Errors
-    /// 403 with the reasons if it is not, or 500 if an error occurred: of the authorizer that denied it, or of any one if
-    /// none decided.
+    /// 403 with the reasons if it is not. 500 if the authorizer that denied it reported an error, or if none decided and
+    /// any of them did.
     pub async fn authorize(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
         let started = Instant::now();
         let verdict = self.decide(attributes).await;

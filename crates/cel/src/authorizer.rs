@@ -1,13 +1,13 @@
-//! The authorizer that expressions can ask.
+//! The authorizer that expressions can call.
 
 use std::sync::Arc;
 
 use crate::kinds::Type;
 
-/// The answer of an authorizer.
+/// The decision of an authorizer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
-    /// Whether the request is allowed.
+    /// True if the request is allowed.
     pub allowed: bool,
     /// The reason, which may be empty.
     pub reason: String,
@@ -15,10 +15,10 @@ pub struct Decision {
     pub error: Option<String>,
 }
 
-/// The user a question is about.
+/// The user of an authorization check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
-    /// The namespace and the name of a service account; without one the user of the request is meant.
+    /// The namespace and the name of a service account; `None` for the user of the request.
     pub service_account: Option<(String, String)>,
 }
 
@@ -28,7 +28,7 @@ impl Subject {
     }
 }
 
-/// A question about a path.
+/// An authorization check for a path.
 #[derive(Clone, Debug, Default)]
 pub struct PathCheck {
     /// The user.
@@ -37,14 +37,14 @@ pub struct PathCheck {
     pub path: String,
 }
 
-/// The API group of a question.
+/// An authorization check for an API group.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct GroupCheck {
     pub(crate) subject: Arc<Subject>,
     pub(crate) group: String,
 }
 
-/// A question about a resource. Fields that were not set are empty.
+/// An authorization check for a resource. Unset fields are empty.
 #[derive(Clone, Debug, Default)]
 pub struct ResourceCheck {
     /// The user.

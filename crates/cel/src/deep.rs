@@ -1,8 +1,8 @@
-//! Deep expressions: they are parsed, checked and evaluated on a stack of their own size.
+//! Deeply nested expressions are parsed, checked and evaluated on a thread with a large stack.
 
-/// Nodes of a chain or of nested brackets from which on an expression is deep.
+/// Number of nodes in a chain, or of nested brackets, above which an expression counts as deep.
 const DEEP: usize = 48;
-/// Enough for the deepest expressions in any build. Only what is used takes memory.
+/// Stack size in bytes: enough for the deepest expressions in any build profile. Unused pages take no memory.
 const STACK: usize = 128 << 20;
 
 /// Returns whether a text may be a deep expression.
@@ -24,7 +24,7 @@ pub(crate) fn may_be_deep(text: &str) -> bool {
     deepest > DEEP / 4 || operators > DEEP * 2
 }
 
-/// Runs a function on a large stack if its input is deep. Returns nothing if there is no thread for it.
+/// Runs a function on a large stack if its input is deep. Returns `None` if the thread cannot be created.
 pub(crate) fn with_stack<T: Send>(is_deep: bool, run: impl FnOnce() -> T + Send) -> Option<T> {
     if !is_deep {
         return Some(run());

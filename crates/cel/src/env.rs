@@ -1,4 +1,4 @@
-//! Environments: what expressions can name.
+//! Environments: the names that expressions can use.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::library::{self, Function, Overload};
 use crate::messages;
 use crate::schema::is_reserved;
 
-/// The newest minor version of Kubernetes whose libraries there are.
+/// The newest minor version of Kubernetes whose CEL libraries are supported.
 pub const NEWEST: u32 = 36;
 
 /// The variables, types and functions that expressions can use.
@@ -31,7 +31,7 @@ impl Env {
         Self { version, patch: false, variables: HashMap::new() }
     }
 
-    /// Adds what mutating policies have: the types `Object` and `JSONPatch`, and `jsonpatch.escapeKey`.
+    /// Adds the types and functions of mutating policies: the types `Object` and `JSONPatch`, and `jsonpatch.escapeKey`.
     #[must_use]
     pub fn with_patch_types(self) -> Self {
         Self { patch: true, ..self }
@@ -72,7 +72,7 @@ impl Env {
         if let Some(found) = object.fields.get(field) {
             return Some(found.clone());
         }
-        // Names that are reserved words can also be selected as they are.
+        // Reserved words can be selected with or without escaping.
         if let Some(found) = object.fields.get(&*format!("__{field}__")).filter(|_| is_reserved(field)) {
             return Some(found.clone());
         }

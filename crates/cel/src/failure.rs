@@ -5,7 +5,7 @@ use std::sync::Arc;
 /// Error of an evaluation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// An error value, in cel-go's words. `&&` and `||` ignore it if their other side decides.
+    /// An error value, with cel-go's message. `&&` and `||` ignore it if their other side decides.
     #[error("{0}")]
     Error(Arc<str>),
     /// The cost limit is exceeded. Nothing absorbs it.
@@ -21,12 +21,12 @@ impl Failure {
         Self::Error(message.into())
     }
 
-    /// A value has a type that an operation does not take.
+    /// An operation does not support the type of a value.
     pub(crate) fn overload() -> Self {
         Self::new("no such overload")
     }
 
-    /// Returns whether the evaluation ends with this error whatever encloses it.
+    /// Returns whether this error always ends the evaluation.
     pub(crate) fn is_fatal(&self) -> bool {
         !matches!(self, Self::Error(_))
     }

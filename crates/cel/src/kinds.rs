@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// A static type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Type {
-    /// Known only at evaluation.
+    /// A type that is known only at evaluation.
     Dyn,
     /// The type of an expression with an error.
     Error,
@@ -43,7 +43,7 @@ pub enum Type {
     Object(Arc<ObjectType>),
     /// A parameter of a signature.
     Parameter(char),
-    /// A parameter of one call, while it is checked.
+    /// A type variable of one call, while it is checked.
     Variable(u32),
 }
 

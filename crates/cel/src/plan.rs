@@ -1,4 +1,4 @@
-//! From a checked tree to a program: names resolved to places, constants folded, regular expressions compiled.
+//! Plans a checked tree as a program: resolves names to places, folds constants, compiles regular expressions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,11 +46,11 @@ pub(crate) enum Node {
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) function: &'static Function,
-    /// The overload, if there is one only.
+    /// The overload, if there is only one.
     pub(crate) only: Option<&'static Overload>,
     pub(crate) args: Vec<Node>,
     pub(crate) rule: Rule,
-    /// Whether an error in an argument ends the call before the next argument.
+    /// True if an error in an argument ends the call before the next argument.
     pub(crate) sequential: bool,
     /// The accumulator that a first argument names: its value can be taken instead of shared.
     pub(crate) takes: Option<usize>,
@@ -61,7 +61,7 @@ pub(crate) struct Call {
 pub(crate) struct Attribute {
     pub(crate) root: Root,
     pub(crate) qualifiers: Vec<Qualifier>,
-    /// Whether only presence is tested.
+    /// True if only presence is tested.
     pub(crate) test: bool,
 }
 
@@ -77,7 +77,7 @@ pub(crate) enum Root {
 pub(crate) struct Qualifier {
     pub(crate) index: Index,
     pub(crate) optional: bool,
-    /// Whether only presence is tested.
+    /// True if only presence is tested.
     pub(crate) test: bool,
 }
 
@@ -100,7 +100,7 @@ pub(crate) struct Fold {
     pub(crate) result: Node,
 }
 
-/// What a program needs besides its steps.
+/// The data that a program needs besides its steps.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) variables: Vec<Arc<str>>,

@@ -64,7 +64,7 @@ impl PolicyCompiler {
     /// Compiles an expression whose type must be one of these; none accept any.
     ///
     /// # Errors
-    /// The expression is invalid; in the words of the API.
+    /// The expression is invalid; the message is the API's.
     pub fn compile(&self, text: &str, wanted: &[Type]) -> Result<PolicyExpression, String> {
         let ast = Ast::compile(text, &self.env).map_err(|issues| format!("compilation failed: {issues}"))?;
         let ty = ast.output_type().clone();
@@ -117,7 +117,7 @@ struct Shared<'a> {
     cost: AtomicU64,
 }
 
-/// The variables of a request. What a request lacks is null.
+/// The variables of a request. Missing ones are null.
 #[derive(Clone, Copy, Debug)]
 pub struct PolicyInput<'a> {
     /// The new object.
@@ -215,7 +215,7 @@ impl<'a> Shared<'a> {
                     program.evaluate_lazily(&self.activation, PER_CALL_LIMIT, self.authorizer, Some(lazy));
                 let cost = outcome.cost.saturating_add(again.0.cost.load(Ordering::Relaxed));
                 self.cost.fetch_add(cost, Ordering::Relaxed);
-                // What the variable evaluated is known from now on.
+                // Variables that this one evaluated are now known too.
                 let inner = again.0.values.lock().ok()?.clone();
                 self.values.lock().ok()?.extend(inner);
                 let failed = |failure: Failure| {

@@ -42,11 +42,11 @@ pub struct Activation<'a> {
     variables: Vec<(&'a str, Result<Value<'a>, Failure>)>,
 }
 
-/// What an evaluation found, and what it cost.
+/// The result of an evaluation, and its cost.
 #[derive(Debug)]
 pub struct Outcome<'a> {
     result: Result<Value<'a>, Failure>,
-    /// The cost, also of an evaluation that failed.
+    /// The cost, also if the evaluation failed.
     pub cost: u64,
 }
 
@@ -71,7 +71,7 @@ impl Ast {
         &self.text
     }
 
-    /// Returns the type of the values.
+    /// Returns the type of the expression.
     pub fn output_type(&self) -> &Type {
         self.checked.type_of(self.checked.expr.id)
     }
@@ -140,7 +140,7 @@ impl Program {
 }
 
 impl<'a> Activation<'a> {
-    /// Creates variables: none.
+    /// Creates an activation without variables.
     pub fn new() -> Self {
         Self::default()
     }
@@ -164,7 +164,7 @@ impl<'a> Activation<'a> {
 }
 
 impl<'a> Outcome<'a> {
-    /// Returns the value as JSON; nothing if it has no JSON form.
+    /// Returns the value as JSON; `None` if it has no JSON form.
     ///
     /// # Errors
     /// The evaluation failed.
@@ -172,7 +172,7 @@ impl<'a> Outcome<'a> {
         self.result.as_ref().map(to_json).map_err(Clone::clone)
     }
 
-    /// Returns the truth value; nothing if the value has another type.
+    /// Returns the truth value; `None` if the value has another type.
     ///
     /// # Errors
     /// The evaluation failed.
@@ -184,7 +184,7 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// Returns the string; nothing if the value has another type.
+    /// Returns the string; `None` if the value has another type.
     ///
     /// # Errors
     /// The evaluation failed.

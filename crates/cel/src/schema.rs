@@ -22,7 +22,7 @@ const DATE_SIZE: u64 = 12;
 const MIN_DATE_TIME: u64 = 21;
 const MAX_DATE_TIME: u64 = 38;
 
-/// What a schema says about a value.
+/// The declaration of a value by a schema.
 #[derive(Clone, Debug)]
 pub struct Decl {
     pub(crate) kind: DeclKind,
@@ -64,7 +64,7 @@ pub(crate) enum ListType {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ObjectDecl {
-    /// Properties by their names in JSON. Those without a type that expressions know are values to conversions only.
+    /// Properties by their names in JSON. Properties of unsupported types are visible only in conversions.
     properties: BTreeMap<String, Property>,
     pub(crate) has_properties: bool,
 }
@@ -72,12 +72,12 @@ pub(crate) struct ObjectDecl {
 #[derive(Clone, Debug)]
 struct Property {
     decl: Decl,
-    /// Whether expressions can name it.
+    /// True if expressions can name it.
     typed: bool,
 }
 
 impl ObjectDecl {
-    /// Returns whether the schema itself declares what all resources have.
+    /// Returns whether the schema declares the fields that all resources have.
     fn has_metadata(&self) -> bool {
         let is_text = |object: &Self, name: &str| {
             object.property(name).is_some_and(|decl| matches!(decl.kind, DeclKind::String))
@@ -95,7 +95,7 @@ impl ObjectDecl {
 }
 
 impl Decl {
-    /// Reads a schema. Returns nothing if expressions cannot have such values.
+    /// Reads a schema. Returns `None` if expressions cannot have such values.
     pub fn from_schema(schema: &Json, is_resource_root: bool) -> Option<Self> {
         let (decl, typed) = read(schema, is_resource_root, 0)?;
         typed.then_some(decl)

@@ -207,7 +207,7 @@ fn creates_well_known_messages() {
 }
 
 #[test]
-fn rules_judge_definitions_and_objects() {
+fn checks_rules_of_definitions_and_objects() {
     let schema = json!({"type": "object", "properties": {"spec": {
         "type": "object",
         "properties": {

@@ -1,4 +1,4 @@
-//! From a schema as JSON (`JSONSchemaProps`) to nodes (upstream: `NewStructural`).
+//! Compiles a schema in JSON (`JSONSchemaProps`) to nodes (upstream: `NewStructural`).
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
@@ -68,7 +68,7 @@ struct Compiler {
     count: usize,
 }
 
-/// A node that is found by its content.
+/// A node that is hashed and compared by its content.
 struct ByContent(NodeRef);
 
 impl PartialEq for ByContent {
@@ -238,7 +238,7 @@ impl Compiler {
     }
 }
 
-/// Notes facts about the nodes below, so that walks can skip them.
+/// Sets the flags about the nodes below, so that walks can skip subtrees.
 fn summarize(node: &mut Node) {
     let below = node.properties.iter().map(|property| &property.node).chain(&node.items).chain(
         match &node.additional {

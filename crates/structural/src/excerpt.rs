@@ -2,7 +2,7 @@
 
 use nave_machinery::{Value, limits};
 
-/// How much of a value an error copies; it shows less.
+/// Maximum part of a value that an error copies; messages show less.
 const MAX_BYTES: usize = 4 * 1024;
 
 pub(crate) fn excerpt(value: &Value) -> Value {

@@ -3,8 +3,8 @@
 //! | module | content | upstream |
 //! | --- | --- | --- |
 //! | [`compile`] | a schema as JSON becomes shared [`Node`]s | `apiextensions-apiserver/pkg/apiserver/schema` |
-//! | [`rules`] | whether a schema may be in a definition, and is structural | the same, `apis/apiextensions/validation` |
-//! | [`defaults`] | whether the defaults in a schema are valid | `apiserver/schema/defaulting` |
+//! | [`rules`] | the rules for schemas in definitions | the same, `apis/apiextensions/validation` |
+//! | [`defaults`] | validation of the defaults in a schema | `apiserver/schema/defaulting` |
 //! | [`validate`] | validation of objects, with ratcheting (KEP-4008) | `apiserver/validation`, `kube-openapi/validate` |
 //! | [`metadata`] | metadata of embedded resources | `apiserver/schema/objectmeta` |
 //! | [`go_regex`] | regular expressions in Go's syntax | Go's `regexp/syntax` |

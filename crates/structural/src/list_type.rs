@@ -54,7 +54,7 @@ fn map(keys: &[String], items: &[Value], path: &FieldPath, errors: &mut Vec<Fiel
     duplicates(&identities.iter().collect::<Vec<_>>(), path, errors);
 }
 
-/// Returns the keys of an item that it has.
+/// Returns the key fields that an item has.
 pub(crate) fn identity(keys: &[String], item: &Value) -> Map {
     let own = |key: &String| Some((key.clone(), item.get(key)?.clone()));
     keys.iter().filter_map(own).collect()

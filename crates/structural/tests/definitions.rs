@@ -18,7 +18,7 @@ fn errors_of(schema: Value) -> Vec<String> {
 }
 
 #[test]
-fn schemas_that_are_not_structural_are_refused() {
+fn rejects_schemas_that_are_not_structural() {
     let map_keys = |more: Value| {
         let mut list = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"], "items": {"type": "object", "required": ["k"], "properties": {"k": {"type": "string"}}}});
         list.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -264,7 +264,7 @@ fn defaults_must_be_valid_and_pruned() {
 }
 
 #[test]
-fn rules_have_an_expression_and_sound_messages() {
+fn rules_require_an_expression_and_valid_messages() {
     let rule = |rule: Value| json!({"type": "object", "properties": {"b": {"type": "string"}}, "x-kubernetes-validations": [rule]});
     for (rule, expected) in [
         (rule(json!({"rule": "true"})), vec![]),
@@ -306,7 +306,7 @@ fn rules_have_an_expression_and_sound_messages() {
 }
 
 #[test]
-fn updates_do_not_require_what_old_schemas_lack() {
+fn updates_tolerate_faults_of_old_schemas() {
     let schema = |property: Value| json!({"type": "object", "properties": {"a": property}});
     let text = json!({"type": "string"});
     let set = schema(
@@ -332,7 +332,7 @@ fn updates_do_not_require_what_old_schemas_lack() {
 }
 
 #[test]
-fn compiling_refuses_what_has_no_meaning() {
+fn compile_rejects_unsupported_keywords() {
     for (schema, expected) in [
         (json!({"$schema": "x"}), CompileError::Unsupported("schema")),
         (json!({"properties": {"a": {"definitions": {"b": {}}}}}), CompileError::Unsupported("definitions")),

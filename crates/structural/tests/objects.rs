@@ -26,7 +26,7 @@ fn errors(property: &Value, value: Value) -> Vec<String> {
 }
 
 #[test]
-fn values_are_refused_with_the_texts_of_upstream() {
+fn rejects_values_with_upstream_messages() {
     let list = json!({"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 2});
     let map = json!({"type": "object", "additionalProperties": {"type": "integer"}, "minProperties": 1, "maxProperties": 2});
     let object = json!({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]});
@@ -100,7 +100,7 @@ fn values_are_refused_with_the_texts_of_upstream() {
 }
 
 #[test]
-fn numbers_are_refused_by_range_bound_and_enumeration() {
+fn rejects_numbers_by_range_bound_and_enumeration() {
     let integer = |more: Value| {
         let mut schema = json!({"type": "integer"});
         schema.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -202,7 +202,7 @@ fn numbers_are_refused_by_range_bound_and_enumeration() {
 }
 
 #[test]
-fn logic_reports_the_alternative_that_comes_closest() {
+fn logic_reports_errors_of_the_closest_alternative() {
     let text =
         json!({"type": "string", "anyOf": [{"minLength": 5}, {"pattern": "^x"}], "not": {"pattern": "bad"}});
     let number = json!({"type": "integer", "oneOf": [{"multipleOf": 2}, {"multipleOf": 3}]});
@@ -255,7 +255,7 @@ fn logic_reports_the_alternative_that_comes_closest() {
 }
 
 #[test]
-fn duplicates_in_sets_and_maps_are_refused_unless_they_were_there() {
+fn rejects_new_duplicates_in_sets_and_maps() {
     let text = json!({"type": "string"});
     let set = json!({"type": "array", "items": text, "x-kubernetes-list-type": "set"});
     let item = json!({"type": "object", "properties": {"a": text, "b": text}});
@@ -320,7 +320,7 @@ fn errors_in_unchanged_parts_are_accepted_on_update() {
 }
 
 #[test]
-fn a_status_is_validated_by_its_own_schema() {
+fn validates_a_status_by_its_own_schema() {
     let status = json!({"type": "object", "properties": {"phase": {"type": "string", "enum": ["New"]}}, "required": ["phase"]});
     let spec = json!({"type": "object", "required": ["a"]});
     let schema = json!({"type": "object", "properties": {"spec": spec, "status": status}});
@@ -342,7 +342,7 @@ fn a_status_is_validated_by_its_own_schema() {
 }
 
 #[test]
-fn unknown_fields_are_dropped_and_named() {
+fn drops_and_reports_unknown_fields() {
     let text = json!({"type": "string"});
     let resource = json!({"type": "object", "x-kubernetes-embedded-resource": true, "properties": {"spec": {"type": "object", "properties": {"a": text}}}});
     let spec = json!({"type": "object", "properties": {
@@ -388,7 +388,7 @@ fn unknown_fields_are_dropped_and_named() {
 }
 
 #[test]
-fn defaults_fill_what_is_absent_and_replace_null() {
+fn defaults_set_absent_fields_and_replace_null() {
     let schema = schema_of(json!({"type": "object", "default": {}, "properties": {
         "a": {"type": "string", "default": "A"},
         "nullable": {"type": "string", "default": "N", "nullable": true},
@@ -415,7 +415,7 @@ fn defaults_fill_what_is_absent_and_replace_null() {
 }
 
 #[test]
-fn defaults_stay_within_the_memory_of_an_object() {
+fn defaults_are_limited_by_the_memory_of_an_object() {
     let big = json!({"type": "string", "default": "x".repeat(100_000)});
     let schema = schema_of(json!({"type": "array", "items": {"type": "object", "properties": {"a": big}}}));
     let mut object = object_of(Value::Array(vec![json!({}); 1000]));

@@ -12,7 +12,7 @@ struct Chart {
     workloads: &'static [&'static str],
     /// The values of the upgrade.
     upgrade: &'static str,
-    /// Where the change is seen: the object, the path in it, the text before and after.
+    /// The visible change: the object, the path in it, the text before and after.
     change: (&'static str, &'static str, &'static str, &'static str),
 }
 

@@ -9,7 +9,7 @@ use nave_tests::Server;
 use serde_json::Value;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-/// More than the shortest history.
+/// More changes than the smallest watch cache keeps.
 const CHANGES: u64 = 3_000;
 
 #[tokio::test]

@@ -21,7 +21,7 @@ impl Definitions {
     /// Creates the APIServices of the served versions of a group, and deletes those of other versions.
     ///
     /// # Errors
-    /// One that cannot be written.
+    /// An APIService cannot be written.
     pub(super) async fn sync_api_services(&self, group: &str) -> Result<(), Status> {
         let catalog = self.catalogs.load();
         let resource = GroupVersionResource::new("apiregistration.k8s.io", "v1", "apiservices");
@@ -42,7 +42,7 @@ impl Definitions {
     }
 }
 
-/// The names of the server's APIServices of a group whose versions are not served.
+/// The names of automanaged APIServices for versions of the group that are not served.
 fn surplus(endpoint: &Endpoint, group: &str, served: &BTreeSet<&String>) -> Result<Vec<String>, Status> {
     let storage = endpoint.storage()?;
     let suffix = format!(".{group}");
@@ -73,7 +73,7 @@ fn api_service(group: &str, version: &str) -> Value {
     })
 }
 
-/// Another writer was faster.
+/// Accepts errors with this code: another writer was faster.
 fn tolerate(code: u16, outcome: Result<(), Status>) -> Result<(), Status> {
     outcome.or_else(|status| if status.code == code { Ok(()) } else { Err(status) })
 }

@@ -14,12 +14,12 @@ use crate::internal::InternalWriter;
 use crate::lifecycle::{self, Deletion};
 use crate::storage::{ResourceStorage, Update};
 
-/// How long objects with finalizers are waited for before the definition says so, as upstream.
+/// The time to wait for objects with finalizers before the condition `Terminating` reports them, as upstream.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What the condition `Terminating` says.
+/// The content of the condition `Terminating`.
 struct Verdict {
     is_terminating: bool,
     reason: &'static str,
@@ -27,7 +27,7 @@ struct Verdict {
 }
 
 impl Definitions {
-    /// Deletes all objects of a definition, waits until they are gone, and lets the definition go.
+    /// Deletes all objects of a definition, waits until they are gone, and removes the definition's finalizer.
     pub(super) async fn clean_up(&self, name: &str) {
         while self.awaits_cleanup(name) {
             let storage = self.state.lock().await.storage(name);
@@ -62,7 +62,7 @@ impl Definitions {
         })
     }
 
-    /// Writes how the deletion stands, and removes the finalizer if it is complete.
+    /// Writes the condition `Terminating`, and removes the finalizer if the deletion is complete.
     async fn conclude(&self, name: &str, verdict: &Verdict) -> Result<(), Status> {
         let now = time::now().rfc3339();
         let change = |stored: &nave_machinery::Object| {
@@ -81,8 +81,8 @@ impl Definitions {
     }
 }
 
-/// Deletes all objects and waits until they are gone. Admission is not asked, as with upstream: nothing may keep the
-/// objects of a definition but finalizers.
+/// Deletes all objects and waits until they are gone. Admission is not called, as upstream: only finalizers may delay
+/// the deletion.
 async fn delete_objects(storage: &ResourceStorage) -> Verdict {
     let still = |reason, message| Verdict { is_terminating: true, reason, message };
     if let Err(status) = delete_each(storage).await {
@@ -129,11 +129,11 @@ fn ignore_absent(outcome: Result<(), Status>) -> Result<(), Status> {
     outcome.or_else(|status| if status.code == 404 { Ok(()) } else { Err(status) })
 }
 
-/// Waits until no object is left; false if the storage is closed before.
+/// Waits until no object is left; false if the storage is closed first.
 async fn all_gone(storage: &ResourceStorage) -> bool {
     let cacher = storage.cacher();
     loop {
-        // Deletions of a moment ago may be on their way into the watch cache.
+        // The watch cache may not have the latest deletions yet.
         let Ok(revision) = storage.current_revision().await else { return false };
         if storage.wait_until(revision).await.is_err() {
             return false;

@@ -1,15 +1,15 @@
-//! Custom resource definitions at work: names are accepted, what is established is served, and what is deleted takes its
-//! objects along (upstream: the controllers of `apiextensions-apiserver`).
+//! The controller of custom resource definitions: accepts their names, serves established ones, and deletes the objects
+//! of deleted ones (upstream: the controllers of `apiextensions-apiserver`).
 //!
 //! | file | content |
 //! | --- | --- |
-//! | `mod` | the task that follows the definitions |
-//! | `state` | what is known of them |
+//! | `mod` | the task that watches the definitions |
+//! | `state` | their accepted names and served resources |
 //! | `api_services` | the APIServices of their groups |
 //! | `cleanup` | the deletion of the objects of a definition that is being deleted |
 //!
 //! Invariants: this task alone replaces the catalog. A resource is in the catalog before its definition says
-//! `Established`, and creates are refused before its objects are deleted. The task can begin anew from any state.
+//! `Established`, and creates are refused before its objects are deleted. The task can restart from any state.
 
 mod api_services;
 mod cleanup;
@@ -34,10 +34,10 @@ use crate::endpoints::Endpoint;
 use crate::internal::InternalWriter;
 use crate::storage::ResourceStorage;
 
-/// The pause before what could not be written is tried again.
+/// The pause before a failed write is retried.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The definitions of one server.
+/// The controller of the definitions of one server.
 pub struct Definitions {
     catalogs: Catalogs,
     endpoint: Endpoint,
@@ -47,7 +47,7 @@ pub struct Definitions {
 }
 
 impl Definitions {
-    /// The definitions that `catalogs` serves; `None` if it serves none.
+    /// Creates the controller; `None` if `catalogs` does not serve definitions.
     pub fn new(catalogs: Catalogs, admission: Arc<Chain>) -> Option<Arc<Self>> {
         let resource = GroupVersionResource::new("apiextensions.k8s.io", "v1", "customresourcedefinitions");
         let endpoint = catalogs.load().endpoint(&resource)?.clone();
@@ -55,13 +55,13 @@ impl Definitions {
         Some(Arc::new(Self { catalogs, endpoint, storage, admission, state: Mutex::default() }))
     }
 
-    /// Serves all custom resources that are defined now.
+    /// Serves all custom resources that are defined at startup.
     pub async fn load(&self) {
         self.storage.cacher().wait_ready().await;
         self.sync(names(&self.storage.cacher().snapshot())).await;
     }
 
-    /// Follows the definitions. Never ends.
+    /// Watches the definitions. Never ends.
     pub async fn run(self: Arc<Self>) -> Infallible {
         let cacher = self.storage.cacher();
         let mut cleanups = Cleanups::default();
@@ -71,7 +71,7 @@ impl Definitions {
             let start = WatchStart::After(snapshot.revision());
             let request = WatchRequest { start, filter: Filter::all(), bookmarks: false, deadline: None };
             let Ok(mut watcher) = cacher.watch(request) else { continue };
-            // What is known of definitions that are gone is forgotten with them.
+            // Definitions deleted since the last watch are synced too, so that they are no longer served.
             let mut pending = names(&snapshot);
             pending.extend(self.state.lock().await.names());
             let mut due = Some(Instant::now());
@@ -97,7 +97,7 @@ impl Definitions {
         }
     }
 
-    /// Brings what is served, and what the definitions of these names say of themselves, in line with their state.
+    /// Updates the catalog and the status of the definitions with these names.
     async fn sync(&self, names: BTreeSet<String>) -> Outcome {
         let mut state = self.state.lock().await;
         let catalog = self.catalogs.load();
@@ -119,7 +119,7 @@ impl Definitions {
                 self.catalogs.store(next);
             }
         }
-        // Watches of what is served no more end, and their clients ask anew.
+        // Watches on removed resources end, so that their clients start new ones.
         for storage in closed {
             storage.cacher().stop();
         }
@@ -127,7 +127,7 @@ impl Definitions {
         for definition in writes {
             let name = meta::name(&definition).to_owned();
             if let Err(status) = self.write_status(definition).await
-                // Who was faster has left an event.
+                // After a conflict or deletion, an event of the other write triggers the next sync.
                 && !matches!(status.code, 404 | 409)
             {
                 tracing::error!(definition = name, error = status.message, "the status cannot be written");
@@ -142,18 +142,18 @@ impl Definitions {
         Outcome { failed, deleting }
     }
 
-    /// Writes a status, and waits for the watch cache to have it.
+    /// Writes a status, and waits until the watch cache has it.
     async fn write_status(&self, definition: Value) -> Result<(), Status> {
         let stored = InternalWriter::new(&self.endpoint, &self.admission).replace_status(definition).await?;
         self.storage.wait_until(meta::resource_version(&stored).parse().unwrap_or(0)).await
     }
 }
 
-/// What a sync leaves to do.
+/// The work that remains after a sync.
 struct Outcome {
     /// The definitions whose status could not be written.
     failed: BTreeSet<String>,
-    /// The definitions whose objects are to be deleted now.
+    /// The definitions whose objects must be deleted now.
     deleting: Vec<String>,
 }
 
@@ -177,7 +177,7 @@ impl Cleanups {
     }
 }
 
-/// Removes the name of a cleanup when it ends, however it ends.
+/// Removes the name of a cleanup when its task ends, also after a panic.
 struct Done {
     running: Arc<parking_lot::Mutex<BTreeSet<String>>>,
     name: String,

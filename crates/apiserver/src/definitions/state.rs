@@ -1,4 +1,4 @@
-//! What is known of the definitions: the names that they hold, and what is served of them.
+//! The state of the definitions: their accepted names and served resources.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use sha2::{Digest, Sha256};
 
 use crate::storage::ResourceStorage;
 
-/// What is known of all definitions.
+/// The state of all definitions.
 #[derive(Default)]
 pub(super) struct State {
     known: HashMap<String, Known>,
     groups: HashMap<String, Group>,
 }
 
-/// What is known of one definition.
+/// The state of one definition.
 struct Known {
     group: String,
     accepted: Accepted,
@@ -28,29 +28,29 @@ struct Known {
 #[derive(Default)]
 struct Group {
     in_use: NamesInUse,
-    /// By the names of the definitions.
+    /// The served resources by name of the definition.
     served: BTreeMap<String, Served>,
 }
 
 struct Served {
-    /// A hash of all that decides how objects are stored and shown.
+    /// A hash of the fields that affect how objects are stored and served.
     fingerprint: [u8; 32],
     def: Arc<ResourceDef>,
     storage: Arc<ResourceStorage>,
 }
 
-/// What follows from the state of some definitions.
+/// The changes that the new state of some definitions requires.
 #[derive(Default)]
 pub(super) struct Plan {
-    /// The groups of which other resources are to be served.
+    /// The groups whose served resources change.
     pub groups: BTreeSet<String>,
-    /// Storages that are new.
+    /// New storages.
     pub opened: Vec<Arc<ResourceStorage>>,
-    /// Storages that are not used any more.
+    /// Storages that are no longer used.
     pub closed: Vec<Arc<ResourceStorage>>,
     /// Definitions with a new status, to be written after the new catalog is served.
     pub writes: Vec<Value>,
-    /// The definitions whose objects are to be deleted.
+    /// The definitions whose objects must be deleted.
     pub deleting: Vec<String>,
 }
 
@@ -60,19 +60,19 @@ impl State {
         self.known.keys().cloned()
     }
 
-    /// What is served of a group: resources, and where their objects are.
+    /// The served custom resources of a group, with their storages.
     pub(super) fn served(&self, group: &str) -> Vec<(Arc<ResourceDef>, Arc<ResourceStorage>)> {
         let served = self.groups.get(group).into_iter().flat_map(|group| group.served.values());
         served.map(|served| (Arc::clone(&served.def), Arc::clone(&served.storage))).collect()
     }
 
-    /// The storage of what is served of a definition.
+    /// The storage of the resource that a definition serves.
     pub(super) fn storage(&self, name: &str) -> Option<Arc<ResourceStorage>> {
         let known = self.known.get(name)?;
         Some(Arc::clone(&self.groups.get(&known.group)?.served.get(name)?.storage))
     }
 
-    /// Takes over the state of definitions, which `find` knows, and opens storages with `open`.
+    /// Updates the state from the definitions with these names: `find` reads one, `open` opens a storage.
     pub(super) fn plan(
         &mut self,
         mut names: BTreeSet<String>,
@@ -96,7 +96,7 @@ impl State {
         plan
     }
 
-    /// Forgets a definition that is gone; returns those that its names may be free for.
+    /// Removes a deleted definition; returns the definitions with conflicts, which may get its names.
     fn forget(&mut self, name: &str, plan: &mut Plan) -> Vec<String> {
         let Some(known) = self.known.remove(name) else { return Vec::new() };
         let Some(group) = self.groups.get_mut(&known.group) else { return Vec::new() };
@@ -113,7 +113,7 @@ impl State {
         self.known.iter().filter(waits).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Takes over the state of a definition; returns those that names may have become free for.
+    /// Updates the state from one definition; returns the definitions with conflicts if names were released.
     fn take(
         &mut self,
         name: &str,
@@ -155,7 +155,7 @@ impl State {
                     .map_err(|error| tracing::error!(definition = name, %error, "cannot be served"))
                     .ok()?;
                 let def = Arc::new(def);
-                // Watches go on where nothing changes for them.
+                // The storage, and its watches, are kept if the objects look the same.
                 let kept =
                     old.filter(|old| old.fingerprint == fingerprint).map(|old| Arc::clone(&old.storage));
                 let storage = if let Some(storage) = kept {
@@ -187,7 +187,7 @@ impl State {
     }
 }
 
-/// A definition whose objects are going to be deleted.
+/// Returns the definition with the condition `Terminating`.
 fn terminating(stored: &Value, now: &str) -> Value {
     let mut definition = stored.clone();
     let message = "CustomResource deletion is in progress";
@@ -195,7 +195,7 @@ fn terminating(stored: &Value, now: &str) -> Value {
     definition
 }
 
-/// A hash of all that decides how the objects of a definition are stored and shown.
+/// Hashes the fields that affect how the objects of a definition are stored and served.
 fn fingerprint(definition: &Value) -> [u8; 32] {
     let mut digest = Sha256::new();
     digest.update(meta::uid(definition));

@@ -74,7 +74,7 @@ impl View {
         }
     }
 
-    /// What is seen of an object that is held in its storage version.
+    /// Converts an object from its storage version to the served form of this view.
     ///
     /// # Errors
     /// 500 if the object cannot be converted.

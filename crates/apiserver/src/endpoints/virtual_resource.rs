@@ -41,9 +41,9 @@ pub trait VirtualResource: Send + Sync {
 /// A create of a virtual resource.
 #[derive(Clone, Copy)]
 pub struct VirtualRequest<'a> {
-    /// What all requests share.
+    /// The state that all requests share.
     pub resources: &'a Resources,
-    /// All that is served, for what reads or writes other objects.
+    /// The catalog, for handlers that read or write other objects.
     pub catalog: &'a Catalog,
     /// The resource in the path.
     pub endpoint: &'a Endpoint,

@@ -325,7 +325,7 @@ fn paths_of_group(group: &Group) -> impl Iterator<Item = (String, Coverage)> {
     own.into_iter().chain(versions)
 }
 
-/// What the documents about a resource depend on.
+/// Lists the properties of a resource that its documents depend on, to detect changes.
 fn describe(def: &ResourceDef) -> String {
     let mut text = format!("{} {}", def.resource, def.kind);
     for version in &def.versions {

@@ -40,9 +40,9 @@ pub struct Issuer {
 pub struct Issued {
     /// The token.
     pub token: String,
-    /// The expiration time that the client is told.
+    /// The expiration time in the response to the client.
     pub expires: Timestamp,
-    /// The lifetime that the client is told, in seconds.
+    /// The lifetime in the response to the client, in seconds.
     pub expiration_seconds: i64,
 }
 

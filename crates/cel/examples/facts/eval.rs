@@ -56,7 +56,7 @@ pub(crate) fn compare(case: &Value, report: &mut Report) {
     let program = match ast.program() {
         Ok(program) => program,
         Err(failure) => {
-            // Where upstream panics, this is an error.
+            // Upstream panics here; this engine returns an error.
             let expected =
                 case.get("program_error").cloned().unwrap_or_else(|| match case.get("program_panic") {
                     Some(_) => json!(failure.to_string()),

@@ -7,7 +7,7 @@ use serde_json::Value;
 /// The counts, by kind of fact.
 #[derive(Default)]
 pub(crate) struct Report {
-    /// Whether to print differences.
+    /// Prints differences if true.
     pub(crate) show: bool,
     counts: BTreeMap<&'static str, (usize, usize)>,
 }

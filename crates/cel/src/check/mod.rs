@@ -24,7 +24,7 @@ pub(crate) struct Checked {
     references: HashMap<Id, Reference>,
 }
 
-/// What a name or a call stands for.
+/// The declaration that a name or a call refers to.
 #[derive(Clone, Debug)]
 pub(crate) enum Reference {
     /// A variable, by its name without a leading dot.
@@ -311,7 +311,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Returns the inner type of an optional element, or reports that it is none.
+    /// Returns the inner type of an optional element, or reports an error if it is not optional.
     fn unwrapped(&mut self, id: Id, ty: Type, optional: bool) -> Type {
         if !optional {
             return ty;

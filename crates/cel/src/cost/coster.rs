@@ -395,7 +395,7 @@ impl Coster<'_> {
     }
 }
 
-/// The union of the sizes of no elements: 0 if there are none at all.
+/// The start value for the union of element sizes; 0 if there are no elements.
 fn empty_union(is_empty: bool) -> Bounds {
     Bounds { min: if is_empty { 0 } else { u64::MAX }, max: 0 }
 }

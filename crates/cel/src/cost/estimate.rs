@@ -7,13 +7,13 @@ use crate::kinds::Type;
 /// The place of a value: the variable and the selections from it. Items are `@items`, keys `@keys`, values `@values`.
 pub type NodePath = Vec<String>;
 
-/// Knows the sizes of variables and of what is in them.
+/// Returns the sizes of variables and of the values inside them.
 pub trait SizeEstimator {
     /// Returns the size of the value at a path, in code points, bytes, items or entries.
     fn estimate_size(&self, path: &[String], ty: &Type) -> Option<Bounds>;
 }
 
-/// Knows no sizes.
+/// Returns no sizes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unlimited;
 
@@ -90,7 +90,7 @@ impl Estimator<'_> {
         self.sizes.estimate_size(path.map_or(&[], Vec::as_slice), ty)
     }
 
-    /// Returns the size of the items of a list or of what else the type has as its first parameter.
+    /// Returns the size of values of the type's first parameter, such as the items of a list.
     fn items(&self, list: &Operand) -> Option<(Type, Bounds)> {
         let ty = (*list.ty.parameters().first()?).clone();
         let path = list.path.clone().map(|mut path| {

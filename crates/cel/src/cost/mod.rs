@@ -1,4 +1,4 @@
-//! Costs: of calls when they happen, and estimates before.
+//! The cost of calls at evaluation, and its estimate at compilation.
 
 mod bounds;
 mod coster;
@@ -10,20 +10,20 @@ pub use bounds::Bounds;
 pub(crate) use coster::estimate;
 pub use estimate::{NodePath, SizeEstimator, Unlimited};
 
-/// The share of a unit that a code point or byte costs where text is traversed.
+/// The cost of each traversed code point or byte of text.
 pub(crate) const TRAVERSAL: f64 = 0.1;
-/// The share of a unit that a code point of a pattern costs.
+/// The cost of each code point of a pattern.
 pub(crate) const REGEX: f64 = 0.25;
 /// The cost of a check by the authorizer.
 pub(crate) const AUTHORIZER_CHECK: u64 = 350_000;
 
-/// How the cost of a call follows from its arguments. Upstream: `library.CostEstimator.CallCost` and cel-go's tracker.
+/// The formula for the cost of a call. Upstream: `library.CostEstimator.CallCost` and cel-go's tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rule {
     Fixed(u64),
     Selector,
     Traversal,
-    /// A multiple, in tenths, of the first argument's size.
+    /// The first argument's size, times this number of tenths.
     First(u64),
     Join,
     Matches,
@@ -44,14 +44,14 @@ pub(crate) enum Rule {
     /// The size of the created list.
     Output,
     Flatten,
-    /// Comparison of all pairs in the argument of this index.
+    /// Comparison of all pairs of items in the argument at this index.
     Pairs(usize),
-    /// The product of two sizes, times this.
+    /// The product of two sizes, times this factor.
     Product(u64),
 }
 
 impl Rule {
-    /// Returns the rule of a function, and of the overload if there is only one.
+    /// Returns the rule for a function and, if it is known, the overload.
     pub(crate) fn new(function: &str, overload: Option<&str>) -> Self {
         if let Some(rule) = overload.and_then(by_extension) {
             return rule;
@@ -80,7 +80,7 @@ impl Rule {
         }
     }
 
-    /// Returns the cost of a call. Errors as arguments have the size 1.
+    /// Returns the cost of a call. An argument that is an error has size 1.
     pub(crate) fn cost<'a>(
         self,
         args: &[Result<Value<'a>, Failure>],
@@ -213,7 +213,7 @@ pub(crate) fn scaled(size: u64, factor: f64) -> u64 {
     if product >= u64::MAX as f64 { u64::MAX } else { product as u64 }
 }
 
-/// Returns the cost of looking at all elements.
+/// Returns the cost of traversing all elements.
 fn traversal(value: &Value<'_>) -> u64 {
     match value {
         Value::String(text) => (text.len() as f64 * TRAVERSAL) as u64,

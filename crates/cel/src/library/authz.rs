@@ -1,4 +1,4 @@
-//! Questions to the authorizer.
+//! Authorization checks in expressions.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::run::Context;
 use crate::value::Value;
 
-/// Kubernetes' authorizer.
+/// Kubernetes' authorizer library.
 pub(super) const LIBRARY: Library = Library {
     since: 27,
     patch: false,
@@ -41,7 +41,7 @@ pub(super) const LIBRARY: Library = Library {
     unguarded: &[],
 };
 
-/// Selectors in questions to the authorizer.
+/// Field and label selectors in authorization checks.
 pub(super) const SELECTORS: Library = Library {
     since: 31,
     patch: false,

@@ -1,4 +1,4 @@
-//! `string.format`: C's notation with the words of cel-go's errors.
+//! `string.format`: C's notation, with cel-go's error messages.
 
 use std::fmt::Write as _;
 

@@ -101,7 +101,7 @@ fn masked(text: &str) -> String {
     }
 }
 
-/// Says "characters" where other checks say "bytes", as upstream's names do.
+/// Replaces "bytes" by "characters" in messages about names, as upstream.
 fn characters(messages: Vec<String>) -> Vec<String> {
     let plain = |it: String| match it
         .strip_prefix("must be no more than ")
@@ -113,7 +113,7 @@ fn characters(messages: Vec<String>) -> Vec<String> {
     messages.into_iter().map(plain).collect()
 }
 
-/// Checks a label key, with upstream's words.
+/// Checks a label key; the messages are upstream's.
 fn qualified(text: &str) -> Vec<String> {
     let messages = names::is_qualified_name(text).into_iter();
     messages.map(|it| it.replace("a qualified name must", "a valid label key must")).collect()

@@ -33,9 +33,9 @@ pub(crate) type Implementation = for<'a> fn(&Context<'a>, &[Value<'a>]) -> Resul
 #[derive(Debug)]
 pub(crate) struct Function {
     pub(crate) name: &'static str,
-    /// Computes calls of any overload. Such functions find wrong types themselves.
+    /// Computes calls of any overload. Such functions check the types themselves.
     pub(crate) singleton: Option<Implementation>,
-    /// Whether arguments are not compared with the overloads' types before the call.
+    /// True if the call does not check the arguments against the overloads' types.
     pub(crate) unguarded: bool,
     pub(crate) overloads: Vec<Overload>,
 }
@@ -50,7 +50,7 @@ pub(crate) struct Overload {
     pub(crate) implementation: Option<Implementation>,
     /// The minor version of Kubernetes that introduced it.
     pub(crate) since: u32,
-    /// Whether only mutating policies have it.
+    /// True if only mutating policies have it.
     pub(crate) patch: bool,
 }
 
@@ -130,7 +130,7 @@ impl Overload {
     }
 }
 
-/// Returns whether a value has a type. Of lists and maps only the first element is looked at.
+/// Returns whether a value has a type. Only the first element of a list or map is checked.
 fn matches(ty: &Type, value: &Value<'_>) -> bool {
     match (ty, value) {
         (Type::Dyn | Type::Parameter(_) | Type::Variable(_), _) => true,

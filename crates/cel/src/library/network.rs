@@ -78,7 +78,7 @@ impl Cidr {
 /// Parses an address.
 ///
 /// # Errors
-/// The text is no address, or one with a zone, or an IPv4 address in IPv6 form.
+/// The text is not an address, has a zone, or is an IPv4-mapped IPv6 address.
 pub(crate) fn parse_ip(text: &str) -> Result<IpAddr, String> {
     let quoted = go_quote(text);
     let (address, zone) = parse_address(text)
@@ -157,7 +157,7 @@ fn parse_v4(text: &str) -> Result<Ipv4Addr, String> {
     }
 }
 
-/// Finds Go's words for a mistake in an IPv6 address.
+/// Returns Go's error message for an invalid IPv6 address.
 fn explain_v6(text: &str) -> String {
     let at = |rest: &str| format!(" (at {})", go_quote(rest));
     let mut rest = text;
@@ -212,7 +212,7 @@ fn explain_v6(text: &str) -> String {
 /// Parses a network.
 ///
 /// # Errors
-/// The text is no network, or one in IPv6 form of IPv4.
+/// The text is not a network, or its address is an IPv4-mapped IPv6 address.
 pub(crate) fn parse_cidr(text: &str) -> Result<Cidr, String> {
     let quoted = go_quote(text);
     let fail = |why: &str| {

@@ -143,7 +143,7 @@ pub(super) const TWO_VARIABLES: Library = Library {
     unguarded: &[],
 };
 
-/// Error of an operator whose left side has a type that it is not for.
+/// Error of an operator that does not support the type of its left side.
 fn no_overload(name: &str, left: &Value<'_>) -> Failure {
     match left {
         // Values with methods look for one of this name and do not name the operator.
@@ -345,7 +345,7 @@ pub(crate) fn map_insert<'a>(context: &Context<'a>, args: &[Value<'a>]) -> Resul
 /// Adds an entry.
 ///
 /// # Errors
-/// The key is there already, or no key.
+/// The key exists already, or has an unsupported type.
 pub(crate) fn insert<'a>(
     entries: &mut crate::value::OwnedMap<'a>,
     key: &Value<'a>,
@@ -367,7 +367,7 @@ impl Timestamp {
     /// The range of points in time: years 1 to 9999.
     pub(crate) const RANGE: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
-    /// Returns a later point in time, or nothing out of range.
+    /// Returns a later point in time, or `None` out of range.
     pub(crate) fn plus(self, nanos: i64) -> Option<Self> {
         let total = i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanos) + i128::from(nanos);
         let seconds = i64::try_from(total.div_euclid(1_000_000_000)).ok()?;

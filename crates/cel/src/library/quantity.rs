@@ -38,11 +38,11 @@ pub(super) const LIBRARY: Library = Library {
 #[derive(Clone, Debug)]
 pub(crate) struct Quantity {
     amount: Amount,
-    /// Number and decimal exponent, if upstream keeps the quantity in an integer. Only then it is an integer to it.
+    /// Number and decimal exponent, if upstream keeps the quantity in an integer. `isInteger` is true only for these.
     exact: Option<(i64, i32)>,
     /// The text that upstream keeps instead of the canonical form.
     text: Option<String>,
-    /// Whether a calculation created it.
+    /// True if it is the result of a calculation.
     pub(crate) computed: bool,
 }
 
@@ -58,14 +58,14 @@ impl fmt::Display for Quantity {
 const SUFFIX: &str = "unable to parse quantity's suffix";
 const FORMAT: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
-/// Digits that fit an integer for sure.
+/// Maximum number of digits that always fit in an `i64`.
 const MAX_DIGITS: usize = 18;
 
 impl Quantity {
     /// Parses a quantity.
     ///
     /// # Errors
-    /// The text is no quantity.
+    /// The text is not a quantity.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         let amount = Amount::parse(text).map_err(|_| explain(text))?;
         if text == "0" {
@@ -162,7 +162,7 @@ fn exact_form(text: &str) -> Option<(Option<(i64, i32)>, bool)> {
     Some((Some((sign * value, scale)), keeps))
 }
 
-/// Finds upstream's words for a mistake.
+/// Returns upstream's error message.
 fn explain(text: &str) -> &'static str {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let number = unsigned.trim_start_matches(|it: char| it.is_ascii_digit());

@@ -247,7 +247,7 @@ impl Translator {
     }
 }
 
-/// Finds the words for a mistake that the translation does not see.
+/// Returns the error message for a fault that the translation does not detect.
 fn explain(pattern: &str) -> String {
     let (mut depth, mut escaped) = (0i32, false);
     let mut before = None;

@@ -66,7 +66,7 @@ impl Semver {
     /// Parses a version.
     ///
     /// # Errors
-    /// The text is no version.
+    /// The text is not a version.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Err("Version string empty".to_owned());

@@ -5,7 +5,7 @@ use super::{Implementation, Library, Overload};
 use crate::authorizer;
 use crate::kinds::Type;
 
-/// Reads a signature. Returns nothing if it is malformed, which a test excludes.
+/// Reads a signature. Returns `None` if it is malformed; a test checks that no signature is.
 pub(super) fn parse(
     id: &'static str,
     text: &'static str,

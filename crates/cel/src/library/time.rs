@@ -48,7 +48,7 @@ pub(super) const LIBRARY: Library = Library {
     unguarded: &[],
 };
 
-/// Returns date and time in the zone of the second argument; without one in UTC.
+/// Returns the date and time in the time zone of the second argument, or in UTC without one.
 fn local(args: &[Value<'_>]) -> Result<DateTime, Failure> {
     let (at, zone) = match args {
         [Value::Timestamp(at)] => (*at, None),
@@ -78,7 +78,7 @@ fn named_zone(name: &str) -> Result<TimeZone, Failure> {
     if name.eq_ignore_ascii_case("local") && name == "Local" {
         return Ok(TimeZone::UTC);
     }
-    // Names are case-sensitive, as files are.
+    // Names are case-sensitive, because Go reads them as file names.
     let zone = TimeZone::get(name).ok().filter(|zone| zone.iana_name() == Some(name));
     zone.ok_or_else(|| Failure::new(format!("unknown time zone {name}")))
 }
@@ -267,7 +267,7 @@ fn seconds_of(at: DateTime) -> i64 {
     at.duration_since(EPOCH).as_secs()
 }
 
-/// Returns date and time in UTC.
+/// Returns the date and time in UTC.
 fn civil(seconds: i64, nanos: u32) -> Option<DateTime> {
     EPOCH.checked_add(jiff::SignedDuration::new(seconds, nanos as i32)).ok()
 }

@@ -42,7 +42,7 @@ impl Url {
     /// Parses an absolute URL or an absolute path.
     ///
     /// # Errors
-    /// The text is neither; in Go's words.
+    /// The text is neither; the message is Go's.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         // `ParseRequestURI` decides; `Parse` then also splits off a fragment.
         read(text, false)?;
@@ -243,7 +243,7 @@ fn unescape(text: &str) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&decoded).into_owned())
 }
 
-/// Escapes what a path or fragment cannot have, and keeps escapes that are there.
+/// Escapes the characters that a path or fragment cannot contain; keeps existing escapes.
 fn escape_path(path: &str, fragment: bool) -> String {
     let allowed: &[u8] = if fragment { b"-_.~!$&'()*+,;=:@/?%" } else { b"-_.~!$&'()*+,;=:@/[]%" };
     escape(path, allowed)

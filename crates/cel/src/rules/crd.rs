@@ -8,7 +8,7 @@ use super::{MAX_RULE_COST, MAX_SCHEMA_COST, field_path};
 use crate::library::format::go_quote;
 use crate::schema::Decl;
 
-/// What is known about the rules of a definition.
+/// The result of checking the rules of a definition.
 #[derive(Clone, Debug, Default)]
 pub struct CrdReport {
     /// Errors.
@@ -19,7 +19,7 @@ pub struct CrdReport {
     pub cost: u64,
 }
 
-/// What is known about a rule.
+/// The result of checking a rule.
 #[derive(Clone, Debug, Default)]
 pub struct RuleReport {
     /// The path of the rule.
@@ -28,13 +28,13 @@ pub struct RuleReport {
     pub error: Option<String>,
     /// The error of compiling the message's expression.
     pub message_error: Option<String>,
-    /// Whether it uses `oldSelf`.
+    /// True if it uses `oldSelf`.
     pub uses_old_self: bool,
     /// The maximum cost of an evaluation.
     pub max_cost: u64,
     /// How often it is evaluated for one object.
     pub cardinality: u64,
-    /// Whether the schema limits that.
+    /// True if the schema limits the number of evaluations.
     pub cardinality_bounded: bool,
     /// The maximum cost for one object.
     pub cost: u64,
@@ -44,8 +44,8 @@ pub struct RuleReport {
     pub field_path: Option<String>,
 }
 
-/// Checks the rules of a schema. `unchanged` says that a stored definition has the same schema: it is not held to the
-/// limit per rule.
+/// Checks the rules of a schema. `unchanged` says that a stored definition has the same schema: the limit per
+/// rule does not apply.
 pub fn check(schema: &Json, path: &str, unchanged: bool) -> CrdReport {
     let mut checker = Checker { unchanged, report: CrdReport::default(), expensive: Vec::new() };
     let place =
@@ -65,15 +65,15 @@ pub fn check(schema: &Json, path: &str, unchanged: bool) -> CrdReport {
     checker.report
 }
 
-/// Where a schema is.
+/// The position of a schema.
 #[derive(Clone)]
 struct Place {
     is_root: bool,
-    /// Whether a schema around it has rules.
+    /// True if an enclosing schema has rules.
     in_scope: bool,
-    /// How often the value can be there.
+    /// How many values the schema can have in one object.
     cardinality: Option<u64>,
-    /// The schema around it whose old items cannot be found.
+    /// The enclosing schema whose old items cannot be correlated.
     uncorrelatable: Option<Path>,
     depth: usize,
 }
@@ -88,7 +88,7 @@ const REASONS: [&str; 4] =
     ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 const MAX_DEPTH: usize = 120;
 const MAX_REQUEST: u64 = 3 << 20;
-/// Number of rules that are named when all together cost too much.
+/// Number of rules that are reported when the total cost exceeds the limit.
 const MAX_NAMED: usize = 4;
 
 impl Checker {

@@ -1,4 +1,4 @@
-//! Errors of fields, in the words of the API.
+//! Field errors of rules, with the API's messages.
 
 use std::fmt;
 
@@ -14,13 +14,13 @@ pub enum ErrorKind {
     Invalid,
     /// A value is missing.
     Required,
-    /// A value must not be there, or exceeds a limit.
+    /// A value must not be set, or exceeds a limit.
     Forbidden,
-    /// The value is not one of those that are supported.
+    /// The value is not one of the supported values.
     NotSupported,
-    /// The value is there twice.
+    /// The value occurs twice.
     Duplicate,
-    /// The server cannot tell.
+    /// The check failed with an internal error.
     Internal,
 }
 
@@ -90,7 +90,7 @@ impl From<RuleError> for FieldError {
         let field = FieldPath::new(&field);
         let parsed = |text: String| serde_json::from_str(&text).unwrap_or(Json::String(text));
         let kind = match kind {
-            // The value has the form of upstream's types, so its text goes with the detail.
+            // The text of the value is not JSON but upstream's notation, so it becomes part of the detail.
             ErrorKind::Invalid => {
                 let detail = value.map_or_else(|| detail.clone(), |value| format!("{value}: {detail}"));
                 return Self::with(FieldErrorKind::InvalidWithoutValue, &field, Json::Null, detail);
@@ -108,7 +108,7 @@ impl From<RuleError> for FieldError {
 /// The path of an object itself.
 const NIL: &str = "<nil>";
 
-/// Shows a value as messages do.
+/// Formats a value for error messages.
 pub(super) fn shown(value: &Json) -> String {
     match value {
         Json::String(text) => go_quote(text),

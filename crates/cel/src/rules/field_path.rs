@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use super::error::Path;
 
-/// Checks a path against a schema and returns its usual form; nothing if it is invalid.
+/// Checks a path against a schema and returns its usual form; `None` if it is invalid.
 pub(super) fn normalize(text: &str, schema: &Json) -> Option<String> {
     let mut tokens = Tokens(text);
     let (mut path, mut schema) = (Path::default(), schema);
@@ -44,7 +44,7 @@ fn step(path: &mut Path, schema: &mut &Json, name: &str) -> Option<()> {
 struct Tokens<'t>(&'t str);
 
 impl<'t> Tokens<'t> {
-    /// Returns the next token; nothing at the end.
+    /// Returns the next token; `None` at the end.
     fn next(&mut self) -> Option<&'t str> {
         if self.0.is_empty() {
             return None;

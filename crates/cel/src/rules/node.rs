@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use super::rule::{CompiledRule, Rule};
 use crate::schema::Decl;
 
-/// The rules of a value and of what is in it.
+/// The rules of a value and of the values inside it.
 #[derive(Debug)]
 pub(super) struct RuleNode {
     pub(super) decl: Option<Decl>,
@@ -24,7 +24,7 @@ pub(super) struct RuleNode {
 const MAX_DEPTH: usize = 120;
 
 impl RuleNode {
-    /// Compiles the rules of a schema; nothing if it has none.
+    /// Compiles the rules of a schema; `None` if it has none.
     pub(super) fn new(schema: &Json, is_root: bool) -> Option<Self> {
         Self::build(schema, is_root, 0)
     }

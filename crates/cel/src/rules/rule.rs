@@ -37,7 +37,7 @@ pub(super) struct CompiledRule {
     pub(super) field_path: Option<String>,
 }
 
-/// The minor version of Kubernetes whose libraries rules can use: that of the oldest server beside this one.
+/// The minor version of Kubernetes whose libraries rules can use: that of the oldest supported server in the cluster.
 const COMPATIBILITY: u32 = 35;
 
 impl Rule {

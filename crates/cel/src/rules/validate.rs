@@ -28,7 +28,7 @@ pub struct Validation {
     pub warnings: Vec<RuleError>,
     /// The cost.
     pub cost: u64,
-    /// Whether the cost exceeded a limit, so that not all rules were applied.
+    /// True if the cost exceeded a limit, so that not all rules were applied.
     pub exceeded: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What an evaluation may use, and what it has used.
+//! The inputs, limits and consumption of an evaluation.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -13,11 +13,11 @@ use crate::value::Value;
 
 /// Variables that are evaluated when they are read.
 pub(crate) trait Lazy<'a>: Send + Sync {
-    /// Returns the value of a variable, or nothing if it is not declared.
+    /// Returns the value of a variable, or `None` if it is not declared.
     fn get(&self, name: &str) -> Option<Result<Value<'a>, Failure>>;
 }
 
-/// What an evaluation may use, and what it has used.
+/// The inputs, limits and consumption of an evaluation.
 pub(crate) struct Context<'a> {
     authorizer: &'a dyn Authorizer,
     pub(super) lazy: Option<Arc<dyn Lazy<'a> + 'a>>,

@@ -121,7 +121,7 @@ pub(crate) fn constant(node: &Node) -> Result<Value<'static>, Failure> {
     }
 }
 
-/// Returns the value of an entry, or nothing for an absent optional one.
+/// Returns the value of an entry, or `None` for an absent optional one.
 fn present<'a>(optional: bool, name: &str, value: Value<'a>) -> Selected<'a> {
     match (optional, value) {
         (false, value) => Ok(Some(value)),

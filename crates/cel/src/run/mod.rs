@@ -23,13 +23,13 @@ const STRUCT_COST: u64 = 40;
 #[derive(Clone)]
 enum Local<'a> {
     Unset,
-    /// An accumulator that nobody has read: its initial value is evaluated when somebody does.
+    /// An accumulator that was not read yet: its initial value is evaluated on the first read.
     Lazy(&'a Node),
     Value(Value<'a>),
     Failed(Failure),
 }
 
-/// The result of a selection: the value, or nothing if a part of it is absent.
+/// The result of a selection: the value, or `None` if a part of it is absent.
 type Selected<'a> = Result<Option<Value<'a>>, Failure>;
 
 /// An evaluation.

@@ -83,7 +83,7 @@ impl<'a> Machine<'a, '_> {
         })
     }
 
-    /// Selects from a value. Nothing is returned only for optional selections.
+    /// Selects from a value. Returns `None` only for optional selections.
     fn qualify(&mut self, value: &Value<'a>, qualifier: &'a Qualifier, optional: bool) -> Selected<'a> {
         let (found, key) = match &qualifier.index {
             Index::Const(key) => (select(value, key), None),

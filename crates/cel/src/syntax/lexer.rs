@@ -93,7 +93,7 @@ pub(super) struct Lexeme {
     pub(super) end: u32,
 }
 
-/// A part of the text that is no token: it is reported and skipped.
+/// A part of the text that is not a token: it is reported and skipped.
 pub(super) struct Unrecognized {
     pub(super) start: u32,
     pub(super) text: String,
@@ -144,7 +144,7 @@ impl Scanner<'_> {
         at
     }
 
-    /// Returns the longest token here, or nothing for white space and comments; sets how far a token could have reached.
+    /// Returns the longest token here, or `None` for white space and comments; sets how far a token could have reached.
     fn longest(&self, reach: &mut usize) -> Option<(Option<Token>, usize)> {
         let at = self.at;
         let first = self.peek(at)?;

@@ -16,7 +16,7 @@ const UNUSED: &str = "#unused";
 const MAX_NODES: usize = 250_000;
 const SORT_INPUT: &str = "@__sortBy_input__";
 
-/// What becomes of a call.
+/// The result of expanding a call.
 pub(super) enum Expanded {
     Expr(Expr),
     Error(Id, String),

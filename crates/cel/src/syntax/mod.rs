@@ -1,4 +1,4 @@
-//! Text to tree: tokens, grammar, error recovery, macros.
+//! Parses text to a tree: tokens, grammar, error recovery, macros.
 //!
 //! The grammar and the texts of errors are those of cel-go, whose parser ANTLR generates. So this parser also recovers
 //! from errors as ANTLR's default strategy does.

@@ -62,7 +62,7 @@ pub(super) enum Failure {
 pub(super) struct State {
     text: Vec<char>,
     lexemes: Vec<Lexeme>,
-    /// The places of what is no token.
+    /// The positions of text that is not a token.
     skipped: Vec<(u32, u32)>,
     at: usize,
     pub(super) source: Source,
@@ -260,7 +260,7 @@ impl State {
         Ok(())
     }
 
-    /// Returns a part of the text, without what is no token.
+    /// Returns a part of the text, without the parts that are not tokens.
     fn recognized(&self, start: u32, end: u32) -> String {
         let skipped = |at: u32| self.skipped.iter().any(|(from, to)| (*from..*to).contains(&at));
         let kept = (start..end).filter(|at| !skipped(*at));

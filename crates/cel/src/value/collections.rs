@@ -167,7 +167,7 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// Returns the key for a value, or nothing if such values cannot be keys.
+    /// Returns the key for a value, or `None` if such values cannot be keys.
     pub(crate) fn new(value: &Value<'a>) -> Option<Self> {
         Some(match value {
             Value::Bool(it) => Self::Bool(*it),

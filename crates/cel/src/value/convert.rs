@@ -20,7 +20,7 @@ pub(crate) fn from_json(json: &Json) -> Value<'_> {
     }
 }
 
-/// Converts a value to JSON; nothing if it has no JSON form.
+/// Converts a value to JSON; `None` if it has no JSON form.
 pub(crate) fn to_json(value: &Value<'_>) -> Option<Json> {
     Some(match value {
         Value::Null | Value::Optional(None) => Json::Null,

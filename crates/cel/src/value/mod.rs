@@ -217,7 +217,7 @@ impl Value<'_> {
         }
     }
 
-    /// Returns a field, an entry or an item; nothing if it is absent.
+    /// Returns a field, an entry or an item; `None` if it is absent.
     pub(crate) fn get(&self, index: &Value<'_>) -> Result<Option<Self>, Failure> {
         match self {
             Self::List(list) => list.at(index),

@@ -7,8 +7,8 @@ use nave_structural::jsonpath::JsonPathError;
 use crate::read;
 use crate::table::{self, Column};
 
-/// The columns of a version: the name, then those that the definition declares. Where it declares none, or one of which
-/// the path cannot be parsed, that is the age, as upstream.
+/// The columns of a version: the name, then the declared columns. If none is declared, or a path cannot be parsed, the
+/// age is the only other column, as upstream.
 pub(super) fn of(spec: &Value) -> Vec<Column> {
     let declared = read::list(spec, "additionalPrinterColumns");
     let columns: Result<Vec<Column>, JsonPathError> = declared.iter().map(declared_column).collect();

@@ -1,4 +1,4 @@
-//! The deletion of a definition, which takes its objects along (upstream: `Delete` in
+//! The deletion of a definition, which also deletes its objects (upstream: `Delete` in
 //! `pkg/registry/customresourcedefinition`).
 
 use nave_machinery::{Value, conditions, meta, time};
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{CLEANUP_FINALIZER, names};
 
-/// Returns whether a definition stays when its deletion begins: its objects are deleted first.
+/// Returns whether a definition must be kept when it is deleted, because its objects are deleted first.
 pub(crate) fn is_held(definition: &Value) -> bool {
     meta::deletion_timestamp(definition).is_none()
 }
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_definition_is_kept_by_a_finalizer_once() {
+    fn first_deletion_waits_for_the_finalizer() {
         let mut definition = json!({"metadata": {"finalizers": ["example.com/own"]}});
         assert!(is_held(&definition));
         definition["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
@@ -38,7 +38,7 @@ mod tests {
         begin(&mut definition);
         assert_eq!(definition["metadata"]["finalizers"], json!(["example.com/own", CLEANUP_FINALIZER]));
         assert!(conditions::is_true(&definition, "Terminating"));
-        // The objects are gone; another deletion does not begin anew.
+        // After the cleanup, another delete request does not start a second one.
         definition["metadata"]["finalizers"] = json!(["example.com/own"]);
         begin(&mut definition);
         assert_eq!(definition["metadata"]["finalizers"], json!(["example.com/own"]));

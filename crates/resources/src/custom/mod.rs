@@ -1,12 +1,12 @@
-//! From a CustomResourceDefinition to the resource that it defines.
+//! Converts a CustomResourceDefinition to the resource that it defines.
 //!
 //! | file | content |
 //! | --- | --- |
 //! | `mod` | the [`ResourceDef`] of a definition |
-//! | [`names`] | which names of a group are accepted, and the conditions that say it |
+//! | [`names`] | the accepted names of a group, and the conditions that report them |
 //! | [`schema`] | the structure of a version's objects |
-//! | `columns` | the columns of its tables |
-//! | `deletion` | the beginning of its deletion |
+//! | `columns` | the columns of tables |
+//! | `deletion` | the deletion of a definition |
 //! | [`versions`] | the order of versions |
 
 mod columns;
@@ -44,13 +44,13 @@ const VERBS: &[Verb] = &[
     Verb::Watch,
 ];
 
-/// Why a definition defines no resource.
+/// The reason why a definition does not define a resource.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DefinitionError {
     /// A name is missing among the accepted ones.
     #[error("status.acceptedNames.{0} is empty")]
     Name(&'static str),
-    /// A name cannot stand in a storage key.
+    /// A name cannot be part of a storage key.
     #[error("{0:?} cannot be part of a storage key")]
     Key(String),
     /// No version is the stored one.
@@ -61,7 +61,7 @@ pub enum DefinitionError {
     Schema {
         /// The version.
         version: String,
-        /// What is wrong.
+        /// The reason.
         why: String,
     },
 }
@@ -69,7 +69,7 @@ pub enum DefinitionError {
 /// The resource that a CustomResourceDefinition defines, under the names that are accepted.
 ///
 /// # Errors
-/// The definition lacks a name or a storage version, or a schema cannot be used. Validation lets no such definition pass.
+/// The definition lacks a name or a storage version, or a schema cannot be used. Validation refuses such definitions.
 pub fn resource(definition: &Value) -> Result<ResourceDef, DefinitionError> {
     let group = read::text(definition, "spec.group");
     let name = |field: &'static str| match read::text(definition, &format!("status.acceptedNames.{field}")) {
@@ -143,7 +143,7 @@ pub fn resource(definition: &Value) -> Result<ResourceDef, DefinitionError> {
     })
 }
 
-/// Returns whether a name can stand in a storage key.
+/// Returns whether a name can be part of a storage key.
 fn names_key(name: &str) -> bool {
     names_of::is_dns1123_subdomain(name).is_empty()
 }
@@ -152,7 +152,7 @@ fn texts(object: &Value, path: &str) -> Vec<String> {
     read::list(object, path).iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// What clients of a deprecated version are warned with (upstream: `defaultDeprecationWarning`).
+/// The warning to clients of a deprecated version (upstream: `defaultDeprecationWarning`).
 fn deprecation(group: &str, kind: &str, spec: &Value, served: &[&Value]) -> String {
     let own = read::text(spec, "deprecationWarning");
     if !own.is_empty() {
@@ -171,7 +171,7 @@ fn selectable(spec: &Value) -> impl Iterator<Item = Vec<String>> {
     read::list(spec, "selectableFields").iter().map(|field| path(read::text(field, "jsonPath")))
 }
 
-/// The selectable fields of all versions together.
+/// The selectable fields of all versions.
 fn fields(served: &[&Value]) -> Vec<SelectableField> {
     let mut fields: Vec<SelectableField> = Vec::new();
     for at in served.iter().flat_map(|spec| selectable(spec)) {
@@ -210,7 +210,7 @@ fn subresources(spec: &Value, kind: &str) -> Vec<Subresource> {
     subresources
 }
 
-/// What is particular to custom resources beside their schemas.
+/// The strategy of custom resources, apart from their schemas.
 #[derive(Clone, Copy, Debug)]
 struct CustomStrategy {
     /// True if versions differ in their names only; false if a webhook would have to convert.

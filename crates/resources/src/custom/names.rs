@@ -1,4 +1,4 @@
-//! Which names of a custom resource are accepted, and the conditions that say it (upstream:
+//! The accepted names of a custom resource, and the conditions that report them (upstream:
 //! `pkg/controller/status` and `pkg/controller/apiapproval` of apiextensions-apiserver).
 
 use std::collections::{HashMap, HashSet};
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::groups::{Approval, is_protected_group};
 use crate::read;
 
-/// The names that a definition holds, as its `status.acceptedNames` says.
+/// The accepted names of a definition (`status.acceptedNames`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accepted {
     plural: String,
@@ -20,7 +20,7 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// The names that `definition` holds.
+    /// Reads the accepted names of a definition.
     pub fn by(definition: &Value) -> Self {
         read::value_at(definition, "status.acceptedNames").map(Self::read).unwrap_or_default()
     }
@@ -46,7 +46,7 @@ impl Accepted {
     }
 }
 
-/// The names in use in one group, with the number of definitions that hold each.
+/// The names in use in one group, with the number of definitions that use each.
 #[derive(Clone, Debug, Default)]
 pub struct NamesInUse {
     resources: HashMap<String, usize>,
@@ -89,9 +89,10 @@ fn remove<'n>(counts: &mut HashMap<String, usize>, names: impl Iterator<Item = &
     }
 }
 
-/// The status that a definition gets for its names, where `in_use` are the names of its group, its own included: the
-/// accepted names, and the conditions `NamesAccepted`, `Established` and `KubernetesAPIApprovalPolicyConformant`. `None`
-/// if the status is right already. A definition is established with its names: the caller serves it first.
+/// Returns the definition with an updated status: the accepted names, and the conditions `NamesAccepted`,
+/// `Established` and `KubernetesAPIApprovalPolicyConformant`. `None` if the status is up to date. `in_use` has the names
+/// of the group, including those of this definition. The caller must serve the definition before it writes
+/// `Established`.
 pub fn status(definition: &Value, in_use: &NamesInUse, now: &str) -> Option<Value> {
     let mut changed = definition.clone();
     let (accepted, conflict) = accept(definition, in_use);
@@ -112,7 +113,7 @@ pub fn status(definition: &Value, in_use: &NamesInUse, now: &str) -> Option<Valu
     (changed.get("status") != definition.get("status")).then_some(changed)
 }
 
-/// Sets a condition of a definition; where it says the same already, nothing changes.
+/// Sets a condition of a definition; no-op if it has this content already.
 pub fn set(definition: &mut Value, kind: &str, is_true: bool, reason: &str, message: &str, now: &str) {
     let status = if is_true { "True" } else { "False" };
     if let Some(old) = conditions::find(definition, kind)
@@ -121,7 +122,7 @@ pub fn set(definition: &mut Value, kind: &str, is_true: bool, reason: &str, mess
     {
         return;
     }
-    // A definition that is established stays so.
+    // An established definition stays established.
     if kind == "Established" && is_true && conditions::is_true(definition, kind) {
         return;
     }
@@ -131,7 +132,7 @@ pub fn set(definition: &mut Value, kind: &str, is_true: bool, reason: &str, mess
     conditions::set(definition, condition);
 }
 
-/// The names that are accepted from now on, and the last conflict.
+/// Returns the new accepted names, and the last conflict.
 fn accept(definition: &Value, in_use: &NamesInUse) -> (Value, Option<(&'static str, String)>) {
     let (wanted, own) = (names_of_spec(definition), Accepted::by(definition));
     let mut accepted =
@@ -175,7 +176,7 @@ fn keep(accepted: &mut Value, wanted: &Value, field: &str) {
     };
 }
 
-/// `spec.names`, with what defaulting fills in.
+/// `spec.names` with defaults.
 fn names_of_spec(definition: &Value) -> Value {
     let mut names = read::value_at(definition, "spec.names").cloned().unwrap_or_else(|| json!({}));
     let kind = read::text(&names, "kind").to_owned();
@@ -187,10 +188,10 @@ fn names_of_spec(definition: &Value) -> Value {
     names
 }
 
-/// The annotation with which the community approves of a resource in one of Kubernetes' own groups.
+/// The annotation for the community's approval of a resource in a protected group.
 const APPROVED: &str = "api-approved.kubernetes.io";
 
-/// Whether a resource in a protected group is approved, with the reason and the message; `None` in other groups.
+/// Returns whether a resource in a protected group is approved, with reason and message; `None` in other groups.
 fn approval(definition: &Value) -> Option<(bool, &'static str, String)> {
     if !is_protected_group(read::text(definition, "spec.group")) {
         return None;
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn free_names_are_accepted_and_establish_the_definition() {
+    fn accepts_unused_names_and_establishes_the_definition() {
         let done = status(&definition("things", "Thing", &["th"]), &NamesInUse::default(), "now").unwrap();
         let names = json!({"plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList",
             "shortNames": ["th"]});
@@ -232,13 +233,13 @@ mod tests {
         assert_eq!(condition(&done, "Established"), ("True".into(), "InitialNamesAccepted".into()));
         let mut in_use = NamesInUse::default();
         in_use.add(&Accepted::by(&done));
-        assert_eq!(status(&done, &in_use, "later"), None, "what is right stays");
+        assert_eq!(status(&done, &in_use, "later"), None, "an up-to-date status is not changed");
         in_use.remove(&Accepted::by(&done));
         assert!(in_use.is_empty());
     }
 
     #[test]
-    fn taken_names_are_conflicts_and_the_others_are_accepted() {
+    fn reports_names_in_use_and_accepts_the_others() {
         let first = status(&definition("things", "Thing", &["th"]), &NamesInUse::default(), "now").unwrap();
         let mut in_use = NamesInUse::default();
         in_use.add(&Accepted::by(&first));
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_of_kubernetes_need_an_approval() {
+    fn protected_groups_require_an_approval() {
         for (group, annotation, expected) in [
             ("example.com", "", None),
             ("notk8s.io", "", None),

@@ -13,14 +13,13 @@ use crate::scale::ScalePaths;
 /// The schema of a version.
 #[derive(Debug)]
 pub struct CustomSchema {
-    /// `None` for a version without a schema, whose objects are taken as they are.
+    /// `None` for a version without a schema; its objects are not changed.
     structural: Option<Structural>,
     /// True if no field is pruned (`spec.preserveUnknownFields` of definitions older than v1).
     preserves_unknown: bool,
     /// The fields of the `scale` subresource, if there is one.
     scale: Option<ScalePaths>,
-    /// The validation rules, compiled when the first object is validated: most of the definitions in a cluster have no
-    /// objects.
+    /// The validation rules, compiled when the first object is validated: most definitions in a cluster have no objects.
     rules: OnceLock<Validator>,
     /// True if the schema has validation rules.
     has_rules: bool,
@@ -68,8 +67,8 @@ impl CustomSchema {
         self.structural.as_ref()
     }
 
-    /// Brings an object of a client into the form of the schema: drops unknown fields and returns their paths. The
-    /// object's own metadata is left to the caller.
+    /// Prunes an object from a client and returns the paths of unknown fields. The caller handles the object's own
+    /// metadata.
     ///
     /// # Errors
     /// The metadata of an embedded resource is malformed.
@@ -90,28 +89,27 @@ impl CustomSchema {
         self.structural.as_ref().map_or(Ok(()), |structural| structural.default(object))
     }
 
-    /// Brings a stored object into the form of the schema, which may have changed since the object was stored.
+    /// Prunes and defaults a stored object, because the schema may have changed since it was stored.
     ///
     /// # Errors
-    /// The object becomes too large by defaults.
+    /// The object becomes too large because of defaults.
     pub fn read(&self, object: &mut Value) -> Result<(), LimitError> {
         self.coerce(object);
         self.default(object)
     }
 
-    /// Drops what the schema does not allow of an object that was converted to this version, or stored before the schema
-    /// changed.
+    /// Drops the fields that the schema does not allow, after conversion to this version or a change of the schema.
     pub fn coerce(&self, object: &mut Value) {
         let Some(structural) = &self.structural else { return };
         if !self.preserves_unknown {
             structural.prune(object);
         }
         structural.drop_nulls(object);
-        // Malformed parts are dropped, so that there is no error.
+        // Malformed parts are dropped, so this cannot fail.
         let _ = structural.coerce_metadata(object, Malformed::Drop);
     }
 
-    /// Returns what is wrong with an object of this kind, or with an update of `old`.
+    /// Validates an object of this kind, or an update of `old`.
     pub fn validate(&self, kind: &str, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let found = meta::kind(object);
@@ -129,8 +127,8 @@ impl CustomSchema {
         errors
     }
 
-    /// Applies the validation rules (`x-kubernetes-validations`) to an object, or to an update of `old`, unless it has
-    /// one of the `errors` that rules do not expect (upstream: `hasBlockingErr`).
+    /// Applies the validation rules (`x-kubernetes-validations`) to an object, or to an update of `old`, unless one
+    /// of the `errors` makes rules unsafe to evaluate (upstream: `hasBlockingErr`).
     pub fn validate_rules(
         &self,
         object: &Value,
@@ -151,7 +149,7 @@ impl CustomSchema {
         (outcome.errors.into_iter().map(FieldError::from).collect(), warnings)
     }
 
-    /// Returns what is wrong with an update of the status.
+    /// Validates an update of the status.
     pub fn validate_status(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors: Vec<FieldError> = Vec::new();
         if let Some(structural) = &self.structural {
@@ -170,7 +168,7 @@ fn is_blocking(error: &FieldError) -> bool {
     matches!(error.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid)
 }
 
-/// A number of replicas must be a whole number that `autoscaling/v1` `Scale` can show.
+/// Checks that the number of replicas is an integer that `autoscaling/v1` `Scale` can represent.
 fn validate_replicas(object: &Value, path: &[String]) -> Option<FieldError> {
     let value = path.iter().try_fold(object, |place, part| place.get(part))?;
     let at = FieldPath::new(&format!(".{}", path.join(".")));

@@ -21,13 +21,13 @@ fn definition() -> Value {
 }
 
 #[test]
-fn parts_belong_to_their_version() {
+fn reads_the_parts_of_each_version() {
     let def = resource(&definition()).unwrap();
     let names: Vec<&str> = def.versions.iter().map(|version| &*version.name).collect();
     assert_eq!(
         names,
         ["v1", "v1beta1"],
-        "the preferred version is the first, what is not served is no version"
+        "the preferred version is first, and unserved versions are left out"
     );
     let [stable, beta] = &def.versions[..] else { panic!("two versions") };
     assert!(stable.has_status() && stable.subresource("scale").is_some() && beta.subresources.is_empty());
@@ -48,7 +48,7 @@ fn parts_belong_to_their_version() {
 }
 
 #[test]
-fn definitions_without_names_or_storage_define_nothing() {
+fn rejects_definitions_without_names_or_storage_version() {
     let mut unnamed = definition();
     unnamed["status"]["acceptedNames"]["listKind"] = json!("");
     assert_eq!(resource(&unnamed).err(), Some(DefinitionError::Name("listKind")));
@@ -59,7 +59,7 @@ fn definitions_without_names_or_storage_define_nothing() {
 }
 
 #[test]
-fn finalizers_without_a_path_are_warned_of_once() {
+fn warns_once_about_finalizers_without_a_path() {
     let object = json!({"metadata": {"finalizers": ["a.example.com", "example.com/b", "orphan"]}});
     let warnings = CustomStrategy { converts: true }.warnings(&object, None);
     assert_eq!(warnings.len(), 1);
@@ -68,7 +68,7 @@ fn finalizers_without_a_path_are_warned_of_once() {
 }
 
 #[test]
-fn versions_that_need_a_webhook_are_not_relabelled() {
+fn fails_to_convert_versions_that_need_a_webhook() {
     let mut webhook = definition();
     webhook["spec"]["conversion"] = json!({"strategy": "Webhook"});
     let def = resource(&webhook).unwrap();
@@ -80,7 +80,7 @@ fn versions_that_need_a_webhook_are_not_relabelled() {
 }
 
 #[test]
-fn rules_are_applied_to_sound_objects() {
+fn applies_rules_unless_the_object_is_invalid() {
     let schema = json!({"type": "object", "properties": {"spec": {"type": "object",
         "x-kubernetes-validations": [
             {"rule": "self.min <= self.max", "message": "min is above max"},

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 /// Compares two versions, the preferred one first: `v10`, `v2`, `v1`, `v11beta2`, `v10beta3`, `v3alpha1`, and then
-/// whatever has another form, in the order of the alphabet (upstream: `version.CompareKubeAwareVersionStrings`).
+/// other names in alphabetical order (upstream: `version.CompareKubeAwareVersionStrings`).
 pub fn compare(one: &str, other: &str) -> Ordering {
     match (parse(one), parse(other)) {
         (Some(one), Some(other)) => other.cmp(&one),
@@ -13,7 +13,7 @@ pub fn compare(one: &str, other: &str) -> Ordering {
     }
 }
 
-/// Stability, major and minor number of a version of Kubernetes' form; a larger one is preferred.
+/// The stability, major and minor number of a Kubernetes version; the larger is preferred.
 fn parse(version: &str) -> Option<(u8, u64, u64)> {
     let rest = version.strip_prefix('v')?;
     let end = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stable_versions_come_first_and_the_newest_of_each() {
+    fn orders_stable_before_beta_and_newest_first() {
         let mut versions = [
             "foo1",
             "v3alpha1",

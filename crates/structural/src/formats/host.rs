@@ -37,7 +37,7 @@ pub(super) fn is_cidr(text: &str) -> bool {
     is_number && length.parse::<u32>().is_ok_and(|length| length <= max)
 }
 
-/// Returns whether a text is a MAC address of 6, 8 or 20 bytes, by twos with colons or dashes or by fours with dots.
+/// Returns whether a text is a MAC address of 6, 8 or 20 bytes: pairs of digits with colons or dashes, fours with dots.
 pub(super) fn is_mac(text: &str) -> bool {
     let (separator, digits) = match (text.as_bytes().get(2), text.as_bytes().get(4)) {
         (Some(b':'), _) => (':', 2),
@@ -64,8 +64,8 @@ fn is_name_character(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches(&NAME_CHARACTER, character)
 }
 
-/// Returns whether a text is a host name: one word that may have a dash behind its first character, or labels and a
-/// top-level domain of letters.
+/// Returns whether a text is a host name: one word, which may have a dash after its first character, or labels and
+/// a top-level domain of letters.
 pub(super) fn is_hostname(text: &str) -> bool {
     if text.len() > 255 || text.split('.').any(|label| label.len() > 63) {
         return false;

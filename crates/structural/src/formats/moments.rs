@@ -37,7 +37,7 @@ pub(super) fn is_date_time(text: &str) -> bool {
     is_date(date) && is_time(time)
 }
 
-/// `hh:mm:ss`, a fraction behind any character, and a zone.
+/// Checks `hh:mm:ss`, an optional fraction after any separator, and a zone.
 fn is_time(time: &str) -> bool {
     let two_digits = |text: &str| text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
     let Some((clock, rest)) = time.split_at_checked(8) else { return false };
@@ -66,7 +66,7 @@ fn is_zone(zone: &str) -> bool {
     }
 }
 
-/// The units of Scala's durations: spellings, of which the last may be followed by anything.
+/// The units of Scala's durations: their spellings; the last one matches any longer word as a prefix.
 const UNITS: [&[&str]; 8] = [
     &["ns", "nano"],
     &["us", "µs", "micro"],

@@ -273,7 +273,7 @@ impl<'p> Translator<'p> {
         self.repeat(length, max.unwrap_or(min).max(1))
     }
 
-    /// A repetition operator of `length` bytes, whose greed may follow.
+    /// A repetition operator of `length` bytes; `?` after it makes it lazy.
     fn repeat(&mut self, length: usize, count: u32) -> Result<(), GoRegexError> {
         let from = self.rest;
         let is_lazy = from.get(length..).is_some_and(|rest| rest.starts_with('?'));

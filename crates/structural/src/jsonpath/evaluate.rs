@@ -1,4 +1,4 @@
-//! From values to values.
+//! Evaluates paths.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use super::{End, JsonPathError, MAX_STEPS, Slice, Step, Test, compare};
 
 type Values<'v> = Vec<Cow<'v, Value>>;
 
-/// An evaluation, with the steps it has left.
+/// An evaluation, with the number of steps left.
 pub(super) struct Evaluation {
     left: usize,
 }

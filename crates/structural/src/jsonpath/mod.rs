@@ -14,7 +14,7 @@ use nave_machinery::Value;
 /// Maximum number of values that an evaluation visits; recursive descents multiply.
 const MAX_STEPS: usize = 100_000;
 
-/// Why a path cannot be parsed or evaluated, in upstream's words.
+/// The reason why a path cannot be parsed or evaluated, with upstream's message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct JsonPathError(String);

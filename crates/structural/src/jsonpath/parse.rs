@@ -1,4 +1,4 @@
-//! From text to steps.
+//! Parses paths.
 
 use nave_machinery::Value;
 

@@ -68,7 +68,7 @@ fn paths_find_values() {
 }
 
 #[test]
-fn errors_have_the_words_of_upstream() {
+fn errors_have_upstream_messages() {
     for (path, expected) in [
         (".a[?(@.b", "parse: unterminated filter"),
         (".a[?(@.b)", "parse: unclosed array expect ]"),

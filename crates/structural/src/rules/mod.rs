@@ -18,7 +18,7 @@ use crate::{Structural, defaults};
 
 pub use field_path::{FieldTarget, field_path};
 
-/// Maximum number of errors that are collected for one schema; an answer shows a hundred.
+/// Maximum number of errors that are collected for one schema; a response shows 100.
 const MAX_ERRORS: usize = 500;
 
 /// The rules that a schema must follow. An update does not require what the old definition lacks.
@@ -122,8 +122,7 @@ pub fn check(schema: &Value, path: &FieldPath, requirements: Requirements) -> Ve
     errors
 }
 
-/// Returns how a schema is not structural, sorted by text. A schema that cannot be compiled has to be checked for that
-/// first.
+/// Returns the violations of structural rules, sorted by text. The caller must check first that the schema compiles.
 pub fn structural_errors(schema: &Value, path: &FieldPath) -> Vec<FieldError> {
     let mut errors = Errors::default();
     if let Value::Object(fields) = schema {

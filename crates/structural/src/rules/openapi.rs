@@ -26,7 +26,7 @@ pub(super) fn has_unknown_type(schema: &Map) -> bool {
 #[derive(Clone)]
 struct Context {
     requirements: Requirements,
-    /// Why there may be no default, if there may not.
+    /// The reason why a default is not allowed here, if so.
     no_defaults: Option<String>,
     in_metadata: bool,
 }

@@ -55,17 +55,17 @@ impl Num {
     }
 }
 
-/// Something wrong with a number.
+/// A fault of a number.
 pub(super) enum Wrong {
     /// A text without a field, as upstream reports ranges.
     Range(String),
     /// A message after the path, and the value that it shows.
     Rule(Value, String),
-    /// A whole message around the path, which stands between its parts.
+    /// A whole message: the text before and after the path.
     Factor(f64),
 }
 
-/// Returns what is wrong with a number, in upstream's order.
+/// Returns the faults of a number, in upstream's order.
 pub(super) fn check(node: &Node, rules: Option<&Rules>, num: Num, path: &dyn Fn() -> String) -> Vec<Wrong> {
     let range = Range::new(node, rules);
     let mut wrong = Vec::new();

@@ -35,7 +35,7 @@ struct LimitRanger {
 impl LimitRanger {
     async fn ranges_of(&self, namespace: &str) -> Result<Vec<Arc<Object>>, Status> {
         let ranges = self.ranges.list(Some(namespace))?;
-        // A new range must apply to the first pod after it.
+        // The cache may lag: a new range must apply to the first pod created after it.
         if !ranges.is_empty() || self.empty.contains(namespace) {
             return Ok(ranges);
         }

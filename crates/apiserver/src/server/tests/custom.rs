@@ -69,7 +69,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn an_established_resource_is_served_at_once_on_the_path_of_all() {
+async fn serves_an_established_resource_like_a_builtin_one() {
     let it = start().await;
     assert_eq!(it.get(THINGS, &[]).await.0, 404);
     it.define(&definition()).await;
@@ -133,7 +133,7 @@ async fn apply_merges_lists_by_the_keys_of_the_schema() {
 }
 
 #[tokio::test]
-async fn a_deleted_definition_takes_its_objects_along_and_refuses_new_ones() {
+async fn deleting_a_definition_deletes_its_objects_and_refuses_new_ones() {
     let it = start().await;
     it.define(&definition()).await;
     let mut held = thing("held", &json!({}));
@@ -169,7 +169,7 @@ async fn a_deleted_definition_takes_its_objects_along_and_refuses_new_ones() {
 }
 
 #[tokio::test]
-async fn names_that_are_taken_wait_until_they_are_free() {
+async fn conflicting_names_are_accepted_when_released() {
     let it = start().await;
     it.define(&definition()).await;
     let mut second = definition();
@@ -188,7 +188,7 @@ async fn names_that_are_taken_wait_until_they_are_free() {
 }
 
 #[tokio::test]
-async fn each_version_shows_its_own_part_of_an_object() {
+async fn each_version_serves_the_fields_of_its_schema() {
     let it = start().await;
     let mut several = definition();
     let schema = |field: &str| {
@@ -216,7 +216,7 @@ async fn each_version_shows_its_own_part_of_an_object() {
     );
     let (code, created) = read(response).await;
     assert_eq!((code, &created["apiVersion"]), (201, &json!("example.com/v1beta1")));
-    // What the stored version does not have is lost.
+    // Fields that the storage version lacks are dropped.
     assert_eq!(created["spec"], json!({"both": "b"}));
     let (stable, beta) = (format!("{THINGS}/a"), format!("{beta}/a"));
     let seen = it.get(&stable, &[]).await.1;

@@ -13,7 +13,7 @@ use super::{MAX_DEPTH, macros};
 /// Parses an expression.
 ///
 /// # Errors
-/// The text is no expression.
+/// The text is not an expression.
 pub(crate) fn parse(text: &str) -> Result<(Expr, Source), Issues> {
     let mut parser = Parser { state: State::new(text), nesting: 0 };
     if parser.state.issues.first().is_none_or(|issue| issue.line >= 0) {

@@ -24,7 +24,7 @@ pub enum Approval {
 }
 
 impl Approval {
-    /// Returns the state that an annotation says, and the message of the condition
+    /// Parses an annotation; returns the state, and the message of the condition
     /// `KubernetesAPIApprovalPolicyConformant`.
     pub fn of(annotation: &str) -> (Self, String) {
         let is_url =
@@ -52,7 +52,7 @@ pub fn is_protected_group(group: &str) -> bool {
     })
 }
 
-/// Checks the approval, unless an update leaves its state as it is.
+/// Checks the approval, unless an update does not change its state.
 pub(super) fn check(root: At, old: Option<At>, errors: &mut Errors) {
     if !is_protected_group(root.field("spec").field("group").text()) {
         return;

@@ -32,7 +32,7 @@ pub(super) fn check(columns: At, errors: &mut Errors) {
         if !format.text().is_empty() && !FORMATS.contains(&format.text()) {
             errors.push(format.invalid(one_of(&FORMATS)));
         }
-        // Upstream's path has the old spelling.
+        // Upstream's error path has the v1beta1 spelling.
         let path = column.path().child("JSONPath");
         match column.field("jsonPath").text() {
             "" => errors.push(FieldError::required(&path, "")),
@@ -79,7 +79,7 @@ fn below(path: At, prefixes: &[&str], why: &str, errors: &mut Errors) {
     }
 }
 
-/// Checks `selectableFields` against a schema. An update may keep more of them than are allowed.
+/// Checks `selectableFields` against a schema. An update may exceed the limit if it does not change them.
 pub(super) fn selectable(fields: At, schema: &Value, old: Option<&Value>, errors: &mut Errors) {
     let mut seen = HashSet::new();
     for field in fields.items() {

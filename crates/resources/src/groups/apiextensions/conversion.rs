@@ -1,4 +1,5 @@
-//! Conversion between versions. Upstream keeps the parts of the webhook beside the strategy, so errors point there.
+//! Validation of `spec.conversion`. Errors have the paths of upstream's internal type, where the webhook's fields are
+//! siblings of the strategy.
 
 use std::collections::HashSet;
 
@@ -12,7 +13,7 @@ use crate::pem;
 use crate::validate::{At, Errors};
 use crate::webhook_client::{webhook_service, webhook_url};
 
-/// The versions of `ConversionReview` that the server knows.
+/// The supported versions of `ConversionReview`.
 const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 
 /// The rules that depend on the old definition.
@@ -23,7 +24,7 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// An update does not require what the old definition lacks. A bundle may be invalid until the resource is served.
+    /// An update does not have to fix faults of the old definition. A CA bundle may be invalid until the resource is served.
     pub(super) fn of_update(old: &Value, is_established: bool) -> Self {
         let webhook = At::named("webhook", old.pointer("/spec/conversion/webhook"));
         let client = webhook.field("clientConfig");
@@ -91,7 +92,7 @@ fn client(client: At, allows_invalid_bundle: bool, errors: &mut Errors) {
     }
 }
 
-/// Upstream passes name and namespace of the service in the wrong order, so that errors name the other one.
+/// Upstream swaps the name and namespace of the service, so errors about one name the other.
 fn service(service: At, errors: &mut Errors) {
     let mut swapped = service.map().cloned().unwrap_or_default();
     let (name, namespace) = (swapped.remove("name"), swapped.remove("namespace"));
@@ -101,7 +102,7 @@ fn service(service: At, errors: &mut Errors) {
     webhook_service(At::named("spec.conversion.webhookClientConfig.service", Some(&swapped)), errors);
 }
 
-/// Returns why a bundle in base64 has no certificates that can be used.
+/// Returns the error of a base64-encoded CA bundle without usable certificates.
 fn bundle_error(bundle: &str) -> Option<String> {
     let decoded = STANDARD.decode(bundle).unwrap_or_default();
     let mut has_certificate = false;

@@ -9,7 +9,7 @@ use super::versions::Parts;
 use super::{approval, columns, conversion, schema};
 use crate::validate::{At, Errors, immutable};
 
-/// What the old definition of an update says about the new one.
+/// The facts about the old definition that relax the rules for an update.
 pub(super) struct Old<'o> {
     object: &'o Value,
     is_established: bool,
@@ -24,7 +24,7 @@ impl<'o> Old<'o> {
 /// The rules that depend on the old definition.
 struct Options<'o> {
     requirements: Requirements,
-    /// The schemas of the old versions: their rules are not held to the limit of costs per rule.
+    /// The schemas of the old versions: the cost limit per rule does not apply to their rules.
     old_schemas: Vec<&'o Value>,
     requires_schema: bool,
     conversion: conversion::Options,
@@ -97,7 +97,7 @@ pub(super) fn validate_update(root: At, old: &Old) -> Vec<FieldError> {
     errors
 }
 
-/// The name is made of the plural and the group.
+/// Checks that the name is `PLURAL.GROUP`.
 fn name(root: At, errors: &mut Errors) {
     let (metadata, spec) = (root.field("metadata"), root.field("spec"));
     let names = spec.field("names");
@@ -163,7 +163,8 @@ fn group(group: At, errors: &mut Errors) {
     }
 }
 
-/// Each version has a schema; an old definition without one needs it for versions that are served and pruned.
+/// Checks that each version has a schema; an update of a definition without one needs it only for versions that are
+/// served and pruned.
 fn schemas_required(spec: At, shared: &Parts, requires_all: bool, errors: &mut Errors) {
     let has_shared = shared.schema.shared().is_some_and(|schema| schema.get("openAPIV3Schema").is_some());
     let preserves = spec.field("preserveUnknownFields").flag();
@@ -180,7 +181,7 @@ fn schemas_required(spec: At, shared: &Parts, requires_all: bool, errors: &mut E
     }
 }
 
-/// The name of a version, and the parts of it that differ from those of other versions.
+/// Checks the name of a version, and the parts that it does not share with other versions.
 fn version_parts(version: At, shared: &Parts, options: &Options, errors: &mut Errors) {
     let name = version.field("name");
     label(name, errors);
@@ -214,7 +215,7 @@ fn version_parts(version: At, shared: &Parts, options: &Options, errors: &mut Er
     }
 }
 
-/// The parts that all versions share.
+/// Checks the parts that all versions share.
 fn shared_parts(spec: At, shared: &Parts, options: &Options, errors: &mut Errors) {
     let has_status =
         spec.field("versions").items().any(|version| version.field("subresources").field("status").is_set());
@@ -238,7 +239,7 @@ fn named_selectable(version: &Value) -> Option<(&str, &Value)> {
     Some((version.get("name")?.as_str()?, super::versions::present(version, "selectableFields")?))
 }
 
-/// Names of versions are unique, and one version is stored.
+/// Checks that version names are unique, and that one version is the storage version.
 fn version_list(spec: At, errors: &mut Errors) {
     let versions = spec.field("versions");
     let mut seen = HashSet::new();
@@ -269,7 +270,7 @@ fn label(at: At, errors: &mut Errors) {
     }
 }
 
-/// The names that a spec must have and a status need not.
+/// Checks the names that are required in the spec but not in the status.
 fn names_given(names: At, errors: &mut Errors) {
     for field in ["plural", "singular", "kind", "listKind"] {
         let name = names.field(field);
@@ -312,7 +313,7 @@ fn texts(list: &Value) -> impl Iterator<Item = &str> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
-/// Maximum number of errors about stored versions; an answer shows a hundred.
+/// Maximum number of errors about stored versions; a response shows 100.
 const MAX_ERRORS: usize = 500;
 
 #[cfg(test)]

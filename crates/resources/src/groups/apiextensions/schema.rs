@@ -5,7 +5,7 @@ use nave_structural::rules::{self, Requirements};
 
 use crate::validate::{At, Errors};
 
-/// The keywords that a root may have beside a `status` subresource, under their names in Go.
+/// The root keywords that are allowed together with a `status` subresource, by their Go field names.
 const AT_ROOT: [(&str, &str); 22] = [
     ("Description", "description"),
     ("Type", "type"),
@@ -31,7 +31,7 @@ const AT_ROOT: [(&str, &str); 22] = [
     ("XValidations", "x-kubernetes-validations"),
 ];
 
-/// Checks `schema` of a version, or the one that versions share.
+/// Checks `schema` of a version, or the shared schema of all versions.
 /// `old` has the schemas of the old definition.
 pub(super) fn check(
     schema: At,
@@ -57,7 +57,8 @@ pub(super) fn check(
     }
 }
 
-/// The status is validated by the schema of its property alone, so the root may not say more about it.
+/// Checks the keywords of the root: a status update is validated by the schema of the `status` property only, so the
+/// root must not restrict it.
 fn beside_status(root: At, errors: &mut Errors) {
     let kind = root.field("type");
     if !matches!(kind.text(), "" | "object") {

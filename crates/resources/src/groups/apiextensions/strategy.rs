@@ -123,9 +123,9 @@ fn storage_version(spec: &Value) -> Option<&str> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum StoredVersions {
-    /// Add the version if there is none.
+    /// Add the version if the list is empty.
     IfEmpty,
-    /// Add the version if it is not there.
+    /// Add the version if the list lacks it.
     IfMissing,
 }
 
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_conversion_and_stored_versions_have_defaults() {
+    fn sets_defaults_of_names_conversion_and_stored_versions() {
         let service = json!({"name": "s", "namespace": "n"});
         let mut definition = json!({"spec": {
             "names": {"kind": "CronTab", "plural": "crontabs"},
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_storage_version_is_added_to_the_stored_ones() {
+    fn adds_a_new_storage_version_to_stored_versions() {
         let mut definition = json!({
             "spec": {"versions": [{"name": "v2", "storage": true}]}, "status": {"storedVersions": ["v1"]},
         });
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn new_formats_that_are_not_checked_are_warned_of() {
+    fn warns_about_new_unchecked_formats() {
         let definition = |format: &str| {
             let schema =
                 json!({"openAPIV3Schema": {"properties": {"a": {"type": "string", "format": format}}}});

@@ -1,5 +1,5 @@
-//! The parts of a definition that are the same in all versions. Upstream keeps them once, beside the versions, so that
-//! errors about them point there.
+//! The parts of a definition that are equal in all versions. Upstream's internal type has them once, outside of the
+//! versions, and error paths follow it.
 
 use nave_machinery::Value;
 
@@ -8,7 +8,7 @@ use crate::validate::At;
 /// The parts of a version.
 const PARTS: [&str; 4] = ["schema", "subresources", "additionalPrinterColumns", "selectableFields"];
 
-/// The parts of a version, seen over all versions.
+/// Each part of a version, compared over all versions.
 #[derive(Clone, Copy)]
 pub(super) struct Parts<'v> {
     /// `spec.validation`.
@@ -57,7 +57,7 @@ impl<'v> Parts<'v> {
         Self { schema, subresources, columns, selectable }
     }
 
-    /// Returns the schemas of all versions; equal ones of neighbours once.
+    /// Returns the schemas of all versions, without consecutive duplicates.
     pub(super) fn schemas(definition: &Value) -> Vec<&Value> {
         let versions = definition.pointer("/spec/versions").and_then(Value::as_array);
         let mut schemas: Vec<&Value> = Vec::new();
@@ -73,7 +73,7 @@ impl<'v> Parts<'v> {
     }
 }
 
-/// Returns a part that is there and no empty list.
+/// Returns a part unless it is absent or an empty list.
 pub(super) fn present<'v>(version: &'v Value, part: &str) -> Option<&'v Value> {
     version.get(part).filter(|value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty()))
 }

@@ -112,7 +112,7 @@ impl Limits {
         }
     }
 
-    /// The quantities must not decrease from minimum over defaults to maximum.
+    /// Checks minimum <= default request <= default limit <= maximum.
     fn in_order(&self, name: &str, item: At, errors: &mut Errors) {
         let (min, max) = (("min", self.min), ("max", self.max));
         let (limit, request) = (("default", self.default), ("default request", self.default_request));

@@ -31,7 +31,7 @@ const DEPRECATED_ANNOTATIONS: [(&str, &str); 2] = [
         "deprecated since v1.31; use \"mountOptions\" attribute instead",
     ),
 ];
-/// Volume types without support: the field, its name in warnings, and since when.
+/// Removed volume types: the field, its name in warnings, and the versions in which it was deprecated and removed.
 const DEPRECATED_SOURCES: [(&str, &str, &str); 6] = [
     ("cephfs", "cephfs", "deprecated in v1.28, non-functional in v1.31+"),
     ("photonPersistentDisk", "photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),

@@ -20,7 +20,7 @@ fn version(name: &str, storage: bool) -> Value {
     json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": schema}})
 }
 
-/// The errors of a definition in which the value at a pointer is replaced.
+/// Returns the errors of a definition after the value at a JSON pointer is replaced.
 fn with(pointer: &str, value: Value) -> Vec<String> {
     let mut definition = definition();
     put(&mut definition, pointer, value);
@@ -40,7 +40,7 @@ fn shown(errors: &[FieldError]) -> Vec<String> {
     errors.iter().map(|error| limit(&error.to_string())).collect()
 }
 
-/// Leaves out long texts that the machinery makes.
+/// Cuts off the long messages of name checks.
 fn limit(text: &str) -> String {
     match text.split_once(" a DNS-1035 label must consist") {
         Some((start, _)) => format!("{start} label"),
@@ -49,12 +49,12 @@ fn limit(text: &str) -> String {
 }
 
 #[test]
-fn a_definition_without_faults_is_accepted() {
+fn accepts_a_valid_definition() {
     assert_eq!(shown(&validate(At::root(&definition()))), [""; 0]);
 }
 
 #[test]
-fn faults_have_upstreams_paths_and_texts() {
+fn errors_have_upstream_paths_and_messages() {
     let webhook = |client: Value| json!({"strategy": "Webhook", "webhook": {"clientConfig": client, "conversionReviewVersions": ["v1"]}});
     let column = |kind: &str, path: &str| json!([{"name": "A", "type": kind, "jsonPath": path}]);
     let scale = |spec: &str, status: &str, selector: &str| json!({"scale": {"specReplicasPath": spec, "statusReplicasPath": status, "labelSelectorPath": selector}});
@@ -242,7 +242,7 @@ fn faults_have_upstreams_paths_and_texts() {
 }
 
 #[test]
-fn errors_of_versions_that_differ_point_at_the_version() {
+fn errors_have_the_version_path_if_versions_differ() {
     let mut definition = definition();
     let mut second = version("v2", false);
     put(&mut second, "/schema/openAPIV3Schema/additionalProperties", json!(true));
@@ -258,7 +258,7 @@ fn errors_of_versions_that_differ_point_at_the_version() {
 }
 
 #[test]
-fn one_version_is_stored_and_names_are_unique() {
+fn requires_one_storage_version_and_unique_names() {
     let mut definition = definition();
     put(&mut definition, "/spec/versions/-", version("v1", true));
     let found = shown(&validate(At::root(&definition)));
@@ -271,7 +271,7 @@ fn one_version_is_stored_and_names_are_unique() {
 }
 
 #[test]
-fn the_root_says_nothing_beside_a_status_subresource() {
+fn root_keywords_are_limited_with_a_status_subresource() {
     let mut with_any_of = definition();
     put(&mut with_any_of, "/spec/versions/0/subresources", json!({"status": {}}));
     assert_eq!(shown(&validate(At::root(&with_any_of))), [""; 0]);
@@ -294,7 +294,7 @@ fn update(change: impl Fn(&mut Value), old: impl Fn(&mut Value)) -> Vec<String> 
 }
 
 #[test]
-fn names_and_scope_are_fixed_once_established() {
+fn names_and_scope_are_immutable_once_established() {
     let rename = |definition: &mut Value| {
         definition["spec"]["scope"] = json!("Cluster");
         definition["spec"]["names"]["kind"] = json!("Other");
@@ -317,7 +317,7 @@ fn names_and_scope_are_fixed_once_established() {
 }
 
 #[test]
-fn an_update_does_not_require_what_the_old_definition_lacks() {
+fn updates_tolerate_faults_of_the_old_definition() {
     // Stored before lists of type set needed atomic items.
     let set = |definition: &mut Value| {
         let list = json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "object", "properties": {"a": {"type": "string"}}}});
@@ -330,7 +330,7 @@ fn an_update_does_not_require_what_the_old_definition_lacks() {
 }
 
 #[test]
-fn a_bundle_must_be_valid_once_established() {
+fn ca_bundle_must_be_valid_once_established() {
     let webhook = |bundle: &str| json!({"strategy": "Webhook", "webhook": {"clientConfig": {"url": "https://a", "caBundle": bundle}, "conversionReviewVersions": ["v1"]}});
     let established = |definition: &mut Value| {
         definition["status"]["conditions"] = json!([{"type": "Established", "status": "True"}]);
@@ -381,7 +381,7 @@ fn protected_groups_need_an_approval() {
 }
 
 #[test]
-fn rules_are_compiled_and_their_costs_limited() {
+fn compiles_rules_and_limits_their_cost() {
     let rules = |max_items: Option<u64>, rule: &str| {
         let mut list = json!({"type": "array", "items": {"type": "string", "maxLength": 10},
             "x-kubernetes-validations": [{"rule": rule}]});
