@@ -73,6 +73,12 @@ impl CpuPool {
         let Ok(_request) = self.requests.try_acquire() else {
             return Err(Status::too_many_requests("too many large requests, please try again later", 1));
         };
+        self.run_off_executor(work).await
+    }
+
+    /// Runs work whose cost does not follow from the size of its input on the pool's threads, however small the input
+    /// is.
+    pub async fn run_off_executor<T>(&self, work: impl Future<Output = T>) -> T {
         OffExecutor { threads: PollSemaphore::new(Arc::clone(&self.threads)), work: pin!(work) }.await
     }
 }

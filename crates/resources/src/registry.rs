@@ -53,6 +53,18 @@ impl Registry {
         Self::new(crate::groups::builtin(schemas))
     }
 
+    /// Returns whether keys with this prefix are those of a built-in resource, or contain them. A custom resource
+    /// stored there would give access to the objects of the other.
+    pub fn is_reserved_prefix(&self, prefix: &str) -> bool {
+        let is_below = |one: &str, other: &str| {
+            one.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let builtin = self.all().filter(|def| !def.is_custom()).filter_map(|def| def.storage.as_ref());
+        builtin
+            .into_iter()
+            .any(|storage| is_below(prefix, &storage.prefix) || is_below(&storage.prefix, prefix))
+    }
+
     /// The groups, in the order discovery lists them; the core group is the first.
     pub fn groups(&self) -> &[Arc<Group>] {
         &self.groups

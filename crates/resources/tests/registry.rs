@@ -96,6 +96,24 @@ fn storage_prefixes_are_unique_except_for_events() {
 }
 
 #[test]
+fn prefixes_of_builtin_resources_are_reserved() {
+    let registry = builtin();
+    for prefix in [
+        "/registry/apiextensions.k8s.io/customresourcedefinitions",
+        "/registry/apiregistration.k8s.io/apiservices",
+        "/registry/pods",
+        "/registry/pods/default",
+        "/registry/services",
+        "/registry",
+    ] {
+        assert!(registry.is_reserved_prefix(prefix), "{prefix}");
+    }
+    for prefix in ["/registry/example.com/pods", "/registry/apiextensions.k8s.io/others", "/registry/podsx"] {
+        assert!(!registry.is_reserved_prefix(prefix), "{prefix}");
+    }
+}
+
+#[test]
 fn finds_resources_by_plural_name_and_kind() {
     let registry = builtin();
     for def in registry.all() {

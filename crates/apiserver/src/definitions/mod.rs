@@ -107,7 +107,9 @@ impl Definitions {
             self.storage.codec().parse_cached(&cached).ok()
         };
         let open = |def| catalog.storages().open_one(&def);
-        let Plan { groups, opened, closed, writes, deleting } = state.plan(names, &now, find, open);
+        let is_reserved = |prefix: &str| catalog.registry().is_reserved_prefix(prefix);
+        let Plan { groups, opened, closed, writes, deleting } =
+            state.plan(names, &now, find, is_reserved, open);
         join_all(opened.iter().map(|storage| storage.cacher().wait_ready())).await;
         if !groups.is_empty() {
             let mut next = None;

@@ -72,12 +72,14 @@ impl State {
         Some(Arc::clone(&self.groups.get(&known.group)?.served.get(name)?.storage))
     }
 
-    /// Updates the state from the definitions with these names: `find` reads one, `open` opens a storage.
+    /// Updates the state from the definitions with these names: `find` reads one, `is_reserved` says whether a prefix
+    /// of keys is that of a built-in resource, `open` opens a storage.
     pub(super) fn plan(
         &mut self,
         mut names: BTreeSet<String>,
         now: &str,
         find: impl Fn(&str) -> Option<Value>,
+        is_reserved: impl Fn(&str) -> bool,
         open: impl Fn(Arc<ResourceDef>) -> Option<Arc<ResourceStorage>>,
     ) -> Plan {
         let mut plan = Plan::default();
@@ -89,7 +91,9 @@ impl State {
                 names.extend(self.forget(&name, &mut plan));
             }
             let (Some(stored), Some(group)) = (found, group) else { continue };
-            let released = self.take(&name, &group, &stored, now, &open, &mut plan);
+            let prefix = custom::storage_prefix(&group, text(&stored, &["spec", "names", "plural"]));
+            let is_reserved = is_reserved(&prefix);
+            let released = self.take(&name, &group, &stored, is_reserved, now, &open, &mut plan);
             names.extend(released);
         }
         self.groups.retain(|_, group| !group.in_use.is_empty() || !group.served.is_empty());
@@ -113,12 +117,14 @@ impl State {
         self.known.iter().filter(waits).map(|(name, _)| name.clone()).collect()
     }
 
+    #[allow(clippy::too_many_arguments, reason = "the definition and what is known about it")]
     /// Updates the state from one definition; returns the definitions with conflicts if names were released.
     fn take(
         &mut self,
         name: &str,
         group_name: &str,
         stored: &Value,
+        is_reserved: bool,
         now: &str,
         open: impl Fn(Arc<ResourceDef>) -> Option<Arc<ResourceStorage>>,
         plan: &mut Plan,
@@ -135,7 +141,7 @@ impl State {
         let changed = if is_deleted {
             (has_finalizer && !conditions::is_true(stored, "Terminating")).then(|| terminating(stored, now))
         } else {
-            names::status(stored, &group.in_use, now)
+            names::status(stored, &group.in_use, is_reserved, now)
         };
         if is_deleted && has_finalizer && changed.is_none() {
             plan.deleting.push(name.to_owned());
@@ -147,8 +153,10 @@ impl State {
         let old = group.served.get(name);
         let was = old.map(|old| (old.fingerprint, old.def.rules.refuses_creates));
         let is_terminating = conditions::is_true(definition, "Terminating");
-        let wanted =
-            conditions::is_true(definition, "Established").then(|| (fingerprint(definition), is_terminating));
+        // Whoever wrote the condition, the keys of a built-in resource are not served, so its objects are not deleted
+        // with the definition.
+        let is_served = conditions::is_true(definition, "Established") && !is_reserved;
+        let wanted = is_served.then(|| (fingerprint(definition), is_terminating));
         if wanted != was {
             let served = wanted.and_then(|(fingerprint, _)| {
                 let def = custom::resource(definition)

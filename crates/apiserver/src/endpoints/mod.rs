@@ -176,9 +176,6 @@ impl Resources {
             Verb::DeleteCollection => read::size_of_list(endpoint, resource, query),
             _ => endpoint.size_of_object(resource),
         });
-        // A small object may have rules that take long.
-        let has_rules = endpoint.version().custom().is_some_and(CustomSchema::has_rules);
-        let size = if has_rules { size.max(LARGE) } else { size };
         let target = Target {
             context,
             endpoint,
@@ -187,7 +184,14 @@ impl Resources {
             name: &resource.name,
             admission: &self.admission,
         };
-        self.cpu.run(size, pin!(self.write(&target, &payload, resource))).await.map(EndpointResponse::from)
+        let write = pin!(self.write(&target, &payload, resource));
+        let is_costly = endpoint.version().custom().is_some_and(CustomSchema::is_costly);
+        let written = if is_costly && size < LARGE {
+            self.cpu.run_off_executor(write).await
+        } else {
+            self.cpu.run(size, write).await
+        };
+        written.map(EndpointResponse::from)
     }
 
     /// Runs the write of a request.

@@ -124,7 +124,7 @@ pub fn resource(definition: &Value) -> Result<ResourceDef, DefinitionError> {
         verbs: VERBS,
         fields,
         storage: Some(Storage {
-            prefix: format!("/registry/{group}/{plural}"),
+            prefix: storage_prefix(group, &plural),
             version: GroupVersion::new(group, read::text(stored, "name")),
             type_id: None,
             ttl: None,
@@ -141,6 +141,11 @@ pub fn resource(definition: &Value) -> Result<ResourceDef, DefinitionError> {
         resource: plural,
         kind,
     })
+}
+
+/// Returns the prefix of the storage keys of a custom resource, as upstream.
+pub fn storage_prefix(group: &str, plural: &str) -> String {
+    format!("/registry/{group}/{plural}")
 }
 
 /// Returns whether a name can be part of a storage key.

@@ -91,13 +91,16 @@ fn remove<'n>(counts: &mut HashMap<String, usize>, names: impl Iterator<Item = &
 
 /// Returns the definition with an updated status: the accepted names, and the conditions `NamesAccepted`,
 /// `Established` and `KubernetesAPIApprovalPolicyConformant`. `None` if the status is up to date. `in_use` has the names
-/// of the group, including those of this definition. The caller must serve the definition before it writes
+/// of the group, including those of this definition. The names of a built-in resource (`is_builtin`) are never accepted:
+/// both would store their objects under the same keys. The caller must serve the definition before it writes
 /// `Established`.
-pub fn status(definition: &Value, in_use: &NamesInUse, now: &str) -> Option<Value> {
+pub fn status(definition: &Value, in_use: &NamesInUse, is_builtin: bool, now: &str) -> Option<Value> {
     let mut changed = definition.clone();
     let (accepted, conflict) = accept(definition, in_use);
     let status = changed.as_object_mut()?.entry("status").or_insert_with(|| json!({}));
     status.as_object_mut()?.insert("acceptedNames".to_owned(), accepted);
+    let builtin = || ("BuiltInResource", "a built-in resource has this group and plural".to_owned());
+    let conflict = conflict.or_else(|| is_builtin.then(builtin));
     let is_accepted = conflict.is_none();
     let (reason, message) = conflict.unwrap_or(("NoConflicts", "no conflicts found".to_owned()));
     set(&mut changed, "NamesAccepted", is_accepted, reason, &message, now);
@@ -225,7 +228,8 @@ mod tests {
 
     #[test]
     fn accepts_unused_names_and_establishes_the_definition() {
-        let done = status(&definition("things", "Thing", &["th"]), &NamesInUse::default(), "now").unwrap();
+        let done =
+            status(&definition("things", "Thing", &["th"]), &NamesInUse::default(), false, "now").unwrap();
         let names = json!({"plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList",
             "shortNames": ["th"]});
         assert_eq!(done["status"]["acceptedNames"], names);
@@ -233,14 +237,15 @@ mod tests {
         assert_eq!(condition(&done, "Established"), ("True".into(), "InitialNamesAccepted".into()));
         let mut in_use = NamesInUse::default();
         in_use.add(&Accepted::by(&done));
-        assert_eq!(status(&done, &in_use, "later"), None, "an up-to-date status is not changed");
+        assert_eq!(status(&done, &in_use, false, "later"), None, "an up-to-date status is not changed");
         in_use.remove(&Accepted::by(&done));
         assert!(in_use.is_empty());
     }
 
     #[test]
     fn reports_names_in_use_and_accepts_the_others() {
-        let first = status(&definition("things", "Thing", &["th"]), &NamesInUse::default(), "now").unwrap();
+        let first =
+            status(&definition("things", "Thing", &["th"]), &NamesInUse::default(), false, "now").unwrap();
         let mut in_use = NamesInUse::default();
         in_use.add(&Accepted::by(&first));
         for (plural, kind, short, reason) in [
@@ -249,16 +254,16 @@ mod tests {
             ("others", "Other", &["things"], "ShortNamesConflict"),
             ("others", "ThingList", &[], "KindConflict"),
         ] {
-            let second = status(&definition(plural, kind, short), &in_use, "now").unwrap();
+            let second = status(&definition(plural, kind, short), &in_use, false, "now").unwrap();
             assert_eq!(condition(&second, "NamesAccepted"), ("False".into(), reason.into()));
             assert_eq!(condition(&second, "Established"), ("False".into(), "NotAccepted".into()));
             assert_eq!(second["status"]["acceptedNames"]["plural"], "others");
         }
         // An established definition whose new names conflict keeps its old ones, and is served under them.
-        let mut renamed = status(&definition("others", "Other", &[]), &in_use, "now").unwrap();
+        let mut renamed = status(&definition("others", "Other", &[]), &in_use, false, "now").unwrap();
         in_use.add(&Accepted::by(&renamed));
         renamed["spec"]["names"]["kind"] = json!("Thing");
-        let renamed = status(&renamed, &in_use, "now").unwrap();
+        let renamed = status(&renamed, &in_use, false, "now").unwrap();
         assert_eq!(renamed["status"]["acceptedNames"]["kind"], "Other");
         assert_eq!(condition(&renamed, "Established").0, "True");
         assert_eq!(condition(&renamed, "NamesAccepted").0, "False");
@@ -282,6 +287,15 @@ mod tests {
                 json!({"metadata": {"annotations": {APPROVED: annotation}}, "spec": {"group": group}});
             let found = approval(&definition).map(|(is_approved, reason, _)| (is_approved, reason));
             assert_eq!(found, expected, "{group} {annotation}");
+        }
+    }
+
+    #[test]
+    fn names_of_builtin_resources_are_not_accepted() {
+        let status =
+            status(&definition("things", "Thing", &[]), &NamesInUse::default(), true, "now").unwrap();
+        for condition in ["NamesAccepted", "Established"] {
+            assert!(!conditions::is_true(&status, condition), "{status}");
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct CustomSchema {
     rules: OnceLock<Validator>,
     /// True if the schema has validation rules.
     has_rules: bool,
+    /// True if it has rules or alternatives.
+    is_costly: bool,
     /// The schema as compact JSON, for documents.
     text: Box<str>,
     /// The SHA-256 of the text.
@@ -42,14 +44,25 @@ impl CustomSchema {
         let structural = schema.map(Structural::compile).transpose().map_err(|why| why.to_string())?;
         let text = schema.map(Value::to_string).unwrap_or_default();
         let digest = Sha256::digest(&text).into();
+        let has_alternatives = ["\"anyOf\":", "\"oneOf\":"].iter().any(|keyword| text.contains(keyword));
         let has_rules = schema.is_some_and(nave_structural::rules::has_expressions);
         let rules = OnceLock::new();
-        Ok(Self { structural, preserves_unknown, scale, rules, has_rules, text: text.into(), digest })
+        Ok(Self {
+            structural,
+            preserves_unknown,
+            scale,
+            rules,
+            has_rules,
+            is_costly: has_rules || has_alternatives,
+            text: text.into(),
+            digest,
+        })
     }
 
-    /// Returns whether the schema has validation rules, whose cost does not follow from the size of an object.
-    pub fn has_rules(&self) -> bool {
-        self.has_rules
+    /// Returns whether the cost of validation does not follow from the size of an object: the schema has validation
+    /// rules, or alternatives of which each may be tried for each value.
+    pub fn is_costly(&self) -> bool {
+        self.is_costly
     }
 
     /// `openAPIV3Schema` as JSON; `None` if the version has none.

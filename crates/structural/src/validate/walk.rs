@@ -14,9 +14,9 @@ use super::types::{
 use crate::excerpt::{excerpt, excerpt_text};
 use crate::node::{Additional, Node, NodeRef, Rules};
 
-/// Maximum number of values that are compared with schemas for one object, each schema counted. A body of 3 MiB has a
-/// million values, a schema has few alternatives for each.
-const MAX_STEPS: u64 = 20_000_000;
+/// Maximum number of values that are compared with schemas for one object, each schema counted. The largest body has a
+/// million values, and few schemas have alternatives for each; a step takes some 50 ns.
+const MAX_STEPS: u64 = 4_000_000;
 
 pub(super) struct Walk<'w> {
     base: &'w FieldPath,

@@ -239,3 +239,38 @@ async fn each_version_serves_the_fields_of_its_schema() {
     assert_ne!(rewritten["metadata"]["resourceVersion"], seen["metadata"]["resourceVersion"]);
     assert_eq!(rewritten["spec"], json!({"both": "b"}));
 }
+
+#[tokio::test]
+async fn definitions_with_the_keys_of_builtin_resources_delete_no_objects() {
+    let it = start().await;
+    it.define(&definition()).await;
+    for (group, plural) in
+        [("apiextensions.k8s.io", "customresourcedefinitions"), ("apiregistration.k8s.io", "apiservices")]
+    {
+        let mut hostile = definition();
+        let name = format!("{plural}.{group}");
+        let approval = "https://github.com/kubernetes/enhancements/pull/1111";
+        hostile["metadata"] = json!({"name": name, "annotations": {"api-approved.kubernetes.io": approval}});
+        hostile["spec"]["group"] = json!(group);
+        hostile["spec"]["names"] =
+            json!({"plural": plural, "singular": "zed", "kind": "Zed", "listKind": "ZedList"});
+        hostile["spec"]["scope"] = json!("Cluster");
+        hostile["spec"]["versions"][0]["name"] = json!("v9");
+        // Established by the client, as far as it can be.
+        hostile["status"] = json!({"conditions": [{"type": "Established", "status": "True"}]});
+        let (code, answer) = it.send(Method::POST, DEFINITIONS, &hostile).await;
+        assert_eq!(code, 201, "{answer}");
+        it.definition_is(&name, |found| {
+            nave_machinery::conditions::find(found, "NamesAccepted")
+                .is_some_and(|condition| condition["reason"] == "BuiltInResource")
+        })
+        .await;
+        let (code, _) = it.get(&format!("/apis/{group}/v9/{plural}"), &[]).await;
+        assert_eq!(code, 404);
+        let (code, answer) = it.send(Method::DELETE, &format!("{DEFINITIONS}/{name}"), &json!({})).await;
+        assert_eq!(code, 200, "{answer}");
+        it.definition_is(&name, |found| found["reason"] == "NotFound").await;
+    }
+    let (code, kept) = it.get(&format!("{DEFINITIONS}/things.example.com"), &[]).await;
+    assert_eq!(code, 200, "{kept}");
+}
