@@ -14,6 +14,7 @@ use super::merge::merge;
 use super::remove::remove_items;
 use super::schema::TypeRef;
 use super::set::FieldSet;
+use super::validate::validate;
 use super::value::equal;
 
 /// The versions of a kind. A manager's fields refer to the version of its last write.
@@ -128,8 +129,10 @@ impl<'a> Updater<'a> {
         let mut conflicts = Conflicts::default();
         for (id, entry) in managers.iter_mut().filter(|(id, _)| applier != Some(id)) {
             if !changes.contains_key(&entry.api_version) {
-                let (live, new) =
-                    (self.convert(live, &entry.api_version)?, self.convert(new, &entry.api_version)?);
+                let (live, new) = (
+                    self.convert_for_manager("old", live, &entry.api_version)?,
+                    self.convert_for_manager("new", new, &entry.api_version)?,
+                );
                 changes.insert(entry.api_version.clone(), self.changes(&entry.api_version, &live, &new)?);
             }
             let Some(Comparison { added, modified, removed }) = changes.get(&entry.api_version) else {
@@ -160,6 +163,21 @@ impl<'a> Updater<'a> {
             return Ok(Cow::Borrowed(object));
         }
         self.versions.convert(object, api_version).map(Cow::Owned)
+    }
+
+    /// Converts an object into the version of a manager. Without a webhook a custom object may keep fields that only
+    /// another version has, which upstream refuses.
+    fn convert_for_manager<'v>(
+        &self,
+        state: &str,
+        object: &'v Value,
+        api_version: &str,
+    ) -> Result<Cow<'v, Value>, String> {
+        let converted = self.convert(object, api_version)?;
+        if let ty @ TypeRef::Custom(_) = self.type_of(api_version)? {
+            validate(ty, &converted).map_err(|why| format!("failed to convert {state} object: {why}"))?;
+        }
+        Ok(converted)
     }
 
     /// Removes fields that the applier owned, no longer applies, and no other manager owns.

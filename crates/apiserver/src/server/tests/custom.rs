@@ -274,3 +274,29 @@ async fn definitions_with_the_keys_of_builtin_resources_delete_no_objects() {
     let (code, kept) = it.get(&format!("{DEFINITIONS}/things.example.com"), &[]).await;
     assert_eq!(code, 200, "{kept}");
 }
+
+#[tokio::test]
+async fn rejects_applies_of_fields_unknown_to_the_version_of_another_manager() {
+    let it = start().await;
+    let mut definition = definition();
+    let mut second = definition["spec"]["versions"][0].clone();
+    second["name"] = json!("v2");
+    second["storage"] = json!(false);
+    second["selectableFields"] = json!([]);
+    second["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["size"] =
+        json!({"type": "integer"});
+    definition["spec"]["versions"].as_array_mut().unwrap().push(second);
+    it.define(&definition).await;
+    let apply = async |version: &str, manager: &str, spec: Value| {
+        let mut object = thing("a", &spec);
+        object["apiVersion"] = json!(format!("example.com/{version}"));
+        let uri = format!("/apis/example.com/{version}/namespaces/default/things/a?fieldManager={manager}");
+        let headers = [("content-type", "application/apply-patch+yaml")];
+        read(it.open(&Method::PATCH, &uri, &headers, object.to_string().into()).await).await
+    };
+    assert_eq!(apply("v1", "one", json!({"color": "red"})).await.0, 201);
+    assert_eq!(apply("v2", "two", json!({"replicas": 2})).await.0, 200);
+    let (code, refused) = apply("v2", "two", json!({"size": 3})).await;
+    let message = "failed to convert new object: .spec.size: field not declared in schema";
+    assert_eq!((code, &refused["message"]), (500, &json!(message)));
+}
