@@ -7,7 +7,7 @@
 //! | get, list | `--max-requests-inflight` |
 //! | all others | `--max-mutating-requests-inflight` |
 //!
-//! A request beyond the limit gets 429, except for those of `system:masters`. Requests from within the process are
+//! A request beyond the limit gets 429, unless its user is in `system:masters`. Requests from within the process are
 //! neither counted nor refused: controllers make at most as many as they have workers, and must make progress while
 //! clients overload the server. Health checks are exempt too, as upstream's probes are (priority level "exempt"), so
 //! that a busy server is not restarted.
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_apply_by_kind_and_spare_exempt_requests() {
+    fn limits_requests_by_kind_except_exempt_ones() {
         let inflight = Inflight::new(InflightLimits { read_only: 2, mutating: 1 });
         let (get, post) = (Method::GET, Method::POST);
         let pods = "/api/v1/namespaces/a/pods";

@@ -1,4 +1,4 @@
-//! Times of the engine: `cargo run --release -p nave-cel --example bench`.
+//! Benchmarks the engine: `cargo run --release -p nave-cel --example bench`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

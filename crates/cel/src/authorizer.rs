@@ -65,11 +65,11 @@ pub struct ResourceCheck {
     pub label_selector: String,
 }
 
-/// Decides about requests. Called while an expression is evaluated.
+/// Authorizes requests. Called while an expression is evaluated.
 pub trait Authorizer: Sync {
-    /// Decides about a path.
+    /// Authorizes access to a path.
     fn check_path(&self, check: &PathCheck, verb: &str) -> Decision;
-    /// Decides about a resource.
+    /// Authorizes access to a resource.
     fn check_resource(&self, check: &ResourceCheck, verb: &str) -> Decision;
 }
 

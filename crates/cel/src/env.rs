@@ -108,7 +108,7 @@ impl Env {
     }
 }
 
-/// Returns whether a name is one of the types that mutating policies build objects of.
+/// Returns whether a name is an object type of mutating policies.
 pub(crate) fn is_patch_object(name: &str) -> bool {
     name == "Object" || name.starts_with("Object.")
 }

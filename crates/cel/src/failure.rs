@@ -8,10 +8,10 @@ pub enum Failure {
     /// An error value, with cel-go's message. `&&` and `||` ignore it if their other side decides.
     #[error("{0}")]
     Error(Arc<str>),
-    /// The cost limit is exceeded. Nothing absorbs it.
+    /// The cost limit is exceeded. No operator ignores it.
     #[error("operation cancelled: actual cost limit exceeded")]
     Cost,
-    /// The values that the evaluation created are too large. Nothing absorbs it.
+    /// The values that the evaluation created are too large. No operator ignores it.
     #[error("operation cancelled: memory limit exceeded")]
     Memory,
 }

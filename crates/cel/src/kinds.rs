@@ -11,7 +11,7 @@ pub enum Type {
     Dyn,
     /// The type of an expression with an error.
     Error,
-    /// The type of a field that no message has.
+    /// The type of an undeclared field of `JSONPatch`.
     Unspecified,
     /// The type of `null`.
     Null,
@@ -31,7 +31,7 @@ pub enum Type {
     Duration,
     /// Points in time.
     Timestamp,
-    /// Types as values: of one type, or of any.
+    /// Types as values: a specific type, or any.
     Type(Option<Arc<Type>>),
     /// Lists of one type.
     List(Arc<Type>),
@@ -116,7 +116,7 @@ impl Type {
         }
     }
 
-    /// Returns the name with parameters in which upstream's API shows the types of expressions.
+    /// Returns the name with parameters, as upstream's API shows the types of expressions.
     pub fn long_name(&self) -> String {
         match self.parameters().as_slice() {
             [] => self.runtime_name().to_owned(),
@@ -125,7 +125,7 @@ impl Type {
         }
     }
 
-    /// Returns whether values have one size, so that its estimate is 1.
+    /// Returns whether all values have the same size, which is estimated as 1.
     pub(crate) fn is_scalar(&self) -> bool {
         match self {
             Self::Bool | Self::Int | Self::Uint | Self::Double | Self::Duration | Self::Timestamp => true,

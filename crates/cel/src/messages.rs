@@ -68,7 +68,7 @@ fn wrapped(name: &str) -> Option<Type> {
 /// Creates the value of a message.
 ///
 /// # Errors
-/// A field does not fit.
+/// A field has an invalid value.
 pub(crate) fn create<'a>(
     name: &Arc<str>,
     mut fields: BTreeMap<Arc<str>, Value<'a>>,

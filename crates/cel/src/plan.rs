@@ -52,7 +52,7 @@ pub(crate) struct Call {
     pub(crate) rule: Rule,
     /// True if an error in an argument ends the call before the next argument.
     pub(crate) sequential: bool,
-    /// The accumulator that a first argument names: its value can be taken instead of shared.
+    /// The slot of the accumulator if the first argument names it: its value can be moved instead of shared.
     pub(crate) takes: Option<usize>,
 }
 
@@ -184,10 +184,10 @@ impl Planner<'_> {
         Ok(Node::Attribute(Box::new(attribute)))
     }
 
-    /// Plans a node as something that can be selected from.
+    /// Plans a node as the operand of selections.
     fn attribute(&mut self, expr: &Expr) -> Result<Attribute, Failure> {
         Ok(match self.node(expr)? {
-            // A tested attribute is a value of its own.
+            // The result of a presence test is a new value.
             Node::Attribute(attribute) if !attribute.test => *attribute,
             node => Attribute { root: Root::Value(node), qualifiers: Vec::new(), test: false },
         })
@@ -333,7 +333,7 @@ impl Planner<'_> {
         self.plan.locals = self.plan.locals.max(self.scopes.len());
         let condition = self.node(&it.condition)?;
         let step = self.node(&it.step)?;
-        // The result sees the accumulator only.
+        // Only the accumulator is in scope in the result.
         self.scopes.truncate(slot + 1);
         self.scopes.extend([None, None]);
         let result = self.node(&it.result)?;
@@ -344,7 +344,7 @@ impl Planner<'_> {
 }
 
 impl Attribute {
-    /// Adds a selection; to a conditional value, to both branches.
+    /// Adds a selection; to both branches if the value is conditional.
     fn qualify(&mut self, qualifier: &Qualifier) {
         match &mut self.root {
             Root::Conditional { yes, no, .. } => {

@@ -61,7 +61,7 @@ impl PolicyCompiler {
         Self { env: self.env.with_patch_types(), ..self }
     }
 
-    /// Compiles an expression whose type must be one of these; none accept any.
+    /// Compiles an expression whose type must be one of `wanted`; an empty list accepts any type.
     ///
     /// # Errors
     /// The expression is invalid; the message is the API's.
@@ -97,7 +97,7 @@ impl PolicyCompiler {
         result
     }
 
-    /// Ends the declarations.
+    /// Returns the declared variables.
     pub fn into_variables(self) -> PolicyVariables {
         PolicyVariables(self.variables)
     }
@@ -155,13 +155,13 @@ impl<'a> PolicyRun<'a> {
         Self { shared: Arc::new(Shared { variables, activation, authorizer, values, cost }) }
     }
 
-    /// Evaluates an expression. The cost contains that of the variables it evaluated first.
+    /// Evaluates an expression. The cost includes that of the variables it is the first to read.
     pub fn evaluate(&self, expression: &'a PolicyExpression) -> (Result<Option<Json>, Failure>, u64) {
         let outcome = self.outcome(expression);
         (outcome.json(), outcome.cost)
     }
 
-    /// As [`Self::evaluate`], with the value as it is.
+    /// As [`Self::evaluate`], without conversion of the value to JSON.
     pub fn outcome(&self, expression: &'a PolicyExpression) -> Outcome<'a> {
         let shared = &self.shared;
         let lazy: Arc<dyn Lazy<'a> + 'a> = Arc::clone(shared) as _;

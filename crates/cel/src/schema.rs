@@ -14,7 +14,7 @@ pub use escape::{escape_property, unescape_property};
 
 /// Maximum size of a request in bytes.
 const MAX_REQUEST: u64 = 3 << 20;
-/// The shortest JSON of strings, durations, dates and times, and the longest of durations and times.
+/// Minimum and maximum lengths in JSON of strings, durations, dates and times.
 const MIN_STRING: u64 = 2;
 const MIN_DURATION: u64 = 3;
 const MAX_DURATION: u64 = 32;
@@ -64,7 +64,7 @@ pub(crate) enum ListType {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ObjectDecl {
-    /// Properties by their names in JSON. Properties of unsupported types are visible only in conversions.
+    /// Properties by their names in JSON. Expressions cannot select properties of unsupported types.
     properties: BTreeMap<String, Property>,
     pub(crate) has_properties: bool,
 }
@@ -159,7 +159,7 @@ impl SizeEstimator for DeclSizes<'_> {
 
 const MAX_DEPTH: usize = 120;
 
-/// Reads a schema. The flag says whether expressions have such values.
+/// Reads a schema. The flag is true if expressions can use such values.
 fn read(schema: &Json, is_resource: bool, depth: usize) -> Option<(Decl, bool)> {
     if depth > MAX_DEPTH {
         return None;
@@ -197,7 +197,7 @@ fn read(schema: &Json, is_resource: bool, depth: usize) -> Option<(Decl, bool)> 
         "boolean" => Some((decl(DeclKind::Bool, None, 4), true)),
         "number" => Some((decl(DeclKind::Double, None, 1), true)),
         "integer" => Some((decl(DeclKind::Int, None, 1), true)),
-        // A value of any type is known to expressions as a whole only, in comparisons of their parents.
+        // Expressions cannot select a value of any type; it only matters when an object that contains it is compared.
         _ if flag("x-kubernetes-preserve-unknown-fields") => {
             Some((decl(DeclKind::Preserved, None, 1), false))
         }

@@ -9,8 +9,8 @@ use nave_machinery::selector::LabelSelector;
 use crate::expectations::Expectations;
 use crate::selectors::SelectorIndex;
 
-/// Index of objects by the UID of their controller. Objects without a controller are under "/" and their namespace,
-/// which is never a UID.
+/// Index of objects by the UID of their controller. Objects without a controller have the key `/NAMESPACE`, which is
+/// never a UID.
 const BY_CONTROLLER: &str = "controller";
 
 /// Adds the index to an informer.

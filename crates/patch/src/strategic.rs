@@ -140,7 +140,7 @@ fn directive(patch: &mut Map) -> Result<Option<Directive>, PatchError> {
     }
 }
 
-/// Removes the fields that are not in `$retainKeys`; the patch must not have others.
+/// Removes the fields that are not in `$retainKeys`; the patch must not set such fields.
 fn retain_keys(fields: &mut Map, patch: &mut Map) -> Result<(), PatchError> {
     let Some(kept) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let Value::Array(kept) = kept else { return Err(malformed(INVALID_RETAIN_KEYS)) };
@@ -185,7 +185,7 @@ fn order_lists(ty: Type<'_>, fields: &mut Map, patch: &mut Map) -> Result<(), Pa
     Ok(())
 }
 
-/// Checks that the items of a patch's list are in its order, in the same sequence.
+/// Checks that the items of a patch's list occur in its `$setElementOrder`, in the same sequence.
 fn check_order(change: &[Value], order: &[Value], key: &str) -> Result<(), PatchError> {
     if order.is_empty() {
         return Ok(());

@@ -3,9 +3,9 @@
 /// An empty slot of a [`FieldIndex`].
 const EMPTY: u16 = u16::MAX;
 
-/// A hash table from field names to positions. Every field of every object read or written is looked up, so a lookup
-/// usually costs one comparison of names. The table is at most half full. Clients choose the names that are looked up,
-/// but not those in the table, so a lookup is bounded by the longest run in the table.
+/// A hash table from field names to positions. Every field of every object read or written is looked up, so lookups
+/// must be cheap: usually one comparison of names. The table is at most half full. Clients choose the names that are
+/// looked up, but not those in the table, so the longest run of occupied slots bounds the cost of any lookup.
 #[derive(Debug, Default)]
 pub(crate) struct FieldIndex {
     slots: Box<[u16]>,

@@ -4,8 +4,7 @@
 //!
 //! | module | operation | step of a write |
 //! | --- | --- | --- |
-//! | [`normalize`] | the effect of decoding into upstream's Go struct and encoding again | after decoding, built-in
-//! kinds |
+//! | [`normalize`] | has the effect of a round trip through upstream's Go struct | after decoding, built-in kinds |
 //! | [`prune`] | drops unknown fields | after decoding, custom kinds |
 //! | [`defaulting`] | sets static defaults | before admission |
 //! | [`validate`] | finds wrong types, missing fields, invalid enum values | after mutating admission |

@@ -41,8 +41,8 @@ impl PrinterColumn {
         Ok(Self { kind, path: JsonPath::parse(json_path)? })
     }
 
-    /// Returns the cell of an object: the first value at the path, converted; `null` if there is none, or one of another
-    /// type.
+    /// Returns the cell of an object: the first value at the path, converted; `null` if there is none or it has
+    /// another type.
     pub fn cell(&self, object: &Value, now: Timestamp) -> Value {
         let Ok(found) = self.path.find(object) else { return Value::Null };
         let Some(value) = found.first() else { return Value::Null };

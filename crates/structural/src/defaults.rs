@@ -29,7 +29,7 @@ fn pruned(node: &Node, default: &Value) -> Value {
     pruned
 }
 
-/// A place in a schema, with the way to it from the resource around.
+/// A place in a schema, with the path to it from the enclosing resource.
 #[derive(Clone)]
 struct Place<'n> {
     resource: &'n Node,
@@ -51,7 +51,7 @@ impl<'n> Place<'n> {
         Self { steps, ..*self }
     }
 
-    /// Returns the resource that has only this value.
+    /// Returns a resource that contains only this value.
     fn surround(&self, value: Value) -> Value {
         let mut object = value;
         for step in self.steps.iter().rev() {

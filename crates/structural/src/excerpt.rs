@@ -1,4 +1,4 @@
-//! The part of a value that an error shows. Errors of large values would otherwise be as large, each of them.
+//! The part of a value that an error shows. Without it, each error of a large value would be as large as the value.
 
 use nave_machinery::{Value, limits};
 

@@ -63,12 +63,12 @@ impl Node {
         }
     }
 
-    /// Returns the schema of the field `name`: of the property, else of the other values.
+    /// Returns the schema of the field `name`: that of the property, else `additionalProperties`.
     pub(crate) fn field(&self, name: &str) -> Option<&Node> {
         self.property(name).or_else(|| self.additional_schema())
     }
 
-    /// Returns whether the schema says anything about fields that are not properties.
+    /// Returns whether the schema sets `additionalProperties`.
     pub(crate) fn allows_additional(&self) -> bool {
         self.additional != Additional::Unset
     }

@@ -42,7 +42,7 @@ impl Structural {
         defaulting::drop_nulls(&self.root, object);
     }
 
-    /// Brings `apiVersion`, `kind` and `metadata` of embedded resources into form and returns the paths of unknown
+    /// Coerces `apiVersion`, `kind` and `metadata` of embedded resources and returns the paths of unknown
     /// fields in their metadata, which are dropped. The root's own metadata is left to the caller.
     ///
     /// # Errors

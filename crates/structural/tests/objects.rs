@@ -32,7 +32,7 @@ fn rejects_values_with_upstream_messages() {
     let object = json!({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]});
     let text = json!({"type": "string", "minLength": 2, "maxLength": 4, "pattern": "^[a-zäöü]+$"});
     let number = json!({"type": "number", "minimum": -1.5, "maximum": 1e21});
-    // An integer has no fraction to be compared with: upstream cuts the factor to 0.
+    // For an integer, upstream truncates the factor to 0.
     let half = json!({"type": "number", "multipleOf": 0.5});
     let cut = "spec.x: Invalid value: 0: factor MultipleOf declared for spec.x must be positive: 0";
     assert_eq!(errors(&half, json!(2)), [cut]);
@@ -300,14 +300,14 @@ fn errors_in_unchanged_parts_are_accepted_on_update() {
     };
     let none: Vec<String> = Vec::new();
     let old = json!({"n": 9, "needed": ""});
-    // A value that stays is accepted, one that changes or comes is not.
+    // An unchanged value is accepted, a changed or a new one is not.
     assert_eq!(
         fields(old.clone(), json!({"n": 9, "m": 1, "needed": ""})),
         (none.clone(), vec!["spec.x.n".into()])
     );
     assert_eq!(fields(old.clone(), json!({"n": 8, "needed": ""})).0, ["spec.x.n"]);
     assert_eq!(fields(old, json!({"n": 9, "m": 9, "needed": ""})).0, ["spec.x.m"]);
-    // A missing field is accepted only if the whole object stays.
+    // A missing field is accepted only if the whole object is unchanged.
     assert_eq!(fields(json!({"n": 1}), json!({"n": 1})), (none.clone(), vec!["spec.x.needed".into()]));
     assert_eq!(fields(json!({"n": 1}), json!({"n": 2})).0, ["spec.x.needed"]);
     // Items of maps are compared by their keys, items of other lists only with the whole list.

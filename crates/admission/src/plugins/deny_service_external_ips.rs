@@ -40,7 +40,7 @@ mod tests {
     use crate::testing::{Request, outcome, registry};
 
     #[tokio::test]
-    async fn keeps_existing_addresses() {
+    async fn refuses_new_external_ips_only() {
         let service = |ips: &[&str]| json!({"metadata": {"name": "s"}, "spec": {"externalIPs": ips}});
         let refused = Err((
             403,

@@ -79,7 +79,7 @@ impl ObjectCodec {
     }
 
     /// Returns whether managed fields may be encoded from text (see
-    /// [`managed_fields`](nave_machinery::managed_fields)). The JSON form needs trees.
+    /// [`managed_fields`](nave_machinery::managed_fields)). Objects stored as JSON need trees.
     pub fn takes_field_texts(&self) -> bool {
         self.type_id.is_some()
     }
@@ -120,8 +120,8 @@ impl ObjectCodec {
         Ok(object)
     }
 
-    /// Brings a stored custom object into the storage version, whichever version it was written in, and into the form of
-    /// the schema if there is one for stored objects.
+    /// Sets the defaults of a stored custom object. If the resource has a schema for stored objects, also coerces the
+    /// object to it and converts it to the storage version.
     fn read_custom(&self, object: &mut Value) -> Result<(), String> {
         let Some(storage) = &self.def.storage else { return Ok(()) };
         let from = GroupVersion::parse(meta::api_version(object)).unwrap_or_default();
@@ -133,15 +133,15 @@ impl ObjectCodec {
         if let Some(schema) = self.def.version(&from.version).and_then(ResourceVersion::custom) {
             schema.default(object).map_err(|error| error.to_string())?;
         }
-        // With several versions an object keeps the one that it is stored in, so that a write of the same is seen as a
-        // change of the version.
+        // With several versions, an object keeps the version it is stored in, so that writing it unchanged in the
+        // storage version is not a no-op update.
         if has_stored_form && from != storage.version {
             self.def.strategy.convert(object, &from, &storage.version).map_err(|error| error.to_string())?;
         }
         Ok(())
     }
 
-    /// The uid in stored bytes that are not an object of the resource, as far as it can be read.
+    /// The UID in stored bytes that are not an object of the resource, if it can be read.
     pub fn uid_of_undecodable(&self, kv: &KeyValue) -> Option<String> {
         let path = ["metadata".to_owned(), "uid".to_owned()];
         let message = protobuf::envelope::unwrap(&kv.value).ok()?.raw;
@@ -185,8 +185,8 @@ impl ObjectCodec {
         Ok(decoded)
     }
 
-    /// Transcodes protobuf to JSON without a tree; `None` if the metadata is not the first field of the message, as it
-    /// is in all kinds of Kubernetes.
+    /// Transcodes protobuf to JSON without a tree; `None` if the metadata is not the first field of the message. It is
+    /// the first in all Kubernetes kinds.
     fn transcode(
         &self,
         type_id: TypeId,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::kinds::Type;
 use crate::messages::WRAPPER;
 
-/// Types that were found for type variables.
+/// The types that are substituted for type variables.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Substitutions(Vec<Option<Type>>);
 
@@ -31,7 +31,7 @@ impl Substitutions {
         }
     }
 
-    /// Replaces variables by what was found for them; with `to_dyn` free variables become `dyn`.
+    /// Substitutes the variables in a type; with `to_dyn`, unbound variables become `dyn`.
     pub(super) fn apply(&self, ty: &Type, to_dyn: bool) -> Type {
         if let Some(found) = self.find(ty) {
             return self.apply(found, to_dyn);
@@ -47,7 +47,7 @@ impl Substitutions {
         }
     }
 
-    /// Returns whether types fit each other, and keeps the substitutions if they do.
+    /// Returns whether one type is assignable to the other, and keeps the substitutions if it is.
     pub(super) fn assignable(&mut self, left: &Type, right: &Type) -> bool {
         self.all_assignable(&[(left, right)])
     }
@@ -101,7 +101,7 @@ impl Substitutions {
         }
     }
 
-    /// Tries a type for a variable: (fits, the variable has a type already).
+    /// Tries to substitute a type for a variable; returns whether it fits, and whether the variable was bound already.
     fn substitute(&mut self, ty: &Type, variable: &Type) -> (bool, bool) {
         if ty == variable {
             return (true, true);
@@ -142,7 +142,7 @@ fn is_nullable(ty: &Type) -> bool {
     matches!(ty, Type::Null | Type::Opaque(..) | Type::Object(_) | Type::Duration | Type::Timestamp)
 }
 
-/// Returns whether the first type is the second or more general.
+/// Returns whether the first type equals the second or is more general.
 pub(super) fn is_less_specific(left: &Type, right: &Type) -> bool {
     if *left == Type::Dyn || left.is_parameter() {
         return true;

@@ -33,7 +33,7 @@ pub(crate) enum Reference {
     Type(Type),
     /// The number of an enumeration's value.
     Number(i64),
-    /// A function and the overloads that fit. For methods of names such as `optional`, there is no target.
+    /// A function and the overloads that fit; `qualified` if its name includes the target, as in `optional.of`.
     Function { function: &'static Function, overloads: Vec<&'static Overload>, qualified: bool },
 }
 
@@ -75,7 +75,7 @@ impl Checked {
 /// Checks a tree.
 ///
 /// # Errors
-/// Names are undeclared, or types do not fit.
+/// Names are undeclared, or types do not match.
 pub(crate) fn check(expr: Expr, source: Source, env: &Env) -> Result<Checked, Issues> {
     let types = vec![None; source.id_count()];
     let mut checker = Checker {
@@ -346,7 +346,7 @@ impl Checker<'_> {
         Type::map(keys, values.unwrap_or_else(|| self.substitutions.create_variable()))
     }
 
-    /// Returns the common type of elements; different ones are found by the validator of literals.
+    /// Returns the common type of elements. `validate` reports elements of different types.
     fn join(&mut self, before: Option<Type>, next: Type) -> Type {
         match before {
             None => next,

@@ -1,4 +1,4 @@
-//! Checks of checked trees: constant arguments, and literals of one type. Upstream: cel-go's AST validators.
+//! Validates checked trees: constant arguments, and equal types in literals. Upstream: cel-go's AST validators.
 
 use super::{Checked, format_calls};
 use crate::env::Env;
@@ -8,10 +8,10 @@ use crate::syntax::Issue;
 use crate::syntax::ast::{Expr, Id, Kind, Literal};
 use crate::value::Timestamp;
 
-/// Kubernetes' version that introduced the checks of constants.
+/// The minor version of Kubernetes that introduced the checks of constants.
 const SINCE: u32 = 29;
 
-/// Returns what is wrong.
+/// Returns the errors.
 pub(super) fn validate(checked: &Checked, env: &Env) -> Vec<Issue> {
     let mut issues = Vec::new();
     let mut report = |id: Id, message: String| issues.push(checked.source.issue_at(id, message));
@@ -98,7 +98,7 @@ fn homogeneous(checked: &Checked, expr: &Expr, exempt: bool, report: &mut dyn Fn
         }
         _ => {}
     }
-    // Arguments of `format` may differ.
+    // Arguments of `format` may have different types.
     let exempt = exempt || matches!(&expr.kind, Kind::Call { function, .. } if &**function == "format");
     for child in expr.children() {
         homogeneous(checked, child, exempt, report);

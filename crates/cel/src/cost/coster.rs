@@ -95,7 +95,7 @@ impl Coster<'_> {
     }
 
     fn select(&mut self, expr: &Expr, operand: &Expr, field: &str, test: bool) -> Bounds {
-        // The checker makes qualified names identifiers.
+        // The checker has resolved a qualified name to one identifier.
         if let Some(Reference::Type(_) | Reference::Number(_) | Reference::Variable(_)) =
             self.checked.reference(expr.id)
         {
@@ -133,7 +133,7 @@ impl Coster<'_> {
                 Some(Reference::Function { function, overloads, qualified }) => {
                     (function.name, overloads.clone(), *qualified)
                 }
-                // An optional selection costs a call.
+                // An optional selection costs 1, like a call.
                 None if name == "_?._" => {
                     let sum = costs.iter().fold(Bounds::ONE, |sum, cost| sum.add(*cost));
                     if let Some(size) = self.size(expr) {

@@ -7,13 +7,13 @@ use crate::kinds::Type;
 /// The place of a value: the variable and the selections from it. Items are `@items`, keys `@keys`, values `@values`.
 pub type NodePath = Vec<String>;
 
-/// Returns the sizes of variables and of the values inside them.
+/// Estimates the sizes of variables and of the values inside them.
 pub trait SizeEstimator {
     /// Returns the size of the value at a path, in code points, bytes, items or entries.
     fn estimate_size(&self, path: &[String], ty: &Type) -> Option<Bounds>;
 }
 
-/// Returns no sizes.
+/// An estimator that knows no sizes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unlimited;
 

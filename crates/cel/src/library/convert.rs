@@ -101,7 +101,7 @@ fn to_double<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failu
     }))
 }
 
-/// Reads a number in Go's notations: also hexadecimal, infinity, and without underscores.
+/// Reads a number in Go's notations, including hexadecimal numbers, infinity and NaN.
 fn parse_double(text: &str) -> Option<f64> {
     // Underscores may separate digits.
     let bytes = text.as_bytes();
@@ -163,7 +163,7 @@ fn to_int<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure>
         [Value::Int(it)] => *it,
         [Value::Uint(it)] => i64::try_from(*it).map_err(|_| integer_overflow())?,
         [Value::Double(it)] => {
-            // Both ends are excluded, because they cannot be told from numbers out of range.
+            // Both ends are excluded, because they cannot be distinguished from numbers out of range.
             if it.is_nan() || *it <= i64::MIN as f64 || *it >= i64::MAX as f64 {
                 return Err(integer_overflow());
             }

@@ -27,7 +27,7 @@ pub(crate) enum Part<'f> {
 const DEFAULT_PRECISION: usize = 6;
 const MAX_PRECISION: usize = 1000;
 
-/// Calls a function for each part. `requested` counts the clauses before.
+/// Calls a function for each part, with the number of clauses before it. Returns the number of all clauses.
 pub(crate) fn each_part<'f>(
     format: &'f str,
     args: usize,

@@ -18,7 +18,7 @@ pub(crate) struct Format {
     call: &'static str,
     pub(crate) name: &'static str,
     check: fn(&str) -> Vec<String>,
-    /// The length of the regular expression that costs are counted for.
+    /// The length of the format's regular expression, for the cost of matching.
     pub(crate) regex_size: u64,
 }
 

@@ -124,7 +124,7 @@ pub(crate) fn function(name: &str) -> Option<&'static Function> {
 }
 
 impl Overload {
-    /// Returns whether arguments have the types of the overload, as far as values show it.
+    /// Returns whether arguments have the types of the overload. Only the first element of a list or map is checked.
     fn accepts(&self, args: &[Value<'_>]) -> bool {
         self.args.len() == args.len() && self.args.iter().zip(args).all(|(ty, arg)| matches(ty, arg))
     }
@@ -147,7 +147,7 @@ fn matches(ty: &Type, value: &Value<'_>) -> bool {
 }
 
 impl Function {
-    /// Calls the function. `only` is the overload, if the types of the arguments are known.
+    /// Calls the function. `only` is the overload if the type checker found exactly one.
     pub(crate) fn call<'a>(
         &self,
         only: Option<&Overload>,

@@ -331,7 +331,7 @@ fn is_cidr<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure
 fn contains_ip<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
     match args {
         [Value::Cidr(cidr), Value::Ip(address)] => Ok(Value::Bool(cidr.contains(*address))),
-        // An invalid address has no overload, as upstream.
+        // The error for an invalid address is that of a missing overload, as upstream.
         [Value::Cidr(cidr), Value::String(text)] => match parse_ip(text) {
             Ok(address) => Ok(Value::Bool(cidr.contains(address))),
             Err(_) => Err(Failure::overload()),

@@ -131,7 +131,7 @@ pub(super) const LIBRARY: Library = Library {
     unguarded: &[],
 };
 
-/// The function that comprehensions with two variables build maps with.
+/// The function with which comprehensions with two variables build maps.
 pub(super) const TWO_VARIABLES: Library = Library {
     since: 32,
     patch: false,
@@ -146,7 +146,7 @@ pub(super) const TWO_VARIABLES: Library = Library {
 /// Error of an operator that does not support the type of its left side.
 fn no_overload(name: &str, left: &Value<'_>) -> Failure {
     match left {
-        // Values with methods look for one of this name and do not name the operator.
+        // cel-go looks for a method of these types, and its error does not name the operator.
         Value::String(_) | Value::Timestamp(_) | Value::Duration(_) => Failure::overload(),
         _ => Failure::new(format!("no such overload: {name}")),
     }
@@ -321,7 +321,7 @@ fn size<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
     }
 }
 
-/// Adds entries to a map that has none with these keys.
+/// Adds entries to a map that must not have their keys.
 pub(crate) fn map_insert<'a>(context: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
     let (map, added) = match args {
         [Value::Map(map), key, value] => (map, vec![(key.clone(), value.clone())]),

@@ -125,7 +125,7 @@ fn last_index_of<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, F
     if last >= length {
         return Ok(Value::Int(-1));
     }
-    // The match may begin at the offset at the latest.
+    // The match must begin at or before the offset.
     let end = last.saturating_add(part.chars().count()).min(length);
     let found = byte_offset(text, end).and_then(|end| {
         let head = text.get(..end)?;
@@ -183,7 +183,7 @@ fn split<'a>(context: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Fai
     }
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let parts: Vec<String> = if separator.is_empty() {
-        // Splits into code points; the last part has the rest.
+        // Splits into code points; the last part is the rest of the text.
         let cut = byte_offset(text, limit.saturating_sub(1).min(text.len())).unwrap_or(text.len());
         let head = text.get(..cut).unwrap_or_default().chars().map(String::from);
         let tail = text.get(cut..).filter(|tail| !tail.is_empty()).map(str::to_owned);

@@ -44,7 +44,7 @@ impl Url {
     /// # Errors
     /// The text is neither; the message is Go's.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        // `ParseRequestURI` decides; `Parse` then also splits off a fragment.
+        // `ParseRequestURI` decides whether the URL is valid; `Parse` then also splits off a fragment.
         read(text, false)?;
         read(text, true)
     }

@@ -44,8 +44,8 @@ pub struct RuleReport {
     pub field_path: Option<String>,
 }
 
-/// Checks the rules of a schema. `unchanged` says that a stored definition has the same schema: the limit per
-/// rule does not apply.
+/// Checks the rules of a schema. `unchanged` is true if a stored definition has the same schema: the limit per
+/// rule then does not apply.
 pub fn check(schema: &Json, path: &str, unchanged: bool) -> CrdReport {
     let mut checker = Checker { unchanged, report: CrdReport::default(), expensive: Vec::new() };
     let place =
@@ -272,7 +272,7 @@ impl Checker {
     }
 }
 
-/// Returns how many values a value of a schema can have in it.
+/// Returns the maximum number of items or entries of a value of the schema.
 fn max_elements(schema: &Json) -> Option<u64> {
     let number =
         |name: &str| schema.get(name).and_then(Json::as_i64).map(|it| u64::try_from(it).unwrap_or(0));

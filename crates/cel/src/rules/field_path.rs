@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use super::error::Path;
 
-/// Checks a path against a schema and returns its usual form; `None` if it is invalid.
+/// Checks a path against a schema and returns its canonical form; `None` if it is invalid.
 pub(super) fn normalize(text: &str, schema: &Json) -> Option<String> {
     let mut tokens = Tokens(text);
     let (mut path, mut schema) = (Path::default(), schema);

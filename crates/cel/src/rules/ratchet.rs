@@ -12,7 +12,7 @@ pub(super) struct Correlation<'a> {
     schema: &'a Json,
 }
 
-/// The correlation of a value, and of the nearest value around it that has one.
+/// The correlation of a value, and that of the nearest enclosing value that has one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ratchet<'a> {
     current: Option<Correlation<'a>>,
@@ -62,7 +62,7 @@ impl Correlation<'_> {
         Some(Self { new, old, schema })
     }
 
-    /// Compares with the old value. Items of map lists are compared by their keys; fields without a schema differ.
+    /// Compares with the old value. Items of map lists are matched by key; fields without a schema count as changed.
     fn is_unchanged(self) -> bool {
         match (self.new, self.old) {
             (Json::Null, Json::Null) => true,

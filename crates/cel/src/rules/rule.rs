@@ -22,7 +22,7 @@ pub(super) struct Rule {
     pub(super) optional_old_self: Option<bool>,
 }
 
-/// A rule and what compiling it found.
+/// A rule and the result of compiling it.
 #[derive(Debug, Default)]
 pub(super) struct CompiledRule {
     pub(super) rule: Rule,
@@ -168,7 +168,7 @@ fn compile_one(
     Ok((ast, program, cost))
 }
 
-/// Encodes a string as Go's JSON does, which also escapes what HTML could misread.
+/// Encodes a string as Go's JSON does, which also escapes HTML characters.
 fn go_json_text(text: &str) -> String {
     let json = Json::String(text.to_owned()).to_string();
     let escapes = [

@@ -58,7 +58,7 @@ impl Validator {
     }
 }
 
-/// Validation ends.
+/// Ends the validation.
 struct Ended;
 
 struct Run {

@@ -224,7 +224,7 @@ impl<'a, 'c> Machine<'a, 'c> {
         call.function.call(call.only, self.context, &values)
     }
 
-    /// Inserts into the accumulator's map, in place if nothing else has it.
+    /// Inserts into the accumulator's map, in place if nothing else shares it.
     fn insert(&self, args: &mut Vec<Result<Value<'a>, Failure>>) -> Result<Value<'a>, Failure> {
         let added = match args.get(1..) {
             Some([Ok(key), Ok(value)]) => vec![(key.clone(), value.clone())],
@@ -243,7 +243,7 @@ impl<'a, 'c> Machine<'a, 'c> {
     }
 }
 
-/// Passes on errors that nothing absorbs.
+/// Returns the error if it always ends the evaluation.
 fn fatal<T>(result: &Result<T, Failure>) -> Result<(), Failure> {
     match result {
         Err(failure) if failure.is_fatal() => Err(failure.clone()),

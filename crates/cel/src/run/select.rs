@@ -38,7 +38,7 @@ impl<'a> Machine<'a, '_> {
         self.selected(root, &attribute.qualifiers, attribute.test)
     }
 
-    /// Returns the value of a variable that is evaluated now, and selects from it.
+    /// Evaluates a variable and selects from its value.
     fn lazy(&mut self, attribute: &'a Attribute) -> Result<Value<'a>, Failure> {
         let Some((first, rest)) = attribute.qualifiers.split_first() else { return Err(Failure::overload()) };
         let Index::Const(Value::String(name)) = &first.index else { return Err(Failure::overload()) };
@@ -131,7 +131,7 @@ fn select<'a>(value: &Value<'a>, key: &Value<'_>) -> Selected<'a> {
     }
 }
 
-/// Returns an optional value of an optional value as one, as cel-go's attributes do.
+/// Flattens an optional value of an optional value, as cel-go's attributes do.
 fn collapsed(value: Value<'_>) -> Value<'_> {
     match value {
         Value::Optional(Some(outer)) => match &*outer {

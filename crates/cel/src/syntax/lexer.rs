@@ -114,7 +114,7 @@ pub(super) fn tokens(text: &[char]) -> (Vec<Lexeme>, Vec<Unrecognized>) {
                 at = end;
             }
             None => {
-                // The text up to the character that no token continues with, as ANTLR reports it.
+                // The text up to the first character that continues no token, as ANTLR reports it.
                 let end = (reach + 1).min(text.len());
                 let skipped = text.get(at..end).unwrap_or_default().iter().collect();
                 unrecognized.push(Unrecognized { start: at as u32, text: skipped });

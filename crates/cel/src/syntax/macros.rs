@@ -12,7 +12,7 @@ pub(crate) const ACCUMULATOR: &str = "@result";
 const OLD_ACCUMULATOR: &str = "__result__";
 /// The variable of comprehensions that only bind.
 const UNUSED: &str = "#unused";
-/// Maximum number of nodes before another copy.
+/// Maximum number of nodes of a tree of which a macro may copy a part.
 const MAX_NODES: usize = 250_000;
 const SORT_INPUT: &str = "@__sortBy_input__";
 

@@ -288,7 +288,7 @@ impl State {
         expected
     }
 
-    /// Returns the token that a number of tokens ahead has, as an index for [`Failure::NoAlternative`].
+    /// Returns the index of the token `count` tokens ahead, for [`Failure::NoAlternative`].
     pub(super) fn index_ahead(&self, count: usize) -> usize {
         self.at + count
     }

@@ -16,7 +16,7 @@ type JsonMap = serde_json::Map<String, Json>;
 #[derive(Clone, Debug)]
 pub(crate) struct List<'a> {
     pub(crate) items: Items<'a>,
-    /// The schema: of the items if they are JSON, and of equality and `+` in any case.
+    /// The schema, used to convert JSON items, and by equality and `+` for any items.
     pub(crate) decl: Option<&'a Decl>,
 }
 
@@ -112,7 +112,7 @@ pub(crate) enum Map<'a> {
 /// The entries of a map that is not JSON.
 pub(crate) type OwnedMap<'a> = BTreeMap<Key<'a>, Value<'a>>;
 
-/// A key of a map. Numbers of different types are different keys, but are found for each other.
+/// A key of a map. Numbers of different types are different keys, but lookups also find equal numbers of another type.
 #[derive(Clone, Debug)]
 pub(crate) enum Key<'a> {
     Bool(bool),
@@ -306,7 +306,7 @@ impl<'a> Map<'a> {
     }
 }
 
-/// Returns the JSON name and the schema of a property in expressions, and whether it is one of an object.
+/// Returns the JSON name and the schema of a property that expressions name, and whether an object declares it.
 fn property<'a, 'n>(decl: &'a Decl, name: &'n str) -> Option<(Cow<'n, str>, &'a Decl, bool)> {
     match &decl.kind {
         DeclKind::Object(object) => {

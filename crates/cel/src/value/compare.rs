@@ -114,7 +114,7 @@ pub(crate) fn item_key(item: &Value<'_>, keys: &[String]) -> Result<String, Fail
     let mut text = String::new();
     for key in keys {
         let value = match map {
-            // Without a schema's property, as upstream reads the JSON.
+            // The schema of the property is not used: upstream reads the JSON.
             Map::Typed(fields, _) | Map::Json(fields) => {
                 fields.get(key).map(Json::to_string).unwrap_or_default()
             }

@@ -233,7 +233,7 @@ fn network_size(ip: std::net::IpAddr) -> u64 {
 }
 
 impl<'a> Object<'a> {
-    /// Returns where types of inner objects do not follow from the names of the fields they are in.
+    /// Returns an error for each inner object whose type name does not match the path of its field.
     pub(crate) fn type_mismatches(&self) -> Vec<String> {
         let mut found = Vec::new();
         for (field, value) in &self.fields {

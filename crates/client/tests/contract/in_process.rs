@@ -1,4 +1,4 @@
-//! Informers of a factory on a watch cache in the process.
+//! Informers of a factory that reads a watch cache in the same process.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -171,7 +171,7 @@ impl Observed<'_> {
         Ok(groups)
     }
 
-    /// Returns whether a pod's CPU usage is that of its startup, or the pod has never been ready.
+    /// Returns whether a pod's CPU usage was measured during its startup, or the pod has never been ready.
     fn is_starting(&self, pod: &Pod, metrics: &PodMetrics) -> bool {
         let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
         let (Some(ready), Some(started)) = (pods::condition(pod, "Ready"), started) else { return true };
@@ -231,7 +231,7 @@ impl Groups {
     }
 }
 
-/// The pod-level request if there is one, else the sum over the containers that run all the time.
+/// The pod-level request if there is one, else the sum over the containers and sidecars.
 fn request_of(pod: &Pod, resource: &str, container: Option<&str>) -> Result<i64, MetricError> {
     let Some(spec) = &pod.spec else { return Ok(0) };
     let pod_requests = spec

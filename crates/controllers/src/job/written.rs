@@ -20,8 +20,8 @@ impl Written {
         }
     }
 
-    /// Returns whether the cache, which has `version` or no job, is older than the last write. Its event will
-    /// enqueue the job.
+    /// Returns whether the last write of a job is newer than the cached `version`, `None` if the job is not cached. The
+    /// event of that write will enqueue the job.
     pub(super) fn is_ahead_of(&self, job: &ObjectName, version: Option<&str>) -> bool {
         let mut all = self.0.lock();
         let Some(written) = all.get(job) else { return false };

@@ -198,7 +198,7 @@ impl Observed<'_> {
         pods.filter(|(ordinal, _)| !is_in_range(self.set, *ordinal))
     }
 
-    /// A new pod for an ordinal, at its revision in the update.
+    /// A new pod for an ordinal, at the current or the update revision.
     fn new_pod(&self, ordinal: i32) -> Pod {
         let start = ordinals(self.set).start;
         let strategy = spec_of(self.set).update_strategy.as_ref();

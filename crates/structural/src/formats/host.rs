@@ -37,7 +37,8 @@ pub(super) fn is_cidr(text: &str) -> bool {
     is_number && length.parse::<u32>().is_ok_and(|length| length <= max)
 }
 
-/// Returns whether a text is a MAC address of 6, 8 or 20 bytes: pairs of digits with colons or dashes, fours with dots.
+/// Returns whether a text is a MAC address of 6, 8 or 20 bytes: groups of two digits separated by colons or
+/// dashes, or of four separated by dots.
 pub(super) fn is_mac(text: &str) -> bool {
     let (separator, digits) = match (text.as_bytes().get(2), text.as_bytes().get(4)) {
         (Some(b':'), _) => (':', 2),

@@ -49,7 +49,7 @@ fn posix(text: &str) -> Result<Option<(String, &str)>, GoRegexError> {
     Err(GoRegexError::new(BAD_RANGE, whole))
 }
 
-/// Parses `\d`, `\s`, `\w`, their negations, and classes of Unicode; returns what stands in brackets for it.
+/// Parses `\d`, `\s`, `\w`, their negations, and Unicode classes; returns the equivalent inside brackets.
 pub(super) fn shorthand(text: &str) -> Result<Option<(String, &str)>, GoRegexError> {
     let class = match text.get(..2) {
         Some(r"\d") => "0-9",

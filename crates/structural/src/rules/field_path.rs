@@ -8,7 +8,7 @@ use crate::compile::text;
 /// A field that a path leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldTarget {
-    /// The path in its usual form.
+    /// The path in its canonical form.
     pub path: FieldPath,
     /// The first field of the path.
     pub root: String,

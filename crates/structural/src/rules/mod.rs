@@ -21,7 +21,7 @@ pub use field_path::{FieldTarget, field_path};
 /// Maximum number of errors that are collected for one schema; a response shows 100.
 const MAX_ERRORS: usize = 500;
 
-/// The rules that a schema must follow. An update does not require what the old definition lacks.
+/// The rules that a schema must follow. An update does not enforce rules that the old definition violates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "independent rules")]
 pub struct Requirements {

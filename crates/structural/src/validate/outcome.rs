@@ -22,7 +22,7 @@ impl Outcome {
         Self { collects: true, ..Self::default() }
     }
 
-    /// An outcome that only knows whether there was one.
+    /// An outcome that only records whether there was an error.
     pub(super) fn quick() -> Self {
         Self::default()
     }
@@ -35,7 +35,7 @@ impl Outcome {
         !self.failed
     }
 
-    /// Returns whether nothing more can be learned.
+    /// Returns whether further checks cannot change the outcome.
     pub(super) fn is_done(&self) -> bool {
         self.failed && (!self.collects || self.errors.len() >= MAX_ERRORS)
     }

@@ -49,7 +49,7 @@ impl Violations {
 
 type CheckFn = fn(&PodView<'_>) -> Option<Violation>;
 
-/// A check. The version with the highest minor that is not above the policy's applies.
+/// A check. Of its versions, the newest one that is not newer than the policy applies.
 struct Check {
     id: &'static str,
     versions: &'static [(u32, CheckFn)],
@@ -399,7 +399,7 @@ fn proc_mount(pod: &PodView<'_>) -> Option<Violation> {
     Some(violation("procMount", detail))
 }
 
-/// SELinux types, ordered by the version that allowed them; the first `types` are allowed.
+/// Checks SELinux options. The first `types` types in `ALLOWED` are allowed; later policy versions allow more.
 fn selinux(pod: &PodView<'_>, types: usize) -> Option<Violation> {
     const ALLOWED: [&str; 4] = ["container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
     let allowed = ALLOWED.get(..types).unwrap_or(&ALLOWED);
@@ -500,7 +500,7 @@ fn seccomp_restricted(pod: &PodView<'_>) -> Option<Violation> {
     Some(violation("seccompProfile", detail))
 }
 
-/// Safe sysctls, ordered by the version that allowed them; the first `count` are allowed.
+/// Checks sysctls. The first `count` of the sysctls in `SAFE` are allowed; later policy versions allow more.
 fn sysctls(pod: &PodView<'_>, count: usize) -> Option<Violation> {
     const SAFE: [&str; 12] = [
         "kernel.shm_rmid_forced",

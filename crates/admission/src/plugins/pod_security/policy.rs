@@ -136,14 +136,14 @@ impl Policy {
                 });
             }
         }
-        // Workloads are not refused, so the enforced level applies to warnings too.
+        // `enforce` does not apply to workloads: without a `warn` label, they get warnings at the enforced level.
         if enforces && !has_warn && policy.enforce.level > policy.warn.level {
             policy.warn = policy.enforce;
         }
         (policy, errors)
     }
 
-    /// Returns whether the policy forbids nothing; the enforced level only applies to pods.
+    /// Returns whether the level of every mode is `privileged`; the mode `enforce` only counts with `enforces`.
     pub(super) fn is_privileged(&self, enforces: bool) -> bool {
         let is_privileged = |mode: LevelVersion| mode.level == Level::Privileged;
         (!enforces || is_privileged(self.enforce)) && is_privileged(self.audit) && is_privileged(self.warn)

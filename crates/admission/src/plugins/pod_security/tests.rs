@@ -46,7 +46,7 @@ fn levels_match_upstream() {
     let latest = Version::Latest;
     let v = Version::Minor;
     let cases = [
-        // The field, the version, and the violations of baseline and restricted.
+        // The pod, the policy version, and the violations of baseline and of restricted.
         (with(none(), none(), none()), latest, "", ""),
         (
             with(json!({"hostNetwork": true, "hostIPC": true}), none(), none()),

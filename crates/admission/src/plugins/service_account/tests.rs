@@ -132,7 +132,7 @@ async fn account_must_exist() {
 }
 
 #[tokio::test]
-async fn refuses_secrets_of_ephemeral_containers_with_a_plain_error() {
+async fn refuses_secrets_of_ephemeral_containers_with_500() {
     let accounts = Arc::new(Memory::default());
     accounts.put(json!({"metadata": {"name": "a", "namespace": "ns", "annotations": {(ENFORCE): "true"}},
         "secrets": [{"name": "s"}]}));

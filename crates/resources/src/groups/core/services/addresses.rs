@@ -50,7 +50,7 @@ fn sync_cluster_ip_fields(spec: &mut Map, old: &Map) {
     }
 }
 
-/// A port keeps its node port by name, unless another port uses it.
+/// Gives each port without a node port that of the old port of the same name, unless another port uses it.
 fn keep_node_ports(spec: &mut Map, old: &Map) {
     let old_ports: BTreeMap<&str, i64> =
         ports(old).map(|port| (text(port, "name"), number(port, "nodePort"))).collect();
