@@ -19,7 +19,7 @@ const DIFFERENCES: &[(&str, &str, &str)] = &[
     (
         "admissionregistration.k8s.io",
         "policies, match conditions",
-        "CEL expressions are not compiled on writes; one that is wrong is found when it is evaluated.",
+        "CEL expressions are not compiled on writes; an invalid one fails when it is evaluated.",
     ),
     (
         "admissionregistration.k8s.io",
@@ -29,32 +29,32 @@ const DIFFERENCES: &[(&str, &str, &str)] = &[
     (
         "admissionregistration.k8s.io",
         "webhook configurations",
-        "A stored selector with an invalid label value is refused when its configuration is updated.",
+        "An update of an object whose stored selector has an invalid label value is refused.",
     ),
     (
         "certificates.k8s.io",
         "CertificateSigningRequest",
-        "A request of several PEM blocks is refused: readers do not agree on the one that counts.",
+        "A request of several PEM blocks is refused: parsers differ in which block they use.",
     ),
     (
         "flowcontrol.apiserver.k8s.io",
         "all",
-        "The objects are kept and checked, but no request is queued by them, and none are made at the start.",
+        "The objects are validated and stored, but do not affect queuing; the default objects are not created at startup.",
     ),
     (
         "policy",
         "PodDisruptionBudget",
-        "A stored selector with an invalid label value is refused on an update.",
+        "An update of an object whose stored selector has an invalid label value is refused.",
     ),
     (
         "rbac.authorization.k8s.io",
         "ClusterRole",
-        "A stored aggregation selector with an invalid label value is refused on an update.",
+        "An update of an object whose stored aggregation selector has an invalid label value is refused.",
     ),
     (
         "resource.k8s.io",
         "DeviceClass, ResourceClaim, ResourceClaimTemplate",
-        "CEL selectors are held to their length; they are not compiled.",
+        "CEL selectors are only checked for length; they are not compiled.",
     ),
     (
         "resource.k8s.io",

@@ -83,15 +83,15 @@ impl ResourceDef {
         self.versions.iter().any(|version| matches!(version.schema, Schema::Custom(_)))
     }
 
-    /// The schema that stored objects have the form of: that of the only version, if it is also the stored one. Objects
-    /// of other custom resources are brought into the form of a version when they are read in it.
+    /// Returns the schema of stored objects: that of the only version, if it is also the storage version. Objects of
+    /// other custom resources are pruned and defaulted by a version's schema when they are read in it.
     pub fn stored_schema(&self) -> Option<&CustomSchema> {
         let [only] = &self.versions[..] else { return None };
         let is_stored = self.storage.as_ref().is_some_and(|storage| storage.version.version == only.name);
         only.custom().filter(|_| is_stored)
     }
 
-    /// The schema that stored objects are brought into the form of when they are written, where there are several
+    /// Returns the schema that objects are pruned and defaulted by before they are stored, if there are several
     /// versions.
     pub fn schema_of_storage(&self) -> Option<&CustomSchema> {
         self.version(&self.storage.as_ref()?.version.version)?.custom().filter(|_| self.versions.len() > 1)
