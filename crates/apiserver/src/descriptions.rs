@@ -1,4 +1,4 @@
-//! Descriptions of table columns, from the API's documentation.
+//! Descriptions of table columns, taken from the API documentation.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -7,8 +7,7 @@ use nave_resources::{Description, Registry};
 
 use crate::openapi::documentation::Documentation;
 
-/// The documentation of the fields that built-in columns show, by type and field. They are a few dozen out of
-/// thousands.
+/// Documentation of the fields that built-in columns show, by type and field: a few dozen out of thousands of fields.
 static OF_FIELDS: LazyLock<HashMap<(String, &'static str), Box<str>>> = LazyLock::new(|| {
     let documentation = Documentation::new();
     let registry = Registry::builtin(nave_schema::builtin());

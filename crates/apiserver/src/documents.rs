@@ -29,14 +29,14 @@ pub struct Documents {
     pub health: Health,
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// The address clients reach the server at, `host:port`.
+    /// The address at which clients reach the server, `host:port`.
     pub address: String,
     /// Token discovery (OIDC); `None` if the issuer is not a URL.
     pub token_discovery: Option<Discovery>,
 }
 
 impl Documents {
-    /// How large a document is that has to be made for a request; 0 for one that is there or small.
+    /// Returns the size of a document that must be generated for the request; 0 if it exists already or is small.
     pub(crate) fn size(catalog: &Catalog, info: &RequestInfo) -> usize {
         let path = info.path.strip_prefix("/openapi/");
         path.map_or(0, |path| catalog.openapi().size(path.trim_end_matches('/')))
@@ -70,8 +70,7 @@ impl Documents {
         if let Some(health) = self.health.answer(&info.path, &info.query).await {
             return Ok(raw_response::text(health.code, health.text).into());
         }
-        // The document is chosen by the path that was authorized; some paths also allow a slash at the end, as
-        // upstream.
+        // Selects the document by the authorized path. As upstream, some paths also accept a trailing slash.
         let path = info.path.strip_prefix('/').unwrap_or(&info.path);
         let parts: Vec<&str> = path.split('/').collect();
         match parts.as_slice() {
@@ -131,7 +130,7 @@ impl Documents {
         document.map(EndpointResponse::from).map_or_else(|| nothing_at(registry, parts), Ok)
     }
 
-    /// Serves the documents for the verification of service account tokens; clients may cache them for an hour.
+    /// Serves the documents for verifying service account tokens. Clients may cache them for an hour.
     async fn token_discovery(
         &self,
         path: &str,
@@ -161,7 +160,7 @@ impl Documents {
         Ok(raw_response::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
     }
 
-    /// The paths that can be asked for, sorted.
+    /// Returns the served paths, sorted.
     fn paths(&self, registry: &Registry) -> Vec<String> {
         let mut paths =
             vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned(), "/apis/".to_owned()];
@@ -181,7 +180,7 @@ impl Documents {
     }
 }
 
-/// The answer where there is no document: a `Status` below a group that is served, as upstream, else plain text.
+/// Returns the response for an unknown path: as upstream, a `Status` below a served group, otherwise plain text.
 fn nothing_at(registry: &Registry, parts: &[&str]) -> Result<EndpointResponse, Status> {
     let is_served = match parts {
         ["api", _, ..] => true,
@@ -193,14 +192,14 @@ fn nothing_at(registry: &Registry, parts: &[&str]) -> Result<EndpointResponse, S
     if is_served { Err(Status::no_such_path()) } else { Ok(raw_response::page_not_found().into()) }
 }
 
-/// `/api/<version>` or `/apis/<group>/<version>`, where that is served.
+/// Returns the resource list at `/api/<version>` or `/apis/<group>/<version>`; `None` if the version is not served.
 fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<ObjectResponse> {
     let group = registry.group(group)?;
     let is_served = group.versions.iter().any(|served| served == version);
     is_served.then(|| ObjectResponse::ordered(200, discovery::api_resource_list(group, version)))
 }
 
-/// The document at `/version`, its fields in upstream's order.
+/// The document at `/version`, with the fields in upstream's order.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct VersionInfo {

@@ -16,14 +16,14 @@ pub(crate) const THRESHOLD: usize = 128 << 10;
 /// Number of bytes compressed per step: about a millisecond of work.
 const STEP: usize = 64 << 10;
 
-/// Returns whether the client accepts gzip. As upstream, only an encoding without a weight counts.
+/// Returns whether the client accepts gzip. As upstream, an encoding with a weight is ignored.
 pub(crate) fn is_accepted(headers: &HeaderMap) -> bool {
     let accepted = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
     accepted.is_some_and(|encodings| encodings.split(',').any(|encoding| encoding.trim() == "gzip"))
 }
 
-/// Compresses a body while the client reads it, if it is streamed (a large list) or complete and large. Returns any
-/// other body unchanged as the error.
+/// Compresses a streamed body (a large list) or a large complete body while the client reads it. Returns any other body
+/// unchanged as `Err`.
 pub(crate) fn compressed(body: ResponseBody) -> Result<ResponseBody, ResponseBody> {
     match body {
         ResponseBody::Full(bytes) if bytes.len() > THRESHOLD => {

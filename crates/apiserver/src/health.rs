@@ -1,7 +1,7 @@
 //! `/healthz`, `/livez` and `/readyz`: named checks, individually or all together (upstream: `server/healthz`).
 //!
-//! `/livez` tells whether the process should be restarted, `/readyz` whether it should get traffic: during shutdown the
-//! server is live and not ready. `/healthz` is the old name of `/livez`.
+//! `/livez` tells whether to restart the process, `/readyz` whether to send traffic. During shutdown the server is live
+//! but not ready. `/healthz` is the old name of `/livez`.
 
 use std::fmt::Write as _;
 use std::future::{Future, ready};
@@ -44,24 +44,24 @@ pub struct HealthAnswer {
     pub text: String,
 }
 
-/// A state that is turned on once: `ready`, `shutting down`.
+/// A flag that is set once, such as `ready` or `shutting down`.
 #[derive(Clone, Debug, Default)]
 pub struct Switch(Arc<AtomicBool>);
 
 impl Switch {
-    /// Turns it on.
+    /// Sets the flag.
     pub fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
 
-    /// Returns whether it is on.
+    /// Returns whether the flag is set.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 }
 
 impl Health {
-    /// Creates the checks with only `ping`, which always passes.
+    /// Creates a set of checks that contains only `ping`, which always passes.
     pub fn new() -> Self {
         let mut health = Self::default();
         health.add("ping", true, || Ok(()));
@@ -78,7 +78,7 @@ impl Health {
         self.add_async(name, live, move || ready(probe()));
     }
 
-    /// Adds an asynchronous check, which fails after a timeout.
+    /// Adds an asynchronous check; it fails if it times out.
     pub fn add_async<F, Fut>(&mut self, name: &str, live: bool, probe: F)
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -87,7 +87,7 @@ impl Health {
         self.checks.push(Check { name: name.to_owned(), live, probe: Arc::new(move || probe().boxed()) });
     }
 
-    /// Returns the response for `path`; `None` if it is not a health path or names no check.
+    /// Returns the response for `path`; `None` if it is not a health path or names an unknown check.
     pub async fn answer(&self, path: &str, query: &Query) -> Option<HealthAnswer> {
         let path = path.strip_prefix('/')?;
         let (endpoint, name) = match path.split_once('/') {

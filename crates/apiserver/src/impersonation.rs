@@ -1,8 +1,8 @@
-//! The impersonation stage: requests as another user, with `Impersonate-User`, `-Group`, `-Uid` and `-Extra-…`
-//! (upstream: `endpoints/filters/impersonation`).
+//! The impersonation stage: lets a request act as another user, with the headers `Impersonate-User`, `-Group`, `-Uid`
+//! and `-Extra-…` (upstream: `endpoints/filters/impersonation`).
 //!
 //! The requester must be allowed to impersonate each attribute of the target user. Each attribute is authorized as an
-//! object, in one of these modes, which are tried in order:
+//! object, in one of these modes, tried in order:
 //!
 //! | mode | verbs | resources in `authentication.k8s.io` |
 //! | --- | --- | --- |
@@ -33,7 +33,7 @@ const ANY_PREFIX: &str = "impersonate-";
 const AUTHENTICATION_GROUP: &str = "authentication.k8s.io";
 const NODE_PREFIX: &str = "system:node:";
 const NODES_GROUP: &str = "system:nodes";
-/// The keys of `extra` with the node of a service account's token, and with the claim that it is bound to the node.
+/// Keys of `extra` in service account tokens: the node of the token, and the claim that binds the token to the node.
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 const NODE_KEYS: &str = "authentication.kubernetes.io/associated-node-keys";
 
@@ -41,11 +41,11 @@ const NODE_KEYS: &str = "authentication.kubernetes.io/associated-node-keys";
 pub struct Impersonation(pub nave_authz::Chain);
 
 impl Impersonation {
-    /// Makes a request act as the user in its impersonation headers, if its own user may impersonate that user for this
-    /// request. Removes the headers.
+    /// Replaces the user of a request with the user in its impersonation headers, if the requester may impersonate that
+    /// user for this request. Removes the headers.
     ///
     /// # Errors
-    /// 403 for an attribute that may not be impersonated, 400 for attributes without a user name.
+    /// 403 if an attribute may not be impersonated, 400 if the headers have attributes but no user name.
     pub(crate) async fn run(
         &self,
         context: &mut RequestContext,
@@ -61,7 +61,7 @@ impl Impersonation {
     }
 }
 
-/// Returns the target user with all its groups, if the requester may impersonate it.
+/// Returns the target user with all its groups, if the requester may impersonate that user.
 async fn apply(
     request: &Attributes<'_>,
     wanted: UserInfo,
@@ -94,7 +94,8 @@ fn wanted(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
     Err(Status::bad_request(format!("requested {} without impersonating a user name", go_syntax(&user))))
 }
 
-/// Returns the target user if the requester may impersonate it. A refusal is that of the first applicable mode.
+/// Returns the target user if the requester may impersonate that user. If all modes refuse, returns the error of the
+/// first applicable mode.
 async fn check(
     request: &Attributes<'_>,
     mut wanted: UserInfo,
@@ -126,7 +127,7 @@ async fn check(
     }
 }
 
-/// A mode of constrained impersonation: a kind of user, for certain requests only.
+/// A mode of constrained impersonation: applies to one kind of user, for certain requests only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     AssociatedNode,
@@ -168,7 +169,7 @@ impl Mode {
         authorization: &nave_authz::Chain,
     ) -> Result<(), Status> {
         let (name, verb) = self.names();
-        // The authorizer sees that the workload runs on some node, but not on which one.
+        // Tells the authorizer that the workload runs on a node, but not on which node.
         let mut workload = request.user.clone();
         workload.extra = BTreeMap::from([(NODE_KEYS.to_owned(), vec![NODE_NAME.to_owned()])]);
         let who = if self == Self::AssociatedNode { &workload } else { request.user };
@@ -186,7 +187,7 @@ impl Mode {
     }
 }
 
-/// Returns the attributes for the user itself.
+/// Returns the attributes that authorize the user name.
 fn named<'a>(part: Attributes<'a>, wanted: &'a UserInfo) -> Attributes<'a> {
     match service_account::split_user_name(&wanted.name) {
         Some((namespace, name)) => Attributes { resource: "serviceaccounts", namespace, name, ..part },
@@ -194,7 +195,7 @@ fn named<'a>(part: Attributes<'a>, wanted: &'a UserInfo) -> Attributes<'a> {
     }
 }
 
-/// Authorizes the user, then each of its other attributes. `group` has the attributes for a group.
+/// Authorizes the user name, then each other attribute. `group` is the template for group attributes.
 async fn authorize_parts(
     user: Attributes<'_>,
     group: Attributes<'_>,
@@ -218,8 +219,8 @@ async fn authorize_parts(
     Ok(())
 }
 
-/// Adds implied groups: a service account's own if none were requested, and `system:authenticated` or
-/// `system:unauthenticated`.
+/// Adds implied groups: the default groups of a service account if no groups were requested, and `system:authenticated`
+/// or `system:unauthenticated`.
 fn complete_groups(user: &mut UserInfo) {
     if user.groups.is_empty()
         && let Some((namespace, _)) = service_account::split_user_name(&user.name)
@@ -253,13 +254,13 @@ fn text(value: &HeaderValue) -> Result<String, Status> {
     text.map_err(|_| Status::bad_request("an Impersonate header is not UTF-8"))
 }
 
-/// Decodes a key of `extra`. Clients percent-encode characters that header names cannot have; invalid encodings are
-/// kept as they are.
+/// Decodes a key of `extra`. Clients percent-encode characters that are invalid in header names. Keys with invalid
+/// encodings are not decoded.
 fn extra_key(name: &str) -> String {
     percent_decode_str(name).decode_utf8().map_or_else(|_| name.to_owned(), Cow::into_owned)
 }
 
-/// Formats a user in Go's syntax, as in upstream's message.
+/// Formats a user in Go's syntax, as in upstream's error message.
 fn go_syntax(user: &UserInfo) -> String {
     let list = |values: &[String]| {
         let quoted: Vec<_> = values.iter().map(|value| format!("{value:?}")).collect();

@@ -1,16 +1,15 @@
-//! The stage for requests in flight: limits the number of requests served concurrently (upstream:
-//! `filters/maxinflight.go`).
+//! The inflight stage: limits the number of requests served concurrently (upstream: `filters/maxinflight.go`).
 //!
 //! | request | counted against |
 //! | --- | --- |
-//! | long-running (watch, exec, …) | nothing |
+//! | long-running (watch, exec, …) | no limit |
 //! | get, list | `--max-requests-inflight` |
 //! | all others | `--max-mutating-requests-inflight` |
 //!
 //! A request beyond the limit gets 429, unless its user is in `system:masters`. Requests from within the process are
-//! neither counted nor refused: controllers make at most as many as they have workers, and must make progress while
-//! clients overload the server. Health checks are exempt too, as upstream's probes are (priority level "exempt"), so
-//! that a busy server is not restarted.
+//! not counted and never refused: controllers make at most as many as they have workers, and must make progress while
+//! clients overload the server. As upstream (priority level "exempt"), health checks are not limited either, so that a
+//! busy server is not restarted.
 
 use std::sync::Arc;
 
@@ -25,9 +24,9 @@ use crate::request_info::RequestInfo;
 /// Maximum numbers of requests served concurrently, by kind; 0 means no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InflightLimits {
-    /// Requests that change nothing (`--max-requests-inflight`).
+    /// Read-only requests (`--max-requests-inflight`).
     pub read_only: usize,
-    /// Requests that may change something (`--max-mutating-requests-inflight`).
+    /// Mutating requests (`--max-mutating-requests-inflight`).
     pub mutating: usize,
 }
 
@@ -37,14 +36,14 @@ impl Default for InflightLimits {
     }
 }
 
-/// The requests being served, and their limits.
+/// The limits, and the permits that are in use.
 #[derive(Debug)]
 pub(crate) struct Inflight {
     read_only: Option<Arc<Semaphore>>,
     mutating: Option<Arc<Semaphore>>,
 }
 
-/// The permit of an admitted request, released when it is dropped; empty for a request that needs none.
+/// The permit of an admitted request, released on drop; `None` if the request needs no permit.
 #[derive(Debug)]
 pub(crate) struct Admitted(#[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
 
@@ -55,7 +54,7 @@ impl Inflight {
         Self { read_only: limit(limits.read_only), mutating: limit(limits.mutating) }
     }
 
-    /// Takes a permit for a request. Requests from within the process need none.
+    /// Takes a permit for a request. Requests from within the process need no permit.
     ///
     /// # Errors
     /// 429 if no permit is left.
@@ -82,7 +81,7 @@ impl Inflight {
 
 #[cfg(test)]
 impl Inflight {
-    /// Returns the number of mutating requests that can be admitted; `None` without a limit.
+    /// Returns the number of mutating requests that can be admitted now; `None` without a limit.
     pub(crate) fn free_mutating(&self) -> Option<usize> {
         self.mutating.as_ref().map(|places| places.available_permits())
     }

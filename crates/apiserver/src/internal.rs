@@ -1,4 +1,4 @@
-//! Writes of the server itself, on the same path as all other writes, as the user `system:apiserver`.
+//! Writes by the server itself, as the user `system:apiserver`. They take the same path as all other writes.
 
 use nave_admission::Chain;
 use nave_machinery::options::{CreateOptions, DeleteOptions, FieldValidation, UpdateOptions};
@@ -17,15 +17,15 @@ pub(crate) struct InternalWriter<'a> {
 }
 
 impl<'a> InternalWriter<'a> {
-    /// Creates a writer for the endpoint's objects, in its version.
+    /// Creates a writer for the objects of the endpoint, in the endpoint's version.
     pub(crate) fn new(endpoint: &'a Endpoint, admission: &'a Chain) -> Self {
         Self { endpoint, admission, context: RequestContext::internal(server_user()) }
     }
 
-    /// Creates an object and returns what is stored.
+    /// Creates an object and returns the stored object.
     ///
     /// # Errors
-    /// 409 if the name is taken, or the refusal of the object.
+    /// 409 if the name is taken, or the error that rejects the object.
     pub(crate) async fn create(&self, namespace: &str, object: Value) -> Result<Value, Status> {
         let target = self.target(View::Object, namespace, "");
         let body = decode::Body { object, strict_errors: Vec::new() };
@@ -33,11 +33,11 @@ impl<'a> InternalWriter<'a> {
         Ok(write::create_object(&target, object, &CreateOptions::default()).await?.into_object())
     }
 
-    /// Updates the view of an object to what a function returns for the stored object, and returns what is stored. The
-    /// function is called again for each newer state.
+    /// Updates an object, through a view, to the state that a function returns for the stored object. Returns the
+    /// stored object. After a conflict, calls the function again with the newer state.
     ///
     /// # Errors
-    /// 404 if the object does not exist, or the refusal of the change.
+    /// 404 if the object does not exist, or the error that rejects the change.
     pub(crate) async fn update(
         &self,
         view: View,
@@ -50,10 +50,10 @@ impl<'a> InternalWriter<'a> {
         Ok(written.into_object())
     }
 
-    /// Replaces the status of an object that still has the given resourceVersion, and returns what is stored.
+    /// Replaces the status of an object if its resourceVersion is unchanged. Returns the stored object.
     ///
     /// # Errors
-    /// 409 if the object has changed, or the refusal of the status.
+    /// 409 if the object has changed, or the error that rejects the status.
     pub(crate) async fn replace_status(&self, object: Value) -> Result<Value, Status> {
         let (namespace, name) = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
         let target = self.target(View::Status, &namespace, &name);

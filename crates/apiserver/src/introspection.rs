@@ -12,9 +12,9 @@ use crate::storage::{SharedParts, Storages};
 pub struct ApiCache {
     /// The store's revision; `None` if the store does not respond.
     store_revision: Option<u64>,
-    /// Encodings made on demand.
+    /// Budget of encodings made on demand.
     encodings: Budget,
-    /// Frames of recent events.
+    /// Budget of frames of recent events.
     frames: Budget,
     resources: Vec<ResourceCache>,
 }
@@ -51,7 +51,7 @@ struct Window {
     bytes: usize,
 }
 
-/// The watchers of a value of an indexed field; without a field, the watchers that see all events.
+/// The watchers for one value of an indexed field; without a field, the watchers of all events.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 struct Bucket {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,7 +64,7 @@ struct Bucket {
 impl ApiCache {
     /// Collects the state of all caches.
     pub async fn collect(storages: &Storages) -> Self {
-        // The caches first, so that the store's revision is not older than theirs.
+        // Reads the caches first, so that the store's revision is not older than theirs.
         let seen: Vec<_> = storages.all().map(|it| (it.def().as_ref(), it.cacher().introspect())).collect();
         let store_revision = storages.store().current_revision().await.ok();
         let resource = |(def, now)| ResourceCache::new(def, now, store_revision);

@@ -3,11 +3,11 @@
 use nave_machinery::GroupVersionKind;
 use nave_schema::TypeId;
 
-/// Returns the built-in type of a kind; `None` if there is none. Kinds without a group (`Status`, `DeleteOptions`, …)
-/// are found in any group.
+/// Returns the built-in type of a kind; `None` for other kinds. Kinds that belong to no group (`Status`,
+/// `DeleteOptions`, …) are found in every group.
 pub(crate) fn type_of(gvk: &GroupVersionKind) -> Option<TypeId> {
     let GroupVersionKind { group, version, kind } = gvk;
-    // Older clients evict with this version. It has the form of v1; no version of the group serves it.
+    // Older clients send evictions in this version, which has the form of v1. The group does not serve it.
     let is_old_eviction =
         (group.as_str(), version.as_str(), kind.as_str()) == ("policy", "v1beta1", "Eviction");
     let version = if is_old_eviction { "v1" } else { version };

@@ -15,7 +15,7 @@
 //! | [`pipeline`] | the stages of a request, in order |
 //! | [`context`] | the request context that all stages share |
 //! | [`request_info`] | the parsed method, path and query |
-//! | [`negotiation`] | the encodings and forms that its client accepts |
+//! | [`negotiation`] | the encodings and forms that the client accepts |
 //! | [`deadline`] | the deadline of a request |
 //! | [`authentication`] | the user of a request |
 //! | [`impersonation`] | requests as another user |
@@ -37,11 +37,11 @@
 //! | `raw_response` | responses that are not API objects |
 //! | [`documents`], [`openapi`], [`health`], [`metrics`], [`introspection`] | paths that are not resources |
 //! | [`local`] | requests from within the process |
-//! | [`server`] | construction of a server; [`bootstrap`] creates the objects it needs |
+//! | [`server`] | construction of a server; [`bootstrap`] creates the objects that the server needs |
 //! | [`cluster_authentication`] | the config map with the authentication settings for extension servers |
 //!
-//! Invariants: kinds are `ResourceDef`s, no code is for a single kind; reads of objects that are in memory never call
-//! the store; no stage after authorization widens access; no client text becomes a metric label.
+//! Invariants: each kind is a `ResourceDef`, and no code is specific to one kind; reads of objects that are in memory
+//! never call the store; no stage after authorization widens access; client text never becomes a metric label.
 
 pub mod admission;
 pub mod allocation;

@@ -1,5 +1,6 @@
-//! Changes of metadata on create, update and delete of any object (upstream: `registry/rest`'s `BeforeCreate`,
-//! `BeforeUpdate` and `BeforeDelete`). Pure functions of the object, its previous state, and the time.
+//! Metadata changes on create, update and delete of any object (upstream: `BeforeCreate`, `BeforeUpdate` and
+//! `BeforeDelete` in `registry/rest`). All functions are pure: they depend on the object, its previous state, and the
+//! time.
 
 use nave_machinery::options::{DeleteOptions, DeletionPropagation};
 use nave_machinery::time::Timestamp;
@@ -15,7 +16,7 @@ pub const ORPHAN_FINALIZER: &str = "orphan";
 const SERVER_SET_ON_CREATE: [&str; 4] =
     ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
 
-/// Sets the namespace of the request and the server's metadata in a new object.
+/// Sets the namespace and the server-set metadata of a new object.
 ///
 /// # Errors
 /// 400 if the object names another namespace.
@@ -37,7 +38,7 @@ pub fn before_create(
     Ok(())
 }
 
-/// Sets the namespace of the request in a new object and removes system fields, before admission.
+/// Sets the namespace of a new object and removes system fields, before admission.
 ///
 /// # Errors
 /// 400 if the object names another namespace.
@@ -62,21 +63,21 @@ pub fn before_update(object: &mut Value, old: &Value, namespace: &str) -> Result
     if meta::uid(object).is_empty() {
         keep(object, old, "uid");
     }
-    // An unconditional update is one of the state that is stored, as the response to a dry run shows.
+    // An unconditional update gets the stored resourceVersion, which a dry run returns.
     if matches!(meta::resource_version(object), "" | "0") {
         keep(object, old, "resourceVersion");
     }
     if meta::deletion_timestamp(old).is_some() {
         keep(object, old, "deletionTimestamp");
     }
-    // Validation rejects a changed value.
+    // Only an absent value is restored: validation rejects a changed one.
     if meta::field(object, "deletionGracePeriodSeconds").is_none() {
         keep(object, old, "deletionGracePeriodSeconds");
     }
     Ok(())
 }
 
-/// Increments the generation if an update changed what the generation covers.
+/// Increments the generation if the update changed a field that the generation covers.
 pub fn bump_generation(def: &ResourceDef, object: &mut Value, old: &Value) {
     if def.rules.bumps_generation(object, old) {
         let next = meta::generation(old) + 1;
@@ -84,7 +85,7 @@ pub fn bump_generation(def: &ResourceDef, object: &mut Value, old: &Value) {
     }
 }
 
-/// Returns whether nothing keeps an object that is being deleted: no grace period and no finalizers.
+/// Returns whether an object that is being deleted can be removed: it has no grace period and no finalizers.
 pub fn is_deletable(def: &ResourceDef, object: &Value) -> bool {
     meta::deletion_timestamp(object).is_some()
         && meta::finalizers(object).is_empty()
@@ -95,11 +96,11 @@ pub fn is_deletable(def: &ResourceDef, object: &Value) -> bool {
 /// The result of a deletion request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletion {
-    /// The object is already being deleted; it does not change.
+    /// The object is already being deleted and does not change.
     Pending,
-    /// The object is marked for deletion and stays until its grace period is over and its finalizers are gone.
+    /// The object is marked for deletion. It stays until its grace period is over and its finalizers are removed.
     Marked,
-    /// The object can be removed at once.
+    /// The object can be removed immediately.
     Now,
 }
 
@@ -135,7 +136,7 @@ pub fn before_delete(
 /// Checks the preconditions of a deletion.
 ///
 /// # Errors
-/// 409 with the precondition that fails.
+/// 409 that names the failed precondition.
 pub fn check_preconditions(
     def: &ResourceDef,
     uid: &str,
@@ -174,8 +175,7 @@ enum Grace {
     Pending,
 }
 
-/// Sets the deletion timestamp of a resource with graceful deletion; `None` if the object is deleted without a grace
-/// period.
+/// Sets the deletion timestamp for graceful deletion; `None` if the object is deleted without a grace period.
 fn mark_graceful(
     strategy: &dyn Strategy,
     object: &mut Value,
@@ -189,8 +189,8 @@ fn mark_graceful(
         bump_if_counted(object);
         return Some(Grace::Seconds(wanted));
     };
-    // The object is already being deleted: the grace period can only become shorter. A period that is over, or was
-    // never set, does not keep the object.
+    // The object is already being deleted, so the grace period can only become shorter. A grace period of zero, or no
+    // grace period, does not keep the object.
     let running = meta::field(object, "deletionGracePeriodSeconds").and_then(Value::as_i64)?;
     let running = Some(at_least_a_second_if_negative(running)).filter(|running| *running != 0)?;
     match requested {
@@ -198,10 +198,11 @@ fn mark_graceful(
             let begun = Timestamp::parse(&deadline).unwrap_or(now).plus_seconds(running.saturating_neg());
             let created = meta::field(object, "creationTimestamp").and_then(Value::as_str);
             let created = created.and_then(Timestamp::parse);
-            // A deadline beyond the last representable time was clamped, so it does not tell when the deletion began.
+            // A deadline beyond the last representable time was clamped, so the start of the deletion cannot be
+            // computed from it.
             let begun = if created.is_some_and(|created| begun < created) { now } else { begun };
             let deadline = begun.plus_seconds(shorter);
-            // A period that is over becomes the shortest one, so that the kubelet sees a change.
+            // If the new deadline has passed, shortens the period to one second, so that the kubelet sees a change.
             let shorter = if deadline < now { shorter.min(1) } else { shorter };
             set_deletion(object, deadline.max(now), shorter);
             Some(Grace::Seconds(shorter))
@@ -215,7 +216,7 @@ fn at_least_a_second_if_negative(seconds: i64) -> i64 {
     if seconds < 0 { 1 } else { seconds }
 }
 
-/// Marks an object that only finalizers keep, with a grace period of zero.
+/// Marks an object that only finalizers keep for deletion, with a grace period of zero.
 fn mark_now(object: &mut Value, now: Timestamp) {
     let deadline = meta::deletion_timestamp(object);
     let (is_first, is_over) =
@@ -242,8 +243,8 @@ fn bump_if_counted(object: &mut Value) {
     }
 }
 
-/// Adds or removes the garbage collector's finalizers according to the propagation policy, or by the default of the
-/// kind if the client gives none.
+/// Adds or removes the garbage collector's finalizers according to the propagation policy. Without a policy from the
+/// client, the kind's default applies.
 fn set_propagation_finalizers(object: &mut Value, options: &DeleteOptions, orphans_by_default: bool) {
     let finalizers: Vec<String> = meta::finalizers(object).into_iter().map(str::to_owned).collect();
     let has = |name: &str| finalizers.iter().any(|finalizer| finalizer == name);
@@ -276,7 +277,7 @@ fn set_propagation_finalizers(object: &mut Value, options: &DeleteOptions, orpha
     }
 }
 
-/// Sets the namespace of the request in an object without one.
+/// Sets the namespace of the request in an object that has no namespace.
 ///
 /// # Errors
 /// 400 if the object names another namespace.
@@ -368,13 +369,13 @@ mod tests {
         assert_eq!(deleted(&pods, &mut pod, &grace(None), 101), Deletion::Pending);
         assert_eq!(deleted(&pods, &mut pod, &grace(Some(5)), 101), Deletion::Marked);
         assert_eq!(pod["metadata"]["deletionTimestamp"], "1970-01-01T00:01:45Z");
-        // A negative period is one second, not immediate deletion.
+        // A negative period means one second, not immediate deletion.
         assert_eq!(deleted(&pods, &mut pod, &grace(Some(-1)), 102), Deletion::Marked);
         assert_eq!(pod["metadata"]["deletionTimestamp"], "1970-01-01T00:01:42Z");
         assert_eq!(pod["metadata"]["deletionGracePeriodSeconds"], json!(1));
         assert_eq!(deleted(&pods, &mut pod, &grace(Some(i64::MIN)), 102), Deletion::Pending);
         assert_eq!(deleted(&pods, &mut pod, &grace(Some(0)), 102), Deletion::Now);
-        // If the deadline is beyond the last representable time, a shorter period starts now.
+        // If the deadline is beyond the last representable time, a shorter period starts at the current time.
         let mut endless = json!({"metadata": {"name": "x", "creationTimestamp": "1970-01-01T00:00:00Z"},
             "spec": {"nodeName": "n"}});
         assert_eq!(deleted(&pods, &mut endless, &grace(Some(i64::MAX)), 100), Deletion::Marked);

@@ -1,5 +1,5 @@
-//! Requests from within the process: they pass the pipeline as a given user, without a connection. A client library
-//! uses this service in place of an HTTP connection.
+//! Requests from within the process: they pass through the pipeline as a given user, without a connection. Client
+//! libraries use this service in place of an HTTP connection.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use crate::context::Client;
 use crate::pipeline::Pipeline;
 use crate::serving::Served;
 
-/// Sends requests to the server as one user. Clones share everything.
+/// Sends requests to the server as one user. Clones share their state.
 #[derive(Clone)]
 pub struct LocalService {
     pub(crate) pipeline: Arc<Pipeline>,
@@ -47,7 +47,7 @@ where
     }
 }
 
-/// A response body in the form that client libraries expect.
+/// A response body of the type that client libraries expect.
 pub type LocalBody = MapFrame<ResponseBody, fn(Frame<Pieces>) -> Frame<Bytes>>;
 
 fn joined(frame: Frame<Pieces>) -> Frame<Bytes> {

@@ -1,7 +1,7 @@
 //! The server's metrics, under upstream's names (`component-base/metrics`, `apiserver/pkg/endpoints/metrics`).
 //!
-//! Label values come from the server's own data (resource definitions, known verbs and codes), never from client text:
-//! requests for an unknown resource are counted without its name.
+//! Label values come from the server's own data (resource definitions, known verbs and codes), never from client text.
+//! A request for an unknown resource is counted without the resource's name.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub struct RequestLabels<'a> {
     pub dry_run: &'a str,
 }
 
-/// The server's metrics and the registry they are in.
+/// The server's metrics and their registry.
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
@@ -47,14 +47,14 @@ pub struct Metrics {
     storage_size: IntGaugeVec,
 }
 
-/// The storage cluster ID of the store; upstream numbers its etcd clusters in this way.
+/// The storage cluster ID of the store, in the form that upstream uses for its etcd clusters.
 const STORAGE: &str = "embedded-0";
 
 impl Metrics {
     /// Registers all metrics.
     ///
     /// # Errors
-    /// A name or label is invalid, which is a bug in this file, or a name is taken.
+    /// A name or label is invalid (a bug in this file), or a name is already registered.
     pub fn new(registry: Registry) -> Result<Self, prometheus::Error> {
         let registrar = Registrar(&registry);
         let labels =
@@ -103,7 +103,7 @@ impl Metrics {
         self.panics.with_label_values(&[verb]).inc();
     }
 
-    /// Counts a request terminated in self-defense: too many are in flight, or it timed out.
+    /// Counts a request terminated in self-defense, because too many are in flight or because it timed out.
     pub fn terminated(&self, labels: RequestLabels<'_>, code: u16) {
         let RequestLabels { verb, group, version, resource, subresource, scope, .. } = labels;
         let mut digits = itoa::Buffer::new();
@@ -139,7 +139,7 @@ impl Metrics {
     }
 }
 
-/// A gauge that is incremented until this is dropped.
+/// Increments a gauge until it is dropped.
 pub(crate) struct Serving(prometheus::IntGauge);
 
 impl Serving {

@@ -8,7 +8,7 @@ use nave_machinery::{Reason, Status};
 use crate::gzip;
 use crate::request_info::Query;
 
-/// The part of an object included in a table's row (`includeObject`).
+/// The part of an object to include in a table row (`includeObject`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum IncludeObject {
@@ -27,14 +27,14 @@ pub struct Negotiation {
     include: IncludeObject,
 }
 
-/// Returns whether an `Accept` header names a media type, in any form.
+/// Returns whether an `Accept` header lists a media type, with any parameters.
 pub(crate) fn names(accept: &str, media_type: &str) -> bool {
     let mut ranges = accept.split(',').map(|range| range.split(';').next().unwrap_or_default().trim());
     ranges
         .any(|range| matches!(range, "*" | "*/*" | "application/*") || range.eq_ignore_ascii_case(media_type))
 }
 
-/// Returns 406: the client accepts no served media type.
+/// Returns 406: the client accepts none of the served media types.
 pub(crate) fn no_representation(served: &[&str]) -> Status {
     let message = format!("406: Not Acceptable\n\nAvailable representations: {}", served.join(", "));
     Status::failure(406, Reason::NotAcceptable, message).with_details(StatusDetails::default())
@@ -43,11 +43,11 @@ pub(crate) fn no_representation(served: &[&str]) -> Status {
 /// The forms that an endpoint offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
-    /// Documents without another form.
+    /// A document, without alternative forms.
     Plain,
-    /// One object: in full, as a table, or its metadata.
+    /// An object: in full, as a table, or only its metadata.
     Object,
-    /// A list: in full, as a table, or of metadata.
+    /// A list: in full, as a table, or with metadata only.
     List,
     /// Aggregated discovery.
     Discovery,
@@ -91,7 +91,7 @@ impl Negotiation {
         let accept = self.accept.as_ref().and_then(|accept| accept.to_str().ok());
         negotiate::accept(accept, formats, |accepted| offer.has(accepted.transform)).ok_or_else(|| {
             let media_types: Vec<&str> = formats.iter().map(|format| format.media_type()).collect();
-            // Upstream's router rejects media types that no handler serves; a handler rejects forms that it does not
+            // Upstream's router rejects media types that no handler serves. A handler rejects forms that it does not
             // offer.
             if accept.is_some_and(|accept| media_types.iter().any(|media_type| names(accept, media_type))) {
                 Status::not_acceptable(&media_types)
@@ -101,12 +101,12 @@ impl Negotiation {
         })
     }
 
-    /// Returns whether documents are indented.
+    /// Returns whether to indent documents.
     pub fn pretty(&self) -> bool {
         self.pretty
     }
 
-    /// Returns the part of an object included in a table's row.
+    /// Returns the part of an object to include in a table row.
     pub fn include(&self) -> IncludeObject {
         self.include
     }

@@ -22,7 +22,7 @@ fn user(name: &str, groups: &[&str]) -> UserInfo {
     UserInfo { name: name.to_owned(), groups, ..UserInfo::default() }
 }
 
-/// Returns the user that a list of pods acts as.
+/// Returns the user as which a list of pods is served.
 async fn list(who: &UserInfo, headers: &mut HeaderMap, chain: &Chain) -> Result<UserInfo, Status> {
     let request = Request::get("/api/v1/namespaces/ns/pods").body(()).unwrap();
     let timeout = RequestTimeout(Duration::from_mins(1));
@@ -100,7 +100,7 @@ async fn rejects_attributes_without_a_user_name() {
     );
 }
 
-/// Allows some requests, given as `verb:group/resource/subresource/namespace/name`.
+/// Allows only the given requests, each written as `verb:group/resource/subresource/namespace/name`.
 struct One(&'static [&'static str]);
 
 #[async_trait]
@@ -160,7 +160,7 @@ async fn each_attribute_needs_its_own_right() {
 const ON_PODS: &str = "impersonate-on:user-info:list:/pods//ns/";
 const AS_BOB: &str = "impersonate:user-info:authentication.k8s.io/users///bob";
 
-/// Requester, headers, rights, and the groups of the resulting user or the error.
+/// Requester, headers, rights, and the expected result: the groups of the user or the error.
 type Case<'a> =
     (&'a UserInfo, &'a [(&'static str, &'a str)], &'static [&'static str], Result<&'a [&'a str], &'a str>);
 
