@@ -1,7 +1,7 @@
-//! Cluster IPs as `IPAddress` objects (upstream: `pkg/registry/core/service/ipallocator`).
+//! Cluster IPs, stored as `IPAddress` objects (upstream: `pkg/registry/core/service/ipallocator`).
 //!
-//! An address is allocated by creating the object of its name, so servers that share a store never allocate an address
-//! twice. Free addresses are looked up in the watch cache, which may lag; the store decides.
+//! An address is allocated by creating the object with its name, so servers that share a store never allocate the same
+//! address twice. Free addresses are searched in the watch cache, which may lag; the create in the store is decisive.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -21,11 +21,11 @@ use super::service::ServiceName;
 use super::service_cidr::ServiceCidrs;
 use crate::storage::{Latest, NO_REVISION, ResourceStorage, send_until_known, store_status};
 
-/// The label with the family of an address.
+/// Label with the family of an address.
 pub(super) const FAMILY_LABEL: &str = "ipaddress.kubernetes.io/ip-family";
-/// The label with the manager of an address.
+/// Label with the manager of an address.
 pub(super) const MANAGER_LABEL: &str = "ipaddress.kubernetes.io/managed-by";
-/// The manager of addresses of services.
+/// Manager of the addresses of services.
 pub(super) const MANAGER: &str = "ipallocator.k8s.io";
 
 /// Allocates cluster IPs.
@@ -35,7 +35,7 @@ pub(super) struct Addresses {
     pub(super) cidrs: ServiceCidrs,
     /// Runs tasks that must complete even if the request is dropped.
     pub(super) runtime: Handle,
-    /// The addresses whose claims are being released.
+    /// The addresses that are being released.
     releasing: Mutex<HashSet<IpAddr>>,
     released: Notify,
 }
@@ -45,19 +45,19 @@ pub(super) struct AddressClaim {
     addresses: Arc<Addresses>,
     pub(super) address: IpAddr,
     uid: String,
-    /// The revision of the object; `None` if it is unknown whether the object was created.
+    /// The revision of the object; `None` if the create may have failed.
     revision: Option<u64>,
     is_kept: bool,
 }
 
-/// The owner of an address whose object may be deleted.
+/// The expected owner of an address object that is to be deleted.
 #[derive(Clone, Copy)]
 pub(super) enum Holder<'a> {
-    /// A write attempt, by its uid.
+    /// The write attempt that created the object, by the object's uid.
     Uid(&'a str),
     /// A service.
     Service(&'a ServiceName),
-    /// No owner: only the known revision is deleted.
+    /// No expected owner: the object is deleted only at the known revision.
     None,
 }
 
@@ -87,7 +87,7 @@ impl Addresses {
             loop {
                 let is_releasing = this.releasing.lock().contains(&address);
                 match this.create(address, &service).await {
-                    // An earlier attempt of this write, or a deletion, is releasing it.
+                    // An earlier attempt of this write, or a deletion, is still releasing the address.
                     Err(AddressError::Allocated) if is_releasing => this.wait_released(address).await,
                     outcome => return outcome,
                 }
@@ -109,7 +109,7 @@ impl Addresses {
         self.owned(async move {
             let known = this.objects.cacher().snapshot();
             match this.claim_free(|key| known.get(key).is_none(), family, &service).await {
-                // The cache may not yet show freed addresses or new ranges.
+                // The cache may lag behind released addresses and new ranges.
                 Err(AddressError::Full) => {}
                 outcome => return outcome,
             }
@@ -127,14 +127,14 @@ impl Addresses {
         .await
     }
 
-    /// Checks a claim for a dry run; creates nothing.
+    /// Checks whether a claim would succeed, for a dry run, without creating an object.
     pub(super) async fn check_claim(
         &self,
         wanted: Option<IpAddr>,
         family: Family,
     ) -> Result<IpAddr, AddressError> {
         let Some(address) = wanted else {
-            // As upstream: the network address, which no service gets.
+            // As upstream, return the network address, which is never assigned to a service.
             return self.cidrs.ready(family).first().map(|range| range.base()).ok_or(AddressError::Full);
         };
         self.cidrs.check(address).await?;
@@ -142,7 +142,7 @@ impl Addresses {
         if stored.is_some() { Err(AddressError::Allocated) } else { Ok(address) }
     }
 
-    /// Deletes the object of an address if `holder` owns it. Returns when the store has confirmed that it is gone.
+    /// Deletes the object of an address if `holder` owns it. Returns once the store has confirmed the deletion.
     pub(super) async fn release(&self, address: IpAddr, holder: Holder<'_>, revision: Option<u64>) {
         let Ok(key) = self.key(address) else { return };
         let mut expected = revision;
@@ -159,17 +159,17 @@ impl Addresses {
         }
     }
 
-    /// Deletes the object of an address at a known revision; a changed object stays.
+    /// Deletes the object of an address at a known revision; a changed object is kept.
     pub(super) async fn release_as_seen(&self, address: IpAddr, revision: u64) {
         self.release(address, Holder::None, Some(revision)).await;
     }
 
-    /// Returns the revision of an address' object in the cache.
+    /// Returns the revision of the address object in the cache.
     pub(super) fn known_revision(&self, address: IpAddr) -> Option<u64> {
         self.objects.find("", &address.to_string()).map(|object| object.resource_version())
     }
 
-    /// Creates the object of an address.
+    /// Creates the address object.
     ///
     /// # Errors
     /// [`AddressError`].
@@ -190,7 +190,7 @@ impl Addresses {
             Ok(TxnOutcome::Failed { .. }) => Err(AddressError::Allocated),
             Err(error) => {
                 if error.is_outcome_unknown() {
-                    // Deletes the object if it was created.
+                    // Delete the object if it was created after all.
                     drop(claim(None));
                 }
                 Err(store_status(&error).into())
@@ -225,7 +225,7 @@ impl Addresses {
         Ok(found.items.into_iter().map(|kv| kv.key).collect())
     }
 
-    /// Completes a claim even if the caller is dropped, in which case the claim is released.
+    /// Completes a claim even if the caller is dropped; the claim is then released.
     async fn owned(
         &self,
         claim: impl Future<Output = Result<AddressClaim, AddressError>> + Send + 'static,
@@ -266,7 +266,7 @@ impl AddressClaim {
         self.is_kept = true;
     }
 
-    /// Releases the address and waits for it.
+    /// Releases the address and waits until it is released.
     pub(super) async fn release(mut self) {
         self.is_kept = true;
         let addresses = Arc::clone(&self.addresses);
@@ -290,7 +290,7 @@ impl Drop for AddressClaim {
     }
 }
 
-/// Returns the service in the parent reference of an address' object; `None` for another parent.
+/// Returns the service that the parent reference of an address object names; `None` for other parents.
 pub(super) fn parent(object: &Value) -> Option<ServiceName> {
     let reference = object.get("spec")?.get("parentRef")?;
     let text = |field: &str| reference.get(field).and_then(Value::as_str).unwrap_or_default();
@@ -298,7 +298,7 @@ pub(super) fn parent(object: &Value) -> Option<ServiceName> {
         .then(|| ServiceName { namespace: text("namespace").to_owned(), name: text("name").to_owned() })
 }
 
-/// Builds the object of an address that is allocated to a service.
+/// Builds the address object for a service.
 fn object(address: IpAddr, service: &ServiceName) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1",

@@ -1,4 +1,4 @@
-//! A bit per port of a range, in kube-apiserver's stored form.
+//! The ports in use as a bitmap, in kube-apiserver's stored form.
 
 use rand::Rng;
 
@@ -14,8 +14,7 @@ impl Bitmap {
         Self { bits: vec![false; size] }
     }
 
-    /// Parses the bytes of a big-endian number in which bit `n` stands for offset `n`. Bits beyond the size are
-    /// dropped.
+    /// Parses a big-endian number: bit `n` is the port at offset `n`. Bits beyond `size` are dropped.
     pub(super) fn from_bytes(size: usize, bytes: &[u8]) -> Self {
         let mut bitmap = Self::new(size);
         for (offset, bit) in bitmap.bits.iter_mut().enumerate() {
@@ -25,7 +24,7 @@ impl Bitmap {
         bitmap
     }
 
-    /// Returns the bytes of the number, without leading zeros.
+    /// Returns the bitmap as a big-endian number without leading zeros.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let bytes = self.bits.chunks(8).map(|bits| {
             bits.iter().enumerate().fold(0_u8, |byte, (bit, is_set)| byte | u8::from(*is_set) << bit)
@@ -42,7 +41,7 @@ impl Bitmap {
         self.bits.get(offset).copied().unwrap_or_default()
     }
 
-    /// Sets a bit; returns false if it was set before or is out of range.
+    /// Sets a bit; returns false if the bit was already set or is out of range.
     pub(super) fn set(&mut self, offset: usize) -> bool {
         match self.bits.get_mut(offset) {
             Some(bit) => !std::mem::replace(bit, true),
@@ -56,8 +55,8 @@ impl Bitmap {
         }
     }
 
-    /// Sets a free bit: starting at a random one in the upper band, and in the lower band only if the upper one is
-    /// full, because services that request a specific port use the lower band. `None` if all bits are set.
+    /// Sets a free bit and returns its offset; `None` if all bits are set. Searches the upper band from a random
+    /// offset, then the lower band, which is preferred for requested ports.
     pub(super) fn set_any(&mut self) -> Option<usize> {
         let (split, end) = (self.lower_band_size(), self.bits.len());
         let free = self.find_free(split, end).or_else(|| self.find_free(0, split))?;

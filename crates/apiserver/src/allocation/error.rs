@@ -2,7 +2,7 @@
 
 use nave_machinery::Status;
 
-/// An address is not allocated.
+/// Reasons why an address cannot be allocated.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AddressError {
     #[error("range is full")]
@@ -16,7 +16,7 @@ pub(super) enum AddressError {
     Store(#[from] Status),
 }
 
-/// A port is not allocated.
+/// Reasons why a port cannot be allocated.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum PortError {
     #[error("range is full")]

@@ -13,11 +13,11 @@ const SINGLE_STACK: &str = "SingleStack";
 const PREFER_DUAL_STACK: &str = "PreferDualStack";
 const REQUIRE_DUAL_STACK: &str = "RequireDualStack";
 
-/// Completes the policy, the families and the number of cluster IPs of a service's spec. The fields that users set must
+/// Completes the policy, the families and the number of cluster IPs in a service's spec. The fields that users set must
 /// have passed `nave_resources::validate_service_cluster_ips`.
 ///
 /// # Errors
-/// The families contradict each other or are not configured on this cluster.
+/// The families contradict each other, or the cluster does not have them.
 pub(super) fn complete(
     spec: &mut Map,
     old: Option<&Map>,
@@ -49,7 +49,7 @@ pub(super) fn complete(
     let lacks_second = families.len() < 2 && policy != SINGLE_STACK;
     let primary = families.first().and_then(|name| Family::parse(name)).unwrap_or(cluster.primary_family());
     if is_headless(spec) && !has_selector(spec) {
-        // Users manage the endpoints of such a service, which may have families that the cluster does not have.
+        // Users manage the endpoints of this service, so its families may be missing in the cluster.
         if families.is_empty() {
             families.push(primary.as_str().to_owned());
         }
@@ -82,7 +82,7 @@ pub(super) fn complete(
     Ok(())
 }
 
-/// Returns the positions in `clusterIPs` that need a new address.
+/// Returns the positions in `clusterIPs` that need an address.
 pub(super) fn missing_addresses(spec: &Map, old: Option<&Map>) -> std::ops::Range<usize> {
     let families = texts(spec, "ipFamilies").len();
     if text(spec, "type") == "ExternalName" || is_headless(spec) {
@@ -97,7 +97,7 @@ pub(super) fn missing_addresses(spec: &Map, old: Option<&Map>) -> std::ops::Rang
     }
 }
 
-/// Returns whether an update keeps a service with `PreferDualStack` unchanged. Such a service does not change when the
+/// Returns whether an update leaves a service with `PreferDualStack` unchanged. Such a service stays as it is when the
 /// cluster becomes dual-stack.
 fn keeps_dual_stack(spec: &Map, old: &Map) -> bool {
     let prefers = |spec: &Map| matches!(text(spec, "ipFamilyPolicy"), PREFER_DUAL_STACK);
@@ -108,8 +108,8 @@ fn keeps_dual_stack(spec: &Map, old: &Map) -> bool {
         && texts(spec, "ipFamilies") == texts(old, "ipFamilies")
 }
 
-/// Sets the policy if the service has none: the previous one, so that an update never switches between single and dual
-/// stack implicitly.
+/// Sets a missing policy: the previous one, if any, so that an update never switches between single-stack and
+/// dual-stack implicitly.
 fn set_policy(spec: &mut Map, old: Option<&Map>) {
     if !text(spec, "ipFamilyPolicy").is_empty() {
         return;
@@ -122,7 +122,7 @@ fn set_policy(spec: &mut Map, old: Option<&Map>) {
     spec.insert("ipFamilyPolicy".to_owned(), policy.into());
 }
 
-/// Releases the second address on an update to `SingleStack`; removing it under another policy is an error.
+/// Removes the second address and family on an update to `SingleStack`; removing them under another policy is an error.
 fn follow_policy(spec: &mut Map, old: &Map, policy: &str, errors: &mut Vec<FieldError>) {
     for (field, what) in [("clusterIPs", "cluster IP"), ("ipFamilies", "IP family")] {
         let (new, had) = (texts(spec, field), texts(old, field));
@@ -137,7 +137,7 @@ fn follow_policy(spec: &mut Map, old: &Map, policy: &str, errors: &mut Vec<Field
     }
 }
 
-/// Returns the requested families, and the families of further requested addresses.
+/// Returns the requested families, completed by the families of the other requested addresses.
 fn infer_families(spec: &Map, cluster: ServiceRanges, errors: &mut Vec<FieldError>) -> Vec<String> {
     let mut families = texts(spec, "ipFamilies");
     let addresses = texts(spec, "clusterIPs");

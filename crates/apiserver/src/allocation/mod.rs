@@ -9,10 +9,10 @@
 //! | `ports.rs`, `bitmap.rs` | node ports as a `RangeAllocation` |
 //! | `repair.rs` | reconciliation of services, addresses and ports |
 //!
-//! A write [begins](ServiceAllocator::begin) with a reservation: what the new state needs in addition to the old one is
-//! claimed in the store before the service is written, so servers that share a store never allocate anything twice.
-//! Dropping the reservation releases its claims. After the commit, allocations of the old state that the new one does
-//! not have are released.
+//! A write [begins](ServiceAllocator::begin) with a reservation, which claims the addresses and ports that the new
+//! state needs in addition to the old one. They are claimed in the store before the service is written, so servers that
+//! share a store never allocate an address or port twice. Dropping the reservation releases its claims. After the
+//! commit, allocations that only the old state has are released.
 
 mod addresses;
 mod bitmap;
@@ -63,14 +63,14 @@ pub struct ServiceReservation {
     ports: Arc<Ports>,
     claimed_addresses: Vec<AddressClaim>,
     claimed_ports: Option<PortClaim>,
-    /// The allocations of the state that the write replaces, with the revisions of the address objects.
+    /// The allocations of the old state, with the revisions of the address objects.
     before: Allocations,
     known: Vec<(IpAddr, Option<u64>)>,
 }
 
 impl ServiceAllocator {
-    /// Creates an allocator; `None` if a resource that it needs is not stored. Must be called within a Tokio runtime,
-    /// which runs tasks that must complete even if their request is dropped.
+    /// Creates an allocator; `None` if a required resource is not stored. Must be called within a Tokio runtime, which
+    /// runs tasks that must complete even if their request is dropped.
     pub fn new(storages: &Storages, ranges: ServiceRanges, ports: RangeInclusive<u16>) -> Option<Arc<Self>> {
         let networking = |resource: &str| {
             storages.get(&GroupVersionResource::new("networking.k8s.io", "v1", resource)).cloned()
@@ -89,11 +89,12 @@ impl ServiceAllocator {
         }))
     }
 
-    /// Completes the families of a service, and claims the addresses and ports that it needs in addition to those of
-    /// `old`, the state that the write replaces. A dry run claims nothing.
+    /// Completes the IP families of a service, and claims the addresses and ports that it needs in addition to those of
+    /// `old`, the state to be replaced. A dry run claims nothing.
     ///
     /// # Errors
-    /// 422 if fields contradict each other, or an address or port is taken or out of range; 500 if none is free.
+    /// 422 if fields contradict each other, or an address or port is taken or out of range; 500 if no address or port
+    /// is free.
     pub async fn begin(
         &self,
         service: &mut Value,
@@ -170,7 +171,7 @@ impl ServiceAllocator {
         else {
             return Ok(());
         };
-        // Validation has checked that the text is an address.
+        // Validation has ensured that the text is an address.
         let wanted = text.parse::<IpAddr>().ok();
         let claimed = match wanted {
             _ if dry_run => self.addresses.check_claim(wanted, family).await,
@@ -218,7 +219,7 @@ impl Reservation for ServiceReservation {
     async fn complete(mut self: Box<Self>, outcome: ReservationOutcome<'_>) {
         let stored = match outcome.stored().map(Allocations::from_service).transpose() {
             Ok(stored) => stored.unwrap_or_default(),
-            // Nothing is released here; the repair finds the leaks.
+            // Keep all claims; the repair finds leaked ones.
             Err(error) => {
                 tracing::error!(service = ?self.service, %error, "allocations of a service cannot be read");
                 self.claimed_addresses.drain(..).for_each(AddressClaim::keep);
@@ -238,7 +239,7 @@ impl Reservation for ServiceReservation {
                 (Holder::Service(&self.service), freed.addresses)
             }
             // Other writers may have released the same allocations, and another service may use them now. The revision
-            // of an address object tells whether it is still the same; ports have no such mark and are left to the
+            // of an address object shows whether it is still the same. Ports have no revision, so they are left to the
             // repair.
             ReservationOutcome::Found(_) => {
                 ports.clear();
@@ -263,7 +264,7 @@ impl ServiceReservation {
 
 /// A failed allocation of an address.
 struct AddressFailure {
-    /// The requested address; empty for any address.
+    /// The requested address; empty if any address was requested.
     wanted: String,
     error: AddressError,
 }

@@ -7,7 +7,7 @@ use nave_machinery::{FieldPath, Map, Value};
 
 use super::service::text;
 
-/// A port to be claimed.
+/// A port to claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// A specific port.
@@ -16,12 +16,12 @@ pub(super) enum Wanted {
     Any,
 }
 
-/// The ports to claim for a service, and their positions in its spec.
+/// The ports to claim for a service, with their positions in its spec.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    /// The ports to claim, each with its position.
+    /// The ports to claim, each with its position in the spec.
     pub(super) wanted: Vec<(Wanted, SpecPosition)>,
-    /// Positions in `ports` that share a claimed port, with its index in `wanted`.
+    /// Indexes of service ports that share a claimed port, each with the index of that port in `wanted`.
     shared: Vec<(usize, usize)>,
 }
 
@@ -43,7 +43,7 @@ impl SpecPosition {
 }
 
 impl Plan {
-    /// Plans the ports that a service needs in addition to those of its old state.
+    /// Plans the ports that a service needs in addition to the ports of its old state.
     pub(super) fn new(spec: &Map, old: Option<&Map>) -> Self {
         let mut plan = Self::default();
         if has_node_ports(spec) {
@@ -59,7 +59,7 @@ impl Plan {
         plan
     }
 
-    /// Writes the claimed ports into the spec; they have the order of `wanted`.
+    /// Writes the claimed ports into the spec. `claimed` has the order of `wanted`.
     pub(super) fn fill(&self, spec: &mut Map, claimed: &[u16]) {
         for ((_, place), port) in self.wanted.iter().zip(claimed) {
             match place {
@@ -76,8 +76,8 @@ impl Plan {
         }
     }
 
-    /// Service ports with the same number, such as DNS over UDP and TCP, share a node port unless the service requests
-    /// otherwise.
+    /// Plans the ports of a new service. Service ports with the same number, such as DNS over UDP and TCP, share a node
+    /// port unless the service requests different ones.
     fn add_new(&mut self, spec: &Map) {
         let allocates = allocates_node_ports(spec);
         let ports: Vec<&Map> = ports(spec).collect();
@@ -85,7 +85,7 @@ impl Plan {
         for port in ports.iter().filter(|port| number(port, "nodePort") != 0) {
             requested.entry(number(port, "port")).or_insert(number(port, "nodePort"));
         }
-        // By service port: the index in `wanted`, and the number if it is known.
+        // Maps a service port to the index in `wanted` and to the requested node port, or 0.
         let mut allocated: HashMap<i64, (usize, i64)> = HashMap::new();
         for (index, port) in ports.iter().enumerate() {
             let (service_port, node_port) = (number(port, "port"), number(port, "nodePort"));
@@ -107,7 +107,7 @@ impl Plan {
 
     fn add_changed(&mut self, spec: &Map, old: &Map) {
         let allocates = allocates_node_ports(spec);
-        // A service of another type may name ports, but does not own them.
+        // Services of other types do not own the node ports in their spec.
         let has_ports = has_node_ports(old);
         let mut had: Vec<i64> =
             ports(old).filter(|_| has_ports).map(|port| number(port, "nodePort")).collect();
@@ -161,7 +161,8 @@ mod tests {
 
     use super::*;
 
-    /// Returns the ports to claim, with 0 for any, and the completed spec; any port is claimed as 31000 and up.
+    /// Returns the ports to claim, with 0 for any free port, and the completed spec. Free ports are numbered from
+    /// 31000.
     fn planned(spec: &Value, old: Option<&Value>) -> (Vec<i64>, Value) {
         let Value::Object(mut spec) = spec.clone() else { panic!("a spec") };
         let plan = Plan::new(&spec, old.and_then(Value::as_object));

@@ -1,7 +1,8 @@
-//! Node ports as a `RangeAllocation`, as in kube-apiserver (upstream: `pkg/registry/core/service/portallocator`).
+//! Node ports, stored as a `RangeAllocation` as in kube-apiserver (upstream:
+//! `pkg/registry/core/service/portallocator`).
 //!
-//! All changes of a server go through one queue: changes that wait during a transaction share the next one. The store
-//! compares the revision, so servers that share a store never allocate a port twice.
+//! Each server queues its changes: changes that arrive during a transaction share the next transaction. The store
+//! compares revisions, so servers that share a store never allocate the same port twice.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -21,9 +22,9 @@ use super::error::PortError;
 use super::node_ports::Wanted;
 use crate::storage::store_status;
 
-/// The storage key of the object.
+/// Storage key of the `RangeAllocation`.
 pub(super) const KEY: &str = "/registry/ranges/servicenodeports";
-/// Maximum number of attempts of a change against other servers.
+/// Maximum number of attempts of a change when other servers conflict.
 const MAX_ATTEMPTS: usize = 32;
 /// The first port in responses to dry runs, as upstream.
 const DRY_RUN_PORT: u16 = 32_769;
@@ -41,7 +42,7 @@ pub(super) struct Ports {
 struct State {
     queue: Vec<Change>,
     is_served: bool,
-    /// The object as last read or written.
+    /// The object as last read or written, if known.
     known: Option<StoredPorts>,
 }
 
@@ -51,10 +52,10 @@ enum Change {
     Release { ports: Vec<u16>, done: Option<oneshot::Sender<()>> },
 }
 
-/// The index of the failed claim, and the error.
+/// The index of the failed port, and the error.
 pub(super) type ClaimError = (usize, PortError);
 
-/// Ports claimed by a write attempt. Dropping it releases them.
+/// The ports claimed by a write attempt. Dropping the claim releases them.
 pub(super) struct PortClaim {
     allocator: Arc<Ports>,
     claimed: Vec<u16>,
@@ -68,7 +69,7 @@ pub(super) struct StoredPorts {
     /// The range as text, such as `30000-32767`.
     pub(super) range: String,
     pub(super) bitmap: Bitmap,
-    /// The whole object, including fields that only other clients use.
+    /// The whole object, including fields that this server does not use.
     object: Value,
 }
 
@@ -77,7 +78,7 @@ impl Ports {
         Self { store, range, runtime, state: Mutex::default() }
     }
 
-    /// Claims all of the ports or none; the claim has them in the order of `wanted`.
+    /// Claims all ports of `wanted`, or none of them. The claim has the order of `wanted`.
     ///
     /// # Errors
     /// [`ClaimError`].
@@ -87,7 +88,7 @@ impl Ports {
         answer.await.unwrap_or_else(|_| Err((0, store_status(&StoreError::Closed).into())))
     }
 
-    /// Returns the ports for the response to a dry run; claims nothing.
+    /// Returns the ports for the response to a dry run, without claiming them.
     ///
     /// # Errors
     /// [`ClaimError`].
@@ -106,14 +107,14 @@ impl Ports {
         Ok(claimed)
     }
 
-    /// Releases ports and waits for it.
+    /// Releases ports and waits until they are released.
     pub(super) async fn release(self: &Arc<Self>, ports: Vec<u16>) {
         if ports.is_empty() {
             return;
         }
         let (done, freed) = oneshot::channel();
         self.enqueue(Change::Release { ports, done: Some(done) });
-        // An error means that the server stops; the repair after the next start releases the ports.
+        // An error means that the server is shutting down; the repair releases the ports after the next start.
         let _ = freed.await;
     }
 
@@ -126,7 +127,7 @@ impl Ports {
         self.parse(found.as_ref())
     }
 
-    /// Replaces the allocation that was read with a bitmap of this server's range; returns false if another writer was
+    /// Replaces the allocation in `read` with a bitmap of this server's range. Returns false if another writer was
     /// faster.
     ///
     /// # Errors
@@ -192,14 +193,15 @@ impl Ports {
         }
     }
 
-    /// Applies changes in one transaction; returns the resulting known state of the object.
+    /// Applies changes in one transaction. Returns the new state of the object, if it is known.
     async fn apply(
         self: &Arc<Self>,
         changes: Vec<Change>,
         known: Option<StoredPorts>,
     ) -> Option<StoredPorts> {
         let mut known = known;
-        // True if the state was just read. A known state may be outdated if other servers allocate too.
+        // Whether the state comes from the store in this call. A cached state may be outdated if other servers allocate
+        // too.
         let mut is_fresh = false;
         for _ in 0..MAX_ATTEMPTS {
             let current = match known.take() {
@@ -237,8 +239,8 @@ impl Ports {
                     is_fresh = true;
                     known = self.parse(current.as_ref()).ok();
                 }
-                // The transaction may have been committed. Its changes must not be reverted, because other services may
-                // use the ports by then; the repair finds leaked ports.
+                // The outcome is unknown. The changes must not be reverted, because other services may use the ports by
+                // then; the repair finds leaked ports.
                 Err(status) => return give_up(changes, &status),
             }
         }
@@ -246,7 +248,7 @@ impl Ports {
         give_up(changes, &status)
     }
 
-    /// Applies one change; a failed claim changes nothing.
+    /// Applies one change. A failed claim leaves the bitmap unchanged.
     fn change(&self, bitmap: &mut Bitmap, change: &Change) -> Result<Vec<u16>, ClaimError> {
         let wanted = match change {
             Change::Release { ports, .. } => {
@@ -292,7 +294,7 @@ impl Ports {
         }
     }
 
-    /// Returns why no ports can be allocated from the stored object, if so. Only the repair changes its range.
+    /// Returns the error if no ports can be allocated from the stored object. Only the repair changes the stored range.
     fn unusable(&self, stored: &StoredPorts) -> Option<PortError> {
         match stored.revision {
             0 => Some(PortError::NotReady),
@@ -331,12 +333,12 @@ impl Ports {
 }
 
 impl PortClaim {
-    /// Returns the ports, in the order of the claim.
+    /// Returns the claimed ports, in the order of the request.
     pub(super) fn ports(&self) -> &[u16] {
         &self.claimed
     }
 
-    /// Makes the claim permanent for the ports in `kept`; returns the others, which the caller must release.
+    /// Makes the claim of the ports in `kept` permanent. Returns the other ports, which the caller must release.
     pub(super) fn keep(mut self, kept: &[u16]) -> Vec<u16> {
         let mut claimed = std::mem::take(&mut self.claimed);
         claimed.retain(|port| !kept.contains(port));
@@ -353,7 +355,7 @@ impl Drop for PortClaim {
     }
 }
 
-/// Ends changes with an unknown outcome. The state of the object is unknown afterwards.
+/// Fails changes whose outcome is unknown. Returns `None`, because the state of the object is unknown too.
 fn give_up(changes: Vec<Change>, status: &Status) -> Option<StoredPorts> {
     tracing::warn!(%status, "node ports cannot be changed; the repair will free leaked ports");
     refuse(changes, &PortError::Store(status.clone()));

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use nave_machinery::Cidr;
 use rand::Rng;
 
-/// An IP family, by its name in services.
+/// An IP family, with the name that services use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
     V4,
@@ -19,7 +19,7 @@ pub(super) enum Family {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ServiceRange(Cidr);
 
-/// The initial ranges of cluster IPs (`--service-cluster-ip-range`): one, or one per family.
+/// The initial ranges of cluster IPs (`--service-cluster-ip-range`): one range, or one per family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceRanges {
     primary: ServiceRange,
@@ -35,7 +35,7 @@ pub enum RangeError {
     /// A range is too small for a cluster, or too large to allocate from.
     #[error("{0:?} must have at least 8 addresses, and with IPv6 a prefix of at least 64 bits")]
     Size(String),
-    /// There are more than two ranges, or two of one family.
+    /// More than two ranges, or two ranges of the same family.
     #[error("{0:?} must be one range, or one of each IP family")]
     Families(String),
 }
@@ -46,7 +46,7 @@ impl Family {
         if address.is_ipv6() { Self::V6 } else { Self::V4 }
     }
 
-    /// Parses the name of a family.
+    /// Parses the name of a family; `None` if it is unknown.
     pub(super) fn parse(name: &str) -> Option<Self> {
         [Self::V4, Self::V6].into_iter().find(|family| family.as_str() == name)
     }
@@ -67,7 +67,7 @@ impl Family {
 }
 
 impl ServiceRange {
-    /// Creates the range of a CIDR; `None` if it is too large to allocate from.
+    /// Creates the range of a CIDR; `None` if the CIDR is too large to allocate from.
     pub(super) fn new(cidr: Cidr) -> Option<Self> {
         (!cidr.is_ipv6() || cidr.prefix() >= 64).then(|| Self(cidr.masked()))
     }
@@ -86,13 +86,13 @@ impl ServiceRange {
         self.0.address_at(*self.0.bits().start())
     }
 
-    /// Returns whether a service may have this address.
+    /// Returns whether the address can be assigned to a service.
     pub(super) fn contains(self, address: IpAddr) -> bool {
         self.0.is_host(address)
     }
 
-    /// Returns all addresses for services, in the order in which they are tried: the upper band from a random address
-    /// on, then the lower band, which is used for requested addresses (KEP-3070).
+    /// Returns all addresses for services in the order in which the allocator tries them: the upper band from a random
+    /// address, then the lower band, which is preferred for requested addresses (KEP-3070).
     pub(super) fn candidates(self) -> impl Iterator<Item = IpAddr> {
         let hosts = self.hosts();
         let split = (hosts.start + self.lower_band_size()).min(hosts.end);
@@ -119,7 +119,7 @@ impl ServiceRanges {
         self.primary.first()
     }
 
-    /// Returns the family of services that request none.
+    /// Returns the default family, for services that do not specify a family.
     pub(super) fn primary_family(self) -> Family {
         self.primary.family()
     }
@@ -169,7 +169,7 @@ impl fmt::Display for ServiceRanges {
     }
 }
 
-/// Returns each number of a range once, starting at a random one.
+/// Returns each number of a range once, starting at a random number.
 fn from_random_start(range: Range<u128>) -> impl Iterator<Item = u128> {
     let start = if range.is_empty() { range.start } else { rand::rng().random_range(range.clone()) };
     (start..range.end).chain(range.start..start)
@@ -231,7 +231,7 @@ mod tests {
             let last: BTreeSet<_> = candidates[hosts - lower..].iter().collect();
             assert!(candidates[..hosts - lower].iter().all(|upper| last.iter().all(|lower| *lower < upper)));
         }
-        // Candidates of a large range are not all computed.
+        // Computes the candidates of a large range lazily.
         assert!(range("fd00::/64").candidates().take(3).all(|address| range("fd00::/64").contains(address)));
         assert!(ServiceRange::new("fd00::/63".parse().unwrap()).is_none());
     }

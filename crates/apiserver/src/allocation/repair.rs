@@ -1,4 +1,4 @@
-//! Repairs allocations of services after crashes, failures and manual changes (upstream:
+//! Repairs the allocations of services after crashes, failures and manual changes (upstream:
 //! `pkg/registry/core/service/{ipallocator,portallocator}/controller`).
 
 use std::collections::HashMap;
@@ -20,19 +20,19 @@ use super::range::Family;
 use super::service::{Allocations, ServiceName};
 use crate::storage::{Follower, Following, Latest, ResourceStorage};
 
-/// Interval of comparisons.
+/// Interval between comparisons.
 const INTERVAL: Duration = Duration::from_mins(3);
-/// The pause after a failed comparison.
+/// Pause after a failed comparison.
 const RETRY: Duration = Duration::from_secs(10);
-/// The pause before a comparison that a change triggers, so that one comparison covers many changes.
+/// Pause before a comparison that is triggered by a change, so that one comparison covers many changes.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A port without a service is freed after this number of comparisons in a row have found it, if the first one is
-/// longer ago than the longest request.
+/// Number of consecutive comparisons that must find a port without a service before it is freed. The first of them must
+/// also be older than the maximum duration of a request.
 const ROUNDS_BEFORE_CLEANUP: u32 = 3;
-/// Maximum number of attempts of a comparison of ports against other writers.
+/// Maximum number of attempts to update the ports when other writers conflict.
 const MAX_ATTEMPTS: usize = 5;
 
-/// Compares services, addresses and ports, and repairs differences.
+/// Compares services, addresses and ports, and repairs the differences.
 pub struct Repair {
     allocator: Arc<ServiceAllocator>,
     /// Maximum duration of a request.
@@ -41,22 +41,22 @@ pub struct Repair {
     leaks: Mutex<HashMap<u16, Leak>>,
 }
 
-/// A port without a service.
+/// A port without a service, as found by comparisons.
 #[derive(Clone, Copy)]
 struct Leak {
     since: Instant,
-    /// The number of comparisons in a row that have found it.
+    /// The number of consecutive comparisons that have found the port.
     rounds: u32,
 }
 
 impl Repair {
-    /// Creates the repair of an allocator. `grace` is the maximum duration of requests on services.
+    /// Creates the repair of an allocator. `grace` is the maximum duration of a request for a service.
     pub fn new(allocator: Arc<ServiceAllocator>, grace: Duration) -> Self {
         Self { allocator, grace, leaks: Mutex::default() }
     }
 
-    /// Creates what allocations need: the default `ServiceCIDR`, an `IPAddress` for each address in use, and the object
-    /// with the ports in use. Nothing is allocated before.
+    /// Creates the objects that allocations need: the default `ServiceCIDR`, an `IPAddress` for each address in use,
+    /// and the object with the ports in use. Must complete before the first allocation.
     ///
     /// # Errors
     /// The error of the store.
@@ -66,7 +66,7 @@ impl Repair {
         self.run_once(self.grace).await.map(drop)
     }
 
-    /// Creates the default `ServiceCIDR`, or adds the second range and a missing Ready condition.
+    /// Creates the default `ServiceCIDR`, or adds the second range or a missing Ready condition to it.
     ///
     /// # Errors
     /// The error of the store.
@@ -74,9 +74,9 @@ impl Repair {
         self.allocator.cidrs.sync_default().await
     }
 
-    /// Compares everything once; returns the time until the next comparison that can delete an address, if any.
-    /// Addresses without a service are deleted once they are older than `grace`, so older than any request that may
-    /// still create the service.
+    /// Compares all addresses and ports once. Returns the time until the next comparison that can release an address or
+    /// a port, if any. An address without a service is deleted once it is older than `grace`, when no request can still
+    /// create its service.
     ///
     /// # Errors
     /// The error of the store.
@@ -88,14 +88,14 @@ impl Repair {
         Ok([addresses?, has_leaks.then_some(self.grace)].into_iter().flatten().min())
     }
 
-    /// Compares at an interval, and when the address of a service disappears. Never returns.
+    /// Compares periodically, and when the address of a service disappears. Never returns.
     pub async fn run(&self) -> Infallible {
         let wake = Arc::new(Notify::new());
         let follower =
             AddressFollower { services: Arc::clone(&self.allocator.services), wake: Arc::clone(&wake) };
         let cacher = Arc::clone(self.allocator.addresses.objects.cacher());
         let _following = Following::start(cacher, Arc::new(follower));
-        // By then, addresses that were too young at start can be deleted.
+        // After the first pause, addresses that were too recent at start can be deleted.
         let mut pause = self.grace.clamp(PAUSE, INTERVAL);
         loop {
             tokio::select! {
@@ -124,8 +124,8 @@ impl Repair {
     /// Rebuilds the ports in use from the services; returns false if another writer was faster.
     async fn try_compare_ports(&self, grace: Duration) -> Result<bool, Status> {
         let ports = Arc::clone(&self.allocator.ports);
-        // Read before the services, so that each port in use belongs to a listed service, or to one that is being
-        // created.
+        // Read the ports before the services, so that each port in use belongs to a listed service or to a service that
+        // is being created.
         let stored = ports.read().await?;
         let services = latest(&self.allocator.services).await?;
         let is_same_range = stored.range == ports.range_text();
@@ -183,8 +183,8 @@ impl Repair {
 }
 
 impl ServiceAllocator {
-    /// Deletes the address object of the `kubernetes` service if a crash has left it without the service: the server
-    /// must create that service to start.
+    /// Deletes the address object of the `kubernetes` service if the service is missing after a crash. Otherwise the
+    /// server could not create the service at start.
     async fn free_own_address(&self) {
         let service = ServiceName { namespace: "default".to_owned(), name: "kubernetes".to_owned() };
         let address = self.ranges.first();
@@ -199,7 +199,8 @@ async fn compare_addresses(
     allocator: &ServiceAllocator,
     grace: Duration,
 ) -> Result<Option<Duration>, Status> {
-    // Read before the services, so that each address belongs to a listed service, or to one that is being written.
+    // Read the addresses before the services, so that each address belongs to a listed service or to a service that is
+    // being written.
     let known = allocator.addresses.objects.cacher().snapshot();
     let services = latest(&allocator.services).await?;
     let comparison = Comparison { allocator, known, services };
@@ -215,7 +216,7 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    /// Creates the missing objects of addresses of services.
+    /// Creates the missing address objects of services.
     async fn check_services(&self) -> Result<(), Status> {
         let mut missing = Vec::new();
         for service in self.services.range("", None) {
@@ -224,7 +225,7 @@ impl Comparison<'_> {
                 self.check_service(service, address, &mut missing);
             }
         }
-        // Concurrently, so that the store can commit them together.
+        // Create them concurrently, so that the store can commit them together.
         let created = missing.into_iter().map(|(address, service, object)| async move {
             let addresses = &self.allocator.addresses;
             if let Some(object) = object {
@@ -232,7 +233,7 @@ impl Comparison<'_> {
             }
             match addresses.create(address, &service).await {
                 Ok(claim) => claim.keep(),
-                // Another server has created it.
+                // Another server has created the object.
                 Err(AddressError::Allocated) => {}
                 Err(AddressError::Store(status)) => return Err(status),
                 Err(error) => return Err(Status::internal(error)),
@@ -242,7 +243,7 @@ impl Comparison<'_> {
         futures_util::future::try_join_all(created).await.map(drop)
     }
 
-    /// Adds an address to the objects to create, with the object that it replaces, if any.
+    /// Checks one service. Adds each missing address to the objects to create, with the object to replace, if any.
     fn check_service<'s>(
         &'s self,
         service: &CachedObject,
@@ -279,7 +280,7 @@ impl Comparison<'_> {
         }
     }
 
-    /// Deletes addresses without a service; returns the time until the next one is old enough.
+    /// Deletes addresses without a service. Returns the time until the next address is old enough, if any.
     async fn check_addresses(&self, grace: Duration) -> Result<Option<Duration>, Status> {
         let mut next = None;
         for object in self.known.range("", None) {
@@ -320,7 +321,7 @@ impl Comparison<'_> {
     }
 }
 
-/// Returns the age of an object by this server's clock.
+/// Returns the age of an object according to this server's clock.
 fn age(object: &Value) -> Duration {
     let created = meta::field(object, "creationTimestamp").and_then(Value::as_str);
     let seconds = created.and_then(time::Timestamp::parse).map(|created| time::now().seconds_since(created));
@@ -346,7 +347,7 @@ async fn latest(storage: &ResourceStorage) -> Result<Snapshot, Status> {
     }
 }
 
-/// Notices changed and deleted address objects of services.
+/// Wakes the repair when the address object of a service is changed or deleted.
 struct AddressFollower {
     services: Arc<ResourceStorage>,
     wake: Arc<Notify>,

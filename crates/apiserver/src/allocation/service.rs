@@ -20,16 +20,16 @@ pub(super) struct ServiceName {
 }
 
 impl Allocations {
-    /// Reads the allocations of a service. A service does not own addresses or ports that its type does not have. An
-    /// invalid entry does not hide the others.
+    /// Reads the allocations of a service. Ignores addresses and ports that the service's type does not have, and
+    /// invalid entries.
     ///
     /// # Errors
-    /// The service is not an object of its type.
+    /// The service has the wrong structure.
     pub(super) fn from_service<'de, D: Deserializer<'de>>(service: D) -> Result<Self, D::Error> {
         let spec = ServiceView::deserialize(service)?.spec;
         let mut allocations = Self::default();
         if spec.kind != "ExternalName" {
-            // Headless services have `None` in place of an address.
+            // Headless services have the string `None` instead of an address.
             let texts = spec.cluster_ips.iter().filter_map(Value::as_str);
             allocations.addresses.extend(texts.filter_map(|text| text.parse::<IpAddr>().ok()));
         }
@@ -41,7 +41,7 @@ impl Allocations {
             numbers.push(&spec.health_check_node_port);
         }
         for number in numbers.into_iter().filter_map(|number| u16::try_from(number.as_u64()?).ok()) {
-            // Two protocols may share a number.
+            // Ports with different protocols may share a node port.
             if number != 0 && !allocations.ports.contains(&number) {
                 allocations.ports.push(number);
             }
@@ -49,7 +49,7 @@ impl Allocations {
         Ok(allocations)
     }
 
-    /// Removes the allocations that `others` has too.
+    /// Removes the allocations that `others` also has.
     pub(super) fn without(mut self, others: &Self) -> Self {
         self.addresses.retain(|address| !others.addresses.contains(address));
         self.ports.retain(|port| !others.ports.contains(port));

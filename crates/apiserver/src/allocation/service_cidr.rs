@@ -1,4 +1,4 @@
-//! The ranges of cluster IPs of the cluster, from `ServiceCIDR` objects.
+//! The cluster's ranges of cluster IPs, from `ServiceCIDR` objects.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::range::{Family, ServiceRange, ServiceRanges};
 use super::service::null_is_empty;
 use crate::storage::{Latest, ResourceStorage, Stored, Update};
 
-/// The name of the object for `--service-cluster-ip-range`.
+/// Name of the default object, which has the ranges of `--service-cluster-ip-range`.
 pub(crate) const DEFAULT_SERVICE_CIDR: &str = "kubernetes";
 
 /// The ranges of cluster IPs.
@@ -28,7 +28,7 @@ impl ServiceCidrs {
         Self { objects, default }
     }
 
-    /// Returns the ranges of a family that addresses may be allocated from. Reads all `ServiceCIDR` objects.
+    /// Returns the ranges of a family that are ready for allocation. Reads all `ServiceCIDR` objects.
     pub(super) fn ready(&self, family: Family) -> Vec<ServiceRange> {
         self.ranges(true).into_iter().filter(|range| range.family() == family).collect()
     }
@@ -38,7 +38,7 @@ impl ServiceCidrs {
         self.ranges(false).iter().any(|range| range.contains(address))
     }
 
-    /// Checks that an address is in a range that addresses may be allocated from.
+    /// Checks that an address is in a range that is ready for allocation.
     ///
     /// # Errors
     /// [`AddressError::MismatchedNetwork`], or the error of the store.
@@ -52,13 +52,13 @@ impl ServiceCidrs {
         if is_ready() { Ok(()) } else { Err(AddressError::MismatchedNetwork) }
     }
 
-    /// Waits until the cache has the stored ranges.
+    /// Waits until the cache has caught up with the store.
     pub(super) async fn catch_up(&self) -> Result<(), Status> {
         self.objects.latest().await.map(drop::<Latest>)
     }
 
-    /// Creates the object of the initial ranges, or adds the second range to it. Sets its Ready condition if there is
-    /// none (upstream: `kubernetes-service-cidr-controller`).
+    /// Creates the default object with the initial ranges, or adds the second range to it. Adds a missing Ready
+    /// condition (upstream: `kubernetes-service-cidr-controller`).
     ///
     /// # Errors
     /// The error of the store.
@@ -106,7 +106,7 @@ impl ServiceCidrs {
         })
     }
 
-    /// Returns the object to write; `None` if it is up to date or not this server's to change.
+    /// Returns the updated object; `None` if it is up to date, is being deleted, or has other ranges.
     fn updated_default(&self, object: &Value) -> Option<Value> {
         let view = CidrView::deserialize(object).ok()?;
         let cidrs = self.default.cidrs();
@@ -152,7 +152,7 @@ fn ready_condition() -> Value {
     })
 }
 
-/// The fields of a `ServiceCIDR` that are read.
+/// The fields of a `ServiceCIDR` that the allocator reads.
 #[derive(Deserialize)]
 struct CidrView {
     metadata: MetadataView,
@@ -192,13 +192,14 @@ impl CidrView {
         serde_json::from_slice(object.json())
     }
 
-    /// Returns the Ready condition. A range without one is used, because the controller may not be running.
+    /// Returns the status of the Ready condition; `None` if it is missing or `Unknown`.
     fn says_ready(&self) -> Option<bool> {
         let condition = self.status.conditions.iter().find(|condition| condition.kind == "Ready")?;
         (condition.status != "Unknown").then_some(condition.status == "True")
     }
 
-    /// Returns whether addresses may be allocated from the range.
+    /// Returns whether addresses may be allocated from the range. A range without a Ready condition is used, because
+    /// the controller may not be running.
     fn is_ready(&self) -> bool {
         let condition = self.status.conditions.iter().find(|condition| condition.kind == "Ready");
         self.metadata.deletion_timestamp.is_none()

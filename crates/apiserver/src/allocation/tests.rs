@@ -11,7 +11,7 @@ use nave_store::{Range, Store, Txn};
 use super::*;
 use crate::storage::{ReservationOutcome, WatchCacheSizes};
 
-/// A store, and servers that share it.
+/// A store, and the servers that share it.
 struct Fixture {
     store: Arc<dyn Store>,
     _folder: tempfile::TempDir,
@@ -181,7 +181,7 @@ async fn every_address_is_allocated_once_and_then_the_range_is_full() {
         full.message.ends_with(r#"failed to allocate a serviceIP for Service "full": range is full"#),
         "{full}"
     );
-    // An added range is used whatever its controller has reported so far.
+    // A new range is used even if its controller has not reported a condition yet.
     server.store("servicecidrs", &cidr("more", "10.9.0.0/29", None)).await;
     server.create(&mut service("more", &json!({}))).await.unwrap();
     for reservation in reservations {
@@ -277,7 +277,7 @@ async fn a_rejected_service_releases_its_claims() {
     ] {
         let refused = message(server.create(&mut service("b", &spec)).await);
         assert!(refused.ends_with(why), "{spec}: {refused}");
-        // Dropped claims are released in order: nothing is left when the next claims get their response.
+        // Dropped claims are released in order, before the next claims are answered.
         server
             .create(&mut service(
                 "c",
@@ -303,7 +303,7 @@ async fn a_committed_update_frees_released_ports() {
     assert!(server.begin(&mut node_port("b", 30_001), None).await.is_err(), "not committed");
     update.complete(ReservationOutcome::Committed(Some(&new))).await;
     let taken = server.begin(&mut node_port("b", 30_001), None).await.unwrap();
-    // The attempt is repeated and claims the same port again.
+    // The retry claims the same port.
     drop(taken);
     server.create(&mut node_port("b", 30_001)).await.unwrap();
     assert_eq!(server.ports().await, [30_001, 30_002]);
@@ -330,7 +330,7 @@ async fn ports_of_a_type_without_ports_are_neither_claimed_nor_freed() {
         assert_eq!(refused.code, 422, "{refused}");
         server.delete(&thief).await;
         assert_eq!(server.ports().await, [30_001], "{port}");
-        // An invalid port does not hide the addresses of a service.
+        // The addresses of a service are read even if one of its ports is invalid.
         let mut odd = changed;
         odd["spec"]["clusterIP"] = json!("10.0.0.9");
         odd["spec"]["clusterIPs"] = json!(["10.0.0.9"]);
@@ -400,7 +400,7 @@ async fn two_servers_on_one_store_allocate_nothing_twice() {
     };
     assert_eq!((distinct("/spec/clusterIP"), distinct("/spec/ports/0/nodePort")), (200, 200));
     assert_eq!((fixture.addresses().await.len(), one.ports().await.len()), (200, 200));
-    // Each server releases what the other has allocated.
+    // Each server releases the allocations of the other.
     let deletions = created
         .iter()
         .enumerate()
@@ -452,7 +452,7 @@ async fn repair_restores_addresses_and_ports_from_services() {
         );
     }
     assert_eq!(server.ports().await, [30_001, 30_002]);
-    // A port without a service is freed by the third comparison that finds it.
+    // A port without a service is freed by the third consecutive comparison that finds it.
     drop(
         server
             .begin(&mut node_port("c", 30_003), None)
@@ -498,14 +498,14 @@ async fn start_adopts_allocations_of_an_older_version() {
         (second.ports().await, fixture.addresses().await),
         (vec![30_001], vec!["10.0.0.5".to_owned()])
     );
-    // With another port range, ports of services in the range are kept.
+    // After a change of the port range, the ports of services within the new range are kept.
     let third = fixture.server("10.0.0.0/24,fd00::/108", 30_001..=30_009).await;
     assert_eq!(third.ports().await, [30_001]);
     let cidrs = third.storage("servicecidrs").find("", "kubernetes").unwrap();
     let cidrs = third.storage("servicecidrs").codec().parse_cached(&cidrs).unwrap();
     assert_eq!(cidrs["spec"]["cidrs"], json!(["10.0.0.0/24", "fd00::/108"]));
     assert_eq!(cidrs["status"]["conditions"][0]["status"], "True");
-    // The server with the old range allocates nothing meanwhile.
+    // Meanwhile, the server with the old range cannot allocate.
     let refused = message(second.create(&mut node_port("c", 30_002)).await);
     assert!(refused.ends_with("the provided range does not match the current range"), "{refused}");
 }

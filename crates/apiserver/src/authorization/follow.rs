@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 
 use crate::storage::{Follower, Following, Storages};
 
-/// Starts to update the RBAC index from the stored roles and bindings.
+/// Starts updating the RBAC index from the stored roles and bindings.
 pub fn follow_rbac(storages: &Storages, rbac: &Arc<Rbac>) -> Vec<Following> {
     let kinds = [
         ("roles", rbac::Kind::Role),
@@ -57,7 +57,7 @@ impl Follower for RbacFollower {
     }
 }
 
-/// Starts to update the graph of the node authorizer from stored pods, volumes, attachments and resource slices.
+/// Starts updating the node authorizer's graph from stored pods, volumes, attachments and resource slices.
 pub fn follow_nodes(storages: &Storages, graph: &Arc<RwLock<Graph>>) -> Vec<Following> {
     let kinds = [
         ("", "pods", node::Kind::Pod),
@@ -80,7 +80,7 @@ struct GraphFollower {
 }
 
 impl GraphFollower {
-    /// Adds an object. One that cannot be decoded adds no edges.
+    /// Adds an object. An object that cannot be decoded adds no edges.
     fn enter(&self, object: &CachedObject) {
         let (namespace, name, json) = (object.namespace(), object.name(), object.json());
         let graph = || self.graph.write();

@@ -1,8 +1,8 @@
-//! The APIServices of the groups and versions that this server serves itself (upstream: `autoregister` in
-//! `kube-aggregator`, and the priorities of `pkg/controlplane/apiserver/aggregator.go`).
+//! The APIServices of the built-in groups and versions (upstream: `autoregister` in `kube-aggregator`, and the
+//! priorities of `pkg/controlplane/apiserver/aggregator.go`).
 //!
-//! They are created and corrected at start. After that, users may change them: a deleted or changed one stays as it is
-//! until the next start, and one without the label is never touched again.
+//! The server creates and corrects them at start only. A deleted or changed APIService stays as it is until the next
+//! start. An APIService without the label is never corrected.
 
 use futures_util::future::try_join_all;
 use nave_machinery::{GroupVersionResource, Status, Value, meta};
@@ -11,7 +11,7 @@ use serde_json::json;
 use super::ensure::{ensure, with_field};
 use crate::endpoints::Resources;
 
-/// The label of APIServices that the server manages, with the value for those that it corrects at start only.
+/// Label of APIServices that the server manages, with the value for those corrected at start only.
 const AUTOMANAGED: (&str, &str) = ("kube-aggregator.kubernetes.io/automanaged", "onstart");
 
 /// The priority of each group.
@@ -38,7 +38,7 @@ const GROUP_PRIORITIES: [(&str, u32); 20] = [
     ("flowcontrol.apiserver.k8s.io", 16_100),
 ];
 
-/// Priorities of versions that differ from [`VERSION_PRIORITY`].
+/// Priorities of the versions that differ from [`VERSION_PRIORITY`].
 const VERSION_PRIORITIES: [(&str, &str, u32); 4] = [
     ("", "v1", 1),
     ("autoscaling", "v2", 30),
@@ -47,7 +47,7 @@ const VERSION_PRIORITIES: [(&str, &str, u32); 4] = [
 ];
 const VERSION_PRIORITY: u32 = 15;
 
-/// Creates missing APIServices, and corrects those that still have the label.
+/// Creates missing APIServices, and corrects those that have the label.
 pub(super) async fn run(resources: &Resources) -> Result<(), Status> {
     let ensured = resources.catalog().group_versions().into_iter().filter_map(|(group, version)| {
         let wanted = api_service(&group, &version)?;
@@ -66,7 +66,7 @@ pub(super) async fn run(resources: &Resources) -> Result<(), Status> {
     try_join_all(ensured).await.map(drop)
 }
 
-/// Returns the APIService of a group and version; `None` for `apiregistration.k8s.io` itself, which has none.
+/// Returns the APIService of a group and version; `None` for `apiregistration.k8s.io`, which has no APIService.
 fn api_service(group: &str, version: &str) -> Option<Value> {
     let (_, group_priority) = GROUP_PRIORITIES.iter().find(|(known, _)| *known == group)?;
     let priority = VERSION_PRIORITIES.iter().find(|(of, known, _)| (*of, *known) == (group, version));

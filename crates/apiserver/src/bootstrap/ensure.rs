@@ -7,7 +7,7 @@ use crate::endpoints::Resources;
 use crate::endpoints::view::View;
 use crate::internal::InternalWriter;
 
-/// Creates an object unless one of its name exists.
+/// Creates an object unless its name exists.
 pub(super) async fn create(
     resources: &Resources,
     resource: GroupVersionResource,
@@ -25,13 +25,13 @@ pub(super) async fn create(
         Err(status) if status.code == 409 => return Ok(()),
         outcome => outcome?,
     };
-    // The next object may need this one, as objects need their namespace.
+    // The next object may depend on this one, for example on a namespace.
     let revision = meta::resource_version(&stored).parse().unwrap_or(0);
     storage.wait_until(revision).await
 }
 
-/// Creates an object unless one of its name exists. An existing one is changed to what `amend` returns for its latest
-/// state; `None` leaves it as it is.
+/// Creates an object unless its name exists. Replaces an existing object with the result of `amend` for its latest
+/// state; `None` leaves the object unchanged.
 pub(super) async fn ensure(
     resources: &Resources,
     resource: GroupVersionResource,
@@ -53,7 +53,7 @@ pub(super) async fn ensure(
     let change = |stored: &Object| Ok(amend(stored).unwrap_or_else(|| stored.clone().into_value()));
     let writer = InternalWriter::new(endpoint, resources.admission());
     match writer.update(View::Object, (namespace, &name), &UpdateOptions::default(), &change).await {
-        // It was deleted; the next round creates it.
+        // The object was deleted; the next round creates it.
         Err(status) if status.code == 404 => Ok(()),
         outcome => outcome.map(drop),
     }

@@ -14,7 +14,7 @@ use crate::endpoints::Resources;
 use crate::internal::InternalWriter;
 
 const NAMESPACE: &str = "kube-system";
-/// The label of all identity leases, with the value for kube-apiserver.
+/// Label of identity leases, with the value for kube-apiserver.
 const LABEL: (&str, &str) = ("apiserver.kubernetes.io/identity", "kube-apiserver");
 /// Duration of a lease, in seconds.
 const DURATION: i64 = 3600;
@@ -23,13 +23,14 @@ const DURATION: i64 = 3600;
 pub(super) struct Identity {
     name: String,
     hostname: String,
-    /// The holder of the lease: this process.
+    /// The lease holder: this process.
     holder: String,
     advertise: SocketAddr,
 }
 
 impl Identity {
-    /// Creates the identity of a server on this host. The name is derived from the host name and the kind of server.
+    /// Creates the identity of a server on this host. The lease name is derived from the host name and the kind of
+    /// server.
     pub(super) fn new(hostname: &str, advertise: SocketAddr) -> Self {
         let mut hashed = Vec::new();
         for part in [hostname, LABEL.1] {
@@ -71,7 +72,7 @@ impl Identity {
         .await
     }
 
-    /// Deletes expired leases of servers.
+    /// Deletes the expired identity leases of all servers.
     pub(super) async fn remove_expired(&self, resources: &Resources) -> Result<(), Status> {
         let catalog = resources.catalog();
         let Some(endpoint) = catalog.endpoint(&leases()) else { return Ok(()) };
@@ -92,7 +93,7 @@ impl Identity {
             let preconditions = Preconditions { uid: None, resource_version: version };
             let options = DeleteOptions { preconditions, ..DeleteOptions::default() };
             match writer.delete((NAMESPACE, meta::name(lease)), &options).await {
-                // The lease was renewed or deleted meanwhile.
+                // The lease was renewed or deleted in the meantime.
                 Err(status) if matches!(status.code, 404 | 409) => Ok(()),
                 outcome => outcome,
             }
@@ -101,7 +102,7 @@ impl Identity {
     }
 }
 
-/// Number of bytes of the host name's hash in the lease's name.
+/// Number of bytes of the hash in the lease name.
 const HASH_BYTES: usize = 16;
 
 fn leases() -> GroupVersionResource {
@@ -112,7 +113,7 @@ fn prefix(endpoint: &crate::endpoints::Endpoint) -> Result<String, Status> {
     nave_resources::list_prefix(&endpoint.def, Some(NAMESPACE)).map_err(Status::internal)
 }
 
-/// Returns whether a lease is a server's identity lease and has expired.
+/// Returns whether a lease is an expired identity lease.
 fn is_expired(lease: &Value, now: time::Timestamp) -> bool {
     let renewed = meta::str_at(lease, &["spec", "renewTime"]).and_then(time::Timestamp::parse);
     let holds =
@@ -121,7 +122,7 @@ fn is_expired(lease: &Value, now: time::Timestamp) -> bool {
         && renewed.is_none_or(|renewed| now.seconds_since(renewed) > holds)
 }
 
-/// RFC 4648's base32, in lower case, without padding.
+/// Encodes in RFC 4648 base32, in lower case, without padding.
 fn base32(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let bits = bytes.len() * 8;

@@ -1,5 +1,5 @@
-//! The `kubernetes` service in `default`, its endpoints and their slice (upstream: `controller/kubernetesservice` and
-//! `reconcilers`).
+//! The `kubernetes` service in the `default` namespace, its endpoints and its endpoint slice (upstream:
+//! `controller/kubernetesservice` and `reconcilers`).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,7 +11,7 @@ use crate::endpoints::Resources;
 
 const NAMESPACE: &str = "default";
 const NAME: &str = "kubernetes";
-/// The label that excludes the endpoints from mirroring; their slice is created here.
+/// Label that disables mirroring of the endpoints, because the server creates their slice.
 const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
 
 /// The `kubernetes` service, which pods use to reach the API.
@@ -23,7 +23,7 @@ pub(super) struct KubernetesService {
 }
 
 impl KubernetesService {
-    /// Corrects the ports and the type of the service. Upstream does so at start only.
+    /// Corrects the ports and the type of the service. Upstream corrects them at start only.
     pub(super) async fn repair(&self, resources: &Resources) -> Result<(), Status> {
         let wanted = self.service();
         let spec = wanted["spec"].clone();
@@ -40,7 +40,7 @@ impl KubernetesService {
     /// Creates the service if it is missing, and adds this server to its endpoints and slice.
     pub(super) async fn reconcile(&self, resources: &Resources) -> Result<(), Status> {
         ensure(resources, core("services"), NAMESPACE, self.service(), &|_| None).await?;
-        // A loopback address is invalid in endpoints and useless to clients on other hosts.
+        // Loopback addresses are invalid in endpoints and unusable on other hosts.
         if self.advertise.ip().is_loopback() {
             return Ok(());
         }

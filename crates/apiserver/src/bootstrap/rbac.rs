@@ -1,5 +1,5 @@
-//! The bootstrap roles and bindings: created if they are missing, completed if rules or subjects are missing (upstream:
-//! `PostStartHook` of `pkg/registry/rbac/rest`).
+//! Creates missing bootstrap roles and bindings, and adds missing rules and subjects (upstream: `PostStartHook` of
+//! `pkg/registry/rbac/rest`).
 
 use futures_util::future::try_join_all;
 use nave_authz::bootstrap::{self, Reconciled, reconcile};
@@ -11,7 +11,7 @@ use crate::endpoints::Resources;
 use crate::endpoints::view::View;
 use crate::internal::InternalWriter;
 
-/// Creates and completes all roles and bindings, concurrently, so that the store can commit them together.
+/// Creates and completes all roles and bindings concurrently, so that the store can commit them together.
 ///
 /// # Errors
 /// An object cannot be stored.
@@ -30,7 +30,7 @@ async fn ensure(resources: &Resources, wanted: bootstrap::Bootstrap) -> Result<(
     if let Some(cached) = storage.find(&wanted.namespace, &wanted.name) {
         let existing = storage.codec().parse_cached(&cached)?;
         match mend(&writer, &existing, &wanted).await {
-            // It was deleted; create it again.
+            // The object was deleted; create it again.
             Err(status) if status.code == 404 => {}
             outcome => {
                 if outcome? {
@@ -40,13 +40,13 @@ async fn ensure(resources: &Resources, wanted: bootstrap::Bootstrap) -> Result<(
         }
     }
     match writer.create(&wanted.namespace, wanted.object).await {
-        // Another server with the same store has created it.
+        // Another server that shares the store has created the object.
         Err(status) if status.code == 409 => Ok(()),
         outcome => outcome.map(drop),
     }
 }
 
-/// Adds missing rules or subjects to a stored object; returns false if the object was deleted meanwhile.
+/// Adds missing rules or subjects to a stored object; returns false if the object was deleted in the meantime.
 async fn mend(
     writer: &InternalWriter<'_>,
     existing: &Value,

@@ -1,6 +1,6 @@
-//! Reports a default `ServiceCIDR` that does not match the flags (upstream: `kubernetes-service-cidr-controller`). The
-//! allocator creates the object at the first start. Its ranges take precedence over a changed flag, except that a
-//! second range can be added.
+//! Reports a default `ServiceCIDR` that differs from the flags (upstream: `kubernetes-service-cidr-controller`). The
+//! allocator creates the object at the first start. Its ranges take precedence over a changed flag, except that the
+//! flag can add a second range.
 
 use nave_machinery::{GroupVersionResource, Status, Value, meta, time};
 use parking_lot::Mutex;
@@ -10,7 +10,7 @@ use super::ensure::{core, create};
 use crate::allocation::{DEFAULT_SERVICE_CIDR, ServiceRanges};
 use crate::endpoints::Resources;
 
-/// The source of the events.
+/// Source of the events.
 const COMPONENT: &str = "kubernetes-service-cidr-controller";
 
 /// Compares the default `ServiceCIDR` with `--service-cluster-ip-range`.
@@ -20,7 +20,7 @@ pub(super) struct DefaultServiceCidr {
     reported: Mutex<Option<Problem>>,
 }
 
-/// A problem of the object, as in an event.
+/// A problem of the object, with the reason and message of the event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Problem {
     reason: String,
