@@ -11,10 +11,10 @@ pub struct Backoff {
     pub initial: Duration,
     /// The longest pause, before jitter.
     pub max: Duration,
-    /// Factor of the pause after each failure.
+    /// Factor by which the pause grows after each failure.
     pub factor: f64,
-    /// Random extension: a pause of `d` becomes one between `d` and `d × (1 + jitter)`, so that callers do not retry
-    /// all at once.
+    /// Randomizes pauses: a pause of `d` becomes a random duration between `d` and `d × (1 + jitter)`, so that callers
+    /// do not all retry at once.
     pub jitter: f64,
 }
 
@@ -32,7 +32,7 @@ impl Backoff {
         Self { initial, max, factor: 2.0, jitter: 0.1 }
     }
 
-    /// Returns the pause after this many failures (the first is 1), before jitter.
+    /// Returns the pause after `failures` failures, before jitter. The first failure is 1.
     pub fn after(&self, failures: u32) -> Duration {
         let growth = self.factor.max(1.0).powf(f64::from(failures.saturating_sub(1)));
         let pause = Duration::try_from_secs_f64(self.initial.as_secs_f64() * growth);
@@ -45,7 +45,7 @@ impl Backoff {
     }
 }
 
-/// The failures of one caller and the pauses after them.
+/// Counts the failures of one caller and returns the pause after each.
 #[derive(Clone, Copy, Debug)]
 pub struct Pauses {
     backoff: Backoff,

@@ -5,20 +5,20 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// A block of addresses. Blocks are equal if their text is; [`masked`](Self::masked) returns the canonical block.
+/// A block of addresses. Equality includes the host bits; [`masked`](Self::masked) returns the canonical block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cidr {
     address: IpAddr,
     prefix: u32,
 }
 
-/// The text is not a CIDR block.
+/// Error of parsing a CIDR block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")]
 pub struct CidrError;
 
 impl Cidr {
-    /// Returns the canonical block, whose address is its first one.
+    /// Returns the canonical block: its address is the first address of the block.
     pub fn masked(self) -> Self {
         Self { address: self.address_at(*self.bits().start()), ..self }
     }
@@ -33,7 +33,7 @@ impl Cidr {
         self.address.is_ipv6()
     }
 
-    /// Returns the addresses of the block as numbers.
+    /// Returns the range of the block's addresses as numbers.
     pub fn bits(self) -> RangeInclusive<u128> {
         let host_bits = self.width() - self.prefix;
         let hosts = 1_u128.checked_shl(host_bits).map_or(u128::MAX, |count| count - 1);
@@ -41,7 +41,7 @@ impl Cidr {
         first..=first | hosts
     }
 
-    /// Returns the address with this number, in the block's family.
+    /// Returns the address with the number `bits`, in the block's address family.
     pub fn address_at(self, bits: u128) -> IpAddr {
         if self.is_ipv6() {
             IpAddr::V6(bits.into())
@@ -65,13 +65,13 @@ impl Cidr {
         self.prefix < other.prefix && self.contains(other.address)
     }
 
-    /// Returns whether the blocks have common addresses.
+    /// Returns whether the blocks have addresses in common.
     pub fn overlaps(self, other: Self) -> bool {
         self.contains_block(other) || other.contains_block(self)
     }
 
-    /// Returns whether a host can have the address: it is in the block, and is neither the network address nor, for
-    /// IPv4, the broadcast address.
+    /// Returns whether a host can have the address. The address must be in the block. The network address and the IPv4
+    /// broadcast address are excluded.
     pub fn is_host(self, address: IpAddr) -> bool {
         let (all, bits) = (self.bits(), to_bits(address));
         self.contains(address) && bits != *all.start() && (self.is_ipv6() || bits != *all.end())

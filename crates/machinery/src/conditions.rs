@@ -4,19 +4,19 @@ use serde_json::{Value, json};
 
 use crate::meta;
 
-/// Returns the condition with this type.
+/// Returns the condition of the given type.
 pub fn find<'a>(object: &'a Value, condition_type: &str) -> Option<&'a Value> {
     let conditions = meta::value_at(object, &["status", "conditions"])?.as_array()?;
     conditions.iter().find(|condition| is_of_type(condition, condition_type))
 }
 
-/// Returns whether the condition with this type exists and is `True`.
+/// Returns whether the condition of the given type exists and is `True`.
 pub fn is_true(object: &Value, condition_type: &str) -> bool {
     find(object, condition_type).is_some_and(|condition| condition["status"] == "True")
 }
 
-/// Replaces the condition with the same type, or appends it. If the condition's status does not change, neither does
-/// its `lastTransitionTime`.
+/// Replaces the condition of the same type, or appends the condition. Keeps `lastTransitionTime` if the status does
+/// not change.
 pub fn set(object: &mut Value, mut condition: Value) {
     let Some(fields) = object.as_object_mut() else { return };
     let status = fields.entry("status").or_insert_with(|| json!({}));

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// A text is not a duration. The messages are Go's.
+/// Error of parsing a duration, with Go's message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
     /// No number with a unit, or more than 64 bits of nanoseconds.
@@ -30,8 +30,8 @@ pub enum DurationError {
 /// assert!(duration::parse_nanos("1d").is_err());
 /// ```
 ///
+/// # Errors
 /// The text is not a duration.
-/// Text that is not a duration.
 pub fn parse_nanos(text: &str) -> Result<i64, DurationError> {
     let invalid = || DurationError::Invalid(text.to_owned());
     let (negative, mut rest) = match text.as_bytes().first() {
@@ -69,7 +69,7 @@ pub fn parse_nanos(text: &str) -> Result<i64, DurationError> {
     if negative { Ok(0i64.wrapping_sub_unsigned(total)) } else { i64::try_from(total).map_err(|_| invalid()) }
 }
 
-/// Parses a duration that is not negative.
+/// Parses a duration; `None` if it is invalid or negative.
 pub fn parse(text: &str) -> Option<Duration> {
     parse_nanos(text).ok().and_then(|nanos| u64::try_from(nanos).ok()).map(Duration::from_nanos)
 }
@@ -135,7 +135,7 @@ fn part_nanos(whole: &str, fraction: &str, scale: u64) -> Option<u64> {
     whole.checked_add(u64::try_from(part).ok()?).filter(|nanos| *nanos <= LARGEST)
 }
 
-/// The magnitude of the smallest duration.
+/// The largest magnitude in nanoseconds, that of the most negative duration.
 const LARGEST: u64 = 1 << 63;
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use crate::limits;
 
-/// Maximum length of a path in bytes. A key can be as long as the request body, and every value below it has a path.
+/// Maximum length of a path in bytes. A map key can be as long as the request body, and is part of the path of every
+/// value below it.
 const MAX_PATH_BYTES: usize = 1024;
 
 /// Maximum number of bytes of a value, and of a detail, in an error.
@@ -17,12 +18,12 @@ const MAX_SHOWN_BYTES: usize = 2 * 1024;
 pub struct FieldPath(String);
 
 impl FieldPath {
-    /// Returns the path of a top-level field; an empty name is the object itself.
+    /// Returns the path of a top-level field; an empty name is the path of the object itself.
     pub fn new(name: &str) -> Self {
         Self(name.to_owned())
     }
 
-    /// Returns the path for errors of a whole object, which upstream writes as an empty index.
+    /// Returns the path for errors of the whole object, which upstream writes as `[]`.
     pub fn whole() -> Self {
         Self("[]".to_owned())
     }
@@ -81,7 +82,7 @@ pub enum FieldErrorKind {
     Required,
     /// The value violates a rule of the field.
     Invalid,
-    /// The value violates a rule of the field, and is not shown or is part of the detail.
+    /// The value violates a rule of the field. The message omits the value, or the detail contains it.
     InvalidWithoutValue,
     /// The value has the wrong type.
     TypeInvalid,

@@ -173,8 +173,8 @@ pub fn clip(mut text: String, max: usize) -> String {
     text
 }
 
-/// Returns a copy of the beginning of a value, whose text is that of the value up to about `max` bytes. Errors show no
-/// more of a value, and need not copy more.
+/// Returns a copy of the beginning of a value, about `max` bytes as text. Error messages cut values at that length, so
+/// the rest is not copied.
 pub fn excerpt(value: &Value, max: usize) -> Value {
     copy_within(value, &mut { max })
 }

@@ -1,10 +1,10 @@
-//! The two forms of `metadata.managedFields[].fieldsV1` in a [`Value`]: a tree of maps, as in JSON, or a string with the
-//! JSON text of that tree.
+//! The two forms of `metadata.managedFields[].fieldsV1` in a [`Value`]: a tree of maps, as in JSON, or a string with
+//! the JSON text of that tree.
 //!
-//! The field manager writes the text on every change of an object, and protobuf stores it as it is. A tree would be built
-//! only to be encoded and dropped, which costs a tenth of a create. Text exists only between the field manager and the
-//! encoder of stored objects. Code that shows an object to a client or a webhook calls [`expand`] first; objects that
-//! are read from storage have trees. Bodies of requests with a string there are refused by the field manager.
+//! The field manager writes the text on every change of an object, and protobuf stores the text unchanged. Building a
+//! tree only to encode and drop it would cost a tenth of a create. The text form exists only between the field manager
+//! and the encoder of stored objects. Code that sends an object to a client or a webhook calls [`expand`] first.
+//! Objects read from storage have trees. The field manager rejects request bodies that have a string in `fieldsV1`.
 
 use crate::limits::{self, Budget, LimitError};
 use crate::{Map, Value, meta};
@@ -12,7 +12,7 @@ use crate::{Map, Value, meta};
 const ENTRIES: &str = "managedFields";
 const FIELDS: &str = "fieldsV1";
 
-/// Replaces the texts in an object's managed fields by trees. Text that is not JSON stays as it is.
+/// Replaces each `fieldsV1` text in an object by its tree. Leaves text that is not JSON unchanged.
 pub fn expand(object: &mut Value) {
     let entries = object.get_mut("metadata").and_then(|metadata| metadata.get_mut(ENTRIES));
     for entry in entries.and_then(Value::as_array_mut).into_iter().flatten() {
@@ -25,7 +25,7 @@ pub fn expand(object: &mut Value) {
     }
 }
 
-/// Returns whether two lists of entries are equal, in whichever forms.
+/// Returns whether two lists of entries are equal, in either form.
 pub fn is_same_list(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Array(a), Value::Array(b)) => {
@@ -35,7 +35,7 @@ pub fn is_same_list(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Returns whether two entries differ in nothing but the `ignored` fields, in whichever forms.
+/// Returns whether two entries, in either form, are equal except for the `ignored` fields.
 pub fn is_same_entry(a: &Value, b: &Value, ignored: &[&str]) -> bool {
     let (Value::Object(a), Value::Object(b)) = (a, b) else { return a == b };
     let compared = |map: &Map| map.keys().filter(|name| !ignored.contains(&name.as_str())).count();
@@ -58,7 +58,7 @@ fn are_same_fields(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Checks an object against the limits of [`limits`], with the memory that its texts need as trees.
+/// Checks an object against the limits of [`limits`], counting `fieldsV1` texts as the trees they represent.
 ///
 /// # Errors
 /// The limit that is exceeded.
@@ -75,8 +75,8 @@ pub fn check_limits(object: &mut Value) -> Result<(), LimitError> {
     limits::check(object)
 }
 
-/// Upper bound of the memory of a tree per byte of its text. A level has at least eight bytes of text, `"f:":{}` and a
-/// comma or more brackets, and needs about 700 bytes.
+/// Upper bound of a tree's memory per byte of its text. Each level needs about 700 bytes of memory and has at least
+/// eight bytes of text: `"f:":{}` and a comma or a bracket.
 const TREE_BYTES_PER_BYTE: usize = 128;
 
 #[cfg(test)]
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(check_limits(&mut small), Ok(()));
         assert!(small["metadata"]["managedFields"][0]["fieldsV1"].is_string());
 
-        // Text that the estimate overrates is built and found to fit.
+        // A text whose estimate exceeds the limit is expanded, and its tree fits.
         let name = "n".repeat(limits::MAX_TREE_BYTES / TREE_BYTES_PER_BYTE);
         let mut long = object(&Value::String(format!("{{\"f:{name}\":{{}}}}")));
         assert_eq!(check_limits(&mut long), Ok(()));

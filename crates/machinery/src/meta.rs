@@ -1,6 +1,6 @@
 //! Reads and writes the `metadata` of an object held as a [`Value`].
 //!
-//! Reads never fail: a field that is absent or has the wrong type reads as absent.
+//! Reads never fail: a field of the wrong type reads as absent.
 
 use crate::{Map, Value};
 
@@ -60,7 +60,7 @@ pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
     field(object, "annotations")?.get(key)?.as_str()
 }
 
-/// Returns a field of `metadata`; null reads as absent.
+/// Returns a field of `metadata`; `null` reads as absent.
 pub fn field<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
     object.get("metadata")?.get(name).filter(|value| !value.is_null())
 }

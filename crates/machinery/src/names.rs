@@ -1,7 +1,7 @@
 //! Rules for names, labels, annotations and metadata (upstream: `apimachinery/pkg/util/validation` and
 //! `apimachinery/pkg/api/validation`).
 //!
-//! Each check returns one message per violated rule; none if the text is valid.
+//! Each check returns one message per violated rule, so a valid text has no messages.
 
 mod field_manager;
 mod metadata;
@@ -128,7 +128,7 @@ pub fn is_path_segment_name(text: &str) -> Vec<String> {
     }
 }
 
-/// Returns a name for `generateName`: the base, cut if too long, and five random characters.
+/// Returns a name for `generateName`: the base, truncated if too long, and five random characters.
 pub fn generate_name(base: &str) -> String {
     let mut end = base.len().min(LABEL_MAX - RANDOM_SUFFIX);
     while !base.is_char_boundary(end) {

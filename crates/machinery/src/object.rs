@@ -6,13 +6,13 @@ use crate::{Map, Value, meta};
 
 /// An API object.
 ///
-/// The value is always a map, so stages after decoding need not check. Reads never fail: a field that is absent or has
-/// the wrong type reads as absent.
+/// The value is always a map, so stages after decoding need not check this. Reads never fail: a field of the wrong type
+/// reads as absent.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Object(Value);
 
-/// The value is not a JSON object.
+/// Error of converting a value that is not a JSON object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a JSON object")]
 pub struct NotAnObject;
@@ -248,7 +248,7 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
-/// Returns the map in a field; replaces any other value.
+/// Returns the map in a field, created if absent. Replaces a value that is not a map.
 fn map_entry<'a>(map: &'a mut Map, field: &str) -> &'a mut Map {
     if !map.get(field).is_some_and(Value::is_object) {
         map.insert(field.to_owned(), Value::Object(Map::new()));

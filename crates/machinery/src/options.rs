@@ -1,4 +1,4 @@
-//! Options of each verb, parsed from the query (for delete also from the body) and validated (upstream:
+//! Options of each verb, parsed from the query (delete: also from the body) and validated (upstream:
 //! `apimachinery/pkg/apis/meta/v1` and its validation).
 
 use serde::Deserialize;
@@ -35,11 +35,11 @@ pub enum ResourceVersionMatch {
 /// Treatment of an object's dependents when it is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeletionPropagation {
-    /// They stay, without the owner reference.
+    /// Keeps them and removes the owner reference.
     Orphan,
-    /// They are deleted afterwards.
+    /// Deletes them after the object.
     Background,
-    /// They are deleted first.
+    /// Deletes them before the object.
     Foreground,
 }
 
@@ -80,7 +80,7 @@ pub struct GetOptions {
 pub struct CreateOptions {
     /// True to do everything except the write.
     pub dry_run: bool,
-    /// The name of the client as a field manager; empty if not given.
+    /// The field manager's name; empty if not given.
     pub field_manager: String,
     /// The handling of unknown and duplicate fields; `None` if not given.
     pub field_validation: Option<FieldValidation>,
@@ -94,7 +94,7 @@ pub type UpdateOptions = CreateOptions;
 pub struct PatchOptions {
     /// The options shared with update.
     pub update: UpdateOptions,
-    /// True if an apply takes over fields from other managers.
+    /// True if an apply takes ownership of conflicting fields from other managers.
     pub force: bool,
 }
 
@@ -316,7 +316,7 @@ impl DeletionPropagation {
     }
 }
 
-/// Returns an options object without any option set.
+/// Returns an options object of this kind with no options set.
 fn typed(kind: &str) -> Map {
     [("kind", kind), ("apiVersion", "meta.k8s.io/v1")]
         .into_iter()
@@ -460,7 +460,7 @@ fn parse_resource_version(text: &str) -> Result<Option<u64>, Status> {
     if text.is_empty() {
         return Ok(None);
     }
-    // Rust accepts a sign, the API does not.
+    // Rust accepts a sign, but the API does not.
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let wrong = if digits { "value out of range" } else { "invalid syntax" };
     text.parse().ok().filter(|_| digits).map(Some).ok_or_else(|| {
@@ -485,7 +485,7 @@ fn first<'a>(query: &'a Query, name: &str) -> Option<&'a str> {
     values(query, name).next()
 }
 
-/// Parses a boolean query parameter: anything but `false` and `0` is true.
+/// Parses a boolean query parameter: any value except `false` and `0` is true.
 fn flag(query: &Query, name: &str) -> Option<bool> {
     first(query, name).map(|value| !matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))
 }

@@ -1,7 +1,7 @@
 //! Exact resource quantities (upstream: `apimachinery/pkg/api/resource`).
 //!
-//! A quantity is a decimal number with a suffix: binary (`Ki`…`Ei`), decimal (`n`, `u`, `m`, none, `k`…`E`) or an
-//! exponent (`e3`). It is stored as a number of nanos, the finest resolution; smaller fractions are rounded up.
+//! A quantity is a decimal number with a suffix: binary (`Ki`…`Ei`), decimal (`n`, `u`, `m`, empty, `k`…`E`) or an
+//! exponent (`e3`). The value is stored in nanos, the finest resolution; smaller fractions are rounded up.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -10,7 +10,7 @@ use std::ops::{Add, Sub};
 const NANO: i128 = 1_000_000_000;
 /// Maximum magnitude in nanos, as upstream: 2^63 - 1.
 const MAX: i128 = (i64::MAX as i128) * NANO;
-/// Maximum number of significant digits that are parsed.
+/// Maximum number of significant digits parsed.
 const DIGITS_MAX: usize = 200;
 
 /// Decimal suffixes, in descending order, with their powers of ten.
@@ -64,12 +64,12 @@ impl Quantity {
         Ok(Self { nanos: if negative { -nanos } else { nanos }, format })
     }
 
-    /// Returns a whole number, in decimal notation.
+    /// Returns a quantity of `value` units, in decimal notation.
     pub fn from_value(value: i64) -> Self {
         Self { nanos: i128::from(value) * NANO, format: Format::DecimalSi }
     }
 
-    /// Returns a number of thousandths, in decimal notation.
+    /// Returns a quantity of `milli` thousandths, in decimal notation.
     pub fn from_milli(milli: i64) -> Self {
         Self { nanos: i128::from(milli) * (NANO / 1000), format: Format::DecimalSi }
     }
@@ -104,7 +104,7 @@ impl Quantity {
         Self { format: Format::BinarySi, ..self }
     }
 
-    /// Returns whether the amounts are equal, in any notation.
+    /// Returns whether the amounts are equal, whatever their notation.
     pub fn is_same_amount(self, other: Self) -> bool {
         self.nanos == other.nanos
     }
@@ -123,7 +123,7 @@ impl Quantity {
 impl Add for Quantity {
     type Output = Self;
 
-    /// Adds; the result has this quantity's notation (the other's if this one is zero).
+    /// Adds two quantities. The result has the notation of `self`, or that of `other` if `self` is zero.
     fn add(self, other: Self) -> Self {
         let format = if self.nanos == 0 { other.format } else { self.format };
         Self { nanos: (self.nanos + other.nanos).clamp(-MAX, MAX), format }
@@ -133,7 +133,7 @@ impl Add for Quantity {
 impl Sub for Quantity {
     type Output = Self;
 
-    /// Subtracts; the result has this quantity's notation.
+    /// Subtracts `other`. The result has the notation of `self`, or that of `other` if `self` is zero.
     fn sub(self, other: Self) -> Self {
         self + Self { nanos: -other.nanos, ..other }
     }
@@ -146,7 +146,7 @@ impl PartialOrd for Quantity {
 }
 
 impl fmt::Display for Quantity {
-    /// Formats the canonical form: the largest suffix without a fraction.
+    /// Formats the canonical form, with the largest suffix that needs no fraction.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.nanos == 0 {
             return f.write_str("0");
@@ -174,7 +174,7 @@ impl fmt::Display for Quantity {
 }
 
 impl Quantity {
-    /// Returns number, suffix and exponent of the largest decimal unit without a fraction.
+    /// Returns the number, suffix and exponent for the largest decimal unit that needs no fraction.
     fn decimal(self) -> (i128, &'static str, i32) {
         for (suffix, exponent) in DECIMAL {
             let unit = 10i128.pow((exponent + 9).unsigned_abs());
@@ -229,7 +229,7 @@ fn to_nanos(whole: &str, fraction: &str, scale: Scale) -> i128 {
         } else if place >= 0 {
             nanos = nanos.saturating_add((digit * 10i128.pow(place.unsigned_abs())).saturating_mul(1 << two));
         } else {
-            // A fraction of a nano counts only through a binary factor, or by rounding up.
+            // A fraction of a nano counts only if a binary factor multiplies it, or when rounding up.
             let divisor = 10i128.pow(place.unsigned_abs());
             let scaled = digit.saturating_mul(1 << two);
             nanos = nanos.saturating_add(scaled / divisor);

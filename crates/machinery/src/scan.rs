@@ -1,10 +1,10 @@
-//! Finds the parts of a JSON text without building a tree. Nothing is recursive, and only the structure is checked:
-//! invalid JSON in a part is detected when the part is decoded.
+//! Finds the parts of a JSON text without building a tree or recursing. Checks only the structure: invalid JSON in a
+//! part is detected when the part is decoded.
 
 use std::ops::Range;
 
-/// Iterates over the members of the object at the start of `text`, as ranges of the key (without quotes) and the value.
-/// Ends early if the text is not JSON; see [`Members::is_complete`].
+/// Iterates over the members of the object at the start of `text`. Each item is the range of the key (without quotes)
+/// and the range of the value. Ends early if the text is not JSON; see [`Members::is_complete`].
 pub fn members(text: &[u8]) -> Members<'_> {
     let at = skip_space(text, 0);
     let state = if text.get(at) == Some(&b'{') { State::First } else { State::Broken };
@@ -18,8 +18,8 @@ pub fn elements(text: &[u8]) -> Elements<'_> {
     Elements(Walk { text, at: at + 1, state })
 }
 
-/// Returns the value of the member `key` of the object in `text`. Stops at the member, so one near the start costs
-/// little.
+/// Returns the range of the value of member `key` of the object in `text`. Stops at the member, so reading a member
+/// near the start is cheap.
 pub fn member(text: &[u8], key: &str) -> Option<Range<usize>> {
     members(text).find(|(name, _)| &text[name.clone()] == key.as_bytes()).map(|(_, value)| value)
 }
@@ -77,7 +77,8 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Skips the separator before the next part. `Some(true)` if there is a part; `None` at the end or on an error.
+    /// Skips the separator before the next part. Returns `Some(true)` if a part follows, `Some(false)` if the separator
+    /// is missing, and `None` at the end or after an error.
     fn separator(&mut self, close: u8) -> Option<bool> {
         if matches!(self.state, State::Ended | State::Broken) {
             return None;

@@ -13,7 +13,7 @@ pub struct Schedule(Kind);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Times of the calendar.
+    /// Calendar fields, such as `0 3 * * mon`.
     Calendar(Box<Calendar>),
     /// A fixed interval.
     Every(Duration),
@@ -28,7 +28,7 @@ struct Calendar {
     weekdays: ValueSet,
 }
 
-/// The set of matching values of a field as bits, and whether the field is unrestricted (`*`).
+/// The matching values of a field as a bit set, and whether the field is unrestricted (`*`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct ValueSet {
     bits: u64,
@@ -38,17 +38,17 @@ struct ValueSet {
 /// Returns a time zone by its IANA name.
 ///
 /// # Errors
-/// The name is not in the database.
+/// The name is not in the time zone database.
 pub fn time_zone(name: &str) -> Result<TimeZone, String> {
     let zone = TimeZone::get(name).ok();
-    // The case of a name matters, as upstream's are names of files.
+    // Names are case-sensitive, because upstream reads them as file names.
     let zone = zone.filter(|zone| zone.iana_name().is_none_or(|known| known == name));
     zone.ok_or_else(|| format!("unknown time zone {name}"))
 }
 
 impl Schedule {
-    /// Parses a schedule: five fields, a descriptor such as `@hourly`, or `@every 1h30m`. A leading time zone is
-    /// skipped; the API does not allow one.
+    /// Parses a schedule: five fields, a descriptor such as `@hourly`, or `@every 1h30m`. Skips a leading time zone,
+    /// which the API does not allow.
     ///
     /// # Errors
     /// The text is not a schedule; the message is that of upstream's library.
@@ -88,8 +88,8 @@ impl Schedule {
         }))))
     }
 
-    /// Returns the first due time after `after`; `None` if there is none within five years. Times that a clock change
-    /// skips are not due; repeated ones are due twice.
+    /// Returns the first due time after `after`; `None` if no time is due within five years. A time skipped by a clock
+    /// change is not due; a repeated time is due twice.
     pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         match &self.0 {
             Kind::Every(duration) => {
@@ -127,7 +127,7 @@ impl Calendar {
     fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         let whole_minute = after.as_second().div_euclid(60) * 60 + 60;
         let mut time = Timestamp::from_second(whole_minute).ok()?.to_zoned(zone.clone());
-        // Only in the distant past do zones have offsets in seconds.
+        // Stepping by minutes is exact: only in the distant past have zones had offsets with seconds.
         let last_year = time.year() + 5;
         while time.year() <= last_year {
             if !self.months.has(time.month()) {
@@ -145,7 +145,7 @@ impl Calendar {
         None
     }
 
-    /// If both day of month and day of week are restricted, one match is enough.
+    /// Returns whether the day matches. If day of month and day of week are both restricted, either may match.
     fn has_day(&self, time: &Zoned) -> bool {
         let day = self.days.has(time.day());
         let weekday = self.weekdays.has(time.weekday().to_sunday_zero_offset());

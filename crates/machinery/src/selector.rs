@@ -20,11 +20,11 @@ pub enum SelectorError {
     TooManyRequirements,
 }
 
-/// Maximum number of requirements of a selector in a query. Each is evaluated for each object of a list and each event
-/// of a watch, and a query could hold hundreds of thousands.
+/// Maximum number of requirements of a selector in a query. A query could hold hundreds of thousands, and each is
+/// evaluated for each object of a list and each event of a watch.
 pub const MAX_REQUIREMENTS: usize = 256;
 
-/// A conjunction of requirements on labels. Without requirements it selects everything.
+/// A conjunction of requirements on labels. An empty selector matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelSelector {
     requirements: Vec<Requirement>,
@@ -71,7 +71,7 @@ impl LabelSelector {
         Ok(Self { requirements })
     }
 
-    /// Converts a `metav1.LabelSelector`. Null, which selects nothing, is an error here.
+    /// Converts a `metav1.LabelSelector`. Returns an error for `null`, which selects nothing.
     ///
     /// # Errors
     /// An operator is unknown, or a key or value is not valid for a label.
@@ -119,14 +119,14 @@ impl LabelSelector {
         &self.requirements
     }
 
-    /// Returns whether the labels, given as a lookup function, are selected.
+    /// Returns whether the selector matches the labels; `label` looks up a label's value.
     pub fn matches<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.requirements.iter().all(|requirement| requirement.matches(label(&requirement.key)))
     }
 }
 
 impl Requirement {
-    /// Returns whether a label with this value (or an absent one) satisfies the requirement.
+    /// Returns whether a label with this value satisfies the requirement; `None` is an absent label.
     pub fn matches(&self, value: Option<&str>) -> bool {
         let among = |value: &str| self.values.binary_search_by(|wanted| wanted.as_str().cmp(value)).is_ok();
         let number = |text: &str| text.parse::<i64>().ok();
@@ -224,7 +224,7 @@ enum Token<'a> {
     End,
 }
 
-/// Symbols, the longest first.
+/// The symbols. Longer symbols precede their prefixes.
 const SYMBOLS: [&str; 9] = ["==", "!=", "=", "!", ",", "(", ")", ">", "<"];
 
 impl<'a> Parser<'a> {
@@ -319,7 +319,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Parses the values after `in`: `(a, b)`, which may be empty.
+    /// Parses the values after `in` or `notin`: `(a, b)`. Values may be empty.
     fn values(&mut self) -> Result<Vec<String>, SelectorError> {
         match self.next() {
             Token::Symbol("(") => {}
@@ -408,7 +408,7 @@ impl FieldSelector {
         self.requirements.is_empty()
     }
 
-    /// Returns the requirements in the given order.
+    /// Returns the requirements, in the order of the text.
     pub fn requirements(&self) -> &[FieldRequirement] {
         &self.requirements
     }
@@ -420,7 +420,7 @@ impl FieldSelector {
         Some(&found.value)
     }
 
-    /// Returns whether the fields, given as a lookup function, are selected; an absent field is empty.
+    /// Returns whether the selector matches the fields; `field` looks up a field's value. An absent field is empty.
     pub fn matches<'a>(&self, field: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.requirements.iter().all(|requirement| {
             (field(&requirement.path).unwrap_or_default() == requirement.value) != requirement.negated

@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::limits::{self, MAX_MESSAGE_BYTES};
 use crate::{FieldError, GroupKind, GroupResource};
 
-/// Maximum number of validation errors in the message and causes of a `Status`. An object can have an error for each of
-/// its values.
+/// Maximum number of validation errors in the message and causes of a `Status`. An object can have an error for every
+/// value.
 pub const MAX_CAUSES: usize = 100;
 
 /// The machine-readable reason of a failure.
@@ -92,7 +92,7 @@ pub struct Status {
     pub message: String,
     /// The subject.
     pub details: Option<Box<StatusDetails>>,
-    /// The token with which an expired list can continue at the latest state; empty if there is none.
+    /// The token to continue an expired list at the latest state; may be empty.
     pub continue_token: String,
 }
 
@@ -259,7 +259,7 @@ impl Status {
             .with_details(details)
     }
 
-    /// Returns 501: a known operation that is not implemented. The API has no reason for it.
+    /// Returns 501: the operation is not implemented. The API defines no reason for this code.
     pub fn not_implemented(what: impl std::fmt::Display) -> Self {
         Self::failure(501, Reason::Unknown, format!("{what} is not served by this version of nave"))
     }
@@ -312,7 +312,7 @@ impl Status {
             message: &self.message,
             reason: self.reason.filter(|reason| *reason != Reason::Unknown),
             details: self.details.as_deref(),
-            // The success of a deletion has no code in the body; other successes have.
+            // The body of a successful deletion has no code, unlike that of other successes.
             code: if self.is_success() && self.code == 200 { 0 } else { self.code },
         };
         serde_json::to_value(wire).unwrap_or(Value::Null)

@@ -9,11 +9,11 @@ use jiff::tz::TimeZone;
 
 pub use self::parse::{Layout, TimeError};
 
-/// A point in time, with microseconds: date and time in UTC, because `jiff::Timestamp` ends before the year 9999 does.
+/// A point in time. A date and time in UTC, because `jiff::Timestamp` ends before the end of the year 9999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(DateTime);
 
-/// The first `metav1.Time`: earlier years do not have four digits.
+/// The first `metav1.Time`.
 const FIRST: DateTime = date(1, 1, 1).at(0, 0, 0, 0);
 const UNIX_EPOCH: DateTime = date(1970, 1, 1).at(0, 0, 0, 0);
 
@@ -36,7 +36,7 @@ impl Timestamp {
         parse::parse(text, layout).map(Self)
     }
 
-    /// Returns the time at this many seconds after 1970-01-01T00:00:00Z.
+    /// Returns the time this many seconds and nanoseconds after 1970-01-01T00:00:00Z; `None` out of range.
     pub fn from_unix(seconds: i64, nanoseconds: i32) -> Option<Self> {
         let since = jiff::SignedDuration::from_secs(seconds);
         let since = since.checked_add(jiff::SignedDuration::from_nanos(nanoseconds.into()))?;
@@ -63,14 +63,14 @@ impl Timestamp {
         self.write(true)
     }
 
-    /// Adds seconds; limited to the first and last time that RFC 3339 can express.
+    /// Adds seconds. Saturates at the first and last time that RFC 3339 can express.
     pub fn plus_seconds(self, seconds: i64) -> Self {
         let later = self.0.checked_add(jiff::SignedDuration::from_secs(seconds));
         let later = later.unwrap_or(if seconds < 0 { DateTime::MIN } else { DateTime::MAX });
         Self(later.max(FIRST))
     }
 
-    /// Returns the seconds since `earlier`; negative if that is later.
+    /// Returns the seconds since `earlier`; negative if `earlier` is later.
     pub fn seconds_since(self, earlier: Self) -> i64 {
         self.0.duration_since(earlier.0).as_secs()
     }
@@ -166,7 +166,7 @@ mod tests {
         }
         assert!(now().plus_seconds(i64::MAX) > now());
         assert!(now().plus_seconds(i64::MIN) < now());
-        // Any sum can be formatted and parsed.
+        // Every sum can be formatted and parsed.
         for seconds in [i64::MIN, i64::MIN + 1, -(1 << 40), -(1 << 37), -1, 0, 1 << 37, 1 << 40, i64::MAX] {
             let text = now().plus_seconds(seconds).rfc3339();
             assert_eq!(text.len(), "2026-01-02T03:04:05Z".len(), "{text}");

@@ -18,11 +18,11 @@ pub fn is_printable(character: char) -> bool {
     if character.is_ascii() {
         return (' '..='~').contains(&character);
     }
-    // Marks are escaped only at the beginning of a text.
+    // `escape_debug` escapes marks only at the beginning of a text.
     format!(" {character}").escape_debug().count() == 2
 }
 
-/// Validates the name of a field manager. The characters of one that is too long are not looked at.
+/// Validates the name of a field manager. Does not check the characters of a name that is too long.
 pub fn validate_field_manager(manager: &str, path: &FieldPath) -> Vec<FieldError> {
     if manager.len() > FIELD_MANAGER_MAX {
         return vec![FieldError::too_long(path, FIELD_MANAGER_MAX)];
@@ -35,8 +35,8 @@ pub fn validate_field_manager(manager: &str, path: &FieldPath) -> Vec<FieldError
     errors.collect()
 }
 
-/// Validates the entries of `metadata.managedFields`. A body may have thousands of entries with many errors each, so no
-/// more are returned than a status shows, and one.
+/// Validates the entries of `metadata.managedFields`. A body may have thousands of entries with many errors each, so
+/// the result is limited to one error more than a status shows.
 pub(super) fn validate_managed_fields(metadata: &Value, path: &FieldPath) -> Vec<FieldError> {
     let entries = metadata.get("managedFields").and_then(Value::as_array);
     let mut errors = Vec::new();

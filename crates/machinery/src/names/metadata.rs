@@ -54,7 +54,7 @@ pub fn validate_object_meta(
     let mut errors = Vec::new();
     let (name, prefix) = (text("name"), text("generateName"));
     if !prefix.is_empty() {
-        // A prefix may end with a dash, a name may not.
+        // A prefix may end with a dash, but a name may not.
         let completed = prefix.strip_suffix('-').map_or_else(|| prefix.to_owned(), |rest| format!("{rest}a"));
         let at = path.child("generateName");
         errors.extend(name_rule(&completed).into_iter().map(|why| FieldError::invalid(&at, prefix, why)));
@@ -103,7 +103,7 @@ fn immutable(metadata: &Value, field: &str, path: &FieldPath) -> FieldError {
     FieldError::invalid(&path.child(field), value, "field is immutable")
 }
 
-/// Validates the fields that create and update check alike.
+/// Validates the fields with the same rules on create and update.
 fn validate_parts(metadata: &Value, path: &FieldPath) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if metadata.get("generation").and_then(Value::as_i64).is_some_and(|generation| generation < 0) {
@@ -131,7 +131,7 @@ fn validate_owner_references(metadata: &Value, path: &FieldPath) -> Vec<FieldErr
     let mut controller: Option<&str> = None;
     let owners = metadata.get("ownerReferences").and_then(Value::as_array);
     for owner in owners.into_iter().flatten() {
-        // Upstream's message does not name the reference either.
+        // Upstream's message does not name the reference.
         let text = |field: &str| owner.get(field).and_then(Value::as_str).unwrap_or_default();
         let api_version = text("apiVersion");
         if api_version.is_empty() || api_version.matches('/').count() > 1 || api_version.ends_with('/') {
@@ -177,7 +177,7 @@ fn validate_finalizers(metadata: &Value, path: &FieldPath) -> Vec<FieldError> {
     errors
 }
 
-/// Checks that finalizers are standard ones or have a domain prefix, as most built-in kinds require.
+/// Checks that each finalizer is a standard finalizer or has a domain prefix, as most built-in kinds require.
 pub fn validate_qualified_finalizers(metadata: &Value, path: &FieldPath) -> Vec<FieldError> {
     let finalizers = metadata.get("finalizers").and_then(Value::as_array).into_iter().flatten();
     let names = finalizers.enumerate().filter_map(|(index, name)| Some((index, name.as_str()?)));
@@ -187,7 +187,7 @@ pub fn validate_qualified_finalizers(metadata: &Value, path: &FieldPath) -> Vec<
     plain.map(|(index, name)| FieldError::invalid(&path.index(index), name, why)).collect()
 }
 
-/// An object that is being deleted can lose finalizers, but not get new ones.
+/// Rejects new finalizers on an object that is being deleted.
 fn new_finalizers_while_deleting(new: &Value, old: &Value, path: &FieldPath) -> Vec<FieldError> {
     if present(old, "deletionTimestamp").is_none() {
         return Vec::new();

@@ -20,7 +20,7 @@ impl Layout {
     }
 }
 
-/// A text is not a time. The message is Go's.
+/// Error of parsing a time, with Go's message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct TimeError(String);
@@ -72,7 +72,7 @@ impl Input<'_> {
         i16::try_from(digits).map_err(|_| self.mismatch("2006"))
     }
 
-    /// Parses a number of two digits, or of one if `least` allows it.
+    /// Parses a number of two digits, or of one digit if `least` allows it.
     fn number(
         &mut self,
         element: &str,
@@ -96,7 +96,7 @@ impl Input<'_> {
         Some(number)
     }
 
-    /// Parses an optional fraction into nanoseconds; Go evaluates nine digits and skips further ones.
+    /// Parses an optional fraction into nanoseconds. Ignores digits after the ninth, as Go does.
     fn any_fraction(&mut self) -> i32 {
         let [b'.' | b',', digits @ ..] = self.rest else { return 0 };
         let length = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
