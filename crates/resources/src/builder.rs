@@ -1,4 +1,4 @@
-//! Declarations of resources. Every method sets something that differs from the common case.
+//! Builders that declare resources. Each method overrides a default.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,7 +91,7 @@ pub(crate) fn resource(kind: &'static str, resource: &'static str) -> Builder {
     }
 }
 
-/// A review, whose create is answered and never stored.
+/// A review: a create returns a response and stores nothing.
 pub(crate) fn review(kind: &'static str, plural: &'static str) -> Builder {
     Builder { verbs: Verb::CREATE, stored: false, ..resource(kind, plural) }
 }
@@ -117,7 +117,7 @@ impl Builder {
         Self { verbs, ..self }
     }
 
-    /// Makes this a virtual resource: nothing is stored, the server computes its responses.
+    /// Makes the resource virtual: the server computes its responses and stores nothing.
     pub(crate) fn virtual_resource(self) -> Self {
         Self { stored: false, ..self }
     }
@@ -133,7 +133,7 @@ impl Builder {
         self.sub("scale", SubresourceKind::Scale(paths), ("autoscaling", "v1", "Scale"), Verb::VIEW)
     }
 
-    /// A subresource that reads the object and writes a part of it, which the kind's strategy knows.
+    /// Adds a subresource that reads the object and updates only the fields that the kind's strategy allows.
     pub(crate) fn restricted_update(self, name: &'static str, verbs: &'static [Verb]) -> Self {
         let kind = self.kind;
         self.sub(name, SubresourceKind::RestrictedUpdate, ("", "", kind), verbs)
@@ -167,26 +167,26 @@ impl Builder {
         Self { columns, ..self }
     }
 
-    /// Adds a field selector for `path`, whose value is at the same path; the default value is empty.
+    /// Adds a field selector for `path` that reads the value at the same path; the default value is empty.
     pub(crate) fn field(self, path: &'static str) -> Self {
         self.field_at(path, path, "")
     }
 
-    /// Adds a field selector for `path`, whose value is at `at`; the default value is `missing`.
+    /// Adds a field selector for `path` that reads the value at `at`; the default value is `missing`.
     pub(crate) fn field_at(mut self, path: &'static str, at: &str, missing: &'static str) -> Self {
         let at = vec![at.split('.').map(str::to_owned).collect()];
         self.fields.push(SelectableField { path: path.to_owned(), indexed: false, at, missing });
         self
     }
 
-    /// Adds a field selector for `path`, whose value is at the first of `places` that has one.
+    /// Adds a field selector for `path` that reads the first of `places` with a value.
     pub(crate) fn field_first(mut self, path: &'static str, places: &[&str]) -> Self {
         let at = places.iter().map(|place| place.split('.').map(str::to_owned).collect()).collect();
         self.fields.push(SelectableField { path: path.to_owned(), indexed: false, at, missing: "" });
         self
     }
 
-    /// Indexes the field that was declared last.
+    /// Indexes the most recently declared field.
     pub(crate) fn indexed(mut self) -> Self {
         if let Some(field) = self.fields.last_mut() {
             field.indexed = true;
@@ -199,13 +199,13 @@ impl Builder {
         Self { name_rule, ..self }
     }
 
-    /// Sets the fields (dotted paths) whose change increments `metadata.generation`.
+    /// Sets the fields (dotted paths) that increment `metadata.generation` when they change.
     pub(crate) fn generation(mut self, fields: &'static [&'static str]) -> Self {
         self.rules.generation = Generation::Of(fields);
         self
     }
 
-    /// Sets the metadata that updates through subresources do not change; the default is none.
+    /// Sets the metadata fields that updates through subresources preserve; the default is [`KeptMetadata::NONE`].
     pub(crate) fn keeps_metadata(mut self, kept: KeptMetadata) -> Self {
         self.rules.kept_metadata = kept;
         self
@@ -229,7 +229,7 @@ impl Builder {
         self
     }
 
-    /// Lets the kind check the preconditions of a DELETE itself.
+    /// Reports a failed precondition of a DELETE for the resource instead of the kind.
     pub(crate) fn own_preconditions(mut self) -> Self {
         self.rules.own_preconditions = true;
         self

@@ -7,8 +7,8 @@ use x509_parser::pem::Pem;
 /// The start of a PEM block.
 const BEGIN: &[u8] = b"-----BEGIN";
 
-/// Returns the DER form of a request, which is base64 of PEM as in JSON. Several blocks are rejected, as readers
-/// would disagree about which one is the request.
+/// Decodes a request from base64-encoded PEM to DER. Rejects several PEM blocks, because parsers disagree about which
+/// block is the request.
 ///
 /// # Errors
 /// The text is not a PEM request.
@@ -40,7 +40,7 @@ mod tests {
             (block("NEW CERTIFICATE REQUEST"), false),
             (format!("{}{}", request(), request()), false),
             (format!("{}{}", block("CERTIFICATE"), request()), false),
-            // A reader that checks the label of the end line would take the second block.
+            // A parser that matches the label of the END line reads the second block.
             (format!("-----BEGIN CERTIFICATE REQUEST-----\nMAA=\n-----END X-----\n{}", request()), false),
             ("nothing".to_owned(), false),
             (String::new(), false),

@@ -10,7 +10,7 @@ pub enum ConversionError {
     /// The value is not an object.
     #[error("only objects can be converted")]
     NotAnObject,
-    /// A field or annotation with data of another version cannot be decoded.
+    /// A field or annotation that holds data of another version cannot be decoded.
     #[error("{0}")]
     Invalid(String),
 }

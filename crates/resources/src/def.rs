@@ -27,28 +27,28 @@ pub struct ResourceDef {
     pub list_kind: String,
     /// Short names for command lines: `deploy`.
     pub short_names: Vec<String>,
-    /// Named groups of resources it belongs to: `all`.
+    /// The categories, such as `all`.
     pub categories: Vec<String>,
     /// True if its objects are namespaced.
     pub namespaced: bool,
-    /// The served versions, in the order of discovery.
+    /// The served versions, in discovery order.
     pub versions: Vec<ResourceVersion>,
     /// The verbs of the resource itself, sorted.
     pub verbs: &'static [Verb],
-    /// The fields that watch caches keep of its objects: all that a field selector may name in any version, beside
-    /// `metadata.name` and `metadata.namespace`.
+    /// The selectable fields of all versions, without `metadata.name` and `metadata.namespace`. Watch caches store
+    /// the values of these fields.
     pub fields: Vec<SelectableField>,
-    /// The storage; `None` for a virtual resource (reviews, bindings), whose responses are computed.
+    /// The storage; `None` for a virtual resource, such as a review or a binding.
     pub storage: Option<Storage>,
     /// The rule for names.
     pub name_rule: NameRule,
-    /// The rules for generic code.
+    /// The settings for generic code.
     pub rules: Rules,
     /// The hooks of the kind.
     pub strategy: Arc<dyn Strategy>,
 }
 
-/// The groups whose validation accepts any qualified name as a finalizer.
+/// Groups that accept any qualified name as a finalizer.
 const PLAIN_FINALIZERS: [&str; 5] = [
     "admissionregistration.k8s.io",
     "apiextensions.k8s.io",
@@ -58,46 +58,46 @@ const PLAIN_FINALIZERS: [&str; 5] = [
 ];
 
 impl ResourceDef {
-    /// The group and resource, as in errors.
+    /// Returns the group and resource, for errors.
     pub fn group_resource(&self) -> GroupResource {
         GroupResource::new(self.group.clone(), self.resource.clone())
     }
 
-    /// The group and kind, as in validation errors.
+    /// Returns the group and kind, for validation errors.
     pub fn group_kind(&self) -> GroupKind {
         GroupKind { group: self.group.clone(), kind: self.kind.clone() }
     }
 
-    /// The group and one of its versions.
+    /// Returns the group with one of its versions.
     pub fn group_version(&self, version: &str) -> GroupVersion {
         GroupVersion::new(self.group.clone(), version)
     }
 
-    /// Returns whether finalizers must be one of Kubernetes' own or have a domain.
+    /// Returns whether finalizers must have a domain or be Kubernetes finalizers.
     pub fn requires_qualified_finalizers(&self) -> bool {
         !self.is_custom() && !PLAIN_FINALIZERS.contains(&self.group.as_ref())
     }
 
-    /// Returns whether a CustomResourceDefinition defines the resource.
+    /// Returns whether the resource is defined by a CustomResourceDefinition.
     pub fn is_custom(&self) -> bool {
         self.versions.iter().any(|version| matches!(version.schema, Schema::Custom(_)))
     }
 
-    /// Returns the schema of stored objects: that of the only version, if it is also the storage version. Objects of
-    /// other custom resources are pruned and defaulted by a version's schema when they are read in it.
+    /// Returns the schema of stored objects if the only version is also the storage version. Objects of other custom
+    /// resources are pruned and defaulted on read, by the schema of the requested version.
     pub fn stored_schema(&self) -> Option<&CustomSchema> {
         let [only] = &self.versions[..] else { return None };
         let is_stored = self.storage.as_ref().is_some_and(|storage| storage.version.version == only.name);
         only.custom().filter(|_| is_stored)
     }
 
-    /// Returns the schema that objects are pruned and defaulted by before they are stored, if there are several
-    /// versions.
+    /// Returns the schema of the storage version if the resource has several versions. It prunes and defaults objects
+    /// before they are stored.
     pub fn schema_of_storage(&self) -> Option<&CustomSchema> {
         self.version(&self.storage.as_ref()?.version.version)?.custom().filter(|_| self.versions.len() > 1)
     }
 
-    /// The served version with this name.
+    /// Returns the served version with this name.
     pub fn version(&self, name: &str) -> Option<&ResourceVersion> {
         self.versions.iter().find(|version| version.name == name)
     }
@@ -107,7 +107,7 @@ impl ResourceDef {
         self.verbs.contains(&verb)
     }
 
-    /// The selectable field at `path`.
+    /// Returns the selectable field at `path`.
     pub fn field(&self, path: &str) -> Option<&SelectableField> {
         self.fields.iter().find(|field| field.path == path)
     }
@@ -132,14 +132,15 @@ pub struct ResourceVersion {
     pub deprecation: Option<String>,
     /// The subresources, sorted by name.
     pub subresources: Arc<[Subresource]>,
-    /// The columns of its `Table`. Cells read built-in objects in the storage version, custom ones in this version.
+    /// The columns of its `Table`. Cells of built-in objects are read from the storage version, cells of custom
+    /// objects from this version.
     pub columns: Arc<[Column]>,
-    /// The paths that a field selector may name, beside `metadata.name` and `metadata.namespace`.
+    /// The paths that field selectors support, in addition to `metadata.name` and `metadata.namespace`.
     pub selectable: Arc<[String]>,
 }
 
 impl ResourceVersion {
-    /// The built-in type; `None` for a custom resource.
+    /// Returns the built-in type; `None` for a custom resource.
     pub fn type_id(&self) -> Option<TypeId> {
         match &self.schema {
             Schema::Builtin(type_id) => *type_id,
@@ -147,7 +148,7 @@ impl ResourceVersion {
         }
     }
 
-    /// The schema of a custom resource.
+    /// Returns the schema of a custom resource.
     pub fn custom(&self) -> Option<&CustomSchema> {
         match &self.schema {
             Schema::Builtin(_) => None,
@@ -155,12 +156,12 @@ impl ResourceVersion {
         }
     }
 
-    /// The subresource of this name.
+    /// Returns the subresource with this name.
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|subresource| subresource.name == name)
     }
 
-    /// Returns whether there is a `status` subresource, so that plain writes leave `status` alone.
+    /// Returns whether the version has a `status` subresource. If so, writes of the object itself ignore `status`.
     pub fn has_status(&self) -> bool {
         self.subresource("status").is_some()
     }
@@ -169,9 +170,9 @@ impl ResourceVersion {
 /// The structure of a version's objects.
 #[derive(Clone, Debug)]
 pub enum Schema {
-    /// A built-in type, where the schema set that the registry was built with has one.
+    /// A built-in type; `None` if the registry's schema set lacks the type.
     Builtin(Option<TypeId>),
-    /// A CustomResourceDefinition.
+    /// A schema from a CustomResourceDefinition.
     Custom(Arc<CustomSchema>),
 }
 
@@ -201,12 +202,12 @@ impl Verb {
         Self::Update,
         Self::Watch,
     ];
-    /// The verbs of a subresource that is a view of the object.
+    /// The verbs of a subresource that reads and writes the object.
     pub const VIEW: &'static [Self] = &[Self::Get, Self::Patch, Self::Update];
-    /// The verb of reviews, which can only be created.
+    /// The only verb of reviews.
     pub const CREATE: &'static [Self] = &[Self::Create];
 
-    /// The verb in lower case, as in discovery and RBAC.
+    /// Returns the verb in lower case, as in discovery and RBAC.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
@@ -234,9 +235,9 @@ pub struct Subresource {
     pub name: String,
     /// Its behaviour.
     pub kind: SubresourceKind,
-    /// The kind of its requests and responses; group and version are empty if they are the parent's.
+    /// The kind of its requests and responses; group and version are empty if the parent's apply.
     pub response: GroupVersionKind,
-    /// The type of [`Self::response`], if it is not the parent's.
+    /// The type of [`Self::response`], if it differs from the parent's.
     pub type_id: Option<TypeId>,
     /// The verbs, sorted.
     pub verbs: &'static [Verb],
@@ -249,10 +250,10 @@ pub enum SubresourceKind {
     Status,
     /// Reads and writes an `autoscaling/v1` `Scale`.
     Scale(ScalePaths),
-    /// Reads the object, writes only the part of it that the strategy's `prepare_for_subresource_update` lets through
+    /// Reads the object and writes only the fields that the strategy's `prepare_for_subresource_update` preserves
     /// (`finalize`, `approval`, `ephemeralcontainers`, `resize`).
     RestrictedUpdate,
-    /// Has a meaning of its own (`exec`, `binding`, `token`), which generic code does not know.
+    /// Has semantics that generic code does not implement (`exec`, `binding`, `token`).
     Other,
 }
 
@@ -270,7 +271,7 @@ pub struct SelectableField {
 }
 
 impl SelectableField {
-    /// The value as selectors compare it.
+    /// Returns the value in the string form that selectors compare.
     pub fn value<'a>(&self, object: &'a Value) -> Cow<'a, str> {
         let found = self
             .at
@@ -280,7 +281,7 @@ impl SelectableField {
     }
 }
 
-/// A scalar as selectors compare it; `None` for other values and for empty strings.
+/// Returns a scalar in the string form that selectors compare; `None` for other values and empty strings.
 fn scalar(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) if !text.is_empty() => Some(Cow::Borrowed(text)),
@@ -297,7 +298,7 @@ pub struct Storage {
     pub prefix: String,
     /// The group and version in which objects are stored.
     pub version: GroupVersion,
-    /// The type of that version, if there is one.
+    /// The type of the stored version, if the schema set has it.
     pub type_id: Option<TypeId>,
     /// The time after which an object expires.
     pub ttl: Option<Duration>,
@@ -314,12 +315,12 @@ pub enum NameRule {
     Label1035,
     /// Anything that is valid as one path segment.
     PathSegment,
-    /// A custom rule that returns error messages; none if the name is valid.
+    /// A custom rule that returns error messages; the list is empty for a valid name.
     With(fn(&str) -> Vec<String>),
 }
 
 impl NameRule {
-    /// Returns error messages; none if `name` is valid.
+    /// Returns error messages; the list is empty for a valid name.
     pub fn check(self, name: &str) -> Vec<String> {
         match self {
             Self::Subdomain => names::is_dns1123_subdomain(name),
@@ -331,7 +332,7 @@ impl NameRule {
     }
 }
 
-/// The metadata that updates through subresources do not change.
+/// Metadata fields that updates through subresources preserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeptMetadata(&'static [&'static str]);
 
@@ -353,8 +354,8 @@ impl KeptMetadata {
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
     ]);
-    /// The owner references. No subresource of any kind may change them, as the permission to update `status` would
-    /// otherwise include having the object garbage collected.
+    /// The owner references. Subresources of all kinds preserve them: otherwise, permission to update `status` would
+    /// include permission to have the object garbage-collected.
     pub const OWNERS: Self = Self(&["ownerReferences"]);
 
     /// Copies the kept fields of `old` to `object`.
@@ -368,7 +369,7 @@ impl KeptMetadata {
         }
     }
 
-    /// The kept fields of the metadata; `None` for all.
+    /// Returns the kept metadata fields; `None` if all settable fields are kept.
     pub fn fields(self) -> Option<&'static [&'static str]> {
         (self != Self::ALL && self != Self::SETTABLE).then_some(self.0)
     }
@@ -379,13 +380,13 @@ impl KeptMetadata {
     }
 }
 
-/// The rules in which kinds differ for generic code.
+/// The settings in which kinds differ for generic code.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "four independent yes-or-no facts of a kind")]
 pub struct Rules {
-    /// The metadata that updates through subresources do not change.
+    /// Metadata fields that updates through subresources preserve.
     pub kept_metadata: KeptMetadata,
-    /// The changes that bump `metadata.generation`.
+    /// The changes that increment `metadata.generation`.
     pub generation: Generation,
     /// True if a PUT to a name that does not exist creates the object.
     pub create_on_update: bool,
@@ -393,19 +394,18 @@ pub struct Rules {
     pub unconditional_update: bool,
     /// True if a completed DELETE returns the object instead of a `Status`.
     pub returns_deleted: bool,
-    /// True if preconditions of a DELETE are checked before the generic code, whose error would have the kind
-    /// instead of the resource.
+    /// True if a failed precondition of a DELETE is reported for the resource instead of the kind.
     pub own_preconditions: bool,
     /// True if a DELETE without propagation policy orphans the dependents.
     pub orphans_dependents: bool,
     /// True if a create may set `status`.
     pub creates_with_status: bool,
-    /// True if nothing can be created, because the definition of the custom resource is being deleted.
+    /// True if creates are rejected because the definition of the custom resource is being deleted.
     pub refuses_creates: bool,
 }
 
 impl Rules {
-    /// Returns whether an update changes any of the fields in `generation`.
+    /// Returns whether an update increments `metadata.generation`.
     pub fn bumps_generation(&self, object: &Value, old: &Value) -> bool {
         match self.generation {
             Generation::Of(paths) => paths
@@ -425,12 +425,12 @@ impl Rules {
     }
 }
 
-/// The changes of an object that its `metadata.generation` counts.
+/// The changes that increment `metadata.generation`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generation {
-    /// Those of these fields (dotted paths); a kind without any has no generation.
+    /// Changes of these fields (dotted paths); an empty list disables the generation.
     Of(&'static [&'static str]),
-    /// Those of all fields but the metadata, as custom resources have it.
+    /// Changes of any field except `metadata`, as for custom resources.
     AllButMetadata,
 }
 

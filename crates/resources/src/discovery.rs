@@ -1,6 +1,6 @@
 //! The discovery documents, computed from the registry.
 //!
-//! They are structs, so that fields have upstream's order: tools and users search these documents as text.
+//! The documents are structs to keep upstream's field order, because tools and users search the documents as text.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ pub struct ApiGroupList {
     groups: Vec<ApiGroup>,
 }
 
-/// The document at `/apis/<group>`; in a list it has no kind.
+/// The document at `/apis/<group>`. An entry of `/apis` has no kind.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ApiGroup {
@@ -65,7 +65,7 @@ struct ServedVersion {
 #[serde(rename_all = "camelCase")]
 pub struct ApiResourceList {
     kind: &'static str,
-    /// The core group's document never had this field.
+    /// Upstream's document of the core group lacks this field.
     #[serde(skip_serializing_if = "str::is_empty")]
     api_version: &'static str,
     group_version: String,
@@ -139,7 +139,7 @@ struct ApiSubresourceDiscovery {
     verbs: Vec<&'static str>,
 }
 
-/// `/api`: the versions of the core group. `server_address` (`host:port`) is for clients in any network.
+/// `/api`: the versions of the core group. `server_address` (`host:port`) is served to clients in all networks.
 pub fn api_versions(registry: &Registry, server_address: &str) -> ApiVersions {
     let versions = registry.group("").map(|group| group.versions.clone()).unwrap_or_default();
     let everywhere = ServerAddress { client_cidr: "0.0.0.0/0", server_address: server_address.to_owned() };
@@ -194,7 +194,7 @@ pub fn aggregated_groups(registry: &Registry) -> ApiGroupDiscoveryList {
     aggregated(named_groups(registry))
 }
 
-/// A hash of the stored kind, which clients compare to detect a change of the storage version.
+/// Returns a hash of the stored kind. Clients compare it to detect a change of the storage version.
 pub fn storage_version_hash(stored: &GroupVersionKind) -> String {
     let text = format!("{}/{}/{}", stored.group, stored.version, stored.kind);
     STANDARD.encode(&Sha256::digest(text.as_bytes())[..8])
@@ -238,7 +238,7 @@ fn aggregated_group(group: &Group) -> ApiGroupDiscovery {
 }
 
 fn aggregated_resource(def: &ResourceDef, version: &ResourceVersion) -> ApiResourceDiscovery {
-    // The kinds of built-in resources are named without their group and version, as upstream does.
+    // As in upstream, built-in kinds omit their group and version.
     let own_kind = |kind: &str| match version.schema {
         Schema::Builtin(_) => GroupVersionKind::new("", "", kind),
         Schema::Custom(_) => GroupVersionKind::new(&*def.group, &*version.name, kind),
@@ -296,7 +296,8 @@ fn verbs(verbs: &[Verb]) -> Vec<&'static str> {
     verbs.iter().map(|verb| verb.as_str()).collect()
 }
 
-/// The verbs of a resource; a custom resource whose definition is being deleted can only be read and deleted.
+/// Returns the verbs of a resource. While its definition is being deleted, a custom resource supports only reads and
+/// deletes.
 fn verbs_of_resource(def: &ResourceDef) -> Vec<&'static str> {
     let is_listed = |verb: &&Verb| {
         !def.rules.refuses_creates || !matches!(verb, Verb::Create | Verb::Patch | Verb::Update)
@@ -310,7 +311,7 @@ mod tests {
 
     use super::*;
 
-    /// The field names of an object, in the order of the serialized text.
+    /// Returns the field names of an object, in serialized order.
     fn order(document: &impl Serialize, object: &str) -> Vec<String> {
         let text = serde_json::to_string(document).unwrap();
         let mut rest = &text[text.find(object).unwrap()..];

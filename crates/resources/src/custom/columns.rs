@@ -7,8 +7,8 @@ use nave_structural::jsonpath::JsonPathError;
 use crate::read;
 use crate::table::{self, Column};
 
-/// The columns of a version: the name, then the declared columns. If none is declared, or a path cannot be parsed, the
-/// age is the only other column, as upstream.
+/// Returns the columns of a version: the name and the declared columns. If no columns are declared or a path is
+/// invalid, returns name and age, as in upstream.
 pub(super) fn of(spec: &Value) -> Vec<Column> {
     let declared = read::list(spec, "additionalPrinterColumns");
     let columns: Result<Vec<Column>, JsonPathError> = declared.iter().map(declared_column).collect();

@@ -6,12 +6,13 @@ use serde_json::json;
 
 use super::{CLEANUP_FINALIZER, names};
 
-/// Returns whether a definition must be kept when it is deleted, because its objects are deleted first.
+/// Returns whether a delete request must keep the definition. The first request keeps it until its objects are
+/// deleted.
 pub(crate) fn is_held(definition: &Value) -> bool {
     meta::deletion_timestamp(definition).is_none()
 }
 
-/// Marks a definition whose deletion has begun.
+/// Marks the definition as terminating and adds the cleanup finalizer.
 pub(crate) fn begin(definition: &mut Value) {
     if conditions::find(definition, "Terminating").is_some() {
         return;
@@ -38,7 +39,7 @@ mod tests {
         begin(&mut definition);
         assert_eq!(definition["metadata"]["finalizers"], json!(["example.com/own", CLEANUP_FINALIZER]));
         assert!(conditions::is_true(&definition, "Terminating"));
-        // After the cleanup, another delete request does not start a second one.
+        // A delete request after the cleanup does not start another cleanup.
         definition["metadata"]["finalizers"] = json!(["example.com/own"]);
         begin(&mut definition);
         assert_eq!(definition["metadata"]["finalizers"], json!(["example.com/own"]));

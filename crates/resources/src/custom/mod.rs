@@ -44,16 +44,16 @@ const VERBS: &[Verb] = &[
     Verb::Watch,
 ];
 
-/// The reason why a definition does not define a resource.
+/// The reason why a resource cannot be built from a definition.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DefinitionError {
-    /// A name is missing among the accepted ones.
+    /// A name is missing from `status.acceptedNames`.
     #[error("status.acceptedNames.{0} is empty")]
     Name(&'static str),
     /// A name cannot be part of a storage key.
     #[error("{0:?} cannot be part of a storage key")]
     Key(String),
-    /// No version is the stored one.
+    /// No version is the storage version.
     #[error("no version is stored")]
     Storage,
     /// A version's schema cannot be used.
@@ -66,10 +66,10 @@ pub enum DefinitionError {
     },
 }
 
-/// The resource that a CustomResourceDefinition defines, under the names that are accepted.
+/// Builds the resource of a CustomResourceDefinition from its accepted names.
 ///
 /// # Errors
-/// The definition lacks a name or a storage version, or a schema cannot be used. Validation refuses such definitions.
+/// The definition lacks a name or a storage version, or a schema is invalid. Validation rejects such definitions.
 pub fn resource(definition: &Value) -> Result<ResourceDef, DefinitionError> {
     let group = read::text(definition, "spec.group");
     let name = |field: &'static str| match read::text(definition, &format!("status.acceptedNames.{field}")) {
@@ -165,18 +165,18 @@ fn deprecation(group: &str, kind: &str, spec: &Value, served: &[&Value]) -> Stri
     }
     let name = read::text(spec, "name");
     let newer = served.iter().map(|other| (read::text(other, "name"), read::flag(other, "deprecated")));
-    // The versions are in order of preference.
+    // The versions are sorted by preference.
     let newer = newer.take_while(|(other, _)| *other != name).find(|(_, deprecated)| !deprecated);
     let use_instead = newer.map(|(newer, _)| format!("; use {group}/{newer} {kind}"));
     format!("{group}/{name} {kind} is deprecated{}", use_instead.unwrap_or_default())
 }
 
-/// The paths in `spec.versions[*].selectableFields`.
+/// Returns the paths in `spec.versions[*].selectableFields`.
 fn selectable(spec: &Value) -> impl Iterator<Item = Vec<String>> {
     read::list(spec, "selectableFields").iter().map(|field| path(read::text(field, "jsonPath")))
 }
 
-/// The selectable fields of all versions.
+/// Returns the selectable fields of all versions.
 fn fields(served: &[&Value]) -> Vec<SelectableField> {
     let mut fields: Vec<SelectableField> = Vec::new();
     for at in served.iter().flat_map(|spec| selectable(spec)) {
@@ -188,7 +188,7 @@ fn fields(served: &[&Value]) -> Vec<SelectableField> {
     fields
 }
 
-/// The parts of a simple path: `spec`, `replicas` for `.spec.replicas`.
+/// Splits a simple path: `.spec.replicas` becomes `spec`, `replicas`.
 fn path(text: &str) -> Vec<String> {
     text.trim_start_matches('.').split('.').map(str::to_owned).collect()
 }
@@ -218,7 +218,7 @@ fn subresources(spec: &Value, kind: &str) -> Vec<Subresource> {
 /// The strategy of custom resources, apart from their schemas.
 #[derive(Clone, Copy, Debug)]
 struct CustomStrategy {
-    /// True if versions differ in their names only; false if a webhook would have to convert.
+    /// True if the versions differ only in name; false if conversion requires a webhook.
     converts: bool,
 }
 

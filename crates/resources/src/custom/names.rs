@@ -46,7 +46,7 @@ impl Accepted {
     }
 }
 
-/// The names in use in one group, with the number of definitions that use each.
+/// The names in use in one group, with the number of definitions that use each name.
 #[derive(Clone, Debug, Default)]
 pub struct NamesInUse {
     resources: HashMap<String, usize>,
@@ -60,7 +60,7 @@ impl NamesInUse {
         add(&mut self.kinds, accepted.kinds());
     }
 
-    /// Removes the names of a definition that was added.
+    /// Removes the names of a definition that was added before.
     pub fn remove(&mut self, accepted: &Accepted) {
         remove(&mut self.resources, accepted.resources());
         remove(&mut self.kinds, accepted.kinds());
@@ -89,11 +89,11 @@ fn remove<'n>(counts: &mut HashMap<String, usize>, names: impl Iterator<Item = &
     }
 }
 
-/// Returns the definition with an updated status: the accepted names, and the conditions `NamesAccepted`,
-/// `Established` and `KubernetesAPIApprovalPolicyConformant`. `None` if the status is up to date. `in_use` has the names
-/// of the group, including those of this definition. The names of a built-in resource (`is_builtin`) are never accepted:
-/// both would store their objects under the same keys. The caller must serve the definition before it writes
-/// `Established`.
+/// Returns the definition with an updated status, or `None` if the status is up to date. The status has the accepted
+/// names and the conditions `NamesAccepted`, `Established` and `KubernetesAPIApprovalPolicyConformant`. `in_use`
+/// contains the names of the group, including the names of this definition. The names of a built-in resource
+/// (`is_builtin`) are never accepted, because both resources would use the same storage keys. The caller must serve
+/// the definition before it writes `Established`.
 pub fn status(definition: &Value, in_use: &NamesInUse, is_builtin: bool, now: &str) -> Option<Value> {
     let mut changed = definition.clone();
     let (accepted, conflict) = accept(definition, in_use);
@@ -116,7 +116,7 @@ pub fn status(definition: &Value, in_use: &NamesInUse, is_builtin: bool, now: &s
     (changed.get("status") != definition.get("status")).then_some(changed)
 }
 
-/// Sets a condition of a definition; no-op if it has this content already.
+/// Sets a condition of a definition; no-op if the condition is unchanged.
 pub fn set(definition: &mut Value, kind: &str, is_true: bool, reason: &str, message: &str, now: &str) {
     let status = if is_true { "True" } else { "False" };
     if let Some(old) = conditions::find(definition, kind)
@@ -135,7 +135,7 @@ pub fn set(definition: &mut Value, kind: &str, is_true: bool, reason: &str, mess
     conditions::set(definition, condition);
 }
 
-/// Returns the new accepted names, and the last conflict.
+/// Returns the new accepted names and the last conflict.
 fn accept(definition: &Value, in_use: &NamesInUse) -> (Value, Option<(&'static str, String)>) {
     let (wanted, own) = (names_of_spec(definition), Accepted::by(definition));
     let mut accepted =
@@ -179,7 +179,7 @@ fn keep(accepted: &mut Value, wanted: &Value, field: &str) {
     };
 }
 
-/// `spec.names` with defaults.
+/// Returns `spec.names` with defaults.
 fn names_of_spec(definition: &Value) -> Value {
     let mut names = read::value_at(definition, "spec.names").cloned().unwrap_or_else(|| json!({}));
     let kind = read::text(&names, "kind").to_owned();
@@ -191,10 +191,10 @@ fn names_of_spec(definition: &Value) -> Value {
     names
 }
 
-/// The annotation for the community's approval of a resource in a protected group.
+/// The annotation that records the community's approval of an API in a protected group.
 const APPROVED: &str = "api-approved.kubernetes.io";
 
-/// Returns whether a resource in a protected group is approved, with reason and message; `None` in other groups.
+/// Returns whether a resource in a protected group is approved, with reason and message; `None` for other groups.
 fn approval(definition: &Value) -> Option<(bool, &'static str, String)> {
     if !is_protected_group(read::text(definition, "spec.group")) {
         return None;
@@ -259,7 +259,7 @@ mod tests {
             assert_eq!(condition(&second, "Established"), ("False".into(), "NotAccepted".into()));
             assert_eq!(second["status"]["acceptedNames"]["plural"], "others");
         }
-        // An established definition whose new names conflict keeps its old ones, and is served under them.
+        // An established definition with conflicting new names is served under its old names.
         let mut renamed = status(&definition("others", "Other", &[]), &in_use, false, "now").unwrap();
         in_use.add(&Accepted::by(&renamed));
         renamed["spec"]["names"]["kind"] = json!("Thing");

@@ -17,22 +17,22 @@ pub struct CustomSchema {
     structural: Option<Structural>,
     /// True if no field is pruned (`spec.preserveUnknownFields` of definitions older than v1).
     preserves_unknown: bool,
-    /// The fields of the `scale` subresource, if there is one.
+    /// The fields of the `scale` subresource, if the version has it.
     scale: Option<ScalePaths>,
-    /// The validation rules, compiled when the first object is validated: most definitions in a cluster have no objects.
+    /// The validation rules. Compiled when the first object is validated, because most definitions have no objects.
     rules: OnceLock<Validator>,
     /// True if the schema has validation rules.
     has_rules: bool,
-    /// True if it has rules or alternatives.
+    /// True if the schema has validation rules or alternatives (`anyOf`, `oneOf`).
     is_costly: bool,
-    /// The schema as compact JSON, for documents.
+    /// The schema as compact JSON.
     text: Box<str>,
-    /// The SHA-256 of the text.
+    /// The SHA-256 of `text`.
     digest: [u8; 32],
 }
 
 impl CustomSchema {
-    /// Compiles `openAPIV3Schema`, which definitions older than v1 may lack.
+    /// Compiles `openAPIV3Schema`. Definitions stored before v1 may lack it.
     ///
     /// # Errors
     /// The schema is not structural, or too large.
@@ -59,28 +59,29 @@ impl CustomSchema {
         })
     }
 
-    /// Returns whether the cost of validation does not follow from the size of an object: the schema has validation
-    /// rules, or alternatives of which each may be tried for each value.
+    /// Returns whether validation can be expensive even for a small object: the schema has validation rules, or
+    /// alternatives that are each tried for a value.
     pub fn is_costly(&self) -> bool {
         self.is_costly
     }
 
-    /// `openAPIV3Schema` as JSON; `None` if the version has none.
+    /// Returns `openAPIV3Schema` as JSON; `None` if the version has no schema.
     pub fn json(&self) -> Option<Value> {
         serde_json::from_str(&self.text).ok()
     }
 
-    /// A hash of the schema.
+    /// Returns a hash of the schema.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
     }
 
-    /// The topology of the objects, for server-side apply; `None` if it follows from the values alone.
+    /// Returns the schema that defines list topology for server-side apply; `None` for a version without a schema,
+    /// whose topology is inferred from the values.
     pub fn topology(&self) -> Option<&Structural> {
         self.structural.as_ref()
     }
 
-    /// Prunes an object from a client and returns the paths of unknown fields. The caller handles the object's own
+    /// Prunes an object from a client and returns the paths of unknown fields. The caller decodes the object's
     /// metadata.
     ///
     /// # Errors
@@ -118,7 +119,7 @@ impl CustomSchema {
             structural.prune(object);
         }
         structural.drop_nulls(object);
-        // Malformed parts are dropped, so this cannot fail.
+        // Malformed metadata is dropped, so this cannot fail.
         let _ = structural.coerce_metadata(object, Malformed::Drop);
     }
 
@@ -140,8 +141,8 @@ impl CustomSchema {
         errors
     }
 
-    /// Applies the validation rules (`x-kubernetes-validations`) to an object, or to an update of `old`, unless one
-    /// of the `errors` makes rules unsafe to evaluate (upstream: `hasBlockingErr`).
+    /// Evaluates the validation rules (`x-kubernetes-validations`) for an object or an update of `old`. Skips them if
+    /// one of the `errors` makes evaluation unsafe (upstream: `hasBlockingErr`).
     pub fn validate_rules(
         &self,
         object: &Value,

@@ -2,8 +2,8 @@
 
 use std::cmp::Ordering;
 
-/// Compares two versions, the preferred one first: `v10`, `v2`, `v1`, `v11beta2`, `v10beta3`, `v3alpha1`, and then
-/// other names in alphabetical order (upstream: `version.CompareKubeAwareVersionStrings`).
+/// Compares two versions in order of preference: `v10`, `v2`, `v1`, `v11beta2`, `v10beta3`, `v3alpha1`, then other
+/// names in alphabetical order (upstream: `version.CompareKubeAwareVersionStrings`).
 pub fn compare(one: &str, other: &str) -> Ordering {
     match (parse(one), parse(other)) {
         (Some(one), Some(other)) => other.cmp(&one),
@@ -13,7 +13,7 @@ pub fn compare(one: &str, other: &str) -> Ordering {
     }
 }
 
-/// The stability, major and minor number of a Kubernetes version; the larger is preferred.
+/// Parses the stability, major and minor number of a Kubernetes version; the larger tuple is preferred.
 fn parse(version: &str) -> Option<(u8, u64, u64)> {
     let rest = version.strip_prefix('v')?;
     let end = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());

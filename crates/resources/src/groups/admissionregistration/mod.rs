@@ -23,7 +23,7 @@ pub(crate) fn group() -> GroupBuilder {
     let policy = |name, plural| kind(name, plural).generation(&["spec"]);
     let webhooks = |name, plural| kind(name, plural).generation(&["webhooks"]).columns(webhook_columns());
     let resources = vec![
-        // 1.36 stores these two in the beta version, so that 1.35 can read them.
+        // 1.36 stores these two kinds as v1beta1, so that 1.35 can read them.
         policy("MutatingAdmissionPolicy", "mutatingadmissionpolicies")
             .stored_as(GROUP, "v1beta1", PACKAGE)
             .columns(policy_columns("Mutations", "spec.mutations"))

@@ -157,7 +157,7 @@ fn mutation(mutation: At, errors: &mut Errors) {
     }
 }
 
-/// Mutating policies do not match deletes; upstream reports the list of rules.
+/// Mutating policies must not match deletes. Upstream reports the error at the list of rules.
 pub(super) fn changes_only(matching: At, errors: &mut Errors) {
     let rules = matching.field("resourceRules");
     for rule in rules.items() {
@@ -205,7 +205,7 @@ fn parameter_kind(kind: At, errors: &mut Errors) {
     }
 }
 
-/// An API version: an optional group and a version.
+/// Checks an API version: an optional group and a version.
 fn parameter_version(at: At, errors: &mut Errors) {
     let text = if at.text() == "/" { "" } else { at.text() };
     let (group, version) = text.split_once('/').unwrap_or(("", text));
@@ -258,7 +258,7 @@ fn parameter_reference(reference: At, errors: &mut Errors) {
     }
 }
 
-/// The actions of a binding: at least one, without duplicates, and not both `Deny` and `Warn`.
+/// Checks the actions of a binding: at least one, no duplicates, and not both `Deny` and `Warn`.
 pub(super) fn actions(binding: At, errors: &mut Errors) {
     let spec = binding.field("spec");
     let actions = spec.field("validationActions");

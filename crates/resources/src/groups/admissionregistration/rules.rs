@@ -1,5 +1,5 @@
 //! Validation shared by webhook configurations and policies (upstream:
-//! `pkg/apis/admissionregistration/validation`). CEL expressions are compiled where they are evaluated, not here.
+//! `pkg/apis/admissionregistration/validation`). CEL expressions are compiled on evaluation, not here.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
 const SCOPES: [&str; 3] = ["*", "Cluster", "Namespaced"];
 const CONDITIONS_MAX: usize = 64;
 
-/// The rule of a webhook or policy: operations on resources.
+/// Checks a rule of a webhook or policy: operations on resources.
 pub(super) fn rule(rule: At, errors: &mut Errors) {
     let operations = rule.field("operations");
     one_wildcard(operations, "operations", errors);
@@ -33,7 +33,7 @@ pub(super) fn rule(rule: At, errors: &mut Errors) {
     absent_or_one_of(rule.field("scope"), &SCOPES, errors);
 }
 
-/// The list must not be empty, and `*` must be its only item.
+/// Checks that the list is not empty and that `*` is its only item.
 fn one_wildcard(list: At, what: &str, errors: &mut Errors) {
     if list.len() == 0 {
         errors.push(list.required(""));
@@ -42,7 +42,7 @@ fn one_wildcard(list: At, what: &str, errors: &mut Errors) {
     }
 }
 
-/// Checks resources and subresources, none of which may be covered by an earlier one.
+/// Checks resources and subresources. Rejects an item that an earlier item covers.
 fn resources(list: At, errors: &mut Errors) {
     if list.len() == 0 {
         errors.push(list.required(""));

@@ -97,7 +97,7 @@ impl Strategy for Binding {
     }
 }
 
-/// Warns about a name that is reserved for configurations in files of the server.
+/// Warns about a name that is reserved for configurations in manifest files.
 fn reserved_name(object: &Value) -> Vec<String> {
     let is_reserved = meta::name(object).ends_with(STATIC_SUFFIX);
     let warning = || {

@@ -12,7 +12,7 @@ const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 const SIDE_EFFECTS: [&str; 2] = ["None", "NoneOnDryRun"];
 const ALL_EFFECTS: [&str; 4] = ["None", "NoneOnDryRun", "Some", "Unknown"];
 
-/// Requirements that are waived in an update because the stored configuration does not meet them either.
+/// Requirements that an update need not meet because the stored configuration does not meet them.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Leniency {
     effects: bool,
@@ -21,7 +21,7 @@ pub(super) struct Leniency {
 }
 
 impl Leniency {
-    /// The waivers for a stored configuration.
+    /// Returns the waivers for a stored configuration.
     pub(super) fn for_stored(stored: At) -> Self {
         let webhooks = stored.field("webhooks");
         let mut names = HashSet::new();
@@ -84,7 +84,7 @@ fn client_config(config: At, errors: &mut Errors) {
     }
 }
 
-/// At least one of the review versions must be supported by this server.
+/// Checks that this server supports at least one of the review versions.
 fn review_versions(versions: At, leniency: Leniency, errors: &mut Errors) {
     let known = REVIEW_VERSIONS.join(", ");
     if versions.len() == 0 {

@@ -1,4 +1,4 @@
-//! Approval of definitions in groups of the Kubernetes community (KEP-1111).
+//! API approval of definitions in the Kubernetes community's groups (KEP-1111).
 
 use nave_machinery::{FieldError, FieldPath};
 use nave_structural::formats::RequestUri;
@@ -13,7 +13,7 @@ const SEE: &str = "see https://github.com/kubernetes/enhancements/pull/1111";
 /// The state of an approval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Approval {
-    /// There is no annotation.
+    /// The annotation is missing.
     Missing,
     /// The annotation says that the API is not approved.
     Bypassed,
@@ -24,7 +24,7 @@ pub enum Approval {
 }
 
 impl Approval {
-    /// Parses an annotation; returns the state, and the message of the condition
+    /// Parses the annotation. Returns the state and the message of the condition
     /// `KubernetesAPIApprovalPolicyConformant`.
     pub fn of(annotation: &str) -> (Self, String) {
         let is_url =
@@ -52,7 +52,7 @@ pub fn is_protected_group(group: &str) -> bool {
     })
 }
 
-/// Checks the approval, unless an update does not change its state.
+/// Checks the approval. An update that does not change the state is accepted.
 pub(super) fn check(root: At, old: Option<At>, errors: &mut Errors) {
     if !is_protected_group(root.field("spec").field("group").text()) {
         return;

@@ -32,7 +32,7 @@ pub(super) fn check(columns: At, errors: &mut Errors) {
         if !format.text().is_empty() && !FORMATS.contains(&format.text()) {
             errors.push(format.invalid(one_of(&FORMATS)));
         }
-        // Upstream's error path has the v1beta1 spelling.
+        // Upstream's error path has the field name of v1beta1.
         let path = column.path().child("JSONPath");
         match column.field("jsonPath").text() {
             "" => errors.push(FieldError::required(&path, "")),
@@ -79,7 +79,7 @@ fn below(path: At, prefixes: &[&str], why: &str, errors: &mut Errors) {
     }
 }
 
-/// Checks `selectableFields` against a schema. An update may exceed the limit if it does not change them.
+/// Checks `selectableFields` against a schema. An update that does not change the fields may exceed the limit.
 pub(super) fn selectable(fields: At, schema: &Value, old: Option<&Value>, errors: &mut Errors) {
     let mut seen = HashSet::new();
     for field in fields.items() {
@@ -137,7 +137,7 @@ pub(super) fn deprecation(version: At, errors: &mut Errors) {
     }
 }
 
-/// Returns whether a character is printable, as Go's `unicode.IsPrint`; unassigned characters count as printable.
+/// Returns whether a character is printable, like Go's `unicode.IsPrint`; unassigned characters count as printable.
 fn is_printable(character: char) -> bool {
     let is_format = matches!(character,
         '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{180e}' | '\u{200b}'..='\u{200f}'

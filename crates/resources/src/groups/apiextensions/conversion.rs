@@ -1,4 +1,4 @@
-//! Validation of `spec.conversion`. Errors have the paths of upstream's internal type, where the webhook's fields are
+//! Validation of `spec.conversion`. Error paths follow upstream's internal type, where the webhook's fields are
 //! siblings of the strategy.
 
 use std::collections::HashSet;
@@ -24,7 +24,8 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// An update does not have to fix faults of the old definition. A CA bundle may be invalid until the resource is served.
+    /// Returns the rules for an update, which may keep faults of the old definition. The CA bundle may be invalid
+    /// until the resource is established.
     pub(super) fn of_update(old: &Value, is_established: bool) -> Self {
         let webhook = At::named("webhook", old.pointer("/spec/conversion/webhook"));
         let client = webhook.field("clientConfig");
@@ -92,7 +93,7 @@ fn client(client: At, allows_invalid_bundle: bool, errors: &mut Errors) {
     }
 }
 
-/// Upstream swaps the name and namespace of the service, so errors about one name the other.
+/// Checks the service. Upstream swaps its name and namespace, so an error about one names the other.
 fn service(service: At, errors: &mut Errors) {
     let mut swapped = service.map().cloned().unwrap_or_default();
     let (name, namespace) = (swapped.remove("name"), swapped.remove("namespace"));
@@ -102,7 +103,7 @@ fn service(service: At, errors: &mut Errors) {
     webhook_service(At::named("spec.conversion.webhookClientConfig.service", Some(&swapped)), errors);
 }
 
-/// Returns the error of a base64-encoded CA bundle without usable certificates.
+/// Returns the error of a base64-encoded CA bundle without valid certificates.
 fn bundle_error(bundle: &str) -> Option<String> {
     let decoded = STANDARD.decode(bundle).unwrap_or_default();
     let mut has_certificate = false;

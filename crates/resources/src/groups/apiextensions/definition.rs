@@ -9,7 +9,7 @@ use super::versions::Parts;
 use super::{approval, columns, conversion, schema};
 use crate::validate::{At, Errors, immutable};
 
-/// The facts about the old definition that relax the rules for an update.
+/// Facts about the old definition that relax the rules for an update.
 pub(super) struct Old<'o> {
     object: &'o Value,
     is_established: bool,
@@ -24,13 +24,13 @@ impl<'o> Old<'o> {
 /// The rules that depend on the old definition.
 struct Options<'o> {
     requirements: Requirements,
-    /// The schemas of the old versions: the cost limit per rule does not apply to their rules.
+    /// The schemas of the old versions. Their rules are exempt from the cost limit per rule.
     old_schemas: Vec<&'o Value>,
     requires_schema: bool,
     conversion: conversion::Options,
-    /// The selectable fields of the old versions, by their names.
+    /// The selectable fields of the old versions, by version name.
     old_selectable: HashMap<&'o str, &'o Value>,
-    /// The selectable fields that all old versions have.
+    /// The selectable fields shared by all old versions.
     old_shared_selectable: Option<&'o Value>,
 }
 
@@ -97,7 +97,7 @@ pub(super) fn validate_update(root: At, old: &Old) -> Vec<FieldError> {
     errors
 }
 
-/// Checks that the name is `PLURAL.GROUP`.
+/// Checks that the name is `<plural>.<group>`.
 fn name(root: At, errors: &mut Errors) {
     let (metadata, spec) = (root.field("metadata"), root.field("spec"));
     let names = spec.field("names");
@@ -163,8 +163,8 @@ fn group(group: At, errors: &mut Errors) {
     }
 }
 
-/// Checks that each version has a schema; an update of a definition without one needs it only for versions that are
-/// served and pruned.
+/// Checks that each version has a schema. An update of a definition without schemas requires a schema only for
+/// versions that are served and pruned.
 fn schemas_required(spec: At, shared: &Parts, requires_all: bool, errors: &mut Errors) {
     let has_shared = shared.schema.shared().is_some_and(|schema| schema.get("openAPIV3Schema").is_some());
     let preserves = spec.field("preserveUnknownFields").flag();
@@ -181,7 +181,7 @@ fn schemas_required(spec: At, shared: &Parts, requires_all: bool, errors: &mut E
     }
 }
 
-/// Checks the name of a version, and the parts that it does not share with other versions.
+/// Checks the name of a version and its unshared parts.
 fn version_parts(version: At, shared: &Parts, options: &Options, errors: &mut Errors) {
     let name = version.field("name");
     label(name, errors);
@@ -215,7 +215,7 @@ fn version_parts(version: At, shared: &Parts, options: &Options, errors: &mut Er
     }
 }
 
-/// Checks the parts that all versions share.
+/// Checks the parts shared by all versions.
 fn shared_parts(spec: At, shared: &Parts, options: &Options, errors: &mut Errors) {
     let has_status =
         spec.field("versions").items().any(|version| version.field("subresources").field("status").is_set());
@@ -239,7 +239,7 @@ fn named_selectable(version: &Value) -> Option<(&str, &Value)> {
     Some((version.get("name")?.as_str()?, super::versions::present(version, "selectableFields")?))
 }
 
-/// Checks that version names are unique, and that one version is the storage version.
+/// Checks that version names are unique and that exactly one version is the storage version.
 fn version_list(spec: At, errors: &mut Errors) {
     let versions = spec.field("versions");
     let mut seen = HashSet::new();
@@ -255,7 +255,7 @@ fn version_list(spec: At, errors: &mut Errors) {
     if stored != 1 {
         errors.push(versions.invalid("must have exactly one version marked as storage version"));
     }
-    // Upstream's `spec.version` is the first version.
+    // The first version sets upstream's `spec.version`.
     let first = versions.index(0);
     let name = At::named("spec.version", first.field("name").value());
     if !name.text().is_empty() {
@@ -313,7 +313,7 @@ fn texts(list: &Value) -> impl Iterator<Item = &str> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
-/// Maximum number of errors about stored versions; a response shows 100.
+/// Maximum number of errors about stored versions. A response shows 100 errors.
 const MAX_ERRORS: usize = 500;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use nave_machinery::names;
 
 use crate::validate::{At, Errors};
 
-/// Checks the names that are given.
+/// Checks the names that are present.
 pub(super) fn check(at: At, errors: &mut Errors) {
     for field in ["plural", "singular"] {
         label(at.field(field), errors);

@@ -31,8 +31,7 @@ const AT_ROOT: [(&str, &str); 22] = [
     ("XValidations", "x-kubernetes-validations"),
 ];
 
-/// Checks `schema` of a version, or the shared schema of all versions.
-/// `old` has the schemas of the old definition.
+/// Checks the schema of a version, or the schema shared by all versions. `old` has the schemas of the old definition.
 pub(super) fn check(
     schema: At,
     has_status: bool,
@@ -57,8 +56,8 @@ pub(super) fn check(
     }
 }
 
-/// Checks the keywords of the root: a status update is validated by the schema of the `status` property only, so the
-/// root must not restrict it.
+/// Checks the root keywords. The root must not restrict `status`, because status updates are validated only by the
+/// schema of the `status` property.
 fn beside_status(root: At, errors: &mut Errors) {
     let kind = root.field("type");
     if !matches!(kind.text(), "" | "object") {

@@ -88,7 +88,7 @@ impl Strategy for DefinitionStrategy {
     }
 }
 
-/// Returns whether a webhook converts between several versions.
+/// Returns whether the definition has several versions that a webhook converts.
 fn needs_webhook(definition: &Value) -> bool {
     let part = |path: &str| definition.pointer(path);
     part("/spec/conversion/strategy").is_some_and(|strategy| strategy == "Webhook")
@@ -114,7 +114,7 @@ fn default_spec(spec: &mut Map) {
     }
 }
 
-/// Returns the name of the first version that is marked for storage.
+/// Returns the name of the first storage version.
 fn storage_version(spec: &Value) -> Option<&str> {
     let versions = spec.get("versions")?.as_array()?;
     let storage = versions.iter().find(|version| version.get("storage") == Some(&Value::Bool(true)))?;

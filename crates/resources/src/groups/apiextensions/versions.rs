@@ -1,5 +1,5 @@
-//! The parts of a definition that are equal in all versions. Upstream's internal type has them once, outside of the
-//! versions, and error paths follow it.
+//! The parts of a definition that are equal in all versions. Upstream's internal type moves them out of the versions,
+//! and error paths follow it.
 
 use nave_machinery::Value;
 
@@ -24,9 +24,9 @@ pub(super) struct Parts<'v> {
 /// A part of the versions.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part<'v> {
-    /// Each version has its own.
+    /// The versions differ in this part.
     Differs,
-    /// All versions have the same, or none.
+    /// The part is equal in all versions; `None` if all versions lack it.
     Shared(Option<&'v Value>),
 }
 

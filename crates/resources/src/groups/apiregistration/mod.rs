@@ -1,4 +1,4 @@
-//! `apiregistration.k8s.io`: group versions that aggregated servers serve.
+//! `apiregistration.k8s.io`: API services, which register the group versions of aggregated servers.
 
 mod strategy;
 
@@ -16,7 +16,7 @@ pub(crate) fn group() -> GroupBuilder {
         .prefix("apiregistration.k8s.io/apiservices")
         .status()
         .keeps_metadata(KeptMetadata::SETTABLE)
-        // `<version>.<group>`; for the core group `v1.`.
+        // Names have the form `<version>.<group>`; `v1.` is the core group.
         .named(NameRule::PathSegment)
         .conditional_update()
         .columns(columns())

@@ -46,7 +46,7 @@ impl Strategy for ApiServiceStrategy {
     }
 
     fn prepare_for_create(&self, object: &mut Value) {
-        // Group versions that this server serves itself are available immediately.
+        // Group versions served by this server are available immediately.
         if object.pointer("/spec/service").is_none_or(Value::is_null) {
             let now = time::now().rfc3339();
             conditions::set(
@@ -78,7 +78,7 @@ fn priority(at: At, max: i64, errors: &mut Errors) {
     }
 }
 
-/// The reference to the aggregated server's service.
+/// Checks the reference to the aggregated server's service.
 fn service(spec: At, errors: &mut Errors) {
     let (bundle, insecure) = (spec.field("caBundle"), spec.field("insecureSkipTLSVerify"));
     let has_bundle = !bundle.text().is_empty();

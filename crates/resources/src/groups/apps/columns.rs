@@ -18,7 +18,7 @@ pub(super) fn controller_revision() -> Vec<Column> {
     ]
 }
 
-/// The controller of the object, as `<kind>.<group>/<name>`.
+/// Returns the controller of the object as `<kind>.<group>/<name>`.
 fn controller(object: &Value) -> String {
     let mut owners = read::list(object, "metadata.ownerReferences").iter();
     let Some(owner) = owners.find(|owner| read::flag(owner, "controller")) else {

@@ -13,7 +13,7 @@ fn spec(workload: &mut Value) -> Option<&mut Map> {
     object(workload.as_object_mut()?, "spec")
 }
 
-/// The `rollingUpdate` parameters of a strategy, if its type is `RollingUpdate`, which is the default.
+/// Returns the `rollingUpdate` parameters if the strategy's type is `RollingUpdate`, the default type.
 fn rolling<'a>(spec: &'a mut Map, strategy: &str) -> Option<&'a mut Map> {
     let strategy = object(spec, strategy)?;
     set(strategy, "type", "RollingUpdate");
@@ -56,7 +56,7 @@ pub(super) fn stateful_set(stateful_set: &mut Value) {
     let strategy = spec.get("updateStrategy");
     let says_type = strategy.and_then(|it| it.get("type")).is_some_and(|it| it != "");
     let has_parameters = strategy.is_some_and(|it| it.get("rollingUpdate").is_some());
-    // An explicit type without parameters gets no parameters.
+    // If the type is explicit and has no parameters, no defaults are set.
     if (!says_type || has_parameters)
         && let Some(rolling) = rolling(spec, "updateStrategy")
     {
@@ -67,7 +67,7 @@ pub(super) fn stateful_set(stateful_set: &mut Value) {
         set(policy, "whenScaled", "Retain");
     }
     for claim in each(spec, "volumeClaimTemplates") {
-        // Protobuf does not store them and reads add them, so writes with and without them are equal.
+        // Protobuf omits these fields and reads add them, so writes with and without them must be equal.
         claim.insert("apiVersion".to_owned(), "v1".into());
         claim.insert("kind".to_owned(), "PersistentVolumeClaim".into());
         crate::groups::core::claim_defaults(claim);

@@ -24,7 +24,7 @@ const UPDATABLE: [&str; 7] = [
 /// The parts of a spec to check.
 #[derive(Clone, Copy)]
 struct Checked {
-    /// The immutable parts.
+    /// The immutable fields.
     fixed: bool,
     /// The template's metadata and pod spec.
     template: bool,
@@ -35,7 +35,7 @@ pub(super) fn create(set: &Value) -> Errors {
 }
 
 pub(super) fn update(new: &Value, old: &Value) -> Errors {
-    // A template that was invalid before may stay invalid.
+    // A template that was already invalid may remain invalid.
     let was_right = spec(old, Checked { fixed: false, template: true }).is_empty();
     let mut errors = spec(new, Checked { fixed: false, template: was_right });
     let root = At::root(new);
@@ -75,7 +75,7 @@ fn spec(set: &Value, which: Checked) -> Errors {
                 None => pod_spec::template(template, &mut errors),
             }
         }
-        // Upstream checks these twice.
+        // Upstream checks labels and annotations twice.
         let metadata = template.field("metadata");
         let moved = |field: &'static str| template.field(field).with(metadata.field(field).value());
         labels(moved("labels"), &mut errors);
@@ -121,7 +121,7 @@ fn strategies(spec: At, errors: &mut Errors) {
     }
 }
 
-/// The template as the controller uses it: with a volume for each claim template and generated names.
+/// Returns the template that the controller uses, with a volume for each claim template and generated names.
 fn with_claims(template: At, claims: At) -> Option<Value> {
     let pod = template.field("spec");
     let is_named = ["hostname", "subdomain"].into_iter().any(|field| !pod.field(field).text().is_empty());

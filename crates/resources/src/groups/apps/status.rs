@@ -4,7 +4,7 @@ use nave_machinery::{FieldError, Value};
 
 use crate::validate::{At, Errors, NOT_NEGATIVE};
 
-/// Checks the counts of a status: they are not negative, those in `of_replicas` do not exceed `replicas`, and
+/// Checks the counts of a status: no count is negative, no count in `of_replicas` exceeds `replicas`, and
 /// `collisionCount` does not decrease.
 pub(super) fn validate(workload: &Value, old: &Value, of_replicas: &[&'static str]) -> Errors {
     let root = At::root(workload);

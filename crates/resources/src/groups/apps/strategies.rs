@@ -91,7 +91,7 @@ impl Strategy for StatefulSetStrategy {
         let root = At::root(stateful_set);
         let spec = root.field("spec");
         for template in spec.field("volumeClaimTemplates").items() {
-            // Upstream's spelling of the field in updates.
+            // In updates, upstream's path spells the field `Spec`.
             let shown = if old.is_some() { "Spec" } else { "spec" };
             found.extend(claim_spec_warnings(template.field(shown).with(template.field("spec").value())));
         }

@@ -83,7 +83,7 @@ pub(super) fn updated(check: fn(&Value) -> Errors, new: &Value, old: &Value) -> 
     errors
 }
 
-/// The selector must be given, valid and not empty.
+/// Checks that the selector is present, valid and not empty.
 pub(super) fn selector(selector: At, kind: &str, errors: &mut Errors) {
     if !selector.is_set() {
         errors.push(selector.required(""));
@@ -101,7 +101,7 @@ fn not_empty(selector: At, kind: &str, errors: &mut Errors) {
     }
 }
 
-/// The selector must match the template's labels. Returns whether the selector is valid.
+/// Checks that the selector matches the template's labels. Returns whether the selector is valid.
 pub(super) fn is_selected(spec: At, why_not: &str, errors: &mut Errors) -> bool {
     let (selector, template) = (spec.field("selector"), spec.field("template"));
     let metadata = template.field("metadata");
@@ -182,7 +182,7 @@ pub(super) fn at_most_100_percent(at: At, errors: &mut Errors) {
     }
 }
 
-/// The number of pods or the percentage; 0 for other values.
+/// Returns the number of pods or the percentage; 0 for other values.
 pub(super) fn share_value(at: At) -> i64 {
     at.int().or_else(|| percent(at)).unwrap_or_default()
 }

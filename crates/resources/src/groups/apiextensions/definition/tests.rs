@@ -20,7 +20,7 @@ fn version(name: &str, storage: bool) -> Value {
     json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": schema}})
 }
 
-/// Returns the errors of a definition after the value at a JSON pointer is replaced.
+/// Replaces the value at a JSON pointer in a definition and returns the errors.
 fn with(pointer: &str, value: Value) -> Vec<String> {
     let mut definition = definition();
     put(&mut definition, pointer, value);
@@ -185,7 +185,7 @@ fn errors_have_upstream_paths_and_messages() {
                 "spec.conversion.webhookClientConfig: Required value: exactly one of url or service is required",
             ],
         ),
-        // Upstream confuses the name of the service with its namespace.
+        // Upstream swaps the name and the namespace of the service.
         (
             "/spec/conversion".into(),
             webhook(json!({"service": {"namespace": "b", "port": 443}})),
@@ -318,7 +318,7 @@ fn names_and_scope_are_immutable_once_established() {
 
 #[test]
 fn updates_tolerate_faults_of_the_old_definition() {
-    // Stored before lists of type set needed atomic items.
+    // Stored before lists of type `set` required atomic items.
     let set = |definition: &mut Value| {
         let list = json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "object", "properties": {"a": {"type": "string"}}}});
         put(definition, "/spec/versions/0/schema/openAPIV3Schema/properties/l", list);
@@ -375,7 +375,7 @@ fn protected_groups_need_an_approval() {
     ] {
         definition["metadata"]["annotations"] = json!({"api-approved.kubernetes.io": annotation});
         assert_eq!(shown(&validate(At::root(&definition))), expected, "{annotation}");
-        // An update that leaves the state as it is passes.
+        // An update that does not change the state is accepted.
         assert_eq!(shown(&validate_update(At::root(&definition), &Old::new(&definition))), [""; 0]);
     }
 }
@@ -400,7 +400,7 @@ fn compiles_rules_and_limits_their_cost() {
     let expensive = rules(None, "self.all(x, self.all(y, x.contains(y)))");
     assert!(expensive[0].contains("estimated rule cost exceeds budget"), "{expensive:?}");
 
-    // A stored schema is not held to the limit per rule.
+    // A stored schema is exempt from the limit per rule.
     let mut old = definition();
     let schema = json!({"type": "object", "properties": {"spec": {"type": "array", "items": {"type": "string", "maxLength": 10},
         "maxItems": 1000, "x-kubernetes-validations": [{"rule": "self.all(x, self.all(y, x.contains(y)))"}]}}});
