@@ -1,6 +1,6 @@
-//! Legacy service account token cleaner: secret-based tokens that have not been used for a long time are first
-//! marked invalid and later deleted (upstream: `serviceaccount`, KEP-2799). Only tokens that a service account
-//! refers to are cleaned up, as older clusters generated them automatically.
+//! Legacy service account token cleaner: marks unused secret-based tokens as invalid, and deletes them later
+//! (upstream: `serviceaccount`, KEP-2799). Only cleans up tokens that a service account refers to: older clusters
+//! generated these tokens automatically.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(crate) const LEGACY_TOKEN_CLEANER: Descriptor = Descriptor {
 
 /// The interval between runs.
 const PERIOD: Duration = Duration::from_hours(24);
-/// The config map with the date since which token use is tracked.
+/// The config map that records the date on which token tracking started.
 const TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";
 const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
 const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
@@ -45,7 +45,7 @@ struct Cleaner {
 #[derive(Debug, PartialEq, Eq)]
 enum TokenAction {
     Keep,
-    /// Label the token as invalid. A user who still needs it can remove the label.
+    /// Label the token as invalid. Users who still need the token can remove the label.
     MarkInvalid,
     Delete,
 }
@@ -99,8 +99,8 @@ impl Cleaner {
         Ok(())
     }
 
-    /// Tokens created or used since the returned time are kept. `None` until the use of tokens has been tracked for
-    /// the whole period.
+    /// Returns the cutoff: tokens created or used after it are kept. `None` if token use has been tracked for less
+    /// than the cleanup period.
     async fn oldest_kept(&self, now: Timestamp) -> Result<Option<Timestamp>, SyncError> {
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), "kube-system");
         let tracking_since = maps
@@ -128,7 +128,7 @@ impl Cleaner {
         Ok(secrets.iter().any(|reference| reference.name.as_deref() == Some(secret.name())))
     }
 
-    /// All strings in the pods of a namespace that may be names of secrets.
+    /// Collects all strings in the pods of a namespace that may be names of secrets.
     fn mounted_secrets(&self, namespace: &str) -> HashSet<String> {
         let mut names = HashSet::new();
         for pod in self.pods.list_namespace(namespace) {
@@ -162,7 +162,7 @@ impl Cleaner {
     }
 }
 
-/// The action on a secret by its type, age and labels.
+/// Decides what to do with a secret by its type, age and labels.
 fn token_action(secret: &Object<Secret>, oldest: Timestamp) -> TokenAction {
     let is_token = secret.json_at(&["type"]) == Some(br#""kubernetes.io/service-account-token""#);
     let created = secret
@@ -175,7 +175,7 @@ fn token_action(secret: &Object<Secret>, oldest: Timestamp) -> TokenAction {
     let oldest_date = date(oldest);
     let is_recent = |written: &str| match written.parse::<Date>() {
         Ok(_) => written >= oldest_date.as_str(),
-        // A label that is not a date keeps the token.
+        // Keeps tokens whose label is not a date.
         Err(_) => true,
     };
     if secret.label(LAST_USED).is_some_and(is_recent) {
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn marks_and_then_deletes_unused_tokens() {
-        // Now is 2026-01-01; tokens used in the last 30 days are kept.
+        // The current time is 2026-01-01. Tokens used in the last 30 days are kept.
         let oldest = now() - SignedDuration::from_hours(30 * 24);
         let action = |created: &str, labels: Value| {
             let secret = json!({"metadata": {"name": "s", "creationTimestamp": created, "labels": labels},

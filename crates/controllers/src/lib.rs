@@ -1,4 +1,4 @@
-//! Kubernetes' controllers: each brings the observed state of its kind closer to the desired state.
+//! Kubernetes' controllers. Each controller moves the observed state of its kind toward the desired state.
 //!
 //! ```text
 //! SharedInformerFactory ── one watch per type ──► handlers (metadata only) ──► Workqueue ──► sync(key)
@@ -6,10 +6,10 @@
 //!              observed state ──► a pure function: the actions due ──► writes through kube::Client ┘
 //! ```
 //!
-//! Every controller is level-driven. A sync reads the current state from the informers, decides by a pure function,
-//! and writes; an event only enqueues a key. So restarts, missed events and repeated events make no difference: the
-//! next sync acts on the current state. For objects that a controller has just created and the informers do not
-//! show yet there are [`expectations`]; no sync waits for a cache.
+//! Every controller is level-driven. A sync reads the current state from the informers, computes the actions in a
+//! pure function, and performs the writes. An event only enqueues a key, so restarts and missed or repeated events
+//! are harmless: the next sync acts on the current state. [`expectations`] track created objects that the informers
+//! do not have yet; no sync waits for a cache.
 //!
 //! | module | contents |
 //! | --- | --- |

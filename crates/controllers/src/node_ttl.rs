@@ -1,5 +1,5 @@
-//! TTL controller: annotates nodes with the time for which their kubelets may cache secrets and config maps, which
-//! grows with the cluster (upstream: `ttl`).
+//! TTL controller: annotates nodes with the time for which kubelets may cache secrets and config maps. The time
+//! grows with the size of the cluster (upstream: `ttl`).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -23,8 +23,8 @@ pub(crate) const NODE_TTL: Descriptor = Descriptor {
 
 const ANNOTATION: &str = "node.alpha.kubernetes.io/ttl";
 
-/// Minimum and maximum number of nodes, and TTL in seconds. The ranges overlap, so that a cluster near a boundary
-/// does not update all its nodes again and again.
+/// Minimum number of nodes, maximum number of nodes, and TTL in seconds. The ranges overlap, so that a cluster near
+/// a boundary does not repeatedly update all its nodes.
 const STEPS: [(usize, usize, u32); 5] =
     [(0, 100, 0), (90, 500, 15), (450, 1000, 30), (900, 2000, 60), (1800, usize::MAX, 300)];
 
@@ -59,7 +59,7 @@ impl Reconciler for Controller {
     }
 }
 
-/// The step for a number of nodes, given the previous step.
+/// Returns the step for a number of nodes, given the previous step.
 fn step(mut step: usize, nodes: usize) -> usize {
     while STEPS.get(step).is_some_and(|(_, most, _)| nodes > *most) {
         step += 1;

@@ -1,4 +1,4 @@
-//! The objects that a controller owns: an index by controller UID, and the event handler that enqueues owners.
+//! Objects owned by a controller: an index by controller UID, and an event handler that enqueues the owners.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use nave_machinery::selector::LabelSelector;
 use crate::expectations::Expectations;
 use crate::selectors::SelectorIndex;
 
-/// Index of objects by the UID of their controller. Objects without a controller have the key `/NAMESPACE`, which is
-/// never a UID.
+/// Index of objects by the UID of their controller. Objects without a controller have the key `/NAMESPACE`, which
+/// cannot be a UID.
 const BY_CONTROLLER: &str = "controller";
 
 /// Adds the index to an informer.
@@ -23,13 +23,13 @@ pub fn index<K: 'static>(informer: &SharedInformer<K>) {
     });
 }
 
-/// The objects whose controller has this UID.
+/// Returns the objects whose controller has this UID.
 pub fn by_controller<K>(lister: &Lister<K>, uid: &str) -> Vec<Object<K>> {
     lister.by_index(BY_CONTROLLER, uid).unwrap_or_default()
 }
 
-/// The objects that an owner may claim: those it controls, and those in its namespace that have no controller and
-/// match its selector.
+/// Returns the objects that an owner may claim: the objects it controls, and the objects in its namespace that have
+/// no controller and match its selector.
 pub fn candidates<K>(lister: &Lister<K>, owner: &ObjectMeta, selector: &LabelSelector) -> Vec<Object<K>> {
     let mut found = by_controller(lister, owner.uid.as_deref().unwrap_or_default());
     if !selector.is_empty() {
@@ -52,19 +52,19 @@ pub fn decode_candidates<K, E>(
     candidates(lister, owner, selector).iter().map(decode).collect()
 }
 
-/// The controller of an object, if it has this kind and group.
+/// Returns the controller of an object if the controller has this group and kind.
 pub fn controller_of_kind<'a, K>(object: &'a Object<K>, group: &str, kind: &str) -> Option<OwnerRef<'a>> {
     let controller = object.controller_of()?;
     let of_group = controller.api_version.split_once('/').map_or("", |(group, _)| group) == group;
     (of_group && controller.kind == kind).then_some(controller)
 }
 
-/// The key of the controller of an object.
+/// Returns the key of an object's controller.
 pub fn key_of<K>(object: &Object<K>, controller: &OwnerRef<'_>) -> ObjectName {
     ObjectName::new(object.namespace(), controller.name)
 }
 
-/// The key of the controller of an object, if it has this kind and group.
+/// Returns the key of an object's controller if the controller has this group and kind.
 pub fn key_of_controller<K>(object: &Object<K>, group: &str, kind: &str) -> Option<ObjectName> {
     controller_of_kind(object, group, kind).map(|controller| key_of(object, &controller))
 }
@@ -75,8 +75,8 @@ fn claim_changed<K>(old: &Object<K>, new: &Object<K>) -> bool {
         || !old.labels().eq(new.labels())
 }
 
-/// Event handler for the objects of owners of kind `O`: enqueues the owner of an object, or the possible adopters
-/// of one without a controller, and records observed creations and deletions.
+/// Event handler for objects owned by kind `O`. Enqueues the owner of an object, or the possible adopters if the
+/// object has no controller. Records observed creations and deletions.
 #[derive(Clone)]
 pub struct DependentHandler<O> {
     queue: Workqueue,
@@ -87,7 +87,8 @@ pub struct DependentHandler<O> {
 }
 
 impl<O: 'static> DependentHandler<O> {
-    /// Enqueues owners of this kind; `adopters` finds those whose selector matches.
+    /// Creates a handler that enqueues owners of this kind. `adopters` finds the owners whose selector matches an
+    /// object.
     pub fn new(
         queue: Workqueue,
         (group, kind): (&'static str, &'static str),
@@ -97,8 +98,8 @@ impl<O: 'static> DependentHandler<O> {
         Self { queue, group, kind, adopters: Arc::new(adopters), expectations }
     }
 
-    /// Enqueues the owner of an object after calling `note` with its UID. Returns whether the object has a
-    /// controller of any kind.
+    /// Calls `note` with the UID of the owner, then enqueues the owner. Returns whether the object has a controller
+    /// of any kind.
     fn enqueue_owner<K>(&self, object: &Object<K>, note: impl FnOnce(&str)) -> bool {
         if let Some(controller) = controller_of_kind(object, self.group, self.kind) {
             note(controller.uid);
@@ -121,7 +122,7 @@ impl<O: 'static> DependentHandler<O> {
 impl<K, O: 'static> EventHandler<K> for DependentHandler<O> {
     fn on_add(&self, object: &Object<K>, _: bool) {
         if object.is_being_deleted() {
-            // After a restart, the first event of an object may show it being deleted already.
+            // After a restart, the first event of an object may show a deletion timestamp.
             self.deletion_observed(object);
         } else if !self.enqueue_owner(object, |owner| self.expectations.creation_observed(owner)) {
             self.enqueue_adopters(object);
@@ -138,7 +139,7 @@ impl<K, O: 'static> EventHandler<K> for DependentHandler<O> {
         } else if claim_changed {
             self.enqueue_owner(old, |_| {});
         }
-        // A deletion is observed when it is requested, not when the kubelet has finished it.
+        // A deletion counts as observed when it is requested, before the kubelet has completed it.
         if new.is_being_deleted() {
             self.deletion_observed(new);
         } else if !self.enqueue_owner(new, |_| {}) && claim_changed {

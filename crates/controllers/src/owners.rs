@@ -15,18 +15,18 @@ use crate::selectors;
 /// The relation of an owner to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// The owner controls it.
+    /// The owner controls the object.
     Own,
-    /// It has no controller and matches the selector.
+    /// The object has no controller and matches the selector.
     Adopt,
-    /// The owner controls it, but it no longer matches the selector.
+    /// The owner controls the object, but the object no longer matches the selector.
     Release,
-    /// It is not related to the owner.
+    /// The object is not related to the owner.
     Leave,
 }
 
-/// Decides about one object. An owner that is being deleted neither adopts nor releases; the garbage collector
-/// handles its objects.
+/// Decides what to do with an object. An owner that is being deleted does not adopt or release objects; the garbage
+/// collector handles them.
 pub fn claim(owner: &ObjectMeta, object: &ObjectMeta, matches: bool) -> Claim {
     let is_owner_live = owner.deletion_timestamp.is_none();
     match controller_of(object) {
@@ -38,7 +38,7 @@ pub fn claim(owner: &ObjectMeta, object: &ObjectMeta, matches: bool) -> Claim {
     }
 }
 
-/// The controller reference of an object.
+/// Returns the controller reference of an object.
 pub fn controller_of(object: &ObjectMeta) -> Option<&OwnerReference> {
     object.owner_references.iter().flatten().find(|reference| reference.controller == Some(true))
 }
@@ -48,7 +48,7 @@ pub fn is_controlled_by(object: &ObjectMeta, owner: &ObjectMeta) -> bool {
     controller_of(object).is_some_and(|reference| Some(&reference.uid) == owner.uid.as_ref())
 }
 
-/// A controller reference to `owner`.
+/// Creates a controller reference to `owner`.
 pub fn controller_reference(api_version: &str, kind: &str, owner: &ObjectMeta) -> OwnerReference {
     OwnerReference {
         api_version: api_version.to_owned(),
@@ -60,13 +60,13 @@ pub fn controller_reference(api_version: &str, kind: &str, owner: &ObjectMeta) -
     }
 }
 
-/// Claims objects for `owner`, adopting and releasing by patches. Before the first adoption the owner is read live,
-/// as the cache may not show its deletion yet.
+/// Claims objects for `owner`, and adopts and releases them with patches. Reads the owner live before the first
+/// adoption, as the cache may not show its deletion yet.
 pub struct Claims<'a, O, K> {
     owner: &'a ObjectMeta,
-    /// The owner reference set on adopted objects.
+    /// The owner reference to set on adopted objects.
     reference: OwnerReference,
-    /// A finalizer added to adopted objects and removed from released ones.
+    /// The finalizer to add to adopted objects and to remove from released objects.
     finalizer: Option<&'a str>,
     owners: Api<O>,
     objects: Api<K>,
@@ -81,7 +81,7 @@ where
         + Debug,
     K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
 {
-    /// Claims objects for `owner`, which is of type `O`, through `client`.
+    /// Creates claims for `owner`, which is of type `O`, through `client`.
     pub fn new(client: &kube::Client, owner: &'a ObjectMeta) -> Self {
         let namespace = owner.namespace.as_deref().unwrap_or_default();
         Self {
@@ -93,17 +93,17 @@ where
         }
     }
 
-    /// Adds `finalizer` to adopted objects and removes it from released ones.
+    /// Sets a finalizer to add to adopted objects and to remove from released objects.
     #[must_use]
     pub fn with_finalizer(self, finalizer: &'a str) -> Self {
         Self { finalizer: Some(finalizer), ..self }
     }
 
-    /// Returns the objects among `candidates` that the owner controls afterwards. If an object cannot be adopted or
-    /// released, the others are still processed before the error is returned, as upstream does.
+    /// Adopts and releases objects, and returns the `candidates` that the owner controls afterwards. Continues
+    /// after a failure, as upstream does, and then returns the first error.
     ///
     /// # Errors
-    /// The first error of the API server.
+    /// The first error from the API server.
     pub async fn claim(
         &self,
         candidates: impl IntoIterator<Item = K>,
@@ -166,8 +166,7 @@ where
         self.patch(object, &patch).await.map(drop)
     }
 
-    /// Patches an object. Returns `None` if it no longer exists or was replaced by another of the same name, which
-    /// the UID in the patch detects.
+    /// Patches an object. Returns `None` if the object no longer exists or has another UID, which the patch checks.
     async fn patch(&self, object: &ObjectMeta, patch: &serde_json::Value) -> Result<Option<K>, SyncError> {
         let name = object.name.as_deref().unwrap_or_default();
         match self.objects.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await {

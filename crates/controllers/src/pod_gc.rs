@@ -1,8 +1,8 @@
 //! Pod garbage collector: deletes pods that no other controller deletes (upstream: `podgc`).
 //!
-//! These are pods on a node that no longer exists, terminating pods that were never scheduled, terminating pods on
-//! a node that is out of service, and, beyond a threshold, terminated pods. It runs periodically instead of on
-//! events, and decodes only the few fields that it needs.
+//! Deletes pods on nodes that no longer exist, terminating pods that were never scheduled, terminating pods on
+//! nodes that are out of service, and terminated pods beyond a threshold. Runs periodically instead of on events,
+//! and decodes only the fields it needs.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -29,14 +29,14 @@ pub(crate) const POD_GC: Descriptor = Descriptor {
 
 /// The interval between runs.
 const PERIOD: Duration = Duration::from_secs(20);
-/// Pods of a missing node are kept for this long, as the cache may not show a new node yet.
+/// The time for which pods of a missing node are kept, as the cache may not have a new node yet.
 const QUARANTINE: Duration = Duration::from_secs(40);
 /// The number of concurrent deletions.
 const CONCURRENT_DELETIONS: usize = 16;
-/// Taint of a node that an operator has declared out of service.
+/// Taint that an operator sets on a node that is out of service.
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
-/// The fields of a pod that are needed here.
+/// The fields of a pod that this controller needs.
 #[derive(Deserialize)]
 struct PodFields {
     #[serde(default)]
@@ -82,7 +82,7 @@ struct Collector {
     nodes: Lister<Node>,
     /// The number of terminated pods to keep.
     terminated_threshold: usize,
-    /// When nodes that pods are bound to were first found missing.
+    /// The time at which each missing node was first found missing.
     missing: HashMap<String, Instant>,
     /// True if a node has existed since this controller started.
     has_seen_nodes: bool,
@@ -139,14 +139,13 @@ impl Collector {
         Ok(())
     }
 
-    /// The nodes that pods are bound to and that have been missing for the whole quarantine, confirmed by a live
-    /// read.
+    /// Returns the nodes that have been missing for the whole quarantine, confirmed by a live read.
     async fn gone_nodes(
         &mut self,
         pods: &[(&Object<Pod>, PodFields)],
         known: &HashSet<&str>,
     ) -> Result<HashSet<String>, SyncError> {
-        // A cluster without nodes: pods are bound by hand and must not be deleted.
+        // In a cluster without nodes, users bind pods manually; do not delete these pods.
         if known.is_empty() && !self.has_seen_nodes {
             return Ok(HashSet::new());
         }
@@ -171,7 +170,7 @@ impl Collector {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), pod.namespace());
         let decoded = pod.decode()?;
         if !crate::pods::is_terminal(&decoded) && why != DeletionReason::Terminated {
-            // There is no kubelet to report the end of the pod, and clients may wait for it.
+            // Sets the phase because no kubelet will report it, and clients may wait for it.
             let mut status = json!({"phase": "Failed"});
             if why == DeletionReason::Orphaned {
                 status["conditions"] = json!([{
@@ -201,7 +200,7 @@ impl Collector {
     }
 }
 
-/// Returns whether a write failed because the pod no longer exists or was replaced by another of the same name.
+/// Returns whether a write failed because the pod no longer exists or has another UID.
 fn is_gone(written: Result<(), kube::Error>) -> Result<bool, SyncError> {
     match written {
         Ok(()) => Ok(false),
@@ -214,7 +213,7 @@ fn now_rfc3339() -> String {
     nave_machinery::time::now().rfc3339()
 }
 
-/// The reason to delete a pod, apart from the threshold of terminated pods.
+/// Returns the reason to delete a pod, without regard to the threshold of terminated pods.
 fn deletion_reason(
     is_being_deleted: bool,
     pod: &PodFields,
@@ -233,7 +232,7 @@ fn deletion_reason(
     }
 }
 
-/// The terminated pods beyond the threshold: evicted ones first, then the oldest.
+/// Returns the terminated pods beyond the threshold: evicted pods first, then the oldest pods.
 fn terminated<'a>(
     pods: &[(&'a Object<Pod>, PodFields)],
     kept: usize,

@@ -8,8 +8,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use nave_client::{Lister, Object, ObjectName, SharedInformer};
 use serde::Deserialize;
 
-/// Decodes the parts of a pod that controllers use: metadata, status, and of the spec only the node name. This
-/// costs a fraction of decoding the whole pod, and a sync decodes all pods of its workload.
+/// Decodes the parts of a pod that controllers use: the metadata, the status, and the node name in the spec. A sync
+/// decodes all pods of its workload, and this costs a fraction of decoding whole pods.
 ///
 /// # Errors
 /// The JSON is not a pod.
@@ -30,12 +30,12 @@ pub fn read(pod: &Object<Pod>) -> Result<Pod, serde_json::Error> {
     Ok(Pod { metadata, spec: Some(PodSpec { node_name: spec.node_name, ..PodSpec::default() }), status })
 }
 
-/// A pod's phase; empty while unset.
+/// Returns a pod's phase; empty if it is not set.
 pub fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }
 
-/// Returns whether all containers have terminated for good.
+/// Returns whether the pod has reached a terminal phase: `Succeeded` or `Failed`.
 pub fn is_terminal(pod: &Pod) -> bool {
     matches!(phase(pod), "Succeeded" | "Failed")
 }
@@ -45,18 +45,18 @@ pub fn is_active(pod: &Pod) -> bool {
     !is_terminal(pod) && pod.metadata.deletion_timestamp.is_none()
 }
 
-/// Returns whether a pod is being deleted and not terminal yet.
+/// Returns whether a pod is being deleted and not yet terminal.
 pub fn is_terminating(pod: &Pod) -> bool {
     !is_terminal(pod) && pod.metadata.deletion_timestamp.is_some()
 }
 
-/// A pod's condition of one type.
+/// Returns the condition of a type.
 pub fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     conditions.iter().find(|condition| condition.type_ == type_)
 }
 
-/// The time since which a pod is ready: `None` if it is not ready, `Some(None)` if the time is unknown.
+/// Returns the time since which a pod is ready. `None` if it is not ready, `Some(None)` if the time is unknown.
 pub fn ready_since(pod: &Pod) -> Option<Option<Timestamp>> {
     let ready = condition(pod, "Ready").filter(|ready| ready.status == "True")?;
     Some(ready.last_transition_time.as_ref().map(|time| time.0))
@@ -72,7 +72,7 @@ pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
     available_in(pod, min_ready_seconds, now) == Some(Duration::ZERO)
 }
 
-/// The time until a ready pod becomes available: zero if it is available, `None` if it is not ready.
+/// Returns the time until a ready pod becomes available: zero if it is available, `None` if it is not ready.
 pub fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<Duration> {
     let since = ready_since(pod)?;
     if min_ready_seconds <= 0 {
@@ -83,7 +83,7 @@ pub fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option
     Some(left.try_into().unwrap_or(Duration::ZERO))
 }
 
-/// The shortest time until one more of these pods becomes available.
+/// Returns the shortest time until another of these pods becomes available.
 pub fn next_available_in<'a>(
     pods: impl IntoIterator<Item = &'a Pod>,
     min_ready_seconds: i32,
@@ -93,12 +93,12 @@ pub fn next_available_in<'a>(
     waits.filter(|wait| !wait.is_zero()).min()
 }
 
-/// The node a pod is bound to.
+/// Returns the node that a pod is bound to.
 pub fn node_name(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
 }
 
-/// Index of pods by the volume claims that they mount.
+/// Index of pods by the volume claims they mount.
 const BY_VOLUME_CLAIM: &str = "pod-pvc-index";
 
 /// Adds the index that [`mounting`] uses.
@@ -111,18 +111,18 @@ pub fn index_by_volume_claim(pods: &SharedInformer<Pod>) {
     });
 }
 
-/// The pods that mount a volume claim.
+/// Returns the pods that mount a volume claim.
 pub fn mounting(pods: &Lister<Pod>, claim: &ObjectName) -> Vec<Object<Pod>> {
     pods.by_index(BY_VOLUME_CLAIM, claim.as_str()).unwrap_or_default()
 }
 
-/// The names of the claims of a pod, including those of ephemeral volumes.
+/// Returns the names of a pod's volume claims, including claims for ephemeral volumes.
 pub fn claims_of(pod: &Object<Pod>) -> Vec<String> {
     let volumes = pod.json_at(&["spec", "volumes"]).unwrap_or(b"[]");
     claims(pod.name(), serde_json::from_slice(volumes).unwrap_or_default())
 }
 
-/// The names of the claims of a pod's volumes.
+/// Returns the names of the claims of a pod's volumes.
 pub fn claims(pod: &str, volumes: Vec<Volume>) -> Vec<String> {
     volumes
         .into_iter()
@@ -134,7 +134,8 @@ pub fn claims(pod: &str, volumes: Vec<Volume>) -> Vec<String> {
         .collect()
 }
 
-/// Creates a pod from a template for an owner in `namespace`. It has a name prefix that the API server completes.
+/// Creates a pod from a template for an owner in `namespace`. The pod has a name prefix, to which the API server
+/// adds a suffix.
 pub fn from_template(
     template: &PodTemplateSpec,
     namespace: &str,
@@ -170,7 +171,8 @@ pub(crate) mod fixtures {
         "2026-01-01T12:00:00Z".parse().unwrap()
     }
 
-    /// A pod with a phase, on a node unless it is pending, ready for this many seconds if given.
+    /// Creates a pod with a phase. It has a node unless it is pending, and has been ready for `ready_for` seconds
+    /// if given.
     pub(crate) fn pod(name: &str, phase: &str, ready_for: Option<i64>) -> Pod {
         let since = |seconds: i64| (now() - jiff::SignedDuration::from_secs(seconds)).to_string();
         let mut pod = json!({
@@ -189,7 +191,7 @@ pub(crate) mod fixtures {
         serde_json::from_value(pod).unwrap()
     }
 
-    /// The pod with a deletion timestamp.
+    /// Returns the pod with a deletion timestamp.
     pub(crate) fn deleting(mut pod: Pod) -> Pod {
         pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()));
         pod

@@ -11,8 +11,8 @@ use crate::pods::{self, node_name, phase, ready_since};
 /// Annotation set by users: pods with a lower cost are deleted first.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-/// Returns the `count` pods to delete. `related` are the active pods of all replica sets with the same controller:
-/// of two otherwise equal pods, the one on the node with more of them is deleted first.
+/// Returns the `count` pods to delete. `related` contains the pods of all replica sets with the same
+/// controller. Among otherwise equal pods, those on the nodes with the most related pods are deleted first.
 pub(crate) fn to_delete(mut pods: Vec<Pod>, related: &[Pod], count: usize, now: Timestamp) -> Vec<Pod> {
     if count < pods.len() {
         let mut on_node: HashMap<&str, usize> = HashMap::new();
@@ -33,7 +33,7 @@ pub(crate) fn first_in_deletion_order(mut pods: Vec<Pod>, count: usize, now: Tim
     pods
 }
 
-/// Compares pods; the lesser is deleted first.
+/// Compares two pods; the lesser pod is deleted first.
 fn deletion_order(a: &Pod, b: &Pod, rank_a: usize, rank_b: usize, now: Timestamp) -> Ordering {
     let ready = (ready_since(a), ready_since(b));
     node_name(a)
@@ -54,8 +54,8 @@ fn deletion_order(a: &Pod, b: &Pod, rank_a: usize, rank_b: usize, now: Timestamp
         })
 }
 
-/// The newer time first. Ages are compared by order of magnitude; within one, the UID decides, which is effectively
-/// random. An unknown time is the newest.
+/// Orders newer times first. Compares ages by order of magnitude; within the same order, the UID decides, which is
+/// effectively random. An unknown time counts as the newest.
 fn newer_first(
     a: Option<Timestamp>,
     b: Option<Timestamp>,
@@ -73,7 +73,7 @@ fn newer_first(
     }
 }
 
-/// The binary logarithm of an age in nanoseconds; -1 if the time is not in the past.
+/// Returns the binary logarithm of an age in nanoseconds; -1 if the time is not in the past.
 fn magnitude(time: Timestamp, now: Timestamp) -> i64 {
     let age = time.duration_until(now).as_nanos();
     u128::try_from(age).ok().and_then(u128::checked_ilog2).map_or(-1, i64::from)
@@ -87,7 +87,7 @@ fn phase_rank(pod: &Pod) -> u8 {
     }
 }
 
-/// The annotation's number; 0 if it is not a number.
+/// Returns the value of the annotation; 0 if it is missing or not a number.
 fn deletion_cost(pod: &Pod) -> i32 {
     let annotation = pod.metadata.annotations.as_ref().and_then(|all| all.get(DELETION_COST));
     annotation.and_then(|cost| cost.parse().ok()).unwrap_or(0)

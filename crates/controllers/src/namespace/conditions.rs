@@ -9,25 +9,25 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 /// The progress of the deletion of a namespace's contents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
-    /// The group versions whose discovery failed.
+    /// The group versions for which discovery failed.
     pub(super) undiscovered: Vec<String>,
-    /// Errors of deleting individual resources.
+    /// The errors from deleting individual resources.
     pub(super) failures: Vec<String>,
     /// The number of remaining objects by resource and group.
     pub(super) remaining: BTreeMap<(String, String), usize>,
     /// The number of remaining objects by finalizer.
     pub(super) finalizers: BTreeMap<String, usize>,
-    /// The number of seconds until more objects may be gone.
+    /// The estimated number of seconds until more objects are gone.
     pub(super) estimate_seconds: i64,
 }
 
 impl Progress {
-    /// Returns whether nothing is left and nothing failed.
+    /// Returns whether all objects are gone and no step failed.
     pub(super) fn is_done(&self) -> bool {
         self.failures.is_empty() && self.undiscovered.is_empty() && self.remaining.is_empty()
     }
 
-    /// The errors, for the log.
+    /// Joins the errors for the log.
     pub(super) fn error(&self) -> Option<String> {
         let discovery = self.undiscovered.iter().map(|group| format!("cannot discover {group}"));
         let all: Vec<_> = discovery.chain(self.failures.iter().cloned()).collect();
@@ -100,7 +100,7 @@ impl Progress {
                 all_is_well: "All resources successfully discovered",
             },
             ConditionState {
-                // Discovery returns group and version separately, so nothing can fail to parse.
+                // Always healthy: discovery returns group and version separately, so parsing cannot fail.
                 type_: "NamespaceDeletionGroupVersionParsingFailure",
                 trouble: None,
                 bad: "GroupVersionParsingFailed",
@@ -138,7 +138,7 @@ impl Progress {
     }
 }
 
-/// The desired state of a condition; `True` means a problem.
+/// The desired state of a condition. `True` means a problem.
 struct ConditionState {
     type_: &'static str,
     trouble: Option<String>,

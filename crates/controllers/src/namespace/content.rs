@@ -10,15 +10,15 @@ use super::conditions::Progress;
 use crate::discovery::{Discovered, Resource};
 use crate::pods;
 
-/// The number of seconds after which objects with finalizers may be gone.
+/// The estimated number of seconds until finalizers are removed.
 const FINALIZER_ESTIMATE: i64 = 15;
 /// The page size for counting remaining objects.
 const PAGE: u32 = 1000;
-/// Limits responses to metadata: a delete-collection returns the deleted objects.
+/// Requests metadata only, as a delete-collection response contains the deleted objects.
 const METADATA_ONLY: &str =
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 
-/// Deletes everything that can be deleted in a namespace, pods first, and reports the rest.
+/// Deletes all deletable objects in a namespace, pods first, and reports the remaining objects.
 pub(super) async fn delete(
     client: &kube::Client,
     discovered: &Discovered,
@@ -31,7 +31,7 @@ pub(super) async fn delete(
         discovered.preferred().filter(|resource| resource.namespaced && resource.serves("delete")).collect();
     resources.sort_by_key(|resource| (!is_pods(resource), &resource.group, &resource.plural));
     for resource in resources {
-        // Objects that pods use (policies, secrets, volumes) stay while there are pods.
+        // Keeps other objects while pods remain, as pods may use them (policies, secrets, volumes).
         if !is_pods(resource)
             && progress.remaining.keys().any(|(plural, group)| plural == "pods" && group.is_empty())
         {
@@ -55,7 +55,7 @@ struct Content<'a> {
 }
 
 impl Content<'_> {
-    /// Deletes the objects of one resource, and records the remaining ones.
+    /// Deletes the objects of one resource and records the objects that remain.
     async fn delete(&self, resource: &Resource, progress: &mut Progress) -> Result<(), ContentError> {
         let objects: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), self.namespace, &resource.api_resource());
@@ -110,8 +110,8 @@ impl Content<'_> {
         Ok(())
     }
 
-    /// The longest grace period of the namespace's pods; 0 once the namespace has been terminating for longer, as
-    /// more time will not help.
+    /// Returns the longest grace period of the running pods, or 0 if the namespace has been terminating for longer
+    /// than that.
     async fn pods_estimate(&self) -> Result<i64, ContentError> {
         let pods_api: Api<Pod> = Api::namespaced(self.client.clone(), self.namespace);
         let mut longest = 0;
@@ -131,7 +131,7 @@ impl Content<'_> {
     }
 }
 
-/// The metadata of all objects.
+/// Lists the metadata of all objects.
 async fn list(objects: &Api<DynamicObject>) -> Result<Vec<Metadata>, ContentError> {
     let mut all = Vec::new();
     let mut page = ListParams::default().limit(PAGE);
@@ -157,7 +157,7 @@ impl From<kube::Error> for ContentError {
     }
 }
 
-/// The error of deleting the objects of a resource.
+/// The reasons why deleting the objects of a resource failed.
 #[derive(Debug, thiserror::Error)]
 enum ContentError {
     /// The API server returned an error or could not be reached.

@@ -17,10 +17,10 @@ use crate::api;
 use crate::discovery::Discovered;
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 
-/// The finalizer that keeps a namespace until its contents are deleted.
+/// The finalizer that blocks the removal of a namespace until its contents are deleted.
 const KUBERNETES: &str = "kubernetes";
-/// The first and the maximum wait between attempts; the wait doubles each time. (Upstream waits for half the grace
-/// period of the pods, even if they terminate at once.)
+/// The first and the maximum delay between attempts. The delay doubles after each attempt. (Upstream waits for half
+/// the grace period of the pods, even if they terminate at once.)
 const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(15));
 
 pub(crate) const NAMESPACE: Descriptor = Descriptor {
@@ -42,7 +42,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
 /// Deletes the contents of terminating namespaces.
 struct NamespaceController {
     client: kube::Client,
-    /// The number of unsuccessful attempts by namespace.
+    /// The number of incomplete attempts by namespace.
     attempts: Mutex<HashMap<ObjectName, u32>>,
 }
 
@@ -83,7 +83,7 @@ impl Reconciler for NamespaceController {
 }
 
 impl NamespaceController {
-    /// The wait before the next attempt.
+    /// Returns the delay before the next attempt.
     fn wait(&self, key: &ObjectName) -> Duration {
         let mut by_namespace = self.attempts.lock();
         let attempts = by_namespace.entry(key.clone()).or_default();

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// The time after which a node without heartbeats is unhealthy (`--node-monitor-grace-period`).
 const GRACE: SignedDuration = SignedDuration::from_secs(50);
-/// The time that a new node has for its first heartbeat (`--node-startup-grace-period`).
+/// The time within which a new node must send its first heartbeat (`--node-startup-grace-period`).
 const STARTUP_GRACE: SignedDuration = SignedDuration::from_secs(60);
 
 /// The conditions that kubelets report.
@@ -18,7 +18,7 @@ pub(super) const NOT_READY: &str = "node.kubernetes.io/not-ready";
 pub(super) const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
-/// The type and status of a condition, and the taint it causes.
+/// The taint for each condition type and status.
 const TAINTS: [(&str, &str, &str); 6] = [
     ("Ready", "False", NOT_READY),
     ("Ready", "Unknown", UNREACHABLE),
@@ -28,7 +28,7 @@ const TAINTS: [(&str, &str, &str); 6] = [
     ("PIDPressure", "True", "node.kubernetes.io/pid-pressure"),
 ];
 
-/// The last heartbeat data of a kubelet, and the time when they last changed.
+/// The last heartbeat data from a kubelet, and the time of the last change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Heartbeat {
     /// The status and the heartbeat time of the condition `Ready`.
@@ -39,14 +39,14 @@ pub(super) struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Compares a node's heartbeat data with the previous ones.
+    /// Compares a node's heartbeat data with the previous data.
     pub(super) fn update(
         node: &Node,
         renewed: Option<String>,
         before: Option<&Self>,
         now: Timestamp,
     ) -> Self {
-        // This controller writes `Unknown` itself, so that is not a heartbeat.
+        // Ignores `Unknown`: this controller writes it, so it is not a heartbeat.
         let ready = condition(node, "Ready").filter(|ready| ready.status != "Unknown");
         let reported = ready.map(|ready| format!("{} {:?}", ready.status, ready.last_heartbeat_time));
         let Some(before) = before else {
@@ -59,14 +59,14 @@ impl Heartbeat {
         Self { reported: reported.or_else(|| before.reported.clone()), renewed, at }
     }
 
-    /// The remaining time until the node counts as unhealthy; zero if it has passed.
+    /// Returns the time until the node counts as unhealthy; zero if the grace period is over.
     pub(super) fn remaining_grace(&self, node: &Node, now: Timestamp) -> Duration {
         let grace = if condition(node, "Ready").is_some() { GRACE } else { STARTUP_GRACE };
         Duration::try_from(grace - self.at.duration_until(now)).unwrap_or(Duration::ZERO)
     }
 }
 
-/// A node's condition of one type.
+/// Returns the condition of a type.
 pub(super) fn condition<'a>(node: &'a Node, type_: &str) -> Option<&'a NodeCondition> {
     let conditions = node.status.as_ref()?.conditions.as_ref()?;
     conditions.iter().find(|condition| condition.type_ == type_)
@@ -77,7 +77,7 @@ pub(super) fn is_ready(node: &Node) -> bool {
     condition(node, "Ready").is_some_and(|ready| ready.status == "True")
 }
 
-/// The conditions that must change on a node without heartbeats.
+/// Returns the conditions to set to `Unknown` on a node without heartbeats.
 pub(super) fn unknown_conditions(node: &Node, now: Timestamp) -> Vec<NodeCondition> {
     let changed = REPORTED.into_iter().filter_map(|type_| {
         let unknown = |reason: &str, message: &str, heartbeat| NodeCondition {
@@ -103,7 +103,7 @@ pub(super) fn unknown_conditions(node: &Node, now: Timestamp) -> Vec<NodeConditi
     changed.collect()
 }
 
-/// The `NoExecute` taint for a node that is not ready.
+/// Returns the `NoExecute` taint for a node that is not ready.
 pub(super) fn eviction_taint(node: &Node) -> Option<&'static str> {
     match condition(node, "Ready")?.status.as_str() {
         "False" => Some(NOT_READY),
@@ -121,8 +121,8 @@ fn taints(node: &Node) -> &[Taint] {
     node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
 }
 
-/// The corrected taints of a node: `NoSchedule` by its conditions, and `evict` with `NoExecute`. `None` if nothing
-/// changes.
+/// Returns the corrected taints of a node: `NoSchedule` taints for its conditions, and `evict` as a `NoExecute`
+/// taint. Returns `None` if the taints are correct already.
 pub(super) fn corrected_taints(node: &Node, evict: Option<&str>, now: Timestamp) -> Option<Vec<Taint>> {
     let unschedulable = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
     let by_conditions = TAINTS.into_iter().filter(|(type_, status, _)| {

@@ -1,6 +1,5 @@
 //! Node lifecycle controller: marks nodes without heartbeats as unknown, and taints nodes by their conditions
-//! (upstream:
-//! `nodelifecycle`).
+//! (upstream: `nodelifecycle`).
 //!
 //! | module | contents |
 //! | --- | --- |
@@ -44,9 +43,9 @@ pub(crate) const NODE_LIFECYCLE: Descriptor = Descriptor {
 
 /// The namespace of the kubelets' leases.
 const LEASES: &str = "kube-node-lease";
-/// The interval of checks of a node.
+/// The interval between checks of a node.
 const PERIOD: Duration = Duration::from_secs(5);
-/// The interval at which all nodes are counted.
+/// The minimum interval between counts of all nodes.
 const COUNT_PERIOD: SignedDuration = SignedDuration::from_secs(1);
 const REGION: &str = "topology.kubernetes.io/region";
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -105,7 +104,7 @@ impl Reconciler for Controller {
                 if was_ready {
                     self.record_not_ready(&node);
                 }
-                // The event of this write causes a sync that sets the taints.
+                // The event of this write triggers another sync, which sets the taints.
                 return Ok(Action::RequeueAfter(PERIOD));
             }
         }
@@ -131,7 +130,7 @@ impl Controller {
         Ok(heartbeats)
     }
 
-    /// The `NoExecute` taint that a node keeps or gets now.
+    /// Returns the `NoExecute` taint that a node keeps or receives now.
     fn eviction_taint(&self, node: &Node, now: Timestamp) -> Option<&'static str> {
         let wanted = health::eviction_taint(node)?;
         let zones = self.zones(now);
@@ -146,7 +145,7 @@ impl Controller {
         (tainted || self.pace.may_taint(&zones, &zone, now)).then_some(wanted)
     }
 
-    /// The node counts by zone, updated at most once a second as this visits all nodes.
+    /// Returns the node counts by zone. Counts at most once a second, as counting visits all nodes.
     fn zones(&self, now: Timestamp) -> Arc<Zones> {
         let mut counted = self.counted.lock();
         if let Some((at, zones)) = counted.as_ref()
@@ -182,7 +181,7 @@ impl Controller {
         ignore_not_found(nodes.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await)
     }
 
-    /// Marks the pods of an unready node as not ready, so that they get no traffic.
+    /// Marks the pods of an unready node as not ready, so that services stop routing to them.
     async fn mark_pods_not_ready(&self, node: &str) -> Result<(), SyncError> {
         for cached in pods_of(&self.pods, node) {
             let pod = pods::read(&cached)?;
@@ -208,7 +207,7 @@ impl Controller {
     }
 }
 
-/// The zone of a node by its labels, qualified by the region.
+/// Returns the zone of a node, qualified by its region.
 fn zone(region: Option<&str>, zone: Option<&str>) -> String {
     format!("{}:{}", region.unwrap_or_default(), zone.unwrap_or_default())
 }

@@ -1,16 +1,16 @@
-//! Limits the rate of `NoExecute` taints on unready nodes. No taints are set when all nodes, or most nodes of a
-//! small cluster, appear unready: a failure of this process or its network is more likely.
+//! Limits the rate of `NoExecute` taints on unready nodes. Sets no taints if all nodes, or most nodes of a small
+//! cluster, appear unready: the likely cause is a failure of this process or its network.
 
 use std::collections::HashMap;
 
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 
-/// The time between taints of two nodes in a zone.
+/// The time between two taints in a zone.
 const PAUSE: SignedDuration = SignedDuration::from_secs(10);
-/// The time between taints of two nodes in a zone of a large cluster that is mostly unready.
+/// The time between two taints in a zone that is mostly unready, in a large cluster.
 const LONG_PAUSE: SignedDuration = SignedDuration::from_secs(100);
-/// A cluster with more nodes is large.
+/// A cluster with more nodes than this is large.
 const LARGE: usize = 50;
 
 /// The time of the last taint by zone.
@@ -22,7 +22,7 @@ pub(super) struct TaintLimiter {
 /// The node counts of a cluster by zone.
 #[derive(Debug, Default)]
 pub(super) struct Zones {
-    /// The number of ready nodes and of all nodes.
+    /// The number of ready nodes and the number of all nodes.
     zones: HashMap<String, (usize, usize)>,
 }
 
@@ -37,7 +37,7 @@ impl Zones {
         self.zones.values().all(|(ready, _)| *ready == 0)
     }
 
-    /// The time between two taints in a zone; `None` if no node is to be tainted.
+    /// Returns the time between two taints in a zone; `None` if tainting is disabled.
     fn pause(&self, zone: &str) -> Option<SignedDuration> {
         let (ready, all) = self.zones.get(zone).copied().unwrap_or_default();
         let lost = all - ready;
@@ -52,7 +52,7 @@ impl Zones {
 }
 
 impl TaintLimiter {
-    /// Returns whether a node of a zone may be tainted now, and if so, records the taint.
+    /// Returns whether a node in a zone may be tainted now. If so, records the taint.
     pub(super) fn may_taint(&self, zones: &Zones, zone: &str, now: Timestamp) -> bool {
         let Some(pause) = zones.pause(zone) else { return false };
         let mut last = self.last.lock();
