@@ -23,7 +23,7 @@ pub(super) struct KubernetesService {
 }
 
 impl KubernetesService {
-    /// Corrects the ports and the type of the service. Upstream corrects them at start only.
+    /// Corrects the ports and the type of the service at start, as upstream.
     pub(super) async fn repair(&self, resources: &Resources) -> Result<(), Status> {
         let wanted = self.service();
         let spec = wanted["spec"].clone();

@@ -1,13 +1,13 @@
-//! The continue token: the position and the state where a list continues (upstream: `storage/continue.go`).
+//! Continue tokens: the position and the state from which a list continues (upstream: `storage/continue.go`).
 //!
-//! The form is upstream's, so a client can read each page from another server.
+//! The format is the same as upstream's, so a client can read each page from a different server.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use nave_machinery::Status;
 use serde::{Deserialize, Serialize};
 
-/// The version of the token's form.
+/// Version of the token format.
 const VERSION: &str = "meta.k8s.io/v1";
 
 /// Maximum length of a token, in bytes.
@@ -20,7 +20,7 @@ pub struct Continuation {
     pub revision: Option<u64>,
     /// The key of the last object of the previous page.
     pub start_after: String,
-    /// The number of objects that remain, if the token has it.
+    /// The number of remaining objects, if the token has it.
     pub remaining: Option<u64>,
 }
 
@@ -28,10 +28,10 @@ pub struct Continuation {
 struct Token {
     v: String,
     rv: i64,
-    /// The key to start at, without the prefix: the last key with a zero byte appended.
+    /// The start key, without the prefix: the last key with a zero byte appended.
     start: String,
-    /// The number of objects that remain. Other servers ignore it. Counting them for each page would make a page as
-    /// expensive as the list.
+    /// The number of remaining objects, which other servers ignore. Without it, each page would have to count them,
+    /// which is as expensive as the whole list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     remaining: Option<u64>,
 }
@@ -67,7 +67,7 @@ impl Continuation {
         if start.is_empty() {
             return Err(invalid("encoded start key empty (version meta.k8s.io/v1)"));
         }
-        // The key is joined with the prefix and checked by its segments, so that it cannot leave the prefix.
+        // Check each segment, so that the key cannot leave the prefix when it is joined with it.
         if start.split('/').any(|part| matches!(part, "" | "." | "..")) {
             return Err(invalid(&format!("invalid start key: {start:?}")));
         }

@@ -1,4 +1,4 @@
-//! Decodes request bodies: encoding, kind, strictness, and the normalized form.
+//! Decodes request bodies into normalized objects: format, kind and field validation.
 
 use std::fmt::Write as _;
 
@@ -30,12 +30,12 @@ pub struct Body {
     pub strict_errors: Vec<String>,
 }
 
-/// A body, or a patched object, is not an object of the kind.
+/// The error for a body or patched object that is not a valid object of its kind.
 #[derive(Debug)]
 pub struct Refusal {
-    /// The response if the object comes from a body.
+    /// The response if the object is a request body.
     pub status: Status,
-    /// The decoder's reason, for the response to a patch; `None` if the response is the same as to a body.
+    /// The decoder's message, for the response to a patch; `None` if a patch gets the same response as a body.
     pub why: Option<String>,
 }
 
@@ -51,10 +51,10 @@ impl From<Refusal> for Status {
     }
 }
 
-/// Decodes a body that must be an object of the kind `expected`.
+/// Decodes a body, which must be an object; `expected` is its kind in errors.
 ///
 /// # Errors
-/// 400 if the body is malformed, not an object or nested too deeply, 413 if it has too many values.
+/// 400 if the body is malformed, not an object or nested too deeply; 413 if it has too many values.
 pub fn parse(bytes: &[u8], format: Format, expected: &str) -> Result<Body, Status> {
     let decoded = match format {
         Format::Json => json::decode(bytes).map_err(|error| match error {
@@ -71,7 +71,7 @@ pub fn parse(bytes: &[u8], format: Format, expected: &str) -> Result<Body, Statu
         Format::Protobuf => return parse_protobuf(bytes, expected),
     };
     let object = match decoded.value {
-        // A typed decoder accepts null as an object without fields.
+        // Go's typed decoder treats null as an object without fields.
         Value::Null => Value::Object(Map::new()),
         value => value,
     };
@@ -104,7 +104,7 @@ fn parse_protobuf(bytes: &[u8], expected: &str) -> Result<Body, Status> {
     Ok(Body { object, strict_errors: Vec::new() })
 }
 
-/// Returns why a value has no version and kind, as Go's decoder words it.
+/// Returns the error of Go's decoder if the version and kind of a value cannot be read.
 fn not_an_object(value: &Value) -> Option<String> {
     let Some(fields) = value.as_object() else {
         let fields =
@@ -117,7 +117,7 @@ fn not_an_object(value: &Value) -> Option<String> {
     })
 }
 
-/// Returns the type of a value, as Go's decoder names it.
+/// Returns the JSON type of a value, as named by Go's decoder.
 pub(super) fn json_type(value: &Value) -> &'static str {
     match value {
         Value::Object(_) => "object",
@@ -133,7 +133,7 @@ fn not_registered(kind: &str, version: &str) -> String {
     format!("no kind {kind:?} is registered for version {version:?} in scheme \"{SCHEME}\"")
 }
 
-/// Returns the status for a body whose kind cannot be read.
+/// Returns the error for a body whose kind cannot be read.
 fn unrecognized(bytes: &[u8], expected: &str, why: &str) -> Status {
     Status::bad_request(format!(
         "the object provided is unrecognized (must be of type {expected}): {why} ({})",
@@ -141,7 +141,7 @@ fn unrecognized(bytes: &[u8], expected: &str, why: &str) -> Status {
     ))
 }
 
-/// Summarizes the start of a body: as text if it may be JSON, otherwise in hexadecimal.
+/// Summarizes the start of a body, as text if it may be JSON, otherwise in hexadecimal.
 fn summary(bytes: &[u8]) -> String {
     let shown = &bytes[..bytes.len().min(MAX_SUMMARY)];
     let mut text = match bytes.first() {
@@ -159,12 +159,12 @@ fn summary(bytes: &[u8]) -> String {
     text
 }
 
-/// Converts a decoded body to a normalized object of `gvk`: checks the kind, and rejects or reports errors of strict
-/// decoding. Also returns warnings for the client.
+/// Converts a decoded body to a normalized object of `gvk`. Checks the kind, and rejects or returns errors of strict
+/// decoding, depending on the field validation. The returned list contains the warnings for the client.
 ///
 /// # Errors
-/// 400 if the body has another kind, fields of wrong types or, if strict, unknown fields; 413 if normalizing makes it
-/// too large.
+/// 400 if the body has another kind, fields of wrong types or, with strict validation, unknown or duplicate fields; 413
+/// if normalization makes it too large.
 pub fn typed(
     body: Body,
     gvk: &GroupVersionKind,
@@ -198,10 +198,10 @@ pub fn typed(
     }
 }
 
-/// Checks a decoded body that is not an object of a resource against a type.
+/// Checks a decoded body that is not an object of a resource, such as options, against a type.
 ///
 /// # Errors
-/// 400 if a field has another type, 413 if the body gets too large.
+/// 400 if a field has the wrong type, 413 if the body becomes too large.
 pub(super) fn check_types(body: &mut Value, type_name: &str) -> Result<(), Status> {
     let set = nave_schema::builtin();
     let Some(type_id) = set.find(type_name) else { return Ok(()) };
@@ -215,7 +215,7 @@ pub(super) fn check_types(body: &mut Value, type_name: &str) -> Result<(), Statu
 /// Sets the static defaults of the type.
 ///
 /// # Errors
-/// 413 where the object gets too large.
+/// 413 if the object becomes too large.
 pub fn set_defaults(object: &mut Value, schema: &Schema) -> Result<(), Status> {
     let defaulted = match schema {
         Schema::Builtin(None) => Ok(()),
@@ -225,8 +225,7 @@ pub fn set_defaults(object: &mut Value, schema: &Schema) -> Result<(), Status> {
     defaulted.map_err(LimitError::into_status)
 }
 
-/// Checks the version of a custom object; a kind that is absent is the one that is expected. Another kind is for
-/// validation to refuse.
+/// Checks the version of a custom object and adds a missing version or kind. Validation rejects a different kind.
 fn check_custom_version(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Refusal> {
     fill_type_meta(object, gvk)?;
     let (version, expected) = (meta::api_version(object), gvk.group_version());
@@ -239,7 +238,7 @@ fn check_custom_version(object: &mut Value, gvk: &GroupVersionKind) -> Result<()
     Err(Status::bad_request(text).into())
 }
 
-/// Brings a custom object and its metadata into form, and returns what is unknown of it.
+/// Decodes a custom object and its metadata by the schema. Returns an error for each unknown field.
 fn decode_custom(
     object: &mut Value,
     gvk: &GroupVersionKind,
@@ -265,13 +264,13 @@ fn decode_custom(
     Ok(unknown.iter().map(|path| format!("unknown field {path:?}")).collect())
 }
 
-/// The type of the metadata of all objects.
+/// The type of object metadata.
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
-/// An object without a kind is taken for the kind that is expected.
+/// Adds a missing version or kind.
 fn fill_type_meta(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Refusal> {
     let expected = gvk.group_version();
-    // A parsed body is an object; a patched one may have become another value.
+    // A parsed body is always an object, but a patch may have replaced it with another value.
     let Some(fields) = object.as_object_mut() else {
         let why = not_an_object(object).unwrap_or_default();
         return Err(no_kind(&why));
@@ -316,7 +315,7 @@ fn check_kind(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Refusal>
     Err(cannot_be_handled(object, gvk, &why))
 }
 
-/// Returns the package name of the API group in conversion errors.
+/// Returns the group's package name, as used in conversion errors.
 fn short_group(gvk: &GroupVersionKind) -> &str {
     if gvk.group.is_empty() { "core" } else { gvk.group.split('.').next().unwrap_or_default() }
 }
@@ -331,15 +330,15 @@ fn cannot_be_handled(object: &Value, gvk: &GroupVersionKind, why: &str) -> Refus
     Refusal { status: mismatch(meta::kind(object), &version, &gvk.kind, why), why: Some(why.to_owned()) }
 }
 
-/// Returns the status for a body whose kind is known and which is not of the expected form.
+/// Returns the error for a body of a known kind with the wrong form.
 fn mismatch(kind: &str, version: &GroupVersion, expected: &str, why: &str) -> Status {
     let version = &version.version;
     Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {expected}: {why}"))
 }
 
-/// Maximum number of bytes of a body in an error.
+/// Maximum number of bytes of a body shown in an error.
 const MAX_SUMMARY: usize = 30;
-/// kube-apiserver's name for the registry of its kinds, in errors.
+/// Location of kube-apiserver's scheme, as shown in errors.
 const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Encodes objects, lists and watch events as JSON, YAML or protobuf, in any served version, in full, as tables or as
+//! Encodes objects, lists and watch events as JSON, YAML or protobuf, in any served version: in full, as tables or as
 //! metadata only.
 //!
-//! The watch cache has the JSON of the storage version, which is copied. All other encodings are made on demand, and
-//! kept with the object within a budget.
+//! The watch cache has the JSON of the storage version, which is copied. Other encodings are created on demand and
+//! cached with the object within a budget.
 
 mod list;
 mod table;
@@ -23,18 +23,18 @@ use crate::body::ResponseBody;
 use crate::kinds;
 use crate::negotiation::{IncludeObject, Negotiation, Offer};
 
-/// The encodings kept beside an object: JSON and protobuf of each version, and the metadata alone.
+/// Kinds of encodings that are cached with an object: JSON and protobuf of each version, and metadata only.
 const JSON_OF_VERSION: u32 = 1;
 const PROTOBUF_OF_VERSION: u32 = 2;
 pub(super) const METADATA: u32 = 3;
 
-/// The number of an encoding: its kind, and what tells encodings of the kind apart.
+/// Returns the number of an encoding: its kind, and a variant that distinguishes encodings of the same kind.
 pub(super) fn encoding(kind: u32, variant: usize) -> Encoding {
     let variant = u32::try_from(variant).unwrap_or(u32::MAX);
     Encoding(kind << KIND_AT | variant.min((1 << KIND_AT) - 1))
 }
 
-/// The bit at which the kind begins; no resource has so many versions that theirs reach it.
+/// First bit of the kind. The bits below hold the variant and suffice for the versions of any resource.
 const KIND_AT: u32 = 24;
 
 /// A content type and a body.
@@ -74,19 +74,19 @@ pub(super) fn content(content: Content, negotiation: &Negotiation) -> Result<Enc
     }
 }
 
-/// Returns the formats of a resource's objects.
+/// Returns the formats that objects of the resource are available in.
 pub(super) fn formats(endpoint: &Endpoint) -> &'static [Format] {
     if endpoint.version().type_id().is_some() { &Format::ALL } else { &[Format::Json, Format::Yaml] }
 }
 
-/// Returns whether the response is copied from bytes in the watch cache.
+/// Returns whether the response is a copy of bytes in the watch cache.
 pub(super) fn is_copied(endpoint: &Endpoint, offer: Offer, negotiation: &Negotiation) -> bool {
     let accepted = negotiation.choose(offer, formats(endpoint));
     let is_json = accepted.is_ok_and(|it| it.transform.is_none() && it.format == Format::Json);
     is_json && !negotiation.pretty() && endpoint.is_storage_version()
 }
 
-/// Encodes a document. `size` is its approximate length in bytes, or 0 if it is unknown.
+/// Encodes a document. `size` is its approximate length in bytes, or 0 if unknown.
 pub(super) fn document_bytes(
     document: &Value,
     size: usize,
@@ -100,7 +100,7 @@ pub(super) fn document_bytes(
             bytes
         }
         Format::Json => {
-            // The JSON of an object is at most about twice as long as its protobuf.
+            // Reserve twice the protobuf's size, the approximate maximum size of the JSON.
             let mut bytes = Vec::with_capacity(2 * size + 256);
             json::encode_into(document, &mut bytes);
             bytes.push(b'\n');
@@ -112,7 +112,7 @@ pub(super) fn document_bytes(
     Ok((format.media_type().into(), bytes.into()))
 }
 
-/// Encodes a document as protobuf in its envelope.
+/// Encodes a document as protobuf with the envelope.
 pub(super) fn wrapped(document: &Value) -> Result<Vec<u8>, Status> {
     let (api_version, kind) = (meta::api_version(document), meta::kind(document));
     let gvk = GroupVersion::parse(api_version).unwrap_or_default().with_kind(kind);
@@ -123,7 +123,7 @@ pub(super) fn wrapped(document: &Value) -> Result<Vec<u8>, Status> {
     Ok(protobuf::envelope::wrap(api_version, kind, &raw))
 }
 
-/// An object in the version that the endpoint serves.
+/// Encodes an object in the endpoint's version, in the accepted format and form.
 fn served(
     endpoint: &Endpoint,
     object: &Value,
@@ -140,7 +140,7 @@ fn served(
     }
 }
 
-/// JSON as a body that ends with a line feed.
+/// Returns JSON as a body that ends with a line feed.
 fn json_line(json: &Bytes) -> Encoded {
     let mut bytes = Vec::with_capacity(json.len() + 1);
     bytes.extend_from_slice(json);
@@ -196,8 +196,8 @@ pub(super) fn object_protobuf(endpoint: &Endpoint, object: &CachedObject) -> Res
     })
 }
 
-/// Two groups may serve the same stored objects (events): the slot tells them apart by whether the group is the
-/// stored one.
+/// Returns the slot of an encoding in the endpoint's version. Two groups may serve the same stored objects (events), so
+/// the slot also depends on whether the endpoint's group is the stored one.
 fn slot(endpoint: &Endpoint, kind: u32) -> Encoding {
     let foreign =
         endpoint.def.storage.as_ref().is_some_and(|storage| storage.version.group != endpoint.def.group);
@@ -217,7 +217,7 @@ pub(super) fn protobuf_slot(endpoint: &Endpoint) -> Encoding {
     slot(endpoint, PROTOBUF_OF_VERSION)
 }
 
-/// Encodes the object of a watch event in the accepted form.
+/// Encodes the object of a watch event in the accepted format and form.
 pub(super) fn event_object(
     endpoint: &Endpoint,
     object: &CachedObject,
@@ -232,7 +232,7 @@ pub(super) fn event_object(
     event_bytes(json, accepted.format)
 }
 
-/// Encodes the object of a bookmark in the form of the watch's objects.
+/// Encodes the object of a bookmark in the form of the other objects of the watch.
 pub(super) fn bookmark_object(
     endpoint: &Endpoint,
     object: &Value,

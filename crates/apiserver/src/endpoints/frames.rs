@@ -1,7 +1,7 @@
-//! Watch events as frames, in the accepted encoding and form.
+//! Encodes watch events as frames, in the accepted format and form.
 //!
-//! All watchers that accept the same form share one frame per event. Only the first event of a table watch has its own,
-//! because it includes the columns.
+//! Watchers that accept the same form share one frame per event. Table frames are not shared, because the first one
+//! includes the columns.
 
 use bytes::{Buf, Bytes};
 use nave_cacher::{Delivery, Encoding, EventType};
@@ -14,16 +14,16 @@ use super::{Endpoint, encode};
 use crate::body::Pieces;
 use crate::negotiation::{IncludeObject, Negotiation, Offer};
 
-/// The annotation of the bookmark that ends a watch's initial state.
+/// Annotation of the bookmark that ends the initial events of a watch.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
-/// Maximum number of bytes of frames encoded in one step; the event that exceeds it is the last of the step.
+/// Maximum size of the frames encoded in one step, in bytes. The event that exceeds it is the last of the step.
 const FRAMES_BYTES: usize = 256 << 10;
 
-/// Number of bytes of the length prefix of protobuf frames.
+/// Size of the length prefix of protobuf frames, in bytes.
 pub(super) const LENGTH_PREFIX: usize = 4;
 
-/// Returns the slot of metadata frames, after those of full objects.
+/// Returns the slot of metadata frames, whose numbers follow those of full objects.
 fn metadata_slot(version: MetaVersion, format: Format) -> Encoding {
     let beta = usize::from(version == MetaVersion::V1Beta1);
     encode::encoding(encode::METADATA, 2 * usize::from(format == Format::Protobuf) + beta)
@@ -45,7 +45,7 @@ impl Frames {
     /// 406 if the client accepts no available form.
     pub fn new(endpoint: Endpoint, negotiation: &Negotiation) -> Result<Self, Status> {
         let mut formats = encode::formats(&endpoint).to_vec();
-        // YAML frames could not be told apart.
+        // YAML frames have no separator.
         formats.retain(|format| *format != Format::Yaml);
         let accepted = negotiation
             .choose(Offer::Object, &formats)
@@ -63,8 +63,8 @@ impl Frames {
         self.accepted.format
     }
 
-    /// Returns the frames of the next events, each shared with all watchers of the event; stops after some milliseconds
-    /// of encoding.
+    /// Returns the frames of the next events, up to the size limit of a step. Watchers of the same form share each
+    /// frame.
     ///
     /// # Errors
     /// 500 if an object cannot be encoded.
@@ -78,11 +78,11 @@ impl Frames {
         Ok(frames)
     }
 
-    /// Returns the frame of a bookmark: an object with its kind and revision, and an annotation if it ends the initial
-    /// state.
+    /// Returns the frame of a bookmark: an object with only its kind and revision, and the annotation if the bookmark
+    /// ends the initial events.
     ///
     /// # Errors
-    /// 500 if it cannot be encoded.
+    /// 500 if the bookmark cannot be encoded.
     pub fn bookmark(&mut self, revision: u64, initial_events_end: bool) -> Result<Bytes, Status> {
         let gvk = self.endpoint.gvk();
         let mut metadata = json!({"resourceVersion": revision.to_string()});
@@ -97,7 +97,7 @@ impl Frames {
         Ok(self.frame("BOOKMARK", &bytes))
     }
 
-    /// Returns the frame of an error, which ends the watch.
+    /// Returns the frame of an error, the last frame of the watch.
     pub fn error(&self, status: &Status) -> Bytes {
         let document = status.to_value();
         let object = match self.accepted.format {
@@ -129,7 +129,7 @@ impl Frames {
         Ok(frame)
     }
 
-    /// Returns the slot in which the frame is shared; `None` for forms that only one watcher uses.
+    /// Returns the slot in which the frame is shared; `None` for tables, which are not shared.
     fn slot(&self) -> Option<Encoding> {
         match (self.accepted.transform, self.accepted.format) {
             (None, Format::Protobuf) => Some(encode::protobuf_slot(&self.endpoint)),

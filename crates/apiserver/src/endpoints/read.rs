@@ -23,7 +23,7 @@ use super::{Endpoint, selection};
 use crate::request_info::ResourceRequest;
 use crate::storage::{Latest, ResourceStorage, undecodable};
 
-/// Number of objects per read from the store, if memory does not have the requested state.
+/// Number of objects per read from the store if the requested state is not in memory.
 const STORE_PAGE: usize = 10_000;
 
 /// Reads an object.
@@ -63,7 +63,8 @@ pub async fn get(
     Ok(ObjectResponse::cached(endpoint, object))
 }
 
-/// A custom object without replicas has no scale to read (upstream: `scaleFromCustomResource`).
+/// Checks that a custom object has replicas; without them, its scale cannot be read (upstream:
+/// `scaleFromCustomResource`).
 fn check_replicas(object: &Value, path: &[String]) -> Result<(), Status> {
     let found = path.iter().try_fold(object, |place, part| place.get(part));
     if found.is_some() {
@@ -76,7 +77,7 @@ fn check_replicas(object: &Value, path: &[String]) -> Result<(), Status> {
 /// Reads the objects that a request selects.
 ///
 /// # Errors
-/// 400 and 422 for invalid options, 410 for a state that is no longer kept, 504 for one that is not reached in time.
+/// 400 or 422 for invalid options, 410 for a state that is no longer kept, 504 if a revision is not reached in time.
 pub async fn list(
     endpoint: &Endpoint,
     request: &ResourceRequest,
@@ -85,8 +86,8 @@ pub async fn list(
     page(endpoint, request, options).await.map(ObjectResponse::list)
 }
 
-/// Reads a page of the objects that a deletecollection selects, in the latest state whatever revision it names; without
-/// a limit, all of them.
+/// Reads a page of the objects that a deletecollection selects. Reads the latest state, ignoring any requested
+/// revision. Reads all objects if the request has no limit.
 ///
 /// # Errors
 /// See [`list`].
@@ -121,7 +122,7 @@ async fn page(endpoint: &Endpoint, request: &ResourceRequest, options: &ListOpti
             .await
             .map_err(|status| with_fresh_token(status, continuation.as_ref(), &prefix))?,
     };
-    // The number of remaining objects is known only if there are no selectors.
+    // The number of remaining objects is reported only for lists without selectors.
     let selective = !options.label_selector.is_empty() || !options.field_selector.is_empty();
     let before = continuation.as_ref().and_then(|continuation| continuation.remaining);
     let remaining = page.remaining.or(before.map(|rest| rest.saturating_sub(page.objects.len() as u64)));
@@ -142,8 +143,8 @@ async fn page(endpoint: &Endpoint, request: &ResourceRequest, options: &ListOpti
     })
 }
 
-/// Estimates the cost of a list before encoding, in bytes of input: its query, and a byte per requirement and examined
-/// object, which takes about ten nanoseconds.
+/// Estimates the cost of a list before encoding, in bytes of input: the size of its query, or a byte per requirement
+/// and examined object, whichever is larger. Checking a requirement takes about ten nanoseconds.
 pub(super) fn size_of_list(
     endpoint: &Endpoint,
     request: &ResourceRequest,
@@ -171,14 +172,14 @@ fn prefix(endpoint: &Endpoint, request: &ResourceRequest) -> Result<String, Stat
     list_prefix(&endpoint.def, namespace(request)).map_err(|error| Status::bad_request(error.to_string()))
 }
 
-/// Returns the page size. As upstream's watch cache, lists with `resourceVersion=0` are never paged; clients rely on
-/// it.
+/// Returns the page size; 0 for unlimited. As in upstream's watch cache, lists with `resourceVersion=0` are never
+/// paged; clients rely on this.
 fn limit(options: &ListOptions) -> usize {
     let any = options.resource_version == Some(0) && options.continue_token.is_empty();
     if any { 0 } else { options.limit }
 }
 
-/// The requested state of a list.
+/// The state that a list requests.
 enum Wanted {
     Latest,
     NotOlderThan(u64),
@@ -197,7 +198,7 @@ fn wanted(options: &ListOptions, continuation: Option<&Continuation>) -> Result<
     let Some(revision) = options.resource_version else { return Ok(Wanted::Latest) };
     Ok(match options.resource_version_match {
         Some(ResourceVersionMatch::Exact) => Wanted::Exact(revision),
-        // A first page at a revision is exactly that revision, unless the client requests otherwise.
+        // As upstream, the first page of a limited list has exactly the requested revision by default.
         None if options.limit > 0 && revision > 0 => Wanted::Exact(revision),
         _ => Wanted::NotOlderThan(revision),
     })
@@ -207,13 +208,13 @@ fn wanted(options: &ListOptions, continuation: Option<&Continuation>) -> Result<
 struct Page {
     objects: Vec<Arc<CachedObject>>,
     revision: u64,
-    /// The key after which the next page starts, if there is one.
+    /// The key of the last object, if another page follows.
     next: Option<Arc<str>>,
-    /// The number of objects that remain, selected or not, if it is known.
+    /// The number of objects after this page, selected or not, if known.
     remaining: Option<u64>,
 }
 
-/// The objects of a state that a page may have.
+/// Selects the objects of a page from a state.
 struct Scan<'a> {
     filter: &'a Filter,
     namespace: Option<&'a str>,
@@ -275,7 +276,7 @@ impl Scan<'_> {
     async fn store(&self, storage: &ResourceStorage, revision: u64, prefix: &str) -> Result<Page, Status> {
         let mut page = Page { objects: Vec::new(), revision, next: None, remaining: None };
         let start_after = self.start_after.map(Arc::from);
-        // One more object tells whether there is another page.
+        // Read one more object to find out whether another page follows.
         let limit = if self.limit > 0 { self.limit.saturating_add(1).min(STORE_PAGE) } else { STORE_PAGE };
         let mut range = Range { prefix: Arc::from(prefix), start_after, limit, revision: Some(revision) };
         let mut fetched = 0;
@@ -289,12 +290,12 @@ impl Scan<'_> {
                 return Ok(page);
             }
             range.start_after = found.items.last().map(|kv| Arc::clone(&kv.key));
-            // Few objects are selected, so read more per step.
+            // Only some objects are selected, so read more per step.
             range.limit = (range.limit * 2).min(STORE_PAGE);
         }
     }
 
-    /// Adds the selected `items` to `page`; returns `false` if the page is full and more objects follow.
+    /// Adds the selected `items` to `page`. Returns false if the page is full and more objects follow.
     fn add(&self, page: &mut Page, storage: &ResourceStorage, items: &[KeyValue]) -> Result<bool, Status> {
         for kv in items {
             let object = storage.cached(kv)?;
@@ -311,7 +312,7 @@ impl Scan<'_> {
     }
 }
 
-/// Adds a token to 410, with which the list continues in the latest state.
+/// Adds a continue token to a 410 status. The list then continues in the latest state.
 fn with_fresh_token(mut status: Status, continuation: Option<&Continuation>, prefix: &str) -> Status {
     if status.reason == Some(Reason::Expired)
         && let Some(continuation) = continuation

@@ -21,7 +21,7 @@ pub enum View {
 }
 
 impl View {
-    /// Returns the view of a subresource of `endpoint`; an empty name is the object itself.
+    /// Returns the view of a subresource of `endpoint`; an empty name selects the object itself.
     ///
     /// # Errors
     /// 404 if the resource has no such subresource, 501 if the subresource is not served.
@@ -58,7 +58,7 @@ impl View {
         }
     }
 
-    /// Returns the type of the view, if it has a built-in one.
+    /// Returns the built-in type of the view, if any.
     pub fn type_id(&self, endpoint: &Endpoint) -> Option<TypeId> {
         match self {
             Self::Object | Self::Status | Self::Subresource(_) => endpoint.version().type_id(),
@@ -66,7 +66,7 @@ impl View {
         }
     }
 
-    /// The structure of what is seen.
+    /// Returns the schema of the view.
     pub fn schema(&self, endpoint: &Endpoint) -> Schema {
         match self {
             Self::Object | Self::Status | Self::Subresource(_) => endpoint.version().schema.clone(),
@@ -77,7 +77,7 @@ impl View {
     /// Converts an object from its storage version to the served form of this view.
     ///
     /// # Errors
-    /// 500 if the object cannot be converted.
+    /// 400 if a built-in object cannot be converted, 500 for a custom object.
     pub fn to_served(&self, endpoint: &Endpoint, stored: Value) -> Result<Value, Status> {
         match self {
             Self::Scale(paths) => Ok(scale_of(paths, &stored)),
@@ -88,7 +88,7 @@ impl View {
     /// Returns the object to store for a changed view, in the storage version.
     ///
     /// # Errors
-    /// 400 if the object cannot be converted.
+    /// 400 if a built-in object cannot be converted, 500 for a custom object.
     pub fn to_storage(&self, endpoint: &Endpoint, stored: &Value, view: Value) -> Result<Value, Status> {
         match self {
             Self::Scale(paths) => {
@@ -103,13 +103,13 @@ impl View {
     }
 }
 
-/// Converts an object from the storage version to the served version.
+/// Converts an object from its stored version to the served version.
 ///
 /// # Errors
-/// 400 if it cannot be converted.
+/// 400 if a built-in object cannot be converted, 500 for a custom object.
 pub fn from_stored(endpoint: &Endpoint, object: Value) -> Result<Value, Status> {
     let Some(storage) = &endpoint.def.storage else { return Ok(object) };
-    // Custom objects have the version that they were stored in, which may be an earlier storage version.
+    // Custom objects may be stored in an earlier storage version.
     let own = endpoint.def.is_custom().then(|| GroupVersion::parse(meta::api_version(&object))).flatten();
     let from = own.as_ref().unwrap_or(&storage.version);
     let mut object = convert(endpoint, object, from, &endpoint.gvk().group_version())?;
@@ -119,10 +119,11 @@ pub fn from_stored(endpoint: &Endpoint, object: Value) -> Result<Value, Status> 
     Ok(object)
 }
 
-/// A stored object with all that the schema of the version served makes of it, in the storage version.
+/// Applies the served version's schema, including its defaults, to a stored object. Returns the object in the storage
+/// version.
 ///
 /// # Errors
-/// 413 where it gets too large by defaults.
+/// 413 if defaults make the object too large.
 pub(super) fn with_defaults(endpoint: &Endpoint, stored: Value) -> Result<Value, Status> {
     to_stored(endpoint, from_stored(endpoint, stored)?)
 }
@@ -130,7 +131,7 @@ pub(super) fn with_defaults(endpoint: &Endpoint, stored: Value) -> Result<Value,
 /// Converts an object from the served version to the storage version.
 ///
 /// # Errors
-/// 400 if it cannot be converted.
+/// 400 if a built-in object cannot be converted, 500 for a custom object.
 pub fn to_stored(endpoint: &Endpoint, object: Value) -> Result<Value, Status> {
     let Some(storage) = &endpoint.def.storage else { return Ok(object) };
     convert(endpoint, object, &endpoint.gvk().group_version(), &storage.version)

@@ -9,22 +9,23 @@ use crate::endpoints::decode;
 use crate::endpoints::view::View;
 use crate::storage::{Attempt, Stored};
 
-/// An apply.
+/// An apply request.
 pub struct Apply<'a> {
-    /// The configuration, or the error of the body, which is reported only if the object can be applied to.
+    /// The configuration, or the decoding error of the body. The error is reported only if the object can be applied
+    /// to.
     configuration: Result<Value, Status>,
-    /// Duplicate fields of the body.
+    /// The errors for duplicate fields in the body.
     duplicates: Vec<String>,
-    /// True if the apply takes over fields of other managers.
+    /// True if the apply takes ownership of conflicting fields.
     force: bool,
-    /// The handling of duplicate fields.
+    /// The field validation, which determines how duplicate fields are handled.
     validation: FieldValidation,
-    /// Checks the right to create.
+    /// Checks the right to create the object; `None` if the apply cannot create it.
     create: Option<CreateRight<'a>>,
 }
 
 impl<'a> Apply<'a> {
-    /// Parses the body of an apply. It is YAML, which includes JSON.
+    /// Parses the body of an apply as YAML, a superset of JSON.
     pub(super) fn parse(
         bytes: &[u8],
         force: bool,
@@ -42,7 +43,7 @@ impl<'a> Apply<'a> {
         Self { configuration, duplicates, force, validation, create }
     }
 
-    /// Rejects or warns about duplicate fields, by the field validation.
+    /// Rejects duplicate fields or adds warnings, depending on the field validation.
     fn check_duplicates(&self, target: &Target<'_>) -> Result<(), Status> {
         match self.validation {
             FieldValidation::Strict if !self.duplicates.is_empty() => {
@@ -51,7 +52,7 @@ impl<'a> Apply<'a> {
                 Err(Status::bad_request(text))
             }
             FieldValidation::Warn => {
-                // The decoder lists errors on indented lines after a heading.
+                // The error has a heading, followed by an indented line per field.
                 let lines = self.duplicates.iter().flat_map(|text| text.lines());
                 target.warn(lines.filter_map(|line| line.strip_prefix("  ")).map(str::to_owned).collect());
                 Ok(())
@@ -62,7 +63,7 @@ impl<'a> Apply<'a> {
 }
 
 impl Write<'_> {
-    /// Computes the next state from the stored object, or a new object.
+    /// Computes the next state from the stored object or, if it does not exist, a new object.
     pub(super) async fn apply(&self, apply: &Apply<'_>, current: Option<&Stored>) -> Result<Attempt, Status> {
         let target = self.target;
         let create = apply.create.as_ref().filter(|_| target.view == View::Object);
@@ -74,7 +75,7 @@ impl Write<'_> {
         let object = self.merge_applied(stored, configuration, apply.force)?;
         apply.check_duplicates(target)?;
         let body = decode::Body { object, strict_errors: Vec::new() };
-        // Merging has checked the configuration against the type, which knows all fields.
+        // Unknown fields were rejected when the configuration was merged.
         let object = target.typed(body, FieldValidation::Ignore)?;
         let Some(current) = current else {
             let uid = meta::uid(&object);
@@ -101,7 +102,7 @@ impl Write<'_> {
 fn configuration(value: Value) -> Result<Value, Status> {
     match value {
         Value::Object(_) => Ok(value),
-        // Go's decoder accepts null as an empty map.
+        // Go's decoder treats null as an empty map.
         Value::Null => Ok(Value::Object(Map::new())),
         other => {
             let found = decode::json_type(&other);

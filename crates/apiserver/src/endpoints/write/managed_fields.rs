@@ -1,5 +1,5 @@
-//! Updates managed fields during a write, while the decoded object is in the version of the request, before conversion
-//! and admission. Fields set by admission and the strategy have no owner, as upstream.
+//! Updates managed fields during a write. At this stage the decoded object has the request's version; conversion and
+//! admission follow. As upstream, fields set by admission and the strategy have no owner.
 
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ use super::{Target, Write};
 use crate::endpoints::Endpoint;
 use crate::endpoints::view::View;
 
-/// Updates the managed fields of the view that a request writes.
+/// Updates the managed fields of the view that the request writes.
 struct Tracker<'a> {
     target: &'a Target<'a>,
     reset: FieldSet,
@@ -25,7 +25,7 @@ struct Tracker<'a> {
 }
 
 impl Write<'_> {
-    /// Returns the object to store for a created or changed view, in the storage version, with updated managed fields.
+    /// Converts a created or changed view to the object to store, in the storage version, with updated managed fields.
     pub(super) fn to_storage(&self, stored: Option<&Value>, mut view: Value) -> Result<Value, Status> {
         let tracker = Tracker::new(self.target);
         let live = stored.map(|stored| tracker.live(stored)).transpose()?;
@@ -35,7 +35,7 @@ impl Write<'_> {
         tracker.to_storage(stored, view)
     }
 
-    /// Returns the object to store for the result of an apply.
+    /// Converts the result of an apply to the object to store.
     pub(super) fn applied_to_storage(&self, stored: Option<&Value>, view: Value) -> Result<Value, Status> {
         Tracker::new(self.target).to_storage(stored, view)
     }
@@ -47,7 +47,7 @@ impl Write<'_> {
         Tracker::new(self.target).update(Some(stored), object, &api_version, &kind, &manager);
     }
 
-    /// Merges an applied configuration into the view of the stored object.
+    /// Merges an applied configuration into the current view of the object.
     pub(super) fn merge_applied(
         &self,
         stored: Option<&Value>,
@@ -87,7 +87,7 @@ impl<'a> Tracker<'a> {
     fn update(&self, live: Option<&Value>, new: &mut Value, api_version: &str, kind: &str, manager: &str) {
         let empty = if live.is_none() { self.empty() } else { Value::Null };
         self.manager(api_version, kind, &empty).update(live, new, manager);
-        // If managed fields would make the object too large to be read again, they are dropped.
+        // Drop managed fields that would make the object too large to be read.
         if managed_fields::check_limits(new).is_err() {
             meta::remove(new, "managedFields");
         }
@@ -97,7 +97,7 @@ impl<'a> Tracker<'a> {
     fn empty(&self) -> Value {
         let mut empty = Value::Object(Map::new());
         if let Some(type_id) = self.target.view.type_id(self.target.endpoint) {
-            // An empty object has no field of a wrong type.
+            // Normalizing an empty object cannot fail.
             let _ = normalize(nave_schema::builtin(), type_id, &mut empty, Mode::Ignore);
         }
         empty
@@ -110,7 +110,7 @@ impl<'a> Tracker<'a> {
             View::Scale(paths) => {
                 let mut scale = view.to_served(endpoint, stored.clone())?;
                 let entries = self.scale_fields(paths, stored).scale_entries();
-                // Entries that cannot be read are ignored, as by any update.
+                // Ignore managed fields that cannot be read, as in any update.
                 if let Ok(Some(entries)) = entries {
                     meta::set(&mut scale, "managedFields", entries);
                 }
@@ -170,7 +170,7 @@ impl Versions for Tracker<'_> {
     }
 }
 
-/// The type of a version of the resource's group, served or stored; `None` where there is no such version.
+/// Returns the type of the resource in a served or stored version; `None` for an unknown version.
 fn type_of<'e>(endpoint: &'e Endpoint, api_version: &str) -> Option<TypeRef<'e>> {
     let def = &endpoint.def;
     let version = GroupVersion::parse(api_version).filter(|version| version.group == def.group)?;
@@ -183,13 +183,13 @@ fn type_of<'e>(endpoint: &'e Endpoint, api_version: &str) -> Option<TypeRef<'e>>
     type_id.map(type_ref)
 }
 
-/// Returns the type with an id, or an untyped one.
+/// Returns the type with this id, or the untyped reference if the id is `None`.
 fn type_ref(type_id: Option<TypeId>) -> TypeRef<'static> {
     type_id.map_or(TypeRef::Deduced, |id| TypeRef::Struct(nave_schema::builtin(), id))
 }
 
-/// Returns the fields that a write to the view never changes, so that no manager owns them through it (upstream: each
-/// strategy's `GetResetFields`).
+/// Returns the fields that a write to the view cannot change and that therefore get no owner (upstream: each strategy's
+/// `GetResetFields`).
 fn reset_fields(target: &Target<'_>) -> FieldSet {
     let def = &target.endpoint.def;
     let field = PathElement::field;
@@ -221,7 +221,7 @@ fn reset_fields(target: &Target<'_>) -> FieldSet {
     reset
 }
 
-/// Restores the times of managed fields if nothing else has changed, so that the write is a no-op.
+/// Restores the old timestamps of managed fields if the object is otherwise unchanged, so that the write is a no-op.
 pub(super) fn keep_times_of_unchanged(object: &mut Value, old: &Object) {
     let old = old.as_value();
     let (Some(new_entries), Some(old_entries)) = (entries(object), entries(old)) else { return };
@@ -243,7 +243,7 @@ fn entries(object: &Value) -> Option<&Vec<Value>> {
     meta::field(object, "managedFields")?.as_array()
 }
 
-/// Returns whether two maps differ only in the ignored fields.
+/// Returns whether two maps are equal except for the ignored fields.
 fn is_same_but(new: Option<&Map>, old: Option<&Map>, ignored: &[&str]) -> bool {
     let is_compared = |(name, _): &(&String, &Value)| !ignored.contains(&name.as_str());
     let new = new.into_iter().flatten().filter(is_compared);

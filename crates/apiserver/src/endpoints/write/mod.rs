@@ -11,7 +11,7 @@
 //! | allocation of addresses and ports | [`allocation`](crate::allocation) |
 //! | validation of metadata and by the strategy, canonical form | `stages` |
 //! | validating admission | `stages` |
-//! | end of a dry run; otherwise compare-and-swap, and again with the newer state if another writer was faster | [`ResourceStorage::compare_and_swap`] |
+//! | end of a dry run; otherwise compare-and-swap, repeated from the newer state if another writer was faster | [`ResourceStorage::compare_and_swap`] |
 
 mod apply;
 mod managed_fields;
@@ -37,46 +37,46 @@ use crate::storage::{
     Attempt, NextState, ResourceStorage, Stored, Update, WriteResult, WrittenVersion, unchanged,
 };
 
-/// Maximum number of generated names that are tried, as upstream.
+/// Maximum number of generated names to try, as upstream.
 const MAX_GENERATED_NAMES: usize = 8;
 
 /// A change of one object.
 pub enum Change<'a> {
     /// Creates the object.
     Create(Value),
-    /// Replaces the object, or creates it if it does not exist and that is allowed.
+    /// Replaces the object, or creates it if it does not exist and `create` allows it.
     Replace {
         /// The new state.
         object: Value,
-        /// The revision to be replaced; `None` for any.
+        /// The revision to replace; `None` for any.
         version: Option<u64>,
-        /// Checks the right to create; `None` if the update may not create.
+        /// Checks the right to create the object; `None` if the update cannot create it.
         create: Option<CreateRight<'a>>,
     },
     /// Patches the object.
     Patch {
         /// The patch.
         patch: Patch,
-        /// The strictness of decoding the result.
+        /// The field validation of the result.
         validation: FieldValidation,
     },
-    /// Merges a configuration into the object, or creates the object.
+    /// Merges an applied configuration into the object, or creates the object.
     Apply(Box<Apply<'a>>),
-    /// Replaces the object with what a function returns for its stored state, in the storage version.
+    /// Replaces the object with the result of a function of its stored state, in the storage version.
     Compute(&'a (dyn Fn(&Object) -> Result<Value, Status> + Sync)),
-    /// As `Compute`, but no manager owns the changes, as with upstream's writes below its request handlers.
+    /// As `Compute`, but without a field manager for the changes, as in upstream's writes below its request handlers.
     ComputeUnowned(&'a (dyn Fn(&Object) -> Result<Value, Status> + Sync)),
-    /// As `Compute`, but without admission and strategy, as upstream's bindings.
+    /// As `Compute`, but without admission and strategy, as in upstream's bindings.
     Store(&'a (dyn Fn(&Object) -> Result<Value, Status> + Sync)),
     /// Deletes the object, or marks it for deletion.
     Delete(&'a DeleteOptions),
 }
 
-/// The check for the right to create an object that an update does not find. The right to update does not include it.
+/// The authorization check for an update that creates the object, because the right to update does not include it.
 pub struct CreateRight<'a> {
     /// The authorizers.
     pub authorization: &'a nave_authz::Chain,
-    /// The attributes of the create.
+    /// The attributes of the creation.
     pub attributes: nave_authz::Attributes<'a>,
 }
 
@@ -89,15 +89,15 @@ pub struct Write<'a> {
     name: String,
     /// The kind of the request, for admission.
     kind: GroupVersionKind,
-    /// The result of a deletion, for the last observed state.
+    /// The outcome of a deletion of the last observed state.
     deletion: Deletion,
-    /// True if the last observed state was that the object does not exist.
+    /// True if the object did not exist in the last observed state.
     creates: bool,
 }
 
 /// The result of a write.
 pub struct Written {
-    /// The object after the write, or its last state if it was deleted; its managed fields may be text or trees.
+    /// The object after the write, or its last state if it was deleted. Its managed fields may be unexpanded.
     object: Value,
     /// True if the object was created.
     pub created: bool,
@@ -115,11 +115,11 @@ impl Written {
     }
 }
 
-/// Creates an object. If a generated name is taken, tries another one and decodes the object again: collisions are
-/// rare, and keeping a copy for them would make each create more expensive.
+/// Creates an object. If a generated name is taken, decodes the object again and tries another name. Collisions are
+/// rare, and keeping a copy of the object would make each create more expensive.
 ///
 /// # Errors
-/// The object is invalid, or 409 if the name is taken.
+/// The error of an invalid object, or 409 if the name is taken.
 pub async fn create(
     target: &Target<'_>,
     payload: &Payload,
@@ -137,7 +137,7 @@ pub async fn create(
     target.answer(201, create_object(target, object, options).await?)
 }
 
-/// Creates a decoded and defaulted object, under its name or a generated one; returns the stored object.
+/// Creates a decoded and defaulted object, with its name or a generated name; returns the stored object.
 ///
 /// # Errors
 /// See [`create`].
@@ -160,7 +160,7 @@ pub async fn create_object(
     written.map_err(|status| if base.is_empty() { status } else { generated_name_is_taken(status) })
 }
 
-/// Rewords the error for a taken name that the server generated.
+/// Adds to the error that the taken name was generated by the server.
 fn generated_name_is_taken(mut status: Status) -> Status {
     if status.reason == Some(Reason::AlreadyExists) {
         status.message.push_str(", the server was not able to generate a unique name for the object");
@@ -169,10 +169,11 @@ fn generated_name_is_taken(mut status: Status) -> Status {
     status
 }
 
-/// Replaces an object, or creates it if the resource and `create` allow that.
+/// Replaces an object, or creates it if the resource and `create` allow it.
 ///
 /// # Errors
-/// The object is invalid, 404, 403 if it may not be created, or 409 if another writer was faster.
+/// The error of an invalid object, 404 if it does not exist, 403 if it may not be created, or 409 if another writer was
+/// faster.
 pub async fn update(
     target: &Target<'_>,
     payload: &Payload,
@@ -189,7 +190,8 @@ pub async fn update(
 /// Patches an object, or applies a configuration, which may create the object.
 ///
 /// # Errors
-/// The patch or its result is invalid, 404, 403 if the object may not be created, or 409.
+/// The error of an invalid patch or result, 404 if the object does not exist, 403 if it may not be created, or 409 on a
+/// conflict.
 pub async fn patch(
     target: &Target<'_>,
     payload: &Payload,
@@ -205,7 +207,7 @@ pub async fn patch(
     change_or_create(target, change, &options.update).await
 }
 
-/// Runs a change of the target that may create it: 201 if it does, otherwise 200.
+/// Runs a change that may create the object. Responds with 201 if it was created, otherwise 200.
 async fn change_or_create(
     target: &Target<'_>,
     change: Change<'_>,
@@ -232,15 +234,15 @@ impl<'a> Write<'a> {
         Self { target, change, options, name, kind, deletion, creates: false }
     }
 
-    /// Runs the write on the object with this name.
+    /// Runs the write on the object with a name.
     ///
     /// # Errors
-    /// The refusal, or the error of the store.
+    /// The reason for rejecting the write, or the error of the store.
     pub async fn run(mut self, name: &str) -> Result<Written, Status> {
         let target = self.target;
         let storage: &ResourceStorage = target.storage()?;
         name.clone_into(&mut self.name);
-        // Validation rejects a name that cannot be part of a key.
+        // For a create, validation reports a name that cannot be part of a key.
         let key = match target.key(name) {
             Ok(key) => key,
             Err(status) => return Err(self.refusal(status).await),
@@ -250,7 +252,7 @@ impl<'a> Write<'a> {
         Ok(Written { object, created, deletion: self.deletion, version })
     }
 
-    /// Returns the refusal of a create whose name cannot be part of a key.
+    /// Returns the validation error of a create if its name cannot be part of a key; otherwise `status`.
     async fn refusal(&self, status: Status) -> Status {
         match &self.change {
             Change::Create(object) => match self.create(object.clone()).await {
@@ -278,7 +280,7 @@ impl<'a> Write<'a> {
         }
         let object = match &self.change {
             Change::Replace { object, .. } if version.is_none() => object.clone(),
-            // Only one state has this version.
+            // Only one attempt can match this version, so the object can be moved.
             _ => self.take_object(),
         };
         target.check_uid(&object, &current.object)?;
@@ -286,8 +288,8 @@ impl<'a> Write<'a> {
         self.prepare_changed(changed, &current.object).await
     }
 
-    /// Takes the object of a create or a replacement. Only one attempt can need it, and a copy would cost a tenth of
-    /// the write.
+    /// Takes the object of a create or replacement. At most one attempt needs it, and a copy would take a tenth of the
+    /// time of the write.
     fn take_object(&mut self) -> Value {
         match &mut self.change {
             Change::Create(object) | Change::Replace { object, .. } => std::mem::take(object),
@@ -376,7 +378,7 @@ impl<'a> Write<'a> {
             }
             (Change::Create(object), Some(current)) => {
                 // As upstream, errors of the object take precedence over a taken name. If an earlier attempt took the
-                // object, it is valid.
+                // object, the object is valid.
                 if !object.is_null() {
                     drop(self.create(object.clone()).await?);
                 }
@@ -387,7 +389,7 @@ impl<'a> Write<'a> {
                 self.replace(version, current).await
             }
             (Change::Replace { object, create: Some(right), .. }, None) => {
-                // A deleted object is not created again from one of its old states.
+                // An update with a uid expects an existing object, so it must not create a new one.
                 target.check_precondition("UID", meta::uid(object), "")?;
                 right.authorization.authorize(&right.attributes).await?;
                 self.create(object.clone()).await
@@ -417,8 +419,8 @@ impl<'a> Write<'a> {
 }
 
 impl Write<'_> {
-    /// The stored state as a read of the request's version shows it, in the storage version; `None` if that is what is
-    /// stored.
+    /// Returns the stored state as read in the request's version, in the storage version; `None` if it is the same as
+    /// the stored state.
     fn as_read(&self, current: &Stored) -> Result<Option<Stored>, Status> {
         let endpoint = self.target.endpoint;
         if !endpoint.def.is_custom() || endpoint.is_storage_version() {
@@ -435,14 +437,14 @@ impl NextState for Write<'_> {
         self.creates = current.is_none();
         let read = current.map(|current| self.as_read(current)).transpose()?.flatten();
         let mut attempt = self.next_attempt(read.as_ref().or(current)).await?;
-        // Defaults of a read are no change; another storage version is one.
+        // Defaults added on read are not a change, but a different storage version is.
         if let (Some(read), Some(stored), Update::Put(object)) = (&read, current, &mut attempt.update)
             && stored.object.api_version() == read.object.api_version()
             && unchanged(object, read.object.as_value())
         {
             attempt = Update::NoWrite(std::mem::take(object)).into();
         }
-        // A dry run stops before the transaction: what would have been written is the answer.
+        // A dry run ends before the transaction and returns the object that would have been stored.
         Ok(if self.options.dry_run() { attempt.dry() } else { attempt })
     }
 

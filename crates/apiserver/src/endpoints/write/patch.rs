@@ -1,4 +1,4 @@
-//! Patches: parsed once, applied to each observed state.
+//! Patches, which are parsed once and applied to each observed state.
 
 use nave_codec::json::{self, JsonError};
 use nave_codec::negotiate::{ContentType, PatchType};
@@ -16,7 +16,8 @@ const PATCH_TYPES: [&str; 4] = [
     "application/apply-patch+yaml",
 ];
 
-/// The encodings of patches of custom resources, which have no merge keys.
+/// Media types of patches of custom resources. Strategic merge patches are excluded, because custom resources have no
+/// merge keys.
 const CUSTOM_PATCH_TYPES: [&str; 3] =
     ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
 
@@ -27,9 +28,9 @@ fn patch_types(target: &Target<'_>) -> &'static [&'static str] {
 /// A parsed patch.
 pub struct Patch {
     kind: PatchType,
-    /// The patch, or the error of the body, which is reported only if the object exists.
+    /// The patch, or the decoding error of the body. The error is reported only if the object exists.
     body: Result<Value, Status>,
-    /// Duplicate fields, and fields that the patch type does not have.
+    /// Duplicate fields, and fields that the patch type does not define.
     strict_errors: Vec<String>,
 }
 
@@ -37,7 +38,7 @@ impl Patch {
     /// Parses the body of a patch.
     ///
     /// # Errors
-    /// 415 for a type that the resource does not accept.
+    /// 415 for a patch type that the resource does not support.
     pub(super) fn parse(target: &Target<'_>, payload: &Payload) -> Result<Self, Status> {
         let unsupported = || Status::unsupported_media_type(patch_types(target));
         let Some(ContentType::Patch(kind)) = payload.content_type else { return Err(unsupported()) };
@@ -51,7 +52,7 @@ impl Patch {
     }
 
     fn decode(kind: PatchType, bytes: &[u8]) -> Self {
-        // Upstream's decoders of the three types word their errors differently.
+        // Upstream's decoders word the errors of the patch types differently.
         let prefix = if kind == PatchType::Strategic { "" } else { "error decoding patch: " };
         let refused = |why: &str| Status::bad_request(format!("{prefix}{why}"));
         let decoded = json::decode(bytes).map_err(|error| match error {
@@ -108,7 +109,8 @@ impl Patch {
         outcome.map_err(PatchError::into_status)
     }
 
-    /// Returns the status for a patch whose result is not an object of the kind: an error without a kind.
+    /// Returns the error for a patch whose result is not an object of the expected kind. As upstream, the error has no
+    /// kind.
     pub(super) fn refuse(&self, why: &str) -> Status {
         let patch = self.body.as_ref().map(json::encode).unwrap_or_default();
         let shown = String::from_utf8_lossy(&patch).into_owned();

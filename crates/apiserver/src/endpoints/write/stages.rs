@@ -1,4 +1,4 @@
-//! The stages between a decoded or patched object and one that can be committed, in upstream's order.
+//! The stages from a decoded or patched object to an object that can be committed, in upstream's order.
 
 use nave_admission::{Operation, set_certificate_requester};
 use nave_machinery::time;
@@ -14,7 +14,7 @@ use crate::lifecycle;
 use crate::storage::{Attempt, Update};
 
 impl Write<'_> {
-    /// Prepares a decoded object, in its storage version, for its creation.
+    /// Prepares the creation of a decoded object in its storage version.
     pub(super) async fn prepare_new(&self, mut object: Value) -> Result<Attempt, Status> {
         let target = self.target;
         let def = &target.endpoint.def;
@@ -59,7 +59,7 @@ impl Write<'_> {
         Ok(Attempt { update: Update::Put(object), reservation })
     }
 
-    /// Prepares a changed object for the update of the stored one.
+    /// Prepares the update of a stored object to a changed object.
     pub(super) async fn prepare_changed(&self, mut object: Value, old: &Object) -> Result<Attempt, Status> {
         let target = self.target;
         let def = &target.endpoint.def;
@@ -82,7 +82,7 @@ impl Write<'_> {
         match &target.view {
             View::Status => strategy.prepare_for_status_update(&mut object, old_value),
             View::Subresource(name) => {
-                // Strategies do not keep managed fields.
+                // Preserve the managed fields, which the strategy may drop.
                 let entries = meta::field(&object, "managedFields").cloned();
                 strategy.prepare_for_subresource_update(name, &mut object, old_value);
                 match entries {
@@ -168,7 +168,7 @@ fn finalizer_errors(def: &ResourceDef, object: &Value) -> Vec<FieldError> {
 
 fn prepared_for_create(def: &ResourceDef, mut object: Value, target: &Target<'_>) -> Result<Value, Status> {
     def.strategy.prepare_for_create(&mut object);
-    // No strategy knows the requesting user.
+    // Set the requesting user here, because strategies do not have it.
     if def.group == "certificates.k8s.io" && def.resource == "certificatesigningrequests" {
         let mut request = Object::try_from(object).map_err(Status::internal)?;
         set_certificate_requester(&mut request, target.context.user());
@@ -177,7 +177,7 @@ fn prepared_for_create(def: &ResourceDef, mut object: Value, target: &Target<'_>
     Ok(object)
 }
 
-/// Resets the status, which only its subresource can write: to the type's empty status, or to none.
+/// Resets the status, which can be written only through its subresource, to the type's empty status, or removes it.
 fn drop_status(def: &ResourceDef, object: &mut Value) {
     let Some(fields) = object.as_object_mut() else { return };
     fields.remove("status");
@@ -186,7 +186,7 @@ fn drop_status(def: &ResourceDef, object: &mut Value) {
     let status = type_id.and_then(|id| set.get(id).field("status")).filter(|status| status.always);
     if let Some(Shape::Struct(id)) = status.map(|status| &status.shape) {
         let mut empty = Value::Object(Map::new());
-        // An empty object has no field of a wrong type.
+        // Normalizing an empty object cannot fail.
         let _ = normalize(set, *id, &mut empty, Mode::Ignore);
         fields.insert("status".to_owned(), empty);
     }

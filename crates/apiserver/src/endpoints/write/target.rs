@@ -1,4 +1,4 @@
-//! The target of a write, and its body.
+//! The target and the body of a write.
 
 use bytes::Bytes;
 use nave_admission::Chain;
@@ -33,19 +33,19 @@ pub struct Target<'a> {
     pub admission: &'a Chain,
 }
 
-/// A request body and its content type.
+/// A request body with its content type.
 pub struct Payload {
     /// The bytes.
     pub bytes: Bytes,
-    /// The content type; `None` for one that the API does not support.
+    /// The content type; `None` if the API does not support it.
     pub content_type: Option<ContentType>,
 }
 
 impl Payload {
-    /// Returns the format of an object; a body without a content type is JSON.
+    /// Returns the format of the object in the body; JSON if the request has no content type.
     ///
     /// # Errors
-    /// 415 for any other type.
+    /// 415 for other content types.
     pub fn format(&self) -> Result<Format, Status> {
         match self.content_type {
             Some(ContentType::Object(format)) => Ok(format),
@@ -76,14 +76,15 @@ impl Target<'_> {
 
     pub(super) fn decode(&self, payload: &Payload, validation: FieldValidation) -> Result<Value, Status> {
         let (expected, format) = (self.view.gvk(self.endpoint).kind, payload.format()?);
-        // Custom objects have no protobuf.
+        // Custom objects have no protobuf encoding.
         if format == Format::Protobuf && matches!(self.view.schema(self.endpoint), Schema::Custom(_)) {
             return Err(Status::unsupported_media_type(&decode::BODY_TYPES[..2]));
         }
         Ok(self.typed(decode::parse(&payload.bytes, format, &expected)?, validation)?)
     }
 
-    /// Converts a body to a defaulted object of the view's kind. Errors that lenient decoding ignores become warnings.
+    /// Converts a body to a defaulted object of the view's kind. If the field validation is `Warn`, errors of strict
+    /// decoding become warnings.
     ///
     /// # Errors
     /// 400 if the body is not an object of the kind, or violates strict decoding.
@@ -108,8 +109,8 @@ impl Target<'_> {
         }
     }
 
-    /// Reserves the addresses and ports that the object needs in addition to those of `old`. Writes of the status need
-    /// none.
+    /// Reserves the addresses and ports that the object needs in addition to those of `old`. Does nothing for the
+    /// status subresource.
     pub(super) async fn allocate(
         &self,
         object: &mut Value,
@@ -122,7 +123,7 @@ impl Target<'_> {
         Ok(Some(Box::new(Box::pin(allocator.begin(object, old, dry_run)).await?)))
     }
 
-    /// Returns the deletion of an object, which releases the allocations of its stored state.
+    /// Returns the attempt that deletes an object and releases the allocations of its stored state after the commit.
     pub(super) fn deletion(&self, object: Value, stored: &Value) -> Attempt {
         let reservation = self
             .endpoint
@@ -145,15 +146,15 @@ impl Target<'_> {
         Err(Status::bad_request(text))
     }
 
-    /// Checks the uid of an update, if it has one: it must not hit another object of the same name.
+    /// Checks the uid of an update, if it has one, so that it cannot change another object with the same name.
     pub(super) fn check_uid(&self, object: &Value, old: &Object) -> Result<(), Status> {
         self.check_precondition("UID", meta::uid(object), old.uid())
     }
 
-    /// Checks an expectation about the stored object; an empty one always holds.
+    /// Checks a precondition on the stored object. An empty `wanted` matches any object.
     ///
     /// # Errors
-    /// 409, worded as by upstream's storage.
+    /// 409 with the message of upstream's storage.
     pub(crate) fn check_precondition(&self, what: &str, wanted: &str, found: &str) -> Result<(), Status> {
         if wanted.is_empty() || wanted == found {
             return Ok(());
@@ -165,14 +166,14 @@ impl Target<'_> {
         Err(Status::conflict(&self.endpoint.resource(), self.name, &why))
     }
 
-    /// Returns 409: another writer was faster.
+    /// Returns 409 because another writer was faster.
     pub(super) fn modified(&self) -> Status {
         let why =
             "the object has been modified; please apply your changes to the latest version and try again";
         Status::conflict(&self.endpoint.resource(), self.name, why)
     }
 
-    /// Returns 409: the name of a new object is taken.
+    /// Returns 409 because the name of a new object is taken.
     pub(super) fn already_exists(&self, name: &str, current: &Object) -> Status {
         let mut status = Status::already_exists(&self.endpoint.resource(), name);
         if current.deletion_timestamp().is_some() {
@@ -204,8 +205,8 @@ impl Target<'_> {
     }
 }
 
-/// Replaces an empty list of managed fields with a list of one empty entry, which also requests their removal. An empty
-/// list would not survive decoding.
+/// Replaces an empty list of managed fields by a list with one empty entry, which also requests their removal. The
+/// empty list would be lost in decoding.
 fn keep_reset_of_managed_fields(object: &mut Value) {
     let entries = object.get_mut("metadata").and_then(|metadata| metadata.get_mut("managedFields"));
     if let Some(Value::Array(entries)) =
