@@ -48,12 +48,12 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Handles a request and always returns a response.
+    /// Handles a request. Returns a response even for failures and panics.
     pub async fn handle<B>(&self, request: Request<B>, client: Client) -> Served<ResponseBody>
     where
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
-        // Browsers: the origin that may read the response, and CORS preflight requests.
+        // Browsers: determines the allowed origin and answers CORS preflight requests.
         let origin = self.browsers.allowed_origin(request.headers());
         let mut served = match origin.as_ref().and_then(|_| Browsers::preflight(&request)) {
             Some(response) => Served { response, deadline: None, upgrade: None },
@@ -77,28 +77,28 @@ impl Pipeline {
                 return Served { response, deadline: None, upgrade: None };
             }
         };
-        // Metrics: the request counts as being served for as long as its body is.
-        // The catalog: what is served, the same for all stages of the request.
+        // The catalog: one snapshot of the served resources for all stages of the request.
+        // Metrics: counts the request as in flight until its body is sent.
         let catalog = self.router.resources.catalog();
         let labels = catalog.labels(&context.info);
         let serving = self.metrics.serving(&context.info, labels);
-        // A panic ends this request alone.
+        // A panic ends only this request.
         let outcome =
             AssertUnwindSafe(self.run(&mut request, &mut context, &catalog, labels)).catch_unwind().await;
-        // The failure of any stage as a response.
+        // Converts the failure of any stage to a response.
         let mut response = match outcome {
             Ok(Ok(response)) => response,
             Ok(Err(status)) => encode_failure(&status, &context.negotiation),
             Err(_) => encode_failure(&self.panicked(labels), &context.negotiation),
         };
-        // Drains the rest of a small body that no stage has read: some clients miss a response that is sent before
-        // their body.
+        // Drains a small body that no stage has read: some clients miss a response that is sent before the end of their
+        // body.
         body::drain(request.body_mut()).await;
-        // A response to HEAD has no content.
+        // A response to HEAD has no body.
         if context.info.method == Method::HEAD {
             response = body::head_of(response);
         }
-        // Adds the warnings of all stages, whatever the outcome.
+        // Adds the warnings of all stages, even to failures.
         warnings::add(response.headers_mut(), context.notes.take_warnings());
         self.metrics.request_completed(labels, response.status().as_u16(), context.received.elapsed());
         let mut response = response.map(|body| body.keeping(serving));
@@ -121,11 +121,11 @@ impl Pipeline {
         self.authentication.run(context, request.headers_mut()).await?;
         // Impersonation: the user that the request acts as.
         self.impersonation.run(context, request.headers_mut()).await?;
-        // Requests in flight: a permit for this request until its body is sent.
+        // Inflight: takes a permit, which is held until the response body is sent.
         let place = self.inflight.run(context).inspect_err(|status| terminated(status.code))?;
-        // Authorization: may the user make this request?
+        // Authorization: checks that the user may make this request.
         self.authorization.run(context).await?;
-        // The handler's response, within the deadline.
+        // Routing: runs the handler within the deadline.
         let response = pin!(self.router.run(request, context, catalog));
         let response = deadline::enforce(context.deadline, response, || terminated(504)).await?;
         Ok(response.map(|body| body.keeping(place)))

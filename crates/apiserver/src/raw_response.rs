@@ -1,4 +1,4 @@
-//! Responses that are not negotiated API objects: text, documents, streams.
+//! Responses that are not negotiated API objects: text, documents and streams.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -13,14 +13,14 @@ use sha2::{Digest, Sha256};
 
 use crate::body::{Pieces, ResponseBody};
 
-/// Returns plain text.
+/// Returns a plain text response.
 pub(crate) fn text(code: StatusCode, text: impl Into<String>) -> Response<ResponseBody> {
     let mut response = bytes(code, "text/plain; charset=utf-8", text.into().into_bytes());
     set_header(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     response
 }
 
-/// Returns the response to paths without an API.
+/// Returns the 404 for paths outside the API.
 pub(crate) fn page_not_found() -> Response<ResponseBody> {
     text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
@@ -39,7 +39,7 @@ pub(crate) fn indented_json(document: &impl Serialize) -> Result<Response<Respon
     Ok(bytes(StatusCode::OK, "application/json", text))
 }
 
-/// Returns bytes; an empty content type is omitted.
+/// Returns a response with these bytes; an empty content type is omitted.
 pub(crate) fn bytes(
     code: StatusCode,
     content_type: impl Into<Cow<'static, str>>,
@@ -48,7 +48,7 @@ pub(crate) fn bytes(
     with_body(code, content_type.into(), ResponseBody::Full(bytes.into()))
 }
 
-/// Returns bytes that are produced while the client reads them.
+/// Returns a response whose bytes are produced while the client reads them.
 pub(crate) fn stream<T: Into<Pieces> + 'static>(
     content_type: &'static str,
     stream: impl Stream<Item = T> + Send + 'static,
@@ -56,7 +56,7 @@ pub(crate) fn stream<T: Into<Pieces> + 'static>(
     with_body(StatusCode::OK, content_type.into(), ResponseBody::stream(stream))
 }
 
-/// Returns aggregated discovery, with the ETag by which clients cache it.
+/// Returns aggregated discovery, with an ETag for client caches.
 pub(crate) fn aggregated_discovery(
     document: &impl Serialize,
     seen: Option<&HeaderValue>,
@@ -81,14 +81,14 @@ pub(crate) fn aggregated_discovery(
     response
 }
 
-/// Sets or replaces a header; ignores a value that is invalid in headers.
+/// Sets or replaces a header; ignores an invalid value.
 pub(crate) fn set_header(response: &mut Response<ResponseBody>, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::try_from(value) {
         response.headers_mut().insert(name, value);
     }
 }
 
-/// Builds a response with the headers that all responses have.
+/// Builds a response with the headers common to all responses.
 pub(super) fn with_body(
     code: StatusCode,
     content_type: Cow<'static, str>,

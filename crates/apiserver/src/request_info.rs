@@ -9,7 +9,7 @@
 //! | `/healthz/etcd` | a non-resource path |
 //! | `/api/v1//pods`, `/api/v1/namespaces//pods` | a non-resource path: a segment is empty |
 //!
-//! Both storage keys and authorization use these parts, never the text of the path.
+//! Storage keys and authorization use these parts, never the path itself.
 
 use http::{Method, Uri};
 use nave_machinery::{GroupVersionResource, Status};
@@ -39,15 +39,15 @@ pub struct RequestInfo {
 pub struct ResourceRequest {
     /// The resource.
     pub gvr: GroupVersionResource,
-    /// The namespace; empty for cluster-scoped resources and for all namespaces. A request for a namespace is in that
-    /// namespace, so that a role binding there can grant access to it.
+    /// The namespace; empty for cluster-scoped resources and for all namespaces. A request for a `Namespace` object has
+    /// that namespace here, so that a role binding in the namespace can grant access to the object.
     pub namespace: String,
     /// True if the path has the form `…/namespaces/NAMESPACE/RESOURCE`, false for `…/namespaces/NAME`. Cluster-scoped
-    /// resources have no such path.
+    /// resources have no path of the first form.
     pub in_namespace: bool,
     /// The object's name; empty for the collection.
     pub name: String,
-    /// The subresource, such as `status`; empty for none.
+    /// The subresource, such as `status`; empty for the object itself.
     pub subresource: String,
     /// The path after the subresource, as in `…/proxy/a/b`.
     pub rest: String,
@@ -55,7 +55,7 @@ pub struct ResourceRequest {
     pub watch: bool,
 }
 
-/// The verb of a request for a resource, or the one of an HTTP method for other paths.
+/// The verb of a resource request; for other paths, derived from the HTTP method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Verb {
@@ -68,15 +68,15 @@ pub enum Verb {
     Delete,
     DeleteCollection,
     Connect,
-    /// A method that the API does not support.
+    /// An unsupported HTTP method.
     #[default]
     Other,
 }
 
-/// Subresources of a namespace. Another third segment of `/namespaces/NAME/…` is a resource in the namespace.
+/// Subresources of a namespace. Any other third segment of `/namespaces/NAME/…` is a resource in the namespace.
 const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 
-/// Number of segments for resource, name and subresource.
+/// Maximum number of segments for resource, name and subresource.
 const PARTS_OF_OBJECT: usize = 3;
 
 impl RequestInfo {
@@ -93,7 +93,7 @@ impl RequestInfo {
     }
 
     /// Returns whether the request has no deadline: a watch, or a connection to a pod, node or service (upstream:
-    /// `BasicLongRunningRequestCheck`, which includes every request for logs).
+    /// `BasicLongRunningRequestCheck`, which also includes all log requests).
     pub fn is_long_running(&self) -> bool {
         let Some(resource) = &self.resource else { return false };
         match resource.subresource.as_str() {
@@ -111,9 +111,9 @@ impl RequestInfo {
 }
 
 impl ResourceRequest {
-    /// Parses the path of a resource; `None` for a non-resource path. Segments are decoded after the split, so that an
-    /// encoded slash stays in its segment. Slashes at the end are ignored; an empty segment elsewhere makes a
-    /// non-resource path.
+    /// Parses the path of a resource; `None` for a non-resource path. Segments are decoded after splitting, so that an
+    /// encoded slash does not separate segments. Trailing slashes are ignored; an empty segment elsewhere makes the
+    /// path a non-resource path.
     fn parse(path: &str) -> Result<Option<Self>, Status> {
         let Some(path) = path.strip_prefix('/') else { return Ok(None) };
         let parts: Vec<&str> = path.trim_end_matches('/').split('/').collect();
@@ -128,7 +128,7 @@ impl ResourceRequest {
         let (group, version) = (decode(group)?, decode(version)?);
         let parts = parts.iter().map(|part| decode(part)).collect::<Result<Vec<_>, _>>()?;
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        // The legacy form of a watch, before the query parameter.
+        // The legacy form of a watch, from before the query parameter.
         Ok(match parts.as_slice() {
             ["watch", parts @ ..] if !parts.is_empty() => {
                 Self::from_parts(group, version, parts).map(|request| Self { watch: true, ..request })
@@ -140,7 +140,7 @@ impl ResourceRequest {
     /// Builds the request from the segments after the version; `None` if a segment is empty.
     fn from_parts(group: String, version: String, parts: &[&str]) -> Option<Self> {
         let (namespace, parts) = match parts {
-            // The namespace itself.
+            // The namespace object itself.
             ["namespaces", _name] => (None, parts),
             ["namespaces", _name, sub] if NAMESPACE_SUBRESOURCES.contains(sub) => (None, parts),
             ["namespaces", namespace, parts @ ..] if !parts.is_empty() => (Some(*namespace), parts),
@@ -198,7 +198,7 @@ impl Verb {
         !matches!(self, Self::Get | Self::List | Self::Watch)
     }
 
-    /// Returns the verb's name in authorization and audit.
+    /// Returns the verb's name for authorization and audit.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Get => "get",
@@ -232,7 +232,7 @@ impl Verb {
 }
 
 impl Query {
-    /// Parses a query string: `+` is a space, a name may have no value.
+    /// Parses a query string: `+` means a space, and a name may lack a value.
     fn parse(text: &str) -> Result<Self, Status> {
         let mut pairs = Vec::new();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
@@ -247,12 +247,12 @@ impl Query {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// Returns whether a parameter is given and not false, parsed as upstream parses booleans in queries.
+    /// Returns whether a parameter is present and not false, by upstream's rules for booleans in queries.
     pub fn flag(&self, name: &str) -> bool {
         self.get(name).is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))
     }
 
-    /// Returns all pairs, in order.
+    /// Returns all parameters, in order.
     pub fn pairs(&self) -> &[(String, String)] {
         &self.0
     }

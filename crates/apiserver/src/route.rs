@@ -1,4 +1,4 @@
-//! The routing stage: selects the handler of a request.
+//! The routing stage: selects and runs the handler of a request.
 //!
 //! | path | handler |
 //! | --- | --- |
@@ -50,7 +50,7 @@ impl Router {
     /// Serves a request.
     ///
     /// # Errors
-    /// The error of the handler, or 406 if the client accepts no available encoding.
+    /// The error of the handler, or 406 if the client accepts none of the available encodings.
     pub(crate) async fn run<B>(
         &self,
         request: &mut Request<B>,

@@ -1,4 +1,4 @@
-//! Construction of an API server.
+//! Constructs an API server.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -44,12 +44,12 @@ use crate::route::Router;
 use crate::serving::{ConnectionInfo, Served};
 use crate::storage::{Storages, check_consistency, evict_encodings};
 
-/// Maximum time after its timeout within which a write of a service may still be committed.
+/// Maximum time after a request timeout within which a write of a service may still be committed.
 const REPAIR_MARGIN: Duration = Duration::from_secs(5);
 
 /// The inputs of a server.
 pub struct Config {
-    /// The storages of the served resources, filled.
+    /// The storages of the served resources, opened.
     pub storages: Storages,
     /// The authenticators.
     pub authentication: nave_authn::Chain,
@@ -57,7 +57,7 @@ pub struct Config {
     pub authorization: nave_authz::Chain,
     /// The admission plugins.
     pub admission: AdmissionConfig,
-    /// The virtual resources and subresources.
+    /// The implementations of virtual resources and subresources.
     pub virtual_resources: VirtualResources,
     /// The ranges of cluster IPs.
     pub service_ranges: ServiceRanges,
@@ -67,13 +67,13 @@ pub struct Config {
     pub inflight: InflightLimits,
     /// Maximum duration of a request that is not long-running.
     pub request_timeout: Duration,
-    /// Duration of a watch without a timeout: a random time between this and twice this.
+    /// Minimum duration of a watch without a timeout. The actual duration is random, up to twice this value.
     pub min_watch_time: Duration,
     /// CORS and HSTS settings.
     pub browsers: Browsers,
-    /// The address that clients use, `host:port`.
+    /// The address for clients, `host:port`.
     pub address: String,
-    /// The address of this server in the endpoints of the `kubernetes` service.
+    /// This server's address in the endpoints of the `kubernetes` service.
     pub advertise: SocketAddr,
     /// The host name.
     pub hostname: String,
@@ -81,11 +81,11 @@ pub struct Config {
     pub token_discovery: Option<Discovery>,
     /// The metrics registry; the metrics of authentication and authorization are already registered.
     pub metrics: prometheus::Registry,
-    /// The authentication settings for extension servers; they may change.
+    /// The authentication settings for extension servers; they may change at run time.
     pub cluster_authentication: watch::Receiver<ClusterAuthentication>,
 }
 
-/// Error of starting a server.
+/// An error while starting a server.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A metric cannot be registered.
@@ -103,20 +103,20 @@ pub enum StartError {
 #[derive(Clone)]
 pub struct ApiServer {
     pipeline: Arc<Pipeline>,
-    /// Serves custom resources.
+    /// Serves custom resources; `None` if the server does not have definitions.
     definitions: Option<Arc<Definitions>>,
     supervisor: Supervisor,
     cluster_authentication: watch::Receiver<ClusterAuthentication>,
-    /// The bootstrap objects.
+    /// Creates the bootstrap objects.
     bootstrap: Arc<Bootstrap>,
-    /// Repairs addresses and ports of services.
+    /// Repairs cluster IPs and node ports of services; `None` for a server without services.
     repair: Option<Arc<Repair>>,
     stopping: Switch,
     closing: CancellationToken,
 }
 
 impl ApiServer {
-    /// Waits for the watch caches, creates the bootstrap objects, and becomes ready.
+    /// Waits for the watch caches, creates the bootstrap objects, and makes the server ready.
     ///
     /// # Errors
     /// [`StartError`].
@@ -149,7 +149,7 @@ impl ApiServer {
         let (ranges, advertise) = (config.service_ranges, config.advertise);
         let bootstrap = Arc::new(Bootstrap::new(repair.clone(), ranges, advertise, &config.hostname));
         let cluster_authentication = config.cluster_authentication.borrow().clone();
-        // Boxed, because the future contains several copies of the write path.
+        // Boxed because the future contains several copies of the write path.
         Box::pin(bootstrap.run(&resources, &cluster_authentication)).await.map_err(StartError::Bootstrap)?;
         if let Some(definitions) = &definitions {
             Box::pin(definitions.load()).await;
@@ -194,13 +194,13 @@ impl ApiServer {
         self.pipeline.handle(request, Client::Remote(Some(connection))).await
     }
 
-    /// Returns a service for requests of `user` from within the process: without connection and credentials, but
-    /// through every stage after authentication.
+    /// Returns a service for requests of `user` from within the process. They need no connection or credentials, but
+    /// pass all stages after authentication.
     pub fn local(&self, user: UserInfo) -> LocalService {
         LocalService { pipeline: Arc::clone(&self.pipeline), user: Identity::new(user).user }
     }
 
-    /// Returns the repair of cluster IPs and node ports; `None` for a server without services.
+    /// Returns the task that repairs cluster IPs and node ports; `None` for a server without services.
     pub fn repair(&self) -> Option<&Arc<Repair>> {
         self.repair.as_ref()
     }
@@ -237,17 +237,17 @@ impl ApiServer {
         }
     }
 
-    /// Returns the supervisor of the server's tasks. Restarts are in the server's metrics.
+    /// Returns the supervisor of the server's tasks. The server's metrics count restarts.
     pub fn supervisor(&self) -> &Supervisor {
         &self.supervisor
     }
 
-    /// The catalog of served resources; custom resource definitions change it.
+    /// Returns the catalog of served resources, which custom resource definitions change.
     pub fn catalogs(&self) -> &Catalogs {
         self.pipeline.router.resources.catalogs()
     }
 
-    /// Makes `/readyz` fail, while the server still serves requests.
+    /// Makes `/readyz` fail while the server continues to serve requests.
     pub fn turn_unready(&self) {
         self.stopping.set();
     }
@@ -260,7 +260,7 @@ impl ApiServer {
 
 fn health(catalogs: &Catalogs, store: &Arc<dyn Store>, stopping: &Switch) -> Health {
     let mut health = Health::new();
-    // Under the name that monitoring of Kubernetes knows, whatever the engine is.
+    // The name that Kubernetes monitoring expects, whatever the storage engine is.
     let store = Arc::clone(store);
     health.add_async("etcd", true, move || {
         let store = Arc::clone(&store);
@@ -275,7 +275,7 @@ fn health(catalogs: &Catalogs, store: &Arc<dyn Store>, stopping: &Switch) -> Hea
             Some(cache) => Err(format!("the watch cache of {} is not ready", cache.config().resource)),
         }
     });
-    // A server that could not create them did not start.
+    // Always passes: a server that cannot create the roles does not start.
     health.add("poststarthook/rbac/bootstrap-roles", true, || Ok(()));
     let stopping = stopping.clone();
     health.add("shutdown", false, move || {

@@ -11,10 +11,10 @@ use serde_json::json;
 use super::definitions::{Definitions, Dialect, META, describe, object};
 use super::operations::list_type;
 
-/// The custom types of a document, by their names.
+/// The custom types of a document, by name.
 pub(super) type CustomTypes<'r> = HashMap<String, CustomType<'r>>;
 
-/// A custom resource in one version, or a list of its objects.
+/// A version of a custom resource, or of its list.
 #[derive(Clone, Copy)]
 pub(super) struct CustomType<'r> {
     def: &'r ResourceDef,
@@ -22,7 +22,7 @@ pub(super) struct CustomType<'r> {
     is_list: bool,
 }
 
-/// The custom types of a registry.
+/// Returns the custom types of a registry.
 pub(super) fn types(registry: &Registry) -> CustomTypes<'_> {
     let mut types = CustomTypes::new();
     for def in registry.all().filter(|def| def.is_custom()) {
@@ -36,12 +36,12 @@ pub(super) fn types(registry: &Registry) -> CustomTypes<'_> {
     types
 }
 
-/// A type whose documentation of `apiVersion`, `kind` and `metadata` is that of all objects.
+/// A type whose `apiVersion`, `kind` and `metadata` have the documentation common to all objects.
 const ANY_OBJECT: &str = "io.k8s.api.core.v1.ConfigMap";
 const ANY_LIST: &str = "io.k8s.api.core.v1.ConfigMapList";
 
 impl CustomType<'_> {
-    /// The definition of the type.
+    /// Returns the definition of the type.
     pub(super) fn definition(self, definitions: &mut Definitions<'_>) -> Map {
         let mut definition = if self.is_list { self.list(definitions) } else { self.object(definitions) };
         if definitions.dialect() == Dialect::V3 && !self.version.selectable.is_empty() {
@@ -81,7 +81,7 @@ impl CustomType<'_> {
     }
 }
 
-/// `apiVersion` and `kind`, documented as those of a type.
+/// Returns the schemas of `apiVersion` and `kind`, with the documentation of a built-in type.
 fn type_meta(definitions: &Definitions<'_>, type_name: &str) -> Map {
     let field = |name: &str| {
         let mut schema = object(json!({"type": "string"}));
@@ -91,12 +91,12 @@ fn type_meta(definitions: &Definitions<'_>, type_name: &str) -> Map {
     ["apiVersion", "kind"].into_iter().map(field).collect()
 }
 
-/// `metadata`, of the type `kind`.
+/// Returns the schema of `metadata`, which is of type `kind`.
 fn metadata(definitions: &mut Definitions<'_>, kind: &str, type_name: &str) -> Value {
     let reference = definitions.reference(&format!("{META}{kind}"));
     let mut schema = match definitions.dialect() {
         Dialect::V2 => object(reference),
-        // Nothing may stand beside a reference.
+        // A reference must not have sibling keywords.
         Dialect::V3 => object(json!({"allOf": [reference]})),
     };
     describe(&mut schema, definitions.documentation().of_field(type_name, "metadata"));
@@ -133,7 +133,7 @@ fn embed(schema: &mut Value, definitions: &mut Definitions<'_>, is_root: bool) {
     }
 }
 
-/// Removes what version 2 cannot say, or kubectl cannot read there.
+/// Removes the keywords that OpenAPI 2 lacks or that kubectl cannot read.
 fn reduce(schema: &mut Value) {
     if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
         let nullable: Vec<String> =

@@ -1,4 +1,4 @@
-//! The types in a document: their structure from the schema set, their descriptions from [`Documentation`].
+//! The types of a document: the structure comes from the schema set, the descriptions from [`Documentation`].
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -24,7 +24,7 @@ pub(super) enum Dialect {
     V3,
 }
 
-/// The groups, versions and kinds of each type that is a kind.
+/// The groups, versions and kinds of each top-level type.
 pub(super) type Kinds = HashMap<String, Vec<GroupVersionKind>>;
 
 /// Collects types and all types that they refer to.
@@ -59,22 +59,22 @@ impl<'a> Definitions<'a> {
         }
     }
 
-    /// The same, with the types of custom resources.
+    /// Returns the collection with the types of custom resources.
     pub(super) fn with_custom(self, custom: CustomTypes<'a>) -> Self {
         Self { custom, ..self }
     }
 
-    /// The version of OpenAPI.
+    /// Returns the OpenAPI version.
     pub(super) fn dialect(&self) -> Dialect {
         self.dialect
     }
 
-    /// The documentation of built-in types.
+    /// Returns the documentation of built-in types.
     pub(super) fn documentation(&self) -> &'a Documentation {
         self.documentation
     }
 
-    /// A reference to a type, which becomes a part of the document.
+    /// Returns a reference to a type, and adds the type to the document.
     pub(super) fn reference(&mut self, type_name: &str) -> Value {
         if !self.found.contains_key(type_name) {
             self.found.insert(type_name.to_owned(), Value::Null);
@@ -97,7 +97,7 @@ impl<'a> Definitions<'a> {
 
     fn definition(&mut self, type_name: &str) -> Value {
         let schemas = self.schemas;
-        // A built-in type has precedence over a custom one of the same name.
+        // A built-in type takes precedence over a custom one of the same name.
         if let Some(custom) =
             self.custom.get(type_name).copied().filter(|_| schemas.find(type_name).is_none())
         {
@@ -143,7 +143,7 @@ impl<'a> Definitions<'a> {
         definition
     }
 
-    /// Returns the schema of a type that is not a struct; OpenAPI 3 can describe some of them more precisely.
+    /// Returns the schema of a type that is not a struct. OpenAPI 3 describes some of these types more precisely.
     fn leaf(&self, type_name: &str) -> Map {
         let exact = self.dialect == Dialect::V3;
         object(match type_name {
@@ -316,13 +316,13 @@ pub(super) fn describe(schema: &mut Map, text: &str) {
     }
 }
 
-/// Returns the description of a list type, which the sources do not document.
+/// Returns the description of a list type, which the sources lack.
 fn of_list(kind: &str) -> Option<String> {
     let item = kind.strip_suffix("List").filter(|item| !item.is_empty())?;
     Some(format!("{kind} is a list of {item} objects."))
 }
 
-/// Appends the list of values to the description of each enumeration, as `kubectl explain` shows it.
+/// Appends the allowed values to the description of each enumeration, for `kubectl explain`.
 fn list_enum_values(definition: &mut Map) {
     let properties = definition.get_mut("properties").and_then(Value::as_object_mut);
     for schema in properties.into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut) {

@@ -1,8 +1,8 @@
-//! The documentation of the API's types and fields, generated on demand and dropped after use.
+//! The documentation of the API's types and fields. It is generated on demand and dropped after use.
 //!
-//! The text comes from the types of the `k8s-openapi` crate at run time; it is not in our sources. The structure of the
-//! API comes from [`nave_schema::builtin`], except for the names of types of fields with untyped JSON, which the schema
-//! set does not have.
+//! The text comes from the types of the `k8s-openapi` crate at run time; it is not part of our sources. The structure
+//! of the API comes from [`nave_schema::builtin`], except for the type names of fields with untyped JSON, which the
+//! schema set lacks.
 
 use k8s_openapi::api;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions;
@@ -16,7 +16,7 @@ pub(crate) struct Documentation {
     schemas: Map,
 }
 
-/// Adds the schemas of these types and of all types they refer to.
+/// Adds the schemas of these types and of all types that they refer to.
 macro_rules! add {
     ($generator:ident: $($module:path { $($kind:ident)* })*) => {
         $({ use $module as module; $($generator.subschema_for::<module::$kind>();)* })*
@@ -32,25 +32,25 @@ impl Documentation {
         Self { schemas: generator.take_definitions(false) }
     }
 
-    /// Returns the documentation of a type; empty if there is none.
+    /// Returns the documentation of a type; empty if the type is not documented.
     pub(crate) fn of_type(&self, type_name: &str) -> &str {
         text(self.schemas.get(type_name))
     }
 
-    /// Returns the documentation of a field; empty if there is none.
+    /// Returns the documentation of a field; empty if the field is not documented.
     pub(crate) fn of_field(&self, type_name: &str, field: &str) -> &str {
         text(self.field(type_name, field).or_else(|| self.field_of_list(type_name, field)))
     }
 
-    /// Returns the documentation of an undocumented type's field: lists are undocumented, but have the fields of other
-    /// documents.
+    /// Returns the documentation of a field of an undocumented type, such as a list: `apiVersion`, `kind` and
+    /// `metadata` are documented as in other types.
     fn field_of_list(&self, type_name: &str, field: &str) -> Option<&Value> {
         let known =
             self.schemas.contains_key(type_name) || !matches!(field, "apiVersion" | "kind" | "metadata");
         if known { None } else { self.field(STATUS, field) }
     }
 
-    /// Returns the name of the type of a field with untyped JSON, or of its innermost items.
+    /// Returns the type name of a field with untyped JSON, or of its innermost items.
     pub(crate) fn type_behind(&self, type_name: &str, field: &str) -> Option<&str> {
         let mut schema = self.field(type_name, field)?;
         while let Some(inner) = schema.get("items").or_else(|| schema.get("additionalProperties")) {

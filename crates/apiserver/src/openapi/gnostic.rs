@@ -1,7 +1,7 @@
-//! Encodes the version 2 document as gnostic's protobuf (`openapi.v2.Document`), from its JSON and tables of messages.
+//! Encodes the version 2 document as gnostic's protobuf (`openapi.v2.Document`), from its JSON and from message tables.
 //!
-//! A message is a list of fields: JSON name, number, and form. Members of the JSON object that begin with `x-` are the
-//! message's extensions.
+//! A message is a list of fields: JSON name, number, and form. Members of the JSON object whose names begin with `x-`
+//! are the extensions of the message.
 
 use nave_machinery::{Map, Value};
 
@@ -13,13 +13,13 @@ enum Form {
     Flag,
     /// A message, or a list of messages.
     Message(&'static Message),
-    /// A message whose one field, `value`, is a list of strings.
+    /// A message with a single field, `value`, which is a list of strings.
     Texts,
-    /// Any value, as YAML in a message.
+    /// Any value, as YAML inside a message.
     Any,
-    /// A message that contains another one in its field of this number.
+    /// A message that contains another message in the field with this number.
     Wrapped(u32, &'static Form),
-    /// An object with arbitrary keys: name-value pairs in a message's field of this number.
+    /// An object with arbitrary keys: name-value pairs in the field with this number.
     Pairs(u32, &'static Form),
     /// A parameter.
     Parameter,
@@ -27,10 +27,10 @@ enum Form {
     ParametersItem,
 }
 
-/// A message's fields.
+/// The fields of a message.
 struct Message {
     fields: &'static [(&'static str, u32, Form)],
-    /// The field number of the extensions; 0 if there are none.
+    /// The field number of the extensions; 0 if the message has no extensions.
     extensions: u32,
 }
 
@@ -241,7 +241,7 @@ fn parameter(value: &Value) -> Vec<u8> {
     }
 }
 
-/// JSON is YAML; gnostic's parsers expect a newline at the end.
+/// Returns the value as YAML: JSON is YAML, and gnostic's parsers expect a trailing newline.
 fn yaml(value: &Value) -> String {
     format!("{value}\n")
 }

@@ -1,4 +1,4 @@
-//! The OpenAPI documents: types and paths of the API, for `kubectl explain`, validation and client generators.
+//! The OpenAPI documents: types and paths of the API for `kubectl explain`, validation and client generators.
 //!
 //! ```text
 //! nave_schema::builtin        structure    ─┬─→ definitions ─┐
@@ -6,8 +6,8 @@
 //! Registry ─→ operations ← parameters ───────────────────────┴─→ v3 (a document per version), v2 ─→ gnostic (protobuf)
 //! ```
 //!
-//! Invariants: documents are generated on the first request and kept as bytes, one per group and version and two
-//! encodings of version 2. The index generates no documents. A changed registry needs a new [`OpenApi`].
+//! Invariants: documents are generated on the first request and kept as bytes: one per group, one per group version,
+//! and two encodings of version 2. The index generates no documents. A changed registry needs a new [`OpenApi`].
 
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
@@ -54,7 +54,7 @@ const GNOSTIC: [&str; 2] = [
 /// Serves the OpenAPI documents of a registry.
 pub struct OpenApi {
     registry: Arc<Registry>,
-    /// The documents of version 3, by their paths below `/openapi/v3/`.
+    /// The documents of version 3, by path below `/openapi/v3/`.
     v3: imbl::OrdMap<String, Arc<Lazy>>,
     v2_json: Lazy,
     v2_protobuf: Lazy,
@@ -63,7 +63,7 @@ pub struct OpenApi {
 /// A document that is generated on the first request.
 struct Lazy {
     coverage: Coverage,
-    /// Names the content. It depends on the program and on what the registry serves there.
+    /// Identifies the content: depends on the program's version and on the resources that the document describes.
     hash: OnceLock<String>,
     bytes: OnceLock<Bytes>,
 }
@@ -75,9 +75,9 @@ enum Coverage {
     Version(GroupVersion),
     /// A group.
     Group(String),
-    /// A server path outside of groups.
+    /// A server path that belongs to no group.
     Server(&'static str),
-    /// Everything.
+    /// The whole API.
     Everything,
 }
 
@@ -99,7 +99,7 @@ impl OpenApi {
         documents
     }
 
-    /// The documents of a registry that differs in this group alone. All others are those of before.
+    /// Returns the documents of a registry in which only this group differs. All other documents are kept.
     #[must_use]
     pub fn with_group(&self, registry: &Arc<Registry>, group: &str) -> Self {
         let mut documents = Self {
@@ -129,8 +129,7 @@ impl OpenApi {
         self.v3.insert(path.to_owned(), Arc::new(Lazy::new(coverage)));
     }
 
-    /// Returns `usize::MAX` if the document at `/openapi/PATH` must be generated, because its size is unknown; 0 if it
-    /// exists.
+    /// Returns `usize::MAX` if the document at `/openapi/PATH` must be generated (its size is unknown); 0 if it exists.
     pub(crate) fn size(&self, path: &str) -> usize {
         let is_made = |document: &Lazy| document.bytes.get().is_some();
         let is_there = match path.split_once('/') {
@@ -168,8 +167,8 @@ impl OpenApi {
         }
     }
 
-    /// Serves a document of version 3. With its current hash in the URL, clients may cache it forever; with another
-    /// hash, the client is redirected to the current one.
+    /// Serves a document of version 3. If the URL has the current hash, clients may cache the document forever; with
+    /// another hash, the client is redirected to the current one.
     fn answer_v3(
         &self,
         path: &str,
@@ -221,7 +220,7 @@ impl OpenApi {
         format!("/openapi/v3/{path}?hash={}", self.hash(document))
     }
 
-    /// The hash of a document; that of the document of everything follows from those of all others.
+    /// Returns the hash of a document. The hash of the whole API is computed from those of all other documents.
     fn hash<'d>(&self, document: &'d Lazy) -> &'d str {
         document.hash.get_or_init(|| {
             let Lazy { coverage, .. } = document;
@@ -248,7 +247,7 @@ impl OpenApi {
         json!({"paths": self.v3.iter().map(entry).collect::<Map>()})
     }
 
-    /// Returns the encoded document; the tree is dropped after encoding.
+    /// Returns the encoded document. The tree is dropped after encoding.
     fn bytes<B: Into<Bytes>>(&self, document: &Lazy, encode: impl Fn(&Value) -> B) -> Bytes {
         document.bytes.get_or_init(|| encode(&self.make(&document.coverage)).into()).clone()
     }
@@ -312,9 +311,9 @@ impl Lazy {
     }
 }
 
-/// The documents of a group and of its versions: path below `/openapi/v3/` and coverage.
+/// Returns the documents of a group and its versions: path below `/openapi/v3/`, and coverage.
 fn paths_of_group(group: &Group) -> impl Iterator<Item = (String, Coverage)> {
-    // Groups of custom resources have no document of their own, as upstream.
+    // As upstream, a group of custom resources has no document of its own.
     let is_documented = !group.is_custom();
     let path = if group.name.is_empty() { "api".to_owned() } else { format!("apis/{}", group.name) };
     let versions = group.versions.iter().map(|version| {
@@ -325,7 +324,7 @@ fn paths_of_group(group: &Group) -> impl Iterator<Item = (String, Coverage)> {
     own.into_iter().chain(versions)
 }
 
-/// Lists the properties of a resource that its documents depend on, to detect changes.
+/// Lists the properties of a resource that affect its documents, to detect changes.
 fn describe(def: &ResourceDef) -> String {
     let mut text = format!("{} {}", def.resource, def.kind);
     for version in &def.versions {
@@ -347,7 +346,7 @@ enum Form {
     Protobuf,
 }
 
-/// Returns the first accepted encoding that exists; JSON if the client lists none.
+/// Returns the first accepted encoding that is available; JSON if the client lists none.
 fn v2_form(accept: &str) -> Option<Form> {
     let clause = |clause: &str| {
         let media_type = clause.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -359,7 +358,7 @@ fn v2_form(accept: &str) -> Option<Form> {
     accept.split(',').find_map(clause)
 }
 
-/// A document, or nothing for a client that has it.
+/// Returns the document, or 304 if the client already has it.
 fn answer(
     media_type: &'static str,
     hash: &str,
@@ -382,7 +381,7 @@ fn answer(
     response
 }
 
-/// Compresses the response for clients that accept it. Upstream does so for OpenAPI 2 only.
+/// Compresses the response if the client accepts that. Upstream compresses only OpenAPI 2.
 fn compressed(mut response: Response<ResponseBody>, headers: &HeaderMap) -> Response<ResponseBody> {
     raw_response::set_header(&mut response, header::VARY, "Accept, Accept-Encoding");
     if !gzip::is_accepted(headers) {
@@ -427,12 +426,12 @@ fn place(parameter: &Parameter) -> &'static str {
     if parameter.in_path { "path" } else { "query" }
 }
 
-/// The reason phrase of an HTTP status code.
+/// Returns the reason phrase of an HTTP status code.
 fn reason(code: u16) -> &'static str {
     http::StatusCode::from_u16(code).ok().and_then(|code| code.canonical_reason()).unwrap_or_default()
 }
 
-/// Adds the action and the kind of an operation.
+/// Adds the action and the kind of an operation to its JSON.
 fn add_action(to: &mut Map, of: &Operation) {
     if let Some((action, kind)) = &of.action {
         to.insert("x-kubernetes-action".to_owned(), json!(action));

@@ -1,4 +1,4 @@
-//! The paths and operations of the API, as a function of the registry, independent of the document version.
+//! The paths and operations of the API, computed from the registry; the same for both OpenAPI versions.
 
 use nave_machinery::{GroupVersion, GroupVersionKind};
 use nave_resources::{Registry, ResourceDef, ResourceVersion, Subresource, Verb};
@@ -10,7 +10,7 @@ use super::parameters::{self, NAME, NAMESPACE, PATH, PRETTY, Parameter};
 #[derive(Debug)]
 pub(super) struct PathItem {
     pub path: String,
-    /// The parameters that all operations share.
+    /// The parameters shared by all operations.
     pub parameters: Vec<Parameter>,
     pub operations: Vec<Operation>,
 }
@@ -28,7 +28,7 @@ pub(super) struct Operation {
     pub body: Option<Body>,
     pub consumes: &'static [&'static str],
     pub produces: &'static [&'static str],
-    /// The status codes of success.
+    /// The status codes that mean success.
     pub codes: &'static [u16],
     pub answer: Content,
 }
@@ -67,7 +67,7 @@ const PATCHES: &[&str] = &[
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 ];
-/// A kind without a built-in type has no strategic merge patch.
+/// The patch types of kinds without a built-in type: strategic merge patch is not supported.
 const UNTYPED_PATCHES: &[&str] =
     &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
 /// The methods of a proxy, in document order.
@@ -110,7 +110,7 @@ pub(super) fn of_server() -> [(&'static str, PathItem); 2] {
     [("apis", groups), ("version", version)]
 }
 
-/// Returns the group, version and kind of all types that are kinds, for documents about these versions.
+/// Returns the group, version and kind of each top-level type, for documents about these versions.
 pub(super) fn kinds(registry: &Registry, versions: &[GroupVersion]) -> Kinds {
     let mut kinds = Kinds::new();
     for def in registry.all() {
@@ -139,7 +139,7 @@ pub(super) fn kinds(registry: &Registry, versions: &[GroupVersion]) -> Kinds {
     kinds
 }
 
-/// The type of a resource's lists.
+/// Returns the list type of a resource.
 pub(super) fn list_type(def: &ResourceDef, version: &ResourceVersion) -> String {
     sibling(&version.type_name, &def.list_kind)
 }
@@ -168,7 +168,7 @@ fn discovery(of: &GroupVersion, what: &str, answer: &str) -> PathItem {
     read(&path, &format!("get{}{what}", pascal_name(of)), &tag(of), format!("{META}{answer}"))
 }
 
-/// Returns a path with a read-only document.
+/// Returns a path that serves only GET.
 fn read(path: &str, id: &str, tag: &str, type_name: String) -> PathItem {
     let get = Operation {
         method: "get",
@@ -228,7 +228,7 @@ impl<'a> Resource<'a> {
             let list = self.list(format!("list{}{}ForAllNamespaces", self.prefix, self.def.kind));
             add(items, everywhere(""), with_pretty(&[]), vec![list]);
         }
-        // Of custom resources the paths for watches, which are deprecated, are not documented.
+        // The deprecated watch paths of custom resources are not documented.
         if !self.def.serves(Verb::Watch) || self.is_custom() {
             return;
         }
@@ -430,7 +430,7 @@ impl<'a> Resource<'a> {
     }
 }
 
-/// Adds a path, if it has operations. Parameters that all operations share are moved to the path.
+/// Adds a path if it has operations. Moves parameters that all operations share to the path.
 fn add(
     items: &mut Vec<PathItem>,
     path: String,

@@ -1,17 +1,17 @@
-//! The parameters of operations in the path and the query.
+//! The path and query parameters of operations.
 
 /// A parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Parameter {
     /// The name.
     pub name: &'static str,
-    /// True if it is a part of the path rather than of the query.
+    /// True for a path parameter, false for a query parameter.
     pub in_path: bool,
     /// The type of its value.
     pub kind: &'static str,
     /// The description.
     pub about: &'static str,
-    /// True if OpenAPI 2 documents keep it among the parameters that operations share.
+    /// True if OpenAPI 2 documents list the parameter among the shared ones.
     pub shared: bool,
 }
 
@@ -144,7 +144,7 @@ const PROPAGATION_POLICY: Parameter = text(
 pub(super) const DELETE: &[Parameter] =
     &[DRY_RUN, GRACE_PERIOD_SECONDS, IGNORE_READ_ERRORS, ORPHAN_DEPENDENTS, PROPAGATION_POLICY];
 
-/// The parameters of deletions of collections.
+/// The parameters of collection deletions.
 pub(super) const DELETE_COLLECTION: &[Parameter] = &[
     CONTINUE,
     DRY_RUN,
@@ -200,7 +200,7 @@ const POD_PROXY: &[Parameter] = &[text("path", "The path of the request to the p
 const SERVICE_PROXY: &[Parameter] = &[text("path", "The path of the request to an endpoint of the service.")];
 const PORT_FORWARD: &[Parameter] = &[number("ports", "The ports to forward. Required with WebSockets.")];
 
-/// The query parameters of the subresources that have some of their own, by the kind of their options.
+/// Returns the additional query parameters of a subresource, by the kind of its options.
 pub(super) fn of_options(kind: &str) -> &'static [Parameter] {
     match kind {
         "PodAttachOptions" => ATTACH,

@@ -1,4 +1,4 @@
-//! Compares the documents with those of kube-apiserver 1.36, without descriptions, if recordings are available.
+//! Compares the documents with recordings of kube-apiserver 1.36, if available; ignores descriptions.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{Coverage, GroupVersion, OpenApi, Registry};
 
-/// Allowed differences: the start of a JSON pointer, `+` for ours or `-` for theirs, and the reason after `#`.
+/// Allowed differences: a prefix of the JSON pointer, `+` for ours or `-` for theirs, and the reason after `#`.
 const ALLOWED: &str = include_str!("reference_differences.txt");
 
 fn recorded(name: &str) -> Option<Value> {
@@ -29,8 +29,8 @@ fn openapi() -> OpenApi {
     OpenApi::new(&Arc::new(Registry::builtin(nave_schema::builtin())))
 }
 
-/// Reduces a document to its structure: without descriptions, digests in the names of shared parameters, and the order
-/// of lists that are sets.
+/// Reduces a document to its structure: removes descriptions and the digests in the names of shared parameters, and
+/// sorts lists that are sets.
 fn bare(value: &Value) -> Value {
     match value {
         Value::Object(map) => {

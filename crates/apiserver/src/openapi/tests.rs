@@ -1,4 +1,4 @@
-//! The documents from a client's view.
+//! The documents as clients see them.
 
 use http::{HeaderMap, HeaderValue, Method, header};
 use nave_machinery::Value;
@@ -10,7 +10,7 @@ fn openapi() -> OpenApi {
     OpenApi::new(&Arc::new(Registry::builtin(nave_schema::builtin())))
 }
 
-/// Requests `uri` below `/openapi/` and returns the response's head.
+/// Requests `uri` below `/openapi/` and returns the status code and headers of the response.
 fn head(openapi: &OpenApi, uri: &str, headers: &HeaderMap) -> (u16, HeaderMap) {
     let info = RequestInfo::new(&Method::GET, &format!("/openapi/{uri}").parse().unwrap()).unwrap();
     let path: Vec<&str> = info.path.trim_start_matches("/openapi/").split('/').collect();
@@ -111,7 +111,7 @@ fn version_2_has_the_encoding_that_the_client_prefers() {
     assert_eq!(v2_form("text/html"), None);
 }
 
-/// kubectl lets the server validate only if the kind has a patch operation with `fieldValidation`.
+/// kubectl leaves validation to the server only if the kind has a patch operation with `fieldValidation`.
 #[test]
 fn patches_of_every_version_take_field_validation() {
     let openapi = openapi();
@@ -125,7 +125,7 @@ fn patches_of_every_version_take_field_validation() {
     assert!(names.contains(&&json!("fieldValidation")), "{names:?}");
 }
 
-/// Parses the fields of a protobuf message: number and content; numbers are formatted.
+/// Parses the fields of a protobuf message into number and content; formats numbers as text.
 fn fields(mut message: &[u8]) -> Vec<(u32, Vec<u8>)> {
     fn number(message: &mut &[u8]) -> u64 {
         let mut value = 0;
@@ -155,7 +155,7 @@ fn fields(mut message: &[u8]) -> Vec<(u32, Vec<u8>)> {
     found
 }
 
-/// Returns the value with the given name among a field's name-value pairs.
+/// Returns the value with the given name from the name-value pairs of a field.
 fn named(message: &[u8], number: u32, name: &str) -> Vec<u8> {
     let pairs = fields(message).into_iter().filter(|(of, _)| *of == number).map(|(_, pair)| fields(&pair));
     let mut values = pairs.filter(|pair| pair[0].1 == name.as_bytes()).map(|pair| pair[1].1.clone());
@@ -189,7 +189,7 @@ fn protobuf_and_json_have_the_same_content() {
     let item = named(&nested(&bytes, &[8]), 2, path);
     let patch = nested(&item, &[8]);
     assert_eq!(text(&patch, &[5]), "patchCoreV1NamespacedPod");
-    // The first parameter is the shared body, the second one is the query's `dryRun`.
+    // The first parameter is the shared body, the second one is `dryRun` in the query.
     let parameters: Vec<_> =
         fields(&patch).into_iter().filter(|(of, _)| *of == 8).map(|(_, item)| item).collect();
     assert!(text(&parameters[0], &[2, 1]).starts_with("#/parameters/body-"));

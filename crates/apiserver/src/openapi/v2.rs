@@ -14,7 +14,7 @@ use super::documentation::Documentation;
 use super::operations::{Body, Content, Operation, PathItem};
 use super::parameters::Parameter;
 
-/// Returns the document of these paths.
+/// Returns the document that describes these paths.
 pub(super) fn document(
     items: &[PathItem],
     kinds: &Kinds,
@@ -38,7 +38,7 @@ pub(super) fn document(
 
 struct Writer<'a> {
     definitions: Definitions<'a>,
-    /// The shared parameters, by a name derived from their content.
+    /// The shared parameters, named by a digest of their content.
     shared: Map,
 }
 
@@ -89,7 +89,7 @@ impl Writer<'_> {
         if body.required {
             written.insert("required".to_owned(), json!(true));
         }
-        // Parameters that do not depend on the kind.
+        // These bodies do not depend on the kind.
         let shared =
             ["DeleteOptions", "Patch"].iter().any(|kind| body.type_name.strip_prefix(META) == Some(kind));
         self.shared("body", shared, Value::Object(written))
@@ -109,7 +109,7 @@ impl Writer<'_> {
         self.shared(of.name, of.shared, Value::Object(written))
     }
 
-    /// Returns the parameter, or a reference to it.
+    /// Returns the parameter itself, or a reference if it is shared.
     fn shared(&mut self, name: &str, shared: bool, parameter: Value) -> Value {
         if !shared {
             return parameter;

@@ -10,7 +10,7 @@ use super::documentation::Documentation;
 use super::operations::{Content, Operation, PathItem};
 use super::parameters::Parameter;
 
-/// Returns the document of these paths.
+/// Returns the document that describes these paths.
 pub(super) fn document(
     items: &[PathItem],
     kinds: &Kinds,

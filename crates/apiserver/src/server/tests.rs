@@ -1,4 +1,4 @@
-//! A whole server in process, with requests as from clients on connections.
+//! A whole server in the test process, with requests as clients send them over connections.
 
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,7 +41,7 @@ impl Fixture {
         Self::start_with(inflight, request_timeout, Vec::new()).await
     }
 
-    /// Starts it with additional admission plugins.
+    /// Starts a server with additional admission plugins.
     async fn start_with(
         inflight: InflightLimits,
         request_timeout: Duration,
@@ -87,7 +87,7 @@ impl Fixture {
         Self { server: ApiServer::start(config).await.unwrap(), _folder: folder }
     }
 
-    /// Sends a request as on a connection, and does not read the response's body.
+    /// Sends a request as a connection does. Does not read the body of the response.
     async fn open(
         &self,
         method: &Method,
@@ -172,7 +172,7 @@ async fn fill_pool(server: &ApiServer) -> Vec<mpsc::Sender<()>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn health_leases_and_watches_are_served_while_large_requests_fill_the_pool() {
-    // Runs on the executor's threads, like requests of connections, not on the test's own.
+    // Runs on the executor's threads, like requests from connections, not on the test's own thread.
     tokio::spawn(serve_while_the_pool_is_full()).await.unwrap();
 }
 
@@ -191,11 +191,11 @@ async fn serve_while_the_pool_is_full() {
         assert_eq!(it.send(Method::PATCH, &format!("{LEASES}/n"), &renewal(round)).await.0, 200);
         events.frame().await.unwrap().unwrap();
         assert_eq!(it.send(Method::POST, MAPS, &map(&format!("small-{round}"), 1_000)).await.0, 201);
-        // Stored bytes are copied, whatever the object's size.
+        // Stored bytes are copied without the pool, whatever the object's size.
         assert_eq!(it.get(&format!("{MAPS}/large"), &[]).await.0, 200);
         assert_eq!(it.get(MAPS, &[]).await.0, 200);
     }
-    // Each kind of work on a large input waits for a thread until the request's deadline.
+    // Each kind of work on a large input waits for a pool thread until the request's deadline.
     let large = "x".repeat(LARGE);
     let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
     let yaml = [("accept", "application/yaml")];
@@ -253,12 +253,12 @@ async fn large_requests_beyond_the_bound_are_refused_at_once() {
     }
 }
 
-/// Small requests make progress while 16 clients send the most expensive bodies: more of them are served than large
-/// ones, although one at a time. Without the pool, a small request would wait behind large ones before each of its
-/// steps.
+/// Small requests make progress while 16 clients send the most expensive bodies: more small requests are served than
+/// large ones, although only one is sent at a time. Without the pool, each step of a small request would wait behind
+/// large ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn small_requests_are_not_slowed_down_by_large_ones() {
-    // Runs on the executor's threads, like requests of connections, not on the test's own.
+    // Runs on the executor's threads, like requests from connections, not on the test's own thread.
     tokio::spawn(serve_small_requests_beside_large_ones()).await.unwrap();
 }
 
@@ -285,7 +285,7 @@ async fn serve_small_requests_beside_large_ones() {
                     let response = it.open(&Method::POST, uri, &headers, body.clone()).await;
                     assert_ne!(response.status(), StatusCode::INTERNAL_SERVER_ERROR, "{uri}");
                     done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    // As a connection does while it waits for the next request.
+                    // Yields, as a connection does while it waits for the next request.
                     tokio::task::yield_now().await;
                 }
             })
@@ -312,7 +312,7 @@ async fn serve_small_requests_beside_large_ones() {
     );
 }
 
-/// Large bodies that are expensive to decode and normalize.
+/// Returns large bodies that are expensive to decode and normalize.
 fn worst_bodies() -> Vec<(String, Bytes)> {
     let size = 200 << 10;
     let repeated = |head: &str, part: &str, tail: &str| -> Bytes {
@@ -337,7 +337,7 @@ fn worst_bodies() -> Vec<(String, Bytes)> {
 async fn requests_in_flight_are_limited_for_clients_on_connections() {
     let it = Fixture::start(InflightLimits { read_only: 1, mutating: 1 }, LONG).await;
     assert_eq!(it.send(Method::POST, MAPS, &map("a", 200_000)).await.0, 201);
-    // Responses that are not read keep their permits.
+    // A response whose body is not read keeps its permit.
     let list = it.open(&Method::GET, MAPS, &[], Bytes::new()).await;
     assert!(matches!(list.body(), ResponseBody::Stream(_)));
     let refused = it.open(&Method::GET, "/api/v1/nodes", &[], Bytes::new()).await;
@@ -352,12 +352,12 @@ async fn requests_in_flight_are_limited_for_clients_on_connections() {
     }
     let master = [("impersonate-user", "root"), ("impersonate-group", "system:masters")];
     assert_eq!(it.get("/api/v1/nodes", &master).await.0, 200);
-    // Controllers in the process are not limited.
+    // Controllers within the process are not limited.
     let controller = it.server.local(UserInfo { name: "controller".to_owned(), ..UserInfo::default() });
     let request = Request::get("/api/v1/nodes").body(Full::new(Bytes::new())).unwrap();
     let client = Client::Process(Arc::clone(&controller.user));
     assert_eq!(controller.pipeline.handle(request, client).await.response.status(), 200);
-    // Writes have a separate limit; here, the body of one does not arrive.
+    // Writes have a separate limit. The body of this write never arrives.
     let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, std::io::Error>>());
     let request = Request::post(MAPS).body(body).unwrap();
     let pipeline = Arc::clone(&it.server.pipeline);
@@ -375,7 +375,7 @@ async fn requests_in_flight_are_limited_for_clients_on_connections() {
         });
         assert!(counted, "{verb}");
     }
-    // Permits are released when a response is read or dropped.
+    // A permit is released when the response is read or dropped.
     drop(list);
     stalled.abort();
     let _ = stalled.await;
@@ -399,7 +399,7 @@ async fn failures_have_the_warnings_of_earlier_stages() {
     }
 }
 
-/// Each request in progress holds this future, and each move copies it.
+/// The future is kept for each request in progress, and each move copies it.
 #[tokio::test]
 async fn the_future_of_a_request_is_small() {
     let it = Fixture::start(InflightLimits::default(), LONG).await;

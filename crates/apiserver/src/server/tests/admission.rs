@@ -39,14 +39,14 @@ impl Validate for Recorder {
 }
 
 impl Recorder {
-    /// Returns the writes since the last call. A retried write is admitted again, and returned once.
+    /// Returns the writes since the last call. A retried write is admitted twice but returned once.
     fn take(&self) -> Vec<Admitted> {
         let mut writes = std::mem::take(&mut *self.0.lock());
         writes.dedup();
         writes
     }
 
-    /// Returns the writes without their options.
+    /// Returns the writes since the last call, without their options.
     fn take_short(&self) -> Vec<String> {
         self.take().into_iter().map(|write| format!("{} by {}", write.what, write.user)).collect()
     }
@@ -126,7 +126,7 @@ async fn sees_the_options_of_each_request() {
         assert!(admitted[0].what.starts_with(operation), "{admitted:?}");
         assert_eq!(admitted[0].options, options(kind, wanted), "{uri}");
     }
-    // A failed precondition rejects the deletion before validating plugins see it.
+    // A failed precondition rejects the deletion before validating plugins run.
     it.succeed(Method::POST, MAPS, &map("c", 1)).await;
     recorder.take();
     assert_eq!(it.send(Method::DELETE, &format!("{MAPS}/c"), &delete).await.0, 409);
@@ -205,7 +205,7 @@ async fn an_eviction_is_admitted_and_the_server_updates_the_budget() {
     let (code, status) = evict("q", json!({})).await;
     assert_eq!((code, &status["details"]["causes"][0]["reason"]), (429, &json!("DisruptionBudget")));
     assert_eq!(it.get(&format!("{PODS}/q"), &[]).await.1["metadata"].get("deletionTimestamp"), None);
-    // A pod that does not run yet is evicted whatever the budget, and gets the reason. Older clients send v1beta1.
+    // A pod that is not running yet is evicted whatever the budget, and gets the condition. Older clients send v1beta1.
     let old = json!({"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "pending"}});
     it.succeed(Method::POST, &format!("{PODS}/pending/eviction"), &old).await;
     let pending = it.get(&format!("{PODS}/pending"), &[]).await.1;
@@ -229,7 +229,7 @@ async fn writes_of_plugins_are_admitted_as_the_servers() {
     assert!(admitted.contains(&update), "{admitted:?}");
     let quota = it.get(&format!("{quotas}/q"), &[]).await.1;
     assert_eq!(quota["status"]["used"], json!({"pods": "1"}));
-    // A dry run is admitted and not charged to the quota.
+    // A dry run is admitted but not charged to the quota.
     it.succeed(Method::POST, &format!("{PODS}?dryRun=All"), &pod("b")).await;
     assert!(!recorder.take_short().contains(&update));
 }

@@ -1,4 +1,4 @@
-//! The objects that a server creates at start, on a store that others have written to.
+//! The objects that a server creates at start, on a store with changes by other writers.
 
 use super::*;
 
@@ -9,7 +9,7 @@ const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases
 const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
 
 impl Fixture {
-    /// Bootstraps as the next start of a server does.
+    /// Runs the bootstrap again, as the next start of the server would.
     async fn bootstrap(&self) {
         let resources = &self.server.pipeline.router.resources;
         let bootstrap = &self.server.bootstrap;
@@ -54,19 +54,19 @@ async fn missing_rules_and_subjects_are_restored() {
     let rules = it.object(ROLES, role).await["rules"].clone();
     let more = json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]});
     assert_eq!(it.send(Method::PATCH, &format!("{ROLES}/{role}"), &json!({"rules": [more]})).await.0, 200);
-    // The role reference of a binding is immutable: the binding is created again.
+    // The role reference of a binding is immutable, so the binding is deleted and created again.
     let right = it.object(BINDINGS, binding).await;
     let mut other = right.clone();
     other["roleRef"]["name"] = json!("view");
     other["metadata"].as_object_mut().unwrap().retain(|field, _| field == "name");
     assert_eq!(it.send(Method::DELETE, &format!("{BINDINGS}/{binding}"), &Value::Null).await.0, 200);
     assert_eq!(it.send(Method::POST, BINDINGS, &other).await.0, 201);
-    // The first role must not be changed; the second one is missing.
+    // The first role must stay unchanged; the second one is missing.
     let untouched = "system:discovery";
     let patch = json!({"rules": null, "metadata": {"annotations": {"rbac.authorization.kubernetes.io/autoupdate": "false"}}});
     assert_eq!(it.send(Method::PATCH, &format!("{ROLES}/{untouched}"), &patch).await.0, 200);
     assert_eq!(it.send(Method::DELETE, &format!("{ROLES}/view"), &Value::Null).await.0, 200);
-    // A starting server has caches with all stored objects; a read waits for that.
+    // A starting server has caches with all stored objects; these reads wait for that state.
     for uri in [ROLES, BINDINGS] {
         assert_eq!(it.get(uri, &[]).await.0, 200);
     }
@@ -121,7 +121,7 @@ async fn deleted_and_changed_objects_are_restored() {
         (LEASES, &lease),
     ];
     let resources = &it.server.pipeline.router.resources;
-    // A reconciliation uses the caches, which a read brings up to date.
+    // Reconciliation reads the caches; this read brings them up to date.
     let reconcile = async |collection: &str| {
         it.get(collection, &[]).await;
         it.server.bootstrap.reconcile(resources).await;

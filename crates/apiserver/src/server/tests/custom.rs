@@ -1,4 +1,4 @@
-//! Custom resources on a whole server in process.
+//! Custom resources on a whole server in the test process.
 
 use super::*;
 
@@ -6,7 +6,7 @@ const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitio
 const THINGS: &str = "/apis/example.com/v1/namespaces/default/things";
 const TABLE: (&str, &str) = ("accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
 
-/// A definition with a status, a scale and a column.
+/// Returns a definition with a status, a scale and a printer column.
 fn definition() -> Value {
     let integer = json!({"type": "integer"});
     let ports = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
@@ -35,7 +35,7 @@ fn is_true(definition: &Value, condition: &str) -> bool {
     nave_machinery::conditions::is_true(definition, condition)
 }
 
-/// A server with its background tasks, which end with the test's runtime.
+/// Starts a server with its background tasks, which end with the test's runtime.
 async fn start() -> Fixture {
     let it = Fixture::start(InflightLimits::default(), LONG).await;
     let server = it.server.clone();
@@ -44,7 +44,7 @@ async fn start() -> Fixture {
 }
 
 impl Fixture {
-    /// Sends a definition and waits until what is stored of it is as wanted.
+    /// Creates a definition and waits until it is established.
     async fn define(&self, definition: &Value) {
         let name = definition["metadata"]["name"].as_str().unwrap().to_owned();
         let (code, answer) = self.send(Method::POST, DEFINITIONS, definition).await;
@@ -73,7 +73,7 @@ async fn serves_an_established_resource_like_a_builtin_one() {
     let it = start().await;
     assert_eq!(it.get(THINGS, &[]).await.0, 404);
     it.define(&definition()).await;
-    // No request after the condition finds nothing.
+    // Once the condition is set, requests find the resource.
     let (code, created) =
         it.send(Method::POST, THINGS, &thing("a", &json!({"color": "red", "unknown": 1}))).await;
     assert_eq!((code, &created["spec"]), (201, &json!({"color": "red", "replicas": 1})));
@@ -105,7 +105,7 @@ async fn serves_an_established_resource_like_a_builtin_one() {
     let spec = &openapi["components"]["schemas"]["com.example.v1.Thing"]["properties"]["spec"];
     assert_eq!(spec["properties"]["replicas"]["default"], 1);
 
-    // Patches: strategic ones and protobuf are not taken.
+    // Strategic merge patches and protobuf are not accepted.
     for media_type in ["application/strategic-merge-patch+json", "application/vnd.kubernetes.protobuf"] {
         let headers = [("content-type", media_type)];
         let patched = it.open(&Method::PATCH, &one, &headers, Bytes::from_static(b"{}")).await;
@@ -146,7 +146,7 @@ async fn deleting_a_definition_deletes_its_objects_and_refuses_new_ones() {
     let (code, deleted) =
         it.send(Method::DELETE, &format!("{DEFINITIONS}/things.example.com"), &json!({})).await;
     assert_eq!((code, is_true(&deleted, "Terminating")), (200, true), "{deleted}");
-    // The free object goes, the held one is marked.
+    // The object without a finalizer is deleted, the other one is marked for deletion.
     let gone = async |name: &str| it.get(&format!("{THINGS}/{name}"), &[]).await;
     while gone("free").await.0 == 200 || gone("held").await.1["metadata"]["deletionTimestamp"].is_null() {
         events.frame().await.unwrap().unwrap();
@@ -160,7 +160,7 @@ async fn deleting_a_definition_deletes_its_objects_and_refuses_new_ones() {
     while let Some(frame) = events.frame().await {
         frame.unwrap();
     }
-    // The catalog follows the event of the deletion.
+    // The catalog is updated after the deletion event.
     while it.get(THINGS, &[]).await.0 != 404 {
         tokio::task::yield_now().await;
     }
@@ -226,7 +226,7 @@ async fn each_version_serves_the_fields_of_its_schema() {
         (&json!("example.com/v1"), &json!({"new": "new", "both": "b"}))
     );
     assert_eq!(it.get(&beta, &[]).await.1["spec"], json!({"both": "b"}));
-    // Once another version is stored, a write of the same stores the object in it.
+    // After a change of the storage version, even a patch without changes rewrites the object.
     let other = json!({"spec": {"versions": [
         {"name": "v1", "served": true, "storage": false, "schema": schema("new")},
         {"name": "v1beta1", "served": true, "storage": true, "schema": schema("old")},
@@ -256,7 +256,7 @@ async fn definitions_with_the_keys_of_builtin_resources_delete_no_objects() {
             json!({"plural": plural, "singular": "zed", "kind": "Zed", "listKind": "ZedList"});
         hostile["spec"]["scope"] = json!("Cluster");
         hostile["spec"]["versions"][0]["name"] = json!("v9");
-        // Established by the client, as far as it can be.
+        // The client tries to set the `Established` condition itself.
         hostile["status"] = json!({"conditions": [{"type": "Established", "status": "True"}]});
         let (code, answer) = it.send(Method::POST, DEFINITIONS, &hostile).await;
         assert_eq!(code, 201, "{answer}");
