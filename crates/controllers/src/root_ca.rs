@@ -11,7 +11,7 @@ use nave_client::{Action, Lister, ObjectName};
 use crate::api;
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 
-/// The config map, which is mounted into pods with their token.
+/// The config map. Pods mount it together with their token.
 const NAME: &str = "kube-root-ca.crt";
 const KEY: &str = "ca.crt";
 /// The annotation that describes the config map.
@@ -43,7 +43,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
 
 struct Publisher {
     client: kube::Client,
-    /// In PEM. Without it nothing is published.
+    /// The CA certificate in PEM. If `None`, nothing is published.
     root_ca: Option<Arc<str>>,
     namespaces: Lister<Namespace>,
     maps: Lister<ConfigMap>,

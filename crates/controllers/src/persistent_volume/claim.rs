@@ -16,7 +16,7 @@ const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 const IS_DEFAULT: [&str; 2] =
     ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
 
-/// An event of a claim or a volume.
+/// An event to record on a claim or volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Event {
     pub(super) kind: EventKind,
@@ -37,14 +37,14 @@ impl Event {
 /// The next step for a claim.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Step {
-    /// Binds it to a volume, or completes or repairs the binding.
+    /// Binds the claim to a volume, or completes or repairs the binding.
     Bind(Box<PersistentVolume>),
     AssignClass(String),
     /// Requests a volume from a provisioner.
     Provision(String),
     /// Sets the phase to `Pending`, with an event.
     Wait(Option<Event>),
-    /// Records an event about why the claim makes no progress.
+    /// Records an event that explains why the claim makes no progress.
     Report(Event),
     /// Records an event and retries soon.
     Retry(Event),
@@ -54,22 +54,22 @@ pub(super) enum Step {
 
 /// The cluster state that a step depends on.
 pub(super) trait Cluster {
-    /// The volume of a name.
+    /// Returns a volume by name.
     fn volume(&self, name: &str) -> Option<PersistentVolume>;
-    /// The volumes that refer to a claim, and the free volumes of its class.
+    /// Returns the volumes that refer to a claim, and the free volumes of its class.
     fn candidates(&self, claim: &PersistentVolumeClaim) -> Vec<PersistentVolume>;
-    /// The storage class of a name.
+    /// Returns a storage class by name.
     fn class(&self, name: &str) -> Option<StorageClass>;
-    /// All storage classes.
+    /// Returns all storage classes.
     fn classes(&self) -> Vec<StorageClass>;
-    /// The pods that mount a claim.
+    /// Returns the pods that mount a claim.
     fn pods(&self, claim: &PersistentVolumeClaim) -> Vec<Pod>;
 }
 
-/// Decides the next step.
+/// Decides the next step for a claim.
 ///
 /// # Errors
-/// The selector or class is invalid, which validation rejects.
+/// The selector or class is invalid. Validation rejects such claims.
 pub(super) fn next_step(claim: &PersistentVolumeClaim, cluster: &impl Cluster) -> Result<Step, SyncError> {
     if has_annotation(claim, BIND_COMPLETED) {
         return Ok(bound_step(claim, cluster));
@@ -80,7 +80,7 @@ pub(super) fn next_step(claim: &PersistentVolumeClaim, cluster: &impl Cluster) -
     }
 }
 
-/// Returns whether a volume is, or may become, the volume of a bound claim.
+/// Returns whether a bound claim may keep a volume: the volume refers to the claim or to no claim.
 pub(super) fn may_keep(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> bool {
     let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
     reference.is_none_or(|reference| reference.uid.as_deref() == claim.metadata.uid.as_deref())
@@ -102,7 +102,7 @@ fn bound_step(claim: &PersistentVolumeClaim, cluster: &impl Cluster) -> Step {
     }
 }
 
-/// The step for a claim that names its volume.
+/// Decides the step for a claim that names its volume.
 fn prebound_step(claim: &PersistentVolumeClaim, volume: Option<PersistentVolume>) -> Step {
     let Some(volume) = volume else { return Step::Wait(None) };
     let name = volume.metadata.name.clone().unwrap_or_default();
@@ -124,7 +124,7 @@ fn prebound_step(claim: &PersistentVolumeClaim, volume: Option<PersistentVolume>
     if has_annotation(claim, BOUND_BY_CONTROLLER) { Step::Retry(event) } else { Step::Wait(Some(event)) }
 }
 
-/// The step for a claim without a volume name.
+/// Decides the step for a claim without a volume name.
 fn unbound_step(claim: &PersistentVolumeClaim, cluster: &impl Cluster) -> Result<Step, SyncError> {
     let class =
         Some(claim_class(claim)).filter(|name| !name.is_empty()).map(|name| (name, cluster.class(name)));
@@ -186,7 +186,7 @@ fn consumer_event(users: &[Pod]) -> Event {
     }
 }
 
-/// The newest of the default classes.
+/// Returns the newest default class.
 fn default_class(classes: Vec<StorageClass>) -> Option<String> {
     let mut defaults: Vec<_> = classes
         .into_iter()
@@ -203,7 +203,7 @@ fn has_annotation(claim: &PersistentVolumeClaim, key: &str) -> bool {
     label(claim.metadata.annotations.as_ref(), key).is_some()
 }
 
-/// Namespace and name of a claim in messages.
+/// Formats the namespace and name of a claim for messages.
 pub(super) fn key(claim: &PersistentVolumeClaim) -> String {
     let (namespace, name) = namespace_and_name(claim);
     [namespace, "/", name].concat()

@@ -1,4 +1,4 @@
-//! Changes of claims and volumes, as JSON.
+//! Edits of claims and volumes as JSON.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use nave_client::Object;
@@ -6,24 +6,24 @@ use serde_json::{Value, json};
 
 use crate::untyped::annotate;
 
-/// Annotation: the claim was bound; if its volume disappears, it is lost.
+/// Annotation: the claim was bound before. The claim is lost if its volume disappears.
 pub(super) const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
-/// Annotation: the controller made the binding and may undo it; a binding by a user stays.
+/// Annotation: the controller made the binding and may undo it. The controller keeps bindings made by users.
 pub(super) const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
-/// Annotation: the provisioner that is to create the volume of a claim.
+/// Annotation: the provisioner that must create the volume of a claim.
 const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 const BETA_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";
 /// Annotation: the size of a volume before its file system is expanded.
 pub(super) const PRE_RESIZE_CAPACITY: &str = "volume.alpha.kubernetes.io/pre-resize-capacity";
 
-/// The non-empty string at a path of an object.
+/// Returns the string at a path of an object, unless it is empty.
 pub(super) fn text_at<K>(object: &Object<K>, path: &[&str]) -> Option<String> {
     let text: String = serde_json::from_slice(object.json_at(path)?).ok()?;
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// Binds a volume to a claim. A volume that did not refer to the claim gets the annotation that allows undoing
-/// this.
+/// Binds a volume to a claim. If the volume did not refer to the claim, sets the annotation that allows the
+/// controller to undo the binding.
 pub(super) fn bind_volume(volume: &mut Value, claim: &Object<PersistentVolumeClaim>) {
     let reference = &volume["spec"]["claimRef"];
     let is_named = reference["name"] == claim.name() && reference["namespace"] == claim.namespace();
@@ -40,7 +40,7 @@ pub(super) fn bind_volume(volume: &mut Value, claim: &Object<PersistentVolumeCla
     }
 }
 
-/// Undoes the binding of a volume, except for the parts that a user has set.
+/// Undoes the binding of a volume, but keeps the fields that a user has set.
 pub(super) fn unbind_volume(volume: &mut Value) {
     let annotations = volume.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
     let was_ours = annotations.is_some_and(|annotations| annotations.remove(BOUND_BY_CONTROLLER).is_some());
@@ -91,7 +91,7 @@ pub(super) fn claim_bound(claim: &mut Value, volume: &Value) {
     }
 }
 
-/// Sets a claim's phase to one without a volume.
+/// Sets a claim's phase and removes the status fields that describe its volume.
 pub(super) fn claim_without_volume(claim: &mut Value, phase: &str) {
     claim["status"]["phase"] = phase.into();
     if let Some(status) = claim["status"].as_object_mut() {

@@ -1,5 +1,5 @@
 //! Volume expander: records an event on claims that request more storage (upstream: `volume/expand`). The external
-//! resizer of the CSI driver expands the volume; no volume plugin is built in.
+//! resizer of the CSI driver expands the volume, as there are no built-in volume plugins.
 
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -69,7 +69,7 @@ impl Reconciler for Expander {
     }
 }
 
-/// Returns whether a claim requests more storage than it has, or its file system still has to be expanded.
+/// Returns whether a claim requests more storage than it has, or its file system has not been expanded yet.
 fn needs_expansion(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> bool {
     let has = storage(claim.status.as_ref().and_then(|status| status.capacity.as_ref()));
     requested(claim) > has || label(volume.metadata.annotations.as_ref(), PRE_RESIZE_CAPACITY).is_some()

@@ -1,4 +1,4 @@
-//! Matching of volumes with claims (upstream: `component-helpers/storage/volume`).
+//! Matches volumes with claims (upstream: `component-helpers/storage/volume`).
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
@@ -23,7 +23,7 @@ pub(super) struct BoundTo<'a> {
     pub(super) uid: &'a str,
 }
 
-/// The claim that a volume is bound to. A reference without UID only reserves the volume.
+/// Returns the claim that a volume is bound to. A reference without a UID only reserves the volume.
 pub(super) fn bound_to(volume: &PersistentVolume) -> Option<BoundTo<'_>> {
     let reference = volume.spec.as_ref()?.claim_ref.as_ref()?;
     Some(BoundTo {
@@ -33,7 +33,7 @@ pub(super) fn bound_to(volume: &PersistentVolume) -> Option<BoundTo<'_>> {
     })
 }
 
-/// Returns whether a volume refers to a claim, by UID if the reference has one.
+/// Returns whether a volume refers to a claim. Compares the UID if the reference has one.
 pub(super) fn is_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let Some(reference) = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()) else { return false };
     let is_named =
@@ -42,35 +42,35 @@ pub(super) fn is_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -
     is_named && (uid.is_empty() || uid == text(claim.metadata.uid.as_ref()))
 }
 
-/// Namespace and name of a claim.
+/// Returns the namespace and name of a claim.
 pub(super) fn namespace_and_name(claim: &PersistentVolumeClaim) -> (&str, &str) {
     (text(claim.metadata.namespace.as_ref()), text(claim.metadata.name.as_ref()))
 }
 
-/// The volume that a claim names.
+/// Returns the name of the volume in a claim's spec.
 pub(super) fn volume_of(claim: &PersistentVolumeClaim) -> Option<&str> {
     claim.spec.as_ref()?.volume_name.as_deref().filter(|name| !name.is_empty())
 }
 
-/// The class of a claim; empty if there is none.
+/// Returns the class of a claim; empty if it has no class.
 pub(super) fn claim_class(claim: &PersistentVolumeClaim) -> &str {
     let field = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_ref());
     beta_class(claim.metadata.annotations.as_ref()).unwrap_or(text(field))
 }
 
-/// Returns whether a claim specifies a class, even the empty one.
+/// Returns whether a claim specifies a class, including the empty class.
 pub(super) fn has_class(claim: &PersistentVolumeClaim) -> bool {
     beta_class(claim.metadata.annotations.as_ref()).is_some()
         || claim.spec.as_ref().is_some_and(|spec| spec.storage_class_name.is_some())
 }
 
-/// The class of a volume; empty if there is none.
+/// Returns the class of a volume; empty if it has no class.
 fn volume_class(volume: &PersistentVolume) -> &str {
     let field = volume.spec.as_ref().and_then(|spec| spec.storage_class_name.as_ref());
     beta_class(volume.metadata.annotations.as_ref()).unwrap_or(text(field))
 }
 
-/// The class of a volume or claim, read without decoding the object.
+/// Returns the class of a volume or claim without decoding the object.
 pub(super) fn class_in<K>(object: &Object<K>) -> String {
     let beta = object.annotation(BETA_CLASS);
     beta.or_else(|| text_at(object, &["spec", "storageClassName"])).unwrap_or_default()
@@ -80,9 +80,9 @@ fn beta_class(annotations: Option<&BTreeMap<String, String>>) -> Option<&str> {
     label(annotations, BETA_CLASS)
 }
 
-/// The best volume for a claim: one that refers to the claim, whatever its class and labels; otherwise the matching
-/// volume with the fewest access modes, then the smallest. A claim that waits for its first consumer gets only a
-/// volume that refers to it.
+/// Returns the best volume for a claim. Prefers a volume that refers to the claim, regardless of class and labels;
+/// otherwise prefers the matching volume with the fewest access modes, then the smallest one. A claim that waits
+/// for its first consumer only gets a volume that refers to it.
 ///
 /// # Errors
 /// The selector is invalid.
@@ -118,7 +118,7 @@ pub(super) fn best(
     Ok(volumes.into_iter().filter(fits).min_by(order))
 }
 
-/// The message about why a claim cannot be bound to the volume it names.
+/// Returns a message that explains why a claim cannot be bound to the volume it names.
 pub(super) fn mismatch(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<String> {
     if volume.metadata.deletion_timestamp.is_some() {
         let name = text(volume.metadata.name.as_ref());
@@ -148,13 +148,13 @@ fn capacity(volume: &PersistentVolume) -> Quantity {
     storage(spec(volume).and_then(|spec| spec.capacity.as_ref()))
 }
 
-/// The storage that a claim requests.
+/// Returns the storage that a claim requests.
 pub(super) fn requested(claim: &PersistentVolumeClaim) -> Quantity {
     let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
     storage(resources.and_then(|resources| resources.requests.as_ref()))
 }
 
-/// The amount of storage in a resource list; zero if there is none.
+/// Returns the amount of storage in a resource list; zero if the list has no storage.
 pub(super) fn storage(list: Option<&BTreeMap<String, WrittenQuantity>>) -> Quantity {
     let written = list.and_then(|list| list.get("storage"));
     written.and_then(|written| Quantity::parse(&written.0).ok()).unwrap_or(Quantity::ZERO)

@@ -1,6 +1,6 @@
-//! Persistent volumes: binds claims to matching volumes, requests others from external provisioners, and reclaims
-//! released volumes (upstream: `volume/persistentvolume`). CSI drivers create and delete the storage; no volume
-//! plugin is built in.
+//! Persistent volumes: binds claims to matching volumes, requests new volumes from external provisioners, and
+//! reclaims released volumes (upstream: `volume/persistentvolume`). CSI drivers create and delete the storage, as
+//! there are no built-in volume plugins.
 //!
 //! | module | contents |
 //! | --- | --- |
@@ -12,8 +12,8 @@
 //! | [`plugins`] | names and messages of upstream's volume plugins |
 //! | [`expand`] | the expander, a separate controller |
 //!
-//! A single worker processes all objects, so that two claims do not get the same volume from the same cached state.
-//! A stale cache leads to a conflict when the object is written.
+//! A single worker processes all objects, so that two claims cannot get the same volume from the same cached state.
+//! If the cache is stale, the write fails with a conflict.
 
 mod claim;
 mod edit;
@@ -48,11 +48,11 @@ pub(crate) const PERSISTENT_VOLUME_BINDER: Descriptor = Descriptor {
 /// The event source.
 const COMPONENT: &str = "persistentvolume-controller";
 
-/// Index of volumes by the claim that they refer to.
+/// Index of volumes by the claim they refer to.
 const BY_CLAIM: &str = "pv-claim";
 /// Index of available volumes by class.
 const FREE_BY_CLASS: &str = "pv-free-class";
-/// Index of claims by the volume that they name.
+/// Index of claims by the volume they name.
 const BY_VOLUME: &str = "pvc-volume";
 /// Index of unbound claims by class.
 const UNBOUND_BY_CLASS: &str = "pvc-unbound-class";
@@ -101,7 +101,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     })
 }
 
-/// Adds the indexes.
+/// Adds the indexes of claims and volumes.
 fn add_indexes(
     claims: &SharedInformer<PersistentVolumeClaim>,
     volumes: &SharedInformer<PersistentVolume>,
@@ -120,13 +120,13 @@ fn add_indexes(
     pods::index_by_volume_claim(pods);
 }
 
-/// The claim that a volume refers to.
+/// Returns the claim that a volume refers to.
 fn claim_named_by(volume: &Object<PersistentVolume>) -> Option<ObjectName> {
     let name = edit::text_at(volume, &["spec", "claimRef", "name"])?;
     Some(ObjectName::new(&edit::text_at(volume, &["spec", "claimRef", "namespace"])?, &name))
 }
 
-/// The class of a volume that is available.
+/// Returns the class of a volume if the volume is available.
 fn free_class(volume: &Object<PersistentVolume>) -> Vec<String> {
     let is_free = edit::text_at(volume, &["status", "phase"]).as_deref() == Some("Available")
         && volume.json_at(&["spec", "claimRef"]).is_none();
@@ -151,12 +151,12 @@ struct Binder {
     writer: Writer,
     /// True if claims are provisioned dynamically (`--enable-dynamic-provisioning`).
     provisions: bool,
-    /// The interval at which unbound claims are retried.
+    /// The interval between retries of unbound claims.
     sync_period: Duration,
 }
 
 impl Reconciler for Binder {
-    /// Takes the next step for a claim, or for a volume, whose key has no namespace.
+    /// Takes the next step for a claim or a volume. The key of a volume has no namespace.
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let outcome = if key.namespace().is_empty() {
             self.sync_volume(&key).await
@@ -164,7 +164,7 @@ impl Reconciler for Binder {
             self.sync_claim(&key).await
         };
         match outcome {
-            // The deletion causes an event.
+            // The deletion triggers an event.
             Err(error) if error.is_not_found() => Ok(Action::Done),
             outcome => outcome,
         }
@@ -212,7 +212,7 @@ impl Binder {
             volume::Step::Phase(phase) => self.writer.phase(seen, phase, "").await.map(drop)?,
             volume::Step::Unbind => self.writer.unbind(seen).await?,
             volume::Step::Release(reclaim) => self.writer.release(seen, &volume, reclaim).await?,
-            // The same event enqueues the claim.
+            // The event that triggered this sync also enqueues the claim.
             volume::Step::AwaitClaim(events) => {
                 for (object, event) in events {
                     self.writer.record_on(&object, &event);
@@ -222,8 +222,8 @@ impl Binder {
         Ok(Action::Done)
     }
 
-    /// The claim that a volume is bound to, if it still exists. Its absence is confirmed by a live read before the
-    /// volume is released, as the claim cache may be older than the volume cache.
+    /// Returns the claim that a volume is bound to, if the claim still exists. Confirms its absence with a live
+    /// read before the volume is released, as the claim cache may be older than the volume cache.
     async fn claim_of(&self, volume: &PersistentVolume) -> Result<Option<PersistentVolumeClaim>, SyncError> {
         let Some(bound) = matching::bound_to(volume) else { return Ok(None) };
         let has_bound_uid = |claim: &PersistentVolumeClaim| claim.metadata.uid.as_deref() == Some(bound.uid);
@@ -235,7 +235,7 @@ impl Binder {
         }
     }
 
-    /// Returns whether a live read confirms that the claim's volume does not exist or belongs to another claim.
+    /// Reads the claim's volume live, and returns whether it does not exist or belongs to another claim.
     async fn is_lost_by_live_read(&self, claim: &PersistentVolumeClaim) -> Result<bool, SyncError> {
         let Some(name) = matching::volume_of(claim) else { return Ok(true) };
         let volume = self.writer.live_volume(name).await?;

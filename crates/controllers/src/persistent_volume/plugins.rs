@@ -1,5 +1,5 @@
-//! Names and messages of upstream's volume plugins, which are not built in: the CSI drivers that replaced them, and
-//! the messages for classes and volumes that would need one.
+//! Names and messages of upstream's volume plugins, which are not built in. Contains the CSI drivers that replace
+//! these plugins, and the messages for classes and volumes that need a plugin.
 
 use k8s_openapi::api::core::v1::PersistentVolume;
 
@@ -21,15 +21,15 @@ const MIGRATED: [(&str, &str); 7] = [
     ("kubernetes.io/vsphere-volume", "csi.vsphere.vmware.com"),
 ];
 
-/// The name prefix of in-tree plugins.
+/// The name prefix of in-tree volume plugins.
 const BUILT_IN: &str = "kubernetes.io/";
 
 /// The provisioner of a storage class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Provisioner<'a> {
-    /// An external provisioner of this name.
+    /// An external provisioner with this name.
     External(&'a str),
-    /// There is none, with the message.
+    /// No provisioner exists. Contains the message.
     Missing(String),
 }
 
@@ -44,7 +44,7 @@ pub(super) fn provisioner(name: &str) -> Provisioner<'_> {
     }
 }
 
-/// The message about why a volume's storage is not deleted; `None` if an external deleter does it.
+/// Returns a message that explains why a volume's storage is not deleted. `None` if an external deleter deletes it.
 pub(super) fn deletion_failure(volume: &PersistentVolume) -> Option<String> {
     let annotation = |key| label(volume.metadata.annotations.as_ref(), key);
     if let Some(provisioner) = annotation(PROVISIONED_BY).filter(|name| !name.is_empty()) {

@@ -25,7 +25,7 @@ impl Cluster for World {
     }
 
     fn candidates(&self, _: &PersistentVolumeClaim) -> Vec<PersistentVolume> {
-        // Returns more than the cache does; `best` must exclude volumes that do not match.
+        // Returns more volumes than the cache does; `best` must exclude volumes that do not match.
         self.volumes.values().map(|volume| serde_json::from_value(volume.clone()).unwrap()).collect()
     }
 
@@ -89,7 +89,7 @@ impl World {
         claim::next_step(&claim, self).unwrap()
     }
 
-    /// The volume that a claim would be bound to.
+    /// Returns the volume that a claim would be bound to.
     fn matched_volume(&self, name: &str) -> Option<String> {
         match self.step(name) {
             Step::Bind(volume) => volume.metadata.name,
@@ -192,7 +192,7 @@ fn binds_claim_and_releases_volume_after_its_deletion() {
 
     world.claims.clear();
     assert_eq!(world.sync_volume("v"), "released");
-    // A claim with the same name and another UID is another claim.
+    // A claim with the same name but a different UID is a different claim.
     world.add_claim("c", &json!({"metadata": {"uid": "uid-other"}}));
     assert_eq!(world.matched_volume("c"), None);
     assert_eq!(world.sync_volume("v"), "released");
@@ -247,7 +247,7 @@ fn volume_with_claim_reference_is_reserved() {
     let volume = &world.volumes["reserved"];
     assert_eq!(volume["spec"]["claimRef"]["uid"], "uid-mine");
     assert_eq!(volume["metadata"].get("annotations"), None, "the user has bound it");
-    // The claim is bound elsewhere: the reference that the user set stays.
+    // The claim is bound to another volume. The reference that the user set is kept.
     world.claims.get_mut("mine").unwrap()["spec"]["volumeName"] = "elsewhere".into();
     assert_eq!(world.sync_volume("reserved"), "unbound");
     assert_eq!(
@@ -356,14 +356,14 @@ fn waits_for_first_consumer() {
     assert_eq!(world.sync("c"), "WaitForPodScheduled: waiting for pod p to be scheduled");
     world.pods.push(pod("a", "", "Pending"));
     assert_eq!(world.sync("c"), "WaitForPodScheduled: waiting for pods a,p to be scheduled");
-    // The scheduler either makes a provisioner create a volume on the selected node,
+    // The scheduler can select a node, on which a provisioner creates a volume.
     let mut provisioned = World::default();
     std::mem::swap(&mut provisioned.classes, &mut world.classes);
     let selected = json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": "n"}},
         "spec": {"storageClassName": "late"}});
     provisioned.add_claim("c", &selected);
     assert_eq!(provisioned.sync("c"), "provision csi.example.com");
-    // or reserves an existing volume.
+    // The scheduler can also reserve an existing volume.
     world.volumes.get_mut("v").unwrap()["spec"]["claimRef"] = json!({"namespace": "ns", "name": "c"});
     std::mem::swap(&mut provisioned.classes, &mut world.classes);
     assert_eq!(world.sync("c"), "bound");
@@ -427,7 +427,7 @@ fn undoes_binding_if_claim_has_another_volume() {
     );
     world.add_volume("extra", &provisioned);
     assert_eq!(world.sync_volume("extra"), "released");
-    // A volume whose claim is unbound stays reserved.
+    // A volume stays reserved while its claim is unbound.
     world.add_claim("c", &json!({}));
     world.add_volume("v", &bound_to_c());
     assert_eq!(world.sync_volume("v"), "await 0");

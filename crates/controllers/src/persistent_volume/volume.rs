@@ -12,24 +12,24 @@ use crate::selectors::label;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Step {
     Phase(&'static str),
-    /// Leaves it to the claim's sync, after some events.
+    /// Records events and leaves the binding to the claim's sync.
     AwaitClaim(Vec<(ObjectReference, Event)>),
-    /// Undoes its binding to a claim that is bound to another volume.
+    /// Undoes the binding to a claim that is bound to another volume.
     Unbind,
-    /// Releases it and applies its reclaim policy.
+    /// Releases the volume and applies its reclaim policy.
     Release(Reclaim),
 }
 
 /// The handling of a released volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reclaim {
-    /// The volume stays, or an external deleter deletes it.
+    /// Keeps the volume, or leaves its deletion to an external deleter.
     Leave,
-    /// The volume stays with phase `Failed`, as its policy cannot be applied.
+    /// Keeps the volume and sets its phase to `Failed`, as its policy cannot be applied.
     Fail(Event),
 }
 
-/// Decides the next step for a volume and the claim it is bound to, if that exists.
+/// Decides the next step for a volume. `claim` is the claim it is bound to, if that claim exists.
 pub(super) fn next_step(volume: &PersistentVolume, claim: Option<&PersistentVolumeClaim>) -> Step {
     if bound_to(volume).is_none() {
         return Step::Phase("Available");
@@ -44,7 +44,7 @@ pub(super) fn next_step(volume: &PersistentVolume, claim: Option<&PersistentVolu
     }
 }
 
-/// Returns whether a volume is released already.
+/// Returns whether a volume has already been released.
 pub(super) fn is_released(volume: &PersistentVolume) -> bool {
     let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Released" | "Failed"))

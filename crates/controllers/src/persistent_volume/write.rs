@@ -1,5 +1,4 @@
-//! Writes the changes of a step, one object after another, in an order that lets the next sync continue after an
-//! interruption.
+//! Writes the changes of a step, one object at a time. The order lets the next sync continue after an interruption.
 
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
 use kube::api::{Api, ApiResource, DynamicObject};
@@ -67,7 +66,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Marks a claim as lost and records an event, unless it is lost already.
+    /// Marks a claim as lost and records an event, unless the claim is already lost.
     pub(super) async fn lose(&self, cached: Claim, event: &Event) -> Result<(), SyncError> {
         if edit::text_at(&cached, &["status", "phase"]).as_deref() == Some("Lost") {
             return Ok(());
@@ -129,7 +128,7 @@ impl Writer {
         self.events.record(object, event.kind, event.reason, &event.message);
     }
 
-    /// The claim, read live.
+    /// Reads a claim live.
     pub(super) async fn live_claim(
         &self,
         namespace: &str,
@@ -138,7 +137,7 @@ impl Writer {
         Ok(Api::namespaced(self.client.clone(), namespace).get_opt(name).await?)
     }
 
-    /// The volume, read live.
+    /// Reads a volume live.
     pub(super) async fn live_volume(&self, name: &str) -> Result<Option<PersistentVolume>, SyncError> {
         Ok(Api::all(self.client.clone()).get_opt(name).await?)
     }

@@ -14,8 +14,9 @@ use serde::de::DeserializeOwned;
 
 use crate::selectors::SelectorForm;
 
-/// A kind that keeps a number of pods of one template. The controller works on replica sets: it converts an object
-/// with [`to_replica_set`](Self::to_replica_set) and the new status back with [`with_status`](Self::with_status).
+/// A kind that maintains a number of pods from one template. The controller works on replica sets: it converts an
+/// object with [`to_replica_set`](Self::to_replica_set), and stores the new status with
+/// [`with_status`](Self::with_status).
 pub(super) trait ReplicaSetLike:
     k8s_openapi::Resource<Scope = NamespaceResourceScope>
     + kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -27,9 +28,9 @@ pub(super) trait ReplicaSetLike:
     + Sync
     + 'static
 {
-    /// Upstream's name of the controller's queue.
+    /// The name of the controller's queue in upstream.
     const QUEUE: &'static str;
-    /// The form of its selector.
+    /// The form of the selector.
     const SELECTOR: SelectorForm;
     /// Converts the object to a replica set.
     fn to_replica_set(&self) -> ReplicaSet;
@@ -37,7 +38,7 @@ pub(super) trait ReplicaSetLike:
     fn with_status(self, status: ReplicaSetStatus) -> Self;
 }
 
-/// The desired number of pods.
+/// Returns the desired number of pods.
 pub(super) fn replicas(set: &ReplicaSet) -> i32 {
     set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
 }
@@ -88,7 +89,8 @@ fn to_replica_set_status(status: ReplicationControllerStatus) -> ReplicaSetStatu
         ready_replicas: status.ready_replicas,
         available_replicas: status.available_replicas,
         observed_generation: status.observed_generation,
-        // Replication controllers lack this field. `None` would make the status differ from every computed one.
+        // Replication controllers lack this field. With `None`, the stored status would always differ from the
+        // computed one.
         terminating_replicas: Some(0),
         conditions: status
             .conditions

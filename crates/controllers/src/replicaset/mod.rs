@@ -1,4 +1,4 @@
-//! Replica sets and replication controllers: keep a number of pods of one template.
+//! Replica sets and replication controllers: maintain a number of pods from one template.
 //!
 //! | module | contents |
 //! | --- | --- |
@@ -77,7 +77,7 @@ fn start<R: ReplicaSetLike>(context: &Context) -> BoxFuture<'static, ()> {
     })
 }
 
-/// Enqueues sets and removes the expectations of deleted ones.
+/// Enqueues sets, and removes the expectations of deleted sets.
 struct SetHandler {
     queue: Workqueue,
     expectations: Arc<Expectations>,
@@ -104,8 +104,8 @@ impl<R: ReplicaSetLike> EventHandler<R> for SetHandler {
 impl<R: ReplicaSetLike> Reconciler for Controller<R> {
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(cached) = self.sets.get_by_key(&key) else { return Ok(Action::Done) };
-        // Checked before the pods are read: if expectations are satisfied now, the pods read later are at least as
-        // new.
+        // Must run before the pods are read: if the expectations are satisfied now, the pods read later are at
+        // least as new.
         let cache_is_current = self.expectations.satisfied(cached.uid());
         let original = cached.decode()?;
         let set = original.to_replica_set();
@@ -176,7 +176,7 @@ impl<R: ReplicaSetLike> Controller<R> {
         })
         .await;
         self.expectations.creations_observed(uid, count - tried);
-        // A terminating namespace rejects new pods, and needs none.
+        // A terminating namespace rejects new pods, which is not an error.
         failure.filter(|error| !error.is_namespace_terminating()).map_or(Ok(()), Err)
     }
 
@@ -194,7 +194,7 @@ impl<R: ReplicaSetLike> Controller<R> {
         join_all(surplus.iter().map(delete)).await.into_iter().collect()
     }
 
-    /// The pods of all sets with the same controller as this one.
+    /// Returns the pods of all sets with the same controller as this set.
     fn related(&self, set: &ReplicaSet) -> Result<Vec<Pod>, SyncError> {
         let own = set.metadata.uid.clone().unwrap_or_default();
         let uids = match controller_of(&set.metadata) {

@@ -13,11 +13,11 @@ use crate::pods::{is_available, is_ready};
 
 const FAILURE: &str = "ReplicaFailure";
 
-/// The input of a status.
+/// The observed state from which the status is computed.
 pub(super) struct Observed<'a> {
     pub(super) active: &'a [Pod],
     pub(super) terminating: usize,
-    /// The error of creating or deleting pods.
+    /// The error from creating or deleting pods.
     pub(super) failure: Option<&'a SyncError>,
 }
 
@@ -45,8 +45,8 @@ pub(super) fn replica_set_status(
     }
 }
 
-/// The condition about a failure is set when the failure starts, stays unchanged while it lasts, and is then
-/// removed.
+/// Computes the conditions. The failure condition is set when the failure starts, stays unchanged while it lasts,
+/// and is then removed.
 fn conditions(
     old: Option<Vec<ReplicaSetCondition>>,
     set: &ReplicaSet,

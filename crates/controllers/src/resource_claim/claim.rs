@@ -11,7 +11,7 @@ use crate::api::ignore_not_found;
 use crate::frame::{Reconciler, SyncError};
 use crate::untyped::{UpdateTarget, update};
 
-/// The finalizer of allocated claims, which the allocator in the control plane sets.
+/// The finalizer of allocated claims. The allocator in the control plane sets it.
 const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 
 /// Removes outdated reservations, and deallocates and deletes unused claims.
@@ -42,7 +42,7 @@ impl Reconciler for Reservations {
 }
 
 impl Reservations {
-    /// Returns whether a reservation is still needed. Reservations of other consumers than pods are not changed.
+    /// Returns whether a reservation is still needed. Reservations for consumers other than pods are always kept.
     async fn is_needed(
         &self,
         key: &ObjectName,
@@ -61,7 +61,7 @@ impl Reservations {
         Ok(live.is_some_and(|pod| pod.metadata.uid.as_ref() == Some(&consumer.uid)))
     }
 
-    /// Removes outdated reservations; with the last one also the allocation and the finalizer.
+    /// Removes outdated reservations. Removes the allocation and the finalizer with the last reservation.
     async fn remove_reservations(
         &self,
         key: &ObjectName,
@@ -80,7 +80,7 @@ impl Reservations {
         Ok(())
     }
 
-    /// Deletes a claim that was generated for a pod that is done.
+    /// Deletes a generated claim after its pod is done.
     async fn delete_unused(&self, key: &ObjectName, claim: &ResourceClaim) -> Result<(), SyncError> {
         let owners = claim.metadata.owner_references.as_deref().unwrap_or_default();
         let Some(owner) = owners

@@ -32,9 +32,9 @@ pub(crate) const RESOURCE_CLAIM: Descriptor = Descriptor {
     start,
 };
 
-/// Index of pods by the claims that they use.
+/// Index of pods by the claims they use.
 const BY_CLAIM: &str = "pod-resource-claim";
-/// Index of claims by the UID of the pod that they were generated for.
+/// Index of claims by the UID of the pod for which they were generated.
 const BY_POD: &str = "resource-claim-pod";
 /// Index of pods by the templates of their claims.
 const BY_TEMPLATE: &str = "pod-resource-claim-template";
@@ -110,13 +110,13 @@ fn add_indexes(pods: &SharedInformer<Pod>, claims: &SharedInformer<ResourceClaim
     });
 }
 
-/// Returns whether a pod uses claims. Checking the JSON avoids decoding other pods.
+/// Returns whether a pod uses claims. Checks the JSON to avoid decoding every pod.
 fn uses_claims(pod: &Object<Pod>) -> bool {
     pod.json_at(&["spec", "resourceClaims"]).is_some()
         || pod.json_at(&["status", "extendedResourceClaimStatus"]).is_some()
 }
 
-/// The names of a pod's claims, as far as they exist.
+/// Returns the names of a pod's claims. Omits claims whose names are not known yet.
 fn claims_of(pod: &Object<Pod>) -> Vec<String> {
     if !uses_claims(pod) {
         return Vec::new();

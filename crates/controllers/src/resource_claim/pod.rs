@@ -17,9 +17,9 @@ use crate::owners::controller_of;
 use crate::pods;
 use crate::untyped::{UpdateTarget, update};
 
-/// Annotation of a claim: the name of the entry in the pod's spec.
+/// Annotation of a claim: the name of its entry in the pod's spec.
 const CLAIM_NAME: &str = "resource.kubernetes.io/pod-claim-name";
-/// The maximum length of a name prefix that leaves room for the generated suffix.
+/// The maximum length of a name prefix. It leaves room for the generated suffix.
 const NAME_MAX: usize = 57;
 /// The maximum number of consumers of a claim.
 const RESERVED_MAX: usize = 256;
@@ -31,11 +31,11 @@ pub(super) struct ClaimMaker {
     pub(super) pods: Lister<Pod>,
     pub(super) claims: Lister<ResourceClaim>,
     pub(super) templates: Lister<ResourceClaimTemplate>,
-    /// Claims created here, by pod; the cache may not show them yet.
+    /// The claims created by this controller, by pod. The cache may not have them yet.
     pub(super) created_claims: Mutex<HashMap<ObjectName, Vec<CreatedClaim>>>,
 }
 
-/// A claim that was created for an entry of a pod.
+/// A claim created for an entry in a pod's spec.
 pub(super) struct CreatedClaim {
     uid: String,
     entry: String,
@@ -80,7 +80,8 @@ impl Reconciler for ClaimMaker {
 }
 
 impl ClaimMaker {
-    /// Returns the claim to record for an entry of the pod, if none is recorded: an existing or a new one.
+    /// Returns the claim to record for an entry of the pod: an existing claim or a new one. `None` if no claim
+    /// needs to be recorded.
     async fn claim_for(
         &self,
         key: &ObjectName,
@@ -126,7 +127,7 @@ impl ClaimMaker {
         Ok(Some(name))
     }
 
-    /// Returns whether the claim of this name belongs to the pod, by a live read.
+    /// Reads a claim live, and returns whether it belongs to the pod.
     async fn is_live(&self, key: &ObjectName, name: &str, pod: &Pod) -> Result<bool, SyncError> {
         let claims: Api<ResourceClaim> = Api::namespaced(self.client.clone(), key.namespace());
         Ok(claims.get_opt(name).await?.is_some_and(|claim| belongs_to(&claim.metadata, pod)))
@@ -154,7 +155,7 @@ impl ClaimMaker {
         Some(found.name().to_owned())
     }
 
-    /// Records the names of claims in the pod's status. The event of this write causes the next sync.
+    /// Records the names of claims in the pod's status. The event of this write triggers the next sync.
     async fn write(
         &self,
         key: &ObjectName,
@@ -196,18 +197,18 @@ impl ClaimMaker {
     }
 }
 
-/// The claims in a pod's spec.
+/// Returns the claim entries in a pod's spec.
 fn claim_entries(pod: &Pod) -> impl Iterator<Item = &PodResourceClaim> {
     pod.spec.iter().filter_map(|spec| spec.resource_claims.as_ref()).flatten()
 }
 
-/// The status entry of a claim, which may state that no claim is needed.
+/// Returns the status of a claim entry. The status may state that the entry needs no claim.
 fn status_entry<'a>(pod: &'a Pod, entry: &str) -> Option<&'a PodResourceClaimStatus> {
     let statuses = pod.status.as_ref()?.resource_claim_statuses.as_ref()?;
     statuses.iter().find(|status| status.name == entry)
 }
 
-/// The name of a pod's claim, if there is one.
+/// Returns the name of the claim for an entry, if it is known.
 pub(super) fn claim_name<'a>(pod: &'a Pod, entry: &'a PodResourceClaim) -> Option<&'a str> {
     entry
         .resource_claim_name
@@ -233,7 +234,7 @@ fn reserve(claim: &mut serde_json::Value, consumer: serde_json::Value) {
     }
 }
 
-/// A claim from a template, owned by the pod.
+/// Creates a claim from a template, owned by the pod.
 fn new_claim(pod: &Pod, entry: &str, template: &ResourceClaimTemplate) -> ResourceClaim {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let metadata = template.spec.metadata.clone().unwrap_or_default();
@@ -260,7 +261,7 @@ fn new_claim(pod: &Pod, entry: &str, template: &ResourceClaimTemplate) -> Resour
     }
 }
 
-/// The name prefix of a generated claim. Both parts of a long name are truncated in proportion.
+/// Returns the name prefix of a generated claim. Truncates both parts of a long name in proportion.
 fn generate_name(pod: &str, entry: &str) -> String {
     let name = format!("{pod}-{entry}-");
     let cut = |part: &str| part.chars().take(part.len() * NAME_MAX / name.len()).collect::<String>();

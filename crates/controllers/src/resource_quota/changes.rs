@@ -1,4 +1,4 @@
-//! The events that cause a recount of quotas (upstream: `resource_quota_monitor.go`, `quota/v1/install`).
+//! Events that trigger a recount of quotas (upstream: `resource_quota_monitor.go`, `quota/v1/install`).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,14 +13,13 @@ use nave_machinery::{GroupVersionResource, time};
 use nave_resources::quota::{self, Usage};
 use parking_lot::Mutex;
 
-/// Changes in a namespace within this time are handled by one sync.
+/// One sync handles all changes in a namespace within this time.
 const BATCH: Duration = Duration::from_millis(100);
-/// The delay before a quota is recounted after admission charged it: a charge for an object that was rejected later
-/// is returned then.
+/// The delay between a charge by admission and the recount of the quota. The recount returns the charge if the
+/// object was rejected later.
 const AFTER_CHARGE: Duration = Duration::from_secs(30);
 
-/// Recounts a quota when its spec changes. A change of only the status comes from admission or from this
-/// controller.
+/// Recounts a quota when its spec changes. Changes of only the status come from admission or from this controller.
 pub(super) fn on_quota(queue: Workqueue) -> impl EventHandler<ResourceQuota> {
     let charged = queue.clone();
     on_change(
@@ -35,7 +34,7 @@ pub(super) fn on_quota(queue: Workqueue) -> impl EventHandler<ResourceQuota> {
     )
 }
 
-/// Recounts the quotas of a namespace when resources were freed in it. Added resources were charged by admission.
+/// Recounts the quotas of a namespace when resources in it are freed. Admission charges added resources.
 #[derive(Clone)]
 pub(super) struct NamespaceQuotas {
     quotas: Lister<ResourceQuota>,
@@ -57,14 +56,14 @@ impl NamespaceQuotas {
         !self.quotas.list_namespace(namespace).is_empty()
     }
 
-    /// A handler for objects whose usage does not change after creation.
+    /// Creates a handler for objects whose usage does not change after creation.
     fn on_delete<K: 'static>(&self) -> impl EventHandler<K> + use<K> {
         let namespace_quotas = self.clone();
         on_delete(move |object: &Object<K>| namespace_quotas.enqueue_quotas(object))
     }
 
-    /// A handler for objects whose usage, as `used` returns it, can change without admission. Objects are decoded
-    /// only in namespaces with quotas.
+    /// Creates a handler for objects whose usage can change without admission. `used` returns the usage. Decodes
+    /// objects only in namespaces with quotas.
     pub(super) fn on_usage<K, F>(&self, used: F) -> impl EventHandler<K> + use<K, F>
     where
         K: 'static,
@@ -81,7 +80,7 @@ impl NamespaceQuotas {
         )
     }
 
-    /// A handler for pods, which can change scope and terminate.
+    /// Creates a handler for pods. Pods can change scope and terminate.
     pub(super) fn on_pod(&self) -> impl EventHandler<Pod> + use<> {
         self.on_usage(|pod| {
             let pod = pod.decode().ok()?;
@@ -93,7 +92,7 @@ impl NamespaceQuotas {
     }
 }
 
-/// The resources that quotas limit by object count, each watched once a quota limits it.
+/// The resources that quotas limit by object count. A resource is watched once a quota limits it.
 pub(super) struct CountedResources {
     informers: SharedInformerFactory,
     namespace_quotas: NamespaceQuotas,
@@ -105,7 +104,7 @@ impl CountedResources {
         Self { informers, namespace_quotas, handlers: Mutex::default() }
     }
 
-    /// Starts to watch a resource.
+    /// Starts watching a resource.
     pub(super) fn watch(&self, resource: &GroupVersionResource) {
         let mut handlers = self.handlers.lock();
         if handlers.contains_key(resource) {
@@ -145,7 +144,7 @@ mod tests {
         Object::from_value(&pod).unwrap()
     }
 
-    /// Returns whether a quota is recounted after a change of a pod.
+    /// Returns whether a change of a pod triggers a recount of the quotas.
     async fn counts(namespace: &str, before: &Value, after: &Value) -> bool {
         let namespace_quotas = namespace_quotas();
         namespace_quotas.on_pod().on_update(&pod(namespace, before), &pod(namespace, after));

@@ -1,4 +1,4 @@
-//! The usage of resource quotas (upstream: `resourcequota`). Enforcement is up to admission.
+//! Computes the usage of resource quotas (upstream: `resourcequota`). Admission enforces the quotas.
 
 mod changes;
 
@@ -23,9 +23,9 @@ use crate::api;
 use crate::discovery::DiscoveryCache;
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 
-/// A lower usage is written only if it was counted for at least this long without a charge by admission. Admission
-/// charges a quota before the object is stored, and the cache shows the object later still; a recount in between
-/// would return the charge too early.
+/// The time for which the counted usage must stay lower, without a charge by admission, before it is written.
+/// Admission charges a quota before the object is stored, and the cache has the object even later. A recount in
+/// between would return the charge too early.
 const LOWER_AFTER: Duration = Duration::from_secs(1);
 /// The page size for listing claims.
 const PAGE: u32 = 500;
@@ -78,7 +78,7 @@ struct QuotaController {
 
 /// A usage lower than the one in the status.
 struct LowerUsage {
-    /// The quota's resource version.
+    /// The quota's resource version when the lower usage was first counted.
     version: Option<String>,
     since: Instant,
 }
@@ -110,7 +110,7 @@ impl Reconciler for QuotaController {
 }
 
 impl QuotaController {
-    /// Returns whether the usage has been lower for [`LOWER_AFTER`] in this version of the quota.
+    /// Returns whether the usage of this version of the quota has been lower for [`LOWER_AFTER`].
     fn has_stayed_lower(&self, key: &ObjectName, quota: &ResourceQuota) -> bool {
         let version = &quota.metadata.resource_version;
         let mut lower = self.lower.lock();
@@ -123,7 +123,7 @@ impl QuotaController {
         }
     }
 
-    /// The usage of a namespace, by the names that the quota limits.
+    /// Returns the usage of a namespace, by the names that the quota limits.
     async fn usage(
         &self,
         namespace: &str,
@@ -188,7 +188,7 @@ impl QuotaController {
         }
     }
 
-    /// Counts the objects of resources that are limited by count alone.
+    /// Counts objects of resources that are limited only by count.
     async fn count_others(
         &self,
         namespace: &str,
@@ -220,7 +220,7 @@ impl QuotaController {
     }
 }
 
-/// The number of objects: a page with one item returns the number of remaining items.
+/// Returns the number of objects. Requests a page with one item, which contains the number of remaining items.
 async fn count(objects: &Api<DynamicObject>) -> Result<i64, SyncError> {
     let list = objects.list_metadata(&ListParams::default().limit(1)).await?;
     Ok(list.items.len() as i64 + list.metadata.remaining_item_count.unwrap_or_default())
@@ -233,7 +233,7 @@ fn add_zeros(used: &mut Usage, hard: &BTreeMap<String, WrittenQuantity>, is_name
     }
 }
 
-/// The usage of limited names, in the API's format.
+/// Returns the usage of limited names, in the API's format.
 fn limited_usage(
     hard: &BTreeMap<String, WrittenQuantity>,
     used: &Usage,
@@ -242,7 +242,7 @@ fn limited_usage(
     limited.map(|(name, amount)| (name, WrittenQuantity(amount.to_string()))).collect()
 }
 
-/// Returns whether two statuses have equal amounts, whatever their notation.
+/// Returns whether two statuses have equal amounts, regardless of notation.
 fn is_equal(old: Option<&ResourceQuotaStatus>, new: &ResourceQuotaStatus) -> bool {
     let read = |list: Option<&BTreeMap<String, WrittenQuantity>>| -> HashMap<String, Option<Quantity>> {
         let amounts = list.into_iter().flatten();
@@ -261,13 +261,13 @@ fn is_equal(old: Option<&ResourceQuotaStatus>, new: &ResourceQuotaStatus) -> boo
     equal(&old_hard, &new_hard) && equal(&old_used, &new_used)
 }
 
-/// Returns whether any usage is below the one in the status.
+/// Returns whether any usage is lower than the usage in the status.
 fn is_lower(old: Option<&ResourceQuotaStatus>, new: &ResourceQuotaStatus) -> bool {
     let amount = |used: Option<&WrittenQuantity>| used.and_then(|used| Quantity::parse(&used.0).ok());
     let before = old.and_then(|status| status.used.as_ref()).into_iter().flatten();
     before.into_iter().any(|(name, used)| {
         let counted_resources = new.used.as_ref().and_then(|used| used.get(name));
-        // Names that the quota no longer limits are ignored.
+        // Ignores names that the quota no longer limits.
         counted_resources
             .is_some_and(|counted_resources| amount(Some(counted_resources)) < amount(Some(used)))
     })
