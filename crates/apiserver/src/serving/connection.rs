@@ -24,27 +24,27 @@ use super::{
     watchdog::{Overdue, Watchdog},
 };
 
-/// Maximum size of a request's headers, in bytes. The HTTP library derives the limit of CONTINUATION frames from it.
+/// Maximum size of request headers, in bytes. The HTTP library derives the limit on CONTINUATION frames from it.
 const MAX_HEADER_BYTES: usize = 1 << 20;
-/// Interval of pings. A client that does not answer one is disconnected.
+/// Interval of pings. A client that does not answer a ping is disconnected.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
-/// Maximum number of response bytes queued for a stream whose client does not read. Enough to keep a large list
+/// Maximum number of response bytes queued for a stream whose client does not read. Large enough to keep a large list
 /// flowing.
 const SEND_BUFFER: usize = 1 << 20;
-/// Flow-control window of request bytes, per stream and per connection. Nearly all objects fit into one window.
+/// Flow-control window for request bytes, per stream and per connection. Nearly all objects fit into one window.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 4 << 20;
-/// Maximum number of streams that a client reset before the server accepted them (rapid reset). Beyond that the
-/// connection is closed.
+/// Maximum number of streams that the client has reset before the server accepted them (rapid reset). Beyond this
+/// number, the connection is closed.
 const MAX_PENDING_RESETS: usize = 64;
-/// Maximum number of streams of a connection that ended with a protocol error of the client. Beyond that the connection
-/// is closed. Requests that are refused before their body is read do not count.
+/// Maximum number of streams per connection that end with a protocol error of the client. Beyond this number, the
+/// connection is closed. Requests that are refused before their body is read do not count.
 const MAX_ERROR_RESETS: usize = 1024;
 /// Time for an idle client to acknowledge a GOAWAY.
 const GOAWAY_GRACE: Duration = Duration::from_secs(5);
 
-/// The HTTP protocols, configured once for all connections.
+/// The HTTP protocols, configured once and used for all connections.
 pub(super) struct Protocols {
     http1: http1::Builder,
     http2: http2::Builder<Streams>,
@@ -55,7 +55,7 @@ impl Protocols {
         let mut http1 = http1::Builder::new();
         http1
             .timer(TokioTimer::new())
-            // The watchdog's timeout covers the wait for a head and the head itself.
+            // The watchdog's timeout covers both the wait for a request head and its transmission.
             .header_read_timeout(None)
             .max_header_size(MAX_HEADER_BYTES)
             .max_buf_size(MAX_HEADER_BYTES);
@@ -74,7 +74,7 @@ impl Protocols {
         Self { http1, http2 }
     }
 
-    /// Serves a connection to its end: the client closes it, it fails, or the server shuts down.
+    /// Serves a connection until the client closes it, it fails, or the server shuts down.
     pub(super) async fn serve(
         &self,
         stream: TlsStream<Socket>,
@@ -86,7 +86,7 @@ impl Protocols {
         let protocol = info.protocol;
         let service = service_fn(move |request| {
             let under_way = watchdog.begin();
-            // Boxed, because a future of this size would be copied several times on its way into the task.
+            // Boxed because such a large future would be copied several times on its way into the task.
             let response = Box::pin(handler.handle(request, info.clone()));
             let running = running.clone();
             async move {
@@ -114,8 +114,8 @@ impl Protocols {
     }
 }
 
-/// Polls a connection until it ends. At shutdown, and after an idle timeout, the client gets a GOAWAY. A connection
-/// without a first request in time is closed at once. `end_turn` is called after each poll.
+/// Polls a connection until it ends. On shutdown and after an idle timeout, sends the client a GOAWAY. Closes a
+/// connection immediately if the first request does not arrive in time. Calls `end_turn` after each poll.
 async fn drive<C>(
     connection: C,
     end_turn: impl Fn(&mut Context<'_>),
@@ -145,7 +145,7 @@ where
         if !idle {
             pending::<()>().await;
         }
-        // A request that the client sent before it got the GOAWAY is served.
+        // A request that the client sent before it received the GOAWAY is still served.
         loop {
             tokio::time::sleep(GOAWAY_GRACE).await;
             if watchdog.is_idle() {

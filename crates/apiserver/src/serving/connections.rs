@@ -1,10 +1,10 @@
-//! The open connections: limits on their number, and the choice of the one to close for a new one.
+//! The open connections: limits on their number, and the choice of a connection to close in favor of a new one.
 //!
 //! A connection takes a file descriptor and memory before the server knows its client. Three limits keep one client
-//! from using up either: on all connections, on those without an authenticated request, and on those from one address.
-//! At a limit, the oldest connection without an authenticated request is closed and the new one is accepted.
-//! Connections with an authenticated request are never closed in favor of others; if only these are left, the new
-//! connection is refused.
+//! from using up either: on all connections, on connections without an authenticated request, and on connections from
+//! one address. At a limit, the oldest connection without an authenticated request is closed and the new one is
+//! accepted. Connections with an authenticated request are never closed in favor of others; if all others have one, the
+//! new connection is refused.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -20,15 +20,15 @@ use tokio_util::sync::CancellationToken;
 pub struct ConnectionLimits {
     /// All connections.
     pub total: usize,
-    /// Connections without an authenticated request, TLS handshakes included.
+    /// Connections without an authenticated request, including those in the TLS handshake.
     pub unauthenticated: usize,
     /// Connections from one client address. An IPv6 client owns a /64, which counts as one address.
     pub per_address: usize,
 }
 
 impl ConnectionLimits {
-    /// Returns the limits for a process with a limit of file descriptors. Some descriptors stay in reserve for the
-    /// store, files and outbound connections. One address may take half of the connections, which leaves enough for
+    /// Returns the limits for a process that may open this many file descriptors. Some descriptors are reserved for the
+    /// store, files and outbound connections. One address may use half of the connections, which leaves enough for
     /// clients behind a proxy or on this machine.
     pub fn for_descriptors(descriptors: u64) -> Self {
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
@@ -46,10 +46,10 @@ pub(super) struct Connections {
     closed: Notify,
 }
 
-/// An open connection; it counts until this is dropped with the socket.
+/// An open connection, counted until the slot is dropped together with the socket.
 pub(super) struct Slot {
     pub(super) id: u64,
-    /// Cancelled to close the connection at once.
+    /// Cancelled to close the connection immediately.
     pub(super) close: CancellationToken,
     connections: Arc<Connections>,
 }
@@ -62,22 +62,22 @@ struct Table {
     addresses: HashMap<IpAddr, Group>,
 }
 
-/// A set of connections: all, or those from one address.
+/// Counts of a set of connections: all of them, or those from one address.
 #[derive(Default)]
 struct Group {
     open: usize,
     /// Connections without an authenticated request, oldest first.
     unauthenticated: BTreeSet<u64>,
-    /// Connections that are being closed and are still open.
+    /// Connections that are being closed but are still open.
     closing: BTreeSet<u64>,
 }
 
 /// The result of a request for a new connection.
 enum Capacity<T = ()> {
     Available(T),
-    /// A connection is being closed and will make room.
+    /// A connection is being closed, which will free capacity.
     AfterClose,
-    /// All connections have an authenticated request, so none can be closed.
+    /// All connections have an authenticated request, so none may be closed.
     Full,
 }
 
@@ -86,7 +86,8 @@ impl Connections {
         Arc::new(Self { limits, table: Mutex::default(), closed: Notify::new() })
     }
 
-    /// Counts a connection from `peer`. At a limit, closes another one first; `None` if the connection must be refused.
+    /// Counts a connection from `peer`. At a limit, closes another connection first. Returns `None` if the new
+    /// connection must be refused.
     pub(super) async fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Slot> {
         let address = client_address(peer);
         loop {
@@ -111,7 +112,7 @@ impl Connections {
         }
     }
 
-    /// Closes the oldest connection without an authenticated request, because the process has no file descriptors left.
+    /// Closes the oldest connection without an authenticated request, because the process is out of file descriptors.
     pub(super) fn close_oldest(&self) {
         let mut table = self.table.lock();
         if let Some(&oldest) = table.all.unauthenticated.first() {
@@ -135,7 +136,7 @@ impl Drop for Slot {
 }
 
 impl Table {
-    /// Closes a connection if a limit is reached.
+    /// Checks for capacity. At a limit, starts to close a connection.
     fn admit_one(&mut self, address: IpAddr, limits: ConnectionLimits) -> Capacity {
         let of_address = self.addresses.get(&address);
         let full = if let Some(group) = of_address.filter(|group| group.open >= limits.per_address) {
@@ -188,7 +189,7 @@ impl Table {
         }
     }
 
-    /// Calls `change` for the set of all connections and the set of this connection's address.
+    /// Calls `change` for both groups of a connection: all connections, and those from its address.
     fn in_groups(&mut self, id: u64, change: impl Fn(&mut Group)) {
         let Some((address, _)) = self.connections.get(&id) else { return };
         change(&mut self.all);
@@ -208,7 +209,7 @@ fn client_address(peer: IpAddr) -> IpAddr {
 
 /// File descriptors reserved for the store, files, listeners and outbound connections.
 const RESERVED_DESCRIPTORS: usize = 256;
-/// Maximum number of connections for any limit of file descriptors, because they take memory too.
+/// Maximum number of connections for any limit on file descriptors, because connections take memory too.
 const MAX_CONNECTIONS: usize = 65_536;
 /// Maximum number of connections without an authenticated request. Each may hold buffers of a TLS handshake and a
 /// request head.
@@ -228,12 +229,12 @@ mod tests {
         Ipv4Addr::new(192, 0, 2, last).into()
     }
 
-    /// Admits a connection while there is room.
+    /// Admits a connection when no limit is reached.
     fn open(connections: &Arc<Connections>, last: u8) -> Slot {
         connections.admit(address(last)).now_or_never().unwrap().unwrap()
     }
 
-    /// Checks that a connection from the address is admitted after `victim` is closed.
+    /// Checks that a connection from the address is admitted once `victim` is closed.
     async fn replaces(connections: &Arc<Connections>, last: u8, victim: Slot) -> Slot {
         let mut admitted = pin!(connections.admit(address(last)));
         assert!(admitted.as_mut().now_or_never().is_none(), "no limit was reached");

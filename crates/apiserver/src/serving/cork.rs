@@ -1,8 +1,8 @@
-//! Combines the writes of an HTTP/2 connection, so that they leave in few large TLS records and system calls.
+//! Combines the writes of an HTTP/2 connection, so that they need few large TLS records and system calls.
 //!
-//! The HTTP/2 library writes and flushes each frame separately, and an event for many watchers, or the responses to
-//! many requests, are many frames. A [`Cork`] holds them back for two polls of the connection's task: by then, all
-//! streams that were woken together with the first one have added their frames.
+//! The HTTP/2 library writes and flushes each frame separately. An event for many watchers, or the responses to many
+//! requests, produce many frames. A [`Cork`] buffers them for two polls of the connection's task: by then, all streams
+//! that were woken together with the first one have added their frames.
 //!
 //! ```text
 //! streams' tasks ─→ connection's task ─→ Cork ─→ TLS ─→ socket
@@ -10,7 +10,7 @@
 //!                   frame, flush, …              of 16 KiB
 //! ```
 //!
-//! Only [`Cork::end_turn`] actually flushes, so it must be called after each poll of the connection.
+//! Only [`Cork::end_turn`] flushes, so it must be called after each poll of the connection.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -20,20 +20,20 @@ use std::task::{Context, Poll, ready};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Maximum number of bytes combined: four TLS records.
+/// Maximum number of bytes to combine: four TLS records.
 const FULL: usize = 64 << 10;
-/// A larger buffer is freed when it is empty, because most connections are idle.
+/// Larger buffers are freed once they are empty, because most connections are idle.
 const KEPT: usize = 4 << 10;
 
-/// One end of a connection; clones share it.
+/// A handle to a connection's stream; clones share the stream.
 pub(super) struct Cork<S>(Arc<Mutex<Corked<S>>>);
 
 struct Corked<S> {
     stream: S,
     buffer: Vec<u8>,
-    /// The number of bytes of the buffer that the stream has taken.
+    /// The number of bytes of the buffer that are already written to the stream.
     taken: usize,
-    /// True if the stream has taken bytes and may not have flushed them.
+    /// True if the stream may have unflushed bytes.
     unflushed: bool,
     /// True if other tasks have run since the first byte was buffered.
     waited: bool,
@@ -51,8 +51,8 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
         Self(Arc::new(Mutex::new(corked)))
     }
 
-    /// Must be called after each poll of the connection's task. Bytes written during the poll are flushed at the end of
-    /// the next one. The connection itself detects errors.
+    /// Must be called after each poll of the connection's task. Flushes bytes at the end of the poll after the one that
+    /// wrote them. Ignores errors, which the connection itself detects.
     pub(super) fn end_turn(&self, cx: &mut Context<'_>) {
         let mut corked = self.0.lock();
         if corked.is_flushed() {
@@ -73,14 +73,14 @@ impl<S: AsyncWrite + Unpin> Corked<S> {
         self.buffer.is_empty() && !self.unflushed
     }
 
-    /// Takes as many bytes as fit into the buffer.
+    /// Copies as many bytes as fit into the buffer.
     fn poll_take(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if self.buffer.len() >= FULL {
             ready!(self.poll_empty(cx))?;
         }
         let length: usize = bufs.iter().map(|buf| buf.len()).sum();
         if self.buffer.is_empty() && length >= FULL {
-            // Large writes need not be combined.
+            // Large writes are not combined.
             self.unflushed = true;
             return Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         }

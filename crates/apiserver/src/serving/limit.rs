@@ -1,9 +1,9 @@
 //! The deadline for the transmission of a response.
 //!
-//! The HTTP library does not poll the body of a response whose client does not read, so a body cannot time out by
-//! itself. The task that serves it can be ended instead: on HTTP/2 each stream has its own task, on HTTP/1.1 the
-//! connection serves one response at a time. These tasks run in [`limited`]. The library cannot pass the deadline from
-//! a response to its task, so [`end_by`] sets it for the current task. A response that is not sent by then is dropped
+//! The HTTP library does not poll a response body while the client does not read, so the body itself cannot time out.
+//! Instead, the task that serves the response is ended: on HTTP/2 each stream has a task, on HTTP/1.1 the connection
+//! serves one response at a time. These tasks run in [`limited`]. The library cannot pass the deadline from a response
+//! to its task, so [`end_by`] sets the deadline of the current task. A response that is not sent by then is dropped
 //! with the task: the client sees a reset stream or a closed connection.
 
 use std::cell::Cell;
@@ -19,11 +19,11 @@ tokio::task_local! {
     static END: Cell<Option<Instant>>;
 }
 
-/// The deadline of a task's response, in force until this is dropped with the response's body.
+/// The deadline of a task's response. It applies until this guard is dropped with the response's body.
 #[must_use]
 pub(super) struct EndBy(());
 
-/// Sets the deadline of the response that this task produces.
+/// Sets the deadline of the response that the current task produces.
 pub(super) fn end_by(end: Instant) -> EndBy {
     set(Some(end));
     EndBy(())
@@ -40,7 +40,7 @@ fn set(end: Option<Instant>) {
     let _ = END.try_with(|it| it.set(end));
 }
 
-/// Runs work to its end, or until the deadline of its response has passed.
+/// Runs `work` to completion; returns `None` if the deadline of its response passes first.
 pub(super) async fn limited<F: Future>(work: F) -> Option<F::Output> {
     let mut work = pin!(work);
     let mut end = None;
@@ -62,7 +62,7 @@ pub(super) async fn limited<F: Future>(work: F) -> Option<F::Output> {
     .await
 }
 
-/// Spawns the streams of HTTP/2 connections as tasks, each with its deadline.
+/// Spawns each stream of an HTTP/2 connection as a task with its own deadline.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Streams;
 

@@ -6,13 +6,13 @@
 //! ```
 //!
 //! [`Limits`], or a constant next to its use, bounds everything that a client can make the server wait for or keep:
-//! open connections in total and per address; the duration of handshakes and request heads, and the time between
-//! requests; sizes of headers; streams per connection, and streams reset before they are served; bytes queued for a
-//! client that does not read, and for how long. No error of a connection ends the listener.
+//! open connections in total and per address; the duration of handshakes, of request heads and between requests; the
+//! size of headers; the number of streams per connection, and of streams reset before they are served; the bytes queued
+//! for a client that does not read, and the time they are queued. An error of a connection never ends the listener.
 //!
 //! [`Server::start`] returns a [`Running`] server. [`Running::shutdown`] stops it gracefully: it accepts no new
-//! connections, asks the clients of open ones to leave (GOAWAY, `Connection: close`), lets requests in flight complete
-//! until a deadline, and cuts the remaining connections.
+//! connections, asks clients to leave (GOAWAY, `Connection: close`), lets requests in flight complete until a deadline,
+//! and cuts the remaining connections.
 
 mod connection;
 mod connections;
@@ -50,7 +50,7 @@ use socket::Socket;
 pub use tls::{ServingCertificate, Tls, TlsError};
 use watchdog::Watchdog;
 
-/// Pauses of the accept loop after an error that no connection caused, such as a lack of file descriptors.
+/// Pauses of the accept loop after an error not caused by a connection, such as a lack of file descriptors.
 const ACCEPT_BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(5), Duration::from_secs(1));
 /// Minimum interval between log lines about refused connections.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_mins(1);
@@ -60,9 +60,9 @@ const REFUSAL_LOG_INTERVAL: Duration = Duration::from_mins(1);
 pub struct Served<B> {
     /// The response.
     pub response: Response<B>,
-    /// The response is cut off at this time; `None` for one without a limit.
+    /// The time at which the response is cut off; `None` for no limit.
     pub deadline: Option<Instant>,
-    /// The protocol that runs on the connection afterwards, if it is upgraded.
+    /// The protocol to run on the connection after the response, if the connection is upgraded.
     pub upgrade: Option<Upgrade>,
 }
 
@@ -71,20 +71,20 @@ pub struct Served<B> {
 pub struct ConnectionInfo {
     /// The client's address.
     pub peer: SocketAddr,
-    /// The address the client connected to.
+    /// The address that the client connected to.
     pub local: SocketAddr,
     /// The negotiated protocol.
     pub protocol: Protocol,
-    /// The client's certificate. The handshake proves that the client has its key; authentication verifies who signed
-    /// it. `None` if the client sent none.
+    /// The client's certificate; `None` if the client sent none. The handshake proves that the client has the key;
+    /// authentication verifies the certificate's issuer.
     pub client_certificate: Option<PeerCertificate>,
-    /// The entry of this connection among the open ones.
+    /// The entry of this connection among the open connections.
     open: OpenConnection,
 }
 
 impl ConnectionInfo {
-    /// Records that a request of this connection was authenticated. From then on it is not closed in favor of other
-    /// connections.
+    /// Records that a request of this connection was authenticated. The connection is no longer closed in favor of
+    /// others.
     pub fn mark_authenticated(&self) {
         if !self.open.authenticated.swap(true, Ordering::Relaxed) {
             self.open.connections.authenticated(self.open.id);
@@ -113,7 +113,7 @@ pub enum Protocol {
     Http2,
 }
 
-/// Limits on unauthenticated clients, and per connection.
+/// Limits on unauthenticated clients and on each connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Limits on the number of connections.
@@ -122,17 +122,17 @@ pub struct Limits {
     pub http2_streams: u32,
     /// Maximum time from accepting the connection to the end of the TLS handshake.
     pub handshake: Duration,
-    /// Maximum time from the end of the TLS handshake to the complete head of the first request.
+    /// Maximum time from the end of the TLS handshake to the end of the first request's head.
     pub first_request: Duration,
-    /// Maximum time from the end of a connection's last request to the complete head of the next one.
+    /// Maximum time from the end of a connection's last request to the end of the next request's head.
     pub idle: Duration,
-    /// Maximum number of requests of an HTTP/2 connection that the client abandons before they are answered, minus
-    /// those that it lets finish. Beyond that the connection is closed.
+    /// Maximum number of requests of an HTTP/2 connection that the client abandons before they are answered, minus the
+    /// number of answered ones. Beyond this number, the connection is closed.
     pub abandoned_requests: u32,
 }
 
 impl Default for Limits {
-    /// The values of kube-apiserver where it has them, for a process with a limit of 1,024 file descriptors.
+    /// Returns the values of kube-apiserver where it has them, for a process that may open 1,024 file descriptors.
     fn default() -> Self {
         Self {
             connections: ConnectionLimits::for_descriptors(1024),
@@ -145,7 +145,7 @@ impl Default for Limits {
     }
 }
 
-/// The handler of requests. All functions of this form implement it.
+/// The handler of requests. Implemented by all functions with a matching signature.
 pub trait Handler: Clone + Send + Sync + 'static {
     /// The body of the responses.
     type Body: Body<Data: Buf + Send, Error: Into<BodyError>> + Send + Unpin + 'static;
@@ -174,7 +174,7 @@ where
     }
 }
 
-/// A server that listens, but does not accept connections yet.
+/// A server that listens but does not accept connections yet.
 pub struct Server {
     listeners: Vec<TcpListener>,
     tls: Tls,
@@ -182,10 +182,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on each address; port 0 selects a free one.
+    /// Listens on each address; port 0 selects a free port.
     ///
     /// # Errors
-    /// Listening on an address fails; the error has the address.
+    /// An address cannot be listened on; the error names the address.
     pub async fn bind(addresses: &[SocketAddr], tls: Tls, limits: Limits) -> io::Result<Self> {
         let mut listeners = Vec::with_capacity(addresses.len());
         for address in addresses {
@@ -226,11 +226,11 @@ impl Server {
 /// A server that accepts connections until it is shut down.
 #[derive(Clone, Debug, Default)]
 pub struct Running {
-    /// Cancelled when clients must disconnect.
+    /// Cancelled to ask clients to disconnect.
     closing: CancellationToken,
-    /// Cancelled when the remaining connections are cut.
+    /// Cancelled to cut the remaining connections.
     cut: CancellationToken,
-    /// The listeners, connections, and upgraded connections.
+    /// The tasks of listeners, connections, and upgraded connections.
     tasks: TaskTracker,
 }
 
@@ -247,8 +247,8 @@ pub enum Drained {
 }
 
 impl Running {
-    /// Stops accepting, lets requests in flight complete for at most `patience`, and cuts the rest. The handler must
-    /// end long-running requests (watches).
+    /// Stops accepting connections, lets requests in flight complete for at most `patience`, and cuts the remaining
+    /// connections. The handler must end long-running requests (watches).
     pub async fn shutdown(&self, patience: Duration) -> Drained {
         self.closing.cancel();
         self.tasks.close();
@@ -279,7 +279,7 @@ impl fmt::Display for Drained {
     }
 }
 
-/// The inputs of accepting connections.
+/// The state shared by the accept loops.
 #[derive(Clone)]
 struct Acceptor {
     protocols: Arc<connection::Protocols>,
@@ -350,7 +350,7 @@ impl Acceptor {
     }
 }
 
-/// Returns whether an error of `accept` concerns only the connection to be accepted, not the listener.
+/// Returns whether an error of `accept` concerns only the accepted connection, not the listener.
 fn is_of_the_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)

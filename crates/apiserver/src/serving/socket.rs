@@ -1,4 +1,4 @@
-//! A client's socket; it counts as an open connection until it is dropped.
+//! A client's socket, which counts as an open connection until it is dropped.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::connections::Slot;
 
-/// Interval of the kernel's keepalive probes. Only they detect a dead client of a watch over HTTP/1.1.
+/// Interval of the kernel's keepalive probes. For a watch over HTTP/1.1, only they detect a dead client.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// A client's socket.
@@ -21,7 +21,7 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Sets the socket's options: small responses are sent immediately, and dead clients are detected.
+    /// Sets the socket's options, so that small responses are sent immediately and dead clients are detected.
     pub(super) fn new(stream: TcpStream, slot: Slot) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE);

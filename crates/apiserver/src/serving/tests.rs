@@ -44,7 +44,7 @@ fn issue(ca: &Ca, name: &str, usage: ExtendedKeyUsagePurpose) -> Identity {
 }
 
 /// Answers with the properties of the connection. `/slow` reports its start and waits for permission; `/endless` never
-/// ends, and reports that it was dropped.
+/// ends, and reports when it is dropped.
 #[derive(Clone, Default)]
 struct Echo {
     client_ca: Option<CertificateDer<'static>>,
@@ -193,7 +193,7 @@ async fn both_protocols_are_served_with_and_without_a_client_certificate() {
 async fn an_untrusted_certificate_reaches_the_handler_as_refused() {
     let world = start(Limits::default()).await;
     let stranger = issue(&new_ca("others"), "mallory", ExtendedKeyUsagePurpose::ClientAuth);
-    // A CA of the right name with another key: the name in a certificate proves nothing.
+    // A CA with the right name but another key: a certificate's name proves nothing.
     let forger = issue(&new_ca("clients"), "mallory", ExtendedKeyUsagePurpose::ClientAuth);
     let server = issue(&world.client_ca, "mallory", ExtendedKeyUsagePurpose::ServerAuth);
     for identity in [stranger, forger, server] {
@@ -265,10 +265,10 @@ async fn a_response_that_is_not_read_in_time_is_cut_off() {
         world.echo.given_up.notified().await;
         assert!(response.into_body().collect().await.is_err(), "what is cut does not look complete");
     };
-    // One after the other: two drops at once would be one notification.
+    // Sequentially, because two drops at once would be one notification.
     cut(http1.send_request(get("/endless")).await.unwrap()).await;
     cut(http2.send_request(get("/endless")).await.unwrap()).await;
-    // On HTTP/2 only the stream has ended.
+    // On HTTP/2, only the stream has ended.
     assert_eq!(text(http2.send_request(get("/")).await).await, "Http2 anonymous");
 }
 

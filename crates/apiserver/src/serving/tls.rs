@@ -1,4 +1,4 @@
-//! TLS: the serving certificate, which can be replaced while the server runs, and client certificates.
+//! TLS: client certificates, and the serving certificate, which can be replaced while the server runs.
 
 use std::{io, sync::Arc};
 
@@ -20,12 +20,12 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{Protocol, socket::Socket};
 
-/// TLS bytes queued per connection, so that large responses are sent in large writes.
+/// Maximum number of TLS bytes queued per connection. Allows large responses to be sent in large writes.
 const SEND_BUFFER: usize = 256 << 10;
 const ALPN_HTTP2: &[u8] = b"h2";
 const ALPN_HTTP1: &[u8] = b"http/1.1";
 
-/// Error of setting up TLS.
+/// An error while setting up TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The certificate chain and the key are invalid or do not match.
@@ -39,7 +39,7 @@ pub enum TlsError {
     Setup(#[source] RustlsError),
 }
 
-/// The serving certificate. A replacement applies to all later handshakes.
+/// The serving certificate. A replacement applies to subsequent handshakes.
 #[derive(Debug)]
 pub struct ServingCertificate(ArcSwap<CertifiedKey>);
 
@@ -55,7 +55,7 @@ impl ServingCertificate {
     /// Replaces the certificate.
     ///
     /// # Errors
-    /// See [`Self::new`]; the previous certificate stays.
+    /// See [`Self::new`]; on error, the previous certificate is kept.
     pub fn replace(
         &self,
         chain: Vec<CertificateDer<'static>>,
@@ -94,8 +94,8 @@ pub(super) struct Accepted {
 }
 
 impl Tls {
-    /// Creates a configuration for TLS 1.2 and 1.3. With client CAs, the server requests a client certificate; clients
-    /// need not send one.
+    /// Creates a configuration for TLS 1.2 and 1.3. With client CAs, the server requests a client certificate, which is
+    /// optional.
     ///
     /// # Errors
     /// A client CA is invalid.
@@ -107,10 +107,10 @@ impl Tls {
         Ok(Self { config, certificate })
     }
 
-    /// Replaces the client CAs for later handshakes.
+    /// Replaces the client CAs for subsequent handshakes.
     ///
     /// # Errors
-    /// A client CA is invalid; the previous ones stay.
+    /// A client CA is invalid; the previous ones are kept.
     pub fn set_client_cas(&self, client_cas: &[CertificateDer<'static>]) -> Result<(), TlsError> {
         self.config.store(Arc::new(server_config(&self.certificate, Some(client_cas))?));
         Ok(())
@@ -135,7 +135,7 @@ fn server_config(
     client_cas: Option<&[CertificateDer<'static>]>,
 ) -> Result<ServerConfig, TlsError> {
     let mut provider = aws_lc_rs::default_provider();
-    // The server prefers the cheapest of the equally strong cipher suites, as kube-apiserver does.
+    // As in kube-apiserver, the server prefers the cheapest of the equally strong cipher suites.
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
     let algorithms = provider.signature_verification_algorithms;
     let builder = ServerConfig::builder_with_provider(Arc::new(provider))
@@ -160,12 +160,12 @@ fn server_config(
     Ok(config)
 }
 
-/// Verifies that the client has the key of its certificate. Authentication verifies who signed it, for each request: an
-/// untrusted certificate gets 401, as upstream, and not a failed handshake, and a CA that is no longer trusted is
-/// rejected on existing connections too. So a completed handshake authenticates nobody.
+/// Verifies that the client has the key of its certificate. Authentication verifies the issuer for each request. As
+/// upstream, an untrusted certificate gets 401, not a failed handshake; a CA that is no longer trusted is rejected on
+/// existing connections too. A completed handshake therefore authenticates nobody.
 #[derive(Debug)]
 struct RequestClientCertificate {
-    /// The names of the CAs that are sent to clients.
+    /// The names of the CAs to send to clients.
     subjects: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
 }

@@ -1,7 +1,7 @@
 //! Timeouts of a connection.
 //!
 //! A [`Watchdog`] counts the requests of one connection. A connection without a request in progress times out: between
-//! its handshake and the head of the first request, and between the end of a request and the head of the next one. A
+//! the handshake and the head of the first request, and between the end of a request and the head of the next one. A
 //! client that abandons too many requests before they are answered (rapid reset) is disconnected.
 
 use std::pin::Pin;
@@ -33,28 +33,29 @@ struct Requests {
     under_way: usize,
     /// True after the first request.
     any: bool,
-    /// Start of the time without a request in progress.
+    /// The time since which no request is in progress.
     idle_since: Instant,
-    /// Requests that the client abandoned before they were answered, minus those answered since.
+    /// Number of requests that the client abandoned before they were answered, minus the number of answered ones; at
+    /// least 0.
     abandoned: u32,
 }
 
-/// The reason for ending a connection without a request in progress.
+/// The reason to end a connection without a request in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
-    /// There was no first request.
+    /// The first request did not arrive in time.
     FirstRequest,
-    /// There was no further request.
+    /// The next request did not arrive in time.
     NextRequest,
 }
 
-/// A request in progress, until its response is sent or abandoned.
+/// A request in progress, until its response is sent or the client abandons it.
 pub(super) struct Request {
     watchdog: Arc<Watchdog>,
     answered: bool,
 }
 
-/// A response body, with its request and the deadline of its transmission.
+/// A response body with its request and its transmission deadline.
 pub(super) struct TrackedBody<B> {
     body: B,
     _limit: Option<EndBy>,
@@ -87,7 +88,7 @@ impl Watchdog {
         self.requests.lock().under_way == 0
     }
 
-    /// Waits until the time for the next request is over.
+    /// Waits until the time for the next request has passed.
     pub(super) async fn overdue(&self) -> Overdue {
         loop {
             let requests = *self.requests.lock();
@@ -100,14 +101,14 @@ impl Watchdog {
             if end <= now {
                 return if requests.any { Overdue::NextRequest } else { Overdue::FirstRequest };
             }
-            // Requests may start and end meanwhile, so the state is checked again.
+            // Requests may start and end in the meantime, so check the state again.
             sleep_until(end.min(now + self.idle)).await;
         }
     }
 }
 
 impl Request {
-    /// Marks the request as answered, and ties it to the body of its response.
+    /// Marks the request as answered and attaches it to the body of its response.
     pub(super) fn answered<B>(mut self, served: Served<B>) -> Response<TrackedBody<B>> {
         self.answered = true;
         {

@@ -1,4 +1,4 @@
-//! Clients that send cheap frames that are expensive for the server: the connection ends.
+//! Clients that send cheap frames that are expensive for the server; the server must close the connection.
 
 use std::task::Poll;
 
@@ -17,12 +17,12 @@ pub(super) const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
-/// Timeout of a test. It is less than the time after which an unanswered ping ends a connection.
+/// Timeout of a test; shorter than the time after which an unanswered ping ends a connection.
 const HANGS: Duration = Duration::from_secs(25);
-/// Number of frames after which a flood must have been detected.
+/// Number of frames within which the server must detect a flood.
 const MANY: u32 = 200_000;
 
-/// Returns an HTTP/2 frame.
+/// Encodes an HTTP/2 frame.
 pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
@@ -87,7 +87,7 @@ async fn disconnects_a_client_that_floods_frames() {
                 all.clear();
             }
         }
-        // The client keeps its side open: only the server ends the connection.
+        // The client does not close its side, so only the server can end the connection.
         assert!(
             tokio::time::timeout(HANGS, reader).await.is_ok(),
             "the connection outlives the flood: {what}"

@@ -54,7 +54,7 @@ async fn the_timeout_covers_a_head_that_comes_byte_by_byte() {
         let start: &[u8] = if protocol == b"h2" { PREFACE } else { b"GET / HTTP/1.1\r\n" };
         let drip = async {
             write.write_all(start).await.unwrap();
-            // A header line without an end, or pings, which could go on forever.
+            // A header line without an end, or pings; both could go on forever.
             let more = if protocol == b"h2" { frame(6, 0, 0, &[0; 8]) } else { b"a".to_vec() };
             while write.write_all(&more).await.is_ok() && write.flush().await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -99,7 +99,7 @@ async fn silent_connections_do_not_lock_out_others() {
         let mut bob = world.http1().await;
         assert_eq!(text(bob.send_request(get("/")).await).await, "Http1 anonymous");
     }
-    // All but the newest were closed in favor of others.
+    // All except the newest were closed in favor of others.
     for mut stream in silent.into_iter().take(16) {
         closed(&mut stream).await;
     }
@@ -141,7 +141,7 @@ async fn one_address_gets_only_its_share() {
     tokio::spawn(connection);
     assert_eq!(text(bob.send_request(get("/")).await).await, "Http1 anonymous");
 
-    // A closed connection makes room for another one.
+    // A closed connection frees capacity for another one.
     alice.pop();
     loop {
         let stream = TcpStream::connect(world.address).await.unwrap();
