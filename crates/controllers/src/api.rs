@@ -1,8 +1,8 @@
-//! Errors of the API server that controllers ignore.
+//! API server errors that controllers ignore.
 
 use crate::frame::SyncError;
 
-/// The outcome of a creation, where an existing object or a terminating namespace is not an error.
+/// Treats a failed creation as success if the object already exists or its namespace is terminating.
 pub(crate) fn ignore_already_exists<K>(outcome: Result<K, kube::Error>) -> Result<(), SyncError> {
     match outcome {
         Err(kube::Error::Api(status))
@@ -14,7 +14,7 @@ pub(crate) fn ignore_already_exists<K>(outcome: Result<K, kube::Error>) -> Resul
     }
 }
 
-/// The outcome of a write, where a missing object is not an error.
+/// Treats a failed write as success if the object does not exist.
 pub(crate) fn ignore_not_found<K>(outcome: Result<K, kube::Error>) -> Result<(), SyncError> {
     match outcome {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),

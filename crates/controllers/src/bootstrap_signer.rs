@@ -1,5 +1,5 @@
-//! Bootstrap signer: signs the kubeconfig in `kube-public/cluster-info` with each bootstrap token, so that a client
-//! that joins with a token can verify it (upstream: `bootstrap`).
+//! Bootstrap signer: signs the kubeconfig in `kube-public/cluster-info` with each bootstrap token. A node verifies the
+//! kubeconfig with the token that it joins with (upstream: `bootstrap`).
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ pub(crate) const BOOTSTRAP_SIGNER: Descriptor = Descriptor {
 
 const CLUSTER_INFO: (&str, &str) = ("kube-public", "cluster-info");
 const KUBECONFIG: &str = "kubeconfig";
-/// The token ID follows.
+/// Prefix of a data key that holds a signature; the token ID follows.
 const SIGNATURE_PREFIX: &str = "jws-kubeconfig-";
 
 struct Controller {
@@ -74,7 +74,7 @@ impl Reconciler for Controller {
     }
 }
 
-/// Returns the config map's data with one signature per signing token; `None` if it has these signatures already.
+/// Returns the config map's data with one signature per signing token; `None` if its signatures are up to date.
 fn signed(
     data: Option<&BTreeMap<String, String>>,
     tokens: &[Secret],

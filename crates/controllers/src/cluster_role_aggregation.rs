@@ -13,7 +13,7 @@ use nave_machinery::selector::LabelSelector;
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 use crate::selectors;
 
-/// The manager of the rules of aggregated roles.
+/// The field manager of aggregated rules.
 const FIELD_MANAGER: &str = "clusterrole-aggregation-controller";
 
 pub(crate) const CLUSTER_ROLE_AGGREGATION: Descriptor = Descriptor {
@@ -29,7 +29,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     let mut builder = context.controller("ClusterRoleAggregator");
     let roles = builder.informer::<ClusterRole>();
     let all = roles.lister();
-    // A change of any role may affect any aggregated role; there are few of those.
+    // A change to any role may affect every aggregated role; few roles are aggregated.
     builder.enqueue_mapped(&roles, move |_| {
         all.list().into_iter().filter(is_aggregated).map(|role| role.key()).collect::<Vec<_>>()
     });
@@ -73,7 +73,7 @@ fn selectors_of(role: &ClusterRole) -> Result<Option<Vec<LabelSelector>>, SyncEr
     rule.cluster_role_selectors.iter().flatten().map(selectors::parse).collect::<Result<_, _>>().map(Some)
 }
 
-/// The part of a role that the controller owns: its rules, if there are any.
+/// The apply configuration of a role. An empty list of rules is omitted.
 fn configuration(name: &str, rules: Vec<PolicyRule>) -> ClusterRole {
     let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
     ClusterRole { metadata, rules: (!rules.is_empty()).then_some(rules), aggregation_rule: None }
@@ -82,7 +82,7 @@ fn configuration(name: &str, rules: Vec<PolicyRule>) -> ClusterRole {
 /// The rules of all roles in order, without duplicates.
 fn union_of_rules(parts: &[ClusterRole]) -> Vec<PolicyRule> {
     let mut rules: Vec<PolicyRule> = Vec::new();
-    // Compared by their text, as rules have no hash; comparing all pairs would be quadratic.
+    // Compares rules by their JSON: `PolicyRule` does not implement `Hash`, and comparing all pairs would be quadratic.
     let mut seen = HashSet::new();
     for rule in parts.iter().flat_map(|part| part.rules.iter().flatten()) {
         if seen.insert(serde_json::to_string(rule).unwrap_or_default()) {

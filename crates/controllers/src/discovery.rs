@@ -42,7 +42,7 @@ impl Resource {
         GroupVersionResource::new(&self.group, &self.version, &self.plural)
     }
 
-    /// The form that kube's client uses.
+    /// Converts the resource to the type that kube's client uses.
     pub(crate) fn api_resource(&self) -> ApiResource {
         ApiResource {
             group: self.group.clone(),
@@ -54,7 +54,7 @@ impl Resource {
     }
 }
 
-/// A cached discovery document, refreshed when it is used and older than [`FRESH`].
+/// A cached discovery document, refreshed on use if it is older than [`FRESH`].
 pub(crate) struct DiscoveryCache {
     client: kube::Client,
     kept: Mutex<Option<(Instant, Arc<Discovered>)>>,
@@ -69,7 +69,7 @@ impl DiscoveryCache {
     /// The served resources, at most half a minute old.
     ///
     /// # Errors
-    /// The API server's error, or no response.
+    /// The API server returned an error or did not respond.
     pub(crate) async fn get(&self) -> Result<Arc<Discovered>, kube::Error> {
         if let Some((at, known)) = self.kept.lock().as_ref()
             && at.elapsed() < FRESH
@@ -82,7 +82,7 @@ impl DiscoveryCache {
     }
 }
 
-/// Served resources rarely change.
+/// The maximum age of the cached document; served resources rarely change.
 const FRESH: Duration = Duration::from_secs(30);
 
 /// The resources that a server serves.
@@ -124,7 +124,7 @@ impl Discovered {
         Some(&preferred.version)
     }
 
-    /// The resource of a kind in this version, or else in the preferred version that has the kind.
+    /// The resource of a kind in this version. Falls back to the preferred version that has the kind.
     pub(crate) fn kind(&self, api_version: &str, kind: &str) -> Option<&Resource> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let of_kind = |resource: &&Resource| resource.group == group && resource.kind == kind;

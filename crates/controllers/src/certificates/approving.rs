@@ -1,4 +1,4 @@
-//! Approves the client certificates of kubelets, if the requester is authorized for them.
+//! Approves requests for kubelet client certificates if the requester is authorized.
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -54,7 +54,7 @@ impl Reconciler for Controller {
     }
 }
 
-/// The subresources of which permission to create any approves the request, with the messages of the approvals.
+/// The subresources that authorize an approval, with its message. Permission to create any of them is sufficient.
 fn approval_rules(request: &CertificateSigningRequest) -> Vec<(&'static str, &'static str)> {
     let decided = has_condition(request, "Approved") || has_condition(request, "Denied");
     if decided || certificate(request).is_some() || request.spec.signer_name != KUBELET_CLIENT {

@@ -54,7 +54,7 @@ impl Reconciler for Controller {
     }
 }
 
-/// The time at which a request is to be deleted.
+/// The time at which a request is deleted.
 fn deletion_time(request: &CertificateSigningRequest) -> Option<Timestamp> {
     let after = |time: Option<&Time>, wait| Some(saturating_add(time?.0, wait));
     let issued = certificate(request);
@@ -73,7 +73,7 @@ fn deletion_time(request: &CertificateSigningRequest) -> Option<Timestamp> {
     ends.chain(expired).chain(pending).min()
 }
 
-/// The time at which the first certificate of a chain expires.
+/// The expiration time of the first certificate in a PEM chain.
 fn certificate_expiration(pem: &[u8]) -> Option<Timestamp> {
     let (_, pem) = parse_x509_pem(pem).ok()?;
     let certificate = pem.parse_x509().ok()?;

@@ -13,7 +13,7 @@ pub(super) const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 pub(super) const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 pub(super) const LEGACY: &str = "kubernetes.io/legacy-unknown";
 
-/// The subject of a certificate request and the number of its alternative names by kind.
+/// The subject of a certificate request, and the number of subject alternative names of each kind.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct CertificateRequest {
     pub(super) common_name: String,
@@ -47,7 +47,7 @@ impl CertificateRequest {
         let organizations = subject.iter_organization();
         Self {
             common_name: common_names.last().unwrap_or_default().to_owned(),
-            // An organization that is not text is not one that a signer accepts.
+            // An organization that is not text becomes empty, which the kubelet signers reject.
             organizations: organizations.map(|it| it.as_str().unwrap_or_default().to_owned()).collect(),
             ..Self::default()
         }

@@ -34,7 +34,7 @@ struct Controller {
 }
 
 fn start(context: &Context) -> BoxFuture<'static, ()> {
-    // There is nothing to sign with.
+    // Without a CA, the controller only waits for `stop`.
     let Some(signer) = context.signer.clone() else {
         let stop = context.stop.clone();
         return async move { stop.cancelled().await }.boxed();

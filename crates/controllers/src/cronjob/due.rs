@@ -9,7 +9,7 @@ use nave_machinery::schedule::{self, Schedule};
 
 use crate::time_arithmetic::{saturating_add, saturating_sub};
 
-/// More missed times than this cause a warning event.
+/// The number of missed times above which a warning event is recorded.
 const MANY_MISSED: i64 = 100;
 /// Added to the wait for the next time, so that the sync does not run just before it.
 const MARGIN: Duration = Duration::from_millis(100);
@@ -24,7 +24,7 @@ pub(super) enum InvalidSchedule {
 }
 
 impl InvalidSchedule {
-    /// The reason of the event about it.
+    /// The reason of the warning event.
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::TimeZone(..) => "UnknownTimeZone",
@@ -68,7 +68,7 @@ impl ZonedSchedule {
     pub(super) fn due(&self, job: &CronJob, now: Timestamp) -> Option<Due> {
         let deadline = job.spec.starting_deadline_seconds.map(SignedDuration::from_secs);
         let earliest = earliest(job)?;
-        // Times before the deadline's window are not searched, which bounds the work.
+        // Bounds the work: skips times whose starting deadline has passed.
         let from = deadline.map_or(earliest, |deadline| earliest.max(saturating_sub(now, deadline)));
         let at = self.schedule.last(from, now, &self.zone)?;
         let too_late = deadline.is_some_and(|deadline| saturating_add(at, deadline) < now);
@@ -92,7 +92,7 @@ impl ZonedSchedule {
     }
 }
 
-/// Scheduled times up to this one need no job.
+/// The end of the time range that needs no job: the last scheduled time, or the creation of the cron job.
 fn earliest(job: &CronJob) -> Option<Timestamp> {
     let last = job.status.as_ref().and_then(|status| status.last_schedule_time.as_ref());
     last.or(job.metadata.creation_timestamp.as_ref()).map(|time| time.0)

@@ -22,8 +22,8 @@ pub(super) enum JobEvent {
     Missing { job: String },
 }
 
-/// Returns whether there is an active job that the status does not list: another client created it, or the cached
-/// status is old.
+/// Returns whether the status does not list an active job: another client created the job, or the cached status is
+/// stale.
 pub(super) fn has_unlisted_job(cron_job: &CronJob, jobs: &[Job]) -> bool {
     let is_listed = |job: &Job| active(cron_job).any(|reference| reference.uid == job.metadata.uid);
     jobs.iter().any(|job| finished_condition(job).is_none() && !is_listed(job))
@@ -87,8 +87,7 @@ pub(super) fn expired<'a>(cron_job: &CronJob, jobs: &'a [Job]) -> Vec<&'a Job> {
     limits.into_iter().flat_map(beyond).collect()
 }
 
-/// The name of the job for a scheduled time; it is deterministic, so that no second job can be created for that
-/// time.
+/// The name of the job for a scheduled time. A deterministic name prevents a second job for the same time.
 pub(super) fn job_name(cron_job: &CronJob, at: Timestamp) -> String {
     format!("{}-{}", cron_job.metadata.name.as_deref().unwrap_or_default(), at.as_second() / 60)
 }

@@ -53,8 +53,8 @@ impl Reconciler for Controller {
 }
 
 impl Controller {
-    /// Returns the cron job and its jobs. Where the caches disagree they are read live, as they may not show the
-    /// latest job or status yet. `None` if the cron job no longer exists.
+    /// Returns the cron job and its jobs; `None` if the cron job no longer exists. If the caches disagree, reads the
+    /// missing objects live, because a cache may be stale.
     async fn resolve_cache_disagreement(
         &self,
         mut cron_job: CronJob,
@@ -91,7 +91,7 @@ impl Controller {
         let calendar = match ZonedSchedule::from_spec(&cron_job.spec) {
             Ok(calendar) => calendar,
             Err(why) => {
-                // The error lasts until the spec is changed.
+                // A retry cannot succeed until the spec changes.
                 self.warn(cron_job, why.reason(), &why.to_string());
                 return Ok(Action::Done);
             }

@@ -31,7 +31,7 @@ struct NodeBackoff {
 }
 
 impl FailedPods {
-    /// The time for which a failed pod is kept; `None` if it may be deleted now.
+    /// The remaining time before a failed pod may be deleted; `None` if it may be deleted now.
     pub(super) fn delay(&self, key: &str, now: Timestamp) -> Option<Duration> {
         let backoffs = self.backoffs.lock();
         let delay = backoffs.by_key.get(key)?;
@@ -39,10 +39,10 @@ impl FailedPods {
         BACKOFF.after(delay.failures).checked_sub(passed).filter(|left| !left.is_zero())
     }
 
-    /// Records that a failed pod is deleted; the backoff of the next one doubles.
+    /// Records the deletion of a failed pod, and doubles the backoff of the next failed pod.
     pub(super) fn record_failure(&self, key: String, now: Timestamp) {
         let mut backoffs = self.backoffs.lock();
-        // At most once a minute, as this visits all entries.
+        // Removes expired backoffs at most once a minute, because it visits all entries.
         if backoffs.cleaned.is_none_or(|at| at.duration_until(now) > SignedDuration::from_mins(1)) {
             backoffs.by_key.retain(|_, delay| delay.since.duration_until(now) <= RESET_AFTER);
             backoffs.cleaned = Some(now);

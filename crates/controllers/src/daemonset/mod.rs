@@ -129,8 +129,8 @@ fn is_rolling(set: &DaemonSet) -> bool {
     strategy.and_then(|strategy| strategy.type_.as_deref()).unwrap_or("RollingUpdate") == "RollingUpdate"
 }
 
-/// Returns `maxSurge` and `maxUnavailable` as numbers of pods. If both are 0, an update could never proceed, and
-/// one pod may be unavailable.
+/// Returns `maxSurge` and `maxUnavailable` as numbers of pods. If both are 0, `maxUnavailable` becomes 1; otherwise an
+/// update could never proceed.
 fn max_surge_and_unavailable(set: &DaemonSet, desired: usize) -> (usize, usize) {
     let total = i32::try_from(desired).unwrap_or(i32::MAX);
     let none = RollingUpdateDaemonSet::default();

@@ -67,7 +67,7 @@ impl<'a> Observed<'a> {
                 }
             }
         }
-        // Pods for deleted nodes would stay unscheduled.
+        // Deletes unbound pods for deleted nodes, which can never be scheduled.
         let gone = self.pods.iter().filter(|(node, _)| !self.nodes.contains_key(*node));
         plan.delete.extend(gone.flat_map(|(_, pods)| pods).filter(|pod| node_name(pod).is_none()));
         plan
@@ -183,7 +183,7 @@ impl<'a> Observed<'a> {
         plan
     }
 
-    /// The pod of the current template and the old pod of a node; `None` if there are several of either.
+    /// The pod of the current template and the old pod of a node; `None` if the node has several of either kind.
     fn old_and_new(&self, node: &str) -> Option<(Option<&'a Pod>, Option<&'a Pod>)> {
         let (mut new, mut old) = (None, None);
         for pod in self.pods.get(node).into_iter().flatten().filter(|pod| !is_deleted(pod)) {

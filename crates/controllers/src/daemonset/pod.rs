@@ -15,7 +15,7 @@ use crate::scheduling::{NodeView, selects_node, tolerates_all};
 use crate::selectors::label;
 
 const NODE_NAME_FIELD: &str = "metadata.name";
-/// The API's own template generation, which is also a label of pods.
+/// Annotation of a set: its template generation, which pods have as a label.
 const GENERATION_ANNOTATION: &str = "deprecated.daemonset.template.generation";
 const GENERATION_LABEL: &str = "pod-template-generation";
 

@@ -26,7 +26,7 @@ use crate::scheduling::NodeView;
 use crate::selectors::label;
 use crate::{owned, pods, selectors};
 
-/// The maximum number of pods created, and deleted, per sync.
+/// The maximum number of pods to create per sync, and to delete per sync.
 const BURST: usize = 250;
 
 pub(super) struct Controller {
@@ -47,8 +47,7 @@ impl Reconciler for Controller {
         if cached.is_being_deleted() {
             return Ok(Action::Done);
         }
-        // Checked before the pods are read: if expectations are satisfied now, the pods read later are at least as
-        // new.
+        // Checks the expectations before reading the pods: pods read later are at least as new as the check.
         let cache_is_current = self.expectations.satisfied(cached.uid());
         let set = cached.decode()?;
         let now = Timestamp::now();
@@ -88,7 +87,7 @@ impl Reconciler for Controller {
 }
 
 impl Controller {
-    /// Claims the set's pods; returns them by target node. Terminal pods that are being deleted are left out.
+    /// Claims the set's pods; returns them by target node. Omits terminal pods that are being deleted.
     async fn claim_pods(
         &self,
         set: &DaemonSet,
@@ -173,7 +172,7 @@ impl Controller {
         };
         let (tried, _, failure) = slow_start(nodes.len(), create).await;
         self.expectations.creations_observed(uid, nodes.len() - tried);
-        // A terminating namespace rejects new pods, and needs none.
+        // A terminating namespace needs no new pods, so its rejection is not an error.
         failure.filter(|error| !error.is_namespace_terminating()).map_or(Ok(()), Err)
     }
 

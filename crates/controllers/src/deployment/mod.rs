@@ -45,7 +45,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     owned::index(&pods);
     builder.enqueue_objects(&deployments);
     let adopters = SelectorIndex::new(deployments.lister(), SelectorForm::Selector);
-    // A stale cache does no harm: a replica set's name is deterministic, so it is not created twice.
+    // No creations are expected: the name of a replica set is deterministic, so a stale cache cannot cause a duplicate.
     let expectations = Arc::new(Expectations::default());
     let kind = ("apps", "Deployment");
     builder.add_handler(&sets, DependentHandler::new(builder.queue(), kind, adopters, expectations));
@@ -78,7 +78,7 @@ fn deployment_without_pods(
 struct Sets {
     /// The set with the current template.
     new: Option<ReplicaSet>,
-    /// All others.
+    /// All other sets.
     old: Vec<ReplicaSet>,
 }
 

@@ -23,7 +23,7 @@ const NOT_COPIED: [&str; 6] = [
     MAX,
     "deprecated.deployment.rollback.to",
 ];
-/// Longer histories lose their oldest revisions.
+/// The maximum length of the history annotation in bytes; longer histories lose their oldest revisions.
 const HISTORY_MAX: usize = 2000;
 
 /// A replica set's revision; 0 if it has none.
@@ -39,7 +39,7 @@ pub(super) fn number<N: std::str::FromStr>(
     annotations?.get(key)?.parse().ok()
 }
 
-/// The revision after all of these sets.
+/// The highest revision of the old sets plus one.
 pub(super) fn next_revision(old: &[ReplicaSet]) -> i64 {
     old.iter().map(revision).max().unwrap_or(0) + 1
 }
@@ -55,7 +55,7 @@ pub(super) fn annotate_new(set: &mut ReplicaSet, deployment: &Deployment, revisi
             .map(|(key, value)| (key.clone(), value.clone())),
     );
     let old = annotations.get(REVISION).cloned();
-    // A value that is not a number stays.
+    // Keeps a value that is not a number.
     if let Ok(old_number) = old.as_deref().unwrap_or("0").parse::<i64>()
         && old_number < revision
     {

@@ -60,7 +60,7 @@ pub(super) fn scale_down_old(sets: &Sets) -> Vec<Resize<'_>> {
     sets.old.iter().filter(|set| size(set) > 0).map(|set| Resize { set, to: 0 }).collect()
 }
 
-/// Old sets beyond the history limit, oldest revision first, without sets that have or will have pods.
+/// Old sets beyond the history limit, oldest revision first. Excludes sets that have or will have pods.
 pub(super) fn expired<'a>(deployment: &Deployment, old: &'a [ReplicaSet]) -> Vec<&'a ReplicaSet> {
     let limit = deployment.spec.as_ref().and_then(|spec| spec.revision_history_limit);
     let Some(limit) = limit.filter(|limit| *limit != i32::MAX) else { return Vec::new() };
@@ -124,7 +124,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// However fast pods become available, the rollout respects both bounds and finishes.
+        /// The rollout respects both bounds and finishes, regardless of how fast pods become available.
         #[test]
         fn rollout_respects_its_bounds_and_finishes(
             wanted in 1..20_i32, surge in 0..5_i32, unavailable in 0..5_i32, paces in proptest::collection::vec(0..4, 1..40),

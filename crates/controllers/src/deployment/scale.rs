@@ -1,4 +1,4 @@
-//! Surge, unavailability, and how a new size is distributed among replica sets.
+//! Surge, unavailability, and the distribution of a new size among replica sets.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, RollingUpdateDeployment};
 
@@ -23,8 +23,8 @@ pub(super) fn max_unavailable(deployment: &Deployment) -> i32 {
     if is_rolling(deployment) { fenceposts(deployment).1.min(replicas(deployment)) } else { 0 }
 }
 
-/// `maxSurge` and `maxUnavailable` as numbers of pods. If both are 0, a rollout could never proceed, and one pod
-/// may be unavailable.
+/// `maxSurge` and `maxUnavailable` as numbers of pods. If both are 0, `maxUnavailable` becomes 1; otherwise a rollout
+/// could never proceed.
 fn fenceposts(deployment: &Deployment) -> (i32, i32) {
     let strategy = deployment.spec.as_ref().and_then(|spec| spec.strategy.as_ref());
     let none = RollingUpdateDeployment::default();
@@ -35,7 +35,7 @@ fn fenceposts(deployment: &Deployment) -> (i32, i32) {
     if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
 }
 
-/// The size that the set of the current template may have now.
+/// The size to which the set of the current template may be scaled now.
 pub(super) fn new_set_size(deployment: &Deployment, all: i32, new: i32) -> i32 {
     let wanted = replicas(deployment);
     if !is_rolling(deployment) {
@@ -53,8 +53,8 @@ pub(super) fn is_scaling(deployment: &Deployment, sets: &Sets) -> bool {
     })
 }
 
-/// Distributes a new size. If only one set has pods, it gets the whole size. In the middle of a rolling update all
-/// sets are scaled in proportion, so that the share of new pods stays the same.
+/// Distributes a new size. If only one set has pods, it gets the whole size. During a rolling update, all sets are
+/// scaled in proportion to keep the share of new pods.
 pub(super) fn scale_proportionally<'a>(deployment: &Deployment, sets: &'a Sets) -> Vec<Resize<'a>> {
     if let Some(only) = active_or_latest(sets) {
         let to = replicas(deployment);
@@ -73,7 +73,8 @@ pub(super) fn scale_proportionally<'a>(deployment: &Deployment, sets: &'a Sets) 
         wanted => wanted + max_surge(deployment),
     };
     let to_add = allowed - total;
-    // Largest first; among equals the newest when scaling up, the oldest when scaling down.
+    // Sorts by size, largest first. Among equal sizes, the newest set is first when scaling up and the oldest when
+    // scaling down.
     active.sort_by(|a, b| {
         let age = age_order(&a.metadata, &b.metadata);
         size(b).cmp(&size(a)).then(if to_add > 0 { age.reverse() } else { age })
@@ -188,7 +189,7 @@ mod tests {
         assert_eq!(distributed(&rolling(0, "25%", "25%"), &sets), expected);
     }
 
-    /// Larger than any set of a case, so that no set is saturated.
+    /// Larger than any set in the test cases, so that no set is saturated.
     const NEVER: i32 = 1000;
 
     proptest::proptest! {

@@ -140,7 +140,7 @@ fn has_timed_out(deployment: &Deployment, before: Option<&DeploymentCondition>, 
     }
 }
 
-/// The time after which a stalled rollout must be checked for its deadline; `None` if no deadline runs.
+/// The time until a stalled rollout exceeds its deadline; `None` if no deadline applies.
 pub(super) fn deadline_in(
     deployment: &Deployment,
     status: &DeploymentStatus,
@@ -152,13 +152,13 @@ pub(super) fn deadline_in(
         return None;
     }
     let until = saturating_add(before.last_update_time.as_ref()?.0, deadline);
-    // One second more, as the deadline must have passed.
+    // Adds one second, so that the deadline has passed at the next sync.
     let wait = now.duration_until(until) + SignedDuration::from_secs(1);
     Some(wait.try_into().unwrap_or(Duration::from_secs(1)))
 }
 
-/// The condition `Progressing` of a deployment that was paused or resumed since the last status. No deadline runs
-/// during a pause, and resuming restarts it.
+/// The condition `Progressing` of a deployment that was paused or resumed since the last status. The deadline does not
+/// run during a pause; resuming restarts it.
 pub(super) fn pause_condition(deployment: &Deployment, now: Timestamp) -> Option<DeploymentCondition> {
     deadline(deployment)?;
     let before = progressing(deployment.status.as_ref()).and_then(|condition| condition.reason.as_deref());
@@ -187,7 +187,7 @@ fn deadline(deployment: &Deployment) -> Option<SignedDuration> {
     Some(SignedDuration::from_secs(seconds.into()))
 }
 
-/// Returns whether there is a progress deadline; without one no progress is reported.
+/// Returns whether the deployment has a progress deadline. Progress is reported only if it does.
 pub(super) fn has_deadline(deployment: &Deployment) -> bool {
     deadline(deployment).is_some()
 }
@@ -214,7 +214,7 @@ fn replica_failure(sets: &Sets) -> Option<DeploymentCondition> {
     })
 }
 
-/// A condition that changes now.
+/// A condition with the current time as its transition and update times.
 pub(super) fn new_condition(
     type_: &str,
     status: &str,
@@ -232,7 +232,7 @@ pub(super) fn new_condition(
     }
 }
 
-/// Sets a condition unless it is unchanged. The transition time stays if only the reason changes.
+/// Sets a condition unless it is unchanged. Keeps the transition time if only the reason changes.
 pub(super) fn set_condition(status: &mut DeploymentStatus, mut condition: DeploymentCondition) {
     let conditions = status.conditions.get_or_insert_default();
     if let Some(old) = conditions.iter().find(|old| old.type_ == condition.type_) {

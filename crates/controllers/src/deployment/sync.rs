@@ -124,8 +124,8 @@ impl Controller {
         Ok(false)
     }
 
-    /// Gives the set of the current template a revision after all others, and records it on the deployment. A
-    /// rollback needs nothing else: a restored template becomes the newest revision.
+    /// Gives the set of the current template the highest revision, and records the revision on the deployment. A
+    /// rollback needs no other step: the restored template becomes the newest revision.
     async fn update_revision(
         &self,
         deployment: &mut Deployment,
@@ -188,9 +188,8 @@ impl Controller {
         self.record_revision(deployment, next, created, now).await
     }
 
-    /// Resolves a name that is taken. If the existing set is this deployment's with this template, the cache was
-    /// stale; otherwise the hashes of two templates collide, and the incremented collision count changes the next
-    /// name.
+    /// Resolves a name conflict. If the existing set belongs to this deployment and has this template, the cache was
+    /// stale. Otherwise the hashes of two templates collide, and the incremented collision count changes the next name.
     async fn resolve_taken_name(&self, deployment: &Deployment, name: &str) -> Result<ReplicaSet, SyncError> {
         let found = self.sets_api(deployment).get(name).await?;
         let own = is_controlled_by(&found.metadata, &deployment.metadata);
@@ -225,7 +224,7 @@ impl Controller {
         error
     }
 
-    /// Records the deployment's current revision, and how the new set was found.
+    /// Records the deployment's current revision, and the reason and message of the condition `Progressing`.
     async fn record_revision(
         &self,
         deployment: &mut Deployment,
@@ -244,12 +243,12 @@ impl Controller {
             let condition = status::new_condition(status::PROGRESSING, "True", reason, message, now);
             status::set_condition(deployment.status.get_or_insert_default(), condition);
         }
-        // The status update also writes annotations, as upstream's controller relies on.
+        // A status update also writes annotations; upstream's controller relies on this.
         *deployment = self.replace_status(deployment).await?;
         Ok(())
     }
 
-    /// Scales sets one after the other. A set whose size stays gets its missing size annotations.
+    /// Scales sets one after the other. Adds missing size annotations to a set whose size does not change.
     async fn resize(&self, deployment: &Deployment, steps: Vec<Resize<'_>>) -> Result<(), SyncError> {
         for Resize { set, to } in steps {
             let from = size(set);

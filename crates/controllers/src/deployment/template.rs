@@ -10,7 +10,7 @@ use crate::owners::controller_reference;
 /// The label that holds the hash of the template.
 pub(super) const TEMPLATE_HASH: &str = "pod-template-hash";
 
-/// The name of a replica set is the prefix of its pods' names, and a label value in places.
+/// The maximum length of an object name.
 const NAME_MAX: usize = 253;
 
 /// The replica set with the deployment's current template; the oldest if there are several, so that the choice is
@@ -42,8 +42,8 @@ pub(super) fn equal_ignoring_hash(a: &PodTemplateSpec, b: &PodTemplateSpec) -> b
     a.spec == b.spec && plain(a) == plain(b)
 }
 
-/// A new replica set for the current template, with size 0 and without annotations. `collisions` is the number of
-/// earlier names that other templates had taken.
+/// A new replica set for the current template, with size 0 and without annotations. `collisions` is the number of names
+/// already taken by other templates.
 pub(super) fn new_set(deployment: &Deployment, collisions: Option<i32>) -> ReplicaSet {
     let spec = deployment.spec.clone().unwrap_or_default();
     let hash = template_hash(&spec.template, collisions);
@@ -74,8 +74,7 @@ pub(super) fn new_set(deployment: &Deployment, collisions: Option<i32>) -> Repli
     }
 }
 
-/// A hash that is equal for equal templates in every process and version: FNV-1a over the JSON, whose maps are
-/// sorted.
+/// A hash of a template that is stable across processes and versions: FNV-1a over the JSON, whose maps are sorted.
 fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
     // Cannot fail: the template was decoded from JSON.
     let json = serde_json::to_vec(template).unwrap_or_default();

@@ -23,7 +23,7 @@ use crate::frame::{
 use crate::owners::controller_of;
 use crate::selectors::{self, SelectorForm, SelectorIndex};
 
-/// Changes of pods within this time are handled by one sync.
+/// The time during which pod changes are batched into one sync.
 const BATCH: Duration = Duration::from_millis(50);
 
 pub(crate) const DISRUPTION: Descriptor = Descriptor {
@@ -105,7 +105,7 @@ impl DisruptionController {
         budget: &PodDisruptionBudget,
         namespace: &str,
     ) -> Result<(PodDisruptionBudgetStatus, Option<Duration>), SyncError> {
-        // A missing selector matches nothing, an empty one all pods of the namespace.
+        // A missing selector matches no pods; an empty selector matches all pods of the namespace.
         let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
         let selected = match selector.map(selectors::parse).transpose()? {
             Some(selector) => self.pods.select(namespace, &selector),
@@ -138,8 +138,7 @@ impl DisruptionController {
         Ok((status::status(budget, &pods, expected, &evictions, now), evictions.recheck))
     }
 
-    /// Writes the status if it has changed. An eviction in between causes a conflict and is counted by the next
-    /// sync.
+    /// Writes the status if it has changed. A concurrent eviction causes a conflict; the next sync counts it.
     async fn write(
         &self,
         budget: &PodDisruptionBudget,

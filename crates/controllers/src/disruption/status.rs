@@ -14,7 +14,7 @@ use crate::pods;
 use crate::selectors::written_as_go;
 use crate::time_arithmetic::saturating_add;
 
-/// A pod that is not deleted within this time after its eviction was allowed counts as not evicted.
+/// The time after which an allowed eviction times out if its pod is not deleted.
 const DELETION_TIMEOUT: SignedDuration = SignedDuration::from_mins(2);
 
 /// The type of the condition.
@@ -40,7 +40,7 @@ pub(super) fn needs_scale(budget: &PodDisruptionBudget) -> bool {
 pub(super) struct OngoingEvictions {
     /// Pods, with the time their eviction was allowed.
     pub(super) pods: BTreeMap<String, Time>,
-    /// The time until the first of them times out.
+    /// The time until the next eviction times out.
     pub(super) recheck: Option<Duration>,
     /// Pods whose eviction has timed out.
     pub(super) overdue: Vec<String>,
@@ -155,7 +155,7 @@ pub(super) fn unmanaged_pods_message(budget: &PodDisruptionBudget) -> String {
     )
 }
 
-/// The number, or the percentage of `total` rounded up.
+/// Resolves a number, or a percentage of `total` rounded up.
 fn scaled(amount: &IntOrString, total: i64) -> i64 {
     int_or_percent::scaled(Some(amount), i32::try_from(total).unwrap_or(i32::MAX), true).into()
 }
