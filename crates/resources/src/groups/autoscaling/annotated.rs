@@ -1,4 +1,4 @@
-//! The annotations of autoscaling/v1: types whose JSON form is upstream's, including the order of fields.
+//! The annotations of autoscaling/v1. The types serialize to upstream's JSON, including the field order.
 
 use nave_machinery::Value;
 use serde::{Deserialize, Serialize};
@@ -276,7 +276,7 @@ impl ResourceStatus {
     }
 }
 
-/// The scaling behavior. The annotation has Go's field names, as upstream encodes its internal type.
+/// The scaling behavior. The annotation has Go's field names, because upstream encodes its internal type.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(super) struct Behavior {
@@ -349,7 +349,7 @@ impl Rules {
     }
 }
 
-/// A condition of an autoscaler, which is the same in both versions.
+/// A condition of an autoscaler, identical in both versions.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Condition {
@@ -395,7 +395,7 @@ struct Requirement {
     values: Option<Vec<String>>,
 }
 
-/// Decodes a part of a valid object; the type's default if it does not match.
+/// Decodes a part of a valid object; returns the type's default on a mismatch.
 fn read<T: Default + for<'de> Deserialize<'de>>(value: Option<&Value>) -> T {
     value.and_then(|value| T::deserialize(value).ok()).unwrap_or_default()
 }
@@ -446,7 +446,7 @@ fn set<T: Serialize>(object: &mut Value, field: &str, value: Option<T>) {
     }
 }
 
-/// The quantity that Go writes for a missing value of a required field.
+/// The quantity that Go writes for a required field without a value.
 #[allow(clippy::unnecessary_wraps)]
 fn zero() -> Option<String> {
     Some("0".to_owned())

@@ -31,7 +31,7 @@ pub(super) fn columns() -> Vec<Column> {
     ]
 }
 
-/// The first two metrics as `current/target`.
+/// Returns the first two metrics as `current/target`.
 fn targets(autoscaler: &Value) -> String {
     let metrics = read::list(autoscaler, "spec.metrics");
     let statuses = read::list(autoscaler, "status.currentMetrics");

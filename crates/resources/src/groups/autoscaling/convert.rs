@@ -1,7 +1,7 @@
-//! Conversion between autoscaling/v1, which has only a CPU target, and v2: data without a field in v1 is stored in
-//! annotations.
+//! Conversion between autoscaling/v1, which supports only a CPU target, and v2. Annotations store the data that v1
+//! has no field for.
 //!
-//! An annotation that cannot be decoded is dropped, as upstream does: clients of v1 could not repair it.
+//! As in upstream, annotations that cannot be decoded are dropped, because v1 clients could not repair them.
 
 use nave_machinery::{Map, Value, meta};
 use serde::Serialize;
@@ -17,7 +17,7 @@ const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
 const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
 const ANNOTATIONS: [&str; 4] = [METRICS, CURRENT_METRICS, CONDITIONS, BEHAVIOR];
 
-/// The CPU utilization in percent that v1 has by default.
+/// The default CPU utilization of v1, in percent.
 const DEFAULT_CPU_UTILIZATION: i64 = 80;
 
 pub(super) fn v1_to_v2(object: &mut Value) -> Result<(), ConversionError> {
@@ -66,7 +66,8 @@ pub(super) fn v2_to_v1(object: &mut Value) -> Result<(), ConversionError> {
     let mut annotations = Map::new();
     if let Some(spec) = struct_mut(fields, "spec") {
         let metrics = take_list(spec, "metrics");
-        // Upstream converts the first CPU metric with a utilization to the field, and all others to the annotation.
+        // Upstream converts the first CPU metric with a utilization to the field, and all other metrics to the
+        // annotation.
         let first_cpu = metrics.iter().find(|metric| is_cpu(metric));
         if let Some(percent) =
             first_cpu.and_then(|metric| metric.pointer("/resource/target/averageUtilization"))
@@ -101,7 +102,7 @@ pub(super) fn v2_to_v1(object: &mut Value) -> Result<(), ConversionError> {
     Ok(())
 }
 
-/// Removes and returns the annotations with v2's data.
+/// Removes and returns the annotations that hold v2 data.
 fn take_annotations(object: &mut Value) -> Map {
     let mut taken = Map::new();
     let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) else {
@@ -145,7 +146,7 @@ fn annotate_list<T: Serialize>(annotations: &mut Map, key: &str, data: &[T]) {
     }
 }
 
-/// A required struct of the object, which may be empty.
+/// Returns a required struct of the object, created empty if absent.
 fn struct_mut<'a>(fields: &'a mut Map, name: &str) -> Option<&'a mut Map> {
     fields.entry(name).or_insert_with(|| json!({})).as_object_mut()
 }

@@ -11,7 +11,7 @@ const PERIOD: i64 = 15;
 pub(super) fn autoscaler(autoscaler: &mut Value, version: &str) {
     let Some(spec) = autoscaler.as_object_mut().and_then(|it| object(it, "spec")) else { return };
     set(spec, "minReplicas", 1);
-    // v1 has no list of metrics; conversion adds the same default.
+    // v1 has no list of metrics. Conversion adds the same default.
     if version == "v1" {
         return;
     }
@@ -27,7 +27,8 @@ pub(super) fn autoscaler(autoscaler: &mut Value, version: &str) {
     }
 }
 
-/// Completes a given behavior: scaling up is immediate and steep, scaling down is up to the controller.
+/// Sets the defaults of a given behavior. Scaling up has no stabilization window and adds 4 pods or 100% per period,
+/// whichever is more.
 fn behavior(behavior: &mut Map) {
     let percent = json!({"type": "Percent", "value": 100, "periodSeconds": PERIOD});
     if let Some(up) = object(behavior, "scaleUp") {

@@ -12,7 +12,7 @@ use crate::validate::{
 const WINDOW_MAX: i64 = 3600;
 const PERIOD_MAX: i64 = 1800;
 
-/// The metric types and the fields of their sources.
+/// The metric types with the field of each type's source.
 const SOURCES: [(&str, &str); 5] = [
     ("ContainerResource", "containerResource"),
     ("External", "external"),
@@ -21,7 +21,7 @@ const SOURCES: [(&str, &str); 5] = [
     ("Resource", "resource"),
 ];
 
-/// The sources of a metric, in the order in which the first one set is checked.
+/// The sources of a metric. The first source that is set is checked.
 const CHECKED: [&str; 5] = ["object", "external", "pods", "resource", "containerResource"];
 
 /// The check of an API version in a reference.
@@ -29,11 +29,11 @@ const CHECKED: [&str; 5] = ["object", "external", "pods", "resource", "container
 enum ApiVersion {
     WithGroup,
     Any,
-    /// Not checked, as it is unchanged or a similar one is stored.
+    /// Not checked, because the version is unchanged or a similar version is stored.
     Unchecked,
 }
 
-/// Validates an autoscaler. `old` is the stored one in an update, whose faults are accepted.
+/// Validates an autoscaler. An update may keep faults of the stored autoscaler, `old`.
 pub(super) fn autoscaler(autoscaler: &Value, old: Option<&Value>) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(autoscaler);
@@ -71,7 +71,7 @@ pub(super) fn status(autoscaler: &Value) -> Errors {
 
 fn bounds(spec: At, old: At, errors: &mut Errors) {
     let (least, most) = (spec.field("minReplicas"), spec.field("maxReplicas"));
-    // Scaling to zero is off by default, but an autoscaler that uses it keeps it.
+    // Scaling to zero is disabled by default. An autoscaler that already scales to zero may continue to do so.
     let lowest = i64::from(old.field("minReplicas").int() != Some(0));
     if least.int().is_some_and(|number| number < lowest) {
         errors.push(least.invalid(format!("must be greater than or equal to {lowest}")));
@@ -100,7 +100,7 @@ fn target_version(target: At, old: At) -> ApiVersion {
     }
 }
 
-/// Returns how to check the API versions of objects in metrics: not at all if a stored one is invalid.
+/// Returns how to check the API versions in object metrics: unchecked if a stored version is invalid.
 fn described_version(old_metrics: At) -> ApiVersion {
     let is_wrong = |metric: At| {
         let source = metric.field("object");
@@ -218,7 +218,7 @@ fn identifier(metric: At, errors: &mut Errors) {
     }
 }
 
-/// A target of a known type with positive amounts.
+/// Checks that a target has a known type and positive amounts.
 fn target(target: At, errors: &mut Errors) {
     let kind = target.field("type");
     if kind.text().is_empty() {

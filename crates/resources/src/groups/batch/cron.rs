@@ -7,7 +7,7 @@ use super::validation;
 use crate::read;
 use crate::validate::{At, Errors, not_negative, one_of, required_text};
 
-/// The maximum length of a cron job's name; the names of its jobs are eleven characters longer.
+/// The maximum length of a cron job's name. The names of its jobs are eleven characters longer.
 const NAME_MAX: usize = 52;
 
 pub(super) fn create(job: &Value) -> Errors {
@@ -35,7 +35,7 @@ fn cron_spec(job: &Value, old: Option<&Value>) -> Errors {
         schedule(spec.field("schedule"), zone, had_zone, &mut errors);
     }
     not_negative(spec.field("startingDeadlineSeconds"), &mut errors);
-    // A stored time zone stays valid.
+    // An unchanged time zone is not checked.
     if old.is_none_or(|old| read::value_at(old, "spec.timeZone") != zone.value()) {
         time_zone(zone, &mut errors);
     }
@@ -85,7 +85,7 @@ fn time_zone(zone: At, errors: &mut Errors) {
     }
 }
 
-/// Returns whether a segment of a time zone name has valid characters only.
+/// Returns whether a segment of a time zone name has only valid characters.
 fn is_part(part: &str) -> bool {
     !matches!(part, "." | "..")
         && !part.starts_with('-')

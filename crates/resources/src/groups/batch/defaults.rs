@@ -24,7 +24,7 @@ pub(super) fn job(job: &mut Value) {
     labels_of_template(job);
 }
 
-/// The status of a pod condition in a rule defaults to `True`.
+/// Sets the default status of pod conditions in rules: `True`.
 fn failure_policy(job_spec: &mut Map) {
     let Some(policy) = object_at(job_spec, &["podFailurePolicy"]) else { return };
     for rule in each(policy, "rules") {
@@ -34,7 +34,7 @@ fn failure_policy(job_spec: &mut Map) {
     }
 }
 
-/// A job without labels gets the labels of its template.
+/// Copies the template's labels to a job without labels.
 pub(super) fn labels_of_template(job: &mut Value) {
     if job.pointer("/metadata/labels").and_then(Value::as_object).is_some_and(|labels| !labels.is_empty()) {
         return;

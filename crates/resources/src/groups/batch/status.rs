@@ -9,7 +9,7 @@ use super::indexes;
 use crate::read;
 use crate::validate::{At, Errors, not_negative};
 
-/// Validates an update of a job's status. Most rules apply only to changed fields.
+/// Validates an update of a job's status. Most rules apply to changed fields only.
 pub(super) fn validate(job: &Value, old: &Value) -> Errors {
     let mut errors = Errors::new();
     let check = Check { job, old, changed: Changed::between(job, old) };
@@ -94,7 +94,7 @@ impl<'a> Check<'a> {
         read::text(self.job, "spec.completionMode") == "Indexed"
     }
 
-    /// Adds an error about the list of conditions if `applies`.
+    /// If `applies`, adds an error about the list of conditions.
     fn reject_conditions(&self, applies: bool, why: &str, errors: &mut Errors) {
         if applies {
             let path = self.status().path().child("conditions");
@@ -237,7 +237,7 @@ impl<'a> Check<'a> {
         self.reject_conditions(has_policy && !is_met && self.has_true_condition("Complete"), why, errors);
     }
 
-    /// Conditions stay true, counts do not decrease, and times do not change.
+    /// Checks that conditions stay true, counts do not decrease, and times do not change.
     fn regressions(&self, errors: &mut Errors) {
         let status = self.status();
         for kind in ["Failed", "Complete", "FailureTarget"] {
@@ -245,7 +245,7 @@ impl<'a> Check<'a> {
             self.reject_conditions(is_true(self.old, kind) && !self.has_true_condition(kind), &why, errors);
         }
         let before = |field: &str| read::int(self.old, &format!("status.{field}"));
-        // The number of completions of an indexed job may decrease.
+        // The `succeeded` count of an elastic indexed job may decrease.
         let is_elastic = self.is_indexed()
             && read::value_at(self.job, "spec.completions") == read::value_at(self.job, "spec.parallelism");
         for (field, is_checked) in [("failed", true), ("succeeded", !is_elastic)] {

@@ -10,11 +10,11 @@ use crate::read;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors};
 
-/// The labels that a job selects its pods by, with the old and the new key.
+/// The labels by which a job selects its pods, with the old and the new key.
 const UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];
 const NAME_LABELS: [&str; 2] = ["job-name", "batch.kubernetes.io/job-name"];
 
-/// Above both of these numbers, a job's indexes may not all be tracked.
+/// If a job exceeds both numbers, its indexes may not all be tracked.
 const COMPLETIONS_TRACKED: i64 = 100_000;
 const PARALLELISM_TRACKED: i64 = 10_000;
 const INDEXED_TOO_LARGE: &str = "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail";

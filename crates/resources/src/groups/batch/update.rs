@@ -11,7 +11,7 @@ const FIXED: [&str; 6] =
     ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy", "selector"];
 /// The scheduling fields of the template's spec, which are mutable while a job is suspended.
 const PLACEMENT: [&str; 3] = ["nodeSelector", "tolerations", "schedulingGates"];
-/// With more errors than this, the second check is skipped.
+/// The number of errors above which the second check is skipped.
 const MAX_ERRORS_FOR_SECOND_CHECK: usize = 64;
 
 pub(super) fn job(new: &Value, old: &Value) -> Errors {
@@ -41,7 +41,7 @@ fn fixed(at: At, old: At, errors: &mut Errors) {
     }
 }
 
-/// The completions of an indexed job may change together with the parallelism.
+/// Checks that completions are immutable, except that an indexed job may set them to its parallelism.
 fn completions(spec: At, old_spec: At, errors: &mut Errors) {
     let at = spec.field("completions");
     if spec.field("completionMode").text() != "Indexed" {
@@ -54,7 +54,7 @@ fn completions(spec: At, old_spec: At, errors: &mut Errors) {
     }
 }
 
-/// The scheduling fields and resources of a suspended job's pods are mutable.
+/// Checks the template. The scheduling fields and resources of a suspended job's pods are mutable.
 fn template(new: &Value, old: &Value, errors: &mut Errors) {
     let is_suspended = read::flag(old, "spec.suspend");
     let has_not_started = read::value_at(old, "status.startTime").is_none_or(Value::is_null);
@@ -67,7 +67,7 @@ fn template(new: &Value, old: &Value, errors: &mut Errors) {
         take_placement(&mut expected, &template);
         take_resources(&mut expected, &template);
     }
-    // Upstream reports the spec of a mutable template and the whole of an immutable one.
+    // Upstream reports the spec of a mutable template, but the whole of an immutable template.
     let (path, same) = if is_open {
         ("template.spec", template.get("spec") == expected.get("spec"))
     } else {

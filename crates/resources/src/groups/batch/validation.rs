@@ -10,12 +10,12 @@ use crate::validate::{At, Errors, absent_or_one_of, label_selector, not_negative
 const REPLACEMENTS: [&str; 2] = ["Failed", "TerminatingOrFailed"];
 const MANAGED_BY_MAX: usize = 63;
 const INDEXED_MAX: i64 = 100_000;
-/// Above this number of completions, the other numbers have lower limits.
+/// The number of completions above which other numbers have lower limits.
 const MANY_COMPLETIONS: i64 = 100_000;
 const WITH_MANY_COMPLETIONS_MAX: i64 = 10_000;
 const NEEDS_INDEXES: &str = "requires indexed completion mode";
 
-/// Validates a job. `has_batch_labels` is false for a job that was created before its pods had prefixed labels.
+/// Validates a job. `has_batch_labels` is false for a job created before pod labels had prefixes.
 pub(super) fn job(job: &Value, has_batch_labels: bool) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(job);
@@ -34,7 +34,7 @@ pub(super) fn job(job: &Value, has_batch_labels: bool) -> Errors {
     errors
 }
 
-/// A generated selector and its labels must contain the job's own UID and name.
+/// Checks that a generated selector and its labels contain the job's UID and name.
 fn generated_selector(job: &Value, spec: At, has_batch_labels: bool, errors: &mut Errors) {
     let selector = spec.field("selector");
     if spec.field("manualSelector").flag() || !selector.is_set() {
@@ -70,7 +70,7 @@ fn generated_selector(job: &Value, spec: At, has_batch_labels: bool, errors: &mu
     }
 }
 
-/// Returns whether a selector matches labels. A malformed selector is reported elsewhere.
+/// Returns whether a selector matches labels. Another check reports malformed selectors.
 fn matches<'a>(selector: At, label: impl Fn(&str) -> Option<&'a str>) -> bool {
     match selector.value() {
         None => false,

@@ -25,10 +25,10 @@ use crate::signer::signer_name;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors};
 
-/// The minimum lifetime that may be requested, in seconds.
+/// The minimum lifetime of a requested certificate, in seconds.
 const SHORTEST: i64 = 600;
 
-/// The default signer of requests from before the field was required.
+/// The signer of requests that were created before the field was required.
 const LEGACY_SIGNER: &str = "kubernetes.io/legacy-unknown";
 
 /// The allowed usages.
@@ -58,7 +58,7 @@ const USAGES: [&str; 23] = [
     "netscape sgc",
 ];
 
-/// Conditions that cannot be removed.
+/// The conditions that cannot be removed.
 const FINAL: [&str; 3] = ["Approved", "Denied", "Failed"];
 
 pub(super) struct RequestStrategy;
@@ -183,7 +183,7 @@ fn set_or_remove(object: &mut Value, field: &str, value: Option<&Value>) {
     }
 }
 
-/// Sets missing times of conditions to now. An unchanged condition keeps its transition time.
+/// Sets missing condition times to now. An unchanged condition keeps its transition time.
 fn set_condition_times(request: &mut Value, old: &Value) {
     let now = time::now().rfc3339();
     let Some(conditions) =
@@ -206,7 +206,7 @@ fn set_condition_times(request: &mut Value, old: &Value) {
     }
 }
 
-/// Parses a request, which is base64 of PEM as in JSON.
+/// Parses a request in base64-encoded PEM.
 fn parse(request: &str) -> Result<(), String> {
     let der = certificate_request::der(request)?;
     X509CertificationRequest::from_der(&der).map(drop).map_err(|error| error.to_string())
@@ -224,7 +224,7 @@ fn usages(at: At, errors: &mut Errors) {
     }
 }
 
-/// Checks an issued certificate (base64 of PEM), if there is one.
+/// Checks the issued certificate (base64-encoded PEM), if present.
 fn certificate(encoded: &str) -> Result<(), String> {
     if encoded.is_empty() {
         return Ok(());

@@ -21,7 +21,7 @@ pub(crate) fn group() -> GroupBuilder {
 /// The strategy of leases (upstream: `pkg/apis/coordination/validation`).
 struct LeaseStrategy;
 
-/// Fields of coordinated leader election, which is off by default; stored values are kept.
+/// The fields of coordinated leader election, a feature that is disabled by default. Stored values are kept.
 const COORDINATED: [&str; 2] = ["strategy", "preferredHolder"];
 
 impl Strategy for LeaseStrategy {

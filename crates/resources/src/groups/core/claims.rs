@@ -25,8 +25,8 @@ const RESIZE_STATES: [&str; 5] = [
 ];
 const FIXED: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
 
-/// Drops a new data source that is neither a claim nor a snapshot, and copies between `dataSource` and
-/// `dataSourceRef` (KEP-1495).
+/// Drops a new data source unless it is a claim or a snapshot. Synchronizes `dataSource` and `dataSourceRef`
+/// (KEP-1495).
 pub(super) fn normalize_data_source(claim: &mut Value, old: Option<&Value>) {
     let was_set = |field: &str| old.is_some_and(|old| read::map(old, field).is_some());
     let in_use = was_set("spec.dataSource") || was_set("spec.dataSourceRef");
@@ -99,7 +99,7 @@ pub(crate) fn claim_template(template: At, errors: &mut Errors) {
 pub(super) fn access_modes(modes: At, errors: &mut Errors) {
     for mode in modes.items() {
         if !ACCESS_MODES.contains(&mode.text()) {
-            // Upstream reports the list, not its item.
+            // Upstream reports the list instead of the item.
             errors.push(FieldError::not_supported(&modes.path(), mode.text(), &ACCESS_MODES));
         }
     }
@@ -113,7 +113,7 @@ pub(super) fn access_modes(modes: At, errors: &mut Errors) {
     }
 }
 
-/// Upstream reports the amount without the list of requests.
+/// Checks the requested storage. Upstream's error path omits `requests`.
 fn requested_storage(resources: At, errors: &mut Errors) {
     let requests = resources.field("requests");
     let storage = resources.key("storage").with(requests.key("storage").value());
@@ -129,7 +129,7 @@ pub(super) fn positive(at: At, size: Quantity, errors: &mut Errors) {
     }
 }
 
-/// Checks the name of a class, if given.
+/// Checks the name of a class, if present.
 pub(super) fn class_name(at: At, errors: &mut Errors) {
     if !at.text().is_empty() {
         checked(at, names::is_dns1123_subdomain, errors);
@@ -176,7 +176,8 @@ pub(super) fn claim(claim: &Value) -> Errors {
     errors
 }
 
-/// A claim may be bound, and resized once it is bound; everything else is immutable.
+/// Validates an update. The volume name and the storage class may be set once; a bound claim may be resized and may
+/// change its volume attributes class.
 pub(super) fn claim_update(new: &Value, old: &Value) -> Errors {
     let mut errors = claim(new);
     let (root, old_root) = (At::root(new), At::root(old));
@@ -216,7 +217,7 @@ pub(super) fn claim_update(new: &Value, old: &Value) -> Errors {
     errors
 }
 
-/// A claim without a class may get one; if it has the annotation, the class must match it.
+/// Returns whether a claim without a class may get the new class, which must match the annotation, if present.
 fn may_set_class(new: &Value, old: &Value, errors: &mut Errors) -> bool {
     let class = |claim| read::value_at(claim, "spec.storageClassName").and_then(Value::as_str);
     let annotation = |claim| meta::annotation(claim, CLASS_ANNOTATION);
@@ -233,7 +234,7 @@ fn may_set_class(new: &Value, old: &Value, errors: &mut Errors) -> bool {
     may_set
 }
 
-/// The resources of a spec without the storage request.
+/// Returns the resources of a spec without the storage request.
 fn resources_but_storage(spec: &Map) -> Value {
     let mut resources = spec.get("resources").cloned().unwrap_or_else(|| json!({}));
     if let Some(requests) = resources.get_mut("requests").and_then(Value::as_object_mut) {
@@ -242,7 +243,7 @@ fn resources_but_storage(spec: &Map) -> Value {
     resources
 }
 
-/// A requested size may shrink as long as it stays above the capacity in the status.
+/// Checks that a reduced request stays above the capacity in the status.
 fn shrunk_size(new: &Value, old: &Value, spec: At, errors: &mut Errors) {
     let amount = |claim, path| quantity(At::named("", read::value_at(claim, path))).unwrap_or(Quantity::ZERO);
     let request = "spec.resources.requests.storage";

@@ -114,7 +114,7 @@ fn encode_texts(secret: &mut Map) {
     }
 }
 
-/// The required keys of a secret type.
+/// Returns the required keys of a secret type.
 fn required_keys(kind: &str) -> &'static [&'static str] {
     match kind {
         "kubernetes.io/dockercfg" => &[".dockercfg"],
@@ -154,7 +154,7 @@ fn keys(data: At, errors: &mut Errors, len: fn(&str) -> usize) -> usize {
     size
 }
 
-/// The size of a decoded base64 text.
+/// Returns the decoded size of a base64 text.
 fn decoded_len(text: &str) -> usize {
     text.trim_end_matches('=').len() * 3 / 4
 }
@@ -166,7 +166,7 @@ fn too_large(at: At, size: usize, errors: &mut Errors) {
     }
 }
 
-/// The fields that an update of an immutable object must not change.
+/// Checks that an update of an immutable object does not change `fields`.
 fn immutable_fields(new: &Value, old: &Value, fields: &[&'static str]) -> Errors {
     let (new, old) = (At::root(new), At::root(old));
     let mut errors = Errors::new();
@@ -184,7 +184,7 @@ fn immutable_fields(new: &Value, old: &Value, fields: &[&'static str]) -> Errors
     errors
 }
 
-/// The entries of a map; empty if it is absent.
+/// Returns the entries of a map; empty if absent.
 fn content<'v>(at: At<'_, 'v>) -> BTreeSet<(&'v str, &'v str)> {
     let map = at.map().into_iter().flatten();
     map.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default())).collect()

@@ -42,7 +42,7 @@ impl Strategy for LimitRangeStrategy {
     }
 }
 
-/// Copies the quantities that `to` lacks from `from`.
+/// Copies quantities that are missing in `to` from `from`.
 fn fill(item: &mut Map, to: &str, from: &str) {
     let Some(Value::Object(quantities)) = item.get(from).cloned() else { return };
     let Some(to) = (!quantities.is_empty()).then(|| object(item, to)).flatten() else { return };
@@ -60,7 +60,7 @@ fn type_name(kind: At, errors: &mut Errors) {
     errors.extend(found.into_iter().map(|why| kind.invalid_text(why)));
 }
 
-/// The limits of one type of object: known resources with consistent quantities.
+/// Checks the limits of one type of object: known resources with consistent quantities.
 fn limits(item: At, errors: &mut Errors) {
     let kind = item.field("type").text();
     let mut of_resources: BTreeMap<&str, Limits> = BTreeMap::new();
@@ -139,7 +139,7 @@ impl Limits {
         }
     }
 
-    /// The limit/request ratio must be at least 1 and at most the ratio of maximum to minimum.
+    /// Checks that the limit/request ratio is at least 1 and at most the ratio of maximum to minimum.
     fn ratio(&self, name: &str, item: At, errors: &mut Errors) {
         let Some(ratio) = self.ratio else { return };
         let at = item.field("maxLimitRequestRatio");
@@ -156,7 +156,7 @@ impl Limits {
     }
 }
 
-/// An error about the quantity of resource `name` in the list at `at`.
+/// Returns an error about the quantity of resource `name` in the list at `at`.
 fn invalid(at: At, name: &str, shown: Quantity, why: String) -> FieldError {
     FieldError::invalid(&at.path().key(name), shown.to_string(), why)
 }
@@ -167,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    /// The fields and types of the errors in a range with one item.
+    /// Returns the fields and types of the errors in a range with one item.
     fn errors_of(item: Value) -> Vec<String> {
         let range = json!({"spec": {"limits": [item]}});
         let errors = LimitRangeStrategy.validate(&range);

@@ -42,7 +42,7 @@ impl Strategy for NamespaceStrategy {
     }
 
     fn prepare_for_subresource_update(&self, _subresource: &str, namespace: &mut Value, old: &Value) {
-        // The one part there is, `finalize`, writes finalizers and nothing else of the specification and the status.
+        // The `finalize` subresource writes only finalizers.
         let finalizers = read::list(namespace, "spec.finalizers").to_vec();
         let spec = if finalizers.is_empty() { json!({}) } else { json!({"finalizers": finalizers}) };
         set(namespace, "spec", spec);
@@ -65,7 +65,7 @@ impl Strategy for NamespaceStrategy {
         if phase == expected {
             return Errors::new();
         }
-        // Upstream's message spells the field with a capital letter.
+        // Upstream's message capitalizes the field name.
         vec![FieldError::invalid(&FieldPath::new("status").child("Phase"), json!(phase), why)]
     }
 

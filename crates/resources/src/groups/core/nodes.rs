@@ -13,7 +13,7 @@ use crate::table::{Column, age, field, name, text};
 use crate::validate::{At, Errors, checked, one_of, required_text};
 
 const FEATURE_MAX: usize = 253;
-/// With more errors than this, the second check is skipped.
+/// The number of errors above which the second check is skipped.
 const MAX_ERRORS_FOR_SECOND_CHECK: usize = 64;
 
 /// The strategy of nodes.
@@ -52,7 +52,7 @@ impl Strategy for NodeStrategy {
         errors
     }
 
-    /// Upstream runs the checks of a create and those of an update, which report some errors twice.
+    /// Like upstream, runs the checks of a create and of an update, so some errors appear twice.
     fn validate_update(&self, node: &Value, old: &Value) -> Errors {
         let mut errors = self.validate(node);
         if errors.len() <= MAX_ERRORS_FOR_SECOND_CHECK {
@@ -81,7 +81,7 @@ impl Strategy for NodeStrategy {
     }
 }
 
-/// Drops the removed field for kubelet configuration, unless it is stored.
+/// Drops the removed field for kubelet configuration unless the stored node has it.
 fn drop_config(node: &mut Value, old: Option<&Value>) {
     for (part, field) in [("spec", "configSource"), ("status", "config")] {
         let is_stored = old.and_then(|old| old.get(part)?.get(field)).is_some();
@@ -122,7 +122,7 @@ fn validate_changes(node: &Value, old: &Value) -> Errors {
     errors
 }
 
-/// Taints are unique by key and effect. Upstream reports them as metadata.
+/// Checks that taints are unique by key and effect. Upstream reports them under `metadata`.
 fn taints(taints: At, errors: &mut Errors) {
     let mut seen = HashSet::new();
     for taint in taints.items() {
@@ -141,12 +141,12 @@ fn taints(taints: At, errors: &mut Errors) {
     }
 }
 
-/// Checks quantities and declared features, which are sorted.
+/// Checks quantities, and that declared features are sorted.
 fn status(status: At, errors: &mut Errors) {
     for list in ["capacity", "allocatable"] {
         let list = status.field(list);
         for (name, value) in list.entries() {
-            // Upstream's path has the resource as a field (`capacity.<name>`), not as a key.
+            // In upstream's path, the resource is a field (`capacity.<name>`), not a key.
             let before = errors.len();
             resource_names::amount(name, value, errors);
             let path = list.path().child(name);
@@ -182,7 +182,7 @@ fn is_feature(name: &str) -> bool {
         && name.split('/').all(is_segment)
 }
 
-/// `podCIDR` is the first item of `podCIDRs`: each is set from the other.
+/// Synchronizes `podCIDR` with the first item of `podCIDRs`.
 fn default_pod_cidrs(node: &mut Value) {
     let Some(spec) = node.get_mut("spec").and_then(Value::as_object_mut) else { return };
     let first = spec.get("podCIDRs").and_then(|ranges| ranges.get(0)).cloned();
@@ -199,7 +199,7 @@ fn default_pod_cidrs(node: &mut Value) {
     }
 }
 
-/// The pod CIDRs of a node: at most one per family.
+/// Checks the pod CIDRs of a node: at most one per family.
 fn pod_cidrs(list: At, errors: &mut Errors) {
     for range in list.items().filter(|range| !ip::is_cidr(range.text())) {
         let why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
@@ -243,7 +243,7 @@ fn state(node: &Value) -> String {
     format!("{ready}{cordoned}")
 }
 
-/// The roles in the labels `node-role.kubernetes.io/<role>` and `kubernetes.io/role=<role>`.
+/// Returns the roles in the labels `node-role.kubernetes.io/<role>` and `kubernetes.io/role=<role>`.
 fn roles(node: &Value) -> String {
     let labels = read::map(node, "metadata.labels").into_iter().flatten();
     let mut roles: Vec<&str> = labels

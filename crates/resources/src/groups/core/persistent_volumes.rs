@@ -31,7 +31,7 @@ const DEPRECATED_ANNOTATIONS: [(&str, &str); 2] = [
         "deprecated since v1.31; use \"mountOptions\" attribute instead",
     ),
 ];
-/// Removed volume types: the field, its name in warnings, and the versions in which it was deprecated and removed.
+/// Deprecated volume types: the field, the name in warnings, and the versions of deprecation and removal.
 const DEPRECATED_SOURCES: [(&str, &str, &str); 6] = [
     ("cephfs", "cephfs", "deprecated in v1.28, non-functional in v1.31+"),
     ("photonPersistentDisk", "photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
@@ -92,7 +92,7 @@ fn volume_spec(spec: At, name: &str, errors: &mut Errors) {
     }
 }
 
-/// Checks the inline volume spec of an attachment: a migrated volume, which must be of type CSI.
+/// Checks the inline volume spec of an attachment. The volume is a migrated volume and must be of type CSI.
 pub(crate) fn inline_volume(spec: At, errors: &mut Errors) {
     let inline = "in the context of inline volumes";
     for field in ["claimRef", "capacity", "nodeAffinity", "storageClassName"] {
@@ -181,7 +181,7 @@ pub(super) fn volume_update(new: &Value, old: &Value) -> Errors {
     errors
 }
 
-/// Returns whether two specs have the same source. A secret for volume expansion may be added.
+/// Returns whether two specs have the same source. An update may add a secret for volume expansion.
 fn same_sources(new: At, old: At) -> bool {
     let names = new.map().into_iter().chain(old.map()).flat_map(|map| map.keys());
     let value = |spec: At<'_, '_>, name: &str| spec.value().and_then(|it| it.get(name)).cloned();
@@ -197,7 +197,7 @@ fn same_sources(new: At, old: At) -> bool {
     })
 }
 
-/// A node affinity with the beta labels of nodes replaced by the stable ones.
+/// Returns a node affinity with stable node labels in place of beta labels.
 fn with_stable_labels(affinity: Option<&Value>) -> Option<Value> {
     let mut affinity = affinity.cloned()?;
     let terms = affinity.pointer_mut("/required/nodeSelectorTerms").and_then(Value::as_array_mut);

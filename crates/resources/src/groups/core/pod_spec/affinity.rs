@@ -31,7 +31,7 @@ fn pod_term(term: At, errors: &mut Errors) {
     label_selector(selector, errors);
     label_selector(term.field("namespaceSelector"), errors);
     for namespace in term.field("namespaces").items() {
-        // Upstream reports the list, in the singular.
+        // Upstream reports the list, and spells it in the singular.
         let path = term.path().child("namespace");
         let found = names::is_dns1123_label(namespace.text());
         errors.extend(found.into_iter().map(|why| FieldError::invalid(&path, namespace.text(), why)));
@@ -60,7 +60,7 @@ pub(super) fn match_label_keys(term: At, errors: &mut Errors) {
     for expression in selector.field("matchExpressions").items() {
         let key = expression.field("key").text();
         let index = keys.items().position(|it| it.text() == key);
-        // An expression that the server generated from the keys is accepted.
+        // A single expression for the key is accepted, because the server generates it.
         if let Some(index) = index.filter(|_| selected.contains(&key)) {
             let path = term.path().index(index);
             errors.push(FieldError::invalid(&path, key, "exists in both matchLabelKeys and labelSelector"));
@@ -92,7 +92,7 @@ pub(crate) fn node_selector(selector: At, errors: &mut Errors) {
     terms.items().for_each(|term| node_term(term, true, errors));
 }
 
-/// The values of a preference need not be valid label values.
+/// Checks a node selector term. Values of a preferred term need not be valid label values.
 fn node_term(term: At, checks_values: bool, errors: &mut Errors) {
     for expression in term.field("matchExpressions").items() {
         node_expression(expression, checks_values, errors);
@@ -130,7 +130,7 @@ fn node_expression(expression: At, checks_values: bool, errors: &mut Errors) {
     }
 }
 
-/// The only supported field of a node is its name.
+/// Checks a field requirement. The only supported node field is the name.
 fn node_field(expression: At, errors: &mut Errors) {
     let (key, operator, values) =
         (expression.field("key"), expression.field("operator"), expression.field("values"));

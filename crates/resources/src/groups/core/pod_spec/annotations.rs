@@ -1,4 +1,4 @@
-//! Annotations with a meaning for the server (upstream: `ValidatePodSpecificAnnotations`).
+//! Annotations that the server interprets (upstream: `ValidatePodSpecificAnnotations`).
 
 use std::cell::LazyCell;
 use std::collections::BTreeSet;
@@ -48,13 +48,13 @@ pub(super) fn validate(annotations: At, spec: At, errors: &mut Errors) {
     }
 }
 
-/// Returns whether a text is a 32-bit number without leading zeros or plus sign.
+/// Returns whether a text is a 32-bit integer without leading zeros or a plus sign.
 fn is_cost(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     (text == "0" || digits.starts_with(|c: char| ('1'..='9').contains(&c))) && text.parse::<i32>().is_ok()
 }
 
-/// Checks a seccomp annotation. The path of upstream's errors has the annotation as a field (`annotations.<key>`).
+/// Checks a seccomp annotation. In upstream's path, the annotation is a field (`annotations.<key>`).
 fn seccomp(key: &str, profile: At, annotations: At, errors: &mut Errors) {
     let text = profile.text();
     if matches!(text, "runtime/default" | "docker/default" | "unconfined") {
@@ -76,7 +76,7 @@ fn is_app_armor_profile(profile: &str) -> bool {
     matches!(profile, "" | "runtime/default" | "unconfined") || profile.starts_with("localhost/")
 }
 
-/// Checks that fields agree with the annotations they replaced.
+/// Checks that fields match the annotations that they replaced.
 pub(super) fn match_fields(annotations: At, spec: At, errors: &mut Errors) {
     let context = spec.field("securityContext");
     let profile = |context: At<'_, '_>, field: &'static str| {
@@ -122,7 +122,7 @@ pub(super) fn match_fields(annotations: At, spec: At, errors: &mut Errors) {
     }
 }
 
-/// Returns the field of a profile that differs from an annotation.
+/// Returns the field of a profile that does not match the annotation.
 pub(super) fn differs(annotation: &str, kind: &str, file: &str) -> Option<&'static str> {
     match (kind, annotation.strip_prefix("localhost/")) {
         ("Unconfined", _) => (annotation != "unconfined").then_some("type"),
@@ -135,7 +135,7 @@ pub(super) fn differs(annotation: &str, kind: &str, file: &str) -> Option<&'stat
     }
 }
 
-/// Checks that an update of a pod, also through a subresource, does not change these annotations.
+/// Checks that an update of a pod, including through a subresource, does not change these annotations.
 pub(crate) fn validate_update(pod: &Value, old: &Value, errors: &mut Errors) {
     let none = Map::new();
     let annotations = |pod| meta::field(pod, "annotations").and_then(Value::as_object);

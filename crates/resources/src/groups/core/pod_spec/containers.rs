@@ -16,7 +16,7 @@ const RESTART_POLICIES: [&str; 3] = ["Always", "Never", "OnFailure"];
 const RESTART_ACTIONS: [&str; 2] = ["Restart", "RestartAllContainers"];
 const RESTART_RULES_MAX: usize = 20;
 const EXIT_CODES_MAX: usize = 255;
-/// Fields that ephemeral containers lack.
+/// Fields that ephemeral containers do not support.
 const NOT_EPHEMERAL: [&str; 9] = [
     "lifecycle",
     "livenessProbe",
@@ -48,7 +48,7 @@ pub(super) fn all(spec: At, volumes: &Volumes, errors: &mut Errors) {
         common(container, spec, volumes, errors);
         unique(container.field("name"), &mut names, errors);
         restart_policy(container, errors);
-        // Init containers run one after another, so they may use the same ports.
+        // Init containers run sequentially, so they may use the same ports.
         ports::unique_on_host(container, &mut BTreeSet::new(), errors);
         if container.field("restartPolicy").text() == "Always" {
             probes::all(container, spec, errors);
@@ -95,7 +95,7 @@ pub(super) fn pull_policy(policy: At, errors: &mut Errors) {
     }
 }
 
-/// Images with surrounding spaces are accepted in templates only.
+/// Rejects an image name with surrounding whitespace. Templates accept such names.
 pub(super) fn padded_image(container: At, errors: &mut Errors) {
     let image = container.field("image");
     if image.text().trim() != image.text() {
@@ -103,7 +103,7 @@ pub(super) fn padded_image(container: At, errors: &mut Errors) {
     }
 }
 
-/// Upstream reports the list in all but one error.
+/// Checks the resize policy. Upstream reports most errors at the list, not at the item.
 fn resize_policy(list: At, pod_restart_policy: &str, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
     let path = list.path();
@@ -153,7 +153,7 @@ fn restart_policy(container: At, errors: &mut Errors) {
     }
 }
 
-/// An init container that terminates has no probes.
+/// Checks fields that init containers support only with restart policy `Always`: probes, hooks, restarts on resize.
 fn not_for_init(container: At, errors: &mut Errors) {
     for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
         if container.field(field).is_set() {

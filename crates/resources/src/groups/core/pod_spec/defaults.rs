@@ -6,13 +6,13 @@ use serde_json::json;
 use super::image;
 use crate::defaults::{each, object, object_at, set, set_absent, set_number};
 
-/// The default mode of files in volumes from other objects, 0644.
+/// The default mode of files in volumes with API data: 0644.
 const FILE_MODE: i64 = 0o644;
 
 /// The default lifetime of a projected service account token, in seconds.
 const TOKEN_SECONDS: i64 = 3600;
 
-/// Sets the defaults of a pod: those of its spec, and those that templates lack.
+/// Sets the defaults of a pod: the spec's defaults and the defaults that do not apply to templates.
 pub(crate) fn pod(pod: &mut Value) {
     let Some(pod) = pod.as_object_mut() else { return };
     if let Some(status) = object_at(pod, &["status"]) {
@@ -66,7 +66,7 @@ pub(crate) fn pod_spec(spec: &mut Map) {
     set(spec, "restartPolicy", "Always");
     set(spec, "schedulerName", "default-scheduler");
     set(spec, "terminationGracePeriodSeconds", 30);
-    // Upstream replaces a negative grace period by the shortest one.
+    // Upstream replaces a negative grace period with 1 second.
     if spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|seconds| seconds < 0) {
         spec.insert("terminationGracePeriodSeconds".to_owned(), Value::from(1));
     }
@@ -78,7 +78,7 @@ pub(crate) fn pod_spec(spec: &mut Map) {
     }
 }
 
-/// Copies between the service account name and its legacy field.
+/// Synchronizes the service account name with its legacy field.
 fn service_account(spec: &mut Map) {
     let name = ["serviceAccountName", "serviceAccount"]
         .iter()
@@ -133,7 +133,7 @@ fn http_get(get: &mut Map) {
     set(get, "scheme", "HTTP");
 }
 
-/// Sets the defaults of a volume; a volume without a source is an `emptyDir`.
+/// Sets the defaults of a volume. A volume without a source becomes an `emptyDir`.
 fn volume(volume: &mut Map) {
     if volume.iter().all(|(field, value)| field == "name" || value.is_null()) {
         volume.insert("emptyDir".to_owned(), Value::Object(Map::new()));
@@ -166,7 +166,7 @@ fn volume(volume: &mut Map) {
     }
 }
 
-/// The default type of a host path is the empty string.
+/// Sets the default type of a host path: the empty string.
 pub(crate) fn host_path(source: &mut Map) {
     set(source, "type", "");
 }
@@ -188,7 +188,7 @@ fn downward_files(source: &mut Map) {
     }
 }
 
-/// Requests default to the limits.
+/// Sets missing requests from the limits.
 fn requests_from_limits(resources: &mut Map) {
     let Some(limits) = resources.get("limits").and_then(Value::as_object) else { return };
     let requests = resources.get("requests").and_then(Value::as_object);
@@ -202,7 +202,7 @@ fn requests_from_limits(resources: &mut Map) {
     }
 }
 
-/// With host networking, the host port of a container defaults to its container port.
+/// Sets the default host port for host networking: the container port.
 fn host_ports(container: &mut Map) {
     for port in each(container, "ports") {
         if let Some(number) = port.get("containerPort").and_then(Value::as_i64) {

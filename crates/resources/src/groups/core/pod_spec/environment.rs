@@ -22,7 +22,7 @@ const FIELDS: [&str; 9] = [
     "status.podIP",
     "status.podIPs",
 ];
-/// All pod fields that the downward API knows.
+/// All pod fields that the downward API supports.
 const KNOWN_FIELDS: [&str; 15] = [
     "metadata.annotations",
     "metadata.labels",
@@ -97,7 +97,7 @@ fn file_key(file: At, errors: &mut Errors) {
     }
 }
 
-/// Files of variables must be in `emptyDir` volumes.
+/// Checks that files of variables are in `emptyDir` volumes.
 pub(super) fn file_volumes(spec: At, errors: &mut Errors) {
     let list = spec.field("volumes");
     let is_empty_dir: LazyCell<HashMap<_, _>, _> = LazyCell::new(|| {
@@ -145,7 +145,7 @@ pub(super) fn field_reference(reference: At, fields: &[&str], errors: &mut Error
                 return;
             }
         };
-        // Upstream reports the reference.
+        // Upstream reports the error at the reference, not at `fieldPath`.
         errors.extend(
             names::is_qualified_name(&key)
                 .into_iter()

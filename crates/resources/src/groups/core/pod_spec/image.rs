@@ -1,7 +1,7 @@
-//! Image names, as far as the default of `imagePullPolicy` depends on them.
+//! Parsing of image names, for the default of `imagePullPolicy`.
 
-/// Returns whether an image name refers to the tag `latest`: explicitly, or by having neither tag nor digest.
-/// Returns false for an invalid name.
+/// Returns whether an image name refers to the tag `latest`, either explicitly or because it has no tag and no
+/// digest. Returns false for an invalid name.
 pub(crate) fn is_latest(image: &str) -> bool {
     let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
     let last_segment = name.rfind('/').map_or(0, |slash| slash + 1);
@@ -12,7 +12,7 @@ pub(crate) fn is_latest(image: &str) -> bool {
     is_repository(name) && tag.map_or(digest.is_none(), |tag| tag == "latest")
 }
 
-/// Returns whether a name without tag and digest is a valid repository: an optional host and lower-case components.
+/// Returns whether a name without tag and digest is a valid repository: an optional host and lowercase components.
 fn is_repository(name: &str) -> bool {
     let is_host = |part: &str| {
         part.contains(['.', ':']) || part == "localhost" || part.bytes().any(|b| b.is_ascii_uppercase())
@@ -24,7 +24,7 @@ fn is_repository(name: &str) -> bool {
     path.split('/').all(is_component)
 }
 
-/// Returns whether a text has lower-case letters and digits, with separators in between.
+/// Returns whether a text consists of lowercase letters and digits, with separators between them.
 fn is_component(text: &str) -> bool {
     let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let ends = [text.bytes().next(), text.bytes().last()];

@@ -1,13 +1,13 @@
-//! Warnings about files of a volume that overlap.
+//! Warnings about overlapping files in a volume.
 
 use std::collections::BTreeMap;
 
 use super::warnings::Warnings;
 use crate::validate::At;
 
-/// The maximum number of files of a volume that are compared.
+/// The maximum number of files per volume to compare.
 const MAX_FILES: usize = 256;
-/// The maximum number of overlaps that are reported per file.
+/// The maximum number of reported overlaps per file.
 const MAX_OVERLAPS: usize = 8;
 
 impl Warnings {

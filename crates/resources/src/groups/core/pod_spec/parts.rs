@@ -24,7 +24,7 @@ pub(crate) fn revert_other_fields(subresource: &str, pod: &mut Value, old: &Valu
         "resize" => resize::copy_resources(pod, &updated),
         _ => {}
     }
-    // The request's preconditions are the only metadata that is kept.
+    // Of the metadata, only the preconditions of the request are kept.
     for field in ["resourceVersion", "uid"] {
         let value = metadata.as_ref().and_then(|metadata| metadata.get(field));
         set_or_remove(pod, &["metadata", field], value);
@@ -48,12 +48,12 @@ fn set_or_remove(pod: &mut Value, path: &[&str; 2], value: Option<&Value>) {
     };
 }
 
-/// Containers by name; of several with the same name, the last.
+/// Returns containers by name; the last container wins if names are duplicated.
 fn by_name(containers: &[Value]) -> HashMap<&str, &Value> {
     containers.iter().map(|container| (read::text(container, "name"), container)).collect()
 }
 
-/// Ephemeral containers may be added; existing ones are immutable.
+/// Checks that ephemeral containers are only added. Existing containers are immutable.
 fn ephemeral(pod: &Value, old: &Value) -> Errors {
     if crate::pod::is_mirror(old) {
         let why = "static pods do not support ephemeral containers";

@@ -8,7 +8,7 @@ use super::CONTAINERS;
 use super::warnings::Warnings;
 use crate::validate::At;
 
-/// The maximum number of earlier definitions of a port that a new one is compared with.
+/// The maximum number of earlier definitions of a port to compare with a new definition.
 const MAX_SAME_PORTS: usize = 16;
 
 impl Warnings {
@@ -101,7 +101,7 @@ impl<'v> HostPort<'v> {
         }
     }
 
-    /// Describes the conflict with another definition of the same container port, if there is one.
+    /// Describes the conflict with another definition of the same container port, if any.
     fn overlap(&self, other: &Self) -> Option<&'static str> {
         if (self.port, self.ip) == (other.port, other.ip) {
             Some("duplicate")

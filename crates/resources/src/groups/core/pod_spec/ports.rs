@@ -35,7 +35,7 @@ pub(super) fn all(list: At, errors: &mut Errors) {
     }
 }
 
-/// Each host port may be used by one container only.
+/// Checks that no two containers use the same host port.
 pub(super) fn unique_on_host<'v>(
     container: At<'_, 'v>,
     seen: &mut BTreeSet<(&'v str, &'v str, i64)>,
@@ -52,7 +52,7 @@ pub(super) fn unique_on_host<'v>(
     }
 }
 
-/// With host networking, host port and container port must be equal.
+/// Checks that host port and container port are equal with host networking.
 pub(super) fn on_host_network(spec: At, is_pod: bool, errors: &mut Errors) {
     if !spec.field("hostNetwork").flag() {
         return;

@@ -48,7 +48,7 @@ fn probe(probe: At, grace: Option<i64>, errors: &mut Errors) {
     }
 }
 
-/// Checks the handler of a probe or hook: exactly one must be set.
+/// Checks that a probe or hook has exactly one valid handler.
 fn handler(at: At, grace: Option<i64>, errors: &mut Errors) {
     let mut given = HANDLERS.into_iter().filter(|kind| at.field(kind).is_set());
     let Some(first) = given.next() else {

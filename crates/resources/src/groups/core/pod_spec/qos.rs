@@ -6,11 +6,11 @@ use nave_machinery::{Map, Value};
 /// The resources that determine the class.
 const COMPUTE: [&str; 2] = ["cpu", "memory"];
 
-/// The sum of each compute resource, in thousandths; `None` if no container has it.
+/// The sum of each compute resource, in thousandths; `None` if the resource is missing in all containers.
 type Sums = [Option<i128>; COMPUTE.len()];
 
-/// Returns `Guaranteed` if every container has limits and equal requests, `BestEffort` if no container has either,
-/// and `Burstable` otherwise. Pod-level resources, if given, replace those of the containers.
+/// Returns `Guaranteed` if every container has limits and equal requests, `BestEffort` if all containers lack both,
+/// and `Burstable` otherwise. Pod-level resources, if present, replace the containers' resources.
 pub(crate) fn class(pod: &Value) -> &'static str {
     let Some(spec) = pod.get("spec") else { return "BestEffort" };
     let (mut requests, mut limits) = (Sums::default(), Sums::default());
@@ -37,7 +37,7 @@ pub(crate) fn class(pod: &Value) -> &'static str {
     }
 }
 
-/// Adds the positive amounts; returns whether all compute resources were given.
+/// Adds the positive amounts. Returns whether all compute resources are present.
 fn add(sums: &mut Sums, list: Option<&Value>) -> bool {
     let Some(list) = list.and_then(Value::as_object) else { return false };
     let mut all = true;

@@ -8,13 +8,13 @@ use super::{qos, validation};
 use crate::read;
 use crate::validate::{At, Errors};
 
-/// The fields of a container that a resize may change.
+/// The container fields that a resize may change.
 const RESIZABLE: [&str; 2] = ["resources", "resizePolicy"];
-/// The resources whose amount a resize may change.
+/// The resources that a resize may change.
 const RESIZABLE_RESOURCES: [&str; 2] = ["cpu", "memory"];
 const KINDS: [&str; 2] = ["containers", "initContainers"];
 
-/// Copies the resources from an updated pod if it has the same containers.
+/// Copies the resources of an updated pod with the same containers.
 pub(super) fn copy_resources(pod: &mut Value, updated: &Value) {
     let Some(new) = updated.get("spec") else { return };
     let count = |pod: &Value, kind| elements(pod.get("spec"), kind).len();
@@ -96,7 +96,7 @@ pub(super) fn validate(pod: &Value, old: &Value) -> Errors {
     errors
 }
 
-/// Returns whether the pod's node reports the resources of running containers, as nodes that support resizing do.
+/// Returns whether the node reports the resources of running containers. Nodes that support resizing do so.
 fn is_supported(pod: &Value) -> bool {
     let statuses = read::list(pod, "status.containerStatuses").iter();
     let mut running = statuses.filter(|status| read::map(status, "state.running").is_some());
@@ -165,12 +165,12 @@ fn container(spec: At, new: At, old: At, kind: &str, errors: &mut Errors) {
     }
 }
 
-/// Returns whether an amount was removed.
+/// Returns whether an update removes an amount.
 fn is_removed(new: At, old: At) -> bool {
     old.entries().any(|(name, _)| !new.key(name).is_set())
 }
 
-/// The requests and limits that a resize must not change.
+/// Returns the requests and limits that a resize must not change.
 fn others(resources: At) -> Vec<Vec<(String, Value)>> {
     let rest = |list| {
         let amounts = resources.field(list).map().into_iter().flatten();

@@ -18,7 +18,7 @@ pub(crate) fn of_container(resources: At, pod_claims: At, errors: &mut Errors) {
 
 /// Checks the overhead of a pod.
 pub(crate) fn overhead(overhead: At, errors: &mut Errors) {
-    // Upstream checks it like the limits of a container.
+    // Upstream checks the overhead like container limits.
     let limits = overhead.field("limits").with(overhead.value());
     for (name, value) in limits.entries() {
         resource_names::container(name, value, errors);
@@ -62,7 +62,7 @@ fn requests_and_limits(resources: At, name_rule: fn(&str, At, &mut Errors), erro
     }
 }
 
-/// Huge pages are requested in whole pages.
+/// Checks that huge pages are requested in whole pages.
 fn huge_pages(name: &str, at: At, errors: &mut Errors) {
     let Some(size) = name.strip_prefix("hugepages-") else { return };
     let (Some(asked), Ok(page)) = (quantity(at), Quantity::parse(size)) else { return };
@@ -72,10 +72,10 @@ fn huge_pages(name: &str, at: At, errors: &mut Errors) {
     }
 }
 
-/// The claims of a container must be unique and exist in the pod.
+/// Checks that the claims of a container are unique and exist in the pod.
 fn claims(claims: At, pod_claims: At, errors: &mut Errors) {
     let known: BTreeSet<_> = pod_claims.items().map(|claim| claim.field("name").text()).collect();
-    // The requests used of each claim; an empty name stands for the whole claim.
+    // The requests used of each claim. An empty name means the whole claim.
     let mut seen: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for claim in claims.items() {
         let (name, request) = (claim.field("name").text(), claim.field("request"));
@@ -164,7 +164,8 @@ fn pod_resource_name(name: &str, at: At, errors: &mut Errors) {
     }
 }
 
-/// The pod's requests must cover those of its containers, and its limits each container's limits.
+/// Checks that the pod's requests and huge page limits cover the aggregate of its containers, and that its limits
+/// cover each container's limits.
 fn consistent(spec: At, resources: At, errors: &mut Errors) {
     let at_least = |list: At, whose: &str, wanted: Amounts, errors: &mut Errors| {
         for (name, wanted) in wanted {
@@ -193,8 +194,8 @@ fn consistent(spec: At, resources: At, errors: &mut Errors) {
     }
 }
 
-/// The maximum that the containers need at any time: init containers run one after another, next to earlier
-/// sidecars.
+/// Returns the maximum that the containers use at any time. Init containers run sequentially, alongside sidecars that
+/// were started earlier.
 fn aggregate<'v>(spec: At<'_, 'v>, list: &'static str) -> Amounts<'v> {
     let amounts = |container: At<'_, 'v>| -> Amounts<'v> {
         let resources = container.field("resources");

@@ -61,7 +61,7 @@ pub(super) fn gates(list: At, errors: &mut Errors) {
 pub(super) fn spread(list: At, errors: &mut Errors) {
     let mut later = BTreeSet::new();
     let mut repeated = BTreeSet::new();
-    // Of two duplicate constraints, upstream reports the first.
+    // Upstream reports the first of two duplicate constraints.
     for (index, constraint) in list.items().collect::<Vec<_>>().into_iter().enumerate().rev() {
         let pair = (constraint.field("topologyKey").text(), constraint.field("whenUnsatisfiable").text());
         if !later.insert(pair) {

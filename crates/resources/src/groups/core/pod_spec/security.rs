@@ -10,7 +10,7 @@ use crate::validate::{At, Errors, absent_or_one_of, in_range};
 
 const GROUP_POLICIES: [&str; 2] = ["Always", "OnRootMismatch"];
 const SUPPLEMENTAL_POLICIES: [&str; 2] = ["Merge", "Strict"];
-/// The other policy needs a feature gate that is off.
+/// The other policy, `MountOption`, requires a feature gate that is disabled.
 const SELINUX_POLICIES: [&str; 1] = ["Recursive"];
 const PROFILES: [&str; 3] = ["Localhost", "RuntimeDefault", "Unconfined"];
 const PROC_MOUNTS: [&str; 2] = ["Default", "Unmasked"];
@@ -28,7 +28,7 @@ pub(super) fn pod(spec: At, errors: &mut Errors) {
     }
     context.field("supplementalGroups").items().for_each(|group| id(group, errors));
     if spec.field("shareProcessNamespace").flag() && spec.field("hostPID").flag() {
-        // Upstream's internal type has this field in the context.
+        // In upstream's internal type, this field is part of the security context.
         let path = context.path().child("shareProcessNamespace");
         let why = "ShareProcessNamespace and HostPID cannot both be enabled";
         errors.push(FieldError::invalid(&path, true, why));
@@ -77,8 +77,8 @@ fn sysctls(spec: At, list: At, errors: &mut Errors) {
     }
 }
 
-/// Returns whether a name is a valid sysctl: lower-case parts with dashes and underscores inside, separated by dots
-/// or slashes.
+/// Returns whether a name is a valid sysctl: lowercase parts with inner dashes and underscores, separated by dots or
+/// slashes.
 fn is_sysctl(name: &str) -> bool {
     let is_end = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     name.len() <= SYSCTL_MAX
@@ -119,7 +119,7 @@ fn escalation(context: At, errors: &mut Errors) {
             .push(context.invalid("cannot set `allowPrivilegeEscalation` to false and `privileged` to true"));
     }
     let capabilities = context.field("capabilities");
-    // Upstream recognizes only the long name of the capability.
+    // Upstream recognizes only the long form of the capability.
     for _ in capabilities.field("add").items().filter(|it| it.text() == "CAP_SYS_ADMIN") {
         let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
         errors.push(context.invalid(detail));
@@ -177,7 +177,7 @@ fn app_armor(profile: At, errors: &mut Errors) {
     }
 }
 
-/// A pod with a user namespace must not use other host namespaces.
+/// Checks that a pod with a user namespace does not use other host namespaces.
 pub(super) fn own_users(spec: At, errors: &mut Errors) {
     let users = spec.field("hostUsers");
     if !users.is_set() || users.flag() {

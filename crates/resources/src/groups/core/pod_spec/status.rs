@@ -9,7 +9,7 @@ use super::{CONTAINERS, annotations};
 use crate::ip;
 use crate::validate::{At, Errors, checked, immutable};
 
-/// Condition types without a domain.
+/// The condition types without a domain.
 const SYSTEM_CONDITIONS: [&str; 3] = ["Initialized", "PodScheduled", "Ready"];
 /// The lists of container statuses, with the corresponding container lists.
 const STATUSES: [(&str, &str); 3] = [
@@ -69,7 +69,7 @@ fn nominated_node(status: At, old_status: At, spec: At, errors: &mut Errors) {
     }
 }
 
-/// A terminated container may run again only if it restarts.
+/// Checks that a terminated container becomes non-terminated only if it may restart.
 fn restarts(new: At, old: At, spec: At, containers: &'static str, errors: &mut Errors) {
     let is_ephemeral = containers == "ephemeralContainers";
     if !is_ephemeral && all_can_restart(spec) {
@@ -99,7 +99,7 @@ fn restarts(new: At, old: At, spec: At, containers: &'static str, errors: &mut E
     }
 }
 
-/// Returns whether some container can restart all others.
+/// Returns whether any container can restart all containers.
 fn all_can_restart(spec: At) -> bool {
     CONTAINERS.into_iter().take(2).any(|kind| {
         spec.field(kind).items().any(|container| {
@@ -111,7 +111,8 @@ fn all_can_restart(spec: At) -> bool {
     })
 }
 
-/// Returns whether a container restarts after exit code `code`, by its rules or by its own or the pod's policy.
+/// Returns whether a container restarts after exit code `code`. Its rules come first, then its policy or the pod's
+/// policy.
 fn restarts_after(container: At, spec: At, code: i64) -> bool {
     for rule in container.field("restartPolicyRules").items() {
         let codes = rule.field("exitCodes");
@@ -151,7 +152,7 @@ fn claims(status: At, spec: At, errors: &mut Errors) {
     }
 }
 
-/// The addresses are unique, with at most one per family. Upstream reports the item, not its field.
+/// Checks that addresses are unique, with at most one per family. Upstream reports the item instead of its field.
 fn addresses(list: At, errors: &mut Errors) {
     let mut parsed = Vec::new();
     for element in list.items() {

@@ -46,7 +46,7 @@ pub(crate) fn pod(pod: &Value, old: &Value) -> Errors {
     errors
 }
 
-/// The active deadline may be set or shortened. Returns whether further checks are useful.
+/// Checks that the active deadline is only set or reduced. Returns whether to continue with other checks.
 fn deadline(spec: At, old: At, errors: &mut Errors) -> bool {
     let (at, old) = (spec.field("activeDeadlineSeconds"), old.field("activeDeadlineSeconds").int());
     let max = i64::from(i32::MAX);
@@ -68,7 +68,7 @@ fn deadline(spec: At, old: At, errors: &mut Errors) -> bool {
     }
 }
 
-/// Tolerations may be added, and the duration of one may change.
+/// Checks that an update only adds tolerations or changes their duration.
 fn tolerations(spec: At, old: At, errors: &mut Errors) {
     let (list, old_list) = (spec.field("tolerations"), old.field("tolerations"));
     let kept: HashSet<_> = list.items().map(fixed_fields).collect();
@@ -76,11 +76,11 @@ fn tolerations(spec: At, old: At, errors: &mut Errors) {
         errors.push(list.forbidden("existing toleration can not be modified except its tolerationSeconds"));
         return;
     }
-    // Upstream checks them here again.
+    // Upstream repeats this check here.
     scheduling::tolerations(list, errors);
 }
 
-/// The immutable fields of a toleration.
+/// Returns the immutable fields of a toleration.
 fn fixed_fields<'v>(toleration: At<'_, 'v>) -> Vec<(&'v str, &'v Value)> {
     toleration
         .map()
@@ -91,7 +91,7 @@ fn fixed_fields<'v>(toleration: At<'_, 'v>) -> Vec<(&'v str, &'v Value)> {
         .collect()
 }
 
-/// Scheduling gates may only be removed.
+/// Checks that scheduling gates are only removed.
 fn gates(spec: At, old: At, errors: &mut Errors) {
     let (gates, old_gates) = (spec.field("schedulingGates"), old.field("schedulingGates"));
     let before: HashSet<_> = old_gates.items().map(|gate| gate.field("name").text()).collect();
@@ -104,7 +104,7 @@ fn gates(spec: At, old: At, errors: &mut Errors) {
     }
 }
 
-/// The node selector of a gated pod may only become stricter.
+/// Checks that the node selector of a gated pod only becomes stricter.
 fn node_selector(spec: At, old: At, errors: &mut Errors) {
     let (new, before) = (spec.field("nodeSelector"), old.field("nodeSelector"));
     let is_kept = |(key, value): (&str, At)| new.key(key).is_set() && new.key(key).text() == value.text();
@@ -139,7 +139,7 @@ fn node_affinity(spec: At, old: At, errors: &mut Errors) {
     }
 }
 
-/// Returns whether a term has all expressions of an older one, followed by any new ones.
+/// Returns whether a term keeps all expressions of the old term and only appends new expressions.
 fn only_adds(term: At, old: At) -> bool {
     let lists = ["matchExpressions", "matchFields"];
     let is_empty = |term: At| lists.iter().all(|list| term.field(list).len() == 0);
@@ -186,7 +186,7 @@ fn elements(list: Option<&Value>) -> &[Value] {
     list.and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// Returns whether two objects are equal except for the fields in `but`.
+/// Returns whether two objects are equal, ignoring the fields in `but`.
 pub(crate) fn same_but(new: Option<&Map>, old: Option<&Map>, but: &[&str]) -> bool {
     let (Some(new), Some(old)) = (new, old) else { return new.is_none() && old.is_none() };
     new.keys()

@@ -51,7 +51,7 @@ pub(super) fn pod_again(pod: &Value) -> Errors {
 /// Validates a pod template.
 pub(crate) fn template(template: At, errors: &mut Errors) {
     let metadata = template.field("metadata");
-    // Upstream reports the labels and annotations of a template without `metadata`.
+    // Upstream's paths of labels and annotations in a template omit `metadata`.
     let moved = |field: &'static str| template.field(field).with(metadata.field(field).value());
     labels(moved("labels"), errors);
     let annotations = moved("annotations");
@@ -72,7 +72,7 @@ pub(crate) fn annotations(annotations: At, spec: At, errors: &mut Errors) {
     annotations::validate(annotations, spec, errors);
 }
 
-/// The template must be of long-running pods that restart. `kind` is the owner's name in the message.
+/// Checks that the template's pods are long-running and restart. `kind` is the owner's name in the message.
 pub(crate) fn runs_on(template: At, kind: &str, errors: &mut Errors) {
     let spec = template.field("spec");
     let policy = spec.field("restartPolicy");
@@ -87,7 +87,7 @@ pub(crate) fn runs_on(template: At, kind: &str, errors: &mut Errors) {
     }
 }
 
-/// Validates a pod spec. `pod` is its pod, or `None` in a template.
+/// Validates a pod spec. `pod` is `None` for a template.
 fn pod_spec(spec: At, pod: Option<&Value>, errors: &mut Errors) {
     let spec = spec.with_field_filter();
     let grace = spec.field("terminationGracePeriodSeconds");
@@ -132,7 +132,7 @@ fn pod_spec(spec: At, pod: Option<&Value>, errors: &mut Errors) {
     environment::file_volumes(spec, errors);
 }
 
-/// A pod without a service account must not mount its tokens.
+/// Checks that a pod without a service account does not mount a service account token.
 fn no_tokens(spec: At, errors: &mut Errors) {
     for volume in spec.field("volumes").items() {
         let projected = volume.field("projected");
@@ -152,7 +152,7 @@ fn policy(at: At, supported: &[&str], errors: &mut Errors) {
     }
 }
 
-/// Checks a name, if given.
+/// Checks a name, if present.
 fn named(at: At, check: fn(&str) -> Vec<String>, errors: &mut Errors) {
     if !at.text().is_empty() {
         checked(at, check, errors);

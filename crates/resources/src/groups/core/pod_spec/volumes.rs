@@ -24,7 +24,7 @@ const CERTIFICATE_SECONDS_MIN: i64 = 3600;
 /// The maximum lifetime of a pod certificate: 91 days, or one day for Kubernetes' own signers.
 const CERTIFICATE_SECONDS_MAX: i64 = 91 * 86_400;
 const KUBERNETES_CERTIFICATE_SECONDS_MAX: i64 = 86_400;
-/// The pod fields that a file can contain.
+/// The pod fields that downward API files support.
 const FILE_FIELDS: [&str; 5] =
     ["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
 
@@ -50,7 +50,7 @@ const LAST: [Source; 8] = [
     }),
     Source::new("downwardAPI", |source, errors| {
         mode(source.field("defaultMode"), errors);
-        // Upstream reports the volume, not its item.
+        // Upstream reports the volume instead of its item.
         source.field("items").items().for_each(|item| downward_file(item, source, errors));
     }),
     Source::new("configMap", |map, errors| {
@@ -71,22 +71,22 @@ const LAST: [Source; 8] = [
     Source::new("image", |image, errors| pull_policy(image.field("pullPolicy"), errors)),
 ];
 
-/// The valid volumes of a pod spec by name; true if the volume is a claim.
+/// The valid volumes of a pod spec by name, with true for claims.
 pub(super) struct Volumes<'v>(BTreeMap<&'v str, bool>);
 
 impl Volumes<'_> {
-    /// Returns whether there is a volume with this name.
+    /// Returns whether a volume has this name.
     pub(super) fn contains(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
 
-    /// Returns whether the volume with this name is, or will be, a claim.
+    /// Returns whether the volume uses a claim, including the future claim of an ephemeral volume.
     pub(super) fn is_claim(&self, name: &str) -> bool {
         self.0.get(name).copied().unwrap_or_default()
     }
 }
 
-/// Checks the volumes of a pod spec. `pod_name` is `None` in a template.
+/// Checks the volumes of a pod spec. `pod_name` is `None` for a template.
 pub(super) fn all<'v>(spec: At<'_, 'v>, pod_name: Option<&str>, errors: &mut Errors) -> Volumes<'v> {
     let mut valid = Volumes(BTreeMap::new());
     let list = spec.field("volumes");
@@ -139,7 +139,7 @@ fn csi(csi: At, errors: &mut Errors) {
     if secret.is_set() {
         let name = secret.field("name");
         if required_text(name, errors) {
-            // Upstream reports the source, not the reference.
+            // Upstream reports the source instead of the reference.
             let path = csi.path().child("name");
             let found = names::is_dns1123_subdomain(name.text());
             errors.extend(found.into_iter().map(|why| FieldError::invalid(&path, name.text(), why)));
@@ -154,7 +154,7 @@ fn key_to_path(item: At, errors: &mut Errors) {
     mode(item.field("mode"), errors);
 }
 
-/// Checks a downward API file; its errors are reported at `shown`.
+/// Checks a downward API file. Errors have the path of `shown`.
 fn downward_file(file: At, shown: At, errors: &mut Errors) {
     let at = shown.with(file.value());
     required_text(at.field("path"), errors);
@@ -204,7 +204,7 @@ fn projected(projected: At, errors: &mut Errors) {
     }
 }
 
-/// The file paths in a projected volume, which must be unique.
+/// The file paths in a projected volume. Each path must be unique.
 struct Paths {
     volume: nave_machinery::FieldPath,
     seen: BTreeSet<String>,
@@ -234,7 +234,7 @@ fn token(projected: At, token: At, errors: &mut Errors) {
     if seconds.int().is_some_and(|it| it > TOKEN_SECONDS_MAX) {
         errors.push(seconds.invalid("may not specify a duration larger than 2^32 seconds"));
     }
-    // Upstream reports the volume, not its source.
+    // Upstream reports the volume instead of its source.
     let path = projected.field("path").with(token.field("path").value());
     if required_text(path, errors) {
         file_name(path, errors);
@@ -311,7 +311,7 @@ fn mode(at: At, errors: &mut Errors) {
     }
 }
 
-/// A relative path without `..` that does not start with the names reserved for volumes.
+/// Checks a relative path without `..` whose first segment does not begin with `..`.
 fn file_name(path: At, errors: &mut Errors) {
     descending(path, errors);
     if path.text().starts_with("..") && !path.text().starts_with("../") {
@@ -319,7 +319,7 @@ fn file_name(path: At, errors: &mut Errors) {
     }
 }
 
-/// A relative path without `..`.
+/// Checks a relative path without `..`.
 pub(crate) fn descending(path: At, errors: &mut Errors) {
     if path.text().starts_with('/') {
         errors.push(path.invalid("must be a relative path"));
@@ -327,7 +327,7 @@ pub(crate) fn descending(path: At, errors: &mut Errors) {
     absolute_or_relative(path, errors);
 }
 
-/// A path without `..`.
+/// Checks a path without `..`.
 pub(crate) fn absolute_or_relative(path: At, errors: &mut Errors) {
     if path.text().split('/').any(|part| part == "..") {
         errors.push(path.invalid("must not contain '..'"));
