@@ -1,4 +1,5 @@
-//! Measures what managed fields add to the writes of a pod: `cargo run --release -p nave-patch --example managed_fields`.
+//! Measures the cost of managed fields in writes of a pod: `cargo run --release -p nave-patch --example
+//! managed_fields`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use nave_patch::managed_fields::{FieldManager, FieldSet, TypeRef, Versions};
 use nave_schema::{TypeId, builtin};
 use serde_json::{Value, json};
 
-/// Few enough for a batch to end before the machine turns to other work.
+/// Small enough that a batch is rarely interrupted by other processes.
 const ROUNDS: u32 = 20;
 const NOW: &str = "2026-01-02T03:04:05Z";
 
@@ -78,7 +79,7 @@ fn main() {
     println!("apply: {applying:?}");
 }
 
-/// The time of one round in the fastest of many batches: what else runs on the machine only ever adds.
+/// Returns the time per round of the fastest of many batches. Other load on the machine only adds time.
 fn fastest(mut work: impl FnMut()) -> Duration {
     let batch = |_| {
         let start = Instant::now();
@@ -90,7 +91,7 @@ fn fastest(mut work: impl FnMut()) -> Duration {
     (0..1000).map(batch).min().unwrap_or_default()
 }
 
-/// A pod as those of a Deployment are created.
+/// Returns a pod as created by a Deployment.
 fn pod() -> Value {
     let probe = json!({"httpGet": {"path": "/healthz", "port": 8080, "scheme": "HTTP"}, "timeoutSeconds": 1,
         "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3});

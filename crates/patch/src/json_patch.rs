@@ -5,15 +5,16 @@ use nave_machinery::limits::{self, Budget, LimitError, MAX_DEPTH};
 
 use crate::{PatchError, check_patched};
 
-/// Maximum number of operations in a patch, as upstream.
+/// Maximum number of operations in a patch (the limit of upstream).
 pub const MAX_OPERATIONS: usize = 10_000;
 
-/// Maximum number of bytes of JSON that `copy` operations may add (upstream's `JSONPatchMaxCopyBytes`). Without it a
-/// patch could repeatedly double an object.
+/// Maximum number of bytes of JSON that `copy` operations may add (upstream's `JSONPatchMaxCopyBytes`). It prevents a
+/// patch from doubling an object repeatedly.
 const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
 
-/// Maximum number of values that a patch may move: those behind an insertion or removal in a list, and those below a
-/// moved value. A list of 2,000 items allows as many insertions at its front as a patch can have operations.
+/// Maximum number of values that a patch may move: the values after an insertion or removal in a list, and the values
+/// below a moved value. A list of 2,000 items can take the maximum number of operations, all as insertions at its
+/// front.
 pub const MAX_STEPS: usize = 20_000_000;
 
 /// Maximum number of unknown fields reported for a patch.
@@ -22,7 +23,7 @@ const MAX_UNKNOWN: usize = 100;
 /// Maximum length of a reported unknown field's name, in bytes.
 const MAX_UNKNOWN_BYTES: usize = 512;
 
-/// Number of moves within a list that cost as much as one visit of a value.
+/// Number of moves within a list that cost the same as visiting one value.
 const STEPS_PER_VISIT: usize = 8;
 
 /// Applies a patch, which is a list of operations.
@@ -83,7 +84,7 @@ pub fn unknown_fields(patch: &Value) -> Vec<String> {
 struct Patching {
     /// Bytes of JSON that may be copied.
     copied: Budget,
-    /// Memory that copies may take: a short JSON text can contain many values.
+    /// Memory that copies may use. A short JSON text can contain many values.
     tree: Budget,
     /// Number of values that may be moved.
     steps: Budget,
@@ -91,7 +92,7 @@ struct Patching {
 
 impl Patching {
     fn apply(&mut self, target: &mut Value, operation: &Value) -> Result<(), PatchError> {
-        // Paths that are not strings were rejected before.
+        // `check_form` has rejected paths that are not strings.
         let text = |name: &str| operation.get(name).and_then(Value::as_str);
         let path = || Pointer::parse(text("path"));
         let from = || Pointer::parse(text("from"));
@@ -181,14 +182,14 @@ impl Pointer {
         }
     }
 
-    /// Returns the parent of the value and the last part of the pointer; `None` for the whole document.
+    /// Returns the parent of the value and the last part of the pointer; `None` if the pointer is the whole document.
     fn parent<'v>(&self, target: &'v mut Value) -> Result<Option<(&'v mut Value, &str)>, PatchError> {
         let Some((last, parents)) = self.0.split_last() else { return Ok(None) };
         let parent = parents.iter().try_fold(target, |place, part| child_mut(place, part));
         parent.map(|parent| Some((parent, last.as_str()))).ok_or_else(|| self.missing())
     }
 
-    /// Returns the number of levels that a value at this pointer may have.
+    /// Returns the maximum depth of a value at this pointer.
     fn depth_left(&self) -> Result<usize, LimitError> {
         MAX_DEPTH.checked_sub(self.0.len()).ok_or(LimitError::TooDeep)
     }
@@ -274,14 +275,14 @@ fn child_mut<'v>(place: &'v mut Value, part: &str) -> Option<&'v mut Value> {
     }
 }
 
-/// Parses an index of a list as Go parses numbers; negative ones count from the end, as in upstream's library.
+/// Parses a list index like Go's number parser. Negative indexes count from the end, as in upstream's library.
 fn index(part: &str, len: usize) -> Option<usize> {
     let digits = part.strip_prefix(['-', '+']).unwrap_or(part);
     let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<usize>().ok())??;
     if part.starts_with('-') && number > 0 { len.checked_sub(number) } else { Some(number) }
 }
 
-/// Returns the number of values in a value.
+/// Returns the number of values in a value, including itself.
 fn count(value: &Value) -> usize {
     match value {
         Value::Array(list) => 1 + list.iter().map(count).sum::<usize>(),
@@ -352,7 +353,7 @@ mod tests {
             (json!({"a": 1}), json!({"op": "test", "path": "/a", "value": 1}), json!({"a": 1})),
             (json!({"a": 1}), json!({"op": "test", "path": "/b", "value": null}), json!({"a": 1})),
             (json!(1), json!({"op": "replace", "path": "", "value": 2}), json!(2)),
-            // As upstream's library behaves.
+            // Upstream's library accepts these.
             (json!({}), json!({"op": "replace", "path": "/a", "value": 1}), json!({"a": 1})),
             (json!({}), json!({"op": "add", "path": "/a"}), json!({"a": null})),
             (json!({}), json!({"op": "copy", "from": "/a", "path": "/b"}), json!({"b": null})),
@@ -426,7 +427,7 @@ mod tests {
         assert_eq!(error, PatchError::Limit(LimitError::TooLarge));
     }
 
-    /// All ways to make an object deeper: none exceeds the limit, in the result or in between.
+    /// Tries every way to deepen an object. Neither the result nor an intermediate state exceeds the limit.
     #[test]
     fn limits_the_depth_of_the_object() {
         let nested = |depth: usize| (0..depth).fold(json!(1), |inner, _| json!({"a": inner}));
@@ -464,7 +465,7 @@ mod tests {
         }
     }
 
-    /// Each operation alone is cheap; a patch may have ten thousand.
+    /// Each operation alone is cheap, but a patch may have 10,000.
     #[test]
     fn limits_the_cost_of_all_operations() {
         let list = json!({"a": vec![0; 300_000], "b": {"c": {}}});

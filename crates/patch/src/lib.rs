@@ -8,8 +8,8 @@
 //! | [`managed_fields`] | an applied configuration (server-side apply) | by the topology that the type declares |
 //!
 //! Invariants: no I/O; no input causes a panic; after an error the object is partly patched and must be dropped. A
-//! patched object is within [`limits`], and so are all intermediate states. Merges are linear in the sizes of object
-//! and patch; the work of a JSON patch is limited by [`json_patch::MAX_OPERATIONS`] and [`json_patch::MAX_STEPS`].
+//! patched object and all intermediate states are within [`limits`]. Merges are linear in the sizes of object and
+//! patch; [`json_patch::MAX_OPERATIONS`] and [`json_patch::MAX_STEPS`] limit the work of a JSON patch.
 //!
 //! ```
 //! let mut object = serde_json::json!({"data": {"a": "1", "b": "2"}});
@@ -26,13 +26,13 @@ pub mod strategic;
 use nave_machinery::limits::{self, LimitError};
 use nave_machinery::{Reason, Status, Value};
 
-/// Error of applying a patch.
+/// An error that occurs when a patch is applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatchError {
     /// The patch is malformed.
     #[error("{0}")]
     Malformed(String),
-    /// The patch cannot be applied to this object: a test failed, or a path does not exist.
+    /// The patch cannot be applied to this object: a test failed or a path does not exist.
     #[error("the server rejected our request due to an error in our request: {0}")]
     Unfit(String),
     /// The patch requires something a merge cannot do. Upstream answers such errors with 500.

@@ -1,4 +1,4 @@
-//! JSON merge patch (RFC 7386): given fields replace fields, `null` removes them.
+//! JSON merge patch (RFC 7386): fields in the patch replace fields of the object; `null` removes them.
 
 use nave_machinery::{Map, Value};
 

@@ -1,7 +1,7 @@
 //! Strategic merge patch (upstream: `apimachinery/pkg/util/strategicpatch`).
 //!
-//! A merge patch that uses the type of the object: lists are merged if their field declares it, lists of structs by the
-//! declared key, lists of scalars as sets. Directives in the patch express what a merge alone cannot:
+//! A merge patch that uses the type of the object. Lists are merged if their field declares it: lists of structs by the
+//! declared key, lists of scalars as sets. Directives in the patch express changes that a merge cannot:
 //!
 //! | directive | position | meaning |
 //! | --- | --- | --- |
@@ -12,9 +12,9 @@
 //! | `$setElementOrder/x: […]` | next to a merged list `x` | sets the order of the list's items |
 //! | `$deleteFromPrimitiveList/x: […]` | next to a merged list of scalars | removes these |
 //!
-//! Below a field of unknown type everything is a plain merge, and lists are replaced.
+//! Below a field of unknown type, patches are plain merge patches and replace lists.
 //!
-//! Items of lists are found by hash of their key, so the cost is linear in the sizes of object and patch, except for
+//! List items are looked up by a hash of their key, so the cost is linear in the sizes of object and patch, except for
 //! sorting.
 
 use std::collections::{HashMap, HashSet};
@@ -48,7 +48,7 @@ pub fn apply(set: &SchemaSet, id: TypeId, target: &mut Value, patch: &Value) -> 
     check_patched(target)
 }
 
-/// The type of a struct or a map; without an ID its fields are unknown.
+/// The type of a struct or a map. Without an ID, the fields are unknown.
 #[derive(Clone, Copy)]
 struct Type<'s> {
     set: &'s SchemaSet,
@@ -73,7 +73,7 @@ impl<'s> Type<'s> {
         Self { set: self.set, id }
     }
 
-    /// Returns the key of the items if the list in a field is merged (empty for scalars).
+    /// Returns the merge key of the list in a field (empty for scalars); `None` if the list is not merged.
     fn merged_list(self, name: &str) -> Option<&'s str> {
         let patch = &self.field(name)?.patch;
         patch.merge.then(|| patch.merge_key.as_deref().unwrap_or_default())
@@ -146,7 +146,7 @@ fn retain_keys(fields: &mut Map, patch: &mut Map) -> Result<(), PatchError> {
     let Value::Array(kept) = kept else { return Err(malformed(INVALID_RETAIN_KEYS)) };
     let kept: HashSet<&str> = kept.iter().filter_map(Value::as_str).collect();
     let is_kept = |name: &str| kept.contains(name);
-    // Directives about other fields may stand beside this one.
+    // Directives for other fields may be next to this one.
     if patch.iter().any(|(name, change)| !change.is_null() && !is_kept(name) && !is_directive(name)) {
         return Err(malformed(INVALID_RETAIN_KEYS));
     }
@@ -154,7 +154,7 @@ fn retain_keys(fields: &mut Map, patch: &mut Map) -> Result<(), PatchError> {
     Ok(())
 }
 
-/// Merges the lists that have a `$setElementOrder`, and orders them.
+/// Merges and orders the lists that have a `$setElementOrder`.
 fn order_lists(ty: Type<'_>, fields: &mut Map, patch: &mut Map) -> Result<(), PatchError> {
     let ordered: Vec<String> =
         patch.keys().filter_map(|key| key.strip_prefix(SET_ELEMENT_ORDER)).map(str::to_owned).collect();
@@ -185,7 +185,7 @@ fn order_lists(ty: Type<'_>, fields: &mut Map, patch: &mut Map) -> Result<(), Pa
     Ok(())
 }
 
-/// Checks that the items of a patch's list occur in its `$setElementOrder`, in the same sequence.
+/// Checks that the items of a patch's list occur in its `$setElementOrder` in the same order.
 fn check_order(change: &[Value], order: &[Value], key: &str) -> Result<(), PatchError> {
     if order.is_empty() {
         return Ok(());
@@ -272,7 +272,7 @@ fn identity_of<'i>(item: &'i Map, key: &str) -> Result<&'i Value, PatchError> {
     }
 }
 
-/// Applies `$patch` in the items of a patch's list; returns what remains to be merged.
+/// Applies `$patch` in the items of a patch's list. Returns the items that remain to be merged.
 fn apply_item_directives(
     mut had: Vec<Value>,
     change: Vec<Value>,
@@ -304,7 +304,7 @@ fn apply_item_directives(
     Ok((had, rest))
 }
 
-/// Positions of a list's items by identity: the value of their key, or the item itself in a list of scalars.
+/// Positions of a list's items by identity: the value of the merge key, or the item itself in a list of scalars.
 struct ItemIndex<'k> {
     key: &'k str,
     first: HashMap<Value, usize>,
@@ -330,7 +330,7 @@ impl<'k> ItemIndex<'k> {
     }
 }
 
-/// Returns the items in the patch's order. Items that are not in the patch keep their position relative to the others.
+/// Returns the items in the patch's order. Items that are not in the patch keep their relative position.
 fn in_order(merged: Vec<Value>, order: &ItemIndex<'_>, before: &ItemIndex<'_>) -> Vec<Value> {
     let (mut named, mut others) = (Vec::new(), Vec::new());
     for item in merged {
@@ -352,8 +352,8 @@ fn in_order(merged: Vec<Value>, order: &ItemIndex<'_>, before: &ItemIndex<'_>) -
     sorted
 }
 
-/// Removes the directives from a value of the patch that is not merged with anything. Nothing remains of a struct with
-/// `$patch`: there is nothing to replace or delete.
+/// Removes directives from a value of the patch that has no counterpart in the object. Drops a struct with `$patch`,
+/// because it has no target to replace or delete.
 fn without_directives(value: Value) -> Option<Value> {
     match value {
         Value::Object(fields) if fields.contains_key(PATCH) => None,

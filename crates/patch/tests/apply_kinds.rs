@@ -1,5 +1,5 @@
-//! For generated objects of every built-in kind: a repeated apply changes nothing, applies of two managers that agree
-//! commute, and a manager that applies nothing any more leaves nothing behind.
+//! Properties of apply for generated objects of every built-in kind: a repeated apply changes nothing, applies of two
+//! managers that agree commute, and an empty apply removes everything that its manager applied.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail the test")]
 
@@ -13,7 +13,7 @@ use serde_json::json;
 
 use self::generated::{Choices, DEPTH, kinds};
 
-/// The fields of metadata that managers own.
+/// The metadata fields that managers own.
 const OWNED_METADATA: [&str; 4] = ["annotations", "finalizers", "labels", "ownerReferences"];
 
 /// A kind in one version.
@@ -34,7 +34,7 @@ impl Versions for Kind {
 }
 
 impl Kind {
-    /// An object with these fields and a name. Empty structs, lists and maps are left out: their manager owns them,
+    /// Returns an object with these fields and a name. Omits empty structs, lists and maps: their manager owns them,
     /// but the server does not store them.
     fn configuration(mut fields: Map) -> Value {
         let mut metadata = fields.remove("metadata").unwrap_or_default();
@@ -73,7 +73,7 @@ fn drop_empty(value: &mut Value) {
     }
 }
 
-/// A part of a struct: some fields, some items of lists and maps that are merged; what is one value stays whole.
+/// Returns a part of a struct: some fields and some items of merged lists and maps. Atomic values stay whole.
 fn part_of_struct(id: TypeId, object: &Map, choices: &mut Choices<'_>) -> Map {
     let kept = object.iter().filter_map(|(name, value)| {
         let field = builtin().get(id).field(name)?;
@@ -113,7 +113,7 @@ fn part(field: &Field, value: &Value, choices: &mut Choices<'_>) -> Value {
     }
 }
 
-/// The object without its managed fields, its lists in one order, and the entries of managed fields by manager.
+/// Returns the object without its managed fields and with sorted lists, and its managed-field entries by manager.
 fn contents(mut object: Value) -> (Value, Vec<String>) {
     fn sort(value: &mut Value) {
         match value {
@@ -126,7 +126,7 @@ fn contents(mut object: Value) -> (Value, Vec<String>) {
         }
     }
     let mut entries = object["metadata"].as_object_mut().unwrap().remove("managedFields").unwrap_or_default();
-    // An apply that changes no value has no time.
+    // An entry has no time if its apply changed no value.
     for entry in entries.as_array_mut().into_iter().flatten() {
         entry.as_object_mut().unwrap().remove("time");
     }
@@ -137,7 +137,7 @@ fn contents(mut object: Value) -> (Value, Vec<String>) {
     (object, entries)
 }
 
-/// Returns whether a value has anything but emptied structs and maps.
+/// Returns whether a value has more than emptied structs and maps.
 fn has_contents(value: &Value) -> bool {
     match value {
         Value::Object(fields) => fields.values().any(has_contents),

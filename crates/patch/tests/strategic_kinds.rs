@@ -1,4 +1,4 @@
-//! For generated objects of every built-in kind: the strategic merge patch made from two of them turns the first into the
+//! For generated objects of every built-in kind: the strategic merge patch between two objects turns the first into the
 //! second (upstream: `strategicpatch.CreateTwoWayMergePatch`).
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
@@ -13,7 +13,7 @@ use serde_json::json;
 
 use self::generated::{Choices, DEPTH, kinds};
 
-/// Makes the patch from one object to another. The choices decide which structs are replaced instead of merged.
+/// Creates the patch from one object to another. The choices decide which structs are replaced instead of merged.
 struct Differ<'b>(Choices<'b>);
 
 impl Differ<'_> {
@@ -118,7 +118,7 @@ impl Differ<'_> {
     }
 }
 
-/// The struct in a field or in the items of its list.
+/// Returns the struct type of a field or of the items of its list.
 fn struct_of(shape: &Shape) -> Option<TypeId> {
     match shape {
         Shape::Struct(id) => Some(*id),

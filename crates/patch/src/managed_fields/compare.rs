@@ -40,7 +40,7 @@ impl Comparison {
     }
 }
 
-/// The differences of a value: of the value itself, and below it.
+/// The differences in a value: the value itself and the fields below it.
 #[derive(Default)]
 struct Difference {
     own: Own,
@@ -76,7 +76,7 @@ fn compare(ty: TypeRef<'_>, old: Option<&Value>, new: Option<&Value>) -> Result<
             let below = Comparison { removed: fields_below(ty, old), ..Comparison::default() };
             Ok(Difference { own: Own { removed: true, ..Own::default() }, below })
         }
-        // If the kind of a value changes, the value itself and everything below it are changed.
+        // A value whose kind changes is changed as a whole, with everything below it.
         (Some(old), Some(new)) if ty.kinds_differ(old, new) => {
             let first = compare_as(ty, ty.kind(Some(old)), Some(old), Some(new))?;
             let second = compare_as(ty, ty.kind(Some(new)), Some(old), Some(new))?;
@@ -163,8 +163,8 @@ fn compare_fields(map: MapType<'_>, old: Option<&Map>, new: Option<&Map>) -> Res
     Ok(found.finish())
 }
 
-/// Returns whether two values are equal, whatever their type; only scalars and empty values are compared. Most fields do
-/// not change, and those of them that are scalars need no type.
+/// Returns whether two values are equal without using their type. Compares only scalars and empty values. Most fields
+/// do not change, so this avoids most type lookups.
 fn is_same(old: &Value, new: &Value) -> bool {
     match (old, new) {
         (Value::Object(old), Value::Object(new)) => old.is_empty() && new.is_empty(),
@@ -194,7 +194,7 @@ fn compare_items(list: ListType<'_>, old: &[Value], new: &[Value]) -> Result<Com
     for (element, Same { old, new }) in pairs {
         let difference = match (old.as_slice(), new.as_slice()) {
             ([] | [_], [] | [_]) => compare(list.items, old.first().copied(), new.first().copied())?,
-            // Duplicates are one value.
+            // Duplicate items are compared as one value.
             ([_, _, ..], [_, _, ..]) => {
                 let same = old.len() == new.len() && old.iter().zip(&new).all(|(old, new)| equal(old, new));
                 Difference::own(Own { modified: !same, ..Own::default() })
@@ -237,7 +237,7 @@ impl Difference {
     }
 }
 
-/// The differences of a map's or list's entries.
+/// The differences in the entries of a map or list.
 #[derive(Default)]
 struct Differences {
     added: Vec<Node>,
@@ -248,7 +248,7 @@ struct Differences {
 impl Differences {
     fn push(&mut self, difference: Difference, element: PathElement) {
         let Difference { own, below } = difference;
-        // Rarely does more than one of the three sets need the element.
+        // Usually at most one of the three sets needs the element, so it is rarely cloned.
         let mut element = Some(element);
         let parts = [
             (&mut self.added, own.added, below.added),

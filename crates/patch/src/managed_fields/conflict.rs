@@ -12,13 +12,14 @@ use super::entries::ManagerId;
 use super::path::display;
 use super::set::FieldSet;
 
-/// Maximum length of a path, and of the description of a manager, in bytes: a name can be as long as the body.
+/// Maximum length in error messages of a path and of a manager's description, in bytes. A name can be as long as the
+/// body.
 const MAX_SHOWN_BYTES: usize = 1024;
 
 /// Fields that an apply would change and another manager owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Conflict {
-    /// The description of the manager in errors.
+    /// The manager's description for errors.
     manager: String,
     fields: FieldSet,
 }
@@ -44,7 +45,7 @@ impl Conflicts {
         self.0.is_empty()
     }
 
-    /// Removes conflicts about these fields.
+    /// Removes the conflicts over these fields.
     #[must_use]
     pub(super) fn without(mut self, fields: &FieldSet) -> Self {
         self.0.retain_mut(|conflict| {
@@ -54,7 +55,7 @@ impl Conflicts {
         self
     }
 
-    /// Returns 409 with a cause for each field and manager, at most [`MAX_CAUSES`].
+    /// Returns status 409 with a cause for each field and manager, at most [`MAX_CAUSES`].
     pub fn into_status(self) -> Status {
         let shown = self.reported();
         let mut status = Status::failure(409, Reason::Conflict, self.message(&shown));

@@ -4,15 +4,15 @@ use super::schema::TypeRef;
 use super::set::{FieldSet, Node};
 
 impl FieldSet {
-    /// Adds the declared fields that paths of the set pass through: `a` for `a.b`, unless it is a map entry.
+    /// Adds the declared parent fields of the set's paths: `a` for `a.b`, unless `a` is a map entry.
     #[must_use]
     pub(super) fn with_named_fields(mut self, ty: TypeRef<'_>) -> Self {
         add_named_fields(&mut self, Some(ty));
         self
     }
 
-    /// Adapts the set to types that have become atomic: fields below an atomic value are replaced by the value itself.
-    /// Returns whether anything changed.
+    /// Adapts the set to types that have become atomic: replaces the fields below an atomic value with the value
+    /// itself. Returns whether the set changed.
     pub(super) fn reconcile(&mut self, ty: TypeRef<'_>) -> bool {
         self.nodes_mut().iter_mut().fold(false, |changed, node| reconcile_node(ty, node) | changed)
     }
@@ -32,7 +32,7 @@ fn reconcile_node(ty: TypeRef<'_>, node: &mut Node) -> bool {
     if node.children.is_empty() {
         return false;
     }
-    // An undeclared field is not changed.
+    // Undeclared fields do not change.
     let Some(ty) = ty.child(&node.element) else { return false };
     if ty.is_atomic() {
         node.member = true;

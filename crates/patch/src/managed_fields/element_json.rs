@@ -1,4 +1,4 @@
-//! The JSON in elements of `fieldsV1`: keys and values of items of lists.
+//! JSON in the path elements of `fieldsV1`: keys and values of list items.
 
 use std::fmt::{self, Write};
 
@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
 use super::field_name::FieldName;
 
-/// The fields of a key, in the order of the text.
+/// The fields of a key, in the order in which the text lists them.
 pub(super) struct KeyFields(pub Vec<(FieldName, Value)>);
 
 impl<'de> Deserialize<'de> for KeyFields {
@@ -34,7 +34,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 }
 
-/// A value that is neither list nor map: those cannot be keys, and would take many times the memory of their text.
+/// A scalar value. Lists and maps are rejected: they cannot be keys and need many times the memory of their text.
 pub(super) struct Scalar(pub Value);
 
 impl<'de> Deserialize<'de> for Scalar {
@@ -77,10 +77,10 @@ impl Visitor<'_> for ScalarVisitor {
     }
 }
 
-/// Appends a JSON string; `opening` is its quote and what comes before the text.
+/// Appends a JSON string. `opening` is its quote and any text before the content.
 pub(super) fn push_quoted(out: &mut String, opening: &str, text: &str) {
     out.push_str(opening);
-    // Most texts are plain; a loop without an exit looks at many bytes at once.
+    // Most texts have no special characters. A loop without an early exit can be vectorized.
     if text.bytes().fold(false, |found, byte| found | is_special(byte)) {
         push_escaped(out, text);
     } else {
@@ -106,12 +106,12 @@ fn push_escaped(out: &mut String, text: &str) {
     out.push_str(rest);
 }
 
-/// Returns whether a byte has an escape in JSON.
+/// Returns whether a byte must be escaped in JSON.
 fn is_special(byte: u8) -> bool {
     matches!(byte, ..b' ' | b'"' | b'\\')
 }
 
-/// Appends a value in the form of Go's encoder.
+/// Appends a value as Go's encoder formats it.
 pub(super) fn push_json(text: &mut String, value: &Value) {
     match value {
         Value::String(value) => push_text(text, value),
@@ -120,11 +120,11 @@ pub(super) fn push_json(text: &mut String, value: &Value) {
     }
 }
 
-/// Appends a number. Go's encoder writes whole doubles as integers, up to 1e21.
+/// Appends a number. Go's encoder writes whole doubles up to 1e21 as integers.
 fn push_number(text: &mut String, number: &serde_json::Number) {
     let whole =
         number.as_f64().filter(|double| number.is_f64() && double.fract() == 0.0 && double.abs() < 1e21);
-    // Writing to a string cannot fail. Adding zero makes zero of negative zero.
+    // Writing to a string cannot fail. Adding zero turns negative zero into zero.
     let _ = match whole {
         Some(double) => write!(text, "{}", double + 0.0),
         None => write!(text, "{number}"),

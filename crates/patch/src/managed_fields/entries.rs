@@ -1,4 +1,4 @@
-//! `metadata.managedFields`: the managers of an object and the fields that each owns (upstream:
+//! `metadata.managedFields`: the managers of an object and the fields that each manager owns (upstream:
 //! `apimachinery/pkg/util/managedfields/internal/managedfields.go`).
 
 use std::borrow::Cow;
@@ -9,12 +9,12 @@ use nave_machinery::{Map, Value};
 use super::fields_v1::FieldsError;
 use super::set::FieldSet;
 
-/// Identifies an entry.
+/// The identity of an entry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ManagerId {
     pub manager: String,
     pub applied: bool,
-    /// Empty for an apply manager, whose fields are those of its last apply in any version.
+    /// Empty for an apply manager: its fields are those of its last apply in any version.
     pub api_version: String,
     pub subresource: String,
 }
@@ -25,17 +25,17 @@ pub(super) struct Entry<'v> {
     pub api_version: String,
     pub time: Option<String>,
     set: FieldSet,
-    /// The stored entry, as long as the set has not changed.
+    /// The stored entry; `None` once the set has changed.
     stored: Option<Cow<'v, Value>>,
 }
 
-/// The entries of an object by manager.
+/// The entries of an object, by manager.
 pub(super) type Managers<'v> = BTreeMap<ManagerId, Entry<'v>>;
 
-/// A list of entries is invalid.
+/// The error of an invalid list of entries.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntriesError {
-    /// It is not a list of objects.
+    /// The value is not a list of objects.
     #[error("managedFields must be a list of entries")]
     NotAList,
     /// The operation is unknown.
@@ -86,7 +86,7 @@ impl Entry<'_> {
         self.set = change(std::mem::take(&mut self.set));
     }
 
-    /// Adapts the set to a type in which values may have become atomic.
+    /// Adapts the set to a type in which some values may have become atomic.
     pub(super) fn reconcile(&mut self, ty: super::schema::TypeRef<'_>) {
         if self.set.reconcile(ty) {
             self.stored = None;
@@ -94,14 +94,14 @@ impl Entry<'_> {
     }
 }
 
-/// The source of entries. Entries of clients may differ in form from those that the server writes.
+/// The source of entries. Entries from clients may have a different form from those that the server writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     Stored,
     Request,
 }
 
-/// Decodes the entries of a stored object; a missing list or null is empty.
+/// Decodes the entries of a stored object. A missing or null list has no entries.
 ///
 /// # Errors
 /// An entry is malformed.
@@ -113,7 +113,7 @@ pub(super) fn decode(list: Option<&Value>) -> Result<Managers<'_>, EntriesError>
     decoded.collect()
 }
 
-/// Decodes a copy of the entries of a stored object. Entries that do not change are moved to the new list.
+/// Decodes an owned copy of a stored object's entries. Unchanged entries are moved to the new list.
 ///
 /// # Errors
 /// An entry is malformed.
@@ -179,7 +179,7 @@ fn decode_entry(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     Tree,
-    /// Text. Unchanged sets keep their stored form.
+    /// JSON text. Unchanged sets keep their stored form.
     Text,
 }
 
@@ -193,13 +193,13 @@ impl Form {
     }
 }
 
-/// Encodes the entries in upstream's order: applies first, then by time; `None` if there are no entries.
+/// Encodes the entries in upstream's order: applies first, then by time. Returns `None` if the list is empty.
 ///
 /// # Errors
 /// A set is nested too deeply.
 pub(super) fn encode(managers: Managers<'_>, form: Form) -> Result<Option<Value>, FieldsError> {
     let mut entries: Vec<(ManagerId, Entry<'_>)> = managers.into_iter().collect();
-    // All times have the same format, so their strings sort by time. Entries without a time come first.
+    // All times have the same format, so their strings sort by time. Entries without a time sort first.
     entries.sort_by(|(a, left), (b, right)| {
         (!a.applied, &left.time, &a.manager, &left.api_version, &a.subresource).cmp(&(
             !b.applied,

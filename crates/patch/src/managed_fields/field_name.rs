@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Visitor};
 
-/// The name of a field. Short names, which are the most, are stored inline.
+/// The name of a field. Short names are stored inline; most names are short.
 #[derive(Clone)]
 pub struct FieldName(Name);
 
@@ -14,7 +14,7 @@ enum Name {
     Long(Box<str>),
 }
 
-/// Maximum length of an inline name in bytes. A longer one would make every element larger.
+/// Maximum length of an inline name in bytes. A higher limit would make every element larger.
 const SHORT: usize = 22;
 
 impl FieldName {

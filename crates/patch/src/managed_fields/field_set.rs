@@ -6,12 +6,12 @@ use super::path::PathElement;
 use super::schema::{Kind, ListType, MapType, Relation, TypeRef};
 use super::set::{FieldSet, Node};
 
-/// Returns the fields of an object: its leaves, list items and map entries. Items without a path element are omitted.
+/// Returns the fields of an object: its leaves, list items and map entries. Omits items without a path element.
 pub(super) fn field_set(ty: TypeRef<'_>, object: &Value) -> FieldSet {
     Walk { holders: false }.visit(ty, object).1
 }
 
-/// Returns all fields below a value, including the maps and lists that contain them: the fields of a new value.
+/// Returns all fields below a new value, including the maps and lists that contain them.
 pub(super) fn fields_below(ty: TypeRef<'_>, value: &Value) -> FieldSet {
     Walk { holders: true }.visit(ty, value).1
 }
@@ -23,7 +23,7 @@ struct Walk {
 }
 
 impl Walk {
-    /// Returns whether the value is a field itself, and the fields below it.
+    /// Returns whether the value itself is a field, and the fields below it.
     fn visit(self, ty: TypeRef<'_>, value: &Value) -> (bool, FieldSet) {
         match ty.kind(Some(value)) {
             Kind::Scalar => (true, FieldSet::default()),
@@ -53,7 +53,7 @@ impl Walk {
         FieldSet::from_nodes(nodes)
     }
 
-    /// Items with the same element are one field, without fields below it.
+    /// Treats items with the same element as one field without fields below it.
     fn visit_items(self, list: ListType<'_>, items: &[Value]) -> FieldSet {
         let mut found: Vec<(PathElement, Option<&Value>)> =
             items.iter().filter_map(|item| Some((list.element(item).ok()?, Some(item)))).collect();

@@ -1,5 +1,5 @@
-//! The `fieldsV1` encoding of sets: a tree of maps, in which `.` stands for the field itself. Its two forms in a value
-//! are described in [`nave_machinery::managed_fields`].
+//! The `fieldsV1` encoding of sets: a tree of maps in which `.` is the field itself. [`nave_machinery::managed_fields`]
+//! describes its two forms in a value.
 
 use nave_machinery::Value;
 use nave_machinery::limits::MAX_DEPTH;
@@ -7,22 +7,22 @@ use nave_machinery::limits::MAX_DEPTH;
 use super::path::{ElementError, PathElement};
 use super::set::{FieldSet, Node};
 
-/// The key for the field itself, if other fields are below it.
+/// The key of the field itself, if the set has other fields below it.
 const SELF: &str = ".";
 
 /// The number of levels above `fieldsV1`: the object, its metadata, the list and the entry.
 const LEVELS_ABOVE: usize = 4;
 
-/// `fieldsV1` is invalid.
+/// The error of an invalid `fieldsV1`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FieldsError {
-    /// It is not a tree of maps.
+    /// The value is not a tree of maps.
     #[error("fieldsV1 holds something that is not a map")]
     NotAMap,
     /// A path element is invalid.
     #[error("parsing key as path element: {0}")]
     Element(String),
-    /// It is nested deeper than an object may be.
+    /// The set is nested deeper than an object may be.
     #[error("fieldsV1 is too deep")]
     TooDeep,
 }
@@ -46,10 +46,10 @@ impl FieldSet {
         Self::from_fields_v1(&tree)
     }
 
-    /// Encodes as JSON text, with the fields in the order of paths (upstream: `Set.ToJSON`).
+    /// Encodes the set as JSON text, with the fields in path order (upstream: `Set.ToJSON`).
     ///
     /// # Errors
-    /// An object with it would be nested too deeply.
+    /// An object with this set would be nested too deeply.
     pub fn to_fields_v1_text(&self) -> Result<String, FieldsError> {
         if self.depth() + LEVELS_ABOVE >= MAX_DEPTH {
             return Err(FieldsError::TooDeep);
@@ -59,17 +59,17 @@ impl FieldSet {
         Ok(text)
     }
 
-    /// Encodes as a tree of maps.
+    /// Encodes the set as a tree of maps.
     ///
     /// # Errors
-    /// An object with it would be nested too deeply.
+    /// An object with this set would be nested too deeply.
     pub fn to_fields_v1(&self) -> Result<Value, FieldsError> {
         let text = self.to_fields_v1_text()?;
         serde_json::from_str(&text).map_err(|error| FieldsError::Element(error.to_string()))
     }
 }
 
-/// Returns the set below a field, and whether the field itself is in the set.
+/// Returns the set below a field and whether the set includes the field itself.
 fn read(fields: &Value, depth: usize) -> Result<(FieldSet, bool), FieldsError> {
     let depth = depth.checked_sub(1).ok_or(FieldsError::TooDeep)?;
     let fields = match fields {

@@ -1,4 +1,4 @@
-//! The annotation of client-side apply, so that `kubectl` can migrate to server-side apply and back without conflicts
+//! The annotation of client-side apply. It lets `kubectl` migrate to server-side apply and back without conflicts
 //! (upstream: `apimachinery/pkg/util/managedfields/internal/lastapplied*.go`).
 
 use nave_machinery::{Value, meta};
@@ -9,10 +9,10 @@ use super::schema::TypeRef;
 use super::set::FieldSet;
 use super::validate::validate;
 
-/// The annotation with the configuration that client-side apply applied last.
+/// The annotation with the configuration that was last applied client-side.
 pub(super) const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// The manager for which both kinds of apply are the same.
+/// The manager that may use both kinds of apply without conflicts between them.
 pub(super) const KUBECTL: &str = "kubectl";
 
 /// Returns the annotation of an object.
@@ -21,8 +21,8 @@ pub(super) fn last_applied(object: &Value) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Returns the fields that client-side apply has set and that still have their values; `None` if the annotation cannot
-/// be read.
+/// Returns the fields that client-side apply set and that still have their values; `None` if the annotation cannot be
+/// parsed.
 pub(super) fn unchanged_fields(ty: TypeRef<'_>, live: &Value) -> Option<FieldSet> {
     let applied: Value = serde_json::from_str(last_applied(live)?).ok()?;
     if meta::api_version(&applied) != meta::api_version(live) {

@@ -16,10 +16,10 @@ use super::validate::validate;
 /// Maximum number of update entries of an object; the oldest are merged into one entry per version.
 const MAX_UPDATE_MANAGERS: usize = 10;
 
-/// The manager of the oldest updates, merged into one entry.
+/// The manager of the oldest updates after they are merged into one entry.
 const ANCIENT_CHANGES: &str = "ancient-changes";
 
-/// The manager of existing fields when an object without managed fields is applied to.
+/// The manager of fields that exist before the first apply to an object without managed fields.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
 /// The inputs of a write for managed fields.
@@ -35,21 +35,21 @@ pub struct FieldManager<'a> {
     pub subresource: &'a str,
     /// The time of the write, RFC 3339 with seconds.
     pub now: &'a str,
-    /// An empty object of the kind.
+    /// An empty object of this kind.
     pub empty: &'a Value,
 }
 
-/// An apply is rejected.
+/// The error of a rejected apply.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// Other managers own fields that the apply would change.
     #[error("the apply conflicts with other managers")]
     Conflicts(Conflicts),
-    /// The configuration is not allowed for this object.
+    /// The configuration is invalid for this object.
     #[error("{0}")]
     Invalid(String),
-    /// The configuration does not match the type. The status is 500 as upstream's, because clients distinguish these
-    /// errors by their text.
+    /// The configuration does not match the type. The status is 500, as upstream: clients recognize these errors by
+    /// their text.
     #[error("{0}")]
     Failed(String),
 }
@@ -73,8 +73,8 @@ impl From<EntriesError> for ApplyError {
 
 impl FieldManager<'_> {
     /// Updates the managed fields of a created or updated object. `live` is the stored object; `None` for a create. If
-    /// the stored object has no managed fields, none are added. If anything fails, the object loses its managed fields:
-    /// they are never a reason to reject an update.
+    /// the stored object has no managed fields, the new object gets none. After an error, the object loses its managed
+    /// fields: managed fields never cause an update to be rejected.
     pub fn update(&self, live: Option<&Value>, new: &mut Value, manager: &str) {
         let requested = meta::remove(new, "managedFields");
         let managers = self.managers_for_update(live, requested);
@@ -88,11 +88,11 @@ impl FieldManager<'_> {
         }
     }
 
-    /// Merges an applied configuration into the object, or creates the object if `live` is `None`. The result has
-    /// managed fields; the caller decodes, defaults and validates it like any body.
+    /// Merges an applied configuration into the object, or creates the object if `live` is `None`. The result includes
+    /// managed fields. The caller decodes, defaults and validates it like any request body.
     ///
     /// # Errors
-    /// The configuration is malformed, or conflicts with other managers.
+    /// The configuration is malformed or conflicts with other managers.
     pub fn apply(
         &self,
         live: Option<&Value>,
@@ -108,7 +108,7 @@ impl FieldManager<'_> {
         } else {
             stored
         };
-        // Only kubectl gets a second attempt.
+        // Only kubectl gets a second attempt, after a migration from client-side apply.
         let again = (manager == KUBECTL).then(|| managers.clone());
         let (mut object, managers) = match (self.merge(live, applied, managers, manager, force), again) {
             (Err(ApplyError::Conflicts(conflicts)), Some(managers)) => {
@@ -135,8 +135,8 @@ impl FieldManager<'_> {
         Ok(object)
     }
 
-    /// Returns the entries before an update: those of the request, unless they are invalid or missing or the request is
-    /// for a subresource; then those of the live object.
+    /// Returns the entries before an update. Uses the entries of the request, or those of the live object if the
+    /// request is for a subresource or its entries are missing or invalid.
     fn managers_for_update<'v>(&self, live: Option<&'v Value>, requested: Option<Value>) -> Managers<'v> {
         let stored = live.and_then(|live| meta::field(live, "managedFields"));
         let from_stored = || entries::decode(stored).unwrap_or_default();
@@ -237,7 +237,7 @@ fn shown_kind(object: &Value) -> String {
     format!("{no_group}{api_version}, Kind={}", meta::kind(object))
 }
 
-/// Returns whether a list of entries is a request to reset managed fields: empty, or one empty entry.
+/// Returns whether a list of entries requests a reset of managed fields: an empty list or one empty entry.
 fn is_reset(requested: &Value) -> bool {
     let Value::Array(list) = requested else { return false };
     match list.as_slice() {
@@ -247,15 +247,15 @@ fn is_reset(requested: &Value) -> bool {
     }
 }
 
-/// Update entries that are merged into one.
+/// The update entries to merge into one.
 struct Bucket {
     sets: Vec<FieldSet>,
     /// The latest time.
     time: Option<String>,
 }
 
-/// Merges the oldest update entries into one per version until the limit is met. A client may send thousands of
-/// entries, so the sets of a bucket are united once, after all of them are collected.
+/// Merges the oldest update entries into one per version until the limit is met. Collects the sets of each bucket first
+/// and unites them once, because a client may send thousands of entries.
 fn cap_update_managers(managers: &mut Managers<'_>) {
     let count = managers.keys().filter(|id| !id.applied).count();
     let Some(mut surplus) = count.checked_sub(MAX_UPDATE_MANAGERS).filter(|surplus| *surplus > 0) else {
@@ -301,7 +301,7 @@ fn take_sets(
     bucket.or_else(|| managers.remove(id).map(|entry| vec![entry.into_set()]))
 }
 
-/// Fields that the server sets or that identify the object; no manager owns them.
+/// Fields that the server sets or that identify the object. Managers never own them.
 static NEVER_OWNED: LazyLock<FieldSet> = LazyLock::new(|| {
     let field = PathElement::field;
     let mut set = FieldSet::from_paths(

@@ -7,7 +7,7 @@ use nave_machinery::{Map, Value};
 use super::path::PathElement;
 use super::schema::{Kind, ListType, MapType, Relation, TypeRef};
 
-/// Merges the applied value into the live one. Nothing is removed; applied leaves replace live ones.
+/// Merges the applied value into the live one. Removes no fields; applied leaves replace live ones.
 ///
 /// # Errors
 /// An item of a list cannot be identified, or is applied twice.
@@ -57,7 +57,7 @@ fn merge_fields(
     live: Option<&Map>,
     applied: Option<&Map>,
 ) -> Result<Option<Value>, String> {
-    // Common entries are merged without a copy: copying at each level would make deep objects quadratic.
+    // Merges common entries without copying them. A copy at each level would make deep objects quadratic.
     let mut merged = Vec::new();
     let mut lives = live.into_iter().flatten().peekable();
     for (name, value) in applied.into_iter().flatten() {
@@ -93,7 +93,7 @@ impl<'v> Items<'v> {
         Ok(Self { elements, values, by_element })
     }
 
-    /// Returns the item of an element; null if there are several.
+    /// Returns the item with this element; null if several items have it.
     fn get(&self, element: &PathElement) -> Option<&'v Value> {
         const NULL: &Value = &Value::Null;
         self.by_element.get(element).map(|&at| self.values.get(at).unwrap_or(NULL))
@@ -104,8 +104,8 @@ impl<'v> Items<'v> {
     }
 }
 
-/// Merges the items of an associative list. Items of both lists have the applied order; live-only items stay between
-/// them at their position.
+/// Merges the items of an associative list. Items in both lists follow the applied order. Live-only items keep their
+/// position between them.
 fn merge_items(
     list: ListType<'_>,
     live: Option<&Value>,
@@ -128,7 +128,7 @@ fn merge_items(
     let mut next_live = || lives.next();
     let mut current = next_live();
     for element in &applied.elements {
-        // Live-only items come first, up to the next common item.
+        // Live-only items before the next common item come first.
         while let Some((ahead, item)) = current {
             if ahead == element {
                 break;
@@ -141,7 +141,7 @@ fn merge_items(
                 push(Some(item), None)?;
             }
             current = next_live();
-            // After the last common item, applied items follow the last applied one.
+            // After the last common item, applied items come before the remaining live-only items.
             if is_applied && shared.is_empty() {
                 break;
             }

@@ -13,8 +13,8 @@
 //! | `visits` | a measure of cost, for tests |
 //! | `scale` | [`ScaleFields`]: the managed fields of the scale subresource |
 //!
-//! Objects and types are borrowed; unchanged values are not copied. The depth of objects bounds all recursion. Apart
-//! from sorting list items, the cost is linear in the sizes of object and sets.
+//! Objects and types are borrowed; unchanged values are not copied. The depth of objects bounds all recursion. The cost
+//! is linear in the sizes of object and sets, except for sorting list items.
 
 mod compare;
 mod conflict;

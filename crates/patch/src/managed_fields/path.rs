@@ -26,10 +26,10 @@ pub enum PathElement {
 /// A path from the root of an object.
 pub(super) type Path = [PathElement];
 
-/// A text is not a valid path element.
+/// The error of an invalid path element.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ElementError {
-    /// An unknown kind of element, which is ignored.
+    /// The kind of element is unknown. Such elements are ignored.
     UnknownKind,
     /// The text is malformed.
     Malformed(String),
@@ -95,7 +95,8 @@ impl PathElement {
         }
     }
 
-    /// Appends the `fieldsV1` form as a JSON string. `scratch` is a buffer that spares an allocation for each element.
+    /// Appends the `fieldsV1` form as a JSON string. `scratch` is a reusable buffer that saves an allocation per
+    /// element.
     pub(super) fn push_serialized(&self, out: &mut String, scratch: &mut String) {
         if let Self::Field(name) = self {
             return push_quoted(out, "\"f:", name.as_str());

@@ -7,7 +7,7 @@ use super::schema::{Kind, ListType, MapType, Relation, TypeRef};
 use super::set::{FieldSet, Node};
 
 /// Removes fields from an object. Parents of removed fields stay, even if they are empty. Fields within an atomic value
-/// cannot be removed individually; the value is emptied.
+/// cannot be removed individually, so the whole value is emptied.
 pub(super) fn remove_items(ty: TypeRef<'_>, object: Value, fields: &FieldSet) -> Value {
     let kind = ty.kind(Some(&object));
     match (kind, object) {

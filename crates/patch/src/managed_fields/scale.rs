@@ -1,4 +1,4 @@
-//! Managed fields of the scale subresource: the replicas of a scale are a field of the object, with the same owners
+//! Managed fields of the scale subresource. The owners of the replicas are the same in the scale and in the object
 //! (upstream: `apimachinery/pkg/util/managedfields/scalehandler.go`).
 
 use nave_machinery::Value;
@@ -15,15 +15,15 @@ const SCALE_VERSION: &str = "autoscaling/v1";
 pub struct ScaleFields<'a> {
     /// The managed fields of the object.
     pub entries: Option<&'a Value>,
-    /// The object's version in the request.
+    /// The version of the object in the request.
     pub api_version: String,
-    /// The path of the replicas in the object, the same in all versions.
+    /// The path of the replicas in the object. All versions use the same path.
     pub replicas: &'a [String],
-    /// Returns whether a version is one of the object's.
+    /// Returns whether the kind has this version.
     pub is_version: Box<dyn Fn(&str) -> bool + 'a>,
 }
 
-/// Managed fields cannot be converted.
+/// The error of a failed conversion of managed fields.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScaleError {
     /// An entry is malformed.
@@ -35,7 +35,7 @@ pub enum ScaleError {
 }
 
 impl ScaleFields<'_> {
-    /// Returns the managed fields of the scale: the owners of the replicas.
+    /// Returns the managed fields of the scale: the entries of managers that own the replicas.
     ///
     /// # Errors
     /// The entries of the object are malformed.
@@ -74,7 +74,7 @@ impl ScaleFields<'_> {
         for (id, entry) in scale {
             if entry.set().contains(&scale_path()) {
                 let id = ManagerId { api_version: version_of(id.applied, &self.api_version), ..id };
-                // Only apply entries keep their time: the time of an update entry differs between object and scale.
+                // Only apply entries keep their time. The time of an update entry differs between object and scale.
                 let time = managers.remove(&id).and_then(|entry| entry.time).filter(|_| id.applied);
                 managers.insert(id, Entry::new(&self.api_version, replicas.clone(), time));
             }
@@ -87,7 +87,7 @@ impl ScaleFields<'_> {
     }
 }
 
-/// Removes the scale's entry of a manager; returns whether it exists.
+/// Removes a manager's entry from the scale; returns whether the entry existed.
 fn remove_scale_entry(scale: &mut Managers<'_>, id: &ManagerId) -> bool {
     let id = ManagerId { api_version: version_of(id.applied, SCALE_VERSION), ..id.clone() };
     scale.remove(&id).is_some()

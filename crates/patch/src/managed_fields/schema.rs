@@ -17,10 +17,10 @@ pub enum TypeRef<'s> {
     Shape(&'s SchemaSet, &'s Shape),
     /// A type from the schema of a custom resource.
     Custom(CustomType<'s>),
-    /// An unknown type, merged by the kind of the value: maps by key, lists as a whole. Used for custom resources
+    /// An unknown type, merged by the kind of the value: maps by key, lists atomically. Used for custom resources
     /// without a schema.
     Deduced,
-    /// A value of any type, which is atomic.
+    /// An atomic value of any type.
     Untyped,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct ListType<'s> {
     pub relation: Relation<'s>,
 }
 
-/// How list items are identified.
+/// How the items of a list are identified.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Relation<'s> {
     Atomic,
@@ -76,8 +76,8 @@ impl<'s> TypeRef<'s> {
         }
     }
 
-    /// Returns the kind of a value of this type. Null, or a value of a kind that the type does not allow, counts as the
-    /// type's first kind.
+    /// Returns the kind of a value of this type. A null value, or a value of a kind that the type does not allow, has
+    /// the first kind of the type.
     pub(super) fn kind(self, value: Option<&Value>) -> Kind {
         match self {
             Self::Struct(..) | Self::Shape(_, Shape::Struct(_) | Shape::Map { .. }) => Kind::Map,
@@ -88,7 +88,7 @@ impl<'s> TypeRef<'s> {
         }
     }
 
-    /// Returns whether two values of the type have different kinds. For a type with several kinds, null differs from
+    /// Returns whether two values of the type have different kinds. If the type has several kinds, null differs from
     /// all of them.
     pub(super) fn kinds_differ(self, a: &Value, b: &Value) -> bool {
         self.allows_all_kinds() && (self.kind(Some(a)) != self.kind(Some(b)) || a.is_null() != b.is_null())
@@ -135,7 +135,7 @@ impl<'s> TypeRef<'s> {
         }
     }
 
-    /// Returns the scalar type; `None` if the type allows any scalar or no scalars.
+    /// Returns the scalar type; `None` if the type allows any scalar or is not a scalar.
     pub(super) fn scalar(self) -> Option<Scalar> {
         match self {
             Self::Shape(_, Shape::Scalar(scalar)) => Some(*scalar),
@@ -144,7 +144,7 @@ impl<'s> TypeRef<'s> {
         }
     }
 
-    /// Returns whether a value of the type is a single field. A type with several kinds is treated as a map.
+    /// Returns whether values of the type are a single field. A type with several kinds is treated as a map.
     pub(super) fn is_atomic(self) -> bool {
         match (self.map(), self.list()) {
             (Some(map), _) => map.is_atomic,
@@ -235,7 +235,7 @@ impl ListType<'_> {
         }
     }
 
-    /// Returns the item's keys, or the default of a missing key; a missing key without a default is omitted.
+    /// Returns the keys of the item. A missing key has its default, or is omitted if it has no default.
     fn key(self, keys: &[String], fields: &Map) -> Result<PathElement, String> {
         let map = self.items.map();
         let mut key = Vec::with_capacity(keys.len());
@@ -296,7 +296,7 @@ impl<'s> CustomType<'s> {
         }
     }
 
-    /// Returns the type of a field of the metadata, which its schema does not describe.
+    /// Returns the type of a metadata field, because the schema does not describe metadata.
     fn meta_field(self, name: &str) -> Option<TypeRef<'s>> {
         const TEXT: &Shape = &Shape::Scalar(Scalar::String);
         if !self.node.embedded_resource {

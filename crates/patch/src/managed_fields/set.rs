@@ -9,11 +9,11 @@ use super::visits::visit;
 /// A set of the fields of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldSet {
-    /// Sorted by element; empty nodes are removed.
+    /// Sorted by element. Empty nodes are removed.
     nodes: Vec<Node>,
 }
 
-/// A path element in a set: it may end a path of the set, and paths may continue after it.
+/// A node of a set: a path element that may end a path and may have continuations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Node {
     /// The element.
@@ -71,7 +71,7 @@ impl FieldSet {
         set
     }
 
-    /// Creates a set from nodes in any order; drops empty nodes and merges those with the same element.
+    /// Creates a set from nodes in any order. Drops empty nodes and merges nodes with the same element.
     pub(super) fn from_nodes(mut nodes: Vec<Node>) -> Self {
         visit(nodes.len());
         nodes.retain(|node| !node.is_empty());
@@ -82,7 +82,7 @@ impl FieldSet {
         Self { nodes }
     }
 
-    /// Returns the union of sets. Apart from sorting, the cost is linear in their total size.
+    /// Returns the union of sets. The cost is linear in their total size, except for sorting.
     pub(super) fn union_all(sets: Vec<Self>) -> Self {
         match <[Self; 1]>::try_from(sets) {
             Ok([only]) => only,
@@ -90,7 +90,7 @@ impl FieldSet {
         }
     }
 
-    /// Adds a path. The empty path stands for the whole object, which has no owner, and is ignored.
+    /// Adds a path. Ignores the empty path: it refers to the whole object, which has no owner.
     pub fn insert(&mut self, path: &Path) {
         let Some((first, rest)) = path.split_first() else { return };
         let place = self.place(first).unwrap_or_else(|place| {
@@ -134,12 +134,12 @@ impl FieldSet {
         place.ok().and_then(|place| self.nodes.get(place))
     }
 
-    /// Returns the nodes by value, in order.
+    /// Returns the nodes by value, sorted.
     pub(super) fn into_nodes(self) -> impl Iterator<Item = Node> {
         self.nodes.into_iter()
     }
 
-    /// Returns the nodes, in order.
+    /// Returns the nodes, sorted.
     pub(super) fn nodes(&self) -> &[Node] {
         &self.nodes
     }
@@ -200,13 +200,13 @@ impl FieldSet {
         Self { nodes: both.collect() }
     }
 
-    /// Returns the paths that are not in the other set. Continuations of removed paths stay.
+    /// Returns the paths that are not in the other set. Keeps continuations of removed paths.
     #[must_use]
     pub fn difference(self, other: &Self) -> Self {
         self.without(other, false)
     }
 
-    /// Returns the paths that are neither in the other set nor continue one of its paths.
+    /// Returns the paths that are not in the other set and do not continue one of its paths.
     #[must_use]
     pub fn recursive_difference(self, other: &Self) -> Self {
         self.without(other, true)
@@ -232,7 +232,7 @@ impl FieldSet {
         self
     }
 
-    /// Returns the paths that no other path of the set continues.
+    /// Returns the paths that have no continuation in the set.
     #[must_use]
     pub fn leaves(self) -> Self {
         let leaves = self.nodes.into_iter().map(|node| Node {
@@ -249,7 +249,7 @@ impl FieldSet {
     }
 
     /// Returns the pairs of nodes with the same element. The cost is the size of the smaller set times a logarithm,
-    /// because a large change is compared with each of thousands of entries.
+    /// because a large change is compared with thousands of entries.
     fn common<'s>(&'s self, other: &'s Self) -> impl Iterator<Item = (&'s Node, &'s Node)> {
         let (mut left, mut right) = (self.nodes.as_slice(), other.nodes.as_slice());
         std::iter::from_fn(move || {
@@ -283,7 +283,7 @@ impl FieldSet {
         paths
     }
 
-    /// Visits paths until the visitor stops. Paths that end at a level come before those that continue.
+    /// Visits paths until the visitor stops. At each level, paths that end come before paths that continue.
     pub(super) fn try_for_each_path<'s>(
         &'s self,
         visit: &mut impl FnMut(&[&'s PathElement]) -> ControlFlow<()>,

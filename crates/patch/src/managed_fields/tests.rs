@@ -1,4 +1,4 @@
-//! Tests of whole writes, and of properties of all of them.
+//! Tests of whole writes and of properties of all writes.
 
 #![expect(clippy::needless_pass_by_value, reason = "parts of objects are given as literals")]
 
@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{ApplyError, FieldManager, FieldSet, TypeRef, Versions};
 
-/// A built-in kind with one version, or with a second version of the same structure.
+/// A built-in kind with one version, optionally with a second version of the same structure.
 struct Kind {
     api_version: &'static str,
     name: &'static str,

@@ -1,4 +1,4 @@
-//! The owners of fields during a change, and the removal of fields that an applier no longer applies (upstream:
+//! Updates the owners of fields during a change and removes fields that an applier no longer applies (upstream:
 //! `structured-merge-diff/merge.Updater`).
 
 use std::borrow::Cow;
@@ -17,22 +17,22 @@ use super::set::FieldSet;
 use super::validate::validate;
 use super::value::equal;
 
-/// The versions of a kind. A manager's fields refer to the version of its last write.
+/// The versions of a kind. A manager's fields are paths in the version of its last write.
 pub trait Versions {
-    /// Returns the kind's type in a version; `None` for an unknown version.
+    /// Returns the type of the kind in a version; `None` for an unknown version.
     fn type_of(&self, api_version: &str) -> Option<TypeRef<'_>>;
 
-    /// Converts an object to another version of [`type_of`](Self::type_of).
+    /// Converts an object to another version known to [`type_of`](Self::type_of).
     ///
     /// # Errors
     /// The object cannot be converted.
     fn convert(&self, object: &Value, api_version: &str) -> Result<Value, String>;
 
-    /// Returns the fields, in a version, that writes to this subresource never change.
+    /// Returns the fields that writes to this subresource never change, as paths in a version.
     fn reset_fields(&self, api_version: &str) -> Option<&FieldSet>;
 }
 
-/// An apply fails.
+/// The error of a failed apply.
 #[derive(Debug)]
 pub(super) enum UpdateError {
     Conflicts(Conflicts),
@@ -70,7 +70,7 @@ impl<'a> Updater<'a> {
         Ok(self.without_reset_fields(set))
     }
 
-    /// Merges an applied configuration; `None` if nothing changes.
+    /// Merges an applied configuration. Returns `None` if the object does not change.
     pub(super) fn apply(
         &self,
         live: &Value,
@@ -114,7 +114,7 @@ impl<'a> Updater<'a> {
         }
     }
 
-    /// Removes changed and deleted fields from all managers but one. Returns the changes, in the version of the
+    /// Removes changed and deleted fields from all managers except one. Returns the changes, in the version of the
     /// request.
     fn take_over(
         &self,
@@ -180,7 +180,7 @@ impl<'a> Updater<'a> {
         Ok(converted)
     }
 
-    /// Removes fields that the applier owned, no longer applies, and no other manager owns.
+    /// Removes fields that the applier owned but no longer applies, unless another manager owns them.
     fn prune(&self, merged: Value, managers: &Managers<'_>, last: Entry<'_>) -> Result<Value, String> {
         let Some(ty) = self.versions.type_of(&last.api_version) else { return Ok(merged) };
         let version = last.api_version.clone();
@@ -188,7 +188,7 @@ impl<'a> Updater<'a> {
         let last = last.into_set().with_named_fields(ty);
         let pruned = remove_items(ty, merged.clone(), &last);
         let pruned = self.add_back_owned(&merged, pruned, &version, managers)?;
-        // Only fields that were owned before are removed.
+        // Removes only fields that were owned before.
         let pruned = self.convert(&pruned, &version)?;
         let kept = field_set(ty, &pruned).with_named_fields(ty);
         let gone = field_set(ty, &merged).with_named_fields(ty).difference(&kept).intersection(&last);
@@ -196,8 +196,8 @@ impl<'a> Updater<'a> {
         Ok(self.convert(&result, self.api_version)?.into_owned())
     }
 
-    /// Restores pruned values that a manager owns, in the version of each manager. The version of the applier's last
-    /// configuration comes first, because other conversions may need the restored values.
+    /// Restores pruned values that a manager owns, in the version of each manager. Starts with the version of the
+    /// applier's last configuration, because other conversions may need the restored values.
     fn add_back_owned(
         &self,
         merged: &Value,

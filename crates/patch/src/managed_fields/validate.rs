@@ -13,7 +13,7 @@ use super::schema::{Kind, ListType, MapType, Relation, TypeRef};
 /// Maximum number of errors reported.
 const MAX_ERRORS: usize = 100;
 
-/// Maximum length of a path, and of the rest of an error, in bytes: names and values can be as long as the body.
+/// Maximum length of a path and of the rest of an error, in bytes. Names and values can be as long as the body.
 const MAX_SHOWN_BYTES: usize = 1024;
 
 /// Checks that all fields are declared, all values have the right kind, and no list has duplicate items.
@@ -102,7 +102,7 @@ impl Walk {
     }
 }
 
-/// Returns the expected kind of scalar; `None` if the value has it.
+/// Returns the expected kind of scalar; `None` if the value has this kind.
 fn expected(scalar: Scalar, value: &Value) -> Option<&'static str> {
     let (is_right, name) = match scalar {
         Scalar::Int32 | Scalar::Int64 | Scalar::Double => (value.is_number(), "numeric (int or float)"),

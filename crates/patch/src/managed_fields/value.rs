@@ -17,7 +17,7 @@ pub(super) fn equal(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Compares values of all types. The order is total: numbers, strings, booleans, lists, maps, null.
+/// Compares values of any type. The order is total: numbers, strings, booleans, lists, maps, null.
 pub(super) fn compare(a: &Value, b: &Value) -> Ordering {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => compare_numbers(a, b),
@@ -37,7 +37,7 @@ pub(super) fn compare(a: &Value, b: &Value) -> Ordering {
     }
 }
 
-/// Compares integers and doubles by value, without rounding integers: sorting panics on an order that is not total.
+/// Compares integers and doubles by value without rounding integers. Sorting may panic if the order is not total.
 fn compare_numbers(a: &Number, b: &Number) -> Ordering {
     match (integer(a), integer(b)) {
         (Some(a), Some(b)) => a.cmp(&b),
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(compare(&json!(0), &json!(-0.0)), Ordering::Equal);
     }
 
-    /// As doubles, some of these integers are equal.
+    /// Some of these integers are equal when converted to doubles.
     #[test]
     fn numbers_have_a_total_order() {
         let (precise, most) = (1i64 << 53, i64::MAX);

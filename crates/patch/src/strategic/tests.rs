@@ -1,4 +1,4 @@
-//! Merges by directive and by type, compared with merging lists by linear search.
+//! Merges by directive and by type, compared with a reference that searches lists linearly.
 
 use nave_machinery::limits::{self, LimitError};
 use proptest::prelude::*;
@@ -165,7 +165,7 @@ proptest! {
     }
 }
 
-/// Linear search for the items of lists, as a reference.
+/// A reference implementation that searches list items linearly.
 mod reference {
     use serde_json::{Value, json};
 

@@ -6,12 +6,12 @@ use nave_machinery::{Map, Value};
 use nave_schema::{Field, ListTopology, Scalar, Shape, StructType, TypeId, builtin};
 use serde_json::json;
 
-/// How deep generated objects are at most.
+/// Maximum depth of generated objects.
 pub(crate) const DEPTH: usize = 9;
-/// Few texts, so that two objects have keys and items in common.
+/// Only a few texts, so that two objects share keys and items.
 const TEXTS: [&str; 4] = ["a", "b", "c", "d/e"];
 
-/// The types of objects with names.
+/// Returns the types of objects that have a name.
 pub(crate) fn kinds() -> Vec<TypeId> {
     let is_named = |field: &Field| matches!(&field.shape, Shape::Struct(id) if builtin().get(*id).field("name").is_some());
     let is_kind = |ty: &StructType| ty.field("kind").is_some() && ty.field("metadata").is_some_and(is_named);
@@ -19,11 +19,11 @@ pub(crate) fn kinds() -> Vec<TypeId> {
     kinds.filter_map(|ty| builtin().find(&ty.name)).collect()
 }
 
-/// Bytes that decide what is generated; zeros follow them.
+/// Bytes that determine the generated object; zeros follow them.
 pub(crate) struct Choices<'b>(pub(crate) &'b [u8]);
 
 impl Choices<'_> {
-    /// A number below `below`.
+    /// Returns a number less than `below`.
     pub(crate) fn next(&mut self, below: usize) -> usize {
         let Some((first, rest)) = self.0.split_first() else { return 0 };
         self.0 = rest;
@@ -34,14 +34,14 @@ impl Choices<'_> {
         TEXTS[self.next(TEXTS.len())].to_owned()
     }
 
-    /// An object of a type.
+    /// Returns an object of a type.
     pub(crate) fn object(&mut self, id: TypeId, depth: usize) -> Map {
         let fields = &builtin().get(id).fields;
         let mut object = Map::new();
         if fields.is_empty() {
             return object;
         }
-        // A field that is merged by a rule of its own is worth more than others.
+        // Prefers fields with a merge rule of their own.
         let ruled: Vec<&Field> = fields.iter().filter(|field| has_rule(field)).collect();
         for _ in 0..self.next(5) {
             let field = match ruled.len() {
@@ -74,7 +74,7 @@ impl Choices<'_> {
                         .insert((*key).to_owned(), self.value(&builtin().get(*id).field(key)?.shape, depth)?);
                 }
             }
-            // Both kinds of merges find their items.
+            // Both kinds of merge must be able to find the items.
             let identity = match (&field.patch.merge_key, keys.as_slice()) {
                 (Some(key), _) => item[key].to_string(),
                 (None, []) => item.to_string(),

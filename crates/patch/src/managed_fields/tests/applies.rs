@@ -101,7 +101,7 @@ fn items_of_lists_are_merged_by_their_keys() {
     assert_eq!(containers[0].get("tty"), None);
 }
 
-/// The order of items of a set in which both sides have items that the other one lacks.
+/// Items of a set where each side has items that the other lacks.
 #[test]
 fn items_have_the_applied_order_with_live_ones_in_place() {
     let kind = Kind::config_map();

@@ -1,12 +1,12 @@
-//! The cost of writes with thousands of entries, in visited path elements: twice the input may cost only slightly more
-//! than twice as much.
+//! The cost of writes with thousands of entries, in visited path elements. Doubling the input may only slightly more
+//! than double the cost.
 
 use serde_json::json;
 
 use super::super::visits::visits_of;
 use super::*;
 
-/// Maximum growth of the cost for twice the input. A larger growth is not linear, even with sorting.
+/// Maximum growth of the cost when the input doubles. More than this is not linear, even with sorting.
 const MOST: usize = 3;
 
 fn assert_linear(name: &str, work: impl Fn(usize) -> usize) {
@@ -71,7 +71,7 @@ fn equal_elements_are_parsed_in_linear_time() {
     });
 }
 
-/// Returns a live object with `n` entries of one field each, some of which will change.
+/// Returns a live object with `n` entries of one field each. Some of the fields will change.
 fn with_many_appliers(kind: &Kind, n: usize) -> Value {
     let data: serde_json::Map<String, Value> = (0..2 * n).map(|at| (format!("k{at}"), json!("1"))).collect();
     let mut live = kind.normalized(kind.object(json!({ "data": data })));

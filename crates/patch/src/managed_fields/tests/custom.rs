@@ -85,7 +85,7 @@ fn fields_of_custom_resources_merge_by_their_schema() {
     }});
     assert_eq!(fields(&live, "two", "Apply"), Some(&owned));
     let one = fields(&live, "one", "Apply").unwrap();
-    // The missing key has its default; a list without topology and an atomic map are one field.
+    // The missing key has its default. A list without topology and an atomic map are each one field.
     assert!(one["f:spec"]["f:ports"].get(r#"k:{"name":"web","protocol":"TCP"}"#).is_some(), "{one}");
     assert_eq!((&one["f:spec"]["f:steps"], &one["f:spec"]["f:whole"]), (&json!({}), &json!({})));
 
@@ -108,7 +108,7 @@ fn rejects_values_that_the_schema_does_not_allow() {
         let why = custom.apply(None, "one", spec.clone()).unwrap_err().into_status().message;
         assert!(why.contains(expected), "{spec}: {why}");
     }
-    // Values of any type, where the schema allows it.
+    // Values of any type where the schema allows them.
     let any = json!({"limits": {"a": 1, "b": "2"}, "free": {"x": [1, {"y": null}]}});
     assert_eq!(custom.apply(None, "one", any.clone()).unwrap()["spec"], any);
 }

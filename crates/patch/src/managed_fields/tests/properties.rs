@@ -3,8 +3,8 @@ use serde_json::{Map, json};
 
 use super::*;
 
-/// Parts of a deployment: labels, environment variables of containers, finalizers and a number. Empty lists and maps
-/// are left out: an applier owns them although nothing is stored.
+/// Parts of a deployment: labels, environment variables of containers, finalizers and a number. Omits empty lists and
+/// maps: an applier owns them although they are not stored.
 fn part(prefix: &'static str) -> impl Strategy<Value = Value> {
     let names = prop::collection::btree_map("[a-c]", "[x-z]", 0..3);
     let container = (prop::option::of("[x-z]"), names.clone());
@@ -95,7 +95,7 @@ proptest! {
         let both = kind.apply(Some(&kind.apply(None, "a", a).unwrap()), "b", b).unwrap();
         let left = kind.apply(Some(&both), "a", json!({})).unwrap();
         prop_assert_eq!(fields(&left, "a", "Apply"), None);
-        // Emptied lists and maps stay if they had no owner themselves.
+        // Emptied lists and maps stay if they have no owner themselves.
         let fields_of = |object: &Value| {
             let ty = TypeRef::Struct(builtin(), kind.type_id);
             super::super::field_set::field_set(ty, &without_entries(object))
@@ -109,7 +109,7 @@ proptest! {
     #[test]
     fn an_update_after_an_apply_owns_what_it_changes(first in part(""), second in part("")) {
         let kind = Kind::deployment();
-        // Nothing would be tracked without any owner.
+        // Without any owner, managed fields would not be tracked.
         let mut first = first;
         first["spec"]["paused"] = json!(true);
         let live = kind.apply(None, "one", first).unwrap();

@@ -21,8 +21,7 @@ fn scale_fields<'a>(entries: &'a Value, replicas: &'a [String]) -> ScaleFields<'
     }
 }
 
-/// Returns entries of a manager of the replicas and more, a manager without the replicas, and one of an unknown
-/// version.
+/// Returns three entries: one with the replicas and more, one without the replicas, one of an unknown version.
 fn entries() -> Value {
     json!([
         entry("ci", "Apply", "apps/v1", json!({"f:spec": {"f:paused": {}, "f:replicas": {}}})),

@@ -98,7 +98,7 @@ fn ignores_unknown_kinds_of_elements() {
     assert_eq!(set.to_fields_v1().unwrap(), json!({"f:b": {}}));
 }
 
-/// Integers that doubles cannot represent, and doubles: sorting by rounded numbers would have no total order.
+/// Integers that doubles cannot represent, and doubles. An order by rounded numbers would not be total.
 #[test]
 fn sorts_numbers_of_any_size() {
     let precise = 1i64 << 53;
