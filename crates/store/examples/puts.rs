@@ -71,14 +71,14 @@ async fn write(
         if number >= count {
             return Ok(());
         }
-        // Scatters the keys: keys written one after another are not adjacent, as with generated names.
+        // Scatters the keys: consecutively written keys are not adjacent, as with generated names.
         let scattered = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let value: Vec<u8> = (0..bytes as u64).map(|byte| (scattered >> (byte % 57)) as u8).collect();
         store.txn(Txn::create(format!("/registry/pods/default/app-{scattered:016x}"), value)).await?;
     }
 }
 
-/// User and system time of this process.
+/// Returns the user and system CPU time of this process in microseconds.
 fn cpu_micros() -> u64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();

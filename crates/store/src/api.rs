@@ -31,7 +31,7 @@ pub enum Expect {
     Revision(u64),
 }
 
-/// The write of a transaction, made if its precondition holds.
+/// The write of a transaction, executed if its precondition holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Creates or replaces the key.
@@ -50,7 +50,7 @@ pub enum Op {
 /// An atomic compare and write of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Txn {
-    /// The key compared and written.
+    /// The key to compare and write.
     pub key: Arc<str>,
     /// The precondition.
     pub expect: Expect,
@@ -59,7 +59,7 @@ pub struct Txn {
 }
 
 impl Txn {
-    /// Creates `key`, if it is absent.
+    /// Creates `key` if it does not exist.
     pub fn create(key: impl Into<Arc<str>>, value: impl Into<Bytes>) -> Self {
         Self::put(key, value).expecting(Expect::Absent)
     }
@@ -115,12 +115,12 @@ pub struct Range {
     pub start_after: Option<Arc<str>>,
     /// Maximum number of items; 0 means no limit.
     pub limit: usize,
-    /// Reads the state at this revision; the latest if `None`.
+    /// Revision to read at; the latest if `None`.
     pub revision: Option<u64>,
 }
 
 impl Range {
-    /// All keys with `prefix`, at the latest revision.
+    /// Returns a query for all keys with `prefix`, at the latest revision.
     pub fn all(prefix: impl Into<Arc<str>>) -> Self {
         Self { prefix: prefix.into(), ..Self::default() }
     }
@@ -166,7 +166,7 @@ pub struct WatchBatch {
     pub revision: u64,
 }
 
-/// An endless stream of batches. An error is always its last item. Dropping the stream ends the watch.
+/// An endless stream of batches. Only the last item can be an error. Dropping the stream ends the watch.
 pub type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchBatch, StoreError>> + Send>>;
 
 /// Sizes and revisions of a store.
@@ -180,7 +180,7 @@ pub struct StoreStatus {
     pub size_in_use: u64,
     /// The latest revision.
     pub revision: u64,
-    /// Oldest readable revision.
+    /// The oldest readable revision.
     pub compacted: u64,
 }
 

@@ -33,7 +33,7 @@ pub enum StoreError {
     /// The disk, the quota or the file-size limit is exhausted. The write did not happen; reads still work.
     #[error("no space left for the store: {0}")]
     NoSpace(Arc<std::io::Error>),
-    /// Another I/O error; the message names the file. A write that failed with it did not happen, or is visible after a
+    /// Another I/O error; the message names the file. The failed write did not happen, or becomes visible after a
     /// restart at the latest.
     #[error("store I/O: {0}")]
     Io(Arc<std::io::Error>),
@@ -57,7 +57,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Returns whether a write that failed with this error may have happened, or may become visible later.
+    /// Returns whether the failed write may have happened or may become visible later.
     pub fn is_outcome_unknown(&self) -> bool {
         matches!(self, Self::Io(_) | Self::Corrupt(_) | Self::Recovering | Self::Closed)
     }

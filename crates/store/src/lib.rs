@@ -10,14 +10,14 @@
 //! ```
 //!
 //! # Invariants
-//! - Every committed transaction has one revision, one row in the log and one event. Data changes in no other way: an
-//!   expiry is a transaction too.
+//! - Every committed transaction has one revision, one row in the log and one event. All changes of data are
+//!   transactions, including expiries.
 //! - Everything that a read, a watch or a caller has seen is durable.
-//! - A watch holds a position and no events. Its memory does not grow, however slow its reader is.
+//! - A watch stores a position but no events. Its memory does not grow, even if its reader is slow.
 //! - A row is removed only when no readable revision needs it.
-//! - A failed write leaves the store unchanged, or counts as done if the file contains it after reopening. Reads
-//!   continue meanwhile. While the disk is full, writes fail at once with [`StoreError::NoSpace`], and one attempt is
-//!   made per second.
+//! - A failed write leaves the store unchanged, or counts as committed if the file contains it after reopening. Reads
+//!   continue during recovery. While the disk is full, writes fail immediately with [`StoreError::NoSpace`], except for
+//!   one attempt per second.
 //!
 //! # Example
 //! ```
@@ -58,7 +58,7 @@
 //!   unusable, and the memory and timing of its background threads and memtables cannot be controlled.
 //! - redb is one file without background threads. It has checksummed copy-on-write commits with one sync, snapshots for
 //!   readers, a bounded cache, and no dependencies. Its CPU cost is a third of the target of 25 µs per put at batch 64.
-//! - A log of our own would save 4 µs per put and 9 MB, which does not justify writing one.
+//! - A custom log would save 4 µs per put and 9 MB, which does not justify writing it.
 //!
 //! The whole engine on redb (`cargo run --release -p nave-store --example puts`), callers and their tasks included, on
 //! a machine with other load: 21 µs CPU per put with 64 concurrent writers, 34 µs with 16, 168 µs with one. An empty
@@ -121,8 +121,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Streams every change with `prefix` from `from_revision` (inclusive) on, in order, without gaps.
     ///
-    /// `from_revision` may be in the future; 0 means after the current revision. If it is below the compacted revision
-    /// (if it equals it, engines may differ), the first item of the stream is [`StoreError::Compacted`]. The same error
+    /// `from_revision` may be in the future; 0 means after the current revision. If it is below the compacted revision,
+    /// the first item of the stream is [`StoreError::Compacted`]; engines may differ if both are equal. The same error
     /// ends the stream if unread history is compacted because the reader is too slow. Empty batches report progress.
     async fn watch(&self, prefix: &str, from_revision: u64) -> Result<WatchStream, StoreError>;
 

@@ -1,7 +1,7 @@
 //! Files and folders that only their owner can access.
 //!
-//! They are created with their mode, so they are never accessible to others, not even briefly. If one exists with a
-//! wider mode, the mode is reduced and a warning is logged.
+//! They are created with their mode, so others can never access them, not even briefly. If a file or folder exists with
+//! a wider mode, the mode is reduced and a warning is logged.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;

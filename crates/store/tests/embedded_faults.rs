@@ -73,7 +73,7 @@ async fn rejects_a_second_process() {
 #[tokio::test]
 async fn full_disk_fails_only_writes() {
     let folder = tempfile::tempdir().unwrap();
-    // Limits files to 4 MiB. SIGXFSZ is ignored, so that writes fail with an error.
+    // Limits files to 4 MiB. Ignores SIGXFSZ, so that writes fail with an error.
     let script = "trap '' XFSZ; ulimit -S -f 8192; exec \"$0\" \"$1\"";
     let mut child = Command::new("sh")
         .args(["-c", script, WRITER])

@@ -153,7 +153,7 @@ async fn closing_ends_watches_and_unlocks_the_folder() {
     drop(store);
     assert!(matches!(watch.next().await, Some(Err(StoreError::Closed))));
     assert!(watch.next().await.is_none());
-    // The stream is still held.
+    // The stream is still open.
     open(folder.path(), None);
 }
 
@@ -179,7 +179,7 @@ async fn files_are_readable_only_by_the_owner() {
             assert_eq!(mode(&file), 0o600, "{}", file.display());
         }
         drop(store);
-        // Modes as left by older versions.
+        // Sets modes that older versions may have left.
         set(&folder, 0o755);
         for file in folder.read_dir().unwrap() {
             set(&file.unwrap().path(), 0o644);

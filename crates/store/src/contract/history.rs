@@ -41,7 +41,7 @@ pub async fn future_revisions_fail(fixture: &dyn Fixture) {
     assert!(expected(store.compact(future).await.unwrap_err()));
 }
 
-/// States below the compacted revision cannot be read; the others can.
+/// States below the compacted revision cannot be read; later states can.
 pub async fn compaction_hides_old_states(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let first = put(&*store, "/a", "1").await;
@@ -128,7 +128,7 @@ pub async fn compacted_watch_fails(fixture: &dyn Fixture) {
     assert_eq!(events(&mut watch, 1).await[0].kv.mod_revision, fourth);
 }
 
-/// A watch that is not read during thousands of changes delivers all of them afterwards, in order.
+/// A watch that is not read during thousands of changes then delivers all of them in order.
 pub async fn slow_watch_misses_nothing(fixture: &dyn Fixture) {
     const WRITERS: usize = 50;
     const EACH: usize = 120;

@@ -1,7 +1,7 @@
-//! Contract tests for store engines. `nave_store::contract_tests!(factory)` in a file under `tests/` makes one
-//! `#[tokio::test]` of each.
+//! Contract tests for store engines. `nave_store::contract_tests!(factory)` in a file under `tests/` generates a
+//! `#[tokio::test]` for each.
 //!
-//! Each test gets its own store. The history need not be empty: no test assumes an absolute revision.
+//! Each test gets its own store. Tests assume no absolute revision, because the store may already have a history.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test suite")]
 
@@ -43,7 +43,7 @@ pub trait Fixture: Send + Sync {
     async fn open(&self) -> Arc<dyn Store>;
 }
 
-/// Makes a `#[tokio::test]` of each contract test. `$factory` is an expression that creates a
+/// Generates a `#[tokio::test]` for each contract test. `$factory` is an expression that creates a
 /// [`Fixture`](crate::contract::Fixture) without data.
 #[macro_export]
 macro_rules! contract_tests {

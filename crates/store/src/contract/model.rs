@@ -1,4 +1,4 @@
-//! Random operations on the store and on a model of it; results must be equal.
+//! Runs random operations on the store and on a model of it, and compares the results.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -25,14 +25,14 @@ pub async fn later_put_replaces_ttl(fixture: &dyn Fixture) {
     commit(&*store, Txn::put("/kept", "1").with_ttl(TTL)).await;
     let kept = put(&*store, "/kept", "2").await;
     let marker = commit(&*store, Txn::put("/marker", "x").with_ttl(TTL)).await;
-    // The marker is written last, so it expires after the replaced time to live would have.
+    // The marker is written last, so it expires after the original time to live would have.
     let mut watch = store.watch("/", marker + 1).await.unwrap();
     assert_eq!(&*events(&mut watch, 1).await[0].kv.key, "/marker");
     let there = store.get("/kept", None).await.unwrap().expect("key has no time to live any more");
     assert_eq!(there.mod_revision, kept);
 }
 
-/// A time to live continues over a restart.
+/// A time to live continues across a restart.
 pub async fn ttl_survives_a_restart(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let written = commit(&*store, Txn::put("/a", "1").with_ttl(TTL)).await;
@@ -42,7 +42,7 @@ pub async fn ttl_survives_a_restart(fixture: &dyn Fixture) {
     assert_eq!(events(&mut watch, 1).await[0], delete_event("/a", written + 1));
 }
 
-/// Data, history, compaction and revisions are unchanged by a restart.
+/// A restart does not change data, history, compaction or revisions.
 pub async fn restart_loses_nothing(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     put(&*store, "/a", "1").await;

@@ -12,7 +12,7 @@ use super::engine::Change;
 use super::record::Record;
 use super::writer::{Expiries, Reply, unix_millis};
 
-/// The transactions of one commit, in revision order.
+/// The transactions of one commit in revision order.
 #[derive(Default)]
 pub(super) struct Batch {
     /// The revision after the transactions added so far.
@@ -54,12 +54,12 @@ impl Batch {
         self.push(Event { kind: EventKind::Delete, kv }, 0);
     }
 
-    /// Returns whether a file with `newest` as its newest row contains this batch.
+    /// Returns whether a file whose newest row is `newest` contains this batch.
     pub(super) fn is_in(&self, newest: Option<u64>) -> bool {
         !self.events.is_empty() && newest == Some(self.revision)
     }
 
-    /// Sends every caller the outcome of its transaction.
+    /// Sends each caller the outcome of its transaction.
     pub(super) fn answer(self) {
         for (reply, outcome) in self.answers {
             // The caller may have stopped waiting.
@@ -67,7 +67,7 @@ impl Batch {
         }
     }
 
-    /// Sends every caller the error: nothing was written.
+    /// Sends each caller the error. Nothing was written.
     pub(super) fn fail(self, error: &StoreError) {
         for (reply, _) in self.answers {
             let _ = reply.send(Err(error.clone()));

@@ -17,14 +17,14 @@ const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// Row of `META`: the compacted revision.
 const COMPACTED: &str = "compacted";
-/// Number of rows a snapshot copies in one commit.
+/// Number of rows that a snapshot copies per commit.
 const SNAPSHOT_ROWS: usize = 4096;
 
 /// An open store file. Only the writer thread modifies it.
 pub(super) struct Engine {
     path: PathBuf,
     cache_bytes: usize,
-    /// `None` if the file could not be reopened after a failed write, and after the store is closed.
+    /// `None` after the store is closed, or if the file could not be reopened after a failed write.
     database: RwLock<Option<Database>>,
 }
 
@@ -33,13 +33,13 @@ pub(super) struct Engine {
 pub(super) struct Change {
     /// New rows, in ascending order.
     pub(super) rows: Vec<(u64, Vec<u8>)>,
-    /// Rows that no reader needs any more.
+    /// Rows that are no longer needed by any reader.
     pub(super) obsolete: Vec<u64>,
     /// The new compacted revision.
     pub(super) compacted: Option<u64>,
 }
 
-/// A consistent snapshot of the log, not affected by later commits.
+/// A consistent snapshot of the log. Later commits do not affect it.
 pub(super) struct View {
     log: ReadOnlyTable<u64, &'static [u8]>,
 }
@@ -81,18 +81,18 @@ impl Engine {
         Ok(removed)
     }
 
-    /// Reopens the file after a failed commit, as redb requires, and returns its newest revision. The caller uses it to
-    /// find out whether the commit succeeded.
+    /// Reopens the file after a failed commit, as redb requires. Returns its newest revision, which tells the caller
+    /// whether the commit succeeded.
     pub(super) fn reopen(&self) -> Result<Option<u64>, StoreError> {
         let mut database = self.database.write();
-        // Closed first: the file is locked while it is open.
+        // Closes the file first, because it is locked while it is open.
         *database = None;
         *database = Some(open_database(&self.path, self.cache_bytes)?);
         drop(database);
         self.view()?.newest()
     }
 
-    /// Returns whether the file is not open: the last [`reopen`](Self::reopen) failed, or the store is closed.
+    /// Returns whether the file is closed: the last [`reopen`](Self::reopen) failed or the store is closed.
     pub(super) fn is_closed(&self) -> bool {
         self.database.read().is_none()
     }
@@ -119,7 +119,7 @@ impl Engine {
         }
     }
 
-    /// Returns the bytes allocated to the file. A file grown in advance is sparse.
+    /// Returns the bytes allocated to the file. A preallocated file is sparse.
     pub(super) fn size_on_disk(&self) -> Result<u64, StoreError> {
         let file = std::fs::metadata(&self.path)?;
         #[cfg(unix)]
@@ -146,7 +146,7 @@ impl View {
         Ok(())
     }
 
-    /// Returns the version in row `revision`, with the caller's copy of the key.
+    /// Returns the version in row `revision`, using the caller's copy of the key.
     pub(super) fn key_value(&self, key: Arc<str>, revision: u64) -> Result<KeyValue, StoreError> {
         let Some(row) = self.log.get(revision).map_err(typed)? else {
             return Err(StoreError::Corrupt(format!("revision {revision} of {key} is missing").into()));
@@ -179,7 +179,7 @@ impl View {
 }
 
 fn open_database(path: &Path, cache_bytes: usize) -> Result<Database, StoreError> {
-    // Created here because redb would use the default mode of the process.
+    // Creates the file first, because redb would use the default mode of the process.
     drop(private_files::open_file(path)?);
     let database = Database::builder().set_cache_size(cache_bytes).create(path).map_err(typed)?;
     let has_log = match database.begin_read().map_err(typed)?.open_table(LOG) {

@@ -1,8 +1,8 @@
 //! Watches: a window of the newest events, and cursors into it.
 //!
-//! A watch has no queue. It remembers the next revision it wants and, when woken, reads from the window, or from the
-//! log if the window has moved past that revision. Only events with its prefix wake it: an event visits only the
-//! watches whose prefix is a prefix of its key.
+//! A watch has no queue. It stores the next revision to deliver and, when woken, reads from the window, or from the log
+//! if the window has moved past that revision. A watch is woken only by events with its prefix: an event looks up only
+//! the watches whose prefix is a prefix of its key.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
@@ -19,7 +19,7 @@ const WINDOW_BYTES: usize = 4 << 20;
 /// Maximum number of revisions a cursor examines in one step.
 const STEP: usize = 1024;
 
-/// All watches and the window they read from.
+/// All watches and their shared window.
 pub(super) struct Hub {
     state: Mutex<State>,
 }
@@ -40,10 +40,10 @@ struct State {
 
 struct Subscriber {
     wake: Arc<Notify>,
-    /// Progress to report once this revision is reached, even without events.
+    /// Revision at which to report progress, even without events.
     wanted: Option<u64>,
-    /// True if the cursor is waiting and no event has concerned it since. Then it continues after the newest event, so
-    /// a watch without events never falls behind the window.
+    /// True if the cursor is waiting and no event since then concerned it. The cursor then continues after the newest
+    /// event, so a watch without events never falls behind the window.
     parked: bool,
     /// No event before this revision concerns the watch.
     resume: u64,
@@ -88,7 +88,7 @@ impl Hub {
         }
     }
 
-    /// Registers a watch of `prefix` starting at the revision `from`; 0 means after the current revision.
+    /// Registers a watch of `prefix` that starts at the revision `from`; 0 means after the current revision.
     pub(super) fn subscribe(self: &Arc<Self>, prefix: &str, from: u64) -> Subscription {
         let (prefix, wake) = (Arc::<str>::from(prefix), Arc::new(Notify::new()));
         let mut state = self.state.lock();
@@ -102,7 +102,7 @@ impl Hub {
         Subscription { hub: Arc::clone(self), id, prefix, wake, next: resume }
     }
 
-    /// Appends durable events in revision order and wakes the subscribers they concern.
+    /// Appends durable events in revision order and wakes the affected subscribers.
     pub(super) fn publish(&self, events: Vec<Event>) {
         let mut state = self.state.lock();
         let state = &mut *state;
@@ -123,7 +123,7 @@ impl Hub {
         }
     }
 
-    /// Makes the watches of `prefix` (all if `None`) report progress when they reach `revision`.
+    /// Makes the watches of `prefix` (all watches if `None`) report progress when they reach `revision`.
     pub(super) fn request_progress(&self, prefix: Option<&str>, revision: u64) {
         let mut state = self.state.lock();
         let ids: Vec<u64> = match prefix {
@@ -152,7 +152,7 @@ impl Hub {
 }
 
 impl Subscription {
-    /// Returns the next step and advances past it.
+    /// Returns the next step and advances the cursor past it.
     pub(super) fn step(&mut self) -> CursorStep {
         let mut state = self.hub.state.lock();
         let State { window, revision, subscribers, closed, .. } = &mut *state;
@@ -205,8 +205,8 @@ impl State {
     }
 }
 
-/// Calls `each` with the values of all prefixes of `key`, longest first. Cost: one lookup for each such prefix, plus
-/// one for each entry that shares more of the key than the next prefix does.
+/// Calls `each` with the values of all prefixes of `key`, longest first. The cost is one lookup per matching prefix,
+/// plus one per entry that shares more of the key than the next prefix does.
 fn each_prefix_of<T>(key: &str, prefixes: &BTreeMap<Arc<str>, T>, mut each: impl FnMut(&T)) {
     let mut bound = Bound::Included(key);
     while let Some((prefix, value)) = prefixes.range::<str, _>((Bound::Unbounded, bound)).next_back() {

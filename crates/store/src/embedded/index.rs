@@ -1,4 +1,4 @@
-//! Index of keys and revisions, in memory; rebuilt from the log at start.
+//! In-memory index of keys and revisions, rebuilt from the log at start.
 //!
 //! ```text
 //! keys        key → its latest version        about 110 bytes per key, including its text
@@ -16,19 +16,19 @@ use crate::{EventKind, StoreError};
 /// The revision of an empty store, as in etcd: 0 means "any" in the Kubernetes API.
 const FIRST_REVISION: u64 = 1;
 
-/// Maximum number of keys counted beyond a range's limit.
+/// Maximum number of keys to count beyond a range's limit.
 const MAX_COUNTED: usize = 10_000;
 
-/// Capacity an empty queue keeps when it is trimmed.
+/// Minimum capacity of a trimmed queue.
 const MIN_CAPACITY: usize = 64;
 
 /// The keys and their versions as of the last durable transaction.
 #[derive(Debug)]
 pub(super) struct Index {
     keys: BTreeMap<Arc<str>, Version>,
-    /// In ascending order, starting after the compacted revision.
+    /// Sorted by revision, starting after the compacted revision.
     superseded: VecDeque<Superseded>,
-    /// In ascending order. The keys stay in `keys` until their deletion is compacted.
+    /// Sorted by revision. The keys stay in `keys` until their deletion is compacted.
     deletions: VecDeque<(u64, Arc<str>)>,
     revision: u64,
     compacted: u64,
@@ -81,15 +81,16 @@ impl Index {
         }
     }
 
-    /// Drops what no read at or above `revision` can see; returns the rows of the log that are no longer needed.
+    /// Drops versions that are invisible to reads at or above `revision`. Returns the rows of the log that are no
+    /// longer needed.
     pub(super) fn compact(&mut self, revision: u64) -> Vec<u64> {
         self.compacted = self.compacted.max(revision);
         let mut obsolete = Vec::new();
         while let Some(superseded) = self.superseded.pop_front_if(|it| it.by <= revision) {
-            // A previous version that is a deletion has no row here; `deletions` has the rows of deletions.
+            // A previous version that is a deletion has no row here. `deletions` holds the rows of deletions.
             obsolete.extend(superseded.previous.row());
         }
-        // The newest row stays: it preserves the store's revision over a restart.
+        // Keeps the newest row, which preserves the store's revision across a restart.
         let upto = revision.min(self.revision - 1);
         while let Some((deletion, key)) = self.deletions.pop_front_if(|(deletion, _)| *deletion <= upto) {
             obsolete.push(deletion);

@@ -21,7 +21,7 @@ impl FolderLock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
-                // The PID is only for the error message, so a failed read is ignored.
+                // The PID is used only in the error message, so a failed read is ignored.
                 let _ = file.read_to_string(&mut pid);
                 return Err(StoreError::Locked { folder: folder.to_owned(), pid: pid.trim().parse().ok() });
             }

@@ -1,4 +1,4 @@
-//! The engine `embedded`: the whole store in one local folder.
+//! The engine `embedded`: stores everything in one local folder.
 //!
 //! | file | content |
 //! | --- | --- |
@@ -45,10 +45,10 @@ use writer::{Command, Writer, WriterHandle};
 const FILE: &str = "store.redb";
 /// Maximum number of values read on the caller's thread; larger reads run on a blocking thread.
 const INLINE_VALUES: usize = 16;
-/// Maximum number of concurrent blocking reads. More would not be faster on one disk, and would occupy all of the
+/// Maximum number of concurrent blocking reads. More reads would not be faster on one disk and would occupy all of the
 /// runtime's blocking threads.
 const BLOCKING_READS: usize = 8;
-/// A range is read by one scan of the log if at least one in this many rows belongs to it.
+/// A range is read by one scan of the log if at least one in this many scanned rows belongs to it.
 const SPARSE: u64 = 4;
 /// Number of retries of a read while the file is reopened after a failed write.
 const RECOVERY_TRIES: u32 = 100;
@@ -63,14 +63,14 @@ pub struct Options {
     pub cache_bytes: usize,
 }
 
-/// Retention of history. States beyond one of the two limits are compacted soon after.
+/// Retention of history. States beyond either limit are compacted soon afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct History {
-    /// Minimum time a state stays readable (the maximum is twice that), at low write rates. The default is that of
-    /// kube-apiserver's `--etcd-compaction-interval`, 5 minutes.
+    /// Minimum time that a state stays readable (at most twice as long). Applies at low write rates. Defaults to 5
+    /// minutes, the default of kube-apiserver's `--etcd-compaction-interval`.
     pub time: Duration,
-    /// Minimum number of readable revisions (the maximum is a few thousand more), at high write rates. It bounds the
-    /// cost of history in memory and on disk. etcd has no such limit.
+    /// Minimum number of readable revisions (at most a few thousand more). Applies at high write rates. Bounds the
+    /// memory and disk space of history. etcd has no such limit.
     pub revisions: u64,
 }
 
@@ -186,7 +186,7 @@ impl Store for Embedded {
         })
     }
 
-    /// No-op: freed pages are reused, and the file shrinks when its end is free.
+    /// No-op: freed pages are reused, and the file shrinks when the pages at its end are free.
     async fn defragment(&self) -> Result<Defragmentation, StoreError> {
         Ok(Defragmentation::NotNeeded)
     }
@@ -236,7 +236,7 @@ impl Shared {
     fn read_range(&self, range: &Range) -> Result<RangeResult, StoreError> {
         let index = self.index.read();
         let found = index.range(&range.prefix, range.start_after.as_deref(), range.limit, range.revision)?;
-        // The view is opened under the lock; compaction cannot remove rows from an open view.
+        // The view is opened while the index is locked. Compaction cannot remove rows from an open view.
         let view = self.engine.view()?;
         drop(index);
         Ok(RangeResult {
@@ -257,7 +257,7 @@ impl Shared {
             let (shared, read) = (Arc::clone(self), Arc::clone(&read));
             let permit = Arc::clone(&self.reads).acquire_owned().await.map_err(|_| StoreError::Closed)?;
             let blocking = move || {
-                // Released when the read ends, even if the caller has stopped waiting.
+                // The permit is released when the read ends, even if the caller has stopped waiting.
                 let _permit = permit;
                 read(&shared)
             };

@@ -18,7 +18,7 @@ const CATCH_UP_BYTES: usize = 1 << 20;
 struct Cursor {
     shared: Arc<Shared>,
     subscription: Subscription,
-    /// The error to end with if the watch cannot start.
+    /// The error that ends the stream if the watch cannot start.
     refused: Option<StoreError>,
     ended: bool,
 }
@@ -71,7 +71,7 @@ fn history(shared: &Shared, prefix: &str, next: u64) -> Result<WatchBatch, Store
         return Err(StoreError::Compacted { compacted: index.compacted() });
     }
     let newest = index.revision();
-    // The view is opened under the lock, so it contains everything in the index.
+    // The view is opened while the index is locked, so it contains everything in the index.
     let view = shared.engine.view()?;
     drop(index);
     read_log(&view, prefix, next..=newest)

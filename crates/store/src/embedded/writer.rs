@@ -22,15 +22,15 @@ const QUEUE: usize = 1024;
 /// Limits of one commit.
 const BATCH_TXNS: usize = 256;
 const BATCH_BYTES: usize = 4 << 20;
-/// Maximum number of rows removed by one commit, so that cleanup never delays writers for long.
+/// Maximum number of rows that one commit removes, so that cleanup does not delay writers.
 const BATCH_OBSOLETE_ROWS: usize = 512;
-/// Maximum number of revisions compacted at once; readers wait meanwhile.
+/// Maximum number of revisions compacted at once. Readers wait during a compaction.
 const COMPACT_REVISIONS: u64 = 4096;
 /// Pause between two commits that only remove rows.
 const CLEANING_PAUSE: Duration = Duration::from_millis(5);
 /// Interval of progress notifications on every watch.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-/// How long writes are rejected after a failed commit (such as a full disk) before the next attempt.
+/// Time that writes are rejected after a failed commit (such as a full disk) before the next attempt.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 /// Limits on one transaction, in bytes.
 const MAX_KEY: usize = 4096;
@@ -38,7 +38,7 @@ const MAX_VALUE: usize = 3 << 20;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
-/// Expiry time (Unix milliseconds; first, for the order), the revision that set it, and the key.
+/// Expiry time (Unix milliseconds), the revision that set it, and the key. Sorted by time.
 pub(super) type Expiries = BTreeSet<(u64, u64, Arc<str>)>;
 
 /// A command to the writer.
@@ -68,15 +68,16 @@ pub(super) struct Writer {
     compacted: Option<u64>,
     compactor: Option<Compactor>,
     next_progress: Instant,
-    /// After a failed commit: until this time, writes fail at once with this error.
+    /// After a failed commit: the time until which writes fail immediately, and the error.
     refused: Option<(Instant, StoreError)>,
 }
 
-/// Decides what to compact in the background: revisions older than one interval, and those beyond the maximum number.
+/// Decides what to compact in the background: revisions older than one interval and revisions beyond the maximum
+/// number.
 struct Compactor {
     history: History,
     due: Instant,
-    /// The revision at the start of the interval; compacted at its end.
+    /// The revision at the start of the interval. It is compacted at the end of the interval.
     mark: u64,
     /// The revision up to which history is old enough to be compacted.
     aged: u64,
@@ -101,7 +102,7 @@ pub(super) fn check_size(txn: &Txn) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Reads the whole log.
+/// Loads the whole log.
 pub(super) fn load(engine: &Engine) -> Result<Loaded, StoreError> {
     let mut loaded =
         Loaded { index: Index::new(), expiries: Expiries::new(), obsolete: Vec::new(), bytes: 0 };
@@ -140,7 +141,7 @@ impl WriterHandle {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Rejects further commands. The writer exits after the queued ones.
+    /// Rejects further commands. The writer exits after it has processed the queued commands.
     pub(super) fn close(&self) {
         self.free.close();
         *self.commands.lock() = None;
@@ -185,7 +186,7 @@ impl Writer {
         }
     }
 
-    /// Returns how long to wait for a command before timed work is due.
+    /// Returns the time to wait for a command before timed work is due.
     fn idle_time(&self) -> Duration {
         let now = Instant::now();
         let mut idle = self.next_progress.saturating_duration_since(now);
@@ -201,7 +202,7 @@ impl Writer {
         if self.obsolete.is_empty() && self.compacted.is_none() { idle } else { idle.min(CLEANING_PAUSE) }
     }
 
-    /// Does the timed work, apart from expiry.
+    /// Does the timed work except for expiry.
     fn housekeeping(&mut self) {
         let now = Instant::now();
         if self.refused.as_ref().is_some_and(|(until, _)| *until <= now) {
@@ -225,7 +226,7 @@ impl Writer {
         }
     }
 
-    /// Commits the queued transactions, expired keys and some cleanup.
+    /// Commits the queued transactions, the deletes of expired keys and some cleanup.
     fn serve(&mut self, first: Option<Queued>) {
         let mut batch = Batch::after(self.shared.index.read().revision());
         let mut compactions = Vec::new();
@@ -325,14 +326,14 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(%error, "commit failed");
-                // A later commit expires these keys again.
+                // A later commit will expire these keys.
                 self.expiries.append(&mut batch.expired);
                 batch.fail(&error);
             }
         }
     }
 
-    /// Commits. After a failure, reopens the file to find out whether the commit succeeded anyway.
+    /// Commits the batch. After a failure, reopens the file to find out whether the commit succeeded anyway.
     fn write(&mut self, batch: &Batch) -> Result<u64, StoreError> {
         let error = match self.shared.engine.commit(&batch.change) {
             Ok(removed) => return Ok(removed),
@@ -352,7 +353,7 @@ impl Writer {
         }
     }
 
-    /// Retries to reopen the file and publishes the revisions found in it.
+    /// Retries reopening the file and publishes the revisions found in it.
     fn recover(&mut self) {
         let recovered = self.shared.engine.reopen().and_then(|_| self.publish_unreported());
         if let Err(error) = recovered {
@@ -422,7 +423,7 @@ impl Compactor {
             self.due = now + self.history.time;
             self.aged = std::mem::replace(&mut self.mark, revision);
         }
-        // The limit on the number of revisions is applied in whole steps, to save commits.
+        // Applies the limit on the number of revisions in whole steps, to save commits.
         let beyond = revision.saturating_sub(self.history.revisions);
         let beyond = if beyond >= compacted + COMPACT_REVISIONS { beyond } else { 0 };
         let upto = self.aged.max(beyond).min(compacted + COMPACT_REVISIONS);

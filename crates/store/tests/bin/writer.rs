@@ -1,6 +1,6 @@
-//! `store-writer FOLDER`: writes as fast as it can and prints each acknowledged key and revision, until it is killed or
-//! a write fails. After a failure it reads and prints the result. When it then gets a line on standard input, it writes
-//! again until a write succeeds.
+//! `store-writer FOLDER`: writes as fast as possible and prints each acknowledged key and revision, until it is killed
+//! or a write fails. After a failure it reads and prints the result. When it then receives a line on standard input, it
+//! writes again until a write succeeds.
 
 use std::path::Path;
 use std::process::ExitCode;
