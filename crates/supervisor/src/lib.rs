@@ -1,9 +1,8 @@
 //! Supervision of long-running tasks: reflectors, watch cache followers, maintenance.
 //!
-//! Without supervision, a task that panics is gone and the state it maintains is stale without any sign. A
-//! [`Supervisor`] restarts the task after an increasing pause, counts the restarts and logs them. It knows nothing
-//! about the state of the task: a task must be able to start from any state that a panic leaves (a reflector lists
-//! again).
+//! Without supervision, a task that panics ends silently and leaves its state stale. A [`Supervisor`] restarts the task
+//! after an increasing pause, counts the restarts and logs them. It knows nothing about the state of the task: a task
+//! must be able to start from any state that a panic leaves (a reflector, for example, lists again).
 
 mod metrics;
 
@@ -34,8 +33,8 @@ impl Supervisor {
     /// Runs a task to completion and restarts it each time it panics.
     ///
     /// `task` is the kind of task and labels the metric. `subject` is the object of the task (a resource, a
-    /// controller), for logs. The panic message is left to the panic hook of the process: it may contain data of an
-    /// object.
+    /// controller), for logs. The panic message is not logged here, because it may contain data of an object: the panic
+    /// hook of the process handles it.
     pub async fn supervise<F, R>(&self, task: &'static str, subject: &str, mut run: F) -> R::Output
     where
         F: FnMut() -> R,
@@ -64,11 +63,11 @@ impl Supervisor {
     }
 }
 
-/// Pauses before restarts.
+/// The pause before a restart.
 const RESTART: Backoff =
     Backoff { jitter: 0.0, ..Backoff::doubling(Duration::from_millis(100), Duration::from_secs(30)) };
 
-/// After a run of this length, the pause starts again at its minimum.
+/// After a run of this length, the pause is reset to its minimum.
 const STABLE: Duration = Duration::from_mins(1);
 
 #[cfg(test)]

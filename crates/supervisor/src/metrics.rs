@@ -13,7 +13,7 @@ pub struct RestartMetrics {
 }
 
 impl RestartMetrics {
-    /// Returns the metric of `supervisor`.
+    /// Creates the metric of `supervisor`.
     ///
     /// # Errors
     /// The metric's name or label is invalid, which is a bug in this file.
