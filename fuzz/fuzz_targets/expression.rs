@@ -1,4 +1,5 @@
-//! CEL expressions: any text parses or fails, and any that checks evaluates or fails within its limits.
+//! CEL expressions: parsing any text returns a result or an error; any checked expression evaluates or fails within its
+//! limits.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

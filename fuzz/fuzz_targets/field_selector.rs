@@ -1,4 +1,4 @@
-//! Field selectors: any text parses or is refused, and parsed selectors can be evaluated.
+//! Field selectors: any text is parsed or rejected, and parsed selectors can be evaluated.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

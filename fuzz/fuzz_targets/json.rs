@@ -1,4 +1,4 @@
-//! JSON: decodes the same as `serde_json`, and round-trips.
+//! JSON: decoding gives the same result as `serde_json` and round-trips.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -12,7 +12,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(json::encode(&again.value), written);
     assert!(again.duplicates.is_empty());
     if let Some(name) = decoded.value.as_object().and_then(|object| object.keys().next()) {
-        // Escaped names are not found; a value that is found lies within the text.
+        // The scanner does not find escaped names. The range of a found value lies within the text.
         if let Some(range) = scan::member(&written, name) {
             assert!(written.get(range).is_some());
         }

@@ -1,4 +1,4 @@
-//! Paths of printer columns, regular expressions in Go's syntax, and the formats of texts.
+//! JSON paths of printer columns, regular expressions in Go's syntax, and string formats.
 #![no_main]
 
 use std::sync::LazyLock;

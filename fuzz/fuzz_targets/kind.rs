@@ -1,5 +1,5 @@
-//! Valid objects of every kind with a few fields changed: no panics, defaulting is idempotent, and an accepted object is
-//! also accepted as an update of itself.
+//! Valid objects of every kind with a few changed fields: no panics, defaulting is idempotent, and an accepted object
+//! is also accepted as an update of itself.
 #![no_main]
 
 #[path = "../../crates/resources/tests/properties/mod.rs"]

@@ -15,7 +15,7 @@ use nave_schema::{TypeId, builtin, defaulting};
 
 static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry::builtin(builtin()));
 
-/// Every kind in every version that has a type.
+/// Every version of every kind that has a type.
 static KINDS: LazyLock<Vec<(&ResourceDef, &ResourceVersion, TypeId)>> = LazyLock::new(|| {
     let versions = REGISTRY.all().flat_map(|def| def.versions.iter().map(move |version| (&**def, version)));
     versions.filter_map(|(def, version)| Some((def, version, version.type_id()?))).collect()
@@ -55,7 +55,7 @@ fuzz_target!(|input: (u16, u8, &[u8])| {
     }
 });
 
-/// Validates the object as a create and as an update of itself, and prints it as a table row.
+/// Validates the object as a create and as an update of itself, and converts it to a table row.
 fn validate(def: &ResourceDef, version: &ResourceVersion, object: &mut Value) {
     let old = object.clone();
     let _ = table::row(version, object, time::now());

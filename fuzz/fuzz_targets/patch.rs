@@ -32,7 +32,7 @@ fuzz_target!(|input: (u32, &[u8])| {
 fn check(object: &Value, apply: impl Fn(&mut Value) -> Result<(), PatchError>) {
     let mut patched = object.clone();
     if let Err(error) = apply(&mut patched) {
-        // The patch may have been applied partially; even this can be traversed.
+        // The patch may have been applied partially; the object must still be traversable.
         assert!(limits::is_within_depth(&patched, 2 * limits::MAX_DEPTH));
         let status = error.into_status();
         assert!((400..500).contains(&status.code) && status.message.len() <= limits::MAX_MESSAGE_BYTES + 3);

@@ -1,5 +1,5 @@
-//! Request paths, from the authorized parts to the storage key: a key stays below its resource and namespace, and
-//! parses to the same parts.
+//! Request paths, from the authorized parts to the storage key: a key stays below its resource and namespace and parses
+//! to the same parts.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -1,5 +1,5 @@
-//! Schemas of definitions and objects against them: rules end, compiled schemas prune, default and validate in bounded
-//! time, errors are few, and results are stable.
+//! Schemas of custom resource definitions, and objects validated against them: rules terminate, compiled schemas prune,
+//! default and validate in bounded time, errors are few, and results are stable.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -8,7 +8,8 @@ use nave_machinery::{FieldPath, Value, limits};
 use nave_structural::rules::{self, Requirements};
 use nave_structural::{Malformed, Structural};
 
-// The input is one document with the members `schema`, `new`, `old` and `path`, so that its parts can grow together.
+// The input is one document with the members `schema`, `new`, `old` and `path`, so that the fuzzer can extend them
+// together.
 fuzz_target!(|input: &[u8]| {
     let Ok(mut input) = json::decode(input).map(|decoded| decoded.value) else { return };
     let mut member = |name: &str| input.get_mut(name).map(Value::take).unwrap_or_default();

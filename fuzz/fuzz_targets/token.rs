@@ -1,4 +1,4 @@
-//! Credentials in headers, and JSON web tokens: arbitrary ones never authenticate.
+//! Credentials in headers, and JSON Web Tokens: arbitrary credentials never authenticate.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
@@ -12,7 +12,7 @@ static KEY: LazyLock<SigningKey> =
     LazyLock::new(|| SigningKey::from_pem(generate_rsa_pem().expect("a key").as_bytes()).expect("a key"));
 static TOKENS: LazyLock<BearerTokens> = LazyLock::new(|| {
     let audiences = vec!["api".to_owned()];
-    // Longer than anything the fuzzer finds.
+    // Longer than any token the fuzzer can generate.
     let known = StaticTokens::parse(format!("{},alice,1", "k".repeat(512))).expect("tokens");
     BearerTokens::new(Arc::new(known.for_audiences(audiences.clone())), audiences)
 });

@@ -1,4 +1,4 @@
-//! YAML: decoded values can be encoded and decode to equal ones.
+//! YAML: decoded values can be encoded and decode to equal values.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
