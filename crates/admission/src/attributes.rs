@@ -14,8 +14,8 @@ use crate::notes::Notes;
 pub struct Attributes<'a> {
     /// The resource.
     pub def: &'a ResourceDef,
-    /// The kind of the request's object, in the version of the request. For a subresource with its own kind, such as
-    /// `pods/eviction`, it differs from the resource's kind.
+    /// The kind of the request's object, in the version of the request. A subresource such as `pods/eviction` has its
+    /// own kind.
     pub kind: &'a GroupVersionKind,
     /// The version in the request's path.
     pub version: &'a str,
@@ -27,7 +27,7 @@ pub struct Attributes<'a> {
     pub name: &'a str,
     /// The operation.
     pub operation: Operation,
-    /// The stored object: before an update, or the one to delete.
+    /// The stored object: the state before an update, or the object to delete.
     pub old: Option<&'a Object>,
     /// The options of the request.
     pub options: RequestOptions<'a>,
@@ -49,7 +49,7 @@ pub enum RequestOptions<'a> {
 }
 
 impl RequestOptions<'_> {
-    /// Returns whether this is a dry run.
+    /// Returns whether the request is a dry run.
     pub fn dry_run(self) -> bool {
         match self {
             Self::Write(options) => options.dry_run,
@@ -90,7 +90,7 @@ impl fmt::Display for Operation {
 }
 
 impl Attributes<'_> {
-    /// Returns whether the request is for this resource of a group.
+    /// Returns whether the request is for this group and resource.
     pub fn is_resource(&self, group: &str, resource: &str) -> bool {
         self.def.group == group && self.def.resource == resource
     }
@@ -120,7 +120,7 @@ impl Attributes<'_> {
         self.is_create() || self.is_update()
     }
 
-    /// Returns whether this is a dry run: nothing is written or reserved.
+    /// Returns whether the request is a dry run, which must not write or reserve anything.
     pub fn dry_run(&self) -> bool {
         self.options.dry_run()
     }
@@ -134,7 +134,7 @@ impl Attributes<'_> {
         }
     }
 
-    /// A 403 with this reason.
+    /// Returns a 403 with this reason.
     ///
     /// `object` provides the name if the request has none.
     pub fn forbidden<'o>(&self, object: impl Into<Option<&'o Object>>, why: impl fmt::Display) -> Status {
@@ -142,7 +142,7 @@ impl Attributes<'_> {
         Status::forbidden(&self.def.group_resource(), name, &why.to_string())
     }
 
-    /// A 404 for the object, because its namespace or another prerequisite does not exist.
+    /// Returns a 404 for the object, because its namespace or another prerequisite does not exist.
     pub fn not_found<'o>(&self, object: impl Into<Option<&'o Object>>) -> Status {
         let name = self.object_name(object.into());
         Status::not_found(&self.def.group_resource(), name)

@@ -64,7 +64,7 @@ impl Plugin {
 
 /// The admission stage: the enabled plugins in order, and the checks that cannot be disabled.
 ///
-/// The caller enforces the deadline by dropping the future; [`Attributes::deadline`] is for plugins that wait.
+/// The caller enforces the deadline by dropping the future. [`Attributes::deadline`] is for plugins that wait.
 #[derive(Default)]
 pub struct Chain {
     mutating: Vec<ChainEntry<dyn Mutate>>,
@@ -95,13 +95,13 @@ impl Chain {
         chain
     }
 
-    /// Adds a check after the mutating phase that no flag disables.
+    /// Adds a check that runs after the mutating phase. Flags cannot disable it.
     pub fn with_check(mut self, check: Arc<dyn Validate>) -> Self {
         self.checks.push(check);
         self
     }
 
-    /// Runs the mutating phase: the plugins in order, a second time if one requests reinvocation, then the checks.
+    /// Runs the mutating phase: the plugins in order, a second time if a plugin requests reinvocation, then the checks.
     ///
     /// # Errors
     /// The first refusal.
@@ -189,7 +189,7 @@ mod tests {
 
     type Log = Arc<Mutex<Vec<String>>>;
 
-    /// Records its calls.
+    /// A plugin that records its calls.
     struct Recording {
         name: &'static str,
         log: Log,

@@ -1,4 +1,4 @@
-//! Access of plugins to the cluster: reads, and the few writes they make.
+//! Access of plugins to the cluster: reads, and a small set of writes.
 
 use std::sync::Arc;
 
@@ -8,17 +8,17 @@ use nave_resources::Registry;
 
 /// Reads the objects of one resource.
 ///
-/// Objects are in the resource's storage version. `get` and `list` return at once from the watch cache, which may lag
-/// behind the store; the `_live` variants first wait until the cache has caught up with the store.
+/// Objects are in the resource's storage version. `get` and `list` read the watch cache without waiting; the cache may
+/// lag behind the store. The `_live` variants first wait until the cache has caught up with the store.
 #[async_trait]
 pub trait Lister: Send + Sync {
-    /// Returns an object; the namespace is empty for cluster-scoped resources.
+    /// Returns an object. The namespace is empty for cluster-scoped resources.
     ///
     /// # Errors
     /// The cached object cannot be parsed.
     fn get(&self, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Status>;
 
-    /// Returns the objects of a namespace, or all, ordered by key.
+    /// Returns the objects of a namespace, or of all namespaces, ordered by key.
     ///
     /// # Errors
     /// A cached object cannot be parsed.
@@ -30,7 +30,7 @@ pub trait Lister: Send + Sync {
     /// The store fails.
     async fn get_live(&self, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Status>;
 
-    /// Returns the objects of a namespace, or all, in the current state of the store.
+    /// Returns the objects of a namespace, or of all namespaces, in the current state of the store.
     ///
     /// # Errors
     /// The store fails.
@@ -74,18 +74,18 @@ impl KindResolver for Registry {
 /// The writes that plugins make.
 #[derive(Clone)]
 pub struct Writers {
-    /// For the usage in ResourceQuota.
+    /// Used by ResourceQuota.
     pub quota_status: Arc<dyn QuotaStatus>,
-    /// For NamespaceAutoProvision.
+    /// Used by NamespaceAutoProvision.
     pub namespace_creator: Arc<dyn NamespaceCreator>,
 }
 
-/// A resource that plugins need is not served.
+/// The error for a resource that plugins need and the server does not serve.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("admission plugins need {0}, which is not served")]
 pub struct MissingResource(pub GroupResource);
 
-/// The cluster from the plugins' point of view.
+/// The cluster as plugins access it.
 #[derive(Clone)]
 #[allow(missing_docs, reason = "each lister is named after its resource")]
 pub struct Cluster {
@@ -110,7 +110,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Creates a cluster; `lister` is called for each group and resource.
+    /// Creates a cluster. Calls `lister` for each group and resource that plugins read.
     ///
     /// # Errors
     /// A resource that plugins need has no lister.

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! Attributes, Object ─→ Chain::mutate ─→ validation (strategy, schema) ─→ Chain::validate ─→ the store
-//!                         │ each plugin in order, once more where        │ each plugin in order
-//!                         │ a plugin asks for reinvocation               │
+//!                         │ each plugin in order, a second time if       │ each plugin in order
+//!                         │ a plugin requests reinvocation               │
 //!                         └ then the checks that cannot be disabled      └ the last one is ResourceQuota
 //! ```
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! | --- | --- |
 //! | `attributes` | [`Attributes`] of a request |
 //! | `notes` | [`Notes`], the warnings and audit annotations that plugins add |
@@ -18,9 +18,9 @@
 //! | `metrics` | the metrics, under upstream's names |
 //! | [`testing`] | an in-memory cluster for tests |
 //!
-//! Invariants: a plugin reads the cluster through [`Lister`] and writes only what [`QuotaStatus`] and
-//! [`NamespaceCreator`] offer. The list in [`plugins`] is the only place that names the plugins. A plugin sees objects
-//! in their storage version. A plugin that does not handle a request costs one synchronous call.
+//! Invariants: a plugin reads the cluster through [`Lister`] and writes only through [`QuotaStatus`] and
+//! [`NamespaceCreator`]. The list in [`plugins`] is the only place that names the plugins. A plugin sees objects in
+//! their storage version. A plugin that does not handle a request costs one synchronous call.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -17,11 +17,11 @@ const CONTROLLER: &str = "apiserver_admission_controller_admission_duration_seco
 const STEP_SUMMARY: &str = "apiserver_admission_step_admission_duration_seconds_summary";
 const STEP_SUMMARY_HELP: &str = "Admission sub-step latency summary in seconds, broken out for each operation and API resource and step type (validate or admit).";
 
-/// The upper bounds of the histograms' buckets, in seconds, as upstream.
+/// The upper bounds of the histograms' buckets, in seconds, as in upstream.
 const BUCKETS: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
 /// The quantiles of the summary.
 const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
-/// The number of latest durations from which each of the summary's 16 series computes quantiles.
+/// The number of recent durations from which each of the summary's 16 series computes quantiles.
 const SAMPLES: usize = 512;
 
 /// The metrics. Clones share the counters.
@@ -37,7 +37,7 @@ struct Inner {
     summary: SummaryVec,
     evaluations: IntCounterVec,
     exemptions: IntCounterVec,
-    /// The counter of nearly all pod evaluations: a create in a namespace whose levels forbid nothing.
+    /// The counter of the most common evaluation: a pod is created in a namespace at the level `privileged`.
     usual_evaluation: OnceLock<IntCounter>,
 }
 
@@ -120,7 +120,7 @@ impl Metrics {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The durations of one plugin in one phase.
+    /// Returns the timer of one plugin in one phase.
     pub(crate) fn plugin(&self, name: &'static str, phase: Phase) -> PluginTimer {
         PluginTimer { name, phase, controller: self.inner.controller.clone(), handles: Handles::default() }
     }
@@ -168,7 +168,7 @@ impl Metrics {
 }
 
 impl Default for Metrics {
-    /// Unregistered metrics.
+    /// Returns metrics that are not registered with a caller's registry.
     fn default() -> Self {
         Self::new(&Registry::new())
             .unwrap_or_else(|error| unreachable!("the metrics of this file are valid: {error}"))
@@ -221,7 +221,7 @@ impl Slot {
     }
 }
 
-/// The series of a histogram. Each is created on first use, and its labels are resolved once.
+/// The series of a histogram. Each series is created on first use, so its labels are resolved once.
 #[derive(Default)]
 struct Handles([OnceLock<Histogram>; Slot::COUNT]);
 
@@ -231,14 +231,14 @@ impl Handles {
     }
 }
 
-/// A summary, which the metrics library does not support.
+/// A summary. The metrics library does not support this type.
 #[derive(Clone)]
 struct SummaryVec {
     desc: Desc,
     series: Arc<[Mutex<Series>; Slot::COUNT]>,
 }
 
-/// The latest durations of a series.
+/// The recent durations of a series.
 #[derive(Default)]
 struct Series {
     count: u64,

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use nave_machinery::names;
 use parking_lot::Mutex;
 
-/// The most warnings of a request; further ones are dropped. Upstream limits the total to 4 KiB; a request whose pods
-/// fail every PodSecurity check stays below this limit.
+/// The maximum number of warnings per request; further warnings are dropped. A pod that fails every PodSecurity check
+/// stays below this limit. Upstream limits the total size to 4 KiB instead.
 const MAX_WARNINGS: usize = 128;
-/// The most bytes of warnings of a request.
+/// The maximum total size of a request's warnings, in bytes.
 const MAX_WARNING_BYTES: usize = 32 * 1024;
-/// The most audit annotations of a request.
+/// The maximum number of audit annotations per request.
 const MAX_ANNOTATIONS: usize = 128;
-/// The most bytes of audit annotations of a request.
+/// The maximum total size of a request's audit annotations, in bytes.
 const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
 
-/// Collects warnings, audit annotations and the request for reinvocation during admission.
+/// Collects warnings, audit annotations and reinvocation requests during admission.
 #[derive(Debug, Default)]
 pub struct Notes {
     inner: Mutex<Inner>,
@@ -37,7 +37,7 @@ enum Reinvocation {
     No,
     /// A plugin requested reinvocation.
     Requested,
-    /// The mutating plugins run for the second time.
+    /// The mutating plugins are running for the second time.
     Running,
 }
 
@@ -59,13 +59,13 @@ pub enum AnnotationError {
         /// The refused value.
         new: String,
     },
-    /// The limit of annotations is reached.
+    /// The limit on annotations is reached.
     #[error("too many audit annotations")]
     TooMany,
 }
 
 impl Notes {
-    /// Adds a warning for the client, unless it was added before.
+    /// Adds a warning for the client. Duplicates are ignored.
     pub fn warn(&self, text: impl Into<String>) {
         let text = text.into();
         let inner = &mut *self.inner.lock();
@@ -104,14 +104,14 @@ impl Notes {
         Ok(())
     }
 
-    /// Takes the warnings.
+    /// Removes and returns the warnings.
     pub fn take_warnings(&self) -> Vec<String> {
         let inner = &mut *self.inner.lock();
         inner.warning_bytes = 0;
         std::mem::take(&mut inner.warnings)
     }
 
-    /// Takes the audit annotations.
+    /// Removes and returns the audit annotations.
     pub fn take_annotations(&self) -> BTreeMap<String, String> {
         let inner = &mut *self.inner.lock();
         inner.annotation_bytes = 0;
@@ -131,7 +131,7 @@ impl Notes {
         self.inner.lock().reinvocation == Reinvocation::Running
     }
 
-    /// Starts the second run, if it was requested.
+    /// Starts the second run if it was requested; returns whether it was.
     pub(crate) fn start_reinvocation(&self) -> bool {
         let inner = &mut *self.inner.lock();
         let requested = inner.reinvocation == Reinvocation::Requested;
@@ -141,7 +141,7 @@ impl Notes {
         requested
     }
 
-    /// Ends the mutating phase, so that a retry of the write can reinvoke plugins again.
+    /// Ends the mutating phase. A retry of the write can then reinvoke plugins again.
     pub(crate) fn end_reinvocation(&self) {
         self.inner.lock().reinvocation = Reinvocation::No;
     }

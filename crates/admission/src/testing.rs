@@ -102,7 +102,7 @@ impl Lister for Memory {
 impl QuotaStatus for Memory {
     async fn update_status(&self, quota: Object) -> Result<Arc<Object>, Status> {
         let resource = GroupResource::new("", "resourcequotas");
-        // Lets other tasks run between a read and the write, as a real store does.
+        // Lets other tasks run between the read and the write, as a real store does.
         tokio::task::yield_now().await;
         let stored = self.stored(quota.namespace(), quota.name());
         let Some(stored) = stored else { return Err(Status::not_found(&resource, quota.name())) };
@@ -186,9 +186,9 @@ pub struct Request<'r> {
     pub name: &'r str,
     /// The operation.
     pub operation: Operation,
-    /// The object; null for none.
+    /// The object; null if there is no object.
     pub object: Value,
-    /// The stored object; null for none.
+    /// The stored object; null if it does not exist.
     pub old: Value,
     /// The options.
     pub options: CreateOptions,
@@ -199,8 +199,8 @@ pub struct Request<'r> {
 }
 
 impl<'r> Request<'r> {
-    /// Creates a request for a built-in resource: a create if there is only an object, an update if there are both,
-    /// and a deletion if there is only an old one.
+    /// Creates a request for a built-in resource: a create without an old object, a deletion without a new object, an
+    /// update with both.
     pub fn new(registry: &'r Registry, group: &str, resource: &str, object: Value, old: Value) -> Self {
         let def = registry.all().find(|def| def.group == group && def.resource == resource);
         Self::for_resource(

@@ -3,7 +3,7 @@
 //! | file | read by |
 //! | --- | --- |
 //! | `AdmissionConfiguration` (`--admission-control-config-file`) | [`PluginConfig::with_file`] |
-//! | a plugin's configuration in it, or in the file at `path` | [`PluginConfig::read`], by the plugin's own type |
+//! | a plugin's `configuration` in that file, or the file at its `path` | [`PluginConfig::read`], by the plugin |
 
 #[cfg(test)]
 mod tests;
@@ -46,7 +46,7 @@ pub enum ConfigError {
         /// The names of all plugins.
         known: String,
     },
-    /// A plugin is both enabled and disabled.
+    /// Plugins are both enabled and disabled.
     #[error("{} {} also in --enable-admission-plugins", .0.join(", "), if .0.len() == 1 { "is" } else { "are" })]
     Overlap(Vec<String>),
     /// A file cannot be read.
@@ -76,7 +76,7 @@ pub enum ConfigError {
 }
 
 impl PluginConfig {
-    /// Enables the default plugins and those of `--enable-admission-plugins`, except those of
+    /// Enables the default plugins and the plugins in `--enable-admission-plugins`, except the plugins in
     /// `--disable-admission-plugins`.
     ///
     /// # Errors
@@ -94,7 +94,7 @@ impl PluginConfig {
     /// Adds the plugins' configurations of an `AdmissionConfiguration` file.
     ///
     /// # Errors
-    /// The file, or one that it refers to, cannot be read or has the wrong kind.
+    /// The file, or a file that it refers to, cannot be read or has the wrong kind.
     pub fn with_file(mut self, path: &Path) -> Result<Self, ConfigError> {
         self.plugins = read_file(path)?;
         Ok(self)
@@ -106,7 +106,7 @@ impl PluginConfig {
         is_in(&self.enabled) || (entry.enabled_by_default && !is_in(&self.disabled))
     }
 
-    /// Returns a plugin's configuration and the base folder of its relative paths; `None` if there is none.
+    /// Returns a plugin's configuration and the base folder of its relative paths; `None` if it has no configuration.
     ///
     /// # Errors
     /// The configuration does not match the type.
@@ -160,8 +160,8 @@ struct PluginEntry {
 
 /// The supported versions of `AdmissionConfiguration`.
 const API_VERSIONS: [&str; 2] = ["apiserver.config.k8s.io/v1", "apiserver.k8s.io/v1alpha1"];
-/// Configuration files of single plugins that are accepted instead of an `AdmissionConfiguration`, as before that
-/// kind existed: the field that identifies such a file, and the plugin.
+/// Legacy configuration files of a single plugin, which are accepted instead of an `AdmissionConfiguration`: the field
+/// that identifies the file, and the plugin.
 const LEGACY: [(&str, &str); 2] =
     [("imagePolicy", "ImagePolicyWebhook"), ("podNodeSelectorPluginConfig", "PodNodeSelector")];
 
@@ -198,7 +198,7 @@ fn read_file(path: &Path) -> Result<Vec<Configured>, ConfigError> {
                 (parse_file(&path)?, path.parent().unwrap_or(Path::new("")).to_owned())
             }
         };
-        // The first entry with a name wins.
+        // If a name occurs several times, the first entry is used.
         if !configured.iter().any(|known| known.name == entry.name) {
             configured.push(Configured { name: entry.name, content, folder });
         }

@@ -16,7 +16,7 @@ pub(super) fn plugin() -> Plugin {
 
 struct AlwaysPullImages;
 
-/// Returns whether the request writes a pod. `has_new_images` later skips updates without new images.
+/// Returns whether the request creates or updates a pod. `has_new_images` later skips updates without new images.
 fn handles(attributes: &Attributes<'_>) -> bool {
     attributes.is_write() && attributes.is_pods() && attributes.is_object()
 }

@@ -1,4 +1,4 @@
-//! DefaultIngressClass sets the default class of ingresses that have none (upstream:
+//! DefaultIngressClass sets the default class of ingresses without a class (upstream:
 //! `plugin/pkg/admission/network/defaultingressclass`).
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::{Attributes, Lister, Mutate, Plugin};
 
 /// The annotation that marks the default class.
 const IS_DEFAULT: &str = "ingressclass.kubernetes.io/is-default-class";
-/// The annotation for the class in old ingresses.
+/// The legacy annotation for the class of an ingress.
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 
 /// DefaultIngressClass.

@@ -1,4 +1,4 @@
-//! DefaultStorageClass sets the default class of claims that have none (upstream:
+//! DefaultStorageClass sets the default class of claims without a class (upstream:
 //! `plugin/pkg/admission/storage/storageclass/setdefault`).
 
 use std::cmp::Reverse;
@@ -13,7 +13,7 @@ use crate::{Attributes, Lister, Mutate, Plugin};
 /// The annotations that mark the default class.
 const IS_DEFAULT: [&str; 2] =
     ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
-/// The annotation for the class in old claims.
+/// The legacy annotation for the class of a claim.
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// DefaultStorageClass.
@@ -47,10 +47,10 @@ impl Mutate for DefaultStorageClass {
     }
 }
 
-/// The newest default class; of several with the same time, the first by name.
+/// Returns the newest default class; among classes created at the same time, the first by name.
 pub(super) fn newest(classes: Vec<Arc<Object>>, is_marked: impl Fn(&Object) -> bool) -> Option<Arc<Object>> {
     let marked = classes.into_iter().filter(|class| is_marked(class));
-    // API timestamps sort as text.
+    // The text order of API timestamps is their time order.
     let rank = |class: &Arc<Object>| {
         (class.creation_timestamp().map(str::to_owned), Reverse(class.name().to_owned()))
     };

@@ -21,9 +21,9 @@ pub(super) fn plugin(parts: &Parts) -> Plugin {
 }
 
 struct DefaultTolerationSeconds {
-    /// How long pods tolerate a node that is not ready, in seconds.
+    /// The time for which pods tolerate a node that is not ready, in seconds.
     not_ready: i64,
-    /// How long pods tolerate an unreachable node, in seconds.
+    /// The time for which pods tolerate an unreachable node, in seconds.
     unreachable: i64,
 }
 

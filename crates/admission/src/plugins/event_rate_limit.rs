@@ -43,7 +43,7 @@ struct Limit {
     /// The capacity of a bucket.
     #[serde(default)]
     burst: i32,
-    /// The most buckets.
+    /// The maximum number of buckets.
     #[serde(default)]
     cache_size: i32,
 }
@@ -84,7 +84,7 @@ impl EventRateLimit {
 
     fn check(&self, attributes: &Attributes<'_>, event: &Object, now: Instant) -> Result<(), Status> {
         let mut errors: Vec<String> = Vec::new();
-        // Each limit takes a token, even if another one refuses.
+        // Takes a token from each limit, even if another limit refuses the event.
         for enforcer in &self.limits {
             let key = enforcer.kind.key(attributes, event);
             if !enforcer.accept(&key, now) {
@@ -115,7 +115,7 @@ impl Enforcer {
                 return Err(format!("limits[{index}].cacheSize: {}: must not be negative", limit.cache_size));
             }
         };
-        // The server limit has a single bucket.
+        // The limit of type `Server` has a single bucket.
         let size = if matches!(limit.kind, LimitKind::Server) { 1 } else { size };
         let size = NonZeroUsize::new(size as usize).unwrap_or(NonZeroUsize::MIN);
         let (qps, burst) = (positive("qps", limit.qps)?, positive("burst", limit.burst)?);

@@ -1,5 +1,5 @@
-//! ExtendedResourceToleration adds tolerations for the taints of nodes dedicated to the extended resources that a pod
-//! requests (upstream: `plugin/pkg/admission/extendedresourcetoleration`).
+//! ExtendedResourceToleration lets a pod that requests extended resources tolerate the taints of nodes dedicated to
+//! these resources (upstream: `plugin/pkg/admission/extendedresourcetoleration`).
 
 use std::collections::BTreeSet;
 
@@ -55,7 +55,7 @@ fn extended_resources(spec: &Value) -> BTreeSet<String> {
     names.filter(|name| is_extended(name)).cloned().collect()
 }
 
-/// Returns whether a resource is outside of the kubernetes.io domain and not a native one (upstream:
+/// Returns whether a resource is extended: its name has a domain other than `kubernetes.io` (upstream:
 /// `IsExtendedResourceName`).
 fn is_extended(name: &str) -> bool {
     let is_native = !name.contains('/') || name.contains("kubernetes.io/");

@@ -1,4 +1,4 @@
-//! ImagePolicyWebhook lets a webhook decide about the images of pods (upstream: `plugin/pkg/admission/imagepolicy`).
+//! ImagePolicyWebhook asks a webhook whether a pod's images are allowed (upstream: `plugin/pkg/admission/imagepolicy`).
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::config::{ConfigError, PluginConfig};
 use crate::{Attributes, Plugin, Validate};
 
 const NAME: &str = "ImagePolicyWebhook";
-/// The suffix of annotation keys that are sent to the webhook, and of the audit annotations.
+/// The text in the keys of annotations that are sent to the webhook.
 const ANNOTATIONS: &str = ".image-policy.k8s.io/";
 const AUDIT_PREFIX: &str = "imagepolicywebhook.image-policy.k8s.io/";
 /// Maximum number of cached reviews.
@@ -48,7 +48,7 @@ struct Configuration {
     image_policy: ImagePolicy,
 }
 
-/// The configuration. A time of -1 means none, and 0 the default.
+/// The configuration. A time of -1 means zero, and 0 means the default.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ImagePolicy {
@@ -128,7 +128,7 @@ impl Validate for ImagePolicyWebhook {
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {
         let Some(pod) = object else { return Ok(()) };
         let spec = review_spec(attributes, pod);
-        // A refused audit annotation does not affect the decision.
+        // A rejected audit annotation does not affect the decision.
         let note =
             |key: &str, value: &str| drop(attributes.notes.annotate(&format!("{AUDIT_PREFIX}{key}"), value));
         let status = match self.review(attributes, &spec).await {

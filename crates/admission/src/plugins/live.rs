@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How long a name stays in the set.
+/// The time for which a name stays in the set.
 const TTL: Duration = Duration::from_secs(30);
-/// The most names; the oldest are dropped.
+/// The maximum number of names. The oldest are dropped.
 const MAX_NAMES: usize = 10_000;
 
 /// The names added in the last 30 seconds.
@@ -17,7 +17,7 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    /// Adds or renews a name.
+    /// Adds a name, or restarts its time.
     pub(super) fn insert(&self, name: &str) {
         let now = Instant::now();
         let names = &mut *self.names.lock();

@@ -47,7 +47,7 @@ use crate::metrics::Metrics;
 
 pub use certificates::set_certificate_requester;
 
-/// The parts that plugins are constructed from.
+/// The dependencies of plugins.
 #[derive(Clone)]
 pub struct Parts {
     /// Access to the cluster.
@@ -72,21 +72,21 @@ pub struct Entry {
     make: Make,
 }
 
-/// How a plugin is constructed.
+/// The constructor of a plugin.
 #[derive(Clone, Copy)]
 enum Make {
-    /// Constructed by this function.
+    /// A function of the dependencies and the configuration.
     Plain(fn(&Parts, &PluginConfig) -> Result<Plugin, ConfigError>),
-    /// Constructed by this function, which also takes metrics.
+    /// A function that also takes the metrics.
     WithMetrics(fn(&Parts, &PluginConfig, &Metrics) -> Result<Plugin, ConfigError>),
-    /// Constructed by the caller of [`build`].
+    /// The caller of [`build`] constructs the plugin.
     ByCaller,
-    /// Behind a feature gate that is off by default.
+    /// The plugin is behind a feature gate that is off by default.
     Gated,
 }
 
 /// All plugins in the order in which they run (upstream: `AllOrderedPlugins`). New plugins go before the webhooks.
-/// ResourceQuota is the last one that can admit a request, because the usage it charges must be written.
+/// ResourceQuota runs last, apart from AlwaysDeny, so that it charges only requests that the other plugins admit.
 pub const PLUGINS: [Entry; 40] = [
     disabled("AlwaysAdmit", |_, _| Ok(Plugin::default())),
     disabled("NamespaceAutoProvision", |parts, _| Ok(namespace_auto_provision::plugin(parts))),
@@ -140,14 +140,14 @@ const fn disabled(name: &'static str, make: MakeFn) -> Entry {
     Entry { name, enabled_by_default: false, make: Make::Plain(make) }
 }
 
-/// Webhooks and policies are constructed by the caller, which has their clients and caches. They are enabled by
-/// default.
+/// An entry for a webhook or policy plugin, which is enabled by default. The caller has the clients and caches to
+/// construct it.
 const fn by_caller(name: &'static str) -> Entry {
     Entry { name, enabled_by_default: true, make: Make::ByCaller }
 }
 
-/// Builds the admission chain of the enabled plugins, in the list's order. `given` are the plugins that the caller
-/// constructed, by name.
+/// Builds the admission chain of the enabled plugins, in the order of [`PLUGINS`]. `given` are the plugins that the
+/// caller has constructed, by name.
 ///
 /// # Errors
 /// [`ConfigError`]: a plugin rejects its configuration.
@@ -172,12 +172,13 @@ pub fn build(
     Ok(Chain::new(plugins, metrics).with_check(rbac_escalation::check(parts)))
 }
 
-/// A 500 without a reason, as upstream responds to errors that are not a status.
+/// Returns a 500 without a reason: upstream's response to an error that is not a status.
 fn plain_error(message: impl Into<String>) -> Status {
     Status::failure(500, Reason::Unknown, message)
 }
 
-/// Returns whether an update only changes the fields that garbage collection changes (upstream: `IsOnlyMutatingGCFields`).
+/// Returns whether an update changes only owner references, finalizers and managed fields, as garbage collection does
+/// (upstream: `IsOnlyMutatingGCFields`).
 fn changes_ownership_only(new: &Object, old: &Object) -> bool {
     const FREE: [&str; 4] = ["ownerReferences", "finalizers", "managedFields", "resourceVersion"];
     let same = |field: &String, a: Option<&Value>, b: Option<&Value>| {
@@ -262,7 +263,7 @@ mod tests {
             all.iter().filter(|name| !without.contains(&name.as_str())).cloned().collect();
         let config = PluginConfig::new(&enabled, &[]).unwrap();
         assert!(build(&parts(&cluster), &config, &given, Metrics::default()).is_ok());
-        // These plugins are disabled without a configuration.
+        // These plugins require a configuration.
         for name in without {
             let config = PluginConfig::new(&[name.to_owned()], &[]).unwrap();
             assert!(build(&parts(&cluster), &config, &[], Metrics::default()).is_err(), "{name}");

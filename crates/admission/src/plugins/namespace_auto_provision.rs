@@ -40,7 +40,7 @@ impl Mutate for NamespaceAutoProvision {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         let Value::Object(namespace) = namespace else { return Ok(()) };
         match self.creator.create(namespace.into()).await {
-            // Another request created it first.
+            // Another request has created the namespace.
             Err(status) if status.code == 409 => Ok(()),
             outcome => outcome,
         }

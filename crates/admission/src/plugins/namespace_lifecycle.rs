@@ -33,7 +33,7 @@ impl Mutate for NamespaceLifecycle {
         if attributes.is_resource("", "namespaces") {
             return attributes.operation == Operation::Delete;
         }
-        // Access reviews must not reveal whether the namespace exists.
+        // Local access reviews are exempt, so that they do not reveal whether a namespace exists.
         attributes.is_write()
             && !attributes.namespace.is_empty()
             && !attributes.is_resource("authorization.k8s.io", "localsubjectaccessreviews")

@@ -1,4 +1,4 @@
-//! NodeDeclaredFeatureValidator refuses pod updates that need features that the pod's node does not declare
+//! NodeDeclaredFeatureValidator refuses pod updates that require features that the pod's node does not declare
 //! (upstream: `plugin/pkg/admission/nodedeclaredfeatures`).
 
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl Validate for NodeDeclaredFeatures {
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {
         let (Some(pod), Some(old)) = (object, attributes.old) else { return Ok(()) };
         let node = pod.str_at(&["spec", "nodeName"]).unwrap_or_default();
-        // The generation changes with the spec.
+        // An unchanged generation means an unchanged spec.
         if node.is_empty() || pod.generation() == old.generation() {
             return Ok(());
         }

@@ -1,5 +1,5 @@
-//! OwnerReferencesPermissionEnforcement: setting owners requires the right to delete the object, and blocking an
-//! owner's deletion the right to update its finalizers (upstream: `plugin/pkg/admission/gc`).
+//! OwnerReferencesPermissionEnforcement (upstream: `plugin/pkg/admission/gc`): setting owners requires permission to
+//! delete the object; setting `blockOwnerDeletion` requires permission to update the owner's finalizers.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ struct OwnerReferences {
 #[async_trait]
 impl Validate for OwnerReferences {
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        // The pod status cannot change owners, and kubelets write it often.
+        // A write of `pods/status` cannot change owners. Skipping it saves time, as kubelets write it often.
         attributes.is_write() && !(attributes.is_pods() && attributes.subresource == "status")
     }
 
@@ -87,8 +87,8 @@ impl OwnerReferences {
             resource: &resource.resource,
             subresource: "finalizers",
             name: text(owner, "name"),
-            // Owners are in the namespace of the dependent or cluster-scoped; rights in all namespaces also hold in
-            // one.
+            // An owner is in the dependent's namespace or cluster-scoped. Permissions for all namespaces also hold
+            // in one namespace.
             namespace: attributes.namespace,
             ..nave_authz::Attributes::for_user(attributes.user)
         };
@@ -102,7 +102,7 @@ fn check(attributes: &Attributes<'_>, object: &Object, why: &str, verdict: &Verd
     if verdict.decision == Decision::Allow {
         return Ok(());
     }
-    // Upstream prints an absent error like this.
+    // Upstream prints an absent error as `<nil>`.
     let error = verdict.error.as_deref().unwrap_or("<nil>");
     Err(attributes.forbidden(object, format_args!("{why}: {}, {error}", verdict.reason)))
 }

@@ -104,7 +104,7 @@ impl PodNodeSelector {
         parse(namespace.annotation(ANNOTATION).or_else(default).unwrap_or_default())
     }
 
-    /// Pods of a namespace in the configuration may only select by the labels listed there.
+    /// Checks that a pod selects only labels that the configuration allows for its namespace.
     fn check_allowed(&self, attributes: &Attributes<'_>, pod: &Object) -> Result<(), Status> {
         let Some(allowed) = self.selectors.get(attributes.namespace) else { return Ok(()) };
         let allowed = parse(allowed)?;

@@ -33,7 +33,7 @@ impl Validate for PodResize {
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {
         let (Some(pod), Some(old)) = (object, attributes.old) else { return Ok(()) };
         let node = pod.str_at(&["spec", "nodeName"]).unwrap_or_default();
-        // The generation changes with the spec.
+        // An unchanged generation means an unchanged spec.
         if node.is_empty() || pod.generation() == old.generation() {
             return Ok(());
         }

@@ -101,7 +101,7 @@ impl PodTolerationRestriction {
         Err(plain_error(format!("{why} {scope} whitelist")))
     }
 
-    /// The tolerations in an annotation of a namespace; `None` without the annotation.
+    /// Returns the tolerations in an annotation of a namespace; `None` if the annotation is absent.
     async fn of_namespace(&self, name: &str, annotation: &str) -> Result<Option<Vec<Value>>, Status> {
         let mut namespace = self.namespaces.get("", name)?;
         if namespace.is_none() {

@@ -42,7 +42,7 @@ impl Mutate for PodTopologyLabels {
             if let Some(value) = node.label(key)
                 && object.label(key).is_none()
             {
-                // The labels of a binding are applied to the bound pod.
+                // The bind operation copies the labels of the binding to the pod.
                 object.metadata_map_mut("labels").insert(key.to_owned(), value.into());
             }
         }

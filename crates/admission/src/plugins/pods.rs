@@ -46,7 +46,7 @@ pub(super) fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The list in a field of a map, created if it is absent; `None` if the field has another type.
+/// Returns the list in a field of a map, which is created if it is absent; `None` if the field has another type.
 pub(super) fn list_mut<'a>(map: &'a mut Map, field: &str) -> Option<&'a mut Vec<Value>> {
     let value = map.entry(field).or_insert_with(|| Value::Array(Vec::new()));
     if value.is_null() {

@@ -48,7 +48,7 @@ impl Validate for Priority {
             && attributes.is_object()
     }
 
-    /// There is at most one default class.
+    /// Refuses a second default class.
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {
         let Some(class) = object.filter(|class| class.is_true_at(&["globalDefault"])) else { return Ok(()) };
         let Some(default) = self.default_class()? else { return Ok(()) };
@@ -108,7 +108,7 @@ impl Priority {
         })
     }
 
-    /// The default class; if there are several, the one with the lowest priority.
+    /// Returns the default class; if there are several, the class with the lowest priority.
     fn default_class(&self) -> Result<Option<Arc<Object>>, Status> {
         let classes = self.classes.list(None)?.into_iter();
         let defaults = classes.filter(|class| class.is_true_at(&["globalDefault"]));

@@ -1,4 +1,4 @@
-//! Prevents users from granting rights that they do not have (upstream: `pkg/registry/rbac/*/policybased`).
+//! Prevents users from granting permissions that they do not have (upstream: `pkg/registry/rbac/*/policybased`).
 //!
 //! | write | admitted for |
 //! | --- | --- |
@@ -6,7 +6,7 @@
 //! | a role | users with `escalate` on it, or with all its rules; if it aggregates roles, with all rights |
 //! | a binding | users with `bind` on its role, or with all the role's rules |
 //!
-//! Not a plugin: it cannot be disabled.
+//! This check is not a plugin, so flags cannot disable it.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use serde::Deserialize;
 use super::{Parts, changes_ownership_only};
 use crate::{Attributes, Lister, Validate};
 
-/// The check.
+/// Creates the check.
 pub(super) fn check(parts: &Parts) -> Arc<dyn Validate> {
     Arc::new(RbacEscalation {
         rbac: Arc::clone(&parts.rbac),
@@ -74,7 +74,7 @@ impl RbacEscalation {
         role: &Object,
         old: Option<&Object>,
     ) -> Result<(), Status> {
-        // A create does not name its object: the right to escalate a named role does not apply.
+        // A create request has no object name, so `escalate` on a named role does not apply.
         let name = if old.is_some() { attributes.name } else { "" };
         if self.is_allowed(attributes, "escalate", &attributes.def.resource, name).await {
             return Ok(());
@@ -97,7 +97,7 @@ impl RbacEscalation {
         if self.is_allowed(attributes, "bind", resource, name).await {
             return Ok(());
         }
-        // The role may have been created or extended a moment ago.
+        // A live read, as the role may have just been created or changed.
         let role = roles.get_live(namespace, name).await?;
         let not_found = || Status::not_found(&GroupResource::new(rbac::GROUP, resource), name);
         let role = role.ok_or_else(not_found)?;
@@ -124,7 +124,7 @@ fn forbidden(attributes: &Attributes<'_>, object: &Object, why: &str) -> Status 
     Status::forbidden(&attributes.def.group_resource(), object.name(), why)
 }
 
-/// The rules of a role; one that cannot be parsed counts as all rights.
+/// Returns the rules of a role. A rule that cannot be parsed counts as all permissions.
 fn rules(role: &Object) -> Vec<Rule> {
     let rules = role.list_at(&["rules"]).iter();
     rules.map(|rule| Rule::deserialize(rule).unwrap_or_else(|_| Rule::for_resource("*", "*", "*"))).collect()

@@ -70,7 +70,7 @@ impl Validate for RuntimeClass {
 }
 
 impl RuntimeClass {
-    /// The runtime class of a pod; `None` if it names none.
+    /// Returns the runtime class of a pod; `None` if the pod does not name a class.
     async fn class_of(
         &self,
         attributes: &Attributes<'_>,

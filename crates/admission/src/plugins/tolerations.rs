@@ -34,13 +34,13 @@ pub(super) fn covers(wide: &Value, narrow: &Value) -> bool {
     }
 }
 
-/// Merges two lists, without tolerations that others cover.
+/// Merges two lists; drops tolerations that another toleration covers.
 pub(super) fn merge(first: &[Value], second: &[Value]) -> Vec<Value> {
     let all: Vec<&Value> = first.iter().chain(second).collect();
     let mut merged: Vec<&Value> = Vec::new();
     for (at, toleration) in all.iter().enumerate() {
         let is_covered = merged.iter().any(|kept| covers(kept, toleration));
-        // The first of equal tolerations is kept.
+        // Equal tolerations cover each other; the first is kept.
         let covered_later =
             || all[at + 1..].iter().any(|later| later != toleration && covers(later, toleration));
         if !is_covered && !covered_later() {

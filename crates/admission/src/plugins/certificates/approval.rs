@@ -25,7 +25,7 @@ impl Validate for CertificateApproval {
 
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {
         let Some(old) = attributes.old else { return Ok(()) };
-        // Uses the signer of the stored request, whatever the update contains.
+        // The stored request determines the signer; the update could name another signer.
         let signer = signer_name(old);
         if has_verb_on_signer(&self.authorizer, attributes.user, "approve", signer).await {
             return Ok(());

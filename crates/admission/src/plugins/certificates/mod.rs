@@ -1,8 +1,8 @@
 //! Access control of certificate requests, approval, signing and trust bundles (upstream:
 //! `plugin/pkg/admission/certificates`).
 //!
-//! The verbs `approve`, `sign` and `attest` are checked on `signers` of `certificates.k8s.io` by the signer's name:
-//! for example `sign` on `example.com/serving`, or on `example.com/*` for all signers of the domain.
+//! The verbs `approve`, `sign` and `attest` are checked on the resource `signers` of `certificates.k8s.io`, with the
+//! signer's name: for example `sign` on `example.com/serving`, or on `example.com/*` for all signers of the domain.
 
 mod approval;
 mod attest;

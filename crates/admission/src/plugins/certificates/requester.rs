@@ -4,8 +4,9 @@ use nave_machinery::user::UserInfo;
 use nave_machinery::{Object, Value};
 use serde_json::json;
 
-/// Sets the requesting user of a new `certificatesigningrequests` object, overwriting what the client sent. Call it
-/// when the strategy prepares the object for create: after the mutating phase, so that no plugin can change it.
+/// Sets the requesting user of a new `certificatesigningrequests` object, overwriting the client's values. Must be
+/// called when the strategy prepares the object for create: after the mutating phase, so that no plugin can change
+/// the values.
 pub fn set_certificate_requester(request: &mut Object, user: &UserInfo) {
     let spec = request.map_mut("spec");
     spec.insert("username".to_owned(), json!(user.name));

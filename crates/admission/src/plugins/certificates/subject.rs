@@ -9,7 +9,7 @@ use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::oid_registry::Oid;
 use x509_parser::prelude::FromDer;
 
-/// The values of the attribute `oid` in the subject of a request, which is base64-encoded PEM.
+/// Returns the values of the attribute `oid` in the subject of a request in base64-encoded PEM.
 ///
 /// # Errors
 /// The text is not a request, or signers could interpret its subject differently.
@@ -26,7 +26,7 @@ pub(in crate::plugins) fn subject_values(request: &str, oid: &Oid<'_>) -> Result
     certificate_name::attribute_values(&info.subject, oid).map_err(invalid)
 }
 
-/// Refuses duplicate requested extensions, because signers differ in which one they use.
+/// Refuses duplicate requested extensions, because signers could use different ones.
 fn check_extensions(info: &X509CertificationRequestInfo<'_>) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     for attribute in info.iter_attributes() {

@@ -1,4 +1,5 @@
-//! CertificateSubjectRestriction refuses client certificates of `system:masters`, whose members bypass authorization.
+//! CertificateSubjectRestriction refuses client certificates for the group `system:masters`, which bypasses
+//! authorization.
 
 use async_trait::async_trait;
 use nave_authz::SYSTEM_MASTERS;

@@ -62,7 +62,7 @@ async fn admit(
 #[tokio::test]
 async fn approving_requires_approve_on_signer_or_domain() {
     let old = json!({"spec": {"signerName": "example.com/a"}});
-    // The stored signer is used.
+    // The stored object names another signer than the update.
     let new = json!({"spec": {"signerName": "other.org/b"}});
     let outcome = async |verb, name, subresource| {
         let plugin = CertificateApproval { authorizer: only(verb, name) };
@@ -155,8 +155,8 @@ fn attribute(kind: u8, tag: u8, value: &[u8]) -> Vec<u8> {
     tlv(0x30, &[tlv(0x06, &[0x55, 0x04, kind]), tlv(tag, value)].concat())
 }
 
-/// A base64-encoded PEM request with a subject of these relative names, each a set of attributes, and with extensions
-/// `2.5.29.ID`, each list in a separate attribute. The signature is not checked.
+/// A base64-encoded PEM request whose subject has these relative names, each a set of attributes. Each list of
+/// extensions `2.5.29.ID` is in a separate attribute. The signature is invalid, as no plugin checks it.
 fn encoded(names: &[&[Vec<u8>]], extensions: &[&[u8]]) -> String {
     let subject: Vec<u8> = names.iter().flat_map(|name| tlv(0x31, &name.concat())).collect();
     let algorithm = tlv(0x30, &tlv(0x06, &[0x2b, 0x65, 0x70]));
@@ -209,7 +209,7 @@ async fn finds_system_masters_in_every_string_type() {
             restriction(&encoded(&[&[attribute(ORGANIZATION, tag, &value)]], &[])).await.unwrap_err();
         assert!(refused.ends_with("with system:masters group is not allowed"), "{tag}: {refused}");
     }
-    // Another group is allowed in every string type that signers parse.
+    // Other groups are allowed in every string type that signers parse.
     for tag in [UTF8, 0x13, 0x14, 0x16] {
         assert_eq!(
             restriction(&encoded(&[&[attribute(ORGANIZATION, tag, b"dev")]], &[])).await,

@@ -8,7 +8,7 @@ use nave_machinery::{Object, Value};
 use super::{all_containers, amounts};
 use crate::plugins::pods::text;
 
-/// Whole amounts up to this are compared in thousandths, as upstream.
+/// Amounts up to this number of units are compared in thousandths, as in upstream.
 const MAX_MILLI_VALUE: i64 = i64::MAX / 1000;
 
 type Amounts = BTreeMap<String, Quantity>;
@@ -120,7 +120,7 @@ impl Usage {
     }
 }
 
-/// Two amounts in the same unit: thousandths if they fit.
+/// Converts two amounts to the same unit: thousandths if both fit, else whole units.
 fn scaled(a: Quantity, b: Quantity) -> (i64, i64) {
     if a.value() <= MAX_MILLI_VALUE && b.value() <= MAX_MILLI_VALUE {
         (a.milli_value(), b.milli_value())
@@ -145,8 +145,8 @@ fn read<'a>(amounts: impl Iterator<Item = (&'a String, &'a Value)>) -> Amounts {
         .collect()
 }
 
-/// The amounts of a pod: the sum of its containers or the maximum of its init containers, whichever is larger;
-/// pod-level resources take precedence.
+/// Returns the amounts of a pod: the sum over its containers or the maximum over its init containers, whichever is
+/// larger. Pod-level resources take precedence.
 fn of_pod(pod: &Object, field: &str) -> Amounts {
     let of_container = |container: &Value| read(amounts(container, ["resources", field]));
     let mut total = Amounts::new();

@@ -47,7 +47,7 @@ impl LimitRanger {
     }
 }
 
-/// Container resources only change on create and on resize.
+/// Pods are handled on create and on resize only, as other updates cannot change container resources.
 fn handles(attributes: &Attributes<'_>) -> bool {
     let concerned = match (attributes.is_pods(), attributes.subresource) {
         (true, "resize") => attributes.is_update(),
@@ -98,7 +98,7 @@ impl Validate for LimitRanger {
     }
 }
 
-/// The container defaults of a limit range; the last item for a resource wins.
+/// The container defaults of a limit range. If a resource occurs several times, the last item is used.
 fn defaults<'r>(range: &'r Object, field: &str) -> Vec<(&'r String, &'r Value)> {
     let mut found: Vec<(&String, &Value)> = Vec::new();
     let of_containers =
@@ -136,7 +136,7 @@ fn set_defaults(pod: &mut Object, range: &Object) {
     }
 }
 
-/// Sets missing amounts of a container; returns the names of those.
+/// Sets missing amounts of a container; returns the names of the resources set.
 fn fill_in<'r>(container: &mut Map, field: &str, amounts: &[(&'r String, &Value)]) -> Vec<&'r str> {
     let given = container.get("resources").and_then(|resources| resources.get(field)?.as_object());
     let missing: Vec<_> =
@@ -152,7 +152,7 @@ fn fill_in<'r>(container: &mut Map, field: &str, amounts: &[(&'r String, &Value)
     missing.into_iter().map(|(name, _)| name.as_str()).collect()
 }
 
-/// The map in a field, created if it is absent.
+/// Returns the map in a field; creates it if it is absent.
 fn map_in<'m>(map: &'m mut Map, field: &str) -> Option<&'m mut Map> {
     let value = map.entry(field).or_insert(Value::Null);
     if value.is_null() {

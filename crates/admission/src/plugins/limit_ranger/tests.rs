@@ -175,7 +175,7 @@ async fn enforces_bounds_of_claims_on_each_write() {
         "[minimum storage usage per PersistentVolumeClaim is 1Gi.  No request is specified, maximum storage usage per PersistentVolumeClaim is 2Gi.  No request is specified]",
     );
     assert_eq!(create(missing).await, Some(none));
-    // A claim that was too large before the range was created cannot even get a label.
+    // Even a change of labels is refused for an existing claim that exceeds a newer range.
     let mut labelled = claim("3Gi");
     labelled["metadata"]["labels"] = json!({"a": "b"});
     let mut request = Request::new(registry(), "", "persistentvolumeclaims", labelled.clone(), claim("3Gi"));

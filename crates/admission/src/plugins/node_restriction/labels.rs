@@ -1,7 +1,8 @@
 //! The labels that a kubelet may set on its node (upstream: `kubelet/pkg/apis`, `IsKubeletLabel`).
 //!
-//! Labels steer workloads. Kubelets may not set labels below `node-restriction.kubernetes.io/`, so that
-//! administrators can isolate nodes with them; of Kubernetes' other labels, kubelets may only set known ones.
+//! Node labels control scheduling. Kubelets may not set labels with the prefix `node-restriction.kubernetes.io/`, so
+//! that administrators can use them to isolate nodes. Of the other labels of Kubernetes, kubelets may only set known
+//! ones.
 
 use std::collections::BTreeSet;
 
@@ -24,10 +25,10 @@ const KUBELETS: [&str; 11] = [
     "topology.kubernetes.io/zone",
 ];
 
-/// The prefixes under which kubelets may set labels, including subdomains of these.
+/// The prefixes of labels that kubelets may set, including their subdomains.
 const KUBELETS_PREFIXES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 
-/// The labels that differ between two states and that a kubelet may not set.
+/// Returns the labels that differ between two states and that a kubelet may not set.
 pub(super) fn forbidden<'a>(new: &'a Value, old: &'a Value) -> BTreeSet<&'a str> {
     let value = |object: &'a Value, key: &str| meta::labels(object).and_then(|labels| labels.get(key));
     let keys = [new, old].into_iter().filter_map(meta::labels).flat_map(|labels| labels.keys());
@@ -46,7 +47,7 @@ fn is_forbidden(label: &str) -> bool {
     of_kubernetes && !of_kubelets
 }
 
-/// Returns whether a prefix is this domain or a subdomain.
+/// Returns whether a prefix is this domain or one of its subdomains.
 fn is_under(prefix: &str, domain: &str) -> bool {
     prefix.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }

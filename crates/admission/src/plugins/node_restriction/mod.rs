@@ -1,17 +1,17 @@
 //! NodeRestriction limits the writes of kubelets (upstream: `plugin/pkg/admission/noderestriction`).
 //!
-//! Authorization allows kubelets to write nodes, pods and leases; this plugin checks which objects, and which of
-//! their fields.
+//! Authorization allows kubelets to write nodes, pods and leases. This plugin restricts them to certain objects and
+//! fields.
 //!
 //! | resource | a kubelet may |
 //! | --- | --- |
 //! | pods | create mirror pods of its node without references; delete pods of its node |
-//! | `pods/status`, `pods/eviction` | for pods on its node, without changing labels |
+//! | `pods/status`, `pods/eviction` | write them for pods on its node, without changing labels |
 //! | nodes | create and update its own, without taints and restricted labels |
-//! | `persistentvolumeclaims/status` | capacity, conditions and resize status |
-//! | `serviceaccounts/token` | tokens bound to pods on its node, for audiences that the pods' volumes name |
-//! | leases, `csinodes`, `resourceslices` | its own |
-//! | certificate signing requests | for its own name |
+//! | `persistentvolumeclaims/status` | change capacity, conditions and resize status |
+//! | `serviceaccounts/token` | request tokens bound to pods on its node, for audiences that the pods' volumes name |
+//! | leases, `csinodes`, `resourceslices` | write its own |
+//! | certificate signing requests | request certificates for its own name |
 
 mod labels;
 mod requests;
@@ -111,7 +111,7 @@ impl NodeRestriction {
         }
     }
 
-    /// Checks a mirror pod, which stands for a static pod of the kubelet.
+    /// Checks a mirror pod, which represents a static pod of the kubelet.
     fn mirror_pod(&self, write: &Write<'_>) -> Result<(), Status> {
         let (node, object) = (write.node, write.object);
         let refuse = |why: String| Err(write.forbidden(&why));
@@ -131,7 +131,7 @@ impl NodeRestriction {
         }
     }
 
-    /// A mirror pod must be owned by its node.
+    /// Checks that a mirror pod is owned by its node.
     fn owned_by_node(&self, write: &Write<'_>) -> Result<(), Status> {
         let node = write.node;
         let refuse = |why: String| Err(write.forbidden(&why));
@@ -208,7 +208,7 @@ impl NodeRestriction {
         self.audiences.check(write, &pod).await
     }
 
-    /// Returns a pod, from the store if the watch cache does not have it yet.
+    /// Returns a pod; reads it live if the watch cache does not have it yet.
     async fn find_pod(&self, write: &Write<'_>, name: &str) -> Result<Arc<Object>, Status> {
         let namespace = write.attributes.namespace;
         let mut pod = self.pods.get(namespace, name)?;
@@ -253,7 +253,7 @@ impl Write<'_> {
         let is_of_node = |slice: &Value| meta::str_at(slice, &["spec", "nodeName"]) == Some(self.node);
         let what = match self.attributes.operation {
             Operation::Create if !is_of_node(self.object) => "create",
-            // Deleting a missing slice is a 404 later.
+            // If the slice does not exist, a later stage returns 404.
             Operation::Delete if self.attributes.old.is_some_and(|old| !is_of_node(old.as_value())) => {
                 "delete"
             }
@@ -316,7 +316,7 @@ impl Write<'_> {
                 if !same(taints(old), taints(self.object)) {
                     return Err(self.forbidden(&format!("node {node:?} is not allowed to modify taints")));
                 }
-                // Otherwise a node could be garbage collected and recreated without its taints and labels.
+                // With other owners, the node could be garbage collected and recreated without its taints and labels.
                 if !same(owners(old), owners(self.object)) {
                     return Err(
                         self.forbidden(&format!("node {node:?} is not allowed to modify ownerReferences"))
@@ -381,7 +381,7 @@ impl Write<'_> {
     }
 }
 
-/// Returns whether two fields are equal; empty and absent are the same.
+/// Returns whether two fields are equal. Empty and absent fields are equal.
 fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
     let is_empty = |value: &&Value| match value {
         Value::Null => true,

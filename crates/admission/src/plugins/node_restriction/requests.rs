@@ -1,4 +1,4 @@
-//! Kubelets may only request certificates for themselves.
+//! Restricts the certificates that a kubelet requests to its own identity.
 
 use nave_machinery::{Status, meta};
 use x509_parser::oid_registry::OID_X509_COMMON_NAME;
@@ -27,7 +27,7 @@ pub(super) fn admit(write: &Write<'_>) -> Result<(), Status> {
 /// The common name of a base64-encoded PEM request.
 fn common_name(request: &str) -> Result<String, String> {
     let mut names = subject_values(request, &OID_X509_COMMON_NAME)?;
-    // Signers differ in which of several they use.
+    // Signers could use different names.
     if names.len() > 1 {
         return Err("more than one common name".to_owned());
     }

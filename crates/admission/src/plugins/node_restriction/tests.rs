@@ -97,7 +97,7 @@ async fn kubelet_gets_tokens_for_audiences_of_volumes() {
             assert_eq!(refused, format!("audience {other:?} {why}"), "{volume}");
         }
     }
-    // A token without an audience is for the API server, and so is a request without one.
+    // Without an audience, a projected token and a token request are for the API server.
     for audiences in [json!([]), json!(null), json!([""])] {
         assert_eq!(request(&json!([token(json!({"path": "token"}))]), &audiences).await, Ok(()));
         assert!(request(&json!([]), &audiences).await.is_err());

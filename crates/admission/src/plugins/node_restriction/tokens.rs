@@ -1,8 +1,8 @@
 //! The service account tokens that a kubelet may request (upstream: feature `ServiceAccountNodeAudienceRestriction`).
 //!
-//! A token is bound to a pod on the kubelet's node. Its audience must be named by a volume of the pod: a projected
-//! token, or a CSI driver whose `CSIDriver` requests tokens, inline or behind a claim. Other audiences require the
-//! verb `request-serviceaccounts-token-audience`.
+//! A token is bound to a pod on the kubelet's node. A volume of the pod must name the token's audience: a projected
+//! token, or an inline or claimed CSI volume whose `CSIDriver` requests tokens. Other audiences require the verb
+//! `request-serviceaccounts-token-audience`.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use nave_resources::pod;
 use super::Write;
 use crate::Lister;
 
-/// The in-tree volumes that a CSI driver serves, with the driver's name (upstream: `csi-translation-lib`).
+/// The in-tree volume types that are migrated to CSI, with the driver's name (upstream: `csi-translation-lib`).
 const MIGRATED_VOLUMES: [(&str, &str); 7] = [
     ("awsElasticBlockStore", "ebs.csi.aws.com"),
     ("azureDisk", "disk.csi.azure.com"),
@@ -75,7 +75,7 @@ impl Audiences {
     /// Returns whether a volume of the pod names the audience.
     ///
     /// # Errors
-    /// No volume does, and an object that might is missing.
+    /// No volume names the audience, and the claim, volume or driver of a volume cannot be read.
     fn names_audience(&self, pod: &Value, audience: &str) -> Result<bool, String> {
         let mut missing = Vec::new();
         for volume in pod::volumes(pod) {
@@ -115,7 +115,7 @@ impl Audiences {
         Ok(requests.iter().any(|request| text(request, &["audience"]) == audience))
     }
 
-    /// The driver of the volume bound to a claim; empty if it has none.
+    /// Returns the CSI driver of the volume bound to a claim; empty if the volume has no CSI driver.
     fn driver_of_claim(&self, namespace: &str, name: &str) -> Result<String, String> {
         let claim = self.claims.get(namespace, name).map_err(|status| status.message)?;
         let claim = claim.ok_or_else(|| format!("persistentvolumeclaim {name:?} not found"))?;
@@ -126,14 +126,14 @@ impl Audiences {
     }
 }
 
-/// The audiences of a volume's projected tokens; empty for the API server's.
+/// The audiences of a volume's projected tokens. An empty string means the API server's audience.
 fn projected_audiences(volume: &Value) -> impl Iterator<Item = &str> {
     let sources = meta::value_at(volume, &["projected", "sources"]).and_then(Value::as_array);
     let tokens = sources.into_iter().flatten().filter_map(|source| source.get("serviceAccountToken"));
     tokens.filter(|token| token.is_object()).map(|token| text(token, &["audience"]))
 }
 
-/// The CSI driver of a volume source; empty if it has none.
+/// Returns the CSI driver of a volume source; empty if it has no CSI driver.
 fn driver_of(source: &Value) -> &str {
     let is_set = |kind: &str| source.get(kind).is_some_and(Value::is_object);
     let migrated = || MIGRATED_VOLUMES.iter().find(|(kind, _)| is_set(kind)).map(|(_, driver)| *driver);

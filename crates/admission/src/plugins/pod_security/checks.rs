@@ -49,7 +49,7 @@ impl Violations {
 
 type CheckFn = fn(&PodView<'_>) -> Option<Violation>;
 
-/// A check. Of its versions, the newest one that is not newer than the policy applies.
+/// A check. Its newest version that is not newer than the policy applies.
 struct Check {
     id: &'static str,
     versions: &'static [(u32, CheckFn)],
@@ -57,7 +57,7 @@ struct Check {
     overrides: Option<&'static str>,
 }
 
-/// The newest minor version of any check, which `latest` stands for.
+/// The newest minor version of any check. The policy version `latest` means this version.
 const LATEST: u32 = 35;
 
 /// Checks of the level `baseline`, by id.
@@ -84,7 +84,7 @@ const BASELINE: [Check; 12] = [
     check("windowsHostProcess", &[(0, windows_host_process)]),
 ];
 
-/// Checks of the level `restricted` in addition to those of `baseline`, by id.
+/// Checks that the level `restricted` adds to those of `baseline`, by id.
 const RESTRICTED: [Check; 7] = [
     check(
         "allowPrivilegeEscalation",
@@ -120,7 +120,7 @@ impl Check {
     }
 }
 
-/// Returns the violations of a level by a pod.
+/// Returns a pod's violations of a level.
 pub(super) fn evaluate(level: LevelVersion, pod: &PodView<'_>) -> Violations {
     let minor = match level.version {
         Version::Minor(minor) => minor.min(LATEST),
@@ -154,7 +154,7 @@ fn violation(reason: impl Into<String>, detail: impl Into<String>) -> Violation 
     Violation { reason: reason.into(), detail: detail.into() }
 }
 
-/// The value at a path; null reads as absent.
+/// Returns the value at a path; `None` if it is absent or null.
 fn value_at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(value, |value, name| value.get(name)).filter(|value| !value.is_null())
 }
@@ -196,7 +196,7 @@ fn quote_containers(names: &[&str]) -> String {
     format!("{} {}", plural("container", "containers", names.len()), quote(names))
 }
 
-/// The pod and containers that set a field, as one subject; `None` if there are none.
+/// Formats the pod and containers that set a field as the subject of a message; `None` if the field is not set.
 fn setters(by_pod: bool, by_containers: &[&str]) -> Option<String> {
     match (by_pod, by_containers) {
         (false, []) => None,
@@ -241,7 +241,7 @@ fn app_armor(pod: &PodView<'_>) -> Option<Violation> {
     ))
 }
 
-/// The containers that add capabilities beyond `allowed`, and these capabilities.
+/// Returns the containers that add capabilities other than `allowed`, and these capabilities.
 fn added_capabilities<'a>(pod: &PodView<'a>, allowed: &[&str]) -> (Vec<&'a str>, BTreeSet<String>) {
     let mut forbidden = BTreeSet::new();
     let names = containers_where(pod, |container| {
@@ -452,7 +452,7 @@ fn seccomp_annotations(pod: &PodView<'_>) -> Option<Violation> {
     Some(violation("seccompProfile", format!("forbidden {word} {}", found.join(", "))))
 }
 
-/// The violation of profiles that are not allowed, and the containers without a profile.
+/// Returns the violation by forbidden profiles, and the containers without a profile.
 fn seccomp<'a>(pod: &PodView<'a>) -> (Option<Violation>, Vec<&'a str>) {
     const TYPE: [&str; 2] = ["seccompProfile", "type"];
     const PROFILE: [&str; 1] = ["seccompProfile"];

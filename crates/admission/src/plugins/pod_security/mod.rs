@@ -1,7 +1,7 @@
 //! PodSecurity enforces the security level of a namespace (upstream: `plugin/pkg/admission/security/podsecurity` and
 //! `k8s.io/pod-security-admission`).
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! | --- | --- |
 //! | `policy` | levels, versions, and the policy in namespace labels |
 //! | `checks` | the checks of each level, by version of the policy |
@@ -153,7 +153,7 @@ impl PodSecurity {
         policy: &Policy,
         pod: &PodView<'_>,
     ) -> Result<(), Status> {
-        // Modes often have the same level and version.
+        // Caches results, as modes often have the same level and version.
         let mut known: Vec<(LevelVersion, Violations)> = Vec::with_capacity(3);
         let mut evaluate = |level: LevelVersion| -> Violations {
             if let Some((_, violations)) = known.iter().find(|(other, _)| *other == level) {
@@ -181,7 +181,7 @@ impl PodSecurity {
             note(attributes, "audit-violations", &text);
             self.count(attributes, kind, Evaluation::AUDITED, policy.audit);
         }
-        // The refusal contains the same information.
+        // A refusal already lists the violations, so a warning is added only if the request is admitted.
         if outcome.is_ok() {
             let violations = evaluate(policy.warn);
             if !violations.is_empty() {
@@ -219,7 +219,7 @@ impl PodSecurity {
     }
 }
 
-/// Adds an audit annotation; a refused one does not affect the decision.
+/// Adds an audit annotation. A rejected annotation does not affect the decision.
 fn note(attributes: &Attributes<'_>, key: &str, value: &str) {
     if let Err(error) = attributes.notes.annotate(&format!("{PREFIX}{key}"), value) {
         tracing::debug!(%error, "audit annotation dropped");

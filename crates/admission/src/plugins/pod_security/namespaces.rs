@@ -12,7 +12,7 @@ use super::checks::{self, PodView};
 use super::policy::{Labels, Level, LevelVersion, Policy};
 use crate::Attributes;
 
-/// The most pods that are checked against a new level.
+/// The maximum number of pods that are checked against a new level.
 const MAX_PODS: usize = 3000;
 /// The time limit of this check.
 const MAX_TIME: Duration = Duration::from_secs(1);
@@ -126,7 +126,7 @@ impl PodSecurity {
     }
 }
 
-/// Moves pods whose controller was seen before to the end, because they are alike.
+/// Moves pods whose controller already occurred to the end, because the pods of a controller are alike.
 fn one_of_each_controller_first(pods: Vec<Arc<Object>>) -> Vec<Arc<Object>> {
     let mut controllers = HashSet::new();
     let (mut first, mut replicas) = (Vec::with_capacity(pods.len()), Vec::new());

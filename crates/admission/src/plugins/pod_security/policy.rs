@@ -30,7 +30,7 @@ impl Level {
     }
 }
 
-/// A policy version: the minor of `v1.x`; `latest` is newer than all.
+/// A policy version: the minor version of `v1.x`, or `latest`, which is newer than all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Version {
     Minor(u32),
@@ -101,10 +101,10 @@ impl Policy {
     };
 
     /// Parses the policy in a namespace's labels; also returns the errors. An invalid level counts as the strictest
-    /// one for `enforce`, and as the least strict one for the other modes.
+    /// level for `enforce`, and as the least strict level for the other modes.
     pub(super) fn from_labels(labels: Labels<'_>, defaults: &Self) -> (Self, Vec<FieldError>) {
         let (mut policy, mut errors) = (*defaults, Vec::new());
-        // Most namespaces have no such labels.
+        // Fast path: most namespaces have no such labels.
         if !labels.0.is_some_and(|labels| labels.keys().any(|key| key.starts_with(PREFIX))) {
             return (policy, errors);
         }
@@ -136,7 +136,7 @@ impl Policy {
                 });
             }
         }
-        // `enforce` does not apply to workloads: without a `warn` label, they get warnings at the enforced level.
+        // Without a `warn` label, workloads get warnings at the enforced level, as `enforce` does not apply to them.
         if enforces && !has_warn && policy.enforce.level > policy.warn.level {
             policy.warn = policy.enforce;
         }

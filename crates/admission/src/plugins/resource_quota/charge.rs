@@ -23,14 +23,14 @@ const IGNORED_GROUPS: [&str; 2] = ["authentication.k8s.io", "authorization.k8s.i
 const REQUIRED: [&str; 6] =
     ["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
 
-/// How the objects of a resource are counted.
+/// The evaluator for the objects of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Evaluator {
     Pods,
     Services,
     Claims,
     ResourceClaims,
-    /// Counted by number only.
+    /// Counts objects only.
     Objects,
 }
 
@@ -62,13 +62,13 @@ pub(super) fn handles(attributes: &Attributes<'_>) -> bool {
     }
 }
 
-/// The usage of a request, without borrows, because the worker checks it outside of the request's task.
+/// The usage of a request. It borrows nothing, because the worker checks it outside of the request's task.
 pub(super) struct Charge {
     resource: GroupResource,
     /// The object's name in refusals.
     name: String,
     kind: Kind,
-    /// The usage in addition to that of the old object.
+    /// The increase in usage compared with the old object.
     pub(super) delta: Usage,
     /// The resource names that need a covering quota.
     pub(super) limited_names: BTreeSet<String>,
@@ -110,7 +110,7 @@ impl Charge {
             Some(old) => evaluate(evaluator, attributes, old)?.1,
             None => Usage::new(),
         };
-        // A decrease is released when the quota controller recalculates.
+        // Decreases are ignored: the quota controller releases them when it recalculates usage.
         let delta = usage.into_iter().filter_map(|(name, amount)| {
             let delta = amount - before.get(&name).copied().unwrap_or(Quantity::ZERO);
             (!delta.is_zero() && !delta.is_negative()).then_some((name, delta))
@@ -129,7 +129,7 @@ impl Charge {
         Ok(charge)
     }
 
-    /// A 403 for this object.
+    /// Returns a 403 for this object.
     pub(super) fn forbidden(&self, why: &str) -> Status {
         Status::forbidden(&self.resource, &self.name, why)
     }
@@ -163,7 +163,7 @@ impl Charge {
         }
     }
 
-    /// The resources that a quota limits and the object does not specify.
+    /// Returns the resources that a quota limits and the object does not specify.
     pub(super) fn unstated(&self, limited: &[&str]) -> Option<String> {
         let Kind::Pod(pod) = &self.kind else { return None };
         let spec = pod.spec.as_ref()?;
@@ -221,7 +221,7 @@ fn decode<T: DeserializeOwned>(object: &Object) -> Result<T, Status> {
     T::deserialize(object.as_value()).map_err(Status::internal)
 }
 
-/// The name in upstream's refusals.
+/// Returns the object's name as in upstream's refusals.
 fn refused_name(attributes: &Attributes<'_>, object: &Object) -> String {
     let names = [attributes.name, object.name(), object.generate_name()];
     names.into_iter().find(|name| !name.is_empty()).unwrap_or("Unknown!").to_owned()

@@ -65,7 +65,7 @@ pub(super) fn check(quotas: &[Quota], charge: &Charge) -> Result<Checked, Status
     Ok(if charged.is_empty() { Checked::Free } else { Checked::Charged(charged) })
 }
 
-/// Checks that resources that need a covering quota have one.
+/// Checks that a quota covers each resource that needs a covering quota.
 fn check_coverage(quotas: &[Quota], charge: &Charge, covered: &BTreeSet<&str>) -> Result<(), Status> {
     let uncovered: Vec<_> =
         charge.limited_names.iter().map(String::as_str).filter(|name| !covered.contains(name)).collect();

@@ -6,9 +6,9 @@
 //!                                                                     writes the quotas' status, then answers
 //! ```
 //!
-//! One worker per namespace writes usage, and each write compares the quota's version, so no quota is ever exceeded,
-//! even with other writers. A quota only counts the resources in `status.hard`, so a quota without status counts
-//! nothing.
+//! One worker per namespace writes usage, and each write compares the quota's resource version. So no quota is ever
+//! exceeded, even with other writers. A quota counts only the resources in `status.hard`, so a quota without status
+//! counts no resources.
 
 mod charge;
 mod check;

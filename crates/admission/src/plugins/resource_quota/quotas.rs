@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::plugins::live::Recent;
 use crate::{Lister, QuotaStatus};
 
-/// The most quotas remembered as last written; beyond it all are dropped, at the cost of one conflict each.
+/// The maximum number of remembered writes. At the limit all are dropped, which costs one conflict per quota.
 const MAX_WRITTEN: usize = 4096;
 
 /// A quota.
@@ -36,7 +36,7 @@ impl Quota {
                 .collect()
         };
         let (hard, used) = (amounts("hard"), amounts("used"));
-        // Validation refuses scopes that cannot be parsed; such a quota counts nothing.
+        // A spec that cannot be parsed counts as empty. Validation refuses such specs.
         let spec = object.get("spec").and_then(|spec| ResourceQuotaSpec::deserialize(spec).ok());
         Self { spec: spec.unwrap_or_default(), hard, used, object }
     }
@@ -57,7 +57,7 @@ impl Quota {
         self.spec.scopes.iter().flatten().map(exists).chain(selected.cloned())
     }
 
-    /// The object with another usage in its status.
+    /// Returns the object with this usage in its status.
     pub(super) fn object_with(&self, used: &Usage) -> Object {
         let mut object = Object::clone(&self.object);
         let amounts: Map =
@@ -77,7 +77,7 @@ pub(super) struct Quotas {
     status: Arc<dyn QuotaStatus>,
     /// Namespaces that had no quota at their last live read.
     empty: Recent,
-    /// Quotas as last written; the watch cache may be older.
+    /// Quotas as last written, because the watch cache may be older.
     written: Mutex<HashMap<(String, String), Quota>>,
 }
 
@@ -92,7 +92,7 @@ impl Quotas {
     /// The store fails.
     pub(super) async fn of_namespace(&self, namespace: &str) -> Result<Vec<Quota>, Status> {
         let found = self.lister.list(Some(namespace))?;
-        // A new quota must apply to the first object after it.
+        // The cache may lag: a new quota must apply to the first object created after it.
         if !found.is_empty() || self.empty.contains(namespace) {
             return Ok(self.newest(namespace, found));
         }

@@ -226,7 +226,7 @@ async fn concurrent_creates_never_exceed() {
 async fn counts_usage_that_is_not_cached_yet() {
     let setup = Setup::new().quota("q", json!({"pods": "1"}), json!({"pods": "0"}), json!({}));
     assert_eq!(setup.create("", "pods", pod(json!([]))).await, Ok(()));
-    // The in-memory cluster does not update the cache on writes: it still shows a usage of 0.
+    // Writes to the in-memory cluster do not update its cache, which still shows a usage of 0.
     assert_eq!(setup.stored.get("ns", "q").unwrap().unwrap().str_at(&["status", "used", "pods"]), Some("0"));
     assert!(setup.create("", "pods", pod(json!([]))).await.is_err());
 }

@@ -12,9 +12,9 @@ use super::check::{Checked, check};
 use super::quotas::{Quota, Quotas};
 use crate::Attributes;
 
-/// The most attempts to write a batch in competition with other writers.
+/// The maximum number of attempts to write a batch if other writers cause conflicts.
 const MAX_ATTEMPTS: usize = 16;
-/// The most waiting charges of a namespace; further ones are refused.
+/// The maximum number of waiting charges per namespace; further charges are refused.
 const MAX_WAITING: usize = 10_000;
 
 /// The workers of all namespaces with pending charges. Charges that arrive while a batch is written form the next
@@ -22,7 +22,7 @@ const MAX_WAITING: usize = 10_000;
 #[derive(Clone)]
 pub(super) struct Workers {
     quotas: Arc<Quotas>,
-    /// The waiting charges by namespace. A namespace has an entry while it has a worker.
+    /// The waiting charges by namespace. A namespace has an entry while its worker runs.
     waiting: Arc<Mutex<HashMap<String, Vec<Waiting>>>>,
 }
 
@@ -68,7 +68,7 @@ impl Workers {
         }
         all.insert(namespace.to_owned(), vec![waiting]);
         let (workers, namespace) = (self.clone(), namespace.to_owned());
-        // A separate task, because other requests depend on the batch even if this one is cancelled.
+        // A separate task, because other requests depend on the batch even if this request is cancelled.
         tokio::spawn(async move { workers.run(&namespace).await });
         Ok(())
     }
@@ -79,7 +79,7 @@ impl Workers {
         }
     }
 
-    /// Takes the waiting charges; `None` if there are none, which ends the worker.
+    /// Takes the waiting charges; `None` if no charges wait, which ends the worker.
     fn next_batch(&self, namespace: &str) -> Option<Vec<Waiting>> {
         let mut all = self.waiting.lock();
         let batch = all.get_mut(namespace).map(std::mem::take).unwrap_or_default();
@@ -106,12 +106,12 @@ impl Workers {
             };
             if failed.is_empty() {
                 for waiting in admitted {
-                    // The request may be cancelled.
+                    // Sending fails if the request was cancelled.
                     let _ = waiting.answer.send(Ok(()));
                 }
                 return;
             }
-            // Only retries the quotas that could not be written: the others include the charges of the batch.
+            // Retries only the quotas with a conflict: the others already include the charges of the batch.
             quotas = self.quotas.live_in_namespace(namespace).await;
             if let Ok(quotas) = &mut quotas {
                 quotas.retain(|quota| failed.iter().any(|name| name == quota.name()));
@@ -141,7 +141,7 @@ impl Workers {
     }
 }
 
-/// Checks the charges of a batch in order, and answers those that are refused or need no write. Returns the others,
+/// Checks the charges of a batch in order. Answers the charges that are refused or need no write; returns the others,
 /// and the quotas to write, each before and after the change.
 fn decide(batch: Vec<Waiting>, state: &[Quota]) -> (Vec<Waiting>, Vec<(Quota, Quota)>) {
     let mut quotas = state.to_vec();
@@ -161,7 +161,7 @@ fn decide(batch: Vec<Waiting>, state: &[Quota]) -> (Vec<Waiting>, Vec<(Quota, Qu
             Ok(Checked::Free) => Ok(()),
             Ok(Checked::Exceeded(status)) | Err(status) => Err(status),
         };
-        // The request may be cancelled.
+        // Sending fails if the request was cancelled.
         let _ = waiting.answer.send(outcome);
     }
     let after = quotas.into_iter().zip(changed).zip(state);
@@ -171,7 +171,7 @@ fn decide(batch: Vec<Waiting>, state: &[Quota]) -> (Vec<Waiting>, Vec<(Quota, Qu
 
 fn refuse(batch: Vec<Waiting>, status: &Status) {
     for waiting in batch {
-        // The request may be cancelled.
+        // Sending fails if the request was cancelled.
         let _ = waiting.answer.send(Err(status.clone()));
     }
 }

@@ -17,18 +17,18 @@ use super::pods::list;
 use super::{Parts, plain_error};
 use crate::{Attributes, Lister, Mutate, Plugin, Validate};
 
-/// The account of pods that name none.
+/// The account of pods that do not name an account.
 const DEFAULT: &str = "default";
 /// The mount path of the token.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// The name prefix of the token's volume.
 const VOLUME: &str = "kube-api-access-";
-/// The requested lifetime in seconds, by which the issuer recognizes tokens that are refreshed.
+/// The requested lifetime in seconds. By this value the issuer recognizes the tokens of these volumes.
 const TOKEN_SECONDS: u32 = 3607;
 /// The annotation of accounts whose pods may only use the secrets that the account lists.
 const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
-/// The most attempts, and the delay between them, to find the default account, which a controller creates in new
-/// namespaces.
+/// The number of attempts to find the default account, and the delay between them. A controller creates this account
+/// in new namespaces.
 const ATTEMPTS: usize = 10;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(150);
 
@@ -49,7 +49,7 @@ impl Mutate for ServiceAccount {
 
     async fn admit(&self, attributes: &Attributes<'_>, object: Option<&mut Object>) -> Result<(), Status> {
         let Some(pod) = object else { return Ok(()) };
-        // The kubelet runs a mirror pod as defined in its file.
+        // Mirror pods are not changed: the kubelet runs them as defined in its file.
         if !pod::is_mirror(pod.as_value()) {
             let account = self.account_of(attributes, pod).await?;
             set_account(pod, &account);
@@ -95,7 +95,7 @@ impl ServiceAccount {
         if enforces(&account) { references::check(pod, &account).map_err(forbidden) } else { Ok(()) }
     }
 
-    /// The account of a pod. It may have just been created, or the default one may not exist yet.
+    /// Returns the account of a pod. Reads it live if the cache does not have it, and retries for the default account.
     async fn account_of(&self, attributes: &Attributes<'_>, pod: &Object) -> Result<Arc<Object>, Status> {
         let (namespace, name) = (attributes.namespace, account_name(pod));
         if let Some(account) = self.accounts.get(namespace, name)? {
@@ -152,7 +152,7 @@ fn set_account(pod: &mut Object, account: &Object) {
     }
 }
 
-/// Mounts a token into each container that has no other mount at the path.
+/// Mounts a token into each container without another mount at the path.
 fn mount_token(spec: &mut Map) {
     let there = list(spec.get("volumes")).iter().find_map(|volume| {
         let name = volume["name"].as_str().filter(|name| name.starts_with(VOLUME))?;
@@ -209,7 +209,7 @@ fn account_name(pod: &Object) -> &str {
 
 /// Returns whether pods may only use the secrets that the account lists.
 fn enforces(account: &Object) -> bool {
-    // The forms of true that Go's parser accepts.
+    // The values that Go's `strconv.ParseBool` accepts as true.
     let said = account.annotation(ENFORCE);
     said.is_some_and(|said| matches!(said, "1" | "t" | "T" | "true" | "TRUE" | "True"))
 }

@@ -7,7 +7,7 @@ use nave_resources::pod::{self, ContainerKind};
 
 use crate::plugins::pods::list;
 
-/// Mirror pods have no account and no secrets.
+/// Checks that a mirror pod refers to no account and no secrets.
 ///
 /// # Errors
 /// The forbidden reference.
@@ -26,7 +26,7 @@ pub(super) fn check_mirror_pod(pod: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks that pods of an enforcing account only use the secrets that it lists.
+/// Checks that a pod uses only the secrets that its account lists.
 ///
 /// # Errors
 /// The first secret that is not listed.
@@ -55,7 +55,7 @@ pub(super) fn check(pod: &Object, account: &Object) -> Result<(), String> {
     Ok(())
 }
 
-/// The same for ephemeral containers only.
+/// As [`check`], for ephemeral containers only.
 ///
 /// # Errors
 /// The first secret that is not listed.
