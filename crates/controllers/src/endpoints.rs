@@ -56,7 +56,7 @@ impl Reconciler for EndpointsController {
         let objects: Api<Endpoints> = Api::namespaced(self.client.clone(), key.namespace());
         let existing = self.existing.get_by_key(&key);
         let Some(service) = self.services.get_by_key(&key) else {
-            // Endpoints that users created stay when the service is deleted.
+            // Keeps user-created endpoints when the service is deleted.
             if existing.is_some_and(|existing| existing.label(MANAGED_BY.0) == Some(MANAGED_BY.1)) {
                 api::ignore_not_found(objects.delete(key.name(), &DeleteParams::default()).await)?;
             }
@@ -79,7 +79,7 @@ impl Reconciler for EndpointsController {
     }
 }
 
-/// The object with the metadata and subsets of its service; other metadata stays.
+/// The object with the metadata and subsets of its service. Keeps other metadata.
 fn desired(
     mut object: Endpoints,
     service: &Service,

@@ -100,7 +100,7 @@ impl Controller {
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), key.namespace());
         match claims.create(&PostParams::default(), &claim).await.map_err(SyncError::from) {
             Ok(_) => Ok(()),
-            // The cache does not have the existing claim yet; the repeated sync checks its owner.
+            // The cache does not have the existing claim yet; the next sync checks its owner.
             Err(error) if error.is_already_exists() => Err(SyncError::Stale("a claim of a pod")),
             Err(error) => Err(SyncError::Invalid(format!("create PVC {name}: {error}"))),
         }

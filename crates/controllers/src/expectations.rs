@@ -1,17 +1,17 @@
 //! Creations and deletions that the informers have not shown yet.
 //!
-//! A cache lags behind the controller's own writes. Until it has caught up, counting the cached pods would make the
-//! controller create or delete the same pods again. So a sync registers here how many objects it is about to create
-//! and delete, event handlers report those that they see, and the next sync creates and deletes nothing while an
-//! expectation is outstanding (upstream: `ControllerExpectations`).
+//! A cache lags behind the controller's own writes. A controller that counts pods in a stale cache would create or
+//! delete the same pods again. Each sync therefore registers the objects that it is about to create and delete, and
+//! event handlers report the objects that they observe. Later syncs create and delete no objects while an expectation
+//! is outstanding (upstream: `ControllerExpectations`).
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// After this time an expectation is dropped: its event was lost when the watch broke, or the object was deleted
-/// before any list had it.
+/// The time after which an expectation is dropped: its event was lost when the watch broke, or the object was deleted
+/// before a list returned it.
 const TIMEOUT: Duration = Duration::from_mins(5);
 
 /// The outstanding expectations by owner UID.
@@ -52,19 +52,19 @@ impl Expectations {
         self.replace(owner, creations, deleted.into_iter().collect());
     }
 
-    /// Records that a created object was seen, or that a creation failed.
+    /// Records that a created object was observed, or that a creation failed.
     pub fn creation_observed(&self, owner: &str) {
         self.creations_observed(owner, 1);
     }
 
-    /// Records that `count` created objects were seen, or were never created.
+    /// Records that `count` created objects were observed, or were never created.
     pub fn creations_observed(&self, owner: &str, count: usize) {
         self.observe(owner, |outstanding| {
             outstanding.creations = outstanding.creations.saturating_sub(count);
         });
     }
 
-    /// Records that the deletion of an object was seen, or that it failed.
+    /// Records that the deletion of an object was observed, or that the deletion failed.
     pub fn deletion_observed(&self, owner: &str, uid: &str) {
         self.observe(owner, |outstanding| {
             outstanding.deletions.remove(uid);

@@ -6,7 +6,7 @@ use nave_client::Object;
 use crate::api::ignore_not_found;
 use crate::frame::SyncError;
 
-/// The change due to a protection finalizer.
+/// Changes that a protection finalizer requires.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum FinalizerAction {
     Nothing,
@@ -43,8 +43,8 @@ pub(crate) async fn remove_finalizer<K>(
     change_finalizers(api, cached, |finalizers| finalizers.retain(|found| found != finalizer)).await
 }
 
-/// Writes the cached object with other finalizers; if it has changed since, the conflict makes the sync repeat. The
-/// object is untyped so that fields unknown to the Rust types are not lost.
+/// Writes the cached object with changed finalizers. If the cached object is stale, the conflict causes a retry of the
+/// sync. The object is untyped to keep fields that the Rust types do not have.
 async fn change_finalizers<K>(
     api: &Api<DynamicObject>,
     cached: &Object<K>,

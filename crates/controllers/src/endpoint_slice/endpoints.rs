@@ -105,7 +105,7 @@ pub(crate) fn publishes_not_ready(service: &Service) -> bool {
     service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses).unwrap_or(false)
 }
 
-/// The ports of a service as the pod has them, sorted. Ports that the pod does not have are left out.
+/// Resolves the ports of a service for a pod, sorted. Omits ports that the pod does not have.
 pub(crate) fn ports(pod: &Pod, service: &Service) -> Vec<EndpointPort> {
     let wanted = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
     let port = |wanted: &ServicePort| {
@@ -129,7 +129,7 @@ fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
         Some(IntOrString::String(name)) => name,
     };
     let spec = pod.spec.as_ref()?;
-    // Sidecar containers keep running and serve traffic, too.
+    // Sidecar containers also serve traffic.
     let sidecars = spec
         .init_containers
         .iter()

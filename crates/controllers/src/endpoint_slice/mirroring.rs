@@ -22,7 +22,7 @@ use crate::owners::{controller_reference, is_controlled_by};
 pub(super) const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
 /// Label of `Endpoints` that are not mirrored.
 const SKIP_LABEL: &str = "endpointslice.kubernetes.io/skip-mirror";
-/// Annotation of `Endpoints` that are a leader election lock, which are not mirrored.
+/// Annotation of `Endpoints` used as a leader election lock, which are not mirrored.
 const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
 /// Annotations that are not copied to slices.
 const SKIPPED_ANNOTATIONS: [&str; 2] =
@@ -185,7 +185,7 @@ fn endpoint(address: &EndpointAddress, ready: bool) -> Option<(Family, Endpoint)
     Some((if ip.is_ipv4() { Family::V4 } else { Family::V6 }, endpoint))
 }
 
-/// Plans the writes after which there is one slice per address family and set of ports.
+/// Plans the writes that result in one slice per address family and set of ports.
 fn plan(endpoints: &Endpoints, existing: Vec<EndpointSlice>, desired: Desired) -> Plan {
     let mut plan = Plan::default();
     let mut by_group: BTreeMap<(String, String), Vec<EndpointSlice>> = BTreeMap::new();
@@ -208,7 +208,7 @@ fn plan(endpoints: &Endpoints, existing: Vec<EndpointSlice>, desired: Desired) -
     plan
 }
 
-/// Replaces pairs of a deletion and a creation by an update.
+/// Replaces each pair of a deletion and a creation with an update.
 fn reuse(plan: &mut Plan) {
     for new in std::mem::take(&mut plan.create) {
         match plan.delete.iter().position(|old| old.address_type == new.address_type) {
@@ -218,7 +218,7 @@ fn reuse(plan: &mut Plan) {
     }
 }
 
-/// The existing slice with the contents of the new one.
+/// The existing slice with the contents of the new slice.
 fn with_contents_of(old: EndpointSlice, new: EndpointSlice) -> EndpointSlice {
     let metadata = ObjectMeta {
         name: old.metadata.name,
@@ -338,7 +338,7 @@ mod tests {
         let slices = mirrored(&endpoints(&of("10.0.0.1", 443)), vec![]);
         for (subsets, expected) in [
             (of("10.0.0.2", 443), vec!["10.0.0.2"]),
-            // Other ports need another slice; the existing one is reused.
+            // Different ports need a different slice; the existing slice is reused.
             (of("10.0.0.1", 444), vec!["10.0.0.1"]),
         ] {
             let changed = mirrored(&endpoints(&subsets), slices.clone());

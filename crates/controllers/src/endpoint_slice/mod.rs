@@ -34,7 +34,7 @@ pub(crate) const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 const OWN_LABELS: [&str; 3] = [SERVICE_LABEL, MANAGED_BY_LABEL, HEADLESS_LABEL];
 /// The value of the label that marks this controller's slices.
 const MANAGER: &str = "endpointslice-controller.k8s.io";
-/// Changes of pods within this time are handled by one sync, which makes starting many pods of a service cheap.
+/// The time during which pod changes are batched into one sync. Starting many pods of a service costs few syncs.
 const BATCH: Duration = Duration::from_millis(50);
 
 pub(crate) const ENDPOINT_SLICE: Descriptor = Descriptor {

@@ -1,6 +1,6 @@
-//! Slices that were written but that the cache does not show yet.
+//! Written slices that the cache does not show yet.
 //!
-//! A sync with a stale cache would write the same endpoints again, into other slices.
+//! A sync with a stale cache would write the same endpoints again into other slices.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,7 +9,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use nave_client::ObjectName;
 use parking_lot::Mutex;
 
-/// After this time a write is no longer waited for: the slice was changed again before any list had it.
+/// The time after which a pending write is dropped: its event was lost, for example because the slice was deleted
+/// before a list returned it.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// The interval of checks while waiting; an event of a slice causes an earlier sync.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -37,11 +38,10 @@ impl Pending {
         let (Some(name), Some(version)) = (&slice.metadata.name, &slice.metadata.resource_version) else {
             return;
         };
-        // Versions that are not numbers cannot be compared. They are not waited for, at the cost of a redundant
-        // write.
+        // Versions that are not numbers cannot be compared. The next sync does not wait for them, at the cost of a
+        // redundant write.
         let Ok(version) = version.parse() else { return };
-        // The cache is read while the lock is held, so that an event cannot be missed: a later one calls
-        // `record_seen`.
+        // Reads the cache while holding the lock, so that no event is missed: a later event calls `record_seen`.
         let mut services = self.services.lock();
         if cached(name).is_some_and(|cached| cached.parse().is_ok_and(|seen: u64| seen >= version)) {
             return;

@@ -117,7 +117,7 @@ impl Plan {
         }
     }
 
-    /// Replaces pairs of a deletion and a creation by an update.
+    /// Replaces each pair of a deletion and a creation with an update.
     fn reuse(&mut self, service: &Service) {
         let owned = |slice: &EndpointSlice| owners::is_controlled_by(&slice.metadata, &service.metadata);
         while let Some(at) = self.delete.iter().position(owned)

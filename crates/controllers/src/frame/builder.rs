@@ -30,7 +30,7 @@ pub struct ControllerBuilder {
     workers: usize,
     informers: SharedInformerFactory,
     fan_outs: FanOuts,
-    /// The workers wait for these.
+    /// Complete when the handlers have seen the initial lists; workers start afterwards.
     synced: Vec<BoxFuture<'static, ()>>,
     stop: CancellationToken,
 }
@@ -68,10 +68,10 @@ impl ControllerBuilder {
         self.enqueue_mapped(informer, |object| Some(object.key()));
     }
 
-    /// Enqueues each object when it is added, and again at every interval whether or not it has changed.
+    /// Enqueues each object when it is added and at every interval, even if it has not changed.
     pub fn resync_every<K: 'static>(&mut self, informer: &SharedInformer<K>, interval: Duration) {
         let queue = self.queue();
-        // A resync repeats the last known state.
+        // A resync repeats the cached version.
         let is_resync = |old: &Object<K>, new: &Object<K>| old.is_same_version(new);
         let handler = on_change(is_resync, move |object: &Object<K>| queue.add(object.key()));
         let registered = informer.add_event_handler_with_resync(handler, Some(interval));

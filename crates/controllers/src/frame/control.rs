@@ -81,8 +81,7 @@ impl ObjectControl {
         }
     }
 
-    /// Deletes an object for `owner`. An object that no longer exists, or that was replaced by another of the same
-    /// name, is not an error.
+    /// Deletes an object for `owner`. A missing object, or another object with the same name, is not an error.
     ///
     /// # Errors
     /// The API server's error.

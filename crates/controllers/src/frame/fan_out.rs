@@ -6,9 +6,9 @@ use std::sync::Arc;
 use nave_client::{Deleted, EventHandler, Object, Registration, SharedInformer};
 use parking_lot::{Mutex, RwLock};
 
-/// One informer handler per type that forwards to the handlers of all controllers, so that an event is queued, and
-/// a task woken, once instead of once per controller. Handlers only read metadata and enqueue keys, so none delays
-/// the others.
+/// One informer handler per type, which forwards events to the handlers of all controllers. An event is queued and
+/// wakes a task once, instead of once per controller. Handlers only read metadata and enqueue keys, so they do not
+/// delay each other.
 #[derive(Clone, Default)]
 pub(super) struct FanOuts(Arc<Mutex<HashMap<TypeId, Box<dyn Any + Send>>>>);
 
@@ -43,7 +43,7 @@ impl FanOuts {
 }
 
 impl<K: 'static> FanOut<K> {
-    /// Calls each handler; a panic in one does not keep the event from the others.
+    /// Calls each handler. A panic in one handler does not affect the others.
     fn notify_each(&self, notify: impl Fn(&dyn EventHandler<K>)) {
         for handler in self.0.read().iter() {
             if catch_unwind(AssertUnwindSafe(|| notify(&**handler))).is_err() {

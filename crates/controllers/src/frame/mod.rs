@@ -28,15 +28,15 @@ pub use slow_start::slow_start;
 /// The static description of a controller.
 #[derive(Clone, Copy, Debug)]
 pub struct Descriptor {
-    /// kube-controller-manager's name of it, as in `--controllers`.
+    /// The name in kube-controller-manager, as accepted by `--controllers`.
     pub name: &'static str,
     /// The short name, which `--controllers` also accepts.
     pub alias: &'static str,
-    /// The service account in kube-system that it acts as; empty for the controller manager's own identity.
+    /// The service account in kube-system that the controller uses; empty for the controller manager's own identity.
     pub service_account: &'static str,
     /// True if `--controllers=*` enables it.
     pub on_by_default: bool,
-    /// The number of keys it processes concurrently.
+    /// The number of keys that the controller processes concurrently.
     pub workers: Workers,
     /// Registers informers and handlers, and returns the task to run once informers have started. The task waits
     /// for the informers' initial lists itself, and ends when the context's `stop` is cancelled.
@@ -46,9 +46,9 @@ pub struct Descriptor {
 /// The number of keys that a controller processes concurrently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workers {
-    /// kube-controller-manager's flag for it, if there is one.
+    /// The kube-controller-manager flag that sets the number, if any.
     pub flag: Option<&'static str>,
-    /// The number without the flag.
+    /// The number if the flag is not set.
     pub default: usize,
 }
 
@@ -98,7 +98,8 @@ pub trait CertificateSigner: Send + Sync {
 pub struct Context {
     /// Authenticates as the controller's service account.
     pub client: kube::Client,
-    /// One informer per type, shared by all controllers. [`start`] starts the ones that controllers have requested.
+    /// One informer per type, shared by all controllers. [`start`] starts the informers that controllers have
+    /// requested.
     pub informers: SharedInformerFactory,
     /// Records events with the controller as their source.
     pub events: EventRecorder,
@@ -116,12 +117,12 @@ pub struct Context {
     pub metrics: Option<WorkqueueMetrics>,
     /// Shares one handler per informer among all controllers.
     fan_outs: FanOuts,
-    /// Cancelled when the controller is to stop.
+    /// Cancelled to stop the controller.
     pub stop: CancellationToken,
 }
 
 impl Context {
-    /// Creates a queue; its metrics have upstream's name of the queue.
+    /// Creates a queue. Its metrics use `name`, which is upstream's name of the queue.
     pub fn queue<T: Key>(&self, name: &str) -> Workqueue<T> {
         Workqueue::with_rate_limiter(
             default_rate_limiter(),
@@ -129,12 +130,13 @@ impl Context {
         )
     }
 
-    /// Starts to set up a controller on a queue of object keys; the queue has upstream's name.
+    /// Returns a builder for a controller with a queue of object keys. `queue` is upstream's name of the queue.
     pub fn controller(&self, queue: &str) -> ControllerBuilder {
         ControllerBuilder::new(self, queue)
     }
 
-    /// Starts to set up a controller that reconciles the objects of type `K` after each of their events.
+    /// Returns a builder for a controller that reconciles objects of type `K` after each of their events, and the
+    /// informer of `K`.
     pub fn controller_for<K>(&self, queue: &str) -> (ControllerBuilder, SharedInformer<K>)
     where
         K: kube::Resource<DynamicType = ()> + 'static,

@@ -11,7 +11,7 @@ pub struct Options {
     pub dynamic_provisioning: bool,
     /// The interval at which each quota is recalculated (`--resource-quota-sync-period`).
     pub resource_quota_sync_period: Duration,
-    /// Secret-based tokens that have not been used for this long are deleted
+    /// The time without use after which secret-based tokens are deleted
     /// (`--legacy-service-account-token-clean-up-period`).
     pub legacy_token_clean_up_period: Duration,
     /// Options of the horizontal pod autoscaler.
@@ -23,9 +23,9 @@ pub struct Options {
 pub struct AutoscalerOptions {
     /// The interval at which each autoscaler is evaluated (`sync-period`).
     pub sync_period: Duration,
-    /// Scaling down uses the highest recommendation within this window (`downscale-stabilization`).
+    /// The window whose highest recommendation limits scaling down (`downscale-stabilization`).
     pub downscale_stabilization: Duration,
-    /// The number of replicas stays while the usage ratio is this close to 1 (`tolerance`).
+    /// The deviation of the usage ratio from 1 that does not cause scaling (`tolerance`).
     pub tolerance: f64,
     /// CPU samples taken within this time after a pod's start may be ignored (`cpu-initialization-period`).
     pub cpu_initialization_period: Duration,

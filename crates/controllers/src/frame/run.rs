@@ -113,8 +113,8 @@ pub fn start<'a>(
     Running { tasks, stop }
 }
 
-/// Runs a controller. After a panic the controller registers its handlers again, and they see every object. Its old
-/// handlers stay registered and keep filling a queue that nothing reads, which the number of objects bounds.
+/// Runs a controller. After a panic, the controller registers its handlers again, and they receive every object. The
+/// old handlers stay registered and fill a queue without readers; the number of objects bounds its size.
 async fn supervise(
     work: BoxFuture<'static, ()>,
     controller: Descriptor,

@@ -7,10 +7,10 @@ use super::uid::Uid;
 /// The maximum number of entries.
 const CAPACITY: usize = 500;
 
-/// An owner as a reference in one namespace identifies it.
+/// The identity of an owner in references from one namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct OwnerKey {
-    /// The expected UID. A deleted object never comes back with the same UID.
+    /// The expected UID. A UID is never reused.
     pub(super) uid: Uid,
     /// Group and version of its kind.
     pub(super) api_version: String,
@@ -22,8 +22,7 @@ pub(super) struct OwnerKey {
     pub(super) name: String,
 }
 
-/// The owners most recently found absent, so that the dependents of one owner need one live read instead of one
-/// each.
+/// The owners most recently found absent. All dependents of an absent owner share one live read.
 #[derive(Debug, Default)]
 pub(super) struct AbsentOwners {
     known: HashSet<OwnerKey>,

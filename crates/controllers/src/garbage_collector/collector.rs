@@ -96,12 +96,12 @@ impl Collector {
             if found.waiting.is_empty() && found.dangling.is_empty() {
                 return Ok(());
             }
-            // Another owner keeps the object, so the waiting owners need not wait for it.
+            // Another owner keeps the object, so the waiting owners do not need to wait for it.
             return self.write(&resource, &live, json!({"ownerReferences": found.solid})).await;
         }
         if !found.waiting.is_empty() && item.has_dependents {
             if self.has_waiting_dependents(uid) && blocks(&live) {
-                // The object and its dependents block each other, so it stops blocking its owners.
+                // The object and its dependents block each other, so the object stops blocking its owners.
                 self.stop_blocking(&resource, &live).await?;
                 (self.queue)(Work::Attempt(uid.clone()));
                 return Ok(());
@@ -153,7 +153,7 @@ impl Collector {
         if blocking.is_empty() {
             return self.remove_finalizer(resource, live, FOREGROUND).await;
         }
-        // Dependents that wait themselves are processed when one of their own dependents changes.
+        // Dependents in foreground deletion are processed when one of their own dependents changes.
         blocking.retain(|dependent| dependent.deletion != Deletion::Foreground);
         for dependent in blocking {
             (self.queue)(Work::Attempt(dependent.uid));
@@ -166,7 +166,7 @@ impl Collector {
         dependents.iter().any(|dependent| dependent.deletion == Deletion::Foreground)
     }
 
-    /// Reads the object of a node live. An object that does not exist is removed from the graph.
+    /// Reads the object of a node live. Removes the object from the graph if it does not exist.
     async fn read_item(&self, uid: &Uid, item: &Item) -> Result<Option<(Resource, ObjectMeta)>, SyncError> {
         let resource = self.resource(&item.kind.api_version, &item.kind.kind)?;
         let live = self.read(&resource, &item.namespace, &item.name).await?;
@@ -349,7 +349,7 @@ fn deletion_state(meta: &ObjectMeta) -> Deletion {
     deletion(meta.deletion_timestamp.is_some(), finalizers)
 }
 
-/// The deletion state of an object with these finalizers.
+/// The deletion state of an object with these finalizers. `begun` is true if the object is being deleted.
 pub(super) fn deletion<'a>(begun: bool, mut finalizers: impl Iterator<Item = &'a str>) -> Deletion {
     if !begun {
         return Deletion::None;
@@ -367,7 +367,7 @@ fn blocks(meta: &ObjectMeta) -> bool {
     meta.owner_references.iter().flatten().any(|owner| owner.block_owner_deletion == Some(true))
 }
 
-/// The propagation policy for an object without owners, by its finalizers.
+/// The propagation policy for the deletion of an object without owners, by its finalizers.
 fn propagation_policy(meta: &ObjectMeta) -> PropagationPolicy {
     let has = |finalizer: &str| meta.finalizers.iter().flatten().any(|it| it == finalizer);
     if has(ORPHAN) {

@@ -1,11 +1,11 @@
 //! The ownership graph: objects that have owners or are owned (upstream: `GraphBuilder`).
 //!
-//! Objects without owners and dependents are not in the graph. It costs nothing for most objects of a cluster, and
-//! about 150 bytes for each pod of a replica set.
+//! Objects without owners and dependents are not in the graph, so most objects of a cluster use no memory. Each pod of
+//! a replica set uses about 150 bytes.
 //!
-//! A node is *observed* once its object was seen by a watch or a live read. An owner known only from its dependents
-//! has an unobserved node (upstream: virtual), which must be verified by a live read. The graph alone never causes
-//! a deletion: it selects objects to process, and processing reads the object and its owners live.
+//! A node is *observed* once a watch or a live read has returned its object. An owner known only from its dependents
+//! has an unobserved node (upstream: virtual), which must be verified by a live read. The graph alone never causes a
+//! deletion: it selects objects to process, and processing reads the object and its owners live.
 
 mod node;
 
@@ -19,12 +19,12 @@ use slab::Slab;
 use super::uid::Uid;
 use node::{Link, NamespacedName, Node, NodeId};
 
-/// A kind as owner references name it.
+/// A kind, as in owner references.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Kind {
-    /// As in `apps/v1`.
+    /// Group and version, such as `apps/v1`.
     pub(crate) api_version: String,
-    /// As in `Deployment`.
+    /// The kind, such as `Deployment`.
     pub(crate) kind: String,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Observed<'a> {
     pub(crate) cached: Option<&'a Object<PartialObjectMetadata>>,
 }
 
-/// An owner as a reference describes it.
+/// An owner, as described by a reference.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Owner<'a> {
     /// Group and version of its kind.
@@ -61,7 +61,7 @@ pub(crate) struct Owner<'a> {
     pub(crate) blocking: bool,
 }
 
-/// The deletion state of an object, as it concerns dependents.
+/// The deletion state of an object with respect to its dependents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Deletion {
     /// The object is not being deleted.
@@ -93,7 +93,7 @@ pub(crate) enum Work {
     },
 }
 
-/// A node of the graph as processing needs it.
+/// A copy of a node, for processing.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
     /// The object's kind.
@@ -108,7 +108,7 @@ pub(crate) struct Item {
     pub(crate) has_dependents: bool,
 }
 
-/// A dependent as foreground deletion needs it.
+/// A dependent, for foreground deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Dependent {
     /// The dependent.
@@ -157,7 +157,7 @@ impl Graph {
         }
         let node = &mut self.nodes[id as usize];
         (node.observed, node.deletion) = (false, Deletion::None);
-        // The node no longer keeps the cached object in memory.
+        // Releases the cached object.
         node.namespaced_name =
             NamespacedName::named(node.namespaced_name.namespace(), node.namespaced_name.name());
         self.attempt_dependents(id, work);
@@ -248,7 +248,7 @@ impl Graph {
                 let kind = Kind { api_version: api_version.to_owned(), kind: kind.to_owned() };
                 self.insert(&uid, &Arc::new(kind), &namespace, name)
             });
-            // Two references to the same owner count as one, which blocks if either does.
+            // Merges references to the same owner; the link blocks if any of them does.
             if let Some(link) = links.iter_mut().find(|link| link.owner == owner) {
                 link.blocking |= blocking;
             } else {
@@ -273,7 +273,8 @@ impl Graph {
         }
     }
 
-    /// Enqueues a dependent whose reference disagrees with its owner or cannot be trusted.
+    /// Enqueues the work for a dependent whose owner is unobserved, in foreground deletion, or different from the
+    /// reference.
     fn check_link(&self, dependent: NodeId, owner: NodeId, work: &mut Vec<Work>) {
         let (owned, owning) = (&self.nodes[dependent as usize], &self.nodes[owner as usize]);
         let Some(link) = owned.owners.iter().find(|link| link.owner == owner) else { return };
@@ -331,7 +332,7 @@ impl Graph {
         }
     }
 
-    /// Removes a node that is neither observed with owners nor has dependents.
+    /// Removes a node without owners and dependents, unless its object waits in foreground or orphaning deletion.
     fn remove_if_unused(&mut self, id: NodeId) {
         let Some(node) = self.nodes.get(id as usize) else { return };
         let waits = matches!(node.deletion, Deletion::Foreground | Deletion::Orphan);
@@ -344,7 +345,8 @@ impl Graph {
     }
 }
 
-/// A hash of the owner's identity in a reference. Versions of a group are equal.
+/// A hash of the owner's identity in a reference. Ignores the version, because an owner has the same identity in all
+/// versions of a group.
 fn identity(api_version: &str, kind: &str, name: &str) -> u32 {
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
     BuildHasherDefault::<DefaultHasher>::default().hash_one((group, kind, name)) as u32

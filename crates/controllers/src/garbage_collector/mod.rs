@@ -39,8 +39,8 @@ use crate::frame::{
     Context, Descriptor, EventKind, EventRecorder, Reconciler, SyncError, Workers, process_queue,
 };
 
-/// The time that startup waits for informers. An informer that cannot list (its aggregated server is down) does not
-/// keep the collector from starting: a missing object can cause a redundant live read, never a wrong deletion.
+/// The maximum time that startup waits for informers. The collector starts even if an informer cannot list, for example
+/// because an aggregated server is down: a missing object can cause a redundant live read, but never a wrong deletion.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) const GARBAGE_COLLECTOR: Descriptor = Descriptor {

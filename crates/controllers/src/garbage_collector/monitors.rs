@@ -19,7 +19,7 @@ use crate::discovery::{Discovered, Resource};
 
 /// The interval of discovery, for resources that are not announced by a custom resource definition.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// A definition is served some time after its creation: discovery runs at short intervals for this long after a
+/// A definition is served some time after its creation, so discovery runs at short intervals for this long after a
 /// change.
 const UNSETTLED: Duration = Duration::from_secs(5);
 const UNSETTLED_INTERVAL: Duration = Duration::from_millis(500);
@@ -40,7 +40,7 @@ pub(super) struct Monitors {
 }
 
 impl Monitors {
-    /// A value without informers.
+    /// Creates monitors without informers.
     pub(super) fn new(
         client: kube::Client,
         informers: SharedInformerFactory,
@@ -65,7 +65,7 @@ impl Monitors {
         }
     }
 
-    /// Keeps the informers in line with the served resources.
+    /// Keeps the informers in sync with the served resources.
     pub(super) async fn keep_up_to_date(&mut self) {
         let announced = Arc::clone(&self.announced);
         let mut restless_until = Instant::now();

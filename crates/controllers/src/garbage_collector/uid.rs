@@ -15,7 +15,7 @@ pub(crate) enum Uid {
 impl Uid {
     pub(crate) fn new(text: &str) -> Self {
         match uuid::Uuid::try_parse(text) {
-            // Another spelling of the same UUID is another UID.
+            // A different spelling of the same UUID is a different UID.
             Ok(uuid) if uuid.hyphenated().encode_lower(&mut [0; 36]) == text => Self::Uuid(uuid.into_bytes()),
             _ => Self::Text(Arc::from(text)),
         }

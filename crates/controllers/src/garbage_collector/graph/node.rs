@@ -15,7 +15,7 @@ pub(super) struct Node {
     pub(super) kind: Arc<Kind>,
     pub(super) namespaced_name: NamespacedName,
     pub(super) owners: Box<[Link]>,
-    /// Most nodes have no dependents.
+    /// Boxed, because most nodes have no dependents.
     #[expect(clippy::box_collection, reason = "an empty set takes three times as much as no set")]
     pub(super) dependents: Option<Box<BTreeSet<NodeId>>>,
     pub(super) deletion: Deletion,
@@ -24,7 +24,7 @@ pub(super) struct Node {
 
 /// The namespace and name of a node.
 pub(super) enum NamespacedName {
-    /// Those of the object in an informer's cache, which costs no memory.
+    /// Shared with the object in an informer's cache, which uses no extra memory.
     Cached(Object<PartialObjectMetadata>),
     /// Namespace and name.
     Named(Box<(String, String)>),
