@@ -1,5 +1,4 @@
-//! The view of the cluster that admission plugins have: listers over the watch caches, and the few writes that plugins
-//! make.
+//! The cluster as admission plugins access it: listers over the watch caches, and the few writes that plugins make.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock, Weak};
@@ -21,7 +20,7 @@ use crate::endpoints::Endpoint;
 use crate::internal::InternalWriter;
 use crate::storage::{Latest, ResourceStorage};
 
-/// Maximum number of parsed objects kept per resource. Each write of a pod reads the same few objects again.
+/// Maximum number of parsed objects cached per resource. Each write of a pod reads the same few objects.
 const PARSED_KEPT: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
 /// The configuration of the admission plugins.
@@ -30,7 +29,7 @@ pub struct AdmissionConfig {
     pub plugins: PluginConfig,
     /// The roles and bindings for escalation checks.
     pub rbac: Arc<Rbac>,
-    /// Plugins constructed by the caller, by plugin name.
+    /// Plugins that the caller has constructed, by name.
     pub given: Vec<(&'static str, Plugin)>,
     /// `--default-not-ready-toleration-seconds`.
     pub default_not_ready_toleration_seconds: i64,
@@ -39,7 +38,7 @@ pub struct AdmissionConfig {
 }
 
 impl AdmissionConfig {
-    /// Creates a configuration with the default tolerations and without plugins of the caller.
+    /// Creates a configuration with the default tolerations and no plugins from the caller.
     pub fn new(plugins: PluginConfig, rbac: Arc<Rbac>) -> Self {
         Self {
             plugins,
@@ -50,7 +49,7 @@ impl AdmissionConfig {
         }
     }
 
-    /// The chain of plugins over what is served.
+    /// Builds the admission chain for the served resources.
     ///
     /// # Errors
     /// The configuration of a plugin is invalid, or a resource that plugins read is not served.
@@ -98,7 +97,7 @@ impl AdmissionConfig {
     }
 }
 
-/// Error of building the chain.
+/// An error in building the admission chain.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmissionError {
     /// A resource that a plugin reads is not served.
@@ -109,7 +108,7 @@ pub enum AdmissionError {
     Config(#[from] nave_admission::ConfigError),
 }
 
-/// Lists the objects of one storage. A parsed object is kept while it is the latest version of its key.
+/// Lists the objects of a storage. A parsed object is cached while it is the latest version of its key.
 struct StorageLister {
     storage: Arc<ResourceStorage>,
     parsed: Mutex<LruCache<Arc<str>, Parsed>>,
@@ -182,7 +181,7 @@ impl Lister for StorageLister {
     }
 }
 
-/// The admission chain, set once it is built. Writes of plugins pass it like all other writes.
+/// The admission chain, available once it is built. Writes of plugins pass through it like all other writes.
 #[derive(Clone, Default)]
 struct LateChain(Arc<OnceLock<Weak<Chain>>>);
 
@@ -224,7 +223,7 @@ impl NamespaceCreator for NamespaceWriter {
     async fn create(&self, namespace: Object) -> Result<(), Status> {
         let chain = self.chain.get()?;
         let stored = InternalWriter::new(&self.endpoint, &chain).create("", namespace.into_value()).await?;
-        // The object that needed the namespace is admitted next, and plugins see only what the watch cache has.
+        // Plugins admit the next object with the state of the watch cache, so wait until the namespace is in it.
         let revision = meta::resource_version(&stored).parse().unwrap_or(0);
         self.endpoint.storage()?.wait_until(revision).await
     }

@@ -9,11 +9,11 @@ use crate::context::{Client, RequestContext};
 pub struct Authentication(pub Chain);
 
 impl Authentication {
-    /// Sets the user of the request and removes its credentials, so that no later stage can read the user from a
+    /// Sets the user of the request. Removes the credentials, so that later stages cannot derive the user from a
     /// header.
     ///
     /// # Errors
-    /// 401 if the request has credentials and none of them is valid.
+    /// 401 if the request has credentials but none is valid.
     pub(crate) async fn run(
         &self,
         context: &mut RequestContext,

@@ -1,4 +1,4 @@
-//! The authorization stage: decides whether the user is_allowed make the request.
+//! The authorization stage: decides whether the user may make the request.
 
 mod follow;
 
@@ -16,24 +16,24 @@ use crate::request_info::{RequestInfo, Verb};
 pub struct Authorization(pub Chain);
 
 impl Authorization {
-    /// Passes a request that an authorizer allows.
+    /// Lets a request pass if an authorizer allows it.
     ///
     /// # Errors
-    /// 403 if none allows it.
+    /// 403 if no authorizer allows the request.
     pub(crate) async fn run(&self, context: &RequestContext) -> Result<(), Status> {
         let attributes = RequestAttributes::new(&context.info);
         self.0.authorize(&attributes.of_user(context.user())).await
     }
 }
 
-/// The authorizer attributes of a request. They are the parsed parts that storage keys are built from.
+/// The authorizer attributes of a request. Storage keys are built from the same parsed parts.
 pub struct RequestAttributes<'a> {
     info: &'a RequestInfo,
     verb: &'static str,
     selectors: Option<Selectors>,
 }
 
-/// The selectors of a list, watch or deletecollection; `None` for one that cannot be parsed.
+/// The selectors of a list, watch or deletecollection; `None` for a selector that cannot be parsed.
 #[derive(Default)]
 struct Selectors {
     fields: Option<FieldSelector>,
@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// An index: user `u` is_allowed get and list pods in namespace `a`, and get the secret `s` there.
+    /// Returns an index in which user `u` may get and list pods in namespace `a`, and get the secret `s` there.
     fn rbac() -> Rbac {
         let rbac = Rbac::default();
         let change = |kind, object: Value| Change {
@@ -146,7 +146,7 @@ mod tests {
     }
 
     async fn is_allowed(rbac: &Rbac, method: &Method, uri: &str) -> bool {
-        // A request that cannot be parsed is answered with 400 before authorization.
+        // Requests that cannot be parsed are rejected with 400 before authorization.
         let Ok(info) = RequestInfo::new(method, &uri.parse().unwrap()) else { return false };
         let user = UserInfo { name: "u".into(), ..UserInfo::default() };
         rbac.authorize(&RequestAttributes::new(&info).of_user(&user)).await.decision == Decision::Allow

@@ -19,17 +19,17 @@ use crate::upgrade::Upgrade;
 /// An error of a body.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Maximum number of bytes beyond the limit that are read and dropped. A client that writes its whole body before it
-/// reads then sees the response instead of a broken connection.
+/// Maximum number of bytes beyond the limit to read and drop. A client that writes its whole body before it reads then
+/// gets the response instead of a broken connection.
 const MAX_DROPPED: usize = 16 * 1024 * 1024;
 
-/// Maximum size of the rest of a body that is drained, and maximum time for it.
+/// Maximum size of the rest of a body to drain, and maximum time to drain it.
 const MAX_DRAINED: usize = 64 * 1024;
 const DRAIN_TIME: Duration = Duration::from_millis(500);
 
-/// Reads and drops the rest of a small request body, for a limited time. Otherwise HTTP/2 resets the stream of a
-/// request that is answered before its body is read, and some clients treat the reset as an error and miss the response
-/// (nghttp2 before 1.53, as in Debian 12).
+/// Reads and drops the rest of a small request body, for a limited time. Otherwise HTTP/2 would reset a stream whose
+/// response is sent before the body is read. Some clients treat the reset as an error and miss the response (nghttp2
+/// before 1.53, as in Debian 12).
 pub(crate) async fn drain<B>(body: &mut B)
 where
     B: Body<Data = Bytes> + Unpin,
@@ -46,7 +46,7 @@ where
             }
         }
     };
-    // If the time is over, the protocol handles the rest.
+    // After a timeout, the HTTP implementation handles the rest.
     let _ = tokio::time::timeout(DRAIN_TIME, rest).await;
 }
 
@@ -94,10 +94,10 @@ where
     })
 }
 
-/// Bytes that are sent together, as shared pieces. The events of a batch go to many watchers without a copy for each.
+/// Bytes that are sent together, as shared pieces, so that a batch of events is sent to many watchers without copying.
 #[derive(Debug, Default)]
 pub struct Pieces {
-    /// The first piece; empty only if there are no others.
+    /// The first piece; empty only if there are no other pieces.
     front: Bytes,
     rest: VecDeque<Bytes>,
     remaining: usize,
@@ -185,7 +185,7 @@ pub enum ResponseBody {
     Full(Bytes),
     /// A body produced while the client reads it; may fail midway.
     Stream(Pin<Box<dyn Stream<Item = Result<Pieces, BodyError>> + Send>>),
-    /// No content: the connection continues with another protocol.
+    /// No content: the connection switches to another protocol.
     Upgrade(Upgrade),
 }
 
@@ -195,15 +195,15 @@ impl ResponseBody {
         Self::Stream(Box::pin(stream.map(|pieces| Ok(pieces.into()))))
     }
 
-    /// Like [`Self::stream`] for a stream that can fail. After an error the client sees an aborted response.
+    /// Like [`Self::stream`], for a stream that can fail. After an error, the client sees an aborted response.
     pub(crate) fn try_stream<T: Into<Pieces> + 'static>(
         stream: impl Stream<Item = Result<T, BodyError>> + Send + 'static,
     ) -> Self {
         Self::Stream(Box::pin(stream.map_ok(Into::into)))
     }
 
-    /// Attaches a value to the body. It is dropped when the body has been sent or is abandoned, and at once for a
-    /// complete body.
+    /// Attaches a value to the body. The value is dropped when the body has been sent or is abandoned; for a complete
+    /// body, it is dropped immediately.
     pub(crate) fn keeping(self, kept: impl Send + 'static) -> Self {
         match self {
             Self::Stream(stream) => Self::Stream(Box::pin(stream.inspect(move |_| {
@@ -214,7 +214,7 @@ impl ResponseBody {
         }
     }
 
-    /// Takes the future that runs on the connection after the response, if the connection is upgraded.
+    /// Takes the future that runs on the connection after the response if the connection is upgraded.
     pub(crate) fn take_upgrade(&mut self) -> Option<Upgrade> {
         match std::mem::replace(self, Self::Full(Bytes::new())) {
             Self::Upgrade(upgrade) => Some(upgrade),

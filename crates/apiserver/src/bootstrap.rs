@@ -7,10 +7,10 @@
 //! | system priority classes | at start | cannot be deleted (`scheduling/rest`) |
 //! | [`api_services`] of the built-in groups | at start | at the next start, unless a user manages them (`autoregister`) |
 //! | `kubernetes` service, its endpoints and slice | at start | every ten seconds (`kubernetesservice`) |
-//! | default `ServiceCIDR` | at start | every ten seconds; one that differs from the flags is reported, not changed (`defaultservicecidr`) |
+//! | default `ServiceCIDR` | at start | every ten seconds; a difference from the flags is reported, not corrected (`defaultservicecidr`) |
 //! | [`identity`] lease of this server | at start | renewed every ten seconds (`start-kube-apiserver-identity-lease-controller`) |
 //! | start date of the tracking of secret-based tokens | at start | every ten seconds (`legacytokentracking`) |
-//! | authentication settings for extension servers | at start | at once ([`cluster_authentication`]) |
+//! | authentication settings for extension servers | at start | on each change ([`cluster_authentication`]) |
 
 mod api_services;
 mod ensure;
@@ -64,8 +64,8 @@ pub struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// Creates the bootstrap of a server on this host, which clients reach at `advertise`. The `kubernetes` service has
-    /// the first address of the ranges.
+    /// Creates the bootstrap of a server on this host, with `advertise` as its address for clients. The `kubernetes`
+    /// service has the first address of the ranges.
     pub fn new(
         repair: Option<Arc<Repair>>,
         ranges: ServiceRanges,
@@ -99,7 +99,7 @@ impl Bootstrap {
         try_join!(namespaces(resources), allocation)?;
         let authentication_config_map = async {
             match cluster_authentication::publish(resources, cluster_authentication).await {
-                // Another server with the same store is creating it; the reconciliation comes back to it.
+                // Another server that shares the store is creating the config map; the reconciliation updates it later.
                 Err(status) if status.code == 409 => Ok(()),
                 outcome => outcome,
             }
@@ -130,7 +130,7 @@ impl Bootstrap {
         Ok(())
     }
 
-    /// Creates the default `ServiceCIDR` if it is gone, and reports one that differs from the flags.
+    /// Creates the default `ServiceCIDR` if it is missing, and reports a difference from the flags.
     async fn reconcile_service_cidr(&self, resources: &Resources) -> Result<(), Status> {
         if let Some(repair) = &self.repair {
             repair.sync_default_cidr().await?;
@@ -138,12 +138,12 @@ impl Bootstrap {
         self.service_cidr.report(resources).await
     }
 
-    /// Reconciles the objects periodically: creates deleted ones again and reverts changes that are not allowed. Never
+    /// Reconciles the objects periodically: recreates deleted objects and reverts changes that are not allowed. Never
     /// returns.
     pub(crate) async fn reconcile_periodically(&self, resources: &Resources) -> Infallible {
         let mut ticks = interval(RECONCILE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first tick completes immediately, just after the start.
+        // The first tick completes immediately, and the objects were just created.
         ticks.tick().await;
         loop {
             ticks.tick().await;
@@ -188,7 +188,8 @@ fn priority_class(name: &str, value: i64, description: &str) -> Value {
     })
 }
 
-/// Records the date since which the use of secret-based tokens is tracked. An invalid date is replaced by today's.
+/// Records the date since which the use of secret-based tokens has been tracked. Replaces an invalid date with the
+/// current date.
 async fn token_tracking(resources: &Resources) -> Result<(), Status> {
     const DATE: usize = "2006-01-02".len();
     let today: String = time::now().rfc3339().chars().take(DATE).collect();

@@ -1,5 +1,5 @@
-//! Headers for browsers: pages of other origins that may read responses (CORS), and HTTPS only (HSTS) (upstream:
-//! `filters/cors.go`, `filters/hsts.go`).
+//! Response headers for browsers: CORS, for pages of other origins that may read responses, and HSTS, to enforce HTTPS
+//! (upstream: `filters/cors.go`, `filters/hsts.go`).
 //!
 //! These headers grant no access: all requests are authenticated and authorized. Browsers do not apply CORS to
 //! WebSockets.
@@ -17,7 +17,7 @@ pub struct Browsers {
     strict_transport_security: Option<HeaderValue>,
 }
 
-/// An expression or a directive is invalid.
+/// An invalid expression or directive.
 #[derive(Debug, thiserror::Error)]
 pub enum BrowsersError {
     /// The expression is empty.
@@ -26,7 +26,7 @@ pub enum BrowsersError {
     /// The expression is not a valid regular expression, or needs too much memory.
     #[error("{0}")]
     Expression(#[from] Box<regex::Error>),
-    /// The expression is not anchored and would match parts of host names: `good.com` is in `good.com.evil.org`
+    /// The expression is not anchored and would match part of a host name: `good.com` also matches `good.com.evil.org`
     /// (CVE-2022-1996).
     #[error("{0:?} must hold the start of the host by ^ or //, and its end by $ or :")]
     NotPinned(String),
@@ -36,7 +36,7 @@ pub enum BrowsersError {
 }
 
 impl Browsers {
-    /// Parses the allowed origins, regular expressions (`--cors-allowed-origins`), and the HSTS directives
+    /// Parses the regular expressions of allowed origins (`--cors-allowed-origins`) and the HSTS directives
     /// (`--strict-transport-security-directives`).
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Browsers {
         Ok(Self { allowed_origins, strict_transport_security })
     }
 
-    /// Returns the request's `Origin` if its pages may read responses.
+    /// Returns the request's `Origin` if pages of this origin may read responses.
     pub(crate) fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         if self.allowed_origins.is_empty() {
             return None;
@@ -71,7 +71,7 @@ impl Browsers {
         })
     }
 
-    /// Adds the headers to a response; `origin` is the page's origin, if it may read the response.
+    /// Adds the headers to a response. `origin` is the origin of the page if it may read the response.
     pub(crate) fn add(&self, headers: &mut HeaderMap, origin: Option<HeaderValue>) {
         if let Some(directives) = &self.strict_transport_security {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, directives.clone());
@@ -86,7 +86,7 @@ impl Browsers {
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        // The response to another origin would not name this one.
+        // The response depends on the origin, so caches must distinguish origins.
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
     }
 }

@@ -1,5 +1,5 @@
-//! Metrics of watch caches and of reads, under upstream's names. Their values are read from the caches and storages when
-//! the metrics are collected. A counter appears with its first count.
+//! Metrics of watch caches and reads, with upstream's names. The values are read from the caches and storages when the
+//! metrics are collected. Counters with the value 0 are omitted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(crate) struct CacheMetrics {
 }
 
 impl CacheMetrics {
-    /// Creates the collector of everything that is served when metrics are collected.
+    /// Creates the collector, which collects the metrics of all resources that are served at that time.
     ///
     /// # Errors
     /// A name or label is invalid, which is a bug in this file.
@@ -35,7 +35,7 @@ impl CacheMetrics {
     }
 }
 
-/// Returns all caches in the order of their resources. Groups that share stored objects count as one.
+/// Returns all caches, sorted by resource. Groups that share stored objects are counted once.
 fn caches(catalog: &Catalog) -> Vec<Observed<'_>> {
     let mut caches: Vec<_> = catalog.storages().all().map(|storage| Observed::new(storage)).collect();
     caches.sort_by(|one, other| one.labels().cmp(&other.labels()));
@@ -63,7 +63,7 @@ impl Collector for CacheMetrics {
     }
 }
 
-/// The state of a resource's cache.
+/// The cache of a resource and its statistics.
 struct Observed<'a> {
     storage: &'a ResourceStorage,
     stats: &'a Stats,
@@ -80,13 +80,13 @@ impl<'a> Observed<'a> {
         [&def.group, &def.resource]
     }
 
-    /// Returns the number of objects read from the store, by the cache and by lists.
+    /// Returns the number of objects that the cache and lists have read from the store.
     fn objects_fetched(&self) -> f64 {
         (self.stats.objects_read.get() + self.storage.reads().store().fetched.get()) as f64
     }
 }
 
-/// A value whose only labels are the resource's group and name.
+/// Computes a value whose only labels are the resource's group and name.
 type Value = fn(&Observed<'_>) -> f64;
 
 /// A metric family.
@@ -188,7 +188,7 @@ impl<'a> IndexLists<'a> {
         let def = storage.def();
         storage.reads().caches().map(|(field, lists)| {
             let field = field.and_then(|field| def.fields.get(field));
-            // Upstream's name of a field's index.
+            // The name that upstream gives to a field's index.
             let index = field.map_or_else(String::new, |field| format!("f:{}", field.path));
             Self { group: &def.group, index, resource: &def.resource, lists }
         })
@@ -363,7 +363,7 @@ const WATCH_LISTS: Family = Family {
     labels: &["group", "resource", "scope", "version"],
 };
 
-/// The metrics with other labels or values.
+/// Metrics with other labels or several values.
 const OTHERS: [Family; 10] = [
     CACHE_LISTS,
     CACHE_FETCHED,

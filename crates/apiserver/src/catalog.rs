@@ -1,7 +1,7 @@
-//! The catalog: the served resources, their endpoints and storages, and the documents that describe them.
+//! The catalog: the served resources, their endpoints and storages, and the OpenAPI documents.
 //!
-//! Invariants: a request uses one catalog from its first stage to its last; a catalog is immutable, and a change
-//! creates a new one that shares all unchanged parts; only the `definitions` task replaces the catalog.
+//! Invariants: a request uses the same catalog in all stages. A catalog is immutable; a change creates a new catalog,
+//! which shares the unchanged parts. Only the `definitions` task replaces the catalog.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,12 +27,13 @@ pub struct Catalog {
     openapi: OpenApi,
 }
 
-/// The catalog of a server, which is replaced as a whole. Clones share it.
+/// The current catalog of a server, which is replaced as a whole. Clones share it.
 #[derive(Clone)]
 pub struct Catalogs(Arc<ArcSwap<Catalog>>);
 
 impl Catalog {
-    /// Creates the catalog of all resources of these storages. The allocator assigns cluster IPs and node ports of services.
+    /// Creates the catalog of all resources of the storages. The allocator assigns cluster IPs and node ports of
+    /// services.
     pub fn new(storages: Storages, allocator: Option<&Arc<ServiceAllocator>>) -> Self {
         let openapi = OpenApi::new(storages.registry());
         let mut catalog = Self { storages, endpoints: imbl::HashMap::new(), openapi };
@@ -44,8 +45,8 @@ impl Catalog {
         catalog
     }
 
-    /// Returns a copy of the catalog in which these custom resources, with their storages, replace all custom resources of
-    /// the group.
+    /// Returns a copy of the catalog in which the given custom resources, with their storages, replace all custom
+    /// resources of the group.
     #[must_use]
     pub fn with_custom(&self, group: &str, custom: &[(Arc<ResourceDef>, Arc<ResourceStorage>)]) -> Self {
         let defs = custom.iter().map(|(def, _)| Arc::clone(def));
@@ -67,7 +68,7 @@ impl Catalog {
             }
         }
         for (def, storage) in custom {
-            // Resources that the registry left out are not served.
+            // The registry may have rejected the resource.
             if catalog.registry().serves(def) {
                 catalog.serve(def, Some(storage), None, |gvr| {
                     self.endpoint(gvr).map(|it| Arc::clone(&it.watched))
@@ -77,7 +78,8 @@ impl Catalog {
         catalog
     }
 
-    /// Adds the endpoints of a resource. `watched` returns the watch statistics of its previous definition, which are kept.
+    /// Adds the endpoints of a resource. `watched` returns the watch statistics of its previous definition, which are
+    /// preserved.
     fn serve(
         &mut self,
         def: &Arc<ResourceDef>,
@@ -93,32 +95,32 @@ impl Catalog {
         }
     }
 
-    /// The resources.
+    /// Returns the registry of the resources.
     pub fn registry(&self) -> &Arc<Registry> {
         self.storages.registry()
     }
 
-    /// The storages of the resources.
+    /// Returns the storages of the resources.
     pub fn storages(&self) -> &Storages {
         &self.storages
     }
 
-    /// The OpenAPI documents.
+    /// Returns the OpenAPI documents.
     pub fn openapi(&self) -> &OpenApi {
         &self.openapi
     }
 
-    /// The endpoint of a resource.
+    /// Returns the endpoint of a resource.
     pub fn endpoint(&self, gvr: &GroupVersionResource) -> Option<&Endpoint> {
         self.endpoints.get(gvr).map(AsRef::as_ref)
     }
 
-    /// The groups and versions served, sorted.
+    /// Returns the served groups and versions, sorted.
     pub(crate) fn group_versions(&self) -> BTreeSet<(String, String)> {
         self.endpoints.keys().map(|gvr| (gvr.group.clone(), gvr.version.clone())).collect()
     }
 
-    /// The watch statistics of each resource and version.
+    /// Returns the watch statistics of each resource and version.
     pub(crate) fn watched(&self) -> Vec<(GroupVersionResource, Arc<WatchStats>)> {
         let mut watched: Vec<_> =
             self.endpoints.iter().map(|(gvr, it)| (gvr.clone(), Arc::clone(&it.watched))).collect();
@@ -126,7 +128,8 @@ impl Catalog {
         watched
     }
 
-    /// The metric labels of a request: only names of known resources, so that clients cannot create new label values.
+    /// Returns the metric labels of a request. They contain only names of known resources, so that clients cannot
+    /// create new label values.
     pub fn labels(&self, info: &RequestInfo) -> RequestLabels<'_> {
         let verb = info.verb.metric_label();
         let known =
@@ -152,12 +155,12 @@ fn resource_of(def: &ResourceDef, version: &str) -> GroupVersionResource {
 }
 
 impl Catalogs {
-    /// Creates the holder, with its first catalog.
+    /// Creates the holder of the first catalog and its replacements.
     pub fn new(catalog: Catalog) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(catalog)))
     }
 
-    /// The current catalog.
+    /// Returns the current catalog.
     pub fn load(&self) -> Arc<Catalog> {
         self.0.load_full()
     }
@@ -167,7 +170,7 @@ impl Catalogs {
         self.0.store(Arc::new(catalog));
     }
 
-    /// The watch cache of a resource, of any version.
+    /// Returns the watch cache of a resource, which all its versions share.
     pub fn cacher(&self, gvr: &GroupVersionResource) -> Option<Arc<Cacher>> {
         self.load().storages.get(gvr).map(|storage| Arc::clone(storage.cacher()))
     }

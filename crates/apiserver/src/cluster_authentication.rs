@@ -1,8 +1,8 @@
 //! Publishes the authentication settings of this server for extension API servers, in the config map
 //! `kube-system/extension-apiserver-authentication` (upstream: `controller/clusterauthenticationtrust`).
 //!
-//! Several servers on one store write the same config map, so each one keeps the entries of the others: lists are
-//! unions, and certificates stay until they expire.
+//! Servers that share a store write the same config map, so each server preserves the entries of the others: lists are
+//! merged, and certificates are kept until they expire.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -28,7 +28,7 @@ use crate::storage::{Follower, Following};
 
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "extension-apiserver-authentication";
-/// Time after its expiry until a certificate is dropped, in seconds, to allow for clock skew.
+/// How long a certificate is kept after its expiry, in seconds, to allow for clock skew.
 const EXPIRY_SLACK: i64 = 300;
 /// Pauses between retries.
 const RETRY: Backoff = Backoff::doubling(Duration::from_millis(100), Duration::from_mins(1));
@@ -42,7 +42,7 @@ pub struct ClusterAuthentication {
     pub request_header: RequestHeader,
 }
 
-/// The authenticating proxies, and the headers in which they name the user; without certificates if there are none.
+/// The authenticating proxies, and the headers in which they send the user. Without proxies, `ca` is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct RequestHeader {
@@ -80,7 +80,7 @@ pub(crate) async fn publish(resources: &Resources, required: &ClusterAuthenticat
         return writer.create(NAMESPACE, object).await.map(drop);
     }
     match write(&writer, |stored| required.combined_with(&data_of(stored.as_value()), now)).await {
-        // The entries of other servers have grown too large: start again without them.
+        // The entries of other servers have become too large, so start again without them.
         Err(status) if matches!(status.code, 413 | 422) && !existing.is_empty() => {
             write(&writer, |_| required.combined_with(&Data::new(), now)).await
         }
@@ -99,7 +99,7 @@ async fn write(writer: &InternalWriter<'_>, data: impl Fn(&Object) -> Data + Syn
     written.map(drop)
 }
 
-/// Keeps the config map up to date while the server runs, whenever it or `required` changes. Never returns.
+/// Updates the config map whenever it or `required` changes. Never returns.
 pub(crate) async fn publish_changes(
     resources: &Resources,
     mut required: watch::Receiver<ClusterAuthentication>,
@@ -121,7 +121,7 @@ pub(crate) async fn publish_changes(
                     Ok(()) = required.changed() => {}
                 }
             }
-            // Another server was faster; the cache will report its write.
+            // Another server was faster; the watch cache will deliver its change.
             Err(status) if status.code == 409 => tokio::time::sleep(RETRY.initial).await,
             Err(status) => {
                 tracing::error!(error = status.message, config_map = NAME, "config map cannot be written");
@@ -132,8 +132,8 @@ pub(crate) async fn publish_changes(
 }
 
 impl ClusterAuthentication {
-    /// Returns the data of the config map: what is required, and existing entries that are still valid. Invalid entries
-    /// are dropped.
+    /// Returns the data of the config map: the required entries, and the existing ones that are still valid. Invalid
+    /// entries are dropped.
     fn combined_with(&self, existing: &Data, now: i64) -> Data {
         let known = |key: &str| existing.get(key).map_or("", String::as_str);
         let authorities =
@@ -192,18 +192,18 @@ fn certificates_in(pem: &str) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok).collect()
 }
 
-/// Returns the certificates of both that have not expired, without duplicates, in PEM.
+/// Returns the unexpired certificates of both lists in PEM, without duplicates.
 fn bundle(there: Vec<CertificateDer<'static>>, required: &[CertificateDer<'static>], now: i64) -> String {
     let all = union(there, required);
     certificates_to_pem(all.iter().filter(|certificate| expires(certificate) > now - EXPIRY_SLACK))
 }
 
-/// Returns the expiry of a certificate, in seconds since 1970; an invalid certificate counts as expired.
+/// Returns the expiry of a certificate in seconds since 1970. Invalid certificates count as expired.
 fn expires(certificate: &CertificateDer<'_>) -> i64 {
     X509Certificate::from_der(certificate).map_or(i64::MIN, |(_, read)| read.validity().not_after.timestamp())
 }
 
-/// Returns the entries of both, without duplicates, in order.
+/// Returns the entries of both lists in order, without duplicates.
 fn union<T: Clone + PartialEq>(there: Vec<T>, required: &[T]) -> Vec<T> {
     let mut all = Vec::with_capacity(there.len() + required.len());
     for one in there.into_iter().chain(required.iter().cloned()) {
@@ -222,7 +222,7 @@ mod tests {
 
     const NOW: i64 = 1_750_000_000;
 
-    /// A certificate that expires at the end of a year.
+    /// Returns a certificate that expires at the end of a year.
     fn certificate(year: i32) -> CertificateDer<'static> {
         let mut params = CertificateParams::default();
         params.not_after = date_time_ymd(year, 12, 31);

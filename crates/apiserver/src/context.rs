@@ -22,10 +22,10 @@ const INTERNAL_TIMEOUT: Duration = Duration::from_mins(1);
 /// The user agent of the server's own writes.
 const SERVER_AGENT: &str = "kube-apiserver";
 
-/// The user agent of controllers in the process, which send none.
+/// The user agent of the controllers in this process, which send no `User-Agent` header.
 const CONTROLLERS_AGENT: &str = "kube-controller-manager";
 
-/// Requests without a user have no name, no groups, and no rights.
+/// The user of a request without an authenticated user, who has no name, groups or rights.
 static NO_USER: UserInfo = UserInfo {
     name: String::new(),
     uid: String::new(),
@@ -33,7 +33,7 @@ static NO_USER: UserInfo = UserInfo {
     extra: std::collections::BTreeMap::new(),
 };
 
-/// A request, or a write of the server itself, as the stages see it.
+/// The state of a request, or of a write by the server itself, that all stages share.
 #[derive(Debug)]
 pub struct RequestContext {
     /// The parsed method, path and query.
@@ -46,7 +46,7 @@ pub struct RequestContext {
     pub impersonator: Option<Arc<UserInfo>>,
     /// Warnings and audit annotations.
     pub notes: Notes,
-    /// The time when the request was received.
+    /// When the request was received.
     pub received: Instant,
     /// The deadline; `None` for a long-running request.
     pub deadline: Option<Instant>,
@@ -57,9 +57,9 @@ pub struct RequestContext {
 /// The sender of a request.
 #[derive(Clone)]
 pub enum Client {
-    /// A client that authenticates with its connection or its headers; `None` for one without a connection.
+    /// A client that authenticates through its connection or headers; `None` for a client without a connection.
     Remote(Option<Arc<ConnectionInfo>>),
-    /// The process itself, as this user.
+    /// This process, acting as a user.
     Process(Arc<UserInfo>),
 }
 
@@ -88,7 +88,7 @@ impl RequestContext {
         })
     }
 
-    /// Creates the context of a write of the server itself, as `user`.
+    /// Creates the context of a write by the server itself, acting as `user`.
     pub fn internal(user: UserInfo) -> Self {
         let (user, received) = (Arc::new(user), Instant::now());
         Self {
@@ -114,18 +114,18 @@ impl RequestContext {
         self.impersonator = self.user.replace(user);
     }
 
-    /// Returns the effective user; one without name and rights before authentication.
+    /// Returns the effective user; before authentication, a user without name and rights.
     pub fn user(&self) -> &UserInfo {
         self.user.as_deref().unwrap_or(&NO_USER)
     }
 
-    /// Returns the authenticated user, also if another one is impersonated.
+    /// Returns the authenticated user, even if the request impersonates another user.
     pub fn authenticated_user(&self) -> &UserInfo {
         self.impersonator.as_deref().unwrap_or_else(|| self.user())
     }
 
-    /// Returns the field manager of a write that names none: the user agent up to the first slash. Components in the
-    /// process have the names of upstream's components.
+    /// Returns the field manager of a write that does not specify one: the user agent up to the first slash. Components
+    /// in this process have the names of upstream's components.
     pub fn default_field_manager(&self) -> String {
         let agent = match (&self.user_agent, &self.client) {
             (Some(agent), _) => agent.as_bytes(),
@@ -171,7 +171,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// The user that the server itself acts as (upstream: `user.APIServerUser`).
+/// Returns the user of the server's own writes (upstream: `user.APIServerUser`).
 pub fn server_user() -> UserInfo {
     UserInfo {
         name: "system:apiserver".to_owned(),

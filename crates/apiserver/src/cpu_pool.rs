@@ -1,21 +1,21 @@
-//! Polls CPU-intensive requests on threads of their own, apart from the executor's.
+//! Polls CPU-intensive requests on separate threads instead of the executor's.
 //!
-//! The executor has one thread per core and does not preempt: while one of them decoded, patched, validated or encoded
-//! a large object, health checks, leases and watches would wait. A request that works on [`LARGE`] bytes or more is
-//! therefore polled on other threads, a bounded number of which run concurrently. The operating system shares the cores
-//! between both, so small requests are served at any load of large ones.
+//! The executor has one thread per core and does not preempt. While a thread decodes, patches, validates or encodes a
+//! large object, health checks, leases and watches would have to wait. A request that processes [`LARGE`] bytes or more
+//! is therefore polled on a bounded number of other threads. The operating system divides the cores between both, so
+//! small requests are served under any load of large requests.
 //!
 //! Each poll runs in [`tokio::task::block_in_place`]: the executor thread hands its queue to another thread and runs
-//! only this poll. Compared with sending closures to a thread pool,
+//! only this poll. Advantages over sending closures to a thread pool:
 //!
-//! - the work may borrow, so endpoints need no owned copies and do not know about the pool;
-//! - all work between two awaits is covered, including that of stages added later;
-//! - no thread is held while the request waits for the store or a webhook;
-//! - a dropped request leaves no work behind: it is dropped between two polls, and its thread is released at the end of
+//! - Work may borrow, so endpoints need no owned copies and do not depend on the pool.
+//! - All work between two awaits is covered, including that of stages added later.
+//! - A request that waits for the store or a webhook does not occupy a thread.
+//! - A dropped request leaves no work behind: it is dropped between two polls, and its thread is released at the end of
 //!   the poll.
 //!
-//! The cost: the request's task does nothing else during a poll, so its timeout takes effect only at the end of the
-//! poll. Limits on bodies and objects bound a poll to some tens of milliseconds.
+//! The disadvantage: a request's task does nothing else during a poll, so its timeout takes effect only after the poll.
+//! Limits on bodies and objects bound a poll to some tens of milliseconds.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -26,20 +26,20 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 use tokio_util::sync::PollSemaphore;
 
-/// Size of body or object, in bytes, from which a request is large. Smaller ones take less than a millisecond, so
+/// Minimum size of the body or object of a large request, in bytes. Smaller requests take less than a millisecond, so
 /// another thread would cost more than it saves.
 pub const LARGE: usize = 32 << 10;
 
-/// Maximum number of large requests served concurrently, which bounds the memory of bodies and decoded objects. Others
+/// Maximum number of concurrent large requests, which limits the memory of bodies and decoded objects. Further requests
 /// get 429.
 const MAX_REQUESTS: usize = 100;
 
-/// The pool. Clones share it.
+/// A pool for CPU-intensive requests. Clones share it.
 #[derive(Clone, Debug)]
 pub struct CpuPool {
-    /// One permit per thread that may run.
+    /// One permit per thread.
     threads: Arc<Semaphore>,
-    /// One permit per large request that may be served.
+    /// One permit per large request.
     requests: Arc<Semaphore>,
 }
 
@@ -57,11 +57,11 @@ impl CpuPool {
         Self::new(std::thread::available_parallelism().map_or(1, usize::from))
     }
 
-    /// Runs work on `size` bytes: directly if it is small, otherwise on the pool's threads. Each poll waits for a
-    /// thread, so the caller's timeout must bound the wait.
+    /// Runs work on `size` bytes: directly if it is small, otherwise on the pool's threads. Each poll waits for a free
+    /// thread, so the caller must limit the time.
     ///
     /// # Errors
-    /// 429 if too many large requests are being served, or the error of the work.
+    /// 429 if there are too many large requests, or the error of the work.
     pub async fn run<T>(
         &self,
         size: usize,
@@ -76,8 +76,7 @@ impl CpuPool {
         self.run_off_executor(work).await
     }
 
-    /// Runs work whose cost does not follow from the size of its input on the pool's threads, however small the input
-    /// is.
+    /// Runs work on the pool's threads regardless of the size of its input, if the size does not determine its cost.
     pub async fn run_off_executor<T>(&self, work: impl Future<Output = T>) -> T {
         OffExecutor { threads: PollSemaphore::new(Arc::clone(&self.threads)), work: pin!(work) }.await
     }
@@ -90,7 +89,7 @@ impl CpuPool {
         self.threads.available_permits()
     }
 
-    /// Returns the number of large requests that can be admitted.
+    /// Returns the number of further large requests that can be admitted.
     pub(crate) fn free_requests(&self) -> usize {
         self.requests.available_permits()
     }
@@ -107,7 +106,7 @@ impl<F: Future> Future for OffExecutor<'_, F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let Self { threads, work } = self.get_mut();
-        // Released after the poll, also by a panic. The semaphore is never closed.
+        // The permit is released after the poll, even after a panic. The semaphore is never closed.
         let _thread = ready!(threads.poll_acquire(cx));
         if can_hand_over() {
             tokio::task::block_in_place(|| work.as_mut().poll(cx))
@@ -117,7 +116,7 @@ impl<F: Future> Future for OffExecutor<'_, F> {
     }
 }
 
-/// Returns whether another thread can run this thread's other tasks; false on a single-threaded runtime.
+/// Returns whether another thread can run the other tasks of this thread; false on a single-threaded runtime.
 fn can_hand_over() -> bool {
     Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread)
 }
@@ -130,14 +129,15 @@ mod tests {
 
     use super::*;
 
-    /// Blocks its thread until the sender is dropped; reports when it has started.
+    /// Reports its start, then blocks its thread until the sender is dropped.
     fn block(begun: &mpsc::Sender<()>, until: &mpsc::Receiver<()>) -> Result<(), Status> {
         begun.send(()).map_err(Status::internal)?;
         let _ = until.recv();
         Ok(())
     }
 
-    /// Fills a pool of two threads on an executor of two threads. The pool is free when the senders are dropped.
+    /// Occupies all threads of a pool of two threads, on an executor with two threads. Dropping the senders releases
+    /// them.
     async fn filled(pool: &CpuPool) -> Vec<mpsc::Sender<()>> {
         let (begun, begins) = mpsc::channel();
         let blocked = (0..2).map(|_| {
@@ -173,7 +173,7 @@ mod tests {
             });
             small.await.unwrap().unwrap();
         }
-        // A large request waits for a thread as long as its caller allows.
+        // A large request waits for a thread until its caller's timeout.
         let polled = AtomicBool::new(false);
         let work = async {
             polled.store(true, Ordering::Relaxed);
@@ -199,7 +199,7 @@ mod tests {
         }
         let refused = pool.run(LARGE, async { Ok(()) }).await.unwrap_err();
         assert_eq!((refused.code, refused.details.unwrap().retry_after_seconds), (429, 1));
-        // They wait without a thread, and leave nothing behind when they are dropped.
+        // Admitted requests wait without a thread, and release their permits when they are dropped.
         while pool.free_threads() < 2 {
             tokio::task::yield_now().await;
         }
@@ -221,7 +221,7 @@ mod tests {
             async move { pool.run(LARGE, async move { block(&begun, &until) }).await }
         });
         tokio::task::spawn_blocking(move || begins.recv().unwrap()).await.unwrap();
-        // The caller no longer waits for the response.
+        // The client no longer waits for the response.
         request.abort();
         assert_eq!(pool.free_threads(), 1);
         drop(release);

@@ -11,8 +11,8 @@ use crate::request_info::RequestInfo;
 pub struct RequestTimeout(pub Duration);
 
 impl RequestTimeout {
-    /// Returns the deadline of a request: its `timeout` parameter or the maximum, whichever is shorter. `None` for a
-    /// long-running request.
+    /// Returns the deadline of a request, given by its `timeout` parameter or the maximum, whichever is shorter; `None`
+    /// for a long-running request.
     ///
     /// # Errors
     /// 400 if the parameter is invalid.
@@ -42,7 +42,7 @@ pub(crate) async fn enforce<T>(
     })
 }
 
-/// Parses the `timeout` parameter; zero stands for the maximum.
+/// Parses the `timeout` parameter; 0 selects the maximum.
 fn requested(text: &str) -> Result<Duration, Status> {
     if text.is_empty() {
         return Ok(Duration::ZERO);

@@ -11,9 +11,9 @@ use super::Definitions;
 use crate::endpoints::Endpoint;
 use crate::internal::InternalWriter;
 
-/// The label of APIServices that the server creates and deletes.
+/// Label of APIServices that the server creates and deletes.
 const AUTOMANAGED: (&str, &str) = ("kube-aggregator.kubernetes.io/automanaged", "true");
-/// The priorities of all groups and versions of custom resources, as upstream.
+/// Priorities of all groups and versions of custom resources, as upstream.
 const GROUP_PRIORITY: u32 = 1000;
 const VERSION_PRIORITY: u32 = 100;
 
@@ -42,7 +42,7 @@ impl Definitions {
     }
 }
 
-/// The names of automanaged APIServices for versions of the group that are not served.
+/// Returns the names of automanaged APIServices whose version of the group is not served.
 fn surplus(endpoint: &Endpoint, group: &str, served: &BTreeSet<&String>) -> Result<Vec<String>, Status> {
     let storage = endpoint.storage()?;
     let suffix = format!(".{group}");
@@ -73,7 +73,7 @@ fn api_service(group: &str, version: &str) -> Value {
     })
 }
 
-/// Accepts errors with this code: another writer was faster.
+/// Ignores an error with this code, which another writer has caused.
 fn tolerate(code: u16, outcome: Result<(), Status>) -> Result<(), Status> {
     outcome.or_else(|status| if status.code == code { Ok(()) } else { Err(status) })
 }

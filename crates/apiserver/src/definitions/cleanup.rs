@@ -1,4 +1,4 @@
-//! The deletion of the objects of a definition that is being deleted (upstream: `pkg/controller/finalizer`).
+//! Deletes the objects of definitions that are being deleted (upstream: `pkg/controller/finalizer`).
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use crate::internal::InternalWriter;
 use crate::lifecycle::{self, Deletion};
 use crate::storage::{ResourceStorage, Update};
 
-/// The time to wait for objects with finalizers before the condition `Terminating` reports them, as upstream.
+/// How long to wait for objects with finalizers before the condition `Terminating` reports them, as upstream.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// The pause after a failure.
+/// Pause after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The content of the condition `Terminating`.
@@ -81,8 +81,8 @@ impl Definitions {
     }
 }
 
-/// Deletes all objects and waits until they are gone. Admission is not called, as upstream: only finalizers may delay
-/// the deletion.
+/// Deletes all objects and waits until they no longer exist. As upstream, admission is not called: only finalizers can
+/// delay the deletion.
 async fn delete_objects(storage: &ResourceStorage) -> Verdict {
     let still = |reason, message| Verdict { is_terminating: true, reason, message };
     if let Err(status) = delete_each(storage).await {
@@ -129,11 +129,11 @@ fn ignore_absent(outcome: Result<(), Status>) -> Result<(), Status> {
     outcome.or_else(|status| if status.code == 404 { Ok(()) } else { Err(status) })
 }
 
-/// Waits until no object is left; false if the storage is closed first.
+/// Waits until no object exists; returns false if the storage is closed first.
 async fn all_gone(storage: &ResourceStorage) -> bool {
     let cacher = storage.cacher();
     loop {
-        // The watch cache may not have the latest deletions yet.
+        // Wait until the watch cache has the latest deletions.
         let Ok(revision) = storage.current_revision().await else { return false };
         if storage.wait_until(revision).await.is_err() {
             return false;

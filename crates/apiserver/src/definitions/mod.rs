@@ -1,15 +1,16 @@
-//! The controller of custom resource definitions: accepts their names, serves established ones, and deletes the objects
-//! of deleted ones (upstream: the controllers of `apiextensions-apiserver`).
+//! The controller of custom resource definitions (upstream: the controllers of `apiextensions-apiserver`). Accepts
+//! their names, serves the established ones, and deletes the objects of deleted ones.
 //!
-//! | file | content |
+//! | file | contents |
 //! | --- | --- |
 //! | `mod` | the task that watches the definitions |
 //! | `state` | their accepted names and served resources |
 //! | `api_services` | the APIServices of their groups |
 //! | `cleanup` | the deletion of the objects of a definition that is being deleted |
 //!
-//! Invariants: this task alone replaces the catalog. A resource is in the catalog before its definition says
-//! `Established`, and creates are refused before its objects are deleted. The task can restart from any state.
+//! Invariants: only this task replaces the catalog. A resource is in the catalog before its definition has the
+//! condition `Established`, and creates are rejected before its objects are deleted. The task can restart from any
+//! state.
 
 mod api_services;
 mod cleanup;
@@ -34,7 +35,7 @@ use crate::endpoints::Endpoint;
 use crate::internal::InternalWriter;
 use crate::storage::ResourceStorage;
 
-/// The pause before a failed write is retried.
+/// Pause before a failed write is retried.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The controller of the definitions of one server.
@@ -55,13 +56,13 @@ impl Definitions {
         Some(Arc::new(Self { catalogs, endpoint, storage, admission, state: Mutex::default() }))
     }
 
-    /// Serves all custom resources that are defined at startup.
+    /// Serves all custom resources that are defined at start.
     pub async fn load(&self) {
         self.storage.cacher().wait_ready().await;
         self.sync(names(&self.storage.cacher().snapshot())).await;
     }
 
-    /// Watches the definitions. Never ends.
+    /// Watches the definitions. Never returns.
     pub async fn run(self: Arc<Self>) -> Infallible {
         let cacher = self.storage.cacher();
         let mut cleanups = Cleanups::default();
@@ -71,7 +72,7 @@ impl Definitions {
             let start = WatchStart::After(snapshot.revision());
             let request = WatchRequest { start, filter: Filter::all(), bookmarks: false, deadline: None };
             let Ok(mut watcher) = cacher.watch(request) else { continue };
-            // Definitions deleted since the last watch are synced too, so that they are no longer served.
+            // Include definitions deleted since the last watch, so that they are no longer served.
             let mut pending = names(&snapshot);
             pending.extend(self.state.lock().await.names());
             let mut due = Some(Instant::now());
@@ -97,7 +98,7 @@ impl Definitions {
         }
     }
 
-    /// Updates the catalog and the status of the definitions with these names.
+    /// Updates the catalog, and the status of the named definitions.
     async fn sync(&self, names: BTreeSet<String>) -> Outcome {
         let mut state = self.state.lock().await;
         let catalog = self.catalogs.load();
@@ -121,7 +122,7 @@ impl Definitions {
                 self.catalogs.store(next);
             }
         }
-        // Watches on removed resources end, so that their clients start new ones.
+        // End the watches of removed resources, so that clients start new watches.
         for storage in closed {
             storage.cacher().stop();
         }
@@ -129,7 +130,7 @@ impl Definitions {
         for definition in writes {
             let name = meta::name(&definition).to_owned();
             if let Err(status) = self.write_status(definition).await
-                // After a conflict or deletion, an event of the other write triggers the next sync.
+                // After a conflict or deletion, the event of the other write triggers the next sync.
                 && !matches!(status.code, 404 | 409)
             {
                 tracing::error!(definition = name, error = status.message, "the status cannot be written");
@@ -144,7 +145,7 @@ impl Definitions {
         Outcome { failed, deleting }
     }
 
-    /// Writes a status, and waits until the watch cache has it.
+    /// Writes a status, and waits until it is in the watch cache.
     async fn write_status(&self, definition: Value) -> Result<(), Status> {
         let stored = InternalWriter::new(&self.endpoint, &self.admission).replace_status(definition).await?;
         self.storage.wait_until(meta::resource_version(&stored).parse().unwrap_or(0)).await
@@ -159,7 +160,7 @@ struct Outcome {
     deleting: Vec<String>,
 }
 
-/// The deletions of objects in progress, one for each definition.
+/// The running deletions of objects, one per definition.
 #[derive(Default)]
 struct Cleanups {
     tasks: JoinSet<()>,
@@ -179,7 +180,7 @@ impl Cleanups {
     }
 }
 
-/// Removes the name of a cleanup when its task ends, also after a panic.
+/// Removes the name of a cleanup when its task ends or panics.
 struct Done {
     running: Arc<parking_lot::Mutex<BTreeSet<String>>>,
     name: String,

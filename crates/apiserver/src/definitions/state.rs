@@ -1,4 +1,4 @@
-//! The state of the definitions: their accepted names and served resources.
+//! The state of the definitions: their accepted names and the resources that they serve.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ struct Known {
 #[derive(Default)]
 struct Group {
     in_use: NamesInUse,
-    /// The served resources by name of the definition.
+    /// The served resources, by name of the definition.
     served: BTreeMap<String, Served>,
 }
 
@@ -39,7 +39,7 @@ struct Served {
     storage: Arc<ResourceStorage>,
 }
 
-/// The changes that the new state of some definitions requires.
+/// The changes that follow from the new state of some definitions.
 #[derive(Default)]
 pub(super) struct Plan {
     /// The groups whose served resources change.
@@ -48,32 +48,32 @@ pub(super) struct Plan {
     pub opened: Vec<Arc<ResourceStorage>>,
     /// Storages that are no longer used.
     pub closed: Vec<Arc<ResourceStorage>>,
-    /// Definitions with a new status, to be written after the new catalog is served.
+    /// Definitions with a new status, to be written once the new catalog is served.
     pub writes: Vec<Value>,
     /// The definitions whose objects must be deleted.
     pub deleting: Vec<String>,
 }
 
 impl State {
-    /// The names of all known definitions.
+    /// Returns the names of all known definitions.
     pub(super) fn names(&self) -> impl Iterator<Item = String> {
         self.known.keys().cloned()
     }
 
-    /// The served custom resources of a group, with their storages.
+    /// Returns the served custom resources of a group, with their storages.
     pub(super) fn served(&self, group: &str) -> Vec<(Arc<ResourceDef>, Arc<ResourceStorage>)> {
         let served = self.groups.get(group).into_iter().flat_map(|group| group.served.values());
         served.map(|served| (Arc::clone(&served.def), Arc::clone(&served.storage))).collect()
     }
 
-    /// The storage of the resource that a definition serves.
+    /// Returns the storage of the resource that a definition serves.
     pub(super) fn storage(&self, name: &str) -> Option<Arc<ResourceStorage>> {
         let known = self.known.get(name)?;
         Some(Arc::clone(&self.groups.get(&known.group)?.served.get(name)?.storage))
     }
 
-    /// Updates the state from the definitions with these names: `find` reads one, `is_reserved` says whether a prefix
-    /// of keys is that of a built-in resource, `open` opens a storage.
+    /// Updates the state from the named definitions. `find` reads a definition, `is_reserved` returns whether a key
+    /// prefix belongs to a built-in resource, and `open` opens a storage.
     pub(super) fn plan(
         &mut self,
         mut names: BTreeSet<String>,
@@ -100,7 +100,7 @@ impl State {
         plan
     }
 
-    /// Removes a deleted definition; returns the definitions with conflicts, which may get its names.
+    /// Removes a deleted definition; returns the definitions with conflicts, which may now use its names.
     fn forget(&mut self, name: &str, plan: &mut Plan) -> Vec<String> {
         let Some(known) = self.known.remove(name) else { return Vec::new() };
         let Some(group) = self.groups.get_mut(&known.group) else { return Vec::new() };
@@ -118,7 +118,7 @@ impl State {
     }
 
     #[allow(clippy::too_many_arguments, reason = "the definition and what is known about it")]
-    /// Updates the state from one definition; returns the definitions with conflicts if names were released.
+    /// Updates the state from one definition; returns the definitions with conflicts if it released names.
     fn take(
         &mut self,
         name: &str,
@@ -153,8 +153,8 @@ impl State {
         let old = group.served.get(name);
         let was = old.map(|old| (old.fingerprint, old.def.rules.refuses_creates));
         let is_terminating = conditions::is_true(definition, "Terminating");
-        // Whoever wrote the condition, the keys of a built-in resource are not served, so its objects are not deleted
-        // with the definition.
+        // Never serve the keys of a built-in resource, whatever the condition says. Otherwise, deleting the definition
+        // would delete the built-in objects.
         let is_served = conditions::is_true(definition, "Established") && !is_reserved;
         let wanted = is_served.then(|| (fingerprint(definition), is_terminating));
         if wanted != was {
@@ -163,7 +163,7 @@ impl State {
                     .map_err(|error| tracing::error!(definition = name, %error, "cannot be served"))
                     .ok()?;
                 let def = Arc::new(def);
-                // The storage, and its watches, are kept if the objects look the same.
+                // Keep the storage and its watches if the form of the objects is unchanged.
                 let kept =
                     old.filter(|old| old.fingerprint == fingerprint).map(|old| Arc::clone(&old.storage));
                 let storage = if let Some(storage) = kept {

@@ -13,7 +13,7 @@ use super::write::{Target, Write};
 use crate::lifecycle::{self, Deletion};
 use crate::storage::ResourceStorage;
 
-/// Deletes an object, or marks it for deletion. A stored object that cannot be decoded is removed at once.
+/// Deletes an object, or marks it for deletion. An undecodable stored object is deleted immediately.
 ///
 /// # Errors
 /// 404, 403 for an object that cannot be deleted, or 409 if a precondition fails.
@@ -61,10 +61,10 @@ async fn delete_undecodable(
     Ok(ObjectResponse::status(&Status::deleted(&def.group_resource(), target.name, "")))
 }
 
-/// Deletes the stored objects of a namespace that cannot be decoded; no list has them.
+/// Deletes the undecodable stored objects of a namespace, which lists do not contain.
 ///
 /// # Errors
-/// The first failed deletion, unless the object is gone.
+/// The first failed deletion, ignoring objects that no longer exist.
 pub async fn delete_collection_of_undecodable(
     target: &Target<'_>,
     options: &DeleteOptions,
@@ -86,10 +86,10 @@ pub async fn delete_collection_of_undecodable(
     Ok(())
 }
 
-/// Deletes the objects that a list selected, one at a time; returns the list of deleted objects.
+/// Deletes the objects that a list selected, one after another; returns the deleted objects.
 ///
 /// # Errors
-/// The first failed deletion, unless the object is gone.
+/// The first failed deletion, ignoring objects that no longer exist.
 pub async fn delete_collection(
     target: &Target<'_>,
     selected: Vec<Arc<CachedObject>>,
@@ -108,8 +108,7 @@ pub async fn delete_collection(
     Ok(deleted)
 }
 
-/// Builds the response: the object while it stays, and a `Status` once it is gone, except for kinds that always return
-/// the object.
+/// Builds the response: the object if it still exists, otherwise a `Status`. Some kinds always return the object.
 fn answer(target: &Target<'_>, object: Value, outcome: Deletion) -> Result<ObjectResponse, Status> {
     let def = &target.endpoint.def;
     if outcome == Deletion::Marked || def.rules.returns_deleted {

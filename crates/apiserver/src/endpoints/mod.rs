@@ -1,18 +1,18 @@
 //! The endpoints below `/api` and `/apis`: one file per family of verbs, the same for every resource.
 //!
-//! | file | verbs |
+//! | file | contents |
 //! | --- | --- |
 //! | [`read`] | get, list |
 //! | [`watch`] | watch |
 //! | [`write`](self::write) | create, update, patch |
 //! | [`delete`] | delete, deletecollection |
-//! | [`virtual_resource`] | creates of virtual resources and subresources: reviews, bindings, evictions, tokens |
-//! | [`selection`] | from the namespace, name and selectors of a request to the watch cache's filter |
+//! | [`virtual_resource`] | create of virtual resources and subresources: reviews, bindings, evictions, tokens |
+//! | [`selection`] | converts the namespace, name and selectors of a request to the watch cache's filter |
 //! | [`continuation`] | the continue token of lists |
 //! | [`view`] | the part of an object that a request reads and writes: the object, its status, its scale |
-//! | [`decode`] | from a request's body to an object |
-//! | [`response`] | the response of an endpoint |
-//! | `encode`, [`frames`] | from objects, lists and events to bytes |
+//! | [`decode`] | decodes request bodies to objects |
+//! | [`response`] | responses of endpoints |
+//! | `encode`, [`frames`] | encode objects, lists and events |
 
 pub mod continuation;
 pub mod decode;
@@ -58,7 +58,7 @@ use crate::storage::ResourceStorage;
 use crate::websocket::handshake::Handshake;
 use crate::websocket::session;
 
-/// A resource in one of its served versions.
+/// A resource in a served version.
 #[derive(Clone)]
 pub struct Endpoint {
     /// The resource.
@@ -69,11 +69,11 @@ pub struct Endpoint {
     pub storage: Option<Arc<ResourceStorage>>,
     /// Statistics of watches.
     pub watched: Arc<WatchStats>,
-    /// Allocates addresses and ports of the objects; `None` for resources without.
+    /// Allocates the addresses and ports of services; `None` for other resources.
     pub allocator: Option<Arc<ServiceAllocator>>,
 }
 
-/// The served resources.
+/// Serves the requests for resources.
 pub struct Resources {
     catalogs: Catalogs,
     admission: Arc<Chain>,
@@ -84,7 +84,7 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// The endpoints of this catalog, and of those that take its place.
+    /// Creates the endpoints of the current catalog and its replacements.
     pub fn new(
         catalogs: Catalogs,
         admission: Arc<Chain>,
@@ -139,7 +139,7 @@ impl Resources {
             .map_err(|refusal| endpoint.absent(resource).unwrap_or(refusal))?;
         match info.verb {
             Verb::Get => {
-                // The object's bytes are copied.
+                // The bytes of the object are copied, so the request is small.
                 let size = if view == View::Object { 0 } else { endpoint.size_of_object(resource) };
                 let get = read::get(endpoint, &view, resource, query);
                 return self.cpu.run(size, pin!(get)).await.map(EndpointResponse::from);
@@ -169,7 +169,7 @@ impl Resources {
             }
             _ => {}
         }
-        // A write is refused before it happens if the client could not read the response.
+        // Reject a write before it happens if the client accepts no available response format.
         negotiation.choose(Offer::Object, encode::formats(endpoint))?;
         let payload = read_payload(request).await?;
         let size = payload.bytes.len().max(match info.verb {
@@ -224,7 +224,7 @@ impl Resources {
                 let page = read::select(endpoint, resource, &list).await?;
                 let objects = delete::delete_collection(target, page.objects, &options).await?;
                 let selects_all = list.label_selector.is_empty() && list.field_selector.is_empty();
-                // No page lists objects that cannot be decoded, so they are deleted with the last page.
+                // Pages do not contain undecodable objects, so delete them with the last page.
                 if selects_all && page.continue_token.is_empty() {
                     delete::delete_collection_of_undecodable(target, &options).await?;
                 }
@@ -234,12 +234,12 @@ impl Resources {
         }
     }
 
-    /// The present catalog.
+    /// Returns the current catalog.
     pub fn catalog(&self) -> Arc<Catalog> {
         self.catalogs.load()
     }
 
-    /// The catalogs that requests are served from.
+    /// Returns the holder of the current catalog.
     pub(crate) fn catalogs(&self) -> &Catalogs {
         &self.catalogs
     }
@@ -250,18 +250,19 @@ impl Resources {
     }
 }
 
-/// A resource that is not served: a `Status` where its group is built in, else no API at all.
+/// Returns the response for a resource that is not served: a `Status` if its group is built in, otherwise the 404 page
+/// of an unknown path.
 fn unknown(catalog: &Catalog, gvr: &GroupVersionResource) -> Result<EndpointResponse, Status> {
     let is_known = catalog.registry().group(&gvr.group).is_some_and(|group| !group.is_custom());
     if is_known { Err(Status::no_such_path()) } else { Ok(raw_response::page_not_found().into()) }
 }
 
-/// Returns the size of the query's values, which may hold large selectors.
+/// Returns the size of the query's values, which may be large selectors.
 fn size_of_query(query: &[(String, String)]) -> usize {
     query.iter().map(|(_, value)| value.len()).sum()
 }
 
-/// Reads a request's body; one without a content type is JSON.
+/// Reads the body of a request; without a content type, it is JSON.
 async fn read_payload<B>(request: &mut Request<B>) -> Result<Payload, Status>
 where
     B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
@@ -283,11 +284,11 @@ fn delete_options(query: &[(String, String)], payload: &Payload) -> Result<Delet
     DeleteOptions::parse(query, &body)
 }
 
-/// The subresource that a path may continue after: `…/proxy/a/b`.
+/// The subresource whose path may have further segments, such as `…/proxy/a/b`.
 const PATH_SUBRESOURCE: &str = "proxy";
 
 impl Endpoint {
-    /// Creates the endpoint of a storage in one version, for the server's own writes.
+    /// Creates the endpoint of a storage in a version, for the server's own writes.
     pub(crate) fn for_storage(storage: Arc<ResourceStorage>, version: &str) -> Self {
         let def = Arc::clone(storage.def());
         let version = def.versions.iter().position(|served| served.name == version).unwrap_or_default();
@@ -304,7 +305,7 @@ impl Endpoint {
         GroupVersionKind::new(&self.def.group, &self.version().name, &self.def.kind)
     }
 
-    /// Returns whether objects are served in the form in which the watch cache has them.
+    /// Returns whether the served form of objects is the same as in the watch cache.
     pub fn is_storage_version(&self) -> bool {
         if self.def.is_custom() {
             return self.def.stored_schema().is_some();
@@ -333,26 +334,27 @@ impl Endpoint {
         storage.find(&request.namespace, &request.name).map_or(0, |object| object.json().len())
     }
 
-    /// Returns 404 if the requested object does not exist; this takes precedence over an unsupported subresource.
+    /// Returns 404 if the requested object does not exist. This error takes precedence over the one for an unsupported
+    /// subresource.
     fn absent(&self, request: &ResourceRequest) -> Option<Status> {
         let storage = self.storage.as_ref().filter(|_| !request.name.is_empty())?;
         let found = storage.find(&request.namespace, &request.name);
         found.is_none().then(|| Status::not_found(&self.resource(), &request.name))
     }
 
-    /// Returns whether a custom resource is not served at this path, because the path has another scope (upstream:
-    /// `crdHandler.ServeHTTP`).
+    /// Returns whether the path has a different scope than a custom resource, which is then not served at this path
+    /// (upstream: `crdHandler.ServeHTTP`).
     fn is_out_of_scope(&self, verb: Verb, request: &ResourceRequest) -> bool {
         let is_read_of_all = matches!(verb, Verb::List | Verb::Watch) && self.def.namespaced;
         self.def.is_custom() && self.def.namespaced != request.in_namespace && !is_read_of_all
     }
 
-    /// Checks that the scope of the path is the resource's, and that the resource or subresource supports the verb.
+    /// Checks that the path has the resource's scope, and that the resource or subresource supports the verb.
     fn check_request(&self, verb: Verb, request: &ResourceRequest) -> Result<(), Status> {
         let def = &self.def;
         match (def.namespaced, request.in_namespace) {
             (true, true) | (false, false) => {}
-            // Objects of all namespaces can only be read, and only if the resource can be listed.
+            // Requests across all namespaces can only read, and only if the resource can be listed.
             (true, false) if request.name.is_empty() && def.serves(nave_resources::Verb::List) => {
                 if !matches!(verb, Verb::List | Verb::Watch) {
                     return Err(Status::method_not_allowed_here());
@@ -363,7 +365,7 @@ impl Endpoint {
         if !request.rest.is_empty() && request.subresource != PATH_SUBRESOURCE {
             return Err(Status::no_such_path());
         }
-        // No name contains `..` or an encoded slash.
+        // Names cannot contain `..` or an encoded slash.
         let can_be_named = |part: &str| part.is_empty() || names::is_path_segment_name(part).is_empty();
         if !can_be_named(&request.namespace) || !can_be_named(&request.name) {
             return Err(Status::no_such_path());
@@ -374,7 +376,7 @@ impl Endpoint {
             self.version().subresource(&request.subresource).ok_or_else(Status::no_such_path)?.verbs
         };
         let served = verbs.iter().any(|served| served.as_str() == verb.as_str());
-        // A create is of the collection or of a subresource; other changes of one object name it.
+        // A create targets the collection or a subresource; other requests for one object must name it.
         let named = !request.name.is_empty();
         let fits = match verb {
             Verb::Create => !named || !request.subresource.is_empty(),

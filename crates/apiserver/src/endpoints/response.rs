@@ -20,11 +20,11 @@ use crate::storage::WrittenVersion;
 pub enum EndpointResponse {
     /// Content to be encoded in the accepted form.
     Object(ObjectResponse),
-    /// A complete response: bytes in a fixed form, or a stream.
+    /// A complete response: bytes of a fixed format, or a stream.
     Http(Response<ResponseBody>),
 }
 
-/// A response whose content is not encoded yet.
+/// A response whose content has not been encoded yet.
 pub struct ObjectResponse {
     pub(super) code: u16,
     pub(super) content: Content,
@@ -44,13 +44,13 @@ impl From<Response<ResponseBody>> for EndpointResponse {
 
 /// The content of a response.
 pub(super) enum Content {
-    /// A document or object, its endpoint if it is an object of a resource, and its approximate size in bytes.
+    /// A document or object, with its endpoint if it is an object of a resource, and its approximate size in bytes.
     Object(Option<Endpoint>, Value, usize),
     /// A document with ordered fields.
     Ordered(Box<dyn Document>),
-    /// An object as it was just written.
+    /// An object that was just written.
     Written(Endpoint, Value, WrittenVersion),
-    /// An object of the watch cache.
+    /// An object from the watch cache.
     Cached(Endpoint, Arc<CachedObject>),
     /// A list.
     List(List),
@@ -63,12 +63,12 @@ pub(super) trait Document: Send + Sync {
     /// Encodes as indented JSON.
     ///
     /// # Errors
-    /// 500 if it cannot be encoded.
+    /// 500 if the document cannot be encoded.
     fn indented_json(&self) -> Result<Vec<u8>, Status>;
-    /// Converts to a value, for encodings that define their own order.
+    /// Converts to a value, for formats that define their own field order.
     ///
     /// # Errors
-    /// 500 if it cannot be converted.
+    /// 500 if the document cannot be converted.
     fn value(&self) -> Result<Value, Status>;
 }
 
@@ -94,9 +94,9 @@ pub struct List {
     pub objects: Vec<Arc<CachedObject>>,
     /// The revision of the page.
     pub revision: u64,
-    /// The token of the next page; empty for the last one.
+    /// The continue token of the next page; empty for the last page.
     pub continue_token: String,
-    /// The number of objects that remain.
+    /// The number of objects after this page, if known.
     pub remaining: Option<u64>,
 }
 
@@ -107,7 +107,7 @@ impl ObjectResponse {
         Self::new(code, Content::Object(None, document, size))
     }
 
-    /// Creates a response with a document whose fields have the order of its type.
+    /// Creates a response with a document whose fields are encoded in the order of its type.
     pub fn ordered(code: u16, document: impl Serialize + Send + Sync + 'static) -> Self {
         Self::new(code, Content::Ordered(Box::new(document)))
     }
@@ -123,7 +123,7 @@ impl ObjectResponse {
         Self::new(code, Content::Written(endpoint.clone(), object, version))
     }
 
-    /// Creates a response with an object of the watch cache.
+    /// Creates a response with an object from the watch cache.
     pub fn cached(endpoint: &Endpoint, object: Arc<CachedObject>) -> Self {
         Self::new(200, Content::Cached(endpoint.clone(), object))
     }
@@ -133,7 +133,7 @@ impl ObjectResponse {
         Self::new(200, Content::List(list))
     }
 
-    /// Creates a response with a `Status` that is not a failure.
+    /// Creates a response with a `Status` of success.
     pub fn status(status: &Status) -> Self {
         Self::document(200, status.to_value())
     }
@@ -141,7 +141,7 @@ impl ObjectResponse {
     /// Returns the number of bytes to encode; 0 if existing bytes are copied.
     pub(crate) fn size(&self, negotiation: &Negotiation) -> usize {
         match &self.content {
-            // The server's own documents are small.
+            // These are documents of the server, which are small.
             Content::Ordered(_) => 0,
             Content::Object(_, _, size) => *size,
             Content::Written(_, _, version) => version.size(),
@@ -150,7 +150,7 @@ impl ObjectResponse {
                 if size < LARGE || encode::is_copied(endpoint, Offer::Object, negotiation) { 0 } else { size }
             }
             Content::List(list) => {
-                // A pointer to encoded bytes costs about as much as a byte of input.
+                // Copying the pointer to encoded bytes costs about as much as encoding one byte.
                 let copied = list.objects.len();
                 let sizes = list.objects.iter().map(|object| object.json().len());
                 let size = sum_up_to_large(sizes);
@@ -163,10 +163,10 @@ impl ObjectResponse {
         }
     }
 
-    /// Encodes the content as the client accepts it.
+    /// Encodes the content in a form that the client accepts.
     ///
     /// # Errors
-    /// 406 if the client accepts no encoding that is offered, 500 if the content cannot be encoded.
+    /// 406 if the client accepts no available form, 500 if the content cannot be encoded.
     pub fn encode(self, negotiation: &Negotiation) -> Result<Response<ResponseBody>, Status> {
         let (content_type, body) = encode::content(self.content, negotiation)?;
         let body = if negotiation.gzip() { gzip::compressed(body) } else { Err(body) };
@@ -187,7 +187,7 @@ impl ObjectResponse {
     }
 }
 
-/// Encodes a failure in the accepted encoding, or in JSON if the client accepts none.
+/// Encodes a failure in the accepted format, or as JSON if the client accepts no available format.
 pub(crate) fn encode_failure(status: &Status, negotiation: &Negotiation) -> Response<ResponseBody> {
     let content = ObjectResponse::document(status.code, status.to_value());
     let mut response = content.encode(negotiation).unwrap_or_else(|_| {
@@ -203,8 +203,8 @@ pub(crate) fn encode_failure(status: &Status, negotiation: &Negotiation) -> Resp
     response
 }
 
-/// Returns the approximate size of a value's JSON, exact enough to tell whether the value is large. Values nest at most
-/// [`limits::MAX_DOCUMENT_DEPTH`](nave_machinery::limits::MAX_DOCUMENT_DEPTH) deep.
+/// Returns the approximate size of a value's JSON, accurate enough to tell whether the value is large. Values are
+/// nested at most [`limits::MAX_DOCUMENT_DEPTH`](nave_machinery::limits::MAX_DOCUMENT_DEPTH) levels deep.
 fn size_of_value(value: &Value) -> usize {
     SIZE_OF_NODE
         + match value {
@@ -228,7 +228,7 @@ fn sum_up_to_large(sizes: impl Iterator<Item = usize>) -> usize {
     size
 }
 
-/// The cost of a value in addition to its text, in bytes of input.
+/// The cost of a value in addition to its text, in bytes.
 const SIZE_OF_NODE: usize = 8;
 
 #[cfg(test)]

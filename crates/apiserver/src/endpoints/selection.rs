@@ -1,4 +1,4 @@
-//! From the options of a list or watch to the watch cache's filter.
+//! Converts the options of a list or watch to a filter of the watch cache.
 
 use nave_cacher::{FieldRef, FieldTerm, Filter};
 use nave_machinery::Status;
@@ -7,10 +7,10 @@ use nave_resources::{ResourceDef, ResourceVersion};
 
 use crate::request_info::ResourceRequest;
 
-/// Returns the filter of a request: namespace, name (for the watch of one object) and selectors.
+/// Returns the filter of a request: namespace, name (to watch one object) and selectors.
 ///
 /// # Errors
-/// 400 for a field that cannot be selected by.
+/// 400 if a selector uses a field that the resource does not support.
 pub fn filter(
     def: &ResourceDef,
     version: &ResourceVersion,

@@ -1,8 +1,8 @@
-//! Virtual resources and subresources: a create returns a computed object and stores nothing of its own (reviews,
-//! `binding`, `eviction`, `token`).
+//! Virtual resources and subresources (reviews, `binding`, `eviction`, `token`). A create returns a computed object,
+//! which is not stored.
 //!
-//! [`VirtualResources`] maps each of them to its implementation. The body is decoded, defaulted and admitted here, in
-//! the same way for all.
+//! [`VirtualResources`] maps each of them to its implementation. This module decodes, defaults and admits the body in
+//! the same way for all of them.
 
 use std::sync::Arc;
 
@@ -21,17 +21,17 @@ use crate::context::RequestContext;
 use crate::lifecycle;
 use crate::request_info::ResourceRequest;
 
-/// Serves the creates of a virtual resource or subresource.
+/// Implements the create of a virtual resource or subresource.
 #[async_trait]
 pub trait VirtualResource: Send + Sync {
-    /// Serves a create. `object` is the decoded and admitted body; the result is an object of the same kind, or a
-    /// `Status` that is a success.
+    /// Handles a create. `object` is the decoded and admitted body. Returns an object of the same kind, or a `Status`
+    /// of success.
     ///
     /// # Errors
     /// The failure for the client.
     async fn create(&self, request: &VirtualRequest<'_>, object: Value) -> Result<Value, Status>;
 
-    /// Returns whether a body of another version of the kind, with the same form, is accepted.
+    /// Returns whether a body with another version of the kind and the same structure is accepted.
     fn accepts(&self, api_version: &str) -> bool {
         let _ = api_version;
         false
@@ -41,7 +41,7 @@ pub trait VirtualResource: Send + Sync {
 /// A create of a virtual resource.
 #[derive(Clone, Copy)]
 pub struct VirtualRequest<'a> {
-    /// The state that all requests share.
+    /// The served resources.
     pub resources: &'a Resources,
     /// The catalog, for handlers that read or write other objects.
     pub catalog: &'a Catalog,
@@ -56,7 +56,7 @@ pub struct VirtualRequest<'a> {
 }
 
 impl<'a> VirtualRequest<'a> {
-    /// Returns the target of a write to an object in the request's namespace.
+    /// Returns the target for a write to an object in the request's namespace.
     pub fn target(&self, endpoint: &'a Endpoint, name: &'a str) -> Target<'a> {
         let &Self { resources, resource, context, .. } = self;
         let (namespace, admission) = (resource.namespace.as_str(), resources.admission());
@@ -73,7 +73,7 @@ impl<'a> VirtualRequest<'a> {
         &self.resource.name
     }
 
-    /// The kind that is taken and answered with, and its type.
+    /// Returns the kind of the request and response bodies, and its schema.
     fn kind(&self) -> (GroupVersionKind, Schema) {
         let (own, subresource) = (self.endpoint.gvk(), &self.resource.subresource);
         let Some(found) =
@@ -91,13 +91,13 @@ impl<'a> VirtualRequest<'a> {
     }
 }
 
-/// The virtual resources, by group, resource and subresource (empty for a resource).
+/// The virtual resources, by group, resource and subresource (empty for the resource itself).
 #[derive(Clone, Default)]
 pub struct VirtualResources {
     entries: Vec<Entry>,
 }
 
-/// There are only a few, so a linear search is faster than hashing.
+/// One virtual resource or subresource. They are searched linearly, which is faster than hashing for so few.
 #[derive(Clone)]
 struct Entry {
     group: &'static str,
@@ -128,10 +128,10 @@ impl VirtualResources {
     }
 }
 
-/// Decodes and admits a body, and returns the computed object.
+/// Decodes and admits the body of a request, and returns the computed object.
 ///
 /// # Errors
-/// The body is invalid, or the implementation fails.
+/// The error of an invalid body, or of the implementation.
 pub(super) async fn create(
     virtual_resource: &dyn VirtualResource,
     request: &VirtualRequest<'_>,
@@ -148,7 +148,7 @@ pub(super) async fn create(
     }
     decode::set_defaults(&mut object, &schema)?;
     lifecycle::ensure_namespace(&mut object, request.namespace())?;
-    // For a create without a name in its path, the object has the name.
+    // If the path has no name, the name is in the object.
     let name =
         if request.name().is_empty() { meta::name(&object).to_owned() } else { request.name().to_owned() };
     let attributes = Attributes {

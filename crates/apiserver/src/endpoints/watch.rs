@@ -1,5 +1,4 @@
-//! watch: a position in the watch cache's window, sent as a stream of frames: chunks of a response, or WebSocket
-//! messages.
+//! Watches: events from the watch cache, sent as a stream of frames in a chunked response or in WebSocket messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +29,8 @@ use crate::storage::ResourceStorage;
 pub struct Watches {
     /// Ends all watches.
     pub closing: CancellationToken,
-    /// Duration of a watch without a timeout: a random time between this and twice this (`--min-request-timeout`).
+    /// Minimum duration of a watch without a timeout (`--min-request-timeout`). The duration is random, up to twice the
+    /// minimum.
     pub min_time: Duration,
 }
 
@@ -57,7 +57,7 @@ impl Default for WatchStats {
     }
 }
 
-/// A streaming list whose initial state is incomplete; it is logged and timed when the state is complete.
+/// A streaming list whose initial events have not all been sent yet; its duration is recorded when they have been sent.
 struct StreamingList {
     started: Instant,
     scope: usize,
@@ -90,11 +90,11 @@ const EVENT_SIZES: [f64; 8] = [1024.0, 2048.0, 4096.0, 8192.0, 16_384.0, 32_768.
 const LIST_TIMES: [f64; 17] =
     [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
 
-/// A started watch.
+/// A watch that has been started.
 pub struct Watch {
     content_type: &'static str,
     format: Format,
-    /// The watch, or the frame of the error.
+    /// The watch, or the frame of the error that ends it.
     started: Result<Box<Watching>, Bytes>,
 }
 
@@ -123,8 +123,8 @@ impl Watch {
     }
 }
 
-/// Returns the message of an event's frame: JSON is a text message. Protobuf is a binary message without the length
-/// prefix, because messages have a length.
+/// Returns the message of an event's frame: a text message for JSON, a binary message for protobuf. Messages have their
+/// own length, so the length prefix is omitted.
 fn message(format: Format, mut frame: Bytes) -> Message {
     if format == Format::Protobuf {
         frame.advance(frames::LENGTH_PREFIX.min(frame.len()));
@@ -135,11 +135,11 @@ fn message(format: Format, mut frame: Bytes) -> Message {
 
 /// Starts a watch.
 ///
-/// Errors in the revision are sent in the stream, as upstream does: an `ERROR` event with 410 if the history does not
-/// reach back to it, with 504 if it is not reached in time.
+/// Errors of the requested revision are sent in the stream as an `ERROR` event, as upstream: 410 if it is older than
+/// the history, 504 if it is not reached in time.
 ///
 /// # Errors
-/// 400 and 422 for invalid options, 429 if the cache is not filled yet.
+/// 400 or 422 for invalid options, 429 if the cache is not initialized yet.
 pub async fn watch(
     endpoint: &Endpoint,
     request: &ResourceRequest,
@@ -179,7 +179,7 @@ pub async fn watch(
     Ok(Watch { content_type, format, started })
 }
 
-/// Returns the start of a watch (upstream: `Cacher.Watch`).
+/// Determines where a watch starts (upstream: `Cacher.Watch`).
 ///
 /// | `sendInitialEvents` | no revision | `0` | a revision |
 /// | --- | --- | --- | --- |
@@ -188,7 +188,7 @@ pub async fn watch(
 /// | false | after the latest state | after any state | after the revision |
 ///
 /// # Errors
-/// The error of the store; 504 if a state is not reached in time.
+/// The error of the store, or 504 if a state is not reached in time.
 async fn start(storage: &ResourceStorage, options: &ListOptions) -> Result<WatchStart, Status> {
     let cacher = storage.cacher();
     let revision = match options.resource_version {
@@ -206,10 +206,10 @@ async fn start(storage: &ResourceStorage, options: &ListOptions) -> Result<Watch
 struct Watching {
     watcher: Watcher,
     frames: Frames,
-    /// Events that were taken from the cache and are not sent yet.
+    /// Events taken from the cache that have not been sent yet.
     taken: std::vec::IntoIter<Delivery>,
     stats: Arc<WatchStats>,
-    /// Set until the initial state is complete.
+    /// The streaming list, until its initial events are complete.
     list: Option<StreamingList>,
     closing: CancellationToken,
     ended: bool,
@@ -250,7 +250,7 @@ impl Watching {
         None
     }
 
-    /// Returns the frames of the next events that were taken.
+    /// Returns the frames of the next taken events; `None` if all have been sent.
     fn next_frames(&mut self) -> Option<Result<Pieces, Status>> {
         (!self.taken.as_slice().is_empty()).then(|| self.frames.events(&mut self.taken))
     }

@@ -1,4 +1,4 @@
-//! Encodes lists from the bytes of their objects, while the client reads them.
+//! Encodes lists from the encoded objects, while the client reads them.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::endpoints::Endpoint;
 use crate::endpoints::response::List;
 use crate::negotiation::{Negotiation, Offer};
 
-/// Size of the chunks in which a list is passed to the connection.
+/// Size of the chunks in which a list is passed to the connection, in bytes.
 const CHUNK: usize = 128 * 1024;
 
 /// Encodes a list in the accepted form.
@@ -36,7 +36,7 @@ pub(super) fn encode(list: List, negotiation: &Negotiation) -> Result<Encoded, S
     }
 }
 
-/// Returns the start of the list, up to its first item.
+/// Returns the beginning of the list, before its first item.
 fn list_head(list: &List) -> Vec<u8> {
     let revision = list.revision.to_string();
     let mut head = b"{\"kind\":".to_vec();
@@ -57,11 +57,11 @@ pub(super) fn list_meta<'a>(list: &'a List, revision: &'a str) -> ListMeta<'a> {
     }
 }
 
-/// Encodes a list as JSON: the items' bytes are copied into chunks while the client reads them.
+/// Encodes a list as JSON. The items' bytes are copied into chunks while the client reads them.
 fn list_json(list: List) -> Result<Encoded, Status> {
     let head = list_head(&list);
     let List { endpoint, objects, .. } = list;
-    // Objects are converted before the response starts, so that a failure can still be reported.
+    // Convert the objects before the response starts, so that a failure can still be reported.
     let items = objects.iter().map(|object| object_json(&endpoint, object)).collect::<Result<Vec<_>, _>>()?;
     let type_meta = type_meta(&endpoint);
     let mut first = true;
@@ -74,7 +74,7 @@ fn list_json(list: List) -> Result<Encoded, Status> {
     Ok((Format::Json.media_type().into(), body))
 }
 
-/// Creates a body from a head, items and a tail: complete if it is small, otherwise in chunks while the client reads
+/// Creates a body from a head, items and a tail: at once if it is small, otherwise in chunks while the client reads
 /// them.
 fn chunked(
     head: Vec<u8>,
@@ -105,8 +105,8 @@ fn chunked(
     ResponseBody::stream(stream::iter(std::iter::once(first).chain(chunks)))
 }
 
-/// Returns the start of a built-in kind's JSON, its version and kind, which items of lists omit; `None` for custom
-/// kinds, whose items have them.
+/// Returns the start of a built-in object's JSON, its version and kind, which list items omit; `None` for custom
+/// objects, whose list items include them.
 fn type_meta(endpoint: &Endpoint) -> Option<Vec<u8>> {
     endpoint.version().type_id()?;
     let gvk = endpoint.gvk();

@@ -1,7 +1,6 @@
-//! Objects as tables and as metadata only, in JSON.
+//! Encodes objects as tables and as metadata only, in JSON.
 //!
-//! The metadata is that of the stored object in any requested version, because upstream builds both before it converts
-//! the object.
+//! The metadata is always that of the stored version, because upstream builds both before it converts the object.
 
 use bytes::Bytes;
 use nave_cacher::CachedObject;
@@ -24,7 +23,7 @@ use crate::negotiation::IncludeObject;
 /// Transforms a list.
 ///
 /// # Errors
-/// 406 for a form that lists do not have, 500 if an object cannot be converted.
+/// 406 for a form that is not available for lists, 500 if an object cannot be converted.
 pub(super) fn list(list: &List, transform: Transform, include: IncludeObject) -> Result<Vec<u8>, Status> {
     let revision = list.revision.to_string();
     let meta = list_meta(list, &revision);
@@ -49,10 +48,10 @@ pub(super) fn list(list: &List, transform: Transform, include: IncludeObject) ->
     }
 }
 
-/// Transforms an object of the watch cache; a table has its columns if `with_columns` is set.
+/// Transforms an object from the watch cache. A table includes its columns if `with_columns` is true.
 ///
 /// # Errors
-/// 406 for a form that objects do not have, 500 if the object cannot be converted.
+/// 406 for a form that is not available for objects, 500 if the object cannot be converted.
 pub(super) fn cached(
     endpoint: &Endpoint,
     object: &CachedObject,
@@ -73,10 +72,10 @@ pub(super) fn cached(
     }
 }
 
-/// Transforms an object that is not in the cache.
+/// Transforms an object that is not in the watch cache.
 ///
 /// # Errors
-/// 406 for a form that objects do not have.
+/// 406 for a form that is not available for objects.
 pub(super) fn object(
     endpoint: &Endpoint,
     object: &Value,
@@ -96,13 +95,14 @@ pub(super) fn object(
     }
 }
 
-/// The JSON that the cells of an object are read from: built-in objects in the storage version, custom ones in the version
-/// that is served.
+/// Returns the JSON that the cells of an object are computed from: the storage version of built-in objects, the served
+/// version of custom objects.
 fn cells_json(endpoint: &Endpoint, object: &CachedObject) -> Result<Bytes, Status> {
     if endpoint.def.is_custom() { object_json(endpoint, object) } else { Ok(object.json().clone()) }
 }
 
-/// The bytes of an object for its row: of the version that is served where the row includes the object.
+/// Returns the JSON for the object in a row: the served version if the row includes the whole object, otherwise the
+/// stored version.
 fn row_bytes(endpoint: &Endpoint, object: &CachedObject, include: IncludeObject) -> Result<Bytes, Status> {
     match include {
         IncludeObject::Object => object_json(endpoint, object),
