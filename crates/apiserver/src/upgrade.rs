@@ -1,4 +1,4 @@
-//! Connections that continue with another protocol after the response (RFC 9110, section 7.8).
+//! Connections that switch to another protocol after the response (RFC 9110, section 7.8).
 
 use std::fmt;
 use std::pin::Pin;
@@ -7,17 +7,17 @@ use http::Request;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 
-/// A protocol that runs on the connection after the response. The server runs it as a separate task, until it ends or
+/// A protocol that runs on the connection after the response. The server runs it in a separate task, until it ends or
 /// the server cuts its connections.
 pub struct Upgrade(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl Upgrade {
-    /// Returns whether a request asks to upgrade its HTTP/1.1 connection.
+    /// Returns whether the HTTP/1.1 connection of a request can be upgraded.
     pub(crate) fn is_possible<B>(request: &Request<B>) -> bool {
         request.extensions().get::<OnUpgrade>().is_some()
     }
 
-    /// Creates an upgrade that runs `protocol` on the connection of the request after the response is sent.
+    /// Creates an upgrade that runs `protocol` on the request's connection once the response is sent.
     pub(crate) fn new<B, F>(
         request: &mut Request<B>,
         protocol: impl FnOnce(TokioIo<Upgraded>) -> F + Send + 'static,
@@ -34,7 +34,7 @@ impl Upgrade {
         }))
     }
 
-    /// Attaches a value that is dropped with the upgrade.
+    /// Attaches a value, which is dropped when the upgrade ends.
     pub(crate) fn keeping(self, kept: impl Send + 'static) -> Self {
         Self(Box::pin(async move {
             let _kept = kept;
@@ -42,7 +42,7 @@ impl Upgrade {
         }))
     }
 
-    /// Runs the protocol to its end.
+    /// Runs the protocol until it ends.
     pub(crate) async fn run(self) {
         self.0.await;
     }

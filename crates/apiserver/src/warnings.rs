@@ -12,8 +12,8 @@ pub(crate) fn add(headers: &mut HeaderMap, warnings: Vec<String>) {
     }
 }
 
-/// Limits the size of all warnings together: if it is too large, each warning is cut, and surplus ones are dropped
-/// (upstream: `warning.recorder`).
+/// Limits the total size of warnings: if it is exceeded, truncates each warning and drops the surplus ones (upstream:
+/// `warning.recorder`).
 fn shortened(warnings: Vec<String>) -> impl Iterator<Item = String> {
     let all: usize = warnings.iter().map(String::len).sum();
     let longest = if all > MAX_WARNINGS_BYTES { MAX_WARNING_BYTES } else { MAX_WARNINGS_BYTES };
@@ -40,7 +40,7 @@ fn quoted(text: &str) -> String {
 /// Maximum size of the warnings of a response, in bytes.
 const MAX_WARNINGS_BYTES: usize = 4 * 1024;
 
-/// Maximum size of each warning, if they are cut.
+/// Maximum size of each warning if warnings are truncated, in bytes.
 const MAX_WARNING_BYTES: usize = 256;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Encodes the objects of one resource for the store, and decodes them.
 //!
-//! Built-in kinds are stored as Kubernetes protobuf in the `k8s\0` envelope, custom ones as JSON. The resourceVersion
-//! is not stored; it is the revision of the write. The bytes are the same as those that kube-apiserver writes to etcd.
+//! Built-in kinds are stored as Kubernetes protobuf in the `k8s\0` envelope, custom kinds as JSON. The resourceVersion
+//! is not stored, because it is the revision of the write. kube-apiserver writes the same bytes to etcd.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,10 +25,10 @@ const VERSION_HEAD: &[u8] = b"\"metadata\":{\"resourceVersion\":\"";
 /// The only metadata field that storage adds.
 const RESOURCE_VERSION: &str = "resourceVersion";
 
-/// Spare bytes in a JSON buffer beyond the expected size.
+/// Extra capacity of a JSON buffer beyond the expected size, in bytes.
 const GROWTH_MARGIN: usize = 32;
 
-/// Maximum expected growth: 16 bytes of JSON per byte of protobuf.
+/// Maximum expected growth: 16 bytes of JSON per byte of protobuf, in units of 1/1,024.
 const GROWTH_MAX: usize = 16 * 1024;
 
 /// The codec of one resource.
@@ -36,7 +36,7 @@ pub struct ObjectCodec {
     def: Arc<ResourceDef>,
     api_version: String,
     type_id: Option<TypeId>,
-    /// Position of the resourceVersion's digits in transcoded JSON; it depends on the kind's name.
+    /// Position of the resourceVersion's digits in transcoded JSON, which depends on the length of the kind's name.
     version_at: usize,
     growth: Growth,
     written: Arc<WrittenVersions>,
@@ -121,7 +121,7 @@ impl ObjectCodec {
     }
 
     /// Sets the defaults of a stored custom object. If the resource has a schema for stored objects, also coerces the
-    /// object to it and converts it to the storage version.
+    /// object to the schema and converts it to the storage version.
     fn read_custom(&self, object: &mut Value) -> Result<(), String> {
         let Some(storage) = &self.def.storage else { return Ok(()) };
         let from = GroupVersion::parse(meta::api_version(object)).unwrap_or_default();
@@ -129,19 +129,19 @@ impl ObjectCodec {
         if let Some(schema) = self.def.stored_schema() {
             schema.coerce(object);
         }
-        // The defaults are those of the version that the object was stored in, as upstream.
+        // As upstream, the defaults come from the version in which the object is stored.
         if let Some(schema) = self.def.version(&from.version).and_then(ResourceVersion::custom) {
             schema.default(object).map_err(|error| error.to_string())?;
         }
-        // With several versions, an object keeps the version it is stored in, so that writing it unchanged in the
-        // storage version is not a no-op update.
+        // Without such a schema (several versions), the object keeps the version in which it is stored, so that
+        // rewriting it in the storage version is not a no-op update.
         if has_stored_form && from != storage.version {
             self.def.strategy.convert(object, &from, &storage.version).map_err(|error| error.to_string())?;
         }
         Ok(())
     }
 
-    /// The UID in stored bytes that are not an object of the resource, if it can be read.
+    /// Returns the UID in bytes that do not decode to an object of the resource, if the UID is readable.
     pub fn uid_of_undecodable(&self, kv: &KeyValue) -> Option<String> {
         let path = ["metadata".to_owned(), "uid".to_owned()];
         let message = protobuf::envelope::unwrap(&kv.value).ok()?.raw;
@@ -166,13 +166,14 @@ impl ObjectCodec {
         Ok(DecodedObject { json, version_at, attributes })
     }
 
-    /// Registers a write of this server, so that the written version is decoded once for both the watch cache and the
+    /// Registers a write of this server, so that the written version is decoded only once for the watch cache and the
     /// response.
     pub(super) fn begin_write(&self) -> WriteGuard {
         self.written.begin()
     }
 
-    /// Like [`decode_cached`](Self::decode_cached), for one of the two readers of a version that this server writes.
+    /// Like [`decode_cached`](Self::decode_cached), for the two readers of a version that this server writes: the
+    /// second one gets the result of the first one.
     ///
     /// # Errors
     /// The stored bytes are not an object of the resource.
@@ -185,8 +186,8 @@ impl ObjectCodec {
         Ok(decoded)
     }
 
-    /// Transcodes protobuf to JSON without a tree; `None` if the metadata is not the first field of the message. It is
-    /// the first in all Kubernetes kinds.
+    /// Transcodes protobuf to JSON without a tree; `None` if the metadata is not the first field of the message, as it
+    /// is in all Kubernetes kinds.
     fn transcode(
         &self,
         type_id: TypeId,
@@ -237,7 +238,7 @@ impl ObjectCodec {
 }
 
 /// The recent growth of objects from protobuf to JSON. Objects of one resource have similar ratios, so a buffer of the
-/// expected size rarely has to be resized.
+/// expected size rarely grows.
 #[derive(Debug)]
 struct Growth {
     /// Bytes of JSON per 1,024 bytes of protobuf.
@@ -249,7 +250,7 @@ impl Growth {
         stored.saturating_mul(self.ratio.load(Ordering::Relaxed)) / 1024 + GROWTH_MARGIN
     }
 
-    /// Adopts a larger ratio at once and a smaller one slowly, within bounds.
+    /// Adopts a larger ratio immediately and a smaller one gradually, within bounds.
     fn observe(&self, stored: usize, json: usize) {
         let observed = (json.saturating_mul(1024) / stored.max(1)).saturating_add(1);
         let slowly = self.ratio.load(Ordering::Relaxed) * 15 / 16;
@@ -269,7 +270,7 @@ impl Decoder for ObjectCodec {
     }
 }
 
-/// Returns 500: the object at `key` cannot be decoded, whatever the request. The watch cache has logged the reason.
+/// Returns 500: the object at `key` cannot be decoded. The watch cache has logged the reason.
 pub(crate) fn undecodable(key: &str) -> Status {
     let text = format!("the stored object cannot be decoded: {key}; it can be deleted");
     Status::failure(500, Reason::StoreReadError, text)
@@ -279,7 +280,7 @@ fn failed(kv: &KeyValue, error: &dyn std::fmt::Display) -> DecodeError {
     DecodeError(format!("{}: {error}", kv.key))
 }
 
-/// Encodes an object with its resourceVersion as the first metadata field; also returns the position of the version's
+/// Encodes an object with its resourceVersion as the first metadata field. Also returns the position of the version's
 /// digits.
 fn encode_with_version(object: &Value, revision: u64) -> Result<(Bytes, usize), serde_json::Error> {
     let none = Map::new();

@@ -1,5 +1,5 @@
-//! Compares watch caches with the store, as upstream's consistency checker does: at one revision, both must have the
-//! same versions of the same objects. A difference is a bug; it is logged and counted, and not repaired.
+//! Compares watch caches with the store, like upstream's consistency checker: at the same revision, both must have the
+//! same versions of the same objects. A difference is a bug. It is logged and counted, but not repaired.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub struct ConsistencyChecks {
     pub errors: Counter,
 }
 
-/// Compares all watch caches with the store now and then, one after the other. Never ends.
+/// Compares all watch caches with the store at intervals, one after the other. Never returns.
 pub async fn check_consistency(catalogs: &Catalogs) -> Infallible {
     let mut rounds = interval_at(Instant::now() + INTERVAL, INTERVAL);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -62,7 +62,8 @@ impl ResourceStorage {
     }
 }
 
-/// Returns the first key whose versions differ between a cache snapshot and the store at the snapshot's revision.
+/// Returns the first key whose version in a cache snapshot differs from the one in the store at the snapshot's
+/// revision.
 async fn difference(
     cached: &Snapshot,
     store: &dyn Store,
@@ -78,7 +79,7 @@ async fn difference(
             let same = objects.next_if(|object| {
                 *object.key() == stored.key && object.resource_version() == stored.mod_revision
             });
-            // The cache leaves out objects that cannot be decoded.
+            // The cache omits objects that cannot be decoded.
             if same.is_none() && decoder.decode(stored).is_ok() {
                 return Ok(Some(Arc::clone(&stored.key)));
             }
@@ -125,7 +126,7 @@ mod tests {
                 .await
                 .unwrap();
         };
-        // More objects than a page, and some that cannot be decoded.
+        // More objects than fit into a page, and some that cannot be decoded.
         for number in 0..PAGE + 10 {
             write(&ours, &format!("map-{number:04}")).await;
             write(&other, &format!("map-{number:04}")).await;

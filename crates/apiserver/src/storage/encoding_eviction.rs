@@ -8,8 +8,8 @@ use crate::catalog::Catalogs;
 /// Interval of the checks.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Gives up the encodings made on demand when memory is short, and when others are wanted than those that are kept:
-/// once as many bytes could not be kept as there is room for, it is given to what is asked for now. Never ends.
+/// Evicts the encodings made on demand if memory is short, or once more bytes have been refused than the budget allows,
+/// so that the budget follows current requests. Never returns.
 pub async fn evict_encodings(catalogs: &Catalogs, memory_is_short: impl Fn() -> bool) -> Infallible {
     let mut rounds = tokio::time::interval(INTERVAL);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -1,5 +1,5 @@
-//! Followers of watch caches within the process. A follower builds its own index of a resource's objects, without a
-//! copy of them.
+//! Followers of watch caches within the process. A follower builds its own index of a resource's objects without
+//! copying them.
 
 use std::sync::Arc;
 
@@ -7,21 +7,21 @@ use nave_cacher::{CachedObject, Cacher, Delivery, End, Filter, WatchItem, WatchR
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-/// Follows the objects of a resource. The methods are called one at a time, in order.
+/// Follows the objects of a resource. The methods are called sequentially, in order.
 pub trait Follower: Send + Sync + 'static {
-    /// Replaces everything known with these objects.
+    /// Replaces the whole state with these objects.
     fn replace(&self, objects: &[Arc<CachedObject>]);
 
     /// Applies changes, in order.
     fn apply(&self, changes: &[Delivery]);
 
-    /// All changes up to this revision have been reported by previous calls.
+    /// Reports that previous calls included all changes up to this revision.
     fn reached(&self, revision: u64) {
         let _ = revision;
     }
 }
 
-/// A running follower; it stops when this is dropped.
+/// A running follower, stopped on drop.
 #[derive(Debug)]
 pub struct Following {
     task: AbortHandle,
@@ -34,7 +34,7 @@ impl Following {
         let (sender, synced) = watch::channel(false);
         let supervisor = cacher.config().supervisor.clone();
         let task = async move {
-            // Each run starts with all objects, so that a state that a panic left incomplete is replaced.
+            // Each run starts with all objects, which replaces the incomplete state after a panic.
             let run = || follow(&cacher, &*follower, &sender);
             supervisor.supervise("watch cache follower", &cacher.config().resource, run).await;
         };
@@ -43,7 +43,7 @@ impl Following {
 
     /// Waits until the follower has received all objects that existed when it started.
     pub async fn synced(&self) {
-        // An error means that the task and the watch cache are gone: there is nothing to wait for.
+        // An error means that the task and the watch cache have ended, so the wait ends too.
         let _ = self.synced.clone().wait_for(|synced| *synced).await;
     }
 }
@@ -54,7 +54,7 @@ impl Drop for Following {
     }
 }
 
-/// Reports the current state, then watches. If history is lost, starts again with the new state.
+/// Reports the current state, then watches for changes. If the history is lost, starts again with the current state.
 async fn follow(cacher: &Cacher, follower: &dyn Follower, synced: &watch::Sender<bool>) {
     loop {
         cacher.wait_ready().await;
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
     use crate::storage::{Storages, WatchCacheSizes};
 
-    /// Records the names of all objects; panics once for some of them.
+    /// Records the names of all objects. Panics once for certain objects.
     #[derive(Default)]
     struct Names {
         seen: Mutex<BTreeSet<String>>,

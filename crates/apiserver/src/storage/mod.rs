@@ -1,7 +1,7 @@
 //! The storage of one resource, between the endpoints and the store (upstream: the generic registry's `Store`).
 //!
-//! Reads come from the [`Cacher`]. Writes are a compare-and-swap on the revision that was read, retried with the newer
-//! state if another writer was faster ([`ResourceStorage::write`]). Objects are in their storage version.
+//! Reads come from the [`Cacher`]. Writes are a compare-and-swap on the revision that was read; after a conflict, they
+//! are retried with the newer state ([`ResourceStorage::compare_and_swap`]). Objects are in their storage version.
 
 mod codec;
 mod consistency;
@@ -51,7 +51,7 @@ pub struct ResourceStorage {
 pub enum Latest {
     /// A snapshot of the cache.
     Memory(Snapshot),
-    /// The store at this revision: the cache did not reach it in time.
+    /// The store at this revision, because the cache did not reach it in time.
     Store(u64),
 }
 
@@ -78,12 +78,12 @@ impl ResourceStorage {
         Some(Arc::new(Self { def, store, cacher, codec, reads, consistency }))
     }
 
-    /// The key prefix of its objects, without a slash at its end.
+    /// Returns the resource's key prefix, without a trailing slash.
     pub(crate) fn prefix(&self) -> &str {
         self.def.storage.as_ref().map_or("", |storage| &storage.prefix)
     }
 
-    /// The resource's watch cache.
+    /// Returns the resource's watch cache.
     pub fn cacher(&self) -> &Arc<Cacher> {
         &self.cacher
     }
@@ -128,10 +128,10 @@ impl ResourceStorage {
         self.store.current_revision().await.map_err(|error| store_status(&error))
     }
 
-    /// Waits until the watch cache has reached `revision`; 0 waits until it is filled.
+    /// Waits until the watch cache has reached `revision`; for 0, waits until the cache is filled.
     ///
     /// # Errors
-    /// 504 if it does not reach the revision within a few seconds, 429 if it is not filled by then.
+    /// 504 if the cache does not reach the revision within a few seconds, 429 if it is not filled by then.
     pub async fn wait_until(&self, revision: u64) -> Result<(), Status> {
         self.cacher.wait_until(revision, CACHE_WAIT).await.map_err(|late| match late.current {
             0 => Status::too_many_requests("storage is (re)initializing", 1),
@@ -139,8 +139,8 @@ impl ResourceStorage {
         })
     }
 
-    /// Returns the source of the latest state: the cache, after waiting for it to catch up, or the store if that takes
-    /// too long.
+    /// Returns the source for the latest state: the cache after it has caught up, or the store if catching up takes too
+    /// long.
     ///
     /// # Errors
     /// The error of the store.
@@ -166,7 +166,7 @@ impl ResourceStorage {
         }
     }
 
-    /// Reads objects from the store, for states that the cache does not have.
+    /// Reads objects from the store, for states that the cache lacks.
     ///
     /// # Errors
     /// 410 if the state is compacted.
@@ -189,7 +189,7 @@ impl ResourceStorage {
     }
 }
 
-/// Returns 504: the cache did not reach the revision in time.
+/// Returns 504: the cache has not reached the revision in time.
 fn too_large(requested: u64, current: u64) -> Status {
     Status::timeout(format_args!("Too large resource version: {requested}, current: {current}"), 1)
         .with_cause("ResourceVersionTooLarge", "Too large resource version", "")

@@ -1,4 +1,4 @@
-//! Statistics of lists, by source, for the metrics endpoint.
+//! Statistics of lists by source, for the metrics endpoint.
 
 use nave_cacher::Counter;
 
@@ -6,7 +6,7 @@ use nave_cacher::Counter;
 #[derive(Debug)]
 pub struct ReadStats {
     scans: ListStats,
-    /// By indexed field, identified by its position among the declared fields.
+    /// Lists by indexed field. Fields are identified by their position among the declared fields.
     indexed: Box<[(usize, ListStats)]>,
     store: ListStats,
     consistent: ConsistentReads,
@@ -26,9 +26,9 @@ pub struct ListStats {
 /// Counts lists of the latest state, by outcome.
 #[derive(Debug, Default)]
 pub struct ConsistentReads {
-    /// From memory, which reached the state in time.
+    /// Served from memory, which reached the state in time.
     pub in_memory: Counter,
-    /// From the store, because memory did not reach the state in time.
+    /// Served from the store, because memory did not reach the state in time.
     pub fallbacks: Counter,
     /// Failed reads from the store.
     pub failures: Counter,
@@ -44,8 +44,8 @@ impl ReadStats {
         }
     }
 
-    /// Returns the counters of lists from memory: by an indexed field, or over all objects or a namespace if `field` is
-    /// `None`.
+    /// Returns the counters of lists from memory by an indexed field; `None` selects lists of all objects or a
+    /// namespace.
     pub fn cache(&self, field: Option<usize>) -> &ListStats {
         let indexed = self.indexed.iter().find(|(indexed, _)| Some(*indexed) == field);
         indexed.map_or(&self.scans, |(_, lists)| lists)

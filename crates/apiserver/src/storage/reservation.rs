@@ -1,4 +1,4 @@
-//! Transactions with a reservation. They run in separate tasks that end only when the outcome is known.
+//! Transactions with a reservation. They run in separate tasks, which end only once the outcome is known.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,19 +12,20 @@ use tokio::time::timeout;
 
 use super::ObjectCodec;
 
-/// A claim outside of the object that a write needs, such as an IP address. Dropping it releases the claim.
+/// A claim that a write makes outside of its object, such as an IP address. Dropping the reservation releases the
+/// claim.
 #[async_trait]
 pub trait Reservation: Send {
-    /// Ends the reservation. The response to the write waits for this, but not for long.
+    /// Completes the reservation. The response to the write waits for this for a limited time.
     async fn complete(self: Box<Self>, outcome: ReservationOutcome<'_>);
 }
 
-/// The outcome of a write with a reservation, with the object that is stored afterwards, if any.
+/// The outcome of a write with a reservation. Contains the object that is stored afterwards, if any.
 #[derive(Clone, Copy, Debug)]
 pub enum ReservationOutcome<'a> {
     /// The write was committed.
     Committed(Option<&'a Value>),
-    /// The outcome of the write was unknown; this object was read later, and may be from another writer.
+    /// The outcome of the write is unknown. This object was read later and may come from another writer.
     Found(Option<&'a Value>),
 }
 
@@ -37,13 +38,13 @@ impl<'a> ReservationOutcome<'a> {
     }
 }
 
-/// A revision that no object can have: the maximum of etcd's signed 64-bit revisions.
+/// A revision that no object has: the maximum of etcd's signed 64-bit revisions.
 pub const NO_REVISION: u64 = i64::MAX as u64;
 
-/// Pauses between retries while the store fails.
+/// Pauses between retries while the store is failing.
 const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(20), Duration::from_secs(5));
 
-/// Maximum delay of the response to a committed write while its reservation is ending.
+/// Maximum time that the response to a committed write waits for the reservation to complete.
 const MAX_RESPONSE_DELAY: Duration = Duration::from_secs(1);
 
 /// A transaction and its reservation.
@@ -51,13 +52,13 @@ pub(super) struct ReservedTxn {
     pub(super) store: Arc<dyn Store>,
     pub(super) codec: Arc<ObjectCodec>,
     pub(super) txn: Txn,
-    /// The object that is put; `None` for a deletion.
+    /// The object to put; `None` for a deletion.
     pub(super) object: Option<Value>,
     pub(super) reservation: Box<dyn Reservation>,
 }
 
 impl ReservedTxn {
-    /// Runs the transaction in a separate task, so that the reservation ends correctly even if the caller is dropped.
+    /// Runs the transaction in a separate task, so that the reservation completes even if the caller is dropped.
     pub(super) async fn send(self) -> Result<TxnOutcome, StoreError> {
         let (reply, outcome) = oneshot::channel();
         tokio::spawn(self.run(reply));
@@ -72,7 +73,7 @@ impl ReservedTxn {
         if let Ok(TxnOutcome::Committed { .. }) = &outcome {
             let mut completion = reservation.complete(ReservationOutcome::Committed(object.as_ref()));
             let is_complete = timeout(MAX_RESPONSE_DELAY, &mut completion).await.is_ok();
-            // The caller may have been dropped.
+            // Fails if the caller was dropped.
             let _ = reply.send(outcome);
             if !is_complete {
                 completion.await;
@@ -105,14 +106,14 @@ pub async fn send_until_known(store: &dyn Store, txn: Txn) -> Result<TxnOutcome,
     }
 }
 
-/// Keeps the reservation until the stored object is known, then ends it.
+/// Keeps the reservation until the stored object is known, then completes the reservation.
 async fn complete_when_known(
     store: &dyn Store,
     codec: &ObjectCodec,
     key: Arc<str>,
     reservation: Box<dyn Reservation>,
 ) {
-    // Writes nothing, and is ordered after all transactions sent before.
+    // This transaction writes nothing; it is ordered after all transactions sent before.
     let fence = Txn::delete(Arc::clone(&key)).expecting(Expect::Revision(NO_REVISION));
     match send_until_known(store, fence).await {
         Ok(TxnOutcome::Failed { current: None, .. } | TxnOutcome::Committed { .. }) => {

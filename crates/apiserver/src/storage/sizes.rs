@@ -1,4 +1,4 @@
-//! Sizes of the watch caches' windows.
+//! Sizes of the watch cache windows.
 
 use std::collections::HashMap;
 
@@ -6,11 +6,11 @@ use nave_cacher::WindowBounds;
 use nave_machinery::GroupResource;
 use nave_resources::Registry;
 
-/// Minimum number of events in each window, from which a window grows with the rate of changes
-/// (`--default-watch-cache-size`, `--watch-cache-sizes`).
+/// Minimum number of events in each watch cache window (`--default-watch-cache-size`, `--watch-cache-sizes`). A window
+/// grows from this size with the rate of changes.
 ///
-/// Upstream treats 0 as no watch cache and any other size as the default. Here reads and watches always come from
-/// memory: 0 makes the window as short as possible without ending watches that keep up.
+/// In upstream, 0 disables the watch cache and any other size means the default. Here, reads and watches always use the
+/// cache: 0 selects the shortest window that does not end watches that keep up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchCacheSizes {
     /// The size for resources not in `resources`.
@@ -32,8 +32,8 @@ impl WatchCacheSizes {
         }
     }
 
-    /// The resources with a size of their own that do not exist, in order of their names. `registry` has the built-in
-    /// resources; a custom resource may be defined later, in a group with a dot that is not theirs.
+    /// Returns the configured resources that do not exist, sorted by name. `registry` has the built-in resources. A
+    /// resource in a group with a dot that is not built in may be a custom resource that is defined later.
     pub fn unknown(&self, registry: &Registry) -> Vec<String> {
         let is_stored = |name: &GroupResource| {
             registry.all().any(|def| def.storage.is_some() && def.group_resource() == *name)
@@ -54,7 +54,7 @@ impl Default for WatchCacheSizes {
     }
 }
 
-/// Enough events for a burst that a watcher may lag behind.
+/// Number of events in the shortest window: enough for a burst during which a watcher lags behind.
 const SHORTEST: usize = 1024;
 
 #[cfg(test)]

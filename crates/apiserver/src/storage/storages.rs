@@ -1,4 +1,4 @@
-//! The storages of all resources. They are opened before the server, whose parts watch them.
+//! The storages of all resources. They are opened before the server is constructed, because parts of it watch them.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ const ENCODINGS_KEPT: usize = 32 << 20;
 /// Memory budget for frames of recent events, for all resources together, in bytes.
 const FRAMES_KEPT: usize = 32 << 20;
 
-/// The parts that all watch caches share. Frames have a separate budget: they are short-lived, and without them each
-/// watcher would encode an event again.
+/// The parts shared by all watch caches. Frames have a separate budget because they are short-lived, and without them
+/// each watcher would encode each event again.
 #[derive(Clone)]
 pub struct SharedParts {
     /// The budget of encodings of objects.
@@ -28,8 +28,8 @@ pub struct SharedParts {
     pub supervisor: Supervisor,
 }
 
-/// The storages of all stored resources of a registry, one per storage prefix, so that two resources with the same
-/// objects (events) share a watch cache.
+/// The storages of all stored resources of a registry. There is one per storage prefix, so that two resources with the
+/// same objects (events) share a watch cache.
 #[derive(Clone)]
 pub struct Storages {
     registry: Arc<Registry>,
@@ -40,7 +40,7 @@ pub struct Storages {
 }
 
 impl Storages {
-    /// Opens the storage of each stored resource, and starts to fill its watch cache.
+    /// Opens the storage of each stored resource and starts filling its watch cache.
     pub fn open(registry: Registry, store: Arc<dyn Store>, sizes: &WatchCacheSizes) -> Self {
         let shared = SharedParts {
             encodings: EncodingBudget::new(ENCODINGS_KEPT),
@@ -59,14 +59,14 @@ impl Storages {
         storages
     }
 
-    /// Opens a resource, which does not belong to these storages yet; `None` for one that stores nothing. Must be called
-    /// within a Tokio runtime.
+    /// Opens the storage of a resource without adding it to these storages; `None` if the resource stores nothing. Must
+    /// be called within a Tokio runtime.
     pub fn open_one(&self, def: &Arc<ResourceDef>) -> Option<Arc<ResourceStorage>> {
         let window = self.sizes.bounds(&def.group_resource());
         ResourceStorage::open(Arc::clone(def), Arc::clone(&self.store), window, &self.shared)
     }
 
-    /// The same storages for another registry, without those of `removed` and with `added`.
+    /// Returns the storages for another registry, without those of `removed` and with `added`.
     #[must_use]
     pub(crate) fn with(
         &self,

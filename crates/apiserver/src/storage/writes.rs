@@ -1,4 +1,4 @@
-//! Writes: compare-and-swap on the revision that was read, retried with the newer state.
+//! Writes: compare-and-swap on the revision that was read. After a conflict, retried with the newer state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::written_versions::WriteGuard;
 use super::{ObjectCodec, ResourceStorage, store_status};
 
 /// Maximum number of attempts of an update before it fails with a conflict. Each failed attempt means that another
-/// writer succeeded, so the number of concurrent writers is enough.
+/// writer succeeded, so this must be at least the number of concurrent writers.
 const MAX_UPDATE_ATTEMPTS: usize = 1000;
 
 /// An object as read or written.
@@ -35,7 +35,7 @@ pub enum Update {
     NoWrite(Value),
 }
 
-/// A write: decides the next state for each observed state.
+/// A write: computes the next state for each observed state.
 pub trait NextState: Send {
     /// Returns the next attempt; `current` is `None` if nothing is stored.
     fn next(&mut self, current: Option<&Stored>) -> impl Future<Output = Result<Attempt, Status>> + Send;
@@ -50,7 +50,7 @@ pub trait NextState: Send {
 pub struct Attempt {
     /// The operation.
     pub update: Update,
-    /// Ended when the update is committed, otherwise released.
+    /// Completed once the update is committed; released if it is not.
     pub reservation: Option<Box<dyn Reservation>>,
 }
 
@@ -61,7 +61,7 @@ impl From<Update> for Attempt {
 }
 
 impl Attempt {
-    /// Returns the attempt as a dry run: the same response, without a write.
+    /// Converts the attempt to a dry run, which has the same response but writes nothing.
     pub fn dry(self) -> Self {
         let (Update::Put(object) | Update::Delete(object) | Update::NoWrite(object)) = self.update;
         Update::NoWrite(object).into()
@@ -78,7 +78,7 @@ pub struct WriteResult {
     pub version: Option<WrittenVersion>,
 }
 
-/// A version that a write has stored, for its response.
+/// A version stored by a write, from which the response is built.
 pub struct WrittenVersion {
     kv: KeyValue,
     codec: Arc<ObjectCodec>,
@@ -91,14 +91,14 @@ impl WrittenVersion {
         self.kv.value.len()
     }
 
-    /// Returns the object's JSON as the watch cache has it; `None` if the stored form cannot be decoded.
+    /// Returns the object's JSON as in the watch cache; `None` if the stored form cannot be decoded.
     pub fn json(&self) -> Option<Bytes> {
         self.codec.decode_written(&self.kv).ok().map(|decoded| decoded.json)
     }
 }
 
 impl ResourceStorage {
-    /// Creates an object; sets its resourceVersion in `object`.
+    /// Creates an object and sets the resourceVersion in `object`.
     ///
     /// # Errors
     /// 409 if the key exists.
@@ -117,10 +117,10 @@ impl ResourceStorage {
         Ok(written.stored.revision)
     }
 
-    /// Updates an existing object by a function of its state; see [`write`](Self::write).
+    /// Updates an existing object with a function of its state; see [`compare_and_swap`](Self::compare_and_swap).
     ///
     /// # Errors
-    /// 404 if the key does not exist, the error of `change`, or 409 if other writers win every time.
+    /// 404 if the key does not exist, the error of `change`, or 409 if every attempt loses to another writer.
     pub async fn guaranteed_update<F>(&self, key: &str, name: &str, change: F) -> Result<WriteResult, Status>
     where
         F: FnMut(&Stored) -> Result<Update, Status> + Send,
@@ -135,18 +135,18 @@ impl ResourceStorage {
         self.compare_and_swap(key, name, &mut Changed(change, self.resource(), name)).await
     }
 
-    /// Reads the state, lets `next_state` decide the next one, writes it, and starts again with the newer state if another
-    /// writer was faster.
+    /// Reads the state, lets `next_state` compute the next one, and writes it. If another writer was faster, starts
+    /// again with the newer state.
     ///
     /// # Errors
-    /// The error of `next_state`, or 409 if other writers win every time.
+    /// The error of `next_state`, or 409 if every attempt loses to another writer.
     pub async fn compare_and_swap(
         &self,
         key: &str,
         name: &str,
         next_state: &mut impl NextState,
     ) -> Result<WriteResult, Status> {
-        // The cache may lag behind, so its state is used only if the store confirms it.
+        // The cache may lag behind, so its state is valid only once the store confirms it.
         let mut from_cache = true;
         let mut current = match self.cacher.snapshot().get(key) {
             Some(cached) => Some(Stored {
@@ -157,7 +157,7 @@ impl ResourceStorage {
         };
         for _ in 0..MAX_UPDATE_ATTEMPTS {
             let outcome = next_state.next(current.as_ref()).await;
-            // Without a write the store does not compare the revision.
+            // If nothing is written, no transaction compares the revision, so it is read from the store.
             let writes_nothing = match &outcome {
                 Err(_) | Ok(Attempt { update: Update::NoWrite(_), .. }) => true,
                 Ok(Attempt { update: Update::Put(object), .. }) => {
@@ -230,8 +230,8 @@ impl ResourceStorage {
         ))
     }
 
-    /// Deletes an object that cannot be decoded, if `may_delete` agrees; it gets the revision and, if readable, the
-    /// uid. Finalizers are ignored: they cannot be read from such an object, so nothing could ever remove them.
+    /// Deletes an object that cannot be decoded, if `may_delete` returns true for its revision and, if readable, its
+    /// UID. Finalizers are ignored: they cannot be read from such an object, so no controller could remove them.
     ///
     /// # Errors
     /// 404 if the key does not exist, 409 if the object can be decoded, or the error of `may_delete`.
@@ -263,8 +263,8 @@ impl ResourceStorage {
         ))
     }
 
-    /// Sends a transaction; with a reservation in a separate task, so that the reservation ends correctly even if the
-    /// caller is dropped.
+    /// Sends a transaction. A transaction with a reservation runs in a separate task, so that the reservation completes
+    /// even if the caller is dropped.
     async fn send(
         &self,
         txn: Txn,
@@ -282,7 +282,7 @@ impl ResourceStorage {
         outcome.map_err(|error| store_status(&error))
     }
 
-    /// Decodes the state read from the store.
+    /// Decodes an object read from the store.
     fn decode_stored(&self, kv: Option<KeyValue>, write: &impl NextState) -> Result<Option<Stored>, Status> {
         let Some(kv) = kv else { return Ok(None) };
         let object = self.codec.decode(&kv).and_then(as_object);

@@ -1,7 +1,7 @@
-//! Versions that this server has just written, decoded once.
+//! Versions recently written by this server, decoded once.
 //!
-//! Both the response to a write and the watch cache need the JSON of the version. The first one decodes the stored
-//! bytes and leaves the result for the other.
+//! Both the response to a write and the watch cache need the JSON of the version. The first reader decodes the stored
+//! bytes and keeps the result for the second one.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,19 +10,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nave_cacher::DecodedObject;
 use nave_store::KeyValue;
 
-/// Decoded versions of one resource that wait for their second reader.
+/// Decoded versions of one resource that wait for the second reader.
 #[derive(Default)]
 pub(super) struct WrittenVersions {
-    /// The number of writes whose responses are not encoded yet.
+    /// The number of writes whose responses are not yet encoded.
     writes: AtomicUsize,
     waiting: Mutex<Waiting>,
 }
 
 #[derive(Default)]
 struct Waiting {
-    /// By revision, because a transaction writes one key.
+    /// Decoded versions by revision; each revision writes one key.
     versions: HashMap<u64, (Arc<str>, DecodedObject)>,
-    /// Sum of the lengths of their JSON.
+    /// Total length of their JSON.
     bytes: usize,
 }
 
@@ -33,7 +33,7 @@ impl WrittenVersions {
         WriteGuard(Arc::clone(self))
     }
 
-    /// Takes the version if the first reader has left it.
+    /// Takes the version if the first reader has decoded it.
     pub(super) fn take(&self, kv: &KeyValue) -> Option<DecodedObject> {
         if self.writes.load(Ordering::Relaxed) == 0 {
             return None;
@@ -44,7 +44,7 @@ impl WrittenVersions {
         (key == kv.key).then_some(decoded)
     }
 
-    /// Leaves a version for its second reader, if a write is in progress and there is room.
+    /// Keeps a version for the second reader, if a write is in progress and there is room.
     pub(super) fn leave(&self, kv: &KeyValue, decoded: &DecodedObject) {
         if self.writes.load(Ordering::Relaxed) == 0 {
             return;
@@ -58,24 +58,24 @@ impl WrittenVersions {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // No code that holds the lock can panic and leave the map inconsistent.
+        // Poisoning is ignored: a panic cannot leave the map inconsistent.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A write whose response is not encoded yet.
+/// A write whose response is not yet encoded.
 pub(super) struct WriteGuard(Arc<WrittenVersions>);
 
 impl Drop for WriteGuard {
     fn drop(&mut self) {
         if self.0.writes.fetch_sub(1, Ordering::Relaxed) == 1 {
-            // The rest are versions with only one reader, such as those of other servers.
+            // The remaining versions have only one reader, such as those written by other servers.
             *self.0.waiting() = Waiting::default();
         }
     }
 }
 
-/// Maximum size of the waiting JSON of a resource, in bytes.
+/// Maximum total size of the waiting JSON of a resource, in bytes.
 const MAX_BYTES: usize = 1 << 20;
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 //! | kind | user | question |
 //! | --- | --- | --- |
 //! | `SubjectAccessReview` | the user in the spec | is an action allowed? |
-//! | `LocalSubjectAccessReview` | the user in the spec | the same, in the namespace of the path |
+//! | `LocalSubjectAccessReview` | the user in the spec | is an action allowed in the namespace of the path? |
 //! | `SelfSubjectAccessReview` | the requesting user | is an action allowed? |
-//! | `SelfSubjectRulesReview` | the requesting user | the list of allowed actions in a namespace |
+//! | `SelfSubjectRulesReview` | the requesting user | which actions are allowed in a namespace? |
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -96,7 +96,7 @@ impl VirtualResource for RulesReview {
     }
 }
 
-/// Returns 422 if there are errors. As upstream's, it has no kind.
+/// Returns 422 if there are errors. As upstream, the status does not name a kind.
 fn invalid(errors: &[FieldError]) -> Result<(), Status> {
     if errors.is_empty() {
         return Ok(());
@@ -111,7 +111,7 @@ fn user(spec: &Value) -> UserInfo {
         list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };
     let extra = spec["extra"].as_object().into_iter().flatten();
-    // Each group once: authorizers examine the grants of a group each time that it occurs.
+    // Removes duplicate groups, because authorizers check the rules of a group each time it occurs.
     let mut groups = texts(&spec["groups"]);
     let mut seen = HashSet::new();
     groups.retain(|group| seen.insert(group.clone()));
@@ -150,7 +150,7 @@ fn text<'a>(object: &'a Value, field: &str) -> &'a str {
     object[field].as_str().unwrap_or_default()
 }
 
-/// The valid requirements of a review's selectors, and whether there are invalid ones.
+/// The valid requirements of a review's selectors, and whether any requirement is invalid.
 #[derive(Default)]
 struct Selectors {
     fields: (Vec<FieldRequirement>, bool),

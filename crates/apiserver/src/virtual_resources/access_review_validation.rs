@@ -2,14 +2,14 @@
 
 use nave_machinery::{FieldError, FieldPath, Value, meta};
 
-/// The form of a review.
+/// The kind of user and scope of a review.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// Of any user.
+    /// For any user.
     Subject,
-    /// Of any user, in one namespace.
+    /// For any user, in one namespace.
     Local,
-    /// Of the requesting user.
+    /// For the requesting user.
     Own,
 }
 
@@ -53,7 +53,7 @@ pub(super) fn validate(review: &Value, form: Form) -> Vec<FieldError> {
     errors
 }
 
-/// Checks that a review has no metadata, except for fields that the server sets or clears on all objects.
+/// Checks that a review has no metadata except fields that the server sets or clears on all objects.
 fn metadata(review: &Value, form: Form, errors: &mut Vec<FieldError>) {
     const CLEARED: [&str; 6] = [
         "creationTimestamp",
@@ -82,8 +82,8 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Checks that a selector has requirements or a raw selector, not both. Unknown operators are allowed for future
-/// versions.
+/// Checks that a selector has either requirements or a raw selector, not both. Unknown operators are allowed, for
+/// compatibility with future versions.
 fn selector(selector: &Value, at: &FieldPath, errors: &mut Vec<FieldError>) {
     if selector.is_null() {
         return;

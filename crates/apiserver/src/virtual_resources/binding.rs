@@ -23,7 +23,7 @@ impl VirtualResource for Binding {
         }
         let errors = validate(&binding);
         if !errors.is_empty() {
-            // Upstream's error is not a `Status` here.
+            // Upstream returns a plain error here, which becomes a 500.
             let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
             let text = if errors.len() > 1 { format!("[{}]", errors.join(", ")) } else { errors.concat() };
             return Err(Status::failure(500, Reason::Unknown, text));
@@ -56,10 +56,10 @@ fn validate(binding: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// Returns the pod with its node, the labels and annotations of the binding, and the `PodScheduled` condition.
+/// Returns the pod with its node name, the labels and annotations of the binding, and the `PodScheduled` condition.
 ///
 /// # Errors
-/// The pod cannot be bound, or not any more.
+/// The pod cannot be bound, for example because it is already bound.
 fn bound(pod: &Value, binding: &Value) -> Result<Value, String> {
     let name = meta::name(pod);
     if meta::deletion_timestamp(pod).is_some() {
@@ -94,7 +94,7 @@ fn bound(pod: &Value, binding: &Value) -> Result<Value, String> {
     Ok(pod)
 }
 
-/// Adds labels or annotations, or replaces their values.
+/// Adds labels or annotations to the pod, replacing existing values.
 fn merge(pod: &mut Value, field: &str, more: Option<&Map<String, Value>>) {
     let (Some(more), Some(metadata)) = (more, meta::metadata_mut(pod)) else { return };
     let entry = metadata.entry(field).or_insert_with(|| json!({}));

@@ -1,4 +1,4 @@
-//! The implementations of virtual resources: each file serves the creates of one resource or subresource
+//! The implementations of virtual resources. Each file handles creates of one resource or subresource
 //! ([`VirtualResource`](crate::endpoints::virtual_resource::VirtualResource)).
 
 mod access_review;
@@ -30,7 +30,7 @@ pub fn with_access_reviews(table: VirtualResources, authorization: &Chain) -> Vi
         .with(group, "selfsubjectrulesreviews", "", rules)
 }
 
-/// Returns the virtual resources that need only the served resources.
+/// Returns the virtual resources that depend only on the served resources.
 pub fn table() -> VirtualResources {
     VirtualResources::default()
         .with("", "pods", "binding", Arc::new(binding::Binding))
@@ -39,7 +39,8 @@ pub fn table() -> VirtualResources {
         .with("authentication.k8s.io", "selfsubjectreviews", "", Arc::new(reviews::SelfSubjectReviews))
 }
 
-/// Adds those that need tokens: token reviews by `tokens`, and token requests for service accounts by `issuer`.
+/// Adds the virtual resources for tokens: token reviews with `tokens`, and token requests for service accounts with
+/// `issuer`.
 pub fn with_tokens(
     table: VirtualResources,
     tokens: Arc<dyn TokenAuthenticator>,

@@ -13,7 +13,7 @@ use crate::endpoints::virtual_resource::{VirtualRequest, VirtualResource};
 /// Serves token reviews (upstream: `tokenreview.REST`).
 pub(super) struct TokenReviews {
     pub(super) tokens: Arc<dyn TokenAuthenticator>,
-    /// The audiences of this API, for reviews without audiences.
+    /// The audiences of this API, used for reviews without audiences.
     pub(super) audiences: Vec<String>,
 }
 

@@ -10,10 +10,10 @@ use serde_json::json;
 
 use crate::endpoints::virtual_resource::{VirtualRequest, VirtualResource};
 
-/// Minimum and maximum duration, in seconds.
+/// Minimum and maximum lifetime of a token, in seconds.
 const MIN_SECONDS: i64 = 600;
 const MAX_SECONDS: i64 = 1 << 32;
-/// The default duration, in seconds.
+/// The default lifetime of a token, in seconds.
 const DEFAULT_SECONDS: i64 = 3600;
 
 /// Issues tokens.
@@ -61,7 +61,7 @@ impl VirtualResource for TokenRequests {
 }
 
 impl TokenRequests {
-    /// Returns the requested audiences, or those of this API.
+    /// Returns the requested audiences; by default, those of this API.
     fn audiences(&self, object: &Value) -> Vec<String> {
         let named = meta::value_at(object, &["spec", "audiences"]).and_then(Value::as_array);
         let named: Vec<String> =
@@ -129,7 +129,7 @@ async fn bound(request: &VirtualRequest<'_>, reference: &Value) -> Result<BoundO
     Ok(bound)
 }
 
-/// Returns the node of a pod; without a uid if it does not exist.
+/// Returns the node of a pod; the UID is empty if the node does not exist.
 async fn node_of(request: &VirtualRequest<'_>, pod: &Value) -> Result<Option<Reference>, Status> {
     let name = meta::str_at(pod, &["spec", "nodeName"]).unwrap_or_default();
     if name.is_empty() {

@@ -17,7 +17,7 @@ use crate::upgrade::Upgrade;
 pub(crate) struct Handshake {
     /// The value of `Sec-WebSocket-Accept`.
     accept: String,
-    /// The first subprotocol that the client offers. Watches have the same form in all of them.
+    /// The first subprotocol that the client offers. Watches have the same format in all subprotocols.
     protocol: Option<HeaderValue>,
 }
 
@@ -33,17 +33,17 @@ pub(crate) enum Refusal {
     /// The origin is opaque or not a URL.
     #[error("bad Origin: an absolute URL is required")]
     Origin,
-    /// The request has a body, which would be read as frames.
+    /// The request has a body, which would be parsed as frames.
     #[error("a WebSocket handshake has no body")]
     Body,
 }
 
 impl Handshake {
-    /// Parses the request's headers; `None` if it is not a WebSocket handshake, or comes over HTTP/2, where these
+    /// Parses the headers of a request; `None` if it is not a WebSocket handshake or is sent over HTTP/2, where these
     /// headers have no meaning.
     ///
-    /// A client without an `Origin` is not a browser, and is accepted. All origins are accepted: a page gets the access
-    /// of the credentials that it sends.
+    /// A client without an `Origin` is not a browser and is accepted. All origins are accepted, because a page has only
+    /// the access of the credentials that it sends.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -71,7 +71,7 @@ impl Handshake {
         Ok(Some(Self { accept, protocol }))
     }
 
-    /// Returns the response that accepts the handshake, with the protocol that runs afterwards.
+    /// Returns the response that accepts the handshake, and the protocol to run afterwards.
     pub(crate) fn accept<B, F>(
         self,
         request: &mut Request<B>,
@@ -97,7 +97,7 @@ impl Handshake {
 }
 
 impl Refusal {
-    /// Returns the response: plain text, as upstream's.
+    /// Returns the response: plain text, as upstream.
     pub(crate) fn response(self) -> Response<ResponseBody> {
         let code = match self {
             Self::Origin => StatusCode::FORBIDDEN,
@@ -111,7 +111,8 @@ impl Refusal {
     }
 }
 
-/// Computes the accept value for a client's key. It proves knowledge of the protocol; no secret depends on the hash.
+/// Computes the accept value for a client's key. The value proves knowledge of the protocol; no secret depends on the
+/// hash.
 fn accept_key(key: &str) -> String {
     let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
     context.update(key.as_bytes());
@@ -119,20 +120,20 @@ fn accept_key(key: &str) -> String {
     BASE64_STANDARD.encode(context.finish())
 }
 
-/// Appended to a client's key (RFC 6455, section 1.3).
+/// The suffix appended to a client's key (RFC 6455, section 1.3).
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Length of a client's decoded key.
+/// Length of a decoded client key, in bytes.
 const KEY_BYTES: usize = 16;
 
-/// Returns the value of a header that occurs once.
+/// Returns the value of a header that occurs exactly once.
 fn single<'h>(headers: &'h HeaderMap, name: &header::HeaderName) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then(|| value.trim())
 }
 
-/// Returns the elements of a header with a list.
+/// Returns the elements of a list header.
 fn tokens<'h>(headers: &'h HeaderMap, name: &header::HeaderName) -> impl Iterator<Item = &'h str> {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
@@ -142,7 +143,7 @@ fn has_token(headers: &HeaderMap, name: &header::HeaderName, wanted: &str) -> bo
     tokens(headers, name).any(|token| token.eq_ignore_ascii_case(wanted))
 }
 
-/// Returns whether a page's origin is known. Browsers send `null` for an opaque origin.
+/// Returns whether the origin is an absolute URL. Browsers send `null` for an opaque origin.
 fn is_origin(origin: &str) -> bool {
     origin.parse::<Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.host().is_some())
 }
@@ -161,7 +162,7 @@ mod tests {
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ];
 
-    /// Builds a request as the HTTP library passes it to the handler, with the upgrade if it is possible.
+    /// Builds a request as the HTTP library passes it to the handler; with an upgrade if `is_upgradable`.
     fn request(headers: &[(&str, &str)], is_upgradable: bool) -> Request<Empty<Bytes>> {
         let mut request = Request::get("/api/v1/pods?watch=1");
         for (name, value) in headers {

@@ -1,11 +1,11 @@
-//! WebSocket (RFC 6455) over HTTP/1.1, for clients without another way to read a stream, such as browsers.
+//! WebSocket (RFC 6455) over HTTP/1.1, for clients that cannot read streams otherwise, such as browsers.
 //!
 //! | file | contents |
 //! | --- | --- |
 //! | [`handshake`] | parses the request's headers and builds the response |
 //! | [`session`] | sends messages until either side closes |
 //!
-//! Nothing that a client sends is queued: messages are small, compression is not negotiated, and a frame is read only
+//! Input from clients is never queued: messages are small, compression is not negotiated, and a frame is read only
 //! after the reply to the previous one is written.
 
 pub(crate) mod handshake;
@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 /// The server's end of a connection.
 pub(crate) type WebSocket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// Maximum size of a client's message, in bytes. The content is ignored.
+/// Maximum size of a client's message, in bytes. Its content is ignored.
 const MAX_CLIENT_MESSAGE: usize = 4 << 10;
 /// Size of the read buffer of each connection.
 const READ_BUFFER: usize = 4 << 10;

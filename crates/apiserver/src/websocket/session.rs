@@ -1,4 +1,4 @@
-//! One-way sessions: the server sends messages, the client only answers pings and closes.
+//! One-way sessions: the server sends messages, the client only answers pings and closes the session.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-/// Interval of pings to a client that sends nothing.
+/// Interval of pings to a client that is silent.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Timeout of the reply to a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
@@ -21,8 +21,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Timeout of the closing handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Sends batches of messages until there are no more, or the client closes, violates the protocol, or disconnects. Data
-/// from the client is ignored, as upstream does.
+/// Sends batches of messages until the stream ends, or until the client closes, violates the protocol, or disconnects.
+/// As upstream, ignores data from the client.
 pub(crate) async fn send_all<S, B>(mut socket: WebSocketStream<S>, batches: impl Stream<Item = B>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -42,7 +42,7 @@ where
                 Some(Ok(Message::Close(_))) => break End::ClientClosed,
                 Some(Ok(_)) => {
                     heard = Instant::now();
-                    // The reply to a ping is written before the next frame is read, so replies do not pile up.
+                    // The reply to a ping is written before the next frame is read, so that replies do not pile up.
                     write(&mut socket, []).await
                 }
                 Some(Err(error)) => break End::from_error(&error),
@@ -86,7 +86,7 @@ impl End {
             Self::Closing(code) => {
                 let frame = CloseFrame { code, reason: "".into() };
                 if socket.close(Some(frame)).await.is_ok() && code == CloseCode::Normal {
-                    // Frames that the client sent before it saw the close frame are dropped.
+                    // Drops the frames that the client sent before it saw the close frame.
                     while let Some(Ok(_)) = socket.next().await {}
                 }
             }
@@ -125,7 +125,7 @@ mod tests {
     /// Number of bytes in transit to the client.
     const PIPE: usize = 1 << 10;
 
-    /// Runs a session that sends these messages, one per batch; returns what its client sees.
+    /// Runs a session that sends these messages, one per batch. Returns the client's end of the connection.
     async fn session(
         messages: impl Stream<Item = Message> + Send + 'static,
     ) -> (DuplexStream, JoinHandle<()>) {
@@ -193,7 +193,7 @@ mod tests {
         let mut client = client(connection).await;
         let started = Instant::now();
         for _ in 0..5 {
-            // Reading replies to the ping.
+            // Reading the ping queues the reply.
             assert!(matches!(client.next().await, Some(Ok(Message::Ping(_)))));
             client.flush().await.unwrap();
         }

@@ -1,4 +1,4 @@
-//! Disruption budgets: finds those that select a pod, and records evictions in their status.
+//! Disruption budgets: finds the budgets that select a pod, and records evictions in their status.
 
 use nave_machinery::options::UpdateOptions;
 use nave_machinery::selector::LabelSelector;
@@ -13,17 +13,17 @@ use crate::endpoints::view::View;
 use crate::endpoints::virtual_resource::VirtualRequest;
 use crate::internal::InternalWriter;
 
-/// Maximum number of unconfirmed evictions of a budget, as upstream; more mean that the controller does not confirm
-/// them.
+/// Maximum number of unconfirmed evictions per budget, as upstream. More mean that the controller does not confirm
+/// evictions.
 const MAX_DISRUPTED_PODS: usize = 2000;
 /// Retry delay while a budget's status is older than its spec, in seconds.
 const RETRY_UNPROCESSED: u32 = 10;
-/// The reason of the status cause that identifies a refusal by a budget.
+/// The type of the status cause for a refusal by a budget.
 const BUDGET_CAUSE: &str = "DisruptionBudget";
 /// The condition that tells whether disruptions are allowed.
 const DISRUPTION_ALLOWED: &str = "DisruptionAllowed";
 
-/// Returns the budgets that select a pod. An invalid selector selects nothing.
+/// Returns the budgets that select a pod. An invalid selector matches no pods.
 pub(super) async fn of_pod(request: &VirtualRequest<'_>, pod: &Value) -> Result<Vec<Value>, Status> {
     let Some(labels) = meta::labels(pod).filter(|labels| !labels.is_empty()) else { return Ok(Vec::new()) };
     let endpoint = endpoint(request)?;
@@ -44,7 +44,7 @@ pub(super) async fn of_pod(request: &VirtualRequest<'_>, pod: &Value) -> Result<
     Ok(found)
 }
 
-/// Returns whether a budget lets a pod that is not ready be evicted without counting it.
+/// Returns whether a budget allows evicting a pod that is not ready without counting the eviction.
 pub(super) fn is_expendable(pod: &Value, budget: &Value) -> bool {
     if conditions::is_true(pod, "Ready") {
         return false;
@@ -63,7 +63,7 @@ pub(super) async fn take(request: &VirtualRequest<'_>, budget: &str, dry_run: bo
     writer.update(View::Status, (request.namespace(), budget), &options, &take).await.map(drop)
 }
 
-/// Returns 429: the budget's status does not tell yet whether the pod may be evicted.
+/// Returns 429: the budget's status does not tell yet whether the eviction is allowed.
 pub(super) fn unprocessed(budget: &str) -> Status {
     let why = format!("The disruption budget {budget} is still being processed by the server.");
     refused(&why, RETRY_UNPROCESSED)
@@ -79,10 +79,10 @@ fn refused(why: &str, retry_after_seconds: u32) -> Status {
     Status::too_many_requests(text, retry_after_seconds).with_cause(BUDGET_CAUSE, why, "")
 }
 
-/// Returns the budget with one disruption less.
+/// Returns the budget with one allowed disruption less.
 ///
 /// # Errors
-/// 429 if no disruption is allowed, 403 if the status is not one that the controller writes.
+/// 429 if no disruption is allowed, 403 if the status was not written by the controller.
 fn taken(budget: &Value, pod: &str, now: Timestamp) -> Result<Value, Status> {
     let name = meta::name(budget);
     let forbidden =
@@ -127,7 +127,7 @@ fn why_none_is_allowed(budget: &Value) -> String {
     let says_why = status == "False" && !message.is_empty();
     let (desired, current) = (number(budget, "desiredHealthy"), number(budget, "currentHealthy"));
     let refuses = format!("The disruption budget {name} does not allow evicting pods currently");
-    // The numbers are valid only if the last sync of the budget succeeded.
+    // The numbers are valid only if the last sync succeeded.
     if says_why && reason == "SyncFailed" {
         format!("{refuses} because it failed sync: {message}")
     } else if current <= desired {

@@ -1,10 +1,9 @@
-//! `pods/eviction`: a deletion that a disruption budget can refuse (upstream: `EvictionREST`).
+//! `pods/eviction`: deletes a pod unless a disruption budget forbids it (upstream: `EvictionREST`).
 //!
-//! A pod that a budget selects is deleted only after the eviction is recorded in the budget's status, with one allowed
-//! disruption less and the pod among the disrupted ones. So of concurrent evictions, only as many succeed as the budget
-//! allows.
+//! If a budget selects the pod, the eviction is first recorded in the budget's status: one allowed disruption less, and
+//! the pod is listed as disrupted. Concurrent evictions therefore succeed only as often as the budget allows.
 //!
-//! The eviction has been admitted; as upstream, its changes of the pod are not admitted again.
+//! The eviction itself has been admitted. As upstream, its changes of the pod do not run admission again.
 
 mod budget;
 
@@ -24,7 +23,7 @@ use crate::endpoints::write::{Change, Target, Write};
 use crate::lifecycle;
 use crate::storage::ResourceStorage;
 
-/// Maximum number of attempts if the pod changes meanwhile.
+/// Maximum number of attempts if the pod changes in the meantime.
 const MAX_ATTEMPTS: usize = 20;
 
 /// Evicts pods.
@@ -48,7 +47,7 @@ impl VirtualResource for Eviction {
     }
 }
 
-/// Returns the options of the deletion. A dry run can be requested in the query or the body; if in both, they must
+/// Returns the options of the deletion. A dry run can be requested in the query or the body; if both are set, they must
 /// agree.
 fn options(eviction: &Value, dry_run: bool) -> Result<DeleteOptions, Status> {
     let body = eviction.get("deleteOptions").unwrap_or(&Value::Null);
@@ -70,7 +69,7 @@ fn options(eviction: &Value, dry_run: bool) -> Result<DeleteOptions, Status> {
     Ok(options)
 }
 
-/// Deletes a pod whose deletion is no disruption, whatever the budgets; returns any other pod.
+/// Deletes a pod whose deletion is not a disruption, regardless of budgets. Returns any other pod.
 async fn evict_unguarded(
     request: &VirtualRequest<'_>,
     options: &DeleteOptions,
@@ -105,7 +104,7 @@ async fn evict_guarded(
             let mut exact = options.clone();
             exact.preconditions.resource_version = Some(meta::resource_version(pod).to_owned());
             return match remove_pod(request, exact).await {
-                // The pod may have become ready, in which case it counts.
+                // The pod may have become ready, in which case the eviction must be counted.
                 Err(status) if is_race(&status, &options) => Err(budget::unprocessed(meta::name(budget))),
                 outcome => outcome,
             };
@@ -131,14 +130,14 @@ async fn read_pod(request: &VirtualRequest<'_>) -> Result<Value, Status> {
     storage.codec().parse_cached(&cached)
 }
 
-/// Returns a resource's storage after its cache has caught up with all writes before the eviction.
+/// Returns a resource's storage once its cache has caught up with all earlier writes.
 async fn up_to_date(endpoint: &Endpoint) -> Result<&ResourceStorage, Status> {
     let storage = endpoint.storage()?;
     storage.wait_until(storage.current_revision().await?).await?;
     Ok(storage)
 }
 
-/// Returns whether the pod's deletion is a disruption: the pod runs and is not being deleted.
+/// Returns whether the pod's deletion is a disruption: the pod is running and not being deleted.
 fn is_disruption(pod: &Value) -> bool {
     let phase = meta::str_at(pod, &["status", "phase"]).unwrap_or_default();
     !matches!(phase, "Succeeded" | "Failed" | "Pending") && meta::deletion_timestamp(pod).is_none()
@@ -148,7 +147,7 @@ fn is_pending(pod: &Value) -> bool {
     meta::str_at(pod, &["status", "phase"]) == Some("Pending") && meta::deletion_timestamp(pod).is_none()
 }
 
-/// Sets the condition in the pod's status, and deletes the pod.
+/// Sets the `DisruptionTarget` condition in the pod's status and deletes the pod.
 async fn remove_pod(request: &VirtualRequest<'_>, mut options: DeleteOptions) -> Result<(), Status> {
     let (name, unadmitted) = (request.name(), Chain::default());
     let pod = Target { admission: &unadmitted, ..request.target(request.endpoint, name) };
@@ -158,7 +157,7 @@ async fn remove_pod(request: &VirtualRequest<'_>, mut options: DeleteOptions) ->
         let update = UpdateOptions::default();
         let marked =
             Write::new(&status, Change::ComputeUnowned(&mark), &update).run(name).await?.into_object();
-        // The condition is the only change since the state that the preconditions name.
+        // The condition is the only change since the version in the preconditions.
         if let Some(version) = &mut options.preconditions.resource_version {
             meta::resource_version(&marked).clone_into(version);
         }
@@ -166,10 +165,10 @@ async fn remove_pod(request: &VirtualRequest<'_>, mut options: DeleteOptions) ->
     Write::delete(&pod, &options).run(name).await.map(drop)
 }
 
-/// Returns the pod with the condition that it is evicted.
+/// Returns the pod with the `DisruptionTarget` condition.
 ///
 /// # Errors
-/// 409 if a precondition of the deletion fails; the pod is unchanged then.
+/// 409 if a precondition of the deletion fails, in which case the pod does not change.
 fn marked(def: &ResourceDef, pod: &Object, options: &DeleteOptions) -> Result<Value, Status> {
     lifecycle::check_preconditions(def, pod.uid(), pod.resource_version(), options, pod.name())?;
     let mut pod = pod.as_value().clone();
