@@ -1,7 +1,7 @@
 //! Measures the cache: memory per object, CPU per event with and without watchers, CPU per listed object.
 //!
-//! `cargo run --release -p nave-cacher --example cost` prints a table. CPU is that of the whole process (from /proc),
-//! with the in-memory store and a decoder that copies; without network.
+//! `cargo run --release -p nave-cacher --example cost` prints a table. CPU time is that of the whole process (from
+//! /proc). The store is in memory, the decoder only copies, and no network is used.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -25,7 +25,7 @@ const PADDING: &str = match std::str::from_utf8(&[b'x'; 3_600]) {
     Err(_) => "",
 };
 
-/// Stored bytes: the node's name, a space, and padding to the usual size of a pod.
+/// Decodes stored bytes that contain the node's name, a space, and padding to the usual size of a pod.
 struct PodDecoder;
 
 impl Decoder for PodDecoder {
@@ -52,7 +52,7 @@ impl Decoder for PodDecoder {
 }
 
 fn main() {
-    // Two workers, because the project's figures come from a machine with two cores.
+    // Two workers, because the project's figures are measured on a machine with two cores.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build();
     match runtime {
         Ok(runtime) => runtime.block_on(run()),
@@ -99,7 +99,7 @@ async fn run() {
     }
 }
 
-/// Starts as many empty caches as a server has.
+/// Starts as many empty caches as a server has, and measures them.
 async fn idle() {
     let store: Arc<dyn nave_store::Store> = Arc::new(FakeStore::default());
     let (before, begin) = (resident(), Instant::now());
@@ -118,7 +118,7 @@ async fn idle() {
 
 fn lists(cacher: &Cacher) {
     let snapshot = cacher.snapshot();
-    // The best of several runs, because the machine has other load.
+    // Takes the best of several runs, because the machine has other load.
     let walk = |filter: Filter| {
         let once = |_| {
             let begin = Instant::now();
@@ -136,7 +136,7 @@ fn lists(cacher: &Cacher) {
     println!("snapshot: {:?} ({past:?} objects)", begin.elapsed());
 }
 
-/// Writes `events` events in batches of `batch`, while the watchers take frames.
+/// Writes `events` events in batches of `batch` while the watchers take frames.
 async fn measure(
     store: &FakeStore,
     cacher: &Arc<Cacher>,
@@ -195,7 +195,7 @@ fn value(node: usize) -> String {
     format!("node-{node} ") + PADDING
 }
 
-/// CPU time used by all threads of this process.
+/// Returns the CPU time used by all threads of this process.
 fn cpu() -> Duration {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let used = tasks.filter_map(|task| {
@@ -205,7 +205,7 @@ fn cpu() -> Duration {
     Duration::from_nanos(used.sum())
 }
 
-/// Resident memory, in bytes.
+/// Returns the resident memory in bytes.
 fn resident() -> usize {
     let status = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     status.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096

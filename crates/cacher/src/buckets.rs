@@ -1,8 +1,8 @@
 //! Index of watchers by the events that can concern them.
 //!
-//! A bucket holds the sequence numbers of the events that may concern its watchers. Its watchers share it, each with
-//! its own cursor. An event is added only to existing buckets: those of its namespace, its name, and its old and new
-//! field values. It costs nothing for all other watchers.
+//! A bucket holds the sequence numbers of the events that may concern its watchers. The watchers share the bucket, each
+//! with its own cursor. An event is added only to existing buckets: those of its namespace, its name, and its old and
+//! new field values. Other watchers cause no cost.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::filter::{FieldRef, Filter};
 use crate::state::Layout;
 use crate::window::Window;
 
-/// The property that the watchers of a bucket share: the value of one field, or nothing.
+/// The property that the watchers of a bucket share: the value of a field, or no property.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The field; `None` for watchers that cannot be indexed.
@@ -40,12 +40,12 @@ struct Bucket {
     route: Route,
     watchers: usize,
     wake: Arc<Notify>,
-    /// Sequence numbers of events, oldest first. Events that have left the window may be missing.
+    /// Sequence numbers of events, oldest first. Events outside the window may be missing.
     events: VecDeque<u64>,
     /// Position of the first element of `events`.
     first: u64,
     touched: bool,
-    /// The watchers were woken recently and are not woken again before this time.
+    /// The watchers were woken recently and must not be woken again before this time.
     paused_until: Option<Instant>,
     /// True if there are new events since the last wake.
     due: bool,
@@ -66,7 +66,7 @@ pub(crate) struct Buckets {
     slab: Slab<Bucket>,
     /// The fields that have watchers.
     fields: Vec<(Option<FieldRef>, Values)>,
-    /// Buckets with new events that wait for the end of their pause.
+    /// Buckets that have new events and wait for the end of their pause.
     paused: Vec<usize>,
 }
 
@@ -94,7 +94,7 @@ impl Buckets {
         self.fields.retain(|(_, values)| !values.is_empty());
     }
 
-    /// Adds the event `seq` to every bucket it can concern, and those buckets to `touched`.
+    /// Adds the event `seq` to every bucket it may concern, and adds those buckets to `touched`.
     pub(crate) fn note(&mut self, seq: u64, event: &Event, oldest: u64, touched: &mut Vec<usize>) {
         let change = event.change();
         for (field, values) in &self.fields {
@@ -109,7 +109,7 @@ impl Buckets {
         }
     }
 
-    /// Returns the wakers of the `touched` buckets that are not paused; see [`Self::take_due`] for the others.
+    /// Returns the wakers of the `touched` buckets that are not paused. [`Self::take_due`] returns the others later.
     pub(crate) fn wakes(&mut self, touched: Vec<usize>, now: Instant) -> Vec<Arc<Notify>> {
         let Self { slab, paused, .. } = self;
         let mut wake = |at: usize| {
@@ -126,7 +126,7 @@ impl Buckets {
         touched.into_iter().filter_map(&mut wake).collect()
     }
 
-    /// Returns the earliest end of a pause.
+    /// Returns the earliest time at which a pause ends.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.paused.iter().filter_map(|at| self.slab.get(*at)?.paused_until).min()
     }
@@ -151,7 +151,7 @@ impl Buckets {
         self.slab.iter().map(|(_, bucket)| Arc::clone(&bucket.wake)).collect()
     }
 
-    /// Advances `cursor` over at most `limit` events and appends them to `events`. Returns false if one is lost.
+    /// Advances `cursor` over at most `limit` events and appends them to `events`. Returns false if an event is lost.
     pub(crate) fn read(
         &self,
         cursor: &mut BucketCursor,
@@ -207,8 +207,8 @@ impl Buckets {
 }
 
 impl Bucket {
-    /// Returns the waker and starts a pause. A wake costs as much as some kilobytes of events, so with many watchers
-    /// the events that follow soon are delivered together. The first event after a pause is never delayed.
+    /// Returns the waker and starts a pause. A wake costs as much as a few kilobytes of events, so with many watchers,
+    /// events that follow soon are delivered together. The first event after a pause is never delayed.
     fn wake(&mut self, now: Instant) -> Arc<Notify> {
         let pause = (PAUSE_PER_WATCHER * self.watchers as u32).min(MAX_PAUSE);
         self.paused_until = Some(now + pause).filter(|_| pause >= MIN_PAUSE);
@@ -221,14 +221,14 @@ impl Bucket {
             self.events.pop_front();
             self.first += 1;
         }
-        // The old and the new value may have the same bucket.
+        // The old and the new value may belong to the same bucket.
         if self.events.back() != Some(&seq) {
             self.events.push_back(seq);
         }
     }
 }
 
-/// Returns the values of the object in the route's field, before and after the change.
+/// Returns the values of the route's field before and after the change.
 fn values_of(field: Option<FieldRef>, change: &Change) -> [Option<&str>; 2] {
     match field {
         None => [Some(""), None],
@@ -239,14 +239,14 @@ fn values_of(field: Option<FieldRef>, change: &Change) -> [Option<&str>; 2] {
     }
 }
 
-/// Pause per watcher after a wake: several times the cost of serving one watcher, so that writers make progress between
-/// two rounds.
+/// Pause per watcher after a wake. It is several times the cost of serving one watcher, so that writers make progress
+/// between wakes.
 const PAUSE_PER_WATCHER: Duration = Duration::from_micros(20);
 
-/// Maximum pause, short enough to be unnoticeable for people and controllers.
+/// Maximum pause. People and controllers do not notice it.
 const MAX_PAUSE: Duration = Duration::from_millis(50);
 
-/// Minimum pause, given by the resolution of timers; buckets with fewer than 50 watchers have no pause.
+/// Minimum pause: the resolution of timers. Buckets with fewer than 50 watchers have no pause.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
 
 #[cfg(test)]

@@ -39,11 +39,11 @@ pub struct CacherConfig {
     pub page_size: usize,
     /// Maximum number of past snapshots kept for later pages of lists.
     pub kept_snapshots: usize,
-    /// Budget for encodings of objects; may be shared by several caches.
+    /// Budget for encodings of objects. Several caches may share it.
     pub encodings: Arc<EncodingBudget>,
-    /// Budget for frames of the latest events; may be shared by several caches.
+    /// Budget for frames of the latest events. Several caches may share it.
     pub frames: Arc<EncodingBudget>,
-    /// Restarts the cache's task after a panic; may be shared by several caches.
+    /// Restarts the cache's task after a panic. Several caches may share it.
     pub supervisor: Supervisor,
 }
 
@@ -72,7 +72,7 @@ pub struct Cacher {
     task: AbortHandle,
 }
 
-/// The cache is behind the requested revision.
+/// Error: the cache is behind the requested revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Too large resource version: {requested}, current: {current}")]
 pub struct TooLarge {
@@ -89,14 +89,14 @@ pub(crate) struct Shared {
     pub(crate) layout: Arc<Layout>,
     pub(crate) log: RwLock<Log>,
     pub(crate) stats: Stats,
-    /// The log's revision, for readers that wait for one.
+    /// The log's revision, published for readers that wait for a revision.
     pub(crate) progress: watch::Sender<u64>,
-    /// The revisions that readers are waiting for.
+    /// The revisions for which readers wait.
     pub(crate) waits: Waits,
 }
 
 impl Cacher {
-    /// Starts to cache the resource from `store`. Must be called within a Tokio runtime.
+    /// Starts to cache the resource from `store`. Must be called in a Tokio runtime.
     pub fn start(config: CacherConfig, store: Arc<dyn Store>, decoder: Arc<dyn Decoder>) -> Arc<Self> {
         let layout = Arc::new(Layout {
             prefix: Arc::clone(&config.prefix),
@@ -115,7 +115,7 @@ impl Cacher {
         let reflector = Arc::new(StoreReflector::new(Arc::clone(&shared), store, decoder));
         let (supervisor, resource) = (shared.config.supervisor.clone(), Arc::clone(&shared.config.resource));
         let reflect = async move {
-            // Each run starts with a list, so no half-changed state remains after a panic.
+            // Each run starts with a list, so a panic leaves no partial state.
             let run = || Arc::clone(&reflector).run();
             match supervisor.supervise("watch cache", &resource, run).await {}
         };
@@ -134,7 +134,7 @@ impl Cacher {
 
     /// Waits for the initial list to complete.
     pub async fn wait_ready(&self) {
-        // An error would mean that the sender was dropped; `self` holds it.
+        // `wait_for` fails only if the sender is dropped; `self` holds it.
         let _ = self.shared.progress.subscribe().wait_for(|&revision| revision > 0).await;
     }
 
@@ -143,8 +143,8 @@ impl Cacher {
         *self.shared.progress.borrow()
     }
 
-    /// Waits at most `timeout` until the cache has reached `revision`. Requests progress from the store, once for all
-    /// waiting readers, so that writes to other resources do not delay a reader.
+    /// Waits at most `timeout` until the cache has reached `revision`. Requests progress from the store once for all
+    /// waiting readers, so that writes to other resources do not delay readers.
     pub async fn wait_until(&self, revision: u64, timeout: Duration) -> Result<(), TooLarge> {
         if self.revision() >= revision.max(1) {
             if revision > 0 {
@@ -161,13 +161,13 @@ impl Cacher {
         if in_time { Ok(()) } else { Err(TooLarge { requested: revision, current: self.revision() }) }
     }
 
-    /// Returns the current state, in O(1). Before the cache is ready it is empty, at revision 0.
+    /// Returns the current state in O(1). Before the cache is ready, the state is empty and has revision 0.
     pub fn snapshot(&self) -> Snapshot {
         self.shared.log.read().snapshot()
     }
 
-    /// Returns the state at exactly `revision`, and keeps it for a while for the next page. `None` if memory does not
-    /// reach back to it or the revision is in the future; then the caller reads from the store.
+    /// Returns the state at exactly `revision` and keeps it for the next page. Returns `None` if memory does not reach
+    /// back to the revision or the revision is in the future; the caller then reads from the store.
     pub fn snapshot_at(&self, revision: u64) -> Option<Snapshot> {
         let (mut state, events) = self.shared.log.read().undo_path(revision, MAX_UNDONE)?;
         for event in &events {
@@ -181,15 +181,15 @@ impl Cacher {
         Some(snapshot)
     }
 
-    /// Keeps `snapshot` for [`snapshot_at`](Self::snapshot_at); called when a continue token for it is issued. A
-    /// bounded number of snapshots is kept, while their revisions are in the window.
+    /// Keeps `snapshot` for [`snapshot_at`](Self::snapshot_at). Called when a continue token for it is issued. Keeps a
+    /// bounded number of snapshots, as long as their revisions are in the window.
     pub fn keep(&self, snapshot: &Snapshot) {
         let evicted = self.shared.log.write().keep(snapshot, self.shared.config.kept_snapshots);
-        // Dropped after the lock is released, because it may be large.
+        // Dropped after the lock is released, because the snapshot may be large.
         drop(evicted);
     }
 
-    /// Starts a watch. Before the cache is ready there is no history: every start fails as expired.
+    /// Starts a watch. Before the cache is ready it has no history, so every start fails as expired.
     pub fn watch(&self, request: WatchRequest) -> Result<Watcher, WatchError> {
         Watcher::start(Arc::clone(&self.shared), request)
     }
@@ -199,12 +199,12 @@ impl Cacher {
         &self.shared.stats
     }
 
-    /// Returns whether the stored object at `key` cannot be decoded.
+    /// Returns whether the object stored at `key` cannot be decoded.
     pub fn is_undecodable(&self, key: &str) -> bool {
         self.shared.log.read().undecodable.contains(key)
     }
 
-    /// Returns the keys with `prefix` of stored objects that cannot be decoded.
+    /// Returns the keys with `prefix` whose stored object cannot be decoded.
     pub fn undecodable(&self, prefix: &str) -> Vec<Arc<str>> {
         let log = self.shared.log.read();
         log.undecodable
@@ -229,7 +229,7 @@ impl Cacher {
         }
     }
 
-    /// Drops all cached encodings, to free memory.
+    /// Drops all cached encodings to free memory.
     pub fn drop_encodings(&self) {
         let (snapshot, events) = {
             let log = self.shared.log.read();
@@ -245,7 +245,7 @@ impl Cacher {
 }
 
 impl Cacher {
-    /// Stops the task and ends all watchers. The state stays readable; it no longer follows the store.
+    /// Stops the task and ends all watchers. The state stays readable but no longer follows the store.
     pub fn stop(&self) {
         self.task.abort();
         let deferred = self.shared.log.write().close();
@@ -259,8 +259,8 @@ impl Drop for Cacher {
     }
 }
 
-/// Maximum number of events undone to restore a past state; takes tens of milliseconds.
+/// Maximum number of events to undo to restore a past state. Undoing this many takes tens of milliseconds.
 const MAX_UNDONE: usize = 20_000;
 
-/// Maximum number of undecodable keys in an introspection.
+/// Maximum number of undecodable keys listed in an introspection.
 const UNDECODABLE_NAMED: usize = 16;

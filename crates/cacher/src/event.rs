@@ -14,9 +14,9 @@ use crate::object::CachedObject;
 pub enum EventType {
     /// The object is new to the watcher: created, or changed to match its filter.
     Added,
-    /// The object matched before and still matches.
+    /// The object matched the filter before and still matches.
     Modified,
-    /// The object was deleted or no longer matches; the event carries its last state.
+    /// The object was deleted or no longer matches. The event carries its last state.
     Deleted,
 }
 
@@ -40,7 +40,7 @@ pub(crate) enum Change {
 }
 
 impl Change {
-    /// Returns the change from `old` to `new`; `None` if both are absent.
+    /// Returns the change from `old` to `new`; `None` if both are `None`.
     pub(crate) fn between(old: Option<Arc<CachedObject>>, new: Option<Arc<CachedObject>>) -> Option<Self> {
         match (old, new) {
             (None, None) => None,
@@ -64,7 +64,7 @@ impl Change {
         }
     }
 
-    /// Returns the new state, or the old one of a deletion.
+    /// Returns the new state; for a deletion, the old state.
     pub(crate) fn latest(&self) -> &Arc<CachedObject> {
         match self {
             Self::Created(object) | Self::Updated { new: object, .. } | Self::Deleted(object) => object,
@@ -72,7 +72,7 @@ impl Change {
     }
 }
 
-/// One change in the window, shared by all watchers it concerns.
+/// One change in the window. All watchers that it concerns share it.
 #[derive(Debug)]
 pub struct Event {
     revision: u64,
@@ -93,7 +93,7 @@ impl Event {
         self.revision
     }
 
-    /// Returns the event type for a watcher with `filter`, from whether the old and the new state match.
+    /// Returns the event type for a watcher with `filter`, depending on whether the old and the new state match.
     pub fn type_for(&self, filter: &Filter) -> Option<EventType> {
         let before = self.change.old().is_some_and(|old| filter.matches(old));
         let after = self.change.current().is_some_and(|new| filter.matches(new));
@@ -113,8 +113,8 @@ impl Event {
         }
     }
 
-    /// Returns the wire form of the event as `kind`. It is made once for all watchers while the event is recent. JSON
-    /// frames are made here; frames of other encodings by `encode`.
+    /// Returns the wire form of the event as `kind`. While the event is recent, it is encoded once for all watchers.
+    /// JSON frames are built here; `encode` builds frames of other encodings.
     pub fn frame<E>(
         &self,
         kind: EventType,
@@ -128,7 +128,7 @@ impl Event {
         &self.change
     }
 
-    /// Drops the frames, their source, and other encodings of the superseded state.
+    /// Drops the frames, their source, and other encodings of the replaced state.
     pub(crate) fn drop_encodings(&self) {
         self.frames.clear();
         if let Some(old) = self.change.old() {
@@ -138,7 +138,7 @@ impl Event {
         drop(last);
     }
 
-    /// Copied without a lock: concurrent callers may each make a copy, and one copy is kept.
+    /// Copies without a lock. Concurrent callers may each make a copy; one copy is kept.
     fn last_state(&self, old: &CachedObject) -> Arc<CachedObject> {
         if let Some(last) = &*self.last.lock() {
             return Arc::clone(last);
@@ -147,7 +147,7 @@ impl Event {
         Arc::clone(self.last.lock().get_or_insert(copy))
     }
 
-    /// Returns the bytes the event keeps in memory that the current state does not.
+    /// Returns the bytes that only this event keeps in memory.
     pub(crate) fn retained(&self) -> usize {
         size_of::<Self>() + self.change.old().map_or(0, |old| old.size())
     }
@@ -185,7 +185,7 @@ impl Delivery {
         }
     }
 
-    /// Returns the wire form; see [`Event::frame`].
+    /// Returns the wire form. See [`Event::frame`].
     pub fn frame<E>(
         &self,
         encoding: Encoding,

@@ -1,4 +1,4 @@
-//! Selection of objects by a reader.
+//! Filters that select objects for a reader.
 
 use nave_machinery::selector::{LabelSelector, Operator, Requirement};
 
@@ -37,7 +37,7 @@ pub struct FieldTerm {
     pub value: Box<str>,
 }
 
-/// A conjunction of requirements on objects; the default selects everything.
+/// A conjunction of requirements on objects. The default selects all objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     fields: Vec<FieldTerm>,
@@ -47,7 +47,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Returns a filter that selects everything.
+    /// Returns a filter that selects all objects.
     pub fn all() -> Self {
         Self::default()
     }
@@ -81,7 +81,7 @@ impl Filter {
         self
     }
 
-    /// Returns whether everything is selected.
+    /// Returns whether the filter selects all objects.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty() && self.labels.is_empty()
     }
@@ -93,18 +93,18 @@ impl Filter {
             && (self.labels.is_empty() || self.labels.matches(|key| object.attributes().label(key)))
     }
 
-    /// Returns the required value of `field`, if the filter requires one.
+    /// Returns the value that the filter requires of `field`, if any.
     pub(crate) fn exact(&self, field: FieldRef) -> Option<&str> {
         self.fields.iter().find(|term| term.field == field && !term.negated).map(|term| &*term.value)
     }
 
-    /// Returns the first of `fields` with a required value, and that value.
+    /// Returns the first of `fields` that has a required value, and the value.
     pub(crate) fn first_exact(&self, fields: impl IntoIterator<Item = usize>) -> Option<(usize, &str)> {
         fields.into_iter().find_map(|index| Some((index, self.exact(FieldRef::Declared(index))?)))
     }
 }
 
-/// Returns the mark of the label, if exactly one label satisfies the requirement.
+/// Returns the mark of the label if only a single label satisfies the requirement.
 fn only_label(requirement: &Requirement) -> Option<LabelMarks> {
     match (requirement.operator, &*requirement.values) {
         (Operator::Equals | Operator::DoubleEquals | Operator::In, [value]) => {

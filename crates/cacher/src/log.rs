@@ -13,15 +13,15 @@ use crate::object::CachedObject;
 use crate::state::{Snapshot, State};
 use crate::window::{Window, WindowBounds};
 
-/// All state shared by readers and watchers, behind one lock. The lock is held for copying pointers or for appending
-/// one chunk of events, never while decoding or encoding.
+/// All state shared by readers and watchers, behind one lock. The lock is held while pointers are copied or one chunk
+/// of events is appended, but never while decoding or encoding.
 #[derive(Debug)]
 pub(crate) struct Log {
     /// All events up to this revision are applied; 0 before the first list.
     pub(crate) revision: u64,
-    /// Changes when history is lost; positions of an earlier epoch are invalid.
+    /// Changes when history is lost. Positions of earlier epochs are invalid.
     pub(crate) epoch: u64,
-    /// Set when the cacher is dropped; there are no further events.
+    /// Set when the cacher is dropped. No further events follow.
     pub(crate) closed: bool,
     pub(crate) state: Arc<State>,
     pub(crate) window: Window,
@@ -29,9 +29,9 @@ pub(crate) struct Log {
     /// Keys whose stored version cannot be decoded.
     pub(crate) undecodable: BTreeSet<Arc<str>>,
     kept: Vec<Snapshot>,
-    /// Initial states of watches that are still being sent: by revision, with the number of watches.
+    /// Initial states of watches that are still being sent, by revision, with the number of watches.
     sent: BTreeMap<u64, (Snapshot, usize)>,
-    /// Budget for the events' frames.
+    /// Budget for frames of events.
     frames: Arc<EncodingBudget>,
 }
 
@@ -48,11 +48,11 @@ pub(crate) struct Entry {
 pub(crate) enum Outcome {
     Object(Arc<CachedObject>),
     Nothing,
-    /// The bytes cannot be decoded: treated as absent, but counted.
+    /// The bytes cannot be decoded. Treated as absent, but counted.
     Undecodable,
 }
 
-/// Work to do after the lock is released.
+/// Work that must be done after the lock is released.
 #[derive(Debug, Default)]
 #[must_use]
 pub(crate) struct DeferredWork {
@@ -64,7 +64,7 @@ pub(crate) struct DeferredWork {
 }
 
 impl DeferredWork {
-    /// Wakes the watchers concerned, each once.
+    /// Wakes each affected watcher once.
     pub(crate) fn run(self) {
         for wake in &self.wakes {
             wake.notify_waiters();
@@ -89,7 +89,7 @@ impl Log {
         }
     }
 
-    /// Replaces the state after a list. History is lost, and all watchers' positions become invalid.
+    /// Replaces the state after a list. History is lost and the positions of all watchers become invalid.
     pub(crate) fn reset(
         &mut self,
         state: State,
@@ -112,7 +112,7 @@ impl Log {
         DeferredWork { wakes: self.buckets.all_wakes(), events: 0, dropped: std::mem::take(&mut self.kept) }
     }
 
-    /// Applies consecutive changes that are complete up to `revision`.
+    /// Applies consecutive changes. They are complete up to `revision`.
     pub(crate) fn append(&mut self, entries: Vec<Entry>, revision: u64, now: Instant) -> DeferredWork {
         let (mut touched, before) = (Vec::new(), self.window.next());
         for entry in entries {
@@ -157,8 +157,8 @@ impl Log {
         Snapshot::new(self.revision, Arc::clone(&self.state))
     }
 
-    /// Keeps a snapshot for later pages while its revision is in the window. It then keeps nothing in memory that the
-    /// window does not, except tree nodes.
+    /// Keeps a snapshot for later pages while its revision is in the window. Apart from tree nodes, it then keeps
+    /// nothing in memory that is not also in the window.
     pub(crate) fn keep(&mut self, snapshot: &Snapshot, limit: usize) -> Option<Snapshot> {
         let known = self.kept.iter().any(|kept| kept.revision() == snapshot.revision());
         if known || limit == 0 || self.window.after(snapshot.revision()).is_none() {
@@ -169,8 +169,8 @@ impl Log {
         evicted
     }
 
-    /// Returns the nearest state at or after `revision`, and the events between them, latest first. `None` if there are
-    /// more than `most` events or some are lost.
+    /// Returns the nearest state at or after `revision` and the events between them, latest first. Returns `None` if
+    /// there are more than `most` events or some are lost.
     pub(crate) fn undo_path(&self, revision: u64, most: usize) -> Option<(Arc<State>, Vec<Arc<Event>>)> {
         let wanted = self.window.after(revision).filter(|_| revision <= self.revision)?;
         let kept =
@@ -185,18 +185,18 @@ impl Log {
         Some((Arc::clone(state), events))
     }
 
-    /// Keeps the initial state of a watch while its revision is in the window, so that a client that does not read
+    /// Keeps the initial state of a watch while its revision is in the window. A client that does not read therefore
     /// cannot keep old state in memory.
     pub(crate) fn begin_sending(&mut self, snapshot: Snapshot) {
         self.sent.entry(snapshot.revision()).or_insert_with(|| (snapshot, 0)).1 += 1;
     }
 
-    /// Returns the initial state of a watch, while it is kept.
+    /// Returns the initial state of a watch if it is still kept.
     pub(crate) fn sent(&self, revision: u64) -> Option<Snapshot> {
         self.sent.get(&revision).map(|(snapshot, _)| snapshot.clone())
     }
 
-    /// Ends the sending of this state for one watch. The caller drops the returned state without the lock.
+    /// Stops sending this state to one watch. The caller drops the returned state after releasing the lock.
     pub(crate) fn end_sending(&mut self, revision: u64) -> Option<Snapshot> {
         let (_, watches) = self.sent.get_mut(&revision)?;
         *watches -= 1;

@@ -1,4 +1,4 @@
-//! Encodings made on first use and kept with the encoded value, within a budget.
+//! Encodings that are made on first use and kept with the encoded value, within a budget.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,19 +6,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-/// Identifies an encoding of an object or of an event's frame. The user of the cacher assigns the numbers; only
-/// [`Encoding::JSON`] is defined here.
+/// Identifies an encoding of an object or of an event's frame. The user of the cacher assigns the numbers; this crate
+/// defines only [`Encoding::JSON`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Encoding(pub u32);
 
 impl Encoding {
-    /// JSON in the resource's storage version, the form in which objects are held.
+    /// JSON in the resource's storage version, the form of objects in the cache.
     pub const JSON: Self = Self(0);
 }
 
-/// Budget in bytes for encodings made on demand, shared by everything that keeps some.
+/// Budget in bytes for encodings made on demand. All memos that keep encodings share it.
 ///
-/// Encodings over the budget are made again for each reader: the budget limits memory, never what is served.
+/// Encodings over the budget are made again for each reader. The budget limits memory only; it never affects responses.
 #[derive(Debug)]
 pub struct EncodingBudget {
     limit: usize,
@@ -42,7 +42,7 @@ impl EncodingBudget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Returns and resets the number of bytes that exceeded the budget.
+    /// Returns the number of bytes that exceeded the budget, and resets it.
     pub fn take_refused(&self) -> usize {
         self.refused.swap(0, Ordering::Relaxed)
     }
@@ -62,7 +62,7 @@ impl EncodingBudget {
     }
 }
 
-/// The encodings of one value. Empty memos allocate nothing.
+/// The encodings of one value. An empty memo allocates no memory.
 #[derive(Debug)]
 pub(crate) struct Memo<K> {
     budget: Arc<EncodingBudget>,
@@ -74,8 +74,8 @@ impl<K: Copy + PartialEq> Memo<K> {
         Self { budget, made: Mutex::new(Vec::new()) }
     }
 
-    /// Returns the encoding `key`, made by `encode` if it is not kept. No lock is held while encoding: concurrent
-    /// readers may each make it, and one is kept.
+    /// Returns the encoding `key`; `encode` makes it if it is not kept. No lock is held while encoding: concurrent
+    /// readers may each make the encoding, and one is kept.
     pub(crate) fn get_or_make<E>(
         &self,
         key: K,

@@ -9,9 +9,9 @@ use nave_store::KeyValue;
 
 use crate::memo::{Encoding, EncodingBudget, Memo};
 
-/// Decodes stored bytes; supplied by the crate that knows the resource's types.
+/// Decodes stored bytes. Implemented by the crate that knows the resource's types.
 pub trait Decoder: Send + Sync + 'static {
-    /// Decodes one stored version. Called once for each version, on the resource's own task, without locks.
+    /// Decodes one stored version. Called once per version, on the resource's own task, without locks.
     fn decode(&self, kv: &KeyValue) -> Result<DecodedObject, DecodeError>;
 }
 
@@ -20,24 +20,24 @@ pub trait Decoder: Send + Sync + 'static {
 pub struct DecodedObject {
     /// The object's JSON, with `metadata.resourceVersion` set to the version's `mod_revision`.
     pub json: Bytes,
-    /// Position in `json` of the digits of `metadata.resourceVersion`. In the last state of a deleted object they are
-    /// replaced by the revision of the deletion.
+    /// Position in `json` of the digits of `metadata.resourceVersion`. In the last state of a deleted object, the
+    /// revision of the deletion replaces them.
     pub version_at: usize,
     /// The values that selectors use.
     pub attributes: SelectableAttributes,
 }
 
-/// A stored version cannot be decoded.
+/// Error: a stored version cannot be decoded.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct DecodeError(pub String);
 
 /// The values of a resource's selectable fields, in declared order, and the object's labels, sorted by key. They share
-/// one allocation, because a scan pays for each memory location it visits.
+/// one allocation, because each memory location makes a scan slower.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SelectableAttributes {
-    /// The end of each part, in [`END`] characters of seven bits each; then the parts: the field values, then each
-    /// label's key and value.
+    /// The end position of each part, in [`END`] characters of seven bits each, followed by the parts: the field
+    /// values, then the key and value of each label.
     text: Box<str>,
     fields: u32,
     parts: u32,
@@ -68,7 +68,7 @@ impl SelectableAttributes {
         Self { text: text.into(), fields: fields as u32, parts: parts.len() as u32, marks }
     }
 
-    /// Returns the value of the declared field `index`; empty if there is none.
+    /// Returns the value of the declared field `index`; empty if the field does not exist.
     pub fn field(&self, index: usize) -> &str {
         if index < self.fields as usize { self.part(index) } else { "" }
     }
@@ -80,7 +80,7 @@ impl SelectableAttributes {
 
     /// Returns the value of one label.
     pub fn label(&self, key: &str) -> Option<&str> {
-        // Comparing lengths first rules out most labels without reading them.
+        // Comparing lengths first excludes most labels without reading them.
         let mut start = (self.fields as usize).checked_sub(1).map_or(0, |last| self.end(last));
         for at in (self.fields as usize..self.parts as usize).step_by(2) {
             if self.end(at) - start == key.len() && self.part(at) == key {
@@ -91,8 +91,8 @@ impl SelectableAttributes {
         None
     }
 
-    /// Returns whether the object may have labels with these marks. It does not read the labels, which are elsewhere in
-    /// memory, so most objects that are not selected are skipped cheaply.
+    /// Returns whether the object may have labels with these marks. Does not read the labels, which are elsewhere in
+    /// memory, so most unselected objects are skipped cheaply.
     pub(crate) fn may_have(&self, marks: LabelMarks) -> bool {
         self.marks.0 & marks.0 == marks.0
     }
@@ -109,7 +109,7 @@ impl SelectableAttributes {
     }
 }
 
-/// Number of characters for the end of a part: enough for 256 MiB, far more than any object has.
+/// Number of characters for the end of a part. Enough for 256 MiB, far more than any object needs.
 const END: usize = 4;
 
 /// Bloom filter of labels in 64 bits: may report false positives, never false negatives.
@@ -128,7 +128,7 @@ impl LabelMarks {
     }
 }
 
-/// One version of an object.
+/// A version of an object.
 #[derive(Debug)]
 pub struct CachedObject {
     key: Arc<str>,
@@ -143,7 +143,7 @@ pub struct CachedObject {
 }
 
 impl CachedObject {
-    /// Creates the object for a decoded stored version. Also used by readers of states that are only in the store.
+    /// Creates the object of a decoded stored version. Also used to read states that are only in the store.
     pub fn new(
         kv: &KeyValue,
         namespaced: bool,
@@ -169,7 +169,7 @@ impl CachedObject {
         }
     }
 
-    /// Returns a copy with another `resourceVersion`, for the last state of a deleted object.
+    /// Returns a copy with a different `resourceVersion`, for the last state of a deleted object.
     pub(crate) fn with_resource_version(&self, revision: u64) -> Self {
         let digits = self.version_range();
         let stamp = revision.to_string();
@@ -217,7 +217,7 @@ impl CachedObject {
         &self.attributes
     }
 
-    /// Returns the object in another encoding, made by `encode` on first use and kept within the budget.
+    /// Returns the object in another encoding. `encode` makes it on first use; it is kept within the budget.
     pub fn encoding<E>(
         &self,
         encoding: Encoding,
@@ -246,7 +246,7 @@ impl CachedObject {
     }
 }
 
-/// Returns the positions of namespace and name, the last two segments of a storage key.
+/// Returns the positions of the namespace and the name, which are the last two segments of a storage key.
 fn name_in_key(key: &str, namespaced: bool) -> (Range<usize>, Range<usize>) {
     let name_at = key.rfind('/').map_or(0, |slash| slash + 1);
     let namespace_end = name_at.saturating_sub(1);

@@ -29,11 +29,11 @@ struct Codec {
     shared: Arc<Shared>,
 }
 
-/// Reason for the end of the store's watch.
+/// The reason why the store's watch ended.
 enum Lost {
     /// The watch can be resumed.
     Stream(Option<StoreError>),
-    /// The store has compacted history that the cache has not read.
+    /// The store has compacted history that the cache has not read yet.
     History,
 }
 
@@ -43,8 +43,8 @@ impl StoreReflector {
         Self { shared, store, codec }
     }
 
-    /// Runs until it is dropped (or panics): lists, then watches, resuming after interruptions. Lists again only if
-    /// history is lost.
+    /// Runs until it is dropped or panics: lists, then watches, and resumes the watch after interruptions. Lists again
+    /// only if history is lost.
     pub(crate) async fn run(self: Arc<Self>) -> Infallible {
         let resource = Arc::clone(&self.shared.config.resource);
         let mut pauses = BACKOFF.pauses();
@@ -70,7 +70,8 @@ impl StoreReflector {
         }
     }
 
-    /// Reads all objects at one revision and makes them the log's state. The next page is read while one is decoded.
+    /// Reads all objects at one revision and makes them the state of the log. Reads the next page while decoding the
+    /// current one.
     async fn list(&self) -> Result<(), StoreError> {
         let config = &self.shared.config;
         let known = Arc::clone(&self.shared.log.read().state);
@@ -110,7 +111,7 @@ impl StoreReflector {
         Ok(())
     }
 
-    /// Applies the store's watch, starting at the revision `from`, to the log.
+    /// Applies the store's watch to the log, starting at the revision `from`.
     async fn follow(&self, from: u64) -> Lost {
         let prefix = &self.shared.config.prefix;
         let mut stream = match self.store.watch(prefix, from).await {
@@ -118,7 +119,7 @@ impl StoreReflector {
             Err(error) => return Lost::from(error),
         };
         self.shared.stats.store_watches.add(1);
-        // Time from which progress may be requested again for readers that still wait.
+        // Time after which progress may be requested again for readers that still wait.
         let mut retry_at = tokio::time::Instant::now();
         loop {
             let due = self.shared.log.read().buckets.next_due();
@@ -143,8 +144,8 @@ impl StoreReflector {
         }
     }
 
-    /// Waits until a reader waits for a revision for which progress was not requested, or, after `retry_at`, for any
-    /// revision that the cache has not reached.
+    /// Waits until a reader waits for a revision for which progress was not requested. After `retry_at`, any revision
+    /// that the cache has not reached is enough.
     async fn progress_needed(&self, retry_at: tokio::time::Instant) {
         loop {
             let retry = match self.shared.waits.demand(*self.shared.progress.borrow()) {
@@ -169,7 +170,7 @@ impl StoreReflector {
         let mut events = batch.events.into_iter().filter(|event| event.kv.mod_revision > seen).peekable();
         while events.peek().is_some() {
             let (mut entries, mut revision, mut bytes) = (Vec::new(), seen, 0);
-            // A chunk never ends within a revision, because it counts as complete up to its last revision.
+            // A chunk never ends within a revision, because it must be complete up to its last revision.
             while let Some(event) = events.next_if(|next| {
                 entries.len() < CHUNK && bytes < CHUNK_BYTES || next.kv.mod_revision == revision
             }) {
@@ -181,7 +182,7 @@ impl StoreReflector {
             if bytes < CHUNK_BYTES {
                 tokio::task::consume_budget().await;
             } else {
-                // Yields after a chunk of large objects, which takes long to decode.
+                // Large objects take long to decode, so yield after such a chunk.
                 tokio::task::yield_now().await;
             }
         }
@@ -201,7 +202,7 @@ impl StoreReflector {
 }
 
 impl Codec {
-    /// Decodes a page of a list. Versions in `known` are reused. Large pages are decoded on a blocking thread.
+    /// Decodes a page of a list. Reuses versions in `known`. Decodes large pages on a blocking thread.
     async fn decode_page(
         self: &Arc<Self>,
         items: Vec<KeyValue>,
@@ -212,7 +213,7 @@ impl Codec {
         }
         let (codec, known) = (Arc::clone(self), Arc::clone(known));
         let decode = move || items.iter().map(|kv| codec.decode_listed(kv, &known)).collect();
-        // Fails only if the runtime shuts down or the decoder panics; then the list is retried.
+        // Fails only if the runtime shuts down or the decoder panics. The caller then retries the list.
         tokio::task::spawn_blocking(decode).await.map_err(|error| StoreError::Io(Arc::new(error.into())))
     }
 
@@ -233,7 +234,7 @@ impl Codec {
 
     fn decode(&self, kv: &KeyValue) -> Outcome {
         let Shared { config, stats, .. } = &*self.shared;
-        // A panic in the decoder must not stop the cache of all other objects.
+        // A panic in the decoder must not stop the caching of other objects.
         let decoded = catch_unwind(AssertUnwindSafe(|| self.decoder.decode(kv)));
         let decoded = decoded.unwrap_or_else(|_| Err(DecodeError("the decoder panicked".into())));
         match decoded.and_then(|it| CachedObject::new(kv, config.namespaced, it, &config.encodings)) {
@@ -258,7 +259,7 @@ impl From<StoreError> for Lost {
     }
 }
 
-/// Waits until the time, if there is one.
+/// Waits until `time`; forever if it is `None`.
 async fn reached(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,
@@ -266,14 +267,14 @@ async fn reached(time: Option<Instant>) {
     }
 }
 
-/// Pauses after a failed list or watch of the store.
+/// Pauses after a failed list or watch.
 const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(20), Duration::from_secs(5));
 
 /// Maximum number of events decoded and appended at once.
 const CHUNK: usize = 64;
 
-/// A chunk ends when its events have this many bytes, which take some milliseconds to decode.
+/// Size in bytes at which a chunk ends. Decoding this many bytes takes a few milliseconds.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// Interval at which progress is requested again while readers wait.
+/// Interval of repeated progress requests while readers wait.
 const PROGRESS_RETRY: Duration = Duration::from_millis(100);

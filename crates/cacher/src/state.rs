@@ -1,4 +1,4 @@
-//! The objects of a resource at one revision, in persistent maps: copies are cheap and immutable.
+//! The objects of a resource at one revision, in persistent maps. Copies are cheap and immutable.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ pub(crate) struct Layout {
     pub(crate) indexed_fields: Box<[usize]>,
 }
 
-/// Objects by key, and by value of each indexed field.
+/// Objects by key and by the value of each indexed field.
 #[derive(Clone, Debug)]
 pub(crate) struct State {
     layout: Arc<Layout>,
     objects: OrdMap<Arc<str>, Arc<CachedObject>>,
-    /// One for each indexed field of the layout.
+    /// One index for each indexed field of the layout.
     indexes: Box<[OrdMap<IndexKey, Arc<CachedObject>>]>,
     /// Number of objects in each namespace.
     counts: OrdMap<Arc<str>, usize>,
@@ -79,7 +79,7 @@ impl State {
         }
     }
 
-    /// Undoes `event`, which must be the latest one.
+    /// Undoes `event`, which must be the latest event.
     pub(crate) fn undo(&mut self, event: &Event) {
         let change = event.change();
         self.set(change.latest().key(), change.old());
@@ -112,7 +112,7 @@ fn set_indexed(
     }
 }
 
-/// Returns the existing allocation of this value in the index, or the given one.
+/// Returns the copy of this value that the index already holds, or the given one.
 fn shared_value(index: &OrdMap<IndexKey, Arc<CachedObject>>, value: Arc<str>) -> Arc<str> {
     let start = IndexKey { value, key: Arc::from("") };
     match index.range::<_, IndexKey>(&start..).next() {
@@ -150,7 +150,7 @@ impl Snapshot {
         self.state.objects.len()
     }
 
-    /// Returns the number of objects in a namespace, or in total, in O(log n).
+    /// Returns the number of objects in a namespace, or in total if it is `None`, in O(log n).
     pub fn count(&self, namespace: Option<&str>) -> usize {
         namespace.map_or(self.len(), |namespace| self.state.counts.get(namespace).copied().unwrap_or(0))
     }
@@ -170,7 +170,7 @@ impl Snapshot {
         self.state.objects.get(key)
     }
 
-    /// Returns the objects whose key starts with `prefix`, optionally only those after the key `start_after`.
+    /// Returns the objects whose key starts with `prefix`. If `start_after` is set, only those after this key.
     pub fn range<'a>(&'a self, prefix: &'a str, start_after: Option<&str>) -> Objects<'a> {
         let start = match start_after {
             Some(key) if key >= prefix => Bound::Excluded(key),
@@ -180,8 +180,8 @@ impl Snapshot {
         Box::new(objects.take_while(move |(key, _)| key.starts_with(prefix)).map(|(_, object)| object))
     }
 
-    /// Returns the objects whose selectable field `field` has `value`, without visiting others; `None` if the field is
-    /// not indexed.
+    /// Returns the objects whose selectable field `field` has `value`, without visiting other objects; `None` if the
+    /// field is not indexed.
     pub fn by_field<'a>(
         &'a self,
         field: usize,
@@ -191,13 +191,13 @@ impl Snapshot {
         let position = self.state.layout.indexed_fields.iter().position(|&indexed| indexed == field)?;
         let start = IndexKey { value: value.into(), key: start_after.unwrap_or_default().into() };
         let value = Arc::clone(&start.value);
-        // No object has an empty key, so excluding the start excludes exactly the key `start_after`.
+        // Keys are never empty, so excluding the start excludes exactly the key `start_after`.
         let entries =
             self.state.indexes[position].range::<_, IndexKey>((Bound::Excluded(&start), Bound::Unbounded));
         Some(Box::new(entries.take_while(move |(at, _)| at.value == value).map(|(_, object)| object)))
     }
 
-    /// Returns the objects that `filter` selects, optionally only those after the key `start_after`. Uses the cheapest
+    /// Returns the objects that `filter` selects. If `start_after` is set, only those after this key. Uses the cheapest
     /// access path: the key, an index, the namespace, or a scan.
     pub fn select<'a>(&'a self, filter: &'a Filter, start_after: Option<&str>) -> Selection<'a> {
         let (candidates, index) = self.candidates(filter, start_after);
@@ -233,7 +233,7 @@ impl Snapshot {
     }
 }
 
-/// The objects of a snapshot that a filter selects, in key order; evaluated lazily.
+/// The objects of a snapshot that a filter selects, in key order. Evaluated lazily.
 pub struct Selection<'a> {
     candidates: Objects<'a>,
     filter: &'a Filter,

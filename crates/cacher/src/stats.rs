@@ -11,7 +11,7 @@ use crate::buckets::Route;
 pub struct Stats {
     /// Changes received from the store (`apiserver_watch_cache_events_received_total`).
     pub events_received: Counter,
-    /// Changes dispatched to watchers, counted once for all of them (`apiserver_watch_cache_events_dispatched_total`).
+    /// Changes dispatched to watchers, counted once per change (`apiserver_watch_cache_events_dispatched_total`).
     pub events_dispatched: Counter,
     /// Progress notifications from the store (`etcd_bookmark_total`).
     pub progress_received: Counter,
@@ -21,9 +21,9 @@ pub struct Stats {
     pub terminated_watchers: Counter,
     /// Lists of the store (`apiserver_watch_cache_initializations_total`).
     pub initializations: Counter,
-    /// Pages of those lists.
+    /// Pages read by lists of the store.
     pub pages_read: Counter,
-    /// Objects in those pages.
+    /// Objects read by lists of the store.
     pub objects_read: Counter,
     /// Watches of the store.
     pub store_watches: Counter,
@@ -54,7 +54,7 @@ impl Default for Stats {
     }
 }
 
-/// A counter that only grows.
+/// A counter that never decreases.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -70,13 +70,13 @@ impl Counter {
     }
 }
 
-/// Counts of observed values by bucket.
+/// Counts observed values by bucket.
 #[derive(Debug)]
 pub struct Histogram {
     bounds: &'static [f64],
-    /// One for each bound, and one for values above the last bound.
+    /// One counter for each bound, and one for values above the last bound.
     counts: Box<[Counter]>,
-    /// Sum in millionths.
+    /// Sum of the values in millionths.
     sum: AtomicU64,
 }
 
@@ -87,7 +87,7 @@ impl Histogram {
         Self { bounds, counts, sum: AtomicU64::new(0) }
     }
 
-    /// Records a value, which must not be negative.
+    /// Records a value. It must not be negative.
     pub fn observe(&self, value: f64) {
         let at = self.bounds.partition_point(|bound| *bound < value);
         if let Some(count) = self.counts.get(at) {
@@ -101,7 +101,7 @@ impl Histogram {
         self.observe(time.as_secs_f64());
     }
 
-    /// Returns, for each bound, the number of values less than or equal to it.
+    /// Returns each bound with the number of values less than or equal to it.
     pub fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> {
         let below = self.counts.iter().scan(0, |below, count| {
             *below += count.get();
@@ -137,11 +137,11 @@ pub struct Introspection {
     pub bytes: usize,
     /// State of the window.
     pub window: WindowIntrospection,
-    /// Revisions of the past snapshots kept for later pages, in the order in which they were kept.
+    /// Revisions of the past snapshots kept for later pages, oldest kept first.
     pub kept_snapshots: Vec<u64>,
     /// Number of watchers by route, in no particular order.
     pub watchers: Vec<(Route, usize)>,
-    /// The first keys, in order, whose stored version cannot be decoded.
+    /// The first keys, sorted, whose stored version cannot be decoded.
     pub undecodable: Vec<Arc<str>>,
 }
 
@@ -150,7 +150,7 @@ pub struct Introspection {
 pub struct WindowIntrospection {
     /// Oldest revision at which a watch can start.
     pub oldest: u64,
-    /// Revision of the latest event; equal to `oldest` if there is none.
+    /// Revision of the latest event; equal to `oldest` without events.
     pub newest: u64,
     /// Number of events.
     pub events: usize,
@@ -160,7 +160,7 @@ pub struct WindowIntrospection {
     pub increases: u64,
     /// Number of times the capacity was halved (`watch_cache_capacity_decrease_total`).
     pub decreases: u64,
-    /// Size of the superseded objects in the window, in bytes.
+    /// Size of the replaced objects in the window, in bytes.
     pub bytes: usize,
 }
 

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// The revisions that readers are waiting for.
+/// The revisions for which readers wait.
 ///
-/// A wait leaves no state when it ends. A revision that the store never reaches (a client may request any) therefore
-/// delays only the readers that wait for it.
+/// A wait leaves no state when it ends. A client may request a revision that the store never reaches; this delays only
+/// the readers that wait for it.
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
     waited: Mutex<Waited>,
@@ -23,12 +23,12 @@ struct Waited {
     unrequested: bool,
 }
 
-/// The need to request progress from the store.
+/// Whether the cache must request progress from the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Demand {
     /// No reader waits for a revision that the cache has not reached.
     Nothing,
-    /// Progress was requested for all waiting readers; it may be requested again later.
+    /// Progress was requested for all waiting readers. It may be requested again later.
     Requested,
     /// A reader waits for a revision for which progress was not requested yet.
     Unrequested,
@@ -49,7 +49,7 @@ impl Waits {
         Waiting { waits: self, revision }
     }
 
-    /// Returns whether progress is needed, for a cache that has reached `reached`.
+    /// Returns whether a cache that has reached `reached` needs to request progress.
     pub(crate) fn demand(&self, reached: u64) -> Demand {
         let waited = self.waited.lock();
         match waited.readers.last_key_value() {
@@ -64,7 +64,7 @@ impl Waits {
         self.waited.lock().unrequested = false;
     }
 
-    /// Waits until a reader starts to wait for a revision that no other reader waits for.
+    /// Waits until a reader starts to wait for a new revision.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }

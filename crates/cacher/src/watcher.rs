@@ -30,13 +30,14 @@ pub struct WatchRequest {
 /// Start of a watch.
 #[derive(Clone, Debug)]
 pub enum WatchStart {
-    /// The first event after this revision, which may be in the future.
+    /// After this revision, which may be in the future.
     After(u64),
-    /// The objects of this snapshot as `ADDED`, then [`WatchItem::InitialEventsEnd`], then the events after it.
+    /// With the objects of this snapshot as `ADDED`, then [`WatchItem::InitialEventsEnd`], then the events after the
+    /// snapshot.
     State(Snapshot),
 }
 
-/// The watch cannot start.
+/// The error of a watch that cannot start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WatchError {
     /// The history does not reach back to the revision.
@@ -44,7 +45,7 @@ pub enum WatchError {
     Expired {
         /// The requested revision.
         requested: u64,
-        /// The oldest possible revision.
+        /// The oldest revision at which a watch can start.
         oldest: u64,
     },
 }
@@ -62,10 +63,10 @@ pub enum WatchItem {
     End(End),
 }
 
-/// Reason for the end of a watch.
+/// The reason why a watch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The position has left the window, or history was lost. The client must list again (410 `Expired`).
+    /// The position left the window, or history was lost. The client must list again (410 `Expired`).
     Expired,
     /// The deadline has passed.
     TimedOut,
@@ -87,8 +88,8 @@ pub struct Watcher {
     ended: Option<End>,
 }
 
-/// The part of the initial state that has not been sent. The log keeps the state itself, for as long as it keeps the
-/// history after it.
+/// The part of the initial state that has not been sent. The log keeps the state itself as long as it keeps the history
+/// after the state.
 #[derive(Debug)]
 struct Initial {
     revision: u64,
@@ -101,9 +102,9 @@ struct Position {
     epoch: u64,
     /// Events up to and including this revision are skipped.
     after: u64,
-    /// Sequence numbers of events older than the watcher, which it reads from the window.
+    /// Sequence numbers of events older than the watcher. The watcher reads them from the window.
     past: std::ops::Range<u64>,
-    /// Its cursor in the bucket, for newer events.
+    /// Cursor in the bucket, for newer events.
     cursor: BucketCursor,
     /// All matching events up to this revision have been taken.
     reached: u64,
@@ -123,8 +124,8 @@ impl Watcher {
         Ok(Self { shared, filter, initial, position, wake, bookmarks, deadline, timer, ended: None })
     }
 
-    /// Waits for the next step. After [`WatchItem::End`] it returns the same step again. Cancel safe: nothing is lost if the
-    /// future is dropped.
+    /// Waits for the next item. After [`WatchItem::End`], each call returns the same item again. Cancel safe: no item
+    /// is lost if the future is dropped.
     pub async fn next(&mut self) -> WatchItem {
         if let Some(end) = self.ended.or_else(|| self.overdue()) {
             return self.end(end);
@@ -134,14 +135,14 @@ impl Watcher {
         }
         loop {
             let wake = Arc::clone(&self.wake);
-            // Created before reading, so that no wake is missed.
+            // Created before reading, so that no wake is lost.
             let woken = wake.notified();
             match self.take() {
                 Err(end) => return self.end(end),
                 Ok(Taken { deliveries, .. }) if !deliveries.is_empty() => {
                     return WatchItem::Events(deliveries);
                 }
-                // Only events of others so far: continue after yielding.
+                // No event has matched yet. Continues after yielding.
                 Ok(Taken { more: true, .. }) => tokio::task::yield_now().await,
                 Ok(_) => {
                     tokio::select! {
@@ -209,7 +210,7 @@ impl Watcher {
         self.deadline.filter(|deadline| *deadline <= Instant::now()).map(|_| End::TimedOut)
     }
 
-    /// The timer has fired: returns a bookmark, or the end.
+    /// Handles the timer: returns a bookmark or the end of the watch.
     fn tick(&mut self) -> Option<WatchItem> {
         if let Some(end) = self.overdue() {
             return Some(self.end(end));
@@ -239,7 +240,7 @@ impl Drop for Watcher {
 /// Events taken from the log.
 struct Taken {
     deliveries: Vec<Delivery>,
-    /// True if there are further events that were not examined.
+    /// True if further events were not examined.
     more: bool,
 }
 
@@ -261,7 +262,7 @@ impl Position {
         Ok((Self { epoch: log.epoch, after, past, cursor, reached: after.min(log.revision) }, wake))
     }
 
-    /// Advances over at most one batch of events. Returns whether there are more.
+    /// Advances over at most one batch of events. Returns whether more events follow.
     fn advance(&mut self, log: &Log, events: &mut Vec<Arc<Event>>) -> Result<bool, End> {
         if log.closed {
             return Err(End::Closed);
@@ -278,7 +279,7 @@ impl Position {
         }
         let next = Some(self.past.start).filter(|_| !self.past.is_empty());
         let next = next.or_else(|| log.buckets.peek(self.cursor));
-        // The next event may have the same revision as the last one taken.
+        // The next event may have the same revision as the last event taken.
         self.reached = match next {
             Some(seq) => log.window.get(seq).ok_or(End::Expired)?.revision() - 1,
             None => log.revision,
@@ -294,7 +295,7 @@ async fn elapsed(timer: &mut Option<Pin<Box<Sleep>>>) {
     }
 }
 
-/// Returns the next timer: the next bookmark, the one before the deadline, or the deadline.
+/// Returns the time of the next timer: the next bookmark, the bookmark before the deadline, or the deadline.
 fn next_timer(bookmarks: bool, deadline: Option<Instant>) -> Option<Instant> {
     let now = Instant::now();
     let regular = bookmarks.then(|| now + BOOKMARK_INTERVAL);
@@ -305,8 +306,8 @@ fn next_timer(bookmarks: bool, deadline: Option<Instant>) -> Option<Instant> {
 /// Maximum number of events in one step.
 const BATCH: usize = 128;
 
-/// Interval of bookmarks, as upstream.
+/// Interval of bookmarks (upstream's value).
 const BOOKMARK_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Time between the last bookmark and the deadline, as upstream.
+/// Time between the last bookmark and the deadline (upstream's value).
 const BOOKMARK_LEAD: Duration = Duration::from_secs(2);

@@ -10,17 +10,17 @@ use crate::stats::WindowIntrospection;
 
 /// Limits of a resource's history.
 ///
-/// The capacity follows the rate of events between `min` and `max`, as upstream. It doubles if the window is full and
-/// its oldest event is younger than `fresh`. It is halved if a quarter of the events would cover `fresh`.
+/// The capacity follows the rate of events between `min` and `max`, as upstream. It is doubled if the window is full
+/// and its oldest event is younger than `fresh`. It is halved if a quarter of the events would cover `fresh`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowBounds {
-    /// Minimum capacity in events, whatever their size.
+    /// Minimum capacity in events, regardless of their size.
     pub min: usize,
     /// Maximum capacity in events.
     pub max: usize,
-    /// Maximum size of the superseded objects in bytes; beyond it, old events are dropped down to `min` events.
+    /// Maximum size of the replaced objects in bytes. Above it, old events are dropped until only `min` events remain.
     pub max_bytes: usize,
-    /// Target age of the oldest event: somewhat longer than the interval of bookmarks.
+    /// Target age of the oldest event. It is slightly longer than the interval of bookmarks.
     pub fresh: Duration,
 }
 
@@ -30,15 +30,15 @@ impl Default for WindowBounds {
     }
 }
 
-/// A ring of events with consecutive sequence numbers. Unlike revisions they have no gaps, so an event is found by
-/// subtraction.
+/// A ring of events with consecutive sequence numbers. Unlike revisions, sequence numbers have no gaps, so the index of
+/// an event is a subtraction.
 #[derive(Debug)]
 pub(crate) struct Window {
     bounds: WindowBounds,
     capacity: usize,
     entries: VecDeque<(Arc<Event>, Instant)>,
     first: u64,
-    /// Every event after this revision is in the window.
+    /// The window contains every event after this revision.
     floor: u64,
     retained: usize,
     increases: u64,
@@ -65,19 +65,20 @@ impl Window {
         }
         self.retained += event.retained();
         self.entries.push_back((event, now));
-        // Watchers that keep up have already taken the frames of events this old.
+        // Watchers that keep up have already taken the frames of such old events.
         if let Some(aged) = self.next().checked_sub(FRAMES_KEPT).and_then(|seq| self.get(seq)) {
             aged.drop_encodings();
         }
     }
 
-    /// Returns the event with sequence number `seq`, if it is still in the window.
+    /// Returns the event with sequence number `seq` if it is still in the window.
     pub(crate) fn get(&self, seq: u64) -> Option<&Arc<Event>> {
         let index = seq.checked_sub(self.first)?;
         self.entries.get(index as usize).map(|(event, _)| event)
     }
 
-    /// Returns the sequence number of the first event after `revision`; `None` if some of those are gone.
+    /// Returns the sequence number of the first event after `revision`; `None` if the window has lost some of these
+    /// events.
     pub(crate) fn after(&self, revision: u64) -> Option<u64> {
         let index = self.entries.partition_point(|(event, _)| event.revision() <= revision);
         (revision >= self.floor).then_some(self.first + index as u64)
@@ -145,7 +146,7 @@ impl Window {
     }
 }
 
-/// Number of latest events whose frames are kept.
+/// Number of latest events that keep their frames.
 const FRAMES_KEPT: u64 = 256;
 
 #[cfg(test)]
@@ -172,7 +173,7 @@ mod tests {
             Self { window: Window::new(bounds), start: Instant::now(), revision: 0 }
         }
 
-        /// Pushes deletions of an object, one per second starting at `at`, at every second revision.
+        /// Pushes deletions of an object, one per second starting at `at`. Each deletion increases the revision by two.
         fn push(&mut self, at: u64, count: u64) {
             for second in at..at + count {
                 self.revision += 2;

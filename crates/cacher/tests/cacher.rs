@@ -1,4 +1,4 @@
-//! Tests of single behaviours, on a store with injected faults.
+//! Tests of individual behaviours on a store with injected faults.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test helpers may panic")]
 
@@ -248,8 +248,8 @@ async fn unreachable_revision_does_not_delay_other_readers() {
     const PATIENCE: Duration = Duration::from_secs(3);
     let store = FakeStore::default();
     let cacher = ready(&store, config()).await;
-    // One reader waits for a revision that never comes, before and during the others. One after another, the others
-    // wait for each existing revision.
+    // One reader waits for a revision that is never reached, before and during the other waits. The others wait for
+    // each existing revision, one after another.
     for unreached in [1_000, i64::MAX as u64, u64::MAX] {
         assert!(cacher.wait_until(unreached, PATIENCE).await.is_err());
         let during = async {
@@ -380,7 +380,7 @@ async fn only_concerned_watchers_are_woken() {
     assert!(cacher.introspect().watchers.is_empty());
 }
 
-/// A watcher that was polled and is pending.
+/// Returns a watcher that was polled and is pending.
 fn waiting(mut watcher: Watcher) -> tokio_test::task::Spawn<impl Future<Output = WatchItem>> {
     let mut task = tokio_test::task::spawn(async move { watcher.next().await });
     assert!(task.poll().is_pending());

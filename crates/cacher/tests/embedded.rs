@@ -1,4 +1,4 @@
-//! The cache on the embedded engine: both sides agree on the contract.
+//! The cache on the embedded engine: checks that both agree on the contract.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -48,7 +48,7 @@ async fn lists_watches_and_progress_agree_with_the_engine() {
         [(EventType::Modified, last - 2), (EventType::Added, last - 1), (EventType::Deleted, last)]
     );
 
-    // Writes of other resources advance the store. A consistent read need not wait for a periodic progress report.
+    // Writes of other resources advance the store. A consistent read must not wait for a periodic progress report.
     put("/registry/minions/n", "").await;
     let revision = store.current_revision().await.unwrap();
     assert_eq!(cacher.wait_until(revision, PATIENCE).await, Ok(()));

@@ -3,9 +3,9 @@
 //! Each watcher must get exactly the events of the log that match its selector, in order, without gaps or duplicates,
 //! until it ends for a valid reason. Each list and each page must show the state at its revision.
 //!
-//! A failing schedule is shrunk and printed with the seed of its run: `PROPTEST_RNG_SEED=… cargo nextest run -p
-//! nave-cacher --test model` repeats it. Failures are also saved in `proptest-regressions` and are run first from then
-//! on. `PROPTEST_CASES` sets the number of schedules.
+//! A failing schedule is shrunk and printed with the seed of its run. `PROPTEST_RNG_SEED=… cargo nextest run -p
+//! nave-cacher --test model` repeats it. Failures are also saved in `proptest-regressions`; later runs try them first.
+//! `PROPTEST_CASES` sets the number of schedules.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test helpers may panic")]
 
@@ -234,7 +234,7 @@ impl World {
         }
     }
 
-    /// A waiting reader gets a correct answer in time.
+    /// Checks that a waiting reader gets a correct answer in time.
     async fn wait(&self, ahead: i64) {
         let revision = self.cacher.revision().saturating_add_signed(ahead);
         let (began, patience) = (Instant::now(), Duration::from_secs(1));
@@ -274,7 +274,7 @@ impl World {
         }
     }
 
-    /// When the store is complete and idle, every watcher that has not ended has got all its events.
+    /// Checks that every watcher that has not ended has received all its events once the store is complete and idle.
     async fn finish(&mut self) {
         self.store.with(|inner| inner.failing_ranges = 0);
         self.store.release();
@@ -300,7 +300,7 @@ impl World {
     }
 }
 
-/// Number of schedules and seed; the seed is printed.
+/// Sets the number of schedules and the seed, and prints the seed.
 fn config() -> ProptestConfig {
     let mut config = match std::env::var_os("PROPTEST_CASES") {
         Some(_) => ProptestConfig::default(),

@@ -9,7 +9,7 @@ use nave_store::EventKind;
 use crate::selection::Selection;
 use crate::support::{FakeStore, PREFIX};
 
-/// An object as the oracle sees it: from its key and its text.
+/// An object as the oracle sees it, parsed from its key and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Model {
     pub(crate) key: Arc<str>,
@@ -48,7 +48,7 @@ impl Model {
         model
     }
 
-    /// Parses `node;label=value,…`; `None` for undecodable text.
+    /// Parses `node;label=value,…`; returns `None` for undecodable text.
     fn parse(key: &Arc<str>, revision: u64, text: &str) -> Option<Self> {
         let (namespace, name) = key.strip_prefix(PREFIX)?.split_once('/')?;
         let (node, labels) = text.split_once(';')?;

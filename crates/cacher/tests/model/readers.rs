@@ -1,4 +1,4 @@
-//! Active readers: watches, and paged lists. Each step is compared with the oracle.
+//! Active readers: watches and paged lists. Each step is compared with the oracle.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::selection::Selection;
 pub(crate) struct Watch {
     pub(crate) watcher: Watcher,
     pub(crate) selection: Selection,
-    /// The watch starts after this revision.
+    /// The revision after which the watch starts.
     pub(crate) after: u64,
     /// Initial objects that have not been delivered.
     pub(crate) initial: Vec<Model>,
@@ -22,7 +22,7 @@ pub(crate) struct Watch {
     pub(crate) deadline: Option<Instant>,
     pub(crate) delivered: Vec<ExpectedEvent>,
     pub(crate) ended: bool,
-    /// Number of lists the cache had made when the watch began.
+    /// Number of lists that the cache had made when the watch started.
     pub(crate) lists: u64,
 }
 
@@ -30,7 +30,7 @@ impl Watch {
     /// Takes at most `steps` steps.
     pub(crate) fn poll(&mut self, oracle: &Oracle<'_>, steps: usize, lists: u64) {
         for _ in 0..steps {
-            // A watcher that skips events of others yields now and then.
+            // A watcher that skips events that do not match yields occasionally.
             let ready = (0..50).find_map(|_| self.watcher.next().now_or_never());
             match ready {
                 None => return,
@@ -72,14 +72,15 @@ impl Watch {
         self.delivered.push(delivered);
     }
 
-    /// All events up to `revision` have been delivered.
+    /// Checks that all events up to `revision` have been delivered.
     fn check_complete(&self, oracle: &Oracle<'_>, revision: u64) {
         let expected = oracle.events_after(self.after, &self.selection);
         let due = expected.iter().filter(|(_, model)| model.revision <= revision).count();
         assert!(self.delivered.len() >= due || !self.initial.is_empty(), "{revision} reported too early");
     }
 
-    /// Checks that the end has a reason: the deadline, lost history, or more events than the window holds.
+    /// Checks that the watch ended for a valid reason: the deadline, lost history, or more events than the window
+    /// holds.
     fn check_end(&mut self, end: End, oracle: &Oracle<'_>, lists: u64) {
         let late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
         let behind = oracle.events_after(self.watcher.reached(), &Selection::default()).len();
@@ -93,7 +94,7 @@ impl Watch {
     }
 }
 
-/// A paged list, with all pages at one revision.
+/// A paged list. All pages have one revision.
 pub(crate) struct Pager {
     selection: Selection,
     limit: usize,
@@ -113,7 +114,7 @@ impl Pager {
         pager
     }
 
-    /// Reads the next page. Returns false at the end, or if the state is no longer in memory.
+    /// Reads the next page. Returns false after the last page or if the state is no longer in memory.
     pub(crate) fn next(&mut self, cacher: &Cacher, oracle: &Oracle<'_>) -> bool {
         let oldest = cacher.introspect().window.oldest;
         let Some(snapshot) = cacher.snapshot_at(self.revision) else {

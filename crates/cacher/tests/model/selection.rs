@@ -1,4 +1,4 @@
-//! Random selectors, as the cache's filter and as the oracle evaluates them.
+//! Random selectors, evaluated by the cache's filter and by the oracle.
 
 use nave_cacher::{FieldRef, FieldTerm, Filter};
 use nave_machinery::selector::LabelSelector;
@@ -11,7 +11,7 @@ use crate::oracle::Model;
 pub(crate) struct Selection {
     namespace: Option<u8>,
     name: Option<u8>,
-    /// The node and whether the term is negated.
+    /// The node, and whether the term is negated.
     node: Option<(u8, bool)>,
     labels: Vec<LabelTerm>,
 }
@@ -26,7 +26,7 @@ enum LabelTerm {
     Absent(u8),
 }
 
-/// Labels that objects may have.
+/// The labels that objects may have.
 pub(crate) const LABELS: [&str; 2] = ["tier", "app"];
 
 impl Selection {

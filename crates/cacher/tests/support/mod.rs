@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 
 pub const PREFIX: &str = "/registry/pods/";
 
-/// A log of all events; the state at any revision is made by replaying it. Watches see events up to `released`.
+/// A log of all events. Replaying the log gives the state at any revision. Watches see events up to `released`.
 #[derive(Clone, Default)]
 pub struct FakeStore(Arc<(Mutex<Inner>, Notify)>);
 
@@ -33,14 +33,14 @@ pub struct Inner {
     /// The event at index `i` has revision `i + 2`: an empty store is at revision 1.
     pub log: Vec<Event>,
     pub compacted: u64,
-    /// Watches see events up to this revision.
+    /// Watches see only events up to this revision.
     pub released: u64,
-    /// Watches opened before this many cuts are broken.
+    /// Number of cuts. Watches opened before the latest cut are broken.
     pub cuts: u64,
-    /// Number of further ranges that fail.
+    /// Number of ranges that will fail.
     pub failing_ranges: usize,
     pub progress_requests: u64,
-    /// Number of further reads of a watch that panic.
+    /// Number of reads of a watch that will panic.
     pub panicking_reads: usize,
     pub ranges: Vec<Range>,
     /// Maximum number of events in a batch; 0 means no limit.
@@ -65,7 +65,7 @@ impl Inner {
 }
 
 impl FakeStore {
-    /// Reads or changes the store; wakes its watches afterwards.
+    /// Reads or changes the store, then wakes its watches.
     pub fn with<R>(&self, act: impl FnOnce(&mut Inner) -> R) -> R {
         let result = act(&mut self.0.0.lock().unwrap());
         self.0.1.notify_waiters();
@@ -244,7 +244,7 @@ impl Watch {
 }
 
 /// Decodes `node;key=value,…`: one selectable field and labels. Fails for a value that starts with `!`, and panics for
-/// one with `?`.
+/// a value with `?`.
 pub struct TextDecoder;
 
 impl Decoder for TextDecoder {
