@@ -19,7 +19,7 @@ use crate::unchecked::AnyServer;
 
 /// Maximum length of a response body, in bytes.
 const MAX_RESPONSE_BYTES: usize = 4 << 20;
-/// Time an idle connection is kept open.
+/// Time after which an idle connection is closed.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// TLS configuration of a client.
@@ -45,7 +45,7 @@ pub enum Roots {
     Unchecked,
 }
 
-/// Error of creating a client or of a call.
+/// The error of creating a client or of a call.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The roots, the certificate or its key are invalid.
@@ -92,7 +92,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Creates a client. Each call takes at most `timeout`, including the response body.
+    /// Creates a client. Each call takes at most `timeout`, including reading the response body.
     ///
     /// # Errors
     /// The roots, the certificate or its key are invalid.
@@ -188,7 +188,7 @@ fn system_roots() -> RootCertStore {
     store
 }
 
-/// Appends the sources of the error: hyper's message does not contain the cause.
+/// Formats an error with its sources, because hyper's message does not contain the cause.
 fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

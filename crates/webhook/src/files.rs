@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// A set of files that is polled for changes. The metadata is that of the file behind symbolic links, because
-/// Kubernetes replaces a mounted config map or secret by switching a link to its folder.
+/// A set of files that is polled for changes. Reads the metadata of the target of symbolic links: Kubernetes updates a
+/// mounted config map or secret by changing a link to its folder.
 #[derive(Debug)]
 pub struct WatchedFiles {
     files: Vec<(PathBuf, Option<FileState>)>,
@@ -16,7 +16,7 @@ pub struct WatchedFiles {
 type FileState = (SystemTime, u64, u64);
 
 impl WatchedFiles {
-    /// Starts with the current state of the files.
+    /// Records the current state of the files.
     pub fn new(paths: Vec<PathBuf>) -> Self {
         let files = paths.into_iter().map(|path| {
             let state = file_state(&path);

@@ -13,7 +13,7 @@ use crate::client::{ClientError, Roots, Tls};
 /// Maximum size of a kubeconfig file, in bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// Error of reading a kubeconfig. No message or `Debug` output contains a credential.
+/// The error of reading a kubeconfig. Messages and `Debug` output never contain credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// A file cannot be read.
@@ -36,7 +36,7 @@ pub enum FileError {
     /// An unsupported field is set.
     #[error("{0} is not supported")]
     Unsupported(&'static str),
-    /// Certificate authorities are given although verification is disabled.
+    /// Certificate authorities are set although verification is disabled.
     #[error("specifying a root certificates file with the insecure flag is not allowed")]
     Contradiction,
     /// A certificate or key is not valid PEM.
@@ -58,11 +58,11 @@ pub struct Kubeconfig {
     pub tls: Tls,
     /// The user's bearer token.
     pub token: Option<String>,
-    /// The file with the user's bearer token; its content may change.
+    /// The file with the user's bearer token. Its content may change.
     pub token_file: Option<PathBuf>,
     /// The user's name and password.
     pub password: Option<(String, String)>,
-    /// All files that were read, including the kubeconfig itself.
+    /// All files that were read, including the kubeconfig.
     pub files: Vec<PathBuf>,
 }
 
@@ -70,7 +70,7 @@ impl Kubeconfig {
     /// Reads a kubeconfig. Relative paths in it are resolved against its folder.
     ///
     /// # Errors
-    /// The kubeconfig, or a file it refers to, cannot be read or is incomplete.
+    /// The kubeconfig or a file it refers to cannot be read or is incomplete.
     pub fn read(path: &Path) -> Result<Self, FileError> {
         read(path)
     }
@@ -151,7 +151,7 @@ fn chain(pem: &[u8], name: &'static str) -> Result<Vec<CertificateDer<'static>>,
     found.ok().filter(|found| !found.is_empty()).ok_or(FileError::Pem(name))
 }
 
-/// Inline data takes precedence over a file, as upstream.
+/// Returns the inline data, or the content of the file. Inline data takes precedence, as upstream.
 fn inline_or_file(
     data: Option<&str>,
     file: Option<&Path>,

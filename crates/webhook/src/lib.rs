@@ -48,7 +48,7 @@ pub use client::{Client, ClientError, Response, Roots, Tls};
 pub use files::WatchedFiles;
 pub use kubeconfig::{FileError, Kubeconfig};
 
-/// Error of a webhook call.
+/// The error of a webhook call.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// The webhook did not respond.
@@ -81,8 +81,8 @@ impl CallError {
     }
 }
 
-/// A webhook described by a kubeconfig file. Changes to the file, or to a file it refers to, apply to later calls;
-/// while the changed file is invalid, the previous configuration stays in use.
+/// A webhook described by a kubeconfig file. Changes to the file or to a file it refers to apply to later calls. While
+/// a changed file is invalid, the previous configuration stays in use.
 pub struct Webhook {
     file: PathBuf,
     timeout: Duration,
@@ -91,7 +91,7 @@ pub struct Webhook {
     loaded: Mutex<Loaded>,
 }
 
-/// The configuration and the state of its files when last read.
+/// The configuration, with the state of its files when they were last read.
 struct Loaded {
     target: Arc<Target>,
     files: WatchedFiles,
@@ -106,16 +106,16 @@ struct Target {
     user: User,
 }
 
-/// Credentials sent to a webhook, besides the client certificate.
+/// Credentials sent to a webhook in addition to the client certificate.
 enum User {
     Anonymous,
     /// The value of the `Authorization` header.
     Header(HeaderValue),
-    /// A file with a bearer token; its content may change.
+    /// A file with a bearer token. Its content may change.
     TokenFile(PathBuf),
 }
 
-/// Minimum interval between checks of the files; each check happens before a call.
+/// Minimum interval between checks of the files. Checks are made only before a call.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Webhook {
@@ -142,11 +142,11 @@ impl Webhook {
         self
     }
 
-    /// Posts an object and returns the object in the response. Retries after errors that may be transient (no
-    /// connection, 429, 5xx).
+    /// Posts an object and returns the object in the response. Retries after errors that may be transient (connection
+    /// errors, timeouts, 429, 5xx).
     ///
     /// # Errors
-    /// Returns the error of the last attempt.
+    /// The error of the last attempt.
     pub async fn call(&self, object: &Value) -> Result<Value, CallError> {
         let (body, target) = (bytes::Bytes::from(object.to_string()), self.target());
         let attempt = || target.attempt(body.clone());
@@ -175,9 +175,9 @@ impl Webhook {
 }
 
 impl Target {
-    /// Reads a file; returns also the files to watch.
+    /// Reads a kubeconfig file. Also returns the files to watch.
     fn read(path: &Path, timeout: Duration) -> Result<(Self, WatchedFiles), FileError> {
-        // The watch starts before the final read, so no change in between is missed.
+        // The watch starts before the final read, so that changes in between are detected.
         let files = WatchedFiles::new(Kubeconfig::read(path)?.files);
         let found = Kubeconfig::read(path)?;
         let user = match (found.token_file, found.token, found.password) {
@@ -224,7 +224,7 @@ impl fmt::Debug for Webhook {
     }
 }
 
-/// Creates a header value that `Debug` does not show.
+/// Creates a header value that `Debug` output hides.
 fn secret(text: &str) -> Result<HeaderValue, FileError> {
     let mut value = HeaderValue::try_from(text).map_err(|_| FileError::Credential)?;
     value.set_sensitive(true);

@@ -2,10 +2,10 @@
 
 use nave_machinery::backoff::Backoff;
 
-/// Maximum number of attempts, as upstream.
+/// Maximum number of attempts (upstream's value).
 pub(crate) const ATTEMPTS: u32 = 5;
 
-/// Runs an attempt until one succeeds, fails with a permanent error, or was the last one.
+/// Runs an attempt until it succeeds, fails with a permanent error, or no attempts are left.
 pub(crate) async fn retry<T, E, F>(
     backoff: Backoff,
     attempts: u32,

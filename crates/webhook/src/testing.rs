@@ -1,4 +1,4 @@
-//! An HTTPS server for tests, on its own port and with its own certificates.
+//! An HTTPS server for tests with its own port and certificates.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a failed step fails the test")]
 
 use std::convert::Infallible;
@@ -20,11 +20,11 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-/// An HTTPS server that answers with a function. Dropping it stops the server.
+/// An HTTPS server whose responses come from a function. Dropping it stops the server.
 pub struct HttpsServer {
     /// The local address.
     pub address: SocketAddr,
-    /// The CA of the server's and the clients' certificates (PEM).
+    /// The CA of the server and client certificates (PEM).
     pub ca: String,
     /// Certificate and key of a client (PEM).
     pub client: (String, String),
@@ -39,7 +39,7 @@ impl HttpsServer {
         Self::start_for(false, answer).await
     }
 
-    /// Starts a server that requires a client certificate of its CA.
+    /// Starts a server that requires a client certificate signed by its CA.
     pub async fn start_for_clients(
         answer: impl Fn(&Request<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
     ) -> Self {
@@ -78,8 +78,8 @@ impl HttpsServer {
         format!("https://{}{path}", self.address)
     }
 
-    /// Writes `ca.crt`, `client.crt`, `client.key` and a `kubeconfig` for this server into a folder. `cluster` and
-    /// `user` are added to the kubeconfig (one line of YAML each).
+    /// Writes `ca.crt`, `client.crt`, `client.key` and a `kubeconfig` for this server to a folder. Adds `cluster` and
+    /// `user` to the kubeconfig (one line of YAML each).
     pub fn write_kubeconfig(&self, folder: &Path, cluster: &str, user: &str) -> std::path::PathBuf {
         let server = self.url("/hook");
         let kubeconfig = format!(

@@ -5,7 +5,7 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_t
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
-/// Accepts every certificate, but still verifies that the server has its key.
+/// Accepts every certificate, but still verifies that the server holds its private key.
 #[derive(Debug)]
 pub(crate) struct AnyServer(pub(crate) WebPkiSupportedAlgorithms);
 

@@ -13,7 +13,7 @@ use serde_json::json;
 const QUICK: Backoff =
     Backoff { initial: Duration::from_millis(1), max: Duration::from_millis(1), factor: 1.0, jitter: 0.0 };
 
-/// A webhook that responds with 503 a number of times, then echoes the request; records the credentials.
+/// A webhook that responds with 503 a number of times, then echoes the request. Records the credentials.
 struct Echo {
     folder: tempfile::TempDir,
     server: HttpsServer,
@@ -97,7 +97,7 @@ async fn reloads_a_changed_file() {
     std::fs::write(&bad_at, "current-context: none").unwrap();
     std::fs::rename(&bad_at, &file).unwrap();
     webhook.call(&json!({})).await.unwrap();
-    // Another server with a certificate of another CA.
+    // A different server with a certificate from a different CA.
     after.server.write_kubeconfig(before.folder.path(), TRUST, SHOW);
     let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
     while after.seen.lock().unwrap().is_empty() {
