@@ -1,4 +1,4 @@
-//! Taints, tolerations and node affinity, as far as controllers need them to decide whether a pod fits a node.
+//! Taints, tolerations and node affinity: the subset that controllers need to decide whether a pod fits a node.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use nave_client::Object;
 
 use crate::selectors::label;
 
-/// The properties of a node that matter for placement.
+/// The properties of a node that affect placement.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NodeView {
     pub(crate) name: String,
@@ -18,7 +18,7 @@ pub(crate) struct NodeView {
 }
 
 impl NodeView {
-    /// Decodes these properties only; a node's status is large.
+    /// Decodes only these properties, as a node's status is large.
     ///
     /// # Errors
     /// The JSON is not a node.
@@ -45,7 +45,7 @@ pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     }
 }
 
-/// Returns whether these tolerations tolerate all taints with these effects.
+/// Returns whether the tolerations tolerate all taints with these effects.
 pub(crate) fn tolerates_all(tolerations: &[Toleration], taints: &[Taint], effects: &[&str]) -> bool {
     let mut concerned = taints.iter().filter(|taint| effects.contains(&taint.effect.as_str()));
     concerned.all(|taint| tolerations.iter().any(|toleration| tolerates(toleration, taint)))
@@ -65,7 +65,7 @@ fn matches(selector: &NodeSelector, node: &NodeView) -> bool {
     selector.node_selector_terms.iter().any(|term| term_matches(term, node))
 }
 
-/// Returns whether a node meets all requirements of a term; an empty term matches nothing.
+/// Returns whether a node meets all requirements of a term. An empty term matches no node.
 fn term_matches(term: &NodeSelectorTerm, node: &NodeView) -> bool {
     let expressions = || term.match_expressions.iter().flatten();
     let fields = || term.match_fields.iter().flatten();

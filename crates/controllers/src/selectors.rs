@@ -1,4 +1,4 @@
-//! Label selectors of workloads: parsing, matching, and an index of objects by their selector.
+//! Label selectors of workloads: parsing, matching, and an index of objects by selector.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,24 +13,24 @@ use crate::frame::SyncError;
 /// Parses a workload's selector.
 ///
 /// # Errors
-/// The selector is invalid, which validation rejects.
+/// The selector is invalid. Validation rejects such selectors.
 pub fn parse(selector: &LabelSelector) -> Result<selector::LabelSelector, SyncError> {
     selector::LabelSelector::from_value(&serde_json::to_value(selector)?)
         .map_err(|error| SyncError::Invalid(error.to_string()))
 }
 
-/// Returns whether a selector matches an object's labels. An empty selector matches nothing, so that a workload
-/// never takes every pod of its namespace by mistake.
+/// Returns whether a selector matches an object's labels. An empty selector matches no object, so that a workload
+/// never claims all pods in its namespace by mistake.
 pub fn selects(selector: &selector::LabelSelector, object: &ObjectMeta) -> bool {
     !selector.is_empty() && selector.matches(|key| label(object.labels.as_ref(), key))
 }
 
-/// The value of a label.
+/// Returns the value of a label.
 pub fn label<'a>(labels: Option<&'a BTreeMap<String, String>>, key: &str) -> Option<&'a str> {
     labels?.get(key).map(String::as_str)
 }
 
-/// The selector in Go's `%v` format, which users see in events and conditions.
+/// Formats a selector like Go's `%v`. Events and conditions show this format.
 pub fn written_as_go(selector: &LabelSelector) -> String {
     let labels = selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}: {value},"));
     let expressions = selector.match_expressions.iter().flatten().map(|it| {
@@ -44,19 +44,19 @@ pub fn written_as_go(selector: &LabelSelector) -> String {
     )
 }
 
-/// The form of `spec.selector` in a kind, and the meaning of an empty one.
+/// The form of a kind's `spec.selector`, and the meaning of an empty selector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SelectorForm {
-    /// A map of labels; an empty one matches nothing.
+    /// A map of labels. An empty map matches no object.
     Labels,
-    /// A `metav1.LabelSelector`; an empty one matches nothing.
+    /// A `metav1.LabelSelector`. An empty selector matches no object.
     Selector,
-    /// A `metav1.LabelSelector`; an empty one matches everything in its namespace.
+    /// A `metav1.LabelSelector`. An empty selector matches all objects in its namespace.
     SelectorOrAll,
 }
 
 impl SelectorForm {
-    /// Reads only the selector of an object; `None` if it matches nothing.
+    /// Reads the selector of an object without decoding the rest. `None` if the selector matches no object.
     fn read<K>(self, object: &Object<K>) -> Option<selector::LabelSelector> {
         let written: Value = serde_json::from_slice(object.json_at(&["spec", "selector"])?).ok()?;
         let read = match self {
@@ -70,21 +70,21 @@ impl SelectorForm {
 /// The name of the index.
 const BY_SELECTOR: &str = "selector";
 
-/// Finds the objects whose selector matches an object, by an index of their selectors' labels. A query costs one
-/// lookup per label of the object, plus the check of the selectors found.
+/// Finds the objects whose selector matches an object, with an index of the labels in selectors. A query does one
+/// lookup per label of the object, and then checks the selectors it found.
 pub struct SelectorIndex<O> {
     all: Lister<O>,
     form: SelectorForm,
 }
 
 impl<O: 'static> SelectorIndex<O> {
-    /// Indexes the objects of this cache.
+    /// Adds the index to the cache of `all`.
     pub fn new(all: Lister<O>, form: SelectorForm) -> Self {
         all.indexer().add_index(BY_SELECTOR, Arc::new(move |object| entries(object, form.read(object))));
         Self { all, form }
     }
 
-    /// The objects whose selector matches this object.
+    /// Returns the objects whose selector matches this object.
     pub fn selecting<K>(&self, object: &Object<K>) -> Vec<Object<O>> {
         if self.all.indexer().is_index_empty(BY_SELECTOR).unwrap_or(true) {
             return Vec::new();
@@ -98,7 +98,7 @@ impl<O: 'static> SelectorIndex<O> {
     }
 }
 
-/// The index entries of an object with a selector: the values of its first `In` requirement.
+/// Returns the index entries for an object with a selector: the values of the selector's first `In` requirement.
 fn entries<O>(object: &Object<O>, selector: Option<selector::LabelSelector>) -> Vec<String> {
     let Some(selector) = selector else { return Vec::new() };
     let requirement = selector.requirements().iter().find(|it| it.operator == Operator::In);
@@ -112,7 +112,7 @@ fn entry(namespace: &str, key: &str, value: &str) -> String {
     [namespace, "/", key, "=", value].concat()
 }
 
-/// The entry of selectors without an `In` requirement. No label has an empty key.
+/// Returns the entry for selectors without an `In` requirement. Labels cannot have an empty key.
 fn anything(namespace: &str) -> String {
     entry(namespace, "", "")
 }

@@ -8,7 +8,7 @@ use nave_client::{Action, Lister, ObjectName};
 use crate::api;
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, Workers};
 
-/// The account of pods that do not name one.
+/// The account of pods that do not specify an account.
 const DEFAULT: &str = "default";
 
 pub(crate) const SERVICE_ACCOUNT: Descriptor = Descriptor {
@@ -40,7 +40,7 @@ struct ServiceAccountController {
 }
 
 impl Reconciler for ServiceAccountController {
-    /// Creates the account in a namespace unless it exists.
+    /// Creates the account in a namespace if it does not exist.
     async fn sync(&self, namespace: ObjectName) -> Result<Action, SyncError> {
         let lives =
             self.namespaces.get_by_key(&namespace).is_some_and(|namespace| !namespace.is_being_deleted());

@@ -1,13 +1,14 @@
-//! Tokens in secrets of type `kubernetes.io/service-account-token` (upstream: `serviceaccount`'s `TokensController`).
+//! Manages tokens in secrets of type `kubernetes.io/service-account-token` (upstream: `serviceaccount`'s
+//! `TokensController`).
 //!
-//! The effect depends on the account that a secret names:
+//! The action depends on the account that a secret names:
 //!
-//! | account | effect |
+//! | account | action |
 //! | --- | --- |
 //! | exists | the secret gets a token, its namespace and the server's CA certificate |
 //! | does not exist, or has another UID | the secret is deleted |
 //!
-//! The reference to a deleted secret is removed from its account.
+//! After a secret is deleted, the reference to it is removed from its account.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use crate::api;
 use crate::frame::{Context, Descriptor, Reconciler, SyncError, TokenGenerator, Workers};
 
 const TYPE: &str = "kubernetes.io/service-account-token";
-/// The annotations that name the account of a secret.
+/// The annotations of a secret that name its account.
 const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
 const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 /// The keys of a secret's data.
@@ -30,7 +31,7 @@ const TOKEN: &str = "token";
 const ROOT_CA: &str = "ca.crt";
 const NAMESPACE: &str = "namespace";
 
-/// Acts as the controller manager itself, so that creating tokens does not require a token.
+/// Runs with the identity of the controller manager, so that creating tokens does not require a token.
 pub(crate) const SERVICE_ACCOUNT_TOKEN: Descriptor = Descriptor {
     name: "serviceaccount-token-controller",
     alias: "serviceaccount-token",
@@ -68,14 +69,14 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
 struct Tokens {
     client: kube::Client,
     generator: Arc<dyn TokenGenerator>,
-    /// In PEM, if known.
+    /// The CA certificate in PEM, if known.
     root_ca: Option<Arc<str>>,
     secrets: Lister<Secret>,
     accounts: Lister<ServiceAccount>,
 }
 
 impl Reconciler for Tokens {
-    /// Completes a secret, deletes it, or removes the reference to it.
+    /// Completes or deletes a secret. If the secret no longer exists, removes the reference to it.
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(found) = self.secrets.get_by_key(&key) else { return self.remove_reference(&key).await };
         let secret = found.decode()?;
@@ -103,7 +104,7 @@ impl Reconciler for Tokens {
 }
 
 impl Tokens {
-    /// The account of a name. It is read live if the cache does not have it, as it may be new.
+    /// Returns an account by name. Reads it live if the cache does not have it, as it may be new.
     async fn account(&self, namespace: &str, name: &str) -> Result<Option<ServiceAccount>, SyncError> {
         if let Some(found) = self.accounts.get(namespace, name) {
             return Ok(Some(found.decode()?));
@@ -112,7 +113,7 @@ impl Tokens {
         Ok(api.get_opt(name).await?)
     }
 
-    /// The secret with its missing data; `None` if nothing is missing.
+    /// Returns the secret with its missing data; `None` if the secret is complete.
     async fn with_missing_data(
         &self,
         mut secret: Secret,
@@ -143,13 +144,13 @@ impl Tokens {
     }
 }
 
-/// The name of the account that a secret is for.
+/// Returns the name of a secret's account.
 fn account_of(secret: &Secret) -> Option<&str> {
     let name = secret.metadata.annotations.as_ref()?.get(ACCOUNT_NAME)?;
     (secret.type_.as_deref() == Some(TYPE) && !name.is_empty()).then_some(name)
 }
 
-/// Returns whether a secret names the UID of this account, or no UID.
+/// Returns whether a secret has the UID of this account, or no UID.
 fn names_account(secret: &Secret, account: &ServiceAccount) -> bool {
     let uid = secret.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ACCOUNT_UID));
     uid.is_none_or(|uid| uid.is_empty() || Some(uid) == account.metadata.uid.as_ref())
@@ -216,7 +217,7 @@ mod tests {
         };
         assert_eq!((text(&new, ROOT_CA).as_str(), text(&new, NAMESPACE).as_str()), ("CA", "n"));
         assert_eq!(new.metadata.annotations.as_ref().unwrap()[ACCOUNT_UID], "1");
-        // The CA certificate is updated; a namespace that a user has set stays.
+        // The CA certificate is updated. A namespace that a user has set is kept.
         assert!(complete(&mut new, &account(), Some("ANOTHER")));
         let mut own = secret("1", &json!({"namespace": "eA=="}));
         complete(&mut own, &account(), None);

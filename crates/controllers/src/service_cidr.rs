@@ -1,5 +1,5 @@
-//! Service CIDRs: a range becomes ready once it has a finalizer, which stays until none of its addresses is in use
-//! (upstream: `pkg/controller/servicecidrs`).
+//! Service CIDRs: adds a finalizer to a range before it becomes ready, and removes the finalizer when none of its
+//! addresses is in use (upstream: `pkg/controller/servicecidrs`).
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -21,8 +21,8 @@ use crate::frame::{
 const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
 const MANAGER_LABEL: &str = "ipaddress.kubernetes.io/managed-by";
 const MANAGER: &str = "ipallocator.k8s.io";
-/// The finalizer stays for at least this long after the deletion, so that every server stops allocating from the
-/// range.
+/// The minimum time between deletion and the removal of the finalizer. In this time all servers stop allocating
+/// addresses from the range.
 const GRACE: Duration = Duration::from_secs(10);
 
 pub(crate) const SERVICE_CIDR: Descriptor = Descriptor {
@@ -37,7 +37,7 @@ pub(crate) const SERVICE_CIDR: Descriptor = Descriptor {
 fn start(context: &Context) -> BoxFuture<'static, ()> {
     let (mut builder, cidrs) = context.controller_for::<ServiceCIDR>("ipaddresses");
     let addresses = builder.informer::<IPAddress>();
-    // Only ranges that are being deleted depend on other ranges and addresses.
+    // Only ranges that are being deleted depend on the other ranges and on addresses.
     let terminating = TerminatingRanges(cidrs.lister());
     builder.enqueue_mapped(&cidrs, move |changed| {
         let changed = blocks(changed);
@@ -60,7 +60,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
 struct TerminatingRanges(Lister<ServiceCIDR>);
 
 impl TerminatingRanges {
-    /// The keys of those with a block for which `concerns` is true.
+    /// Returns the keys of the ranges with a block for which `concerns` is true.
     fn keys_where(&self, concerns: impl Fn(&Cidr) -> bool) -> Vec<ObjectName> {
         let all = self.0.list().into_iter().filter(Object::is_being_deleted);
         all.filter(|cidr| blocks(cidr).iter().any(&concerns)).map(|cidr| cidr.key()).collect()
@@ -75,8 +75,8 @@ struct Controller {
 }
 
 impl Reconciler for Controller {
-    /// Adds the finalizer and sets the condition `Ready`; removes the finalizer of a deleted range that is not in
-    /// use.
+    /// Adds the finalizer and sets the condition `Ready`. If the range is being deleted and not in use, removes the
+    /// finalizer.
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(cidr) = self.cidrs.get_by_key(&key) else { return Ok(Action::Done) };
         let api = Api::all_with(self.client.clone(), &ApiResource::erase::<ServiceCIDR>(&()));
@@ -97,7 +97,7 @@ impl Reconciler for Controller {
             return Ok(Action::Done);
         }
         if action == FinalizerAction::Add {
-            // The update is an event, whose sync sets the condition.
+            // The event of this write triggers another sync, which sets the condition.
             add_finalizer(&api, &cidr, FINALIZER).await?;
             return Ok(Action::Done);
         }
@@ -112,7 +112,7 @@ impl Reconciler for Controller {
 }
 
 impl Controller {
-    /// Returns whether addresses would be outside all ranges if this one were deleted.
+    /// Returns whether an address would be outside all ranges without this range.
     fn is_needed(&self, cidr: &Object<ServiceCIDR>) -> bool {
         let others: Vec<Cidr> =
             self.cidrs.list().iter().filter(|other| other.name() != cidr.name()).flat_map(blocks).collect();
@@ -121,7 +121,7 @@ impl Controller {
     }
 }
 
-/// Returns whether an address is in one of the blocks and in none of the others.
+/// Returns whether an address is in `blocks` but not in `others`.
 fn leaves_orphans(blocks: &[Cidr], others: &[Cidr], addresses: &[IpAddr]) -> bool {
     let is_covered = |block: &Cidr| others.iter().any(|other| other.contains_block(*block));
     if blocks.iter().all(is_covered) {
@@ -139,12 +139,12 @@ fn blocks(cidr: &Object<ServiceCIDR>) -> Vec<Cidr> {
     texts.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
-/// The address, if it belongs to a service.
+/// Returns the address if it belongs to a service.
 fn service_address(address: &Object<IPAddress>) -> Option<IpAddr> {
     (address.label(MANAGER_LABEL) == Some(MANAGER)).then(|| address.name().parse().ok())?
 }
 
-/// Sets the condition `Ready` on the cached object, unless it has this value already.
+/// Sets the condition `Ready` on the cached object if its value differs.
 async fn set_ready(
     api: &Api<DynamicObject>,
     seen: &Object<ServiceCIDR>,
@@ -183,7 +183,7 @@ mod tests {
             (&["10.0.0.0/24"], &["10.0.0.128/25"], true),
             (&["10.0.0.0/24", "fd00::/108"], &["10.0.0.0/16"], true),
             (&["10.0.0.0/24", "fd00::/108"], &["10.0.0.0/16", "fd00::/64"], false),
-            // A block's network address is not allocatable from it.
+            // The network address of a block cannot be allocated from it.
             (&["10.0.0.0/24"], &["10.0.0.5/32"], true),
         ] {
             assert_eq!(

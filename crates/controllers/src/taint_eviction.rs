@@ -1,5 +1,5 @@
-//! Taint eviction: deletes pods from nodes with `NoExecute` taints that the pods do not tolerate, or whose
-//! toleration has expired (upstream: `tainteviction`).
+//! Taint eviction: deletes pods that do not tolerate a node's `NoExecute` taints, or whose toleration has expired
+//! (upstream: `tainteviction`).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(crate) const TAINT_EVICTION: Descriptor = Descriptor {
     start,
 };
 
-/// Index of pods by the node they are bound to.
+/// Index of pods by node.
 const BY_NODE: &str = "node";
 
 /// Adds the index to an informer.
@@ -50,7 +50,7 @@ struct Controller {
     events: EventRecorder,
     nodes: Lister<Node>,
     pods: Lister<Pod>,
-    /// The time since which a pod, by UID, has been on a node with taints that limit its stay.
+    /// The time since which each pod, by UID, has been on a node with taints that limit its stay.
     since: Mutex<HashMap<String, Timestamp>>,
 }
 
@@ -73,7 +73,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     })
 }
 
-/// Returns whether a node may have a `NoExecute` taint, without decoding it.
+/// Returns whether a node may have a `NoExecute` taint. Does not decode the node.
 fn may_evict(node: &Object<Node>) -> bool {
     let taints = node.json_at(&["spec", "taints"]).unwrap_or_default();
     taints.windows(NO_EXECUTE.len()).any(|window| window == NO_EXECUTE.as_bytes())
@@ -183,7 +183,7 @@ enum Time {
     Over,
 }
 
-/// The time for which a pod with these tolerations may stay on a node with these taints.
+/// Returns the time for which a pod with these tolerations may stay on a node with these taints.
 fn time_left(tolerations: &[Toleration], taints: &[Taint]) -> Time {
     let mut least: Option<i64> = None;
     for taint in taints.iter().filter(|taint| taint.effect == NO_EXECUTE) {

@@ -1,17 +1,17 @@
-//! Arithmetic of timestamps with durations that clients choose.
+//! Saturating arithmetic of timestamps and durations.
 //!
-//! The operators of `jiff` panic on overflow. A field such as `activeDeadlineSeconds` may hold any number, and a
-//! status any time, so controllers add and subtract only with these functions.
+//! The operators of `jiff` panic on overflow. A field such as `activeDeadlineSeconds` can contain any number, and a
+//! status any time. Controllers must add and subtract them with these functions.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// `at` plus `duration`, clamped to the range of timestamps.
+/// Adds `duration` to `at`, clamped to the range of timestamps.
 pub(crate) fn saturating_add(at: Timestamp, duration: SignedDuration) -> Timestamp {
     let end = if duration.is_negative() { Timestamp::MIN } else { Timestamp::MAX };
     at.checked_add(duration).unwrap_or(end)
 }
 
-/// `at` minus `duration`, clamped to the range of timestamps.
+/// Subtracts `duration` from `at`, clamped to the range of timestamps.
 pub(crate) fn saturating_sub(at: Timestamp, duration: SignedDuration) -> Timestamp {
     let end = if duration.is_negative() { Timestamp::MAX } else { Timestamp::MIN };
     at.checked_sub(duration).unwrap_or(end)

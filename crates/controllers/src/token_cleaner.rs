@@ -57,7 +57,7 @@ impl Reconciler for Controller {
     }
 }
 
-/// The time until a token expires: zero if it has expired or its expiration cannot be parsed, `None` if it never
+/// Returns the time until a token expires: zero if it has expired or its expiration is invalid, `None` if it never
 /// expires.
 pub(crate) fn expires_in(secret: &Secret, now: Timestamp) -> Option<Duration> {
     let expiration = &secret.data.as_ref()?.get("expiration")?.0;

@@ -39,7 +39,7 @@ impl Reconciler for Controller {
             Some(wait) if !wait.is_zero() => return Ok(Action::RequeueAfter(wait)),
             Some(_) => {}
         }
-        // The cache may not show a TTL that was extended.
+        // Reads the job live, as its TTL may have been extended.
         let jobs: Api<Job> = Api::namespaced(self.client.clone(), key.namespace());
         let Some(live) = jobs.get_opt(key.name()).await? else { return Ok(Action::Done) };
         if expires_in(&live, Timestamp::now()) != Some(Duration::ZERO) {
@@ -55,7 +55,7 @@ impl Reconciler for Controller {
     }
 }
 
-/// The time until a job is to be deleted: zero if it is due, `None` if it is not finished or has no TTL.
+/// Returns the time until a job must be deleted: zero if it is due, `None` if it is not finished or has no TTL.
 fn expires_in(job: &Job, now: Timestamp) -> Option<Duration> {
     if job.metadata.deletion_timestamp.is_some() || !is_finished(job) {
         return None;

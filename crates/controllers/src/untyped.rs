@@ -1,4 +1,4 @@
-//! Writes of untyped objects, so that fields unknown to the Rust types are not lost.
+//! Writes untyped objects, which preserves fields that the Rust types do not have.
 
 use kube::api::{Api, DynamicObject, PostParams};
 use nave_client::Object;
@@ -9,14 +9,14 @@ use crate::frame::SyncError;
 /// The part of an object that a write changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UpdateTarget {
-    /// Everything but the status.
+    /// All fields except the status.
     Object,
     /// The status.
     Status,
 }
 
-/// Updates a cached object unless `change` has no effect, and returns the result. If the object has changed since,
-/// the update fails with a conflict and the sync is repeated.
+/// Applies `change` to a cached object, writes the object if it changed, and returns the result. If the stored
+/// object has changed since, the update fails with a conflict and the sync is retried.
 ///
 /// # Errors
 /// The API server's error.
@@ -36,7 +36,7 @@ pub(crate) async fn update<K>(
     Object::from_value(&written).map_err(|error| SyncError::Invalid(error.to_string()))
 }
 
-/// The object after `change`; `None` if it has no effect.
+/// Returns the object after `change`; `None` if the object is unchanged.
 pub(crate) fn changed<K>(
     cached: &Object<K>,
     change: impl FnOnce(&mut Value),

@@ -42,7 +42,7 @@ impl Reconciler for Controller {
     }
 }
 
-/// The generation of a policy, if the status has an older one.
+/// Returns the generation of a policy if the status has an older generation.
 fn unobserved_generation(policy: &ValidatingAdmissionPolicy) -> Option<i64> {
     let observed = policy.status.as_ref().and_then(|status| status.observed_generation).unwrap_or_default();
     policy.metadata.generation.filter(|generation| *generation > observed)

@@ -1,4 +1,4 @@
-//! Protects volume attributes classes that volumes or claims use (upstream: `volume/vacprotection`).
+//! Protects volume attributes classes that are used by volumes or claims (upstream: `volume/vacprotection`).
 
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -37,7 +37,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     builder.run(Protection { client: context.client.clone(), classes: classes.lister(), users })
 }
 
-/// The classes that are being deleted. Other classes do not depend on volumes and claims.
+/// Returns the classes that are being deleted. Other classes do not depend on volumes and claims.
 fn terminating(classes: &Lister<VolumeAttributesClass>) -> Vec<ObjectName> {
     classes.list().iter().filter(|class| class.is_being_deleted()).map(nave_client::Object::key).collect()
 }
@@ -90,7 +90,7 @@ fn classes_of_claim(claim: &Object<PersistentVolumeClaim>) -> Vec<String> {
     )
 }
 
-/// The non-empty strings at these paths.
+/// Returns the non-empty strings at these paths.
 fn strings_at<K>(object: &Object<K>, paths: &[&[&str]]) -> Vec<String> {
     paths
         .iter()

@@ -1,5 +1,5 @@
-//! Protects volumes and claims in use (upstream: `pvcprotection`, `pvprotection`): each has a finalizer, which
-//! these controllers remove once the object is being deleted and no longer in use.
+//! Protects volumes and claims in use (upstream: `pvcprotection`, `pvprotection`). Each object has a finalizer,
+//! which these controllers remove when the object is being deleted and no longer in use.
 
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
@@ -61,7 +61,7 @@ impl Reconciler for ClaimProtection {
         match finalizer_action(&claim, CLAIM_FINALIZER) {
             FinalizerAction::Nothing => {}
             FinalizerAction::Add => add_finalizer(&api, &claim, CLAIM_FINALIZER).await?,
-            // Only a pod that the cache has is proof of use; its absence must be confirmed by a live list.
+            // A pod in the cache proves that the claim is in use. Its absence must be confirmed by a live list.
             FinalizerAction::Remove if self.is_used(&claim) || self.is_used_by_live_list(&claim).await? => {}
             FinalizerAction::Remove => remove_finalizer(&api, &claim, CLAIM_FINALIZER).await?,
         }
@@ -95,8 +95,8 @@ impl ClaimProtection {
     }
 }
 
-/// Returns whether a pod that may be running uses the claim. A pod without a node will not start with a claim that
-/// is being deleted.
+/// Returns whether a pod uses the claim and may be running. A pod without a node cannot start with a claim that is
+/// being deleted.
 fn uses(pod: &Object<Pod>, claim: &str) -> bool {
     let is_placed = pod.json_at(&["spec", "nodeName"]).is_some_and(|node| node != b"\"\"");
     is_placed && claims_of(pod).iter().any(|used| used == claim)

@@ -1,4 +1,4 @@
-//! The volume claims of a stateful set's pods, and their owners by the retention policy.
+//! Volume claims of a stateful set's pods, and the owners that the retention policy requires.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -8,7 +8,7 @@ use super::identity::{claim_name, claim_templates, ordinal};
 use super::{is_in_range, spec_of};
 use crate::owners::controller_reference;
 
-/// The new claims of a pod, with the owners that the retention policy requires.
+/// Returns the new claims of a pod, with the owners that the retention policy requires.
 pub(super) fn new_claims(set: &StatefulSet, pod: &Pod, ordinal: i32) -> Vec<PersistentVolumeClaim> {
     let selector = spec_of(set).selector.match_labels.clone().unwrap_or_default();
     let claims = claim_templates(set).map(|template| {
@@ -24,7 +24,8 @@ pub(super) fn new_claims(set: &StatefulSet, pod: &Pod, ordinal: i32) -> Vec<Pers
     claims.collect()
 }
 
-/// Returns whether a claim will be deleted with an earlier pod of the same name, so that a new pod must not use it.
+/// Returns whether a claim will be deleted together with an earlier pod of the same name. A new pod must not use
+/// such a claim.
 pub(super) fn is_stale(claim: &ObjectMeta, set: &StatefulSet, pod: &Pod) -> bool {
     Policy::from_set(set).deletes_when_scaled && has_stale_reference(claim, &Owner::pod(pod))
 }
@@ -39,21 +40,21 @@ pub(super) fn has_other_controller(claim: &ObjectMeta, set: &StatefulSet, pod: &
     references(claim).any(|reference| {
         let of_set_or_pod = [&set, &pod].into_iter().find(|owner| owner.is_named_by(reference));
         match of_set_or_pod {
-            // The reference is to an earlier object of this name; the garbage collector will delete the claim.
+            // The reference names an earlier object with this name. The garbage collector will delete the claim.
             Some(owner) => owner.meta.uid.as_ref() != Some(&reference.uid),
             None => reference.controller == Some(true),
         }
     })
 }
 
-/// The corrected owner references of a claim; `None` if they match the policy:
+/// Returns the corrected owner references of a claim; `None` if they match the policy.
 ///
 /// | when scaled down | when the set is deleted | owner |
 /// | --- | --- | --- |
 /// | retain | retain | none |
-/// | delete | retain | the pod, once it is scaled down |
-/// | delete | delete | the set; the pod, once it is scaled down |
-/// | delete | delete | the pod once it is scaled down, the set before |
+/// | retain | delete | the set |
+/// | delete | retain | the pod after it is scaled down |
+/// | delete | delete | the set; the pod after it is scaled down |
 pub(super) fn corrected_owners(
     claim: &ObjectMeta,
     set: &StatefulSet,
@@ -109,7 +110,7 @@ impl Policy {
     }
 }
 
-/// The set or the pod as owner of claims.
+/// The set or the pod as the owner of claims.
 struct Owner<'a> {
     api_version: &'static str,
     kind: &'static str,
@@ -161,8 +162,8 @@ mod tests {
 
     #[test]
     fn retention_policy_determines_the_owner() {
-        // The policy when scaled and when deleted; the expected owner for a pod in range, and for one that is
-        // scaled down.
+        // Columns: the policy when scaled, the policy when deleted, the expected owner for a pod in range, and the
+        // expected owner for a pod that is scaled down.
         let cases = [
             ("Retain", "Retain", "", ""),
             ("Retain", "Delete", "set", "set"),

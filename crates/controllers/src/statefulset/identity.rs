@@ -1,4 +1,4 @@
-//! The identity of a stateful set's pods: name, ordinal, labels, and claims.
+//! Identity of a stateful set's pods: name, ordinal, labels and claims.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::selectors::label;
 const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
 const POD_INDEX_LABEL: &str = "apps.kubernetes.io/pod-index";
 
-/// The name of the set and the ordinal in a pod's name.
+/// Splits a pod's name into the name of its set and its ordinal.
 pub(super) fn parse(pod_name: &str) -> Option<(&str, i32)> {
     let (parent, ordinal) = pod_name.rsplit_once('-')?;
     if !ordinal.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -25,18 +25,18 @@ pub(super) fn parse(pod_name: &str) -> Option<(&str, i32)> {
     Some((parent, ordinal.parse().ok()?))
 }
 
-/// The ordinal of a pod of this set.
+/// Returns the ordinal of a pod of this set.
 pub(super) fn ordinal(set: &StatefulSet, pod: &Pod) -> Option<i32> {
     let (parent, ordinal) = parse(pod.metadata.name.as_deref()?)?;
     (Some(parent) == set.metadata.name.as_deref()).then_some(ordinal)
 }
 
-/// The name of the pod with an ordinal.
+/// Returns the name of the pod with this ordinal.
 pub(super) fn pod_name(set: &StatefulSet, ordinal: i32) -> String {
     format!("{}-{ordinal}", set.metadata.name.as_deref().unwrap_or_default())
 }
 
-/// A new pod of the set at a revision.
+/// Creates a pod of the set at a revision.
 pub(super) fn new_pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, ordinal: i32) -> Pod {
     let owner = &set.metadata;
     let reference = controller_reference("apps/v1", "StatefulSet", owner);
@@ -53,7 +53,7 @@ pub(super) fn new_pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &
     pod
 }
 
-/// Sets the labels and volumes of a pod's ordinal.
+/// Sets the labels and volumes that a pod with this ordinal must have.
 pub(super) fn conform(set: &StatefulSet, pod: &mut Pod, ordinal: i32) {
     let labels = pod.metadata.labels.get_or_insert_default();
     labels.insert(POD_NAME_LABEL.to_owned(), pod_name(set, ordinal));
@@ -70,7 +70,7 @@ pub(super) fn conform(set: &StatefulSet, pod: &mut Pod, ordinal: i32) {
     pod.spec.get_or_insert_default().volumes = Some(volumes);
 }
 
-/// Returns whether a pod has the labels and volumes of its ordinal.
+/// Returns whether a pod has the name, the pod name label and the volumes for this ordinal.
 pub(super) fn conforms(set: &StatefulSet, pod: &Pod, ordinal: i32) -> bool {
     let name = pod_name(set, ordinal);
     pod.metadata.name.as_ref() == Some(&name)
@@ -107,12 +107,12 @@ pub(super) fn claim_templates(set: &StatefulSet) -> impl Iterator<Item = &Persis
     spec_of(set).volume_claim_templates.iter().flatten()
 }
 
-/// The name of a pod's claim for a template.
+/// Returns the name of the claim for a template and an ordinal.
 pub(super) fn claim_name(set: &StatefulSet, template: &PersistentVolumeClaim, ordinal: i32) -> String {
     format!("{}-{}", template.metadata.name.as_deref().unwrap_or_default(), pod_name(set, ordinal))
 }
 
-/// The revision label of a pod.
+/// Returns the revision label of a pod.
 pub(super) fn revision(pod: &Pod) -> &str {
     label(pod.metadata.labels.as_ref(), REVISION_LABEL).unwrap_or_default()
 }

@@ -45,7 +45,8 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     owned::index(&pods);
     owned::index(&revisions);
     let adopters = SelectorIndex::new(sets.lister(), SelectorForm::Selector);
-    // A stale cache does no harm: a pod's name is fixed, so it is not created twice, and it is deleted by UID.
+    // A stale cache is harmless. Pod names are fixed, so a pod cannot be created twice, and deletions specify the
+    // UID.
     let expectations = Arc::new(Expectations::default());
     let kind = ("apps", "StatefulSet");
     builder.add_handler(&pods, DependentHandler::new(builder.queue(), kind, adopters, expectations));
@@ -68,7 +69,7 @@ fn replicas(set: &StatefulSet) -> i32 {
     spec_of(set).replicas.unwrap_or(1)
 }
 
-/// The ordinals of a set's pods.
+/// Returns the ordinals of a set's pods.
 fn ordinals(set: &StatefulSet) -> Range<i32> {
     let start = spec_of(set).ordinals.as_ref().and_then(|ordinals| ordinals.start).unwrap_or(0);
     start..start.saturating_add(replicas(set))
@@ -85,7 +86,7 @@ mod fixtures {
     use super::{ControllerRevision, Pod, StatefulSet, identity, spec_of};
     use crate::pods::fixtures::now;
 
-    /// A set whose pods have one claim each.
+    /// Creates a set whose pods have one claim each.
     pub(super) fn set(replicas: i32) -> StatefulSet {
         serde_json::from_value(json!({
             "metadata": {"name": "web", "namespace": "default", "uid": "u", "generation": 3},
@@ -99,7 +100,7 @@ mod fixtures {
         .unwrap()
     }
 
-    /// A pending pod of the set.
+    /// Creates a pending pod of the set.
     pub(super) fn pod(set: &StatefulSet, ordinal: i32, revision: &str) -> Pod {
         let mut pod = identity::new_pod(set, &spec_of(set).template, revision, ordinal);
         pod.metadata.uid = Some(format!("uid-{ordinal}"));
@@ -107,7 +108,7 @@ mod fixtures {
         pod
     }
 
-    /// The pod, running and ready for this many seconds.
+    /// Returns the pod, running and ready for this many seconds.
     pub(super) fn running(mut pod: Pod, ready_for: i64) -> Pod {
         let since = (now() - jiff::SignedDuration::from_secs(ready_for)).to_string();
         let ready = json!([{"type": "Ready", "status": "True", "lastTransitionTime": since}]);
@@ -115,7 +116,7 @@ mod fixtures {
         pod
     }
 
-    /// A revision of the set with this container image.
+    /// Creates a revision of the set with this container image.
     pub(super) fn revision(name: &str, image: &str, number: i64) -> ControllerRevision {
         let template = json!({"$patch": "replace", "metadata": {"labels": {"app": "web"}},
             "spec": {"containers": [{"name": "c", "image": image}]}});

@@ -1,8 +1,8 @@
-//! Plans the creation and deletion of a stateful set's pods: a pure function of the observed state.
+//! Plans the creation and deletion of a stateful set's pods. The plan is a pure function of the observed state.
 //!
-//! Ordered sets (`OrderedReady`) proceed pod by pod: an unavailable pod blocks all later ones. Parallel sets create
-//! and delete pods at once. In both, an update replaces one pod at a time, from the highest ordinal down to the
-//! partition.
+//! Ordered sets (`OrderedReady`) process one pod at a time: an unavailable pod blocks all later pods. Parallel sets
+//! create and delete pods at once. In both, an update replaces one pod at a time, from the highest ordinal down to
+//! the partition.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use crate::pods::{is_available, is_ready, is_terminal, phase};
 /// The maximum number of pods that a parallel set creates per sync.
 const BURST: usize = 500;
 
-/// The observed state.
+/// The observed state of a set.
 pub(super) struct Observed<'a> {
     pub(super) set: &'a StatefulSet,
     /// The set's pods by ordinal.
@@ -36,20 +36,20 @@ pub(super) struct Observed<'a> {
 pub(super) enum Step {
     /// Creates the pod's claims, then the pod.
     Create(Box<Pod>, i32),
-    /// Creates missing claims of a pending pod, and corrects their owners.
+    /// Creates the missing claims of a pending pod, and corrects the owners of existing claims.
     EnsureClaims(Box<Pod>, i32),
-    /// Restores labels, volumes and the owners of claims.
+    /// Restores the labels and volumes of a pod, and the owners of its claims.
     Conform(Box<Pod>, i32),
     /// Corrects the owners of the claims of a pod that is about to be deleted.
     RetainClaims(Box<Pod>, i32),
     Delete(Box<Pod>),
 }
 
-/// Steps in phases: a phase starts when all steps of the previous one have succeeded.
+/// The steps of a plan in phases. A phase starts when all steps of the previous phase have succeeded.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) phases: Vec<Vec<Step>>,
-    /// The number of pods of the current revision that the update deletes.
+    /// The number of pods at the current revision that the update deletes.
     pub(super) replaced: i32,
 }
 
@@ -59,7 +59,7 @@ impl Plan {
     }
 }
 
-/// Returns whether pods are created and deleted one after another.
+/// Returns whether pods are created and deleted one at a time.
 pub(super) fn is_ordered(set: &StatefulSet) -> bool {
     spec_of(set).pod_management_policy.as_deref() != Some("Parallel")
 }
@@ -75,7 +75,7 @@ pub(super) fn plan(observed: &Observed<'_>) -> Plan {
     plan
 }
 
-/// No more steps may be planned.
+/// Signals that no more steps may be planned.
 struct Blocked;
 
 impl Observed<'_> {
@@ -90,7 +90,7 @@ impl Observed<'_> {
         Ok(())
     }
 
-    /// Creates missing pods in the set's range, and replaces terminal ones.
+    /// Creates missing pods in the set's range, and replaces terminal pods.
     fn keep_replicas(&self, steps: &mut Vec<Step>) -> Result<(), Blocked> {
         let ordered = is_ordered(self.set);
         let mut missing = 0;
@@ -145,7 +145,7 @@ impl Observed<'_> {
         steps.extend(wrong.map(|(ordinal, pod)| Step::RetainClaims(Box::new(pod.clone()), ordinal)));
     }
 
-    /// Deletes the pods beyond the set's size, from the highest ordinal down.
+    /// Deletes the pods outside the set's range, from the highest ordinal down.
     fn scale_down(&self, steps: &mut Vec<Step>) -> Result<(), Blocked> {
         let ordered = is_ordered(self.set);
         let lowest_unavailable = self
@@ -171,7 +171,7 @@ impl Observed<'_> {
         Ok(())
     }
 
-    /// The pod that a rolling update replaces next.
+    /// Returns the next pod that a rolling update replaces.
     fn next_to_update(&self) -> Option<&Pod> {
         let strategy = spec_of(self.set).update_strategy.as_ref();
         if strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete") {
@@ -179,7 +179,7 @@ impl Observed<'_> {
         }
         let first = ordinals(self.set).start.saturating_add(partition(self.set).unwrap_or(0));
         for ordinal in (first..ordinals(self.set).end).rev() {
-            // A pod missing from the cache was just created.
+            // A pod that is missing from the cache was just created.
             let pod = self.pods.get(&ordinal)?;
             let deleted = pod.metadata.deletion_timestamp.is_some();
             if !deleted && Some(revision(pod)) != self.update.metadata.name.as_deref() {
@@ -192,13 +192,13 @@ impl Observed<'_> {
         None
     }
 
-    /// The pods outside the set's range, from the highest ordinal down.
+    /// Returns the pods outside the set's range, from the highest ordinal down.
     fn condemned(&self) -> impl Iterator<Item = (i32, &Pod)> {
         let pods = self.pods.iter().rev().map(|(ordinal, pod)| (*ordinal, pod));
         pods.filter(|(ordinal, _)| !is_in_range(self.set, *ordinal))
     }
 
-    /// A new pod for an ordinal, at the current or the update revision.
+    /// Creates a pod for an ordinal, at the current revision or the update revision.
     fn new_pod(&self, ordinal: i32) -> Pod {
         let start = ordinals(self.set).start;
         let strategy = spec_of(self.set).update_strategy.as_ref();
@@ -214,7 +214,7 @@ impl Observed<'_> {
         identity::new_pod(self.set, &template, at.metadata.name.as_deref().unwrap_or_default(), ordinal)
     }
 
-    /// The existing claims of an ordinal.
+    /// Returns the existing claims for an ordinal.
     fn claims_of(&self, ordinal: i32) -> impl Iterator<Item = ObjectMeta> {
         claim_templates(self.set)
             .filter_map(move |template| (self.claim)(&claim_name(self.set, template, ordinal)))

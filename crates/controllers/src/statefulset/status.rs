@@ -9,12 +9,12 @@ use super::{replicas, spec_of};
 use crate::counts::omit_zero;
 use crate::pods::{is_available, is_ready, phase};
 
-/// The observed state apart from the set itself.
+/// The observed state, without the set itself.
 pub(super) struct Observed<'a> {
     pub(super) current: &'a ControllerRevision,
     pub(super) update: &'a ControllerRevision,
     pub(super) collisions: i32,
-    /// The number of pods of the current revision that the update has deleted.
+    /// The number of pods at the current revision that the update has deleted.
     pub(super) replaced: i32,
     pub(super) now: Timestamp,
 }

@@ -80,7 +80,7 @@ impl Reconciler for Controller {
 }
 
 impl Controller {
-    /// Claims the set's pods; returns them by ordinal.
+    /// Claims the set's pods, and returns them by ordinal.
     async fn claim_pods(
         &self,
         set: &StatefulSet,
@@ -99,7 +99,7 @@ impl Controller {
         Ok(claimed.into_iter().filter_map(|pod| Some((identity::ordinal(set, &pod)?, pod))).collect())
     }
 
-    /// Applies a plan: step by step for ordered sets, in growing batches for others.
+    /// Applies a plan: one step at a time for ordered sets, in growing batches for other sets.
     async fn apply(&self, set: &StatefulSet, plan: &Plan) -> Result<(), SyncError> {
         for phase in &plan.phases {
             if plan::is_ordered(set) {
@@ -137,7 +137,7 @@ impl Controller {
             Ok::<_, SyncError>(())
         };
         match outcome.await {
-            // An earlier sync has created it, which the cache will show.
+            // Records no event if an earlier sync created the pod, or if the namespace is terminating.
             Err(error) if error.is_already_exists() || error.is_namespace_terminating() => Err(error),
             outcome => {
                 self.record(set, pod, ["SuccessfulCreate", "FailedCreate"], "Create", &outcome);
@@ -171,7 +171,7 @@ impl Controller {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let outcome = self.pods_api(set).delete(name, &parameters).await.map(drop).map_err(SyncError::from);
         match outcome {
-            // The pod is gone or replaced by another of the same name.
+            // The pod no longer exists or has another UID.
             Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
             outcome => {
                 self.record(set, pod, ["SuccessfulDelete", "FailedDelete"], "Delete", &outcome);
@@ -180,7 +180,7 @@ impl Controller {
         }
     }
 
-    /// Creates the missing claims of a pod. A claim that is being deleted must be gone first.
+    /// Creates the missing claims of a pod. Fails if a claim is still being deleted.
     async fn create_claims(&self, set: &StatefulSet, pod: &Pod, ordinal: i32) -> Result<(), SyncError> {
         let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
         let mut failure = None;

@@ -49,7 +49,7 @@ impl World {
         self.set.spec.as_mut().unwrap().replicas = Some(replicas);
     }
 
-    /// Runs one sync. Returns `+0` for a creation, `-0` for a deletion, `c0` for claims, `=0` for a correction.
+    /// Runs one sync. Returns `+0` for a creation, `-0` for a deletion, `c0` for claims, and `=0` for a correction.
     fn sync(&mut self) -> Vec<String> {
         let known = self.claims.clone();
         let observed = plan::Observed {
@@ -114,7 +114,7 @@ impl World {
         status::stateful_set_status(&self.set, &self.pods.values().collect::<Vec<_>>(), &observed)
     }
 
-    /// Removes pods that are being deleted, and makes the others ready.
+    /// Removes pods that are being deleted, and makes the other pods ready.
     fn run_kubelet(&mut self) {
         self.pods.retain(|_, pod| pod.metadata.deletion_timestamp.is_none());
         for (ordinal, pod) in &mut self.pods {
@@ -124,7 +124,7 @@ impl World {
         }
     }
 
-    /// Syncs until nothing is left to do; returns the steps of each sync.
+    /// Syncs until no steps remain. Returns the steps of each sync.
     fn sync_until_stable(&mut self) -> Vec<String> {
         let mut steps_taken = Vec::new();
         for _ in 0..100 {
@@ -314,7 +314,7 @@ fn corrects_claim_owners_before_scaling_down() {
     assert_eq!(world.sync_until_stable(), ["c1 -1"]);
     assert_eq!(owner(&world, "data-web-1"), ["Pod"]);
     assert_eq!(owner(&world, "data-web-0"), ["StatefulSet"]);
-    // The claim is deleted with the pod; a new pod must wait until then.
+    // The claim is deleted with the pod. A new pod must wait for the deletion.
     world.scale(2);
     assert_eq!(world.sync_until_stable(), [""; 0]);
     world.claims.remove("data-web-1");
