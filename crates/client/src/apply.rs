@@ -1,7 +1,7 @@
 //! Typed server-side apply (KEP-555; upstream: client-go's `Apply` and `ApplyStatus`).
 //!
-//! The configuration is a value of the object's own type: the fields that it sets are those that the manager owns from
-//! then on. Fields that the manager set before and that are missing now are given up.
+//! The configuration has the object's own type. The manager owns the fields that the configuration sets, and gives
+//! up the fields that it set before and that are now missing.
 
 use std::fmt::Debug;
 
@@ -9,7 +9,7 @@ use kube::api::{Api, Patch, PatchParams};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// How a configuration is applied.
+/// The options of an apply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApplyOptions {
     field_manager: String,
@@ -18,12 +18,12 @@ pub struct ApplyOptions {
 }
 
 impl ApplyOptions {
-    /// Applies as this field manager: fields of other managers with other values are conflicts.
+    /// Creates options for a field manager. Fields that other managers own with different values cause conflicts.
     pub fn new(field_manager: &str) -> Self {
         Self { field_manager: field_manager.to_owned(), force: false, dry_run: false }
     }
 
-    /// Takes conflicting fields over from their managers, as controllers do.
+    /// Takes ownership of conflicting fields from their managers, as controllers do.
     #[must_use]
     pub fn force(self) -> Self {
         Self { force: true, ..self }
@@ -47,10 +47,10 @@ pub enum ApplyError {
     /// The configuration has no name.
     #[error("an applied configuration needs a name")]
     NoName,
-    /// Other managers own fields of the configuration, with other values. Nothing is stored.
+    /// Other managers own fields of the configuration with different values. The object is not changed.
     #[error("{source}")]
     Conflict {
-        /// The fields and their managers; empty for a conflict of resourceVersions or uids.
+        /// The fields and their managers. Empty if the conflict is about the resource version or the UID.
         fields: Vec<FieldConflict>,
         /// The response.
         source: kube::Error,
@@ -65,11 +65,11 @@ pub enum ApplyError {
 pub struct FieldConflict {
     /// The path of the field, such as `.spec.replicas`.
     pub field: String,
-    /// The server's text, which names the manager: `conflict with "kubectl"`.
+    /// The server's message, which names the manager: `conflict with "kubectl"`.
     pub message: String,
 }
 
-/// Applies a configuration to the object of its name, which is created if there is none. Returns the object.
+/// Applies a configuration, creates the object if it does not exist, and returns the object.
 ///
 /// # Errors
 /// The configuration has no name, conflicts, or is rejected.
@@ -82,10 +82,10 @@ where
     applied.map_err(ApplyError::from_response)
 }
 
-/// Applies a configuration to the status of the object of its name, which must exist. Returns the object.
+/// Applies a configuration to the status of an existing object, and returns the object.
 ///
 /// # Errors
-/// Those of [`apply`], and 404 if there is no object of this name.
+/// The errors of [`apply`], and 404 if the object does not exist.
 pub async fn apply_status<K>(api: &Api<K>, configuration: &K, options: &ApplyOptions) -> Result<K, ApplyError>
 where
     K: kube::Resource + Serialize + DeserializeOwned + Clone + Debug,
@@ -116,5 +116,5 @@ impl ApplyError {
 
 /// The HTTP status code of a conflict.
 const CONFLICT: u16 = 409;
-/// The reason of a cause that names an owned field.
+/// The reason of a status cause that names a conflicting field.
 const FIELD_MANAGER_CONFLICT: &str = "FieldManagerConflict";

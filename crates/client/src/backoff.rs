@@ -5,7 +5,7 @@ use std::time::Duration;
 use nave_machinery::backoff::{Backoff, Pauses};
 use tokio::time::Instant;
 
-/// The delays of a [`Backoff`]; they reset after two minutes without a failure.
+/// A timer for the delays of a [`Backoff`]. Resets after two minutes without a failure.
 #[derive(Clone, Copy, Debug)]
 pub struct BackoffTimer {
     pauses: Pauses,
@@ -13,7 +13,7 @@ pub struct BackoffTimer {
 }
 
 impl BackoffTimer {
-    /// Starts with no failures.
+    /// Creates a timer without failures.
     pub fn new(backoff: Backoff) -> Self {
         Self { pauses: backoff.pauses(), last: None }
     }

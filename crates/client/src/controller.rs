@@ -14,15 +14,15 @@ use crate::workqueue::Key;
 /// The result of a successful reconciliation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Nothing to do until the next event.
+    /// Wait for the next event.
     Done,
-    /// Reconcile again after this delay, even without an event.
+    /// Reconcile again after this delay, or earlier if an event arrives.
     RequeueAfter(Duration),
 }
 
-/// Processes the keys of a queue with at most `workers` workers until `stop` is cancelled; no key is processed by two
-/// workers at once. A success resets the key's failures; an error or a panic retries it with growing delays. After a
-/// stop, running reconciliations complete and no new ones start.
+/// Processes the keys of a queue with at most `workers` workers until `stop` is cancelled. Two workers never
+/// process the same key at once. A success resets the key's failures; an error or a panic retries the key with
+/// growing delays. After `stop` is cancelled, running reconciliations complete and no new ones start.
 pub async fn run_workers<T, E, R, F>(
     queue: &Workqueue<T>,
     workers: usize,

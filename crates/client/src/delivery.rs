@@ -30,12 +30,12 @@ pub(crate) enum Notification {
     },
 }
 
-/// Delivers notifications to one handler. Sending never blocks: undelivered notifications are merged and kept.
+/// Delivers notifications to one handler. Sending never blocks: pending notifications are kept and merged.
 ///
-/// For each key it keeps the difference between what the handler has seen and the current state; consecutive updates
-/// of an object are merged into one. So it holds at most a few notifications for each object that exists or that the
-/// handler knows, plus up to [`MAX_LIVES`] objects that were added and deleted meanwhile, of which the oldest are
-/// dropped.
+/// For each key, keeps the difference between the state that the handler has seen and the current state, and merges
+/// consecutive updates of an object. So it keeps at most a few notifications for each object that exists or that
+/// the handler knows. It also keeps up to [`MAX_LIVES`] objects that were added and deleted before delivery, and
+/// drops the oldest of these.
 pub(crate) struct Delivery {
     handler: Arc<dyn EventHandler>,
     pending: Mutex<Pending>,
@@ -46,16 +46,16 @@ pub(crate) struct Delivery {
 
 #[derive(Default)]
 struct Pending {
-    /// In delivery order.
+    /// Pending notifications in delivery order.
     entries: BTreeMap<u64, Notification>,
     next: u64,
     /// The last entry for each key.
     last: HashMap<ObjectName, u64>,
-    /// The entries that are [`Notification::Life`], oldest first; some may be delivered already.
+    /// The entries that are [`Notification::Life`], oldest first. May include entries that were already delivered.
     lives: VecDeque<u64>,
     /// The number of undelivered objects of the initial list.
     initial: usize,
-    /// True if all objects of the initial list were sent.
+    /// True if all objects of the initial list have been sent.
     initial_complete: bool,
 }
 
@@ -98,7 +98,7 @@ impl Delivery {
         self.stop.is_cancelled()
     }
 
-    /// Calls the handler until it is stopped.
+    /// Calls the handler with pending notifications until it is stopped.
     pub(crate) async fn run(&self, stop: &CancellationToken) {
         loop {
             let woken = self.wake.notified();
@@ -113,7 +113,7 @@ impl Delivery {
         }
     }
 
-    /// Delivers a limited number of notifications; returns whether there were any.
+    /// Delivers a limited number of notifications. Returns whether any were pending.
     fn deliver_some(&self) -> bool {
         let some: Vec<_> = {
             let mut pending = self.pending.lock();
@@ -131,7 +131,7 @@ impl Delivery {
         !some.is_empty()
     }
 
-    /// A panic of the handler loses this notification only.
+    /// Calls the handler. A panic of the handler only loses this notification.
     fn call_handler(&self, notification: &Notification) {
         let handler = &self.handler;
         let call = || match notification {
@@ -163,7 +163,7 @@ impl Notification {
         matches!(self, Self::Add { initial: true, .. } | Self::Life { initial: true, .. })
     }
 
-    /// Merges two notifications about the same key, if the handler misses nothing by it.
+    /// Merges two notifications about the same key, if the handler loses no information.
     fn merged(&self, next: &Self) -> Option<Self> {
         match (self, next) {
             (Self::Add { object, initial }, Self::Update { new, .. }) if object.uid() == new.uid() => {
@@ -207,7 +207,7 @@ impl Pending {
             self.lives.pop_front();
         }
         if self.entries.is_empty() {
-            // Releases the memory that a long initial list needed.
+            // Releases the memory that a large initial list needed.
             self.last.shrink_to(RETAINED_CAPACITY);
         }
         Some(notification)
@@ -231,13 +231,13 @@ impl Pending {
     }
 }
 
-/// The most objects kept that were added and deleted while a handler lagged.
+/// The maximum number of kept objects that were added and deleted while a handler lagged.
 pub(crate) const MAX_LIVES: usize = 10_000;
 
-/// Calls before other tasks get a turn.
+/// The number of calls before other tasks get a turn.
 const CALLS_PER_TURN: usize = 64;
 
-/// The capacity kept when everything is delivered.
+/// The capacity that is kept when all notifications are delivered.
 const RETAINED_CAPACITY: usize = 256;
 
 #[cfg(test)]
@@ -281,7 +281,7 @@ mod tests {
         Notification::Delete(Deleted::Known(object(name, version)))
     }
 
-    /// The calls to a handler after these notifications were sent at once.
+    /// Returns the calls to a handler when these notifications are sent at once.
     fn calls_for(notifications: impl IntoIterator<Item = Notification>) -> Vec<String> {
         let lines = Arc::default();
         let delivery = Delivery::new(Arc::new(Lines(Arc::clone(&lines))));

@@ -16,7 +16,7 @@ pub enum Delta {
     Added(Object),
     /// The object was changed.
     Updated(Object),
-    /// The object was in a list; it may have changed before.
+    /// The object is in a list. It may have changed before the list.
     Replaced(Object),
     /// A resync: the object has not changed.
     Sync(Object),
@@ -24,12 +24,12 @@ pub enum Delta {
     Deleted(Deleted),
 }
 
-/// A deleted object, and how the deletion was observed.
+/// A deleted object, with the way in which the deletion was observed.
 pub enum Deleted<K = nave_machinery::Value> {
-    /// A delete event with the final state.
+    /// A delete event, with the final state.
     Known(Object<K>),
-    /// A list without the object. The object is the last known state (`DeletedFinalStateUnknown`); it may have been
-    /// changed, deleted and recreated several times since.
+    /// A list that lacks the object. Contains the last known state (`DeletedFinalStateUnknown`); the object may
+    /// have been changed, deleted and recreated several times since.
     FinalStateUnknown {
         /// The object's key.
         key: ObjectName,
@@ -85,7 +85,7 @@ impl<K> std::fmt::Debug for Deleted<K> {
 }
 
 impl Delta {
-    /// The object in its last known state.
+    /// Returns the object in its last known state.
     pub fn object(&self) -> &Object {
         match self {
             Self::Added(object) | Self::Updated(object) | Self::Replaced(object) | Self::Sync(object) => {
@@ -96,7 +96,7 @@ impl Delta {
     }
 }
 
-/// The changes of one object since it was last processed.
+/// The changes of an object since it was last processed.
 #[derive(Clone, Debug)]
 pub struct Deltas {
     /// The object's key.
@@ -107,23 +107,23 @@ pub struct Deltas {
     pub is_in_initial_list: bool,
 }
 
-/// A queue of objects with their changes, filled by a reflector and read by one consumer.
+/// A queue of objects with their changes. A reflector fills it, and one consumer reads it.
 ///
-/// Objects leave the queue in the order in which they entered it, each with all its deltas. The consumer maintains a
-/// cache of processed objects ("known objects"). [`replace`](ReflectorStore::replace) compares a list with it and
-/// queues [`Deleted::FinalStateUnknown`] for missing objects.
+/// Objects leave the queue in the order in which they entered it, each with all its deltas. The consumer maintains
+/// a cache of processed objects ("known objects"). [`replace`](ReflectorStore::replace) compares a list with this
+/// cache, and queues [`Deleted::FinalStateUnknown`] for missing objects.
 ///
-/// Its size is bounded by the number of objects and by back pressure: a reflector waits while more than
+/// The number of objects and back pressure bound the size of the queue: a reflector waits while more than
 /// [`MAX_QUEUED_EVENTS`] deltas are queued.
 #[derive(Debug)]
 pub struct DeltaFifo {
     known: Arc<Indexer>,
     queue: Mutex<Queue>,
-    /// Notified when something is queued, or the queue is closed.
+    /// Notified when an object is queued or the queue is closed.
     filled: Notify,
-    /// Notified when something is taken.
+    /// Notified when an object is taken.
     emptied: Notify,
-    /// True if all objects of the first list were processed.
+    /// True if all objects of the first list have been processed.
     synced: watch::Sender<bool>,
 }
 
@@ -131,9 +131,9 @@ pub struct DeltaFifo {
 struct Queue {
     items: HashMap<ObjectName, Vec<Delta>>,
     order: VecDeque<ObjectName>,
-    /// The number of deltas in all items.
+    /// The number of deltas for all objects.
     length: usize,
-    /// True if the queue was ever filled.
+    /// True if the queue has ever been filled.
     populated: bool,
     /// The number of unprocessed objects of the first list.
     initial: usize,
@@ -141,7 +141,7 @@ struct Queue {
 }
 
 impl DeltaFifo {
-    /// Creates a queue; the consumer stores the processed objects in `known`.
+    /// Creates a queue. The consumer stores the processed objects in `known`.
     pub fn new(known: Arc<Indexer>) -> Self {
         Self {
             known,
@@ -152,12 +152,12 @@ impl DeltaFifo {
         }
     }
 
-    /// Waits for the next object and calls `process` with its deltas; `None` once the queue is closed and empty.
-    /// `process` must update the known objects. It runs under the queue's lock, so that no list interferes, and must
-    /// not use the queue.
+    /// Waits for the next object and calls `process` with its deltas. Returns `None` once the queue is closed and
+    /// empty. `process` must update the known objects. It runs under the queue's lock, so that no list is applied
+    /// meanwhile, and must not use the queue.
     pub async fn pop<R>(&self, process: impl FnOnce(Deltas) -> R) -> Option<R> {
         loop {
-            // Registered before the check, so that no wake-up is missed.
+            // Must be registered before the check, so that no notification is missed.
             let filled = self.filled.notified();
             {
                 let mut queue = self.queue.lock();
@@ -175,18 +175,18 @@ impl DeltaFifo {
         }
     }
 
-    /// Returns whether all objects of the first list were processed.
+    /// Returns whether all objects of the first list have been processed.
     pub fn has_synced(&self) -> bool {
         *self.synced.borrow()
     }
 
-    /// Waits until [`has_synced`](Self::has_synced).
+    /// Waits until [`has_synced`](Self::has_synced) returns true.
     pub async fn wait_for_sync(&self) {
         // Cannot fail: `self` holds the sender.
         let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
-    /// The number of queued objects.
+    /// Returns the number of queued objects.
     pub fn len(&self) -> usize {
         self.queue.lock().order.len()
     }
@@ -196,7 +196,7 @@ impl DeltaFifo {
         self.len() == 0
     }
 
-    /// Closes the queue: the consumer ends after the queued objects.
+    /// Closes the queue. The consumer stops after the queued objects.
     pub fn close(&self) {
         self.queue.lock().closed = true;
         self.filled.notify_one();
@@ -229,7 +229,7 @@ impl ReflectorStore for DeltaFifo {
         self.push(Delta::Updated(object));
     }
 
-    /// Deletions of unknown objects are ignored.
+    /// Queues a deletion. Ignores deletions of unknown objects.
     fn delete(&self, object: Object) {
         let key = object.key();
         let mut queue = self.queue.lock();
@@ -302,7 +302,7 @@ impl Queue {
         };
         self.length += 1;
         match (deltas.last_mut(), delta) {
-            // Consecutive deletions are merged, preferring the one with a final state.
+            // Merges consecutive deletions, and prefers a deletion with the final state.
             (Some(Delta::Deleted(last)), Delta::Deleted(deleted)) => {
                 self.length -= 1;
                 if deleted.is_final_state_known() {
@@ -320,14 +320,14 @@ impl Queue {
         let is_in_initial_list = self.initial > 0;
         self.initial = self.initial.saturating_sub(1);
         if self.order.is_empty() && self.order.capacity() > RETAINED_CAPACITY {
-            // Releases the memory that a long list needed.
+            // Releases the memory that a large list needed.
             (self.items, self.order) = (HashMap::new(), VecDeque::new());
         }
         Some(Deltas { key, deltas, is_in_initial_list })
     }
 }
 
-/// The queued or known objects that are not in the list, in their last state.
+/// Returns the last states of the queued or known objects that are not in the list.
 fn missing_objects(
     queue: &Queue,
     known: &Indexer,
@@ -340,8 +340,8 @@ fn missing_objects(
     queued.chain(known).collect()
 }
 
-/// The number of queued deltas above which a reflector waits.
+/// A reflector waits while more deltas than this are queued.
 pub const MAX_QUEUED_EVENTS: usize = 10_000;
 
-/// The capacity kept when the queue is empty.
+/// The capacity that is kept when the queue is empty.
 const RETAINED_CAPACITY: usize = 256;

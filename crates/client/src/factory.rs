@@ -20,7 +20,7 @@ use crate::{Backoff, InformerConfig, ListerWatcher, PartialObjectMetadata, Share
 
 /// Lists and watches any resource.
 pub trait Source: Send + Sync + 'static {
-    /// Returns the list and watch of a resource. If the resource does not exist, requests fail.
+    /// Returns the lister and watcher for a resource. If the resource does not exist, its requests fail.
     fn lister_watcher(&self, resource: &GroupVersionResource, scope: &Scope) -> Arc<dyn ListerWatcher>;
 }
 
@@ -31,8 +31,8 @@ impl Source for kube::Client {
     }
 }
 
-/// Lists and watches the watch caches of the server in this process. The function looks a resource's cache up for
-/// each request, so resources may come and go.
+/// Lists and watches the watch caches of the server in this process. The function looks up the cache for each
+/// request, so resources can be added and removed.
 pub struct InProcess<F>(pub F);
 
 impl<F> Source for InProcess<F>
@@ -68,7 +68,7 @@ struct Entry {
 /// The settings of all informers of a factory.
 #[derive(Clone, Debug)]
 pub struct FactoryConfig {
-    /// Restricts the informers to a namespace; empty for all.
+    /// The namespace of the informers; empty for all namespaces.
     pub namespace: String,
     /// The default resync interval of handlers.
     pub resync: Option<Duration>,
@@ -107,7 +107,8 @@ impl SharedInformerFactory {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Returns the informer for `K`, which is created if needed. It runs after the next [`start`](Self::start).
+    /// Returns the informer for `K`, and creates it if needed. A new informer runs after the next
+    /// [`start`](Self::start).
     pub fn informer<K>(&self) -> SharedInformer<K>
     where
         K: kube::Resource<DynamicType = ()> + 'static,
@@ -115,13 +116,13 @@ impl SharedInformerFactory {
         self.entry(&resource_of::<K>(), false).cast()
     }
 
-    /// Returns the informer of a resource with untyped objects.
+    /// Returns the informer of a resource, with untyped objects.
     pub fn for_resource(&self, resource: &GroupVersionResource) -> SharedInformer<Value> {
         self.entry(resource, false)
     }
 
-    /// Returns an informer of the metadata of a resource: the informer of whole objects if there is one, else one
-    /// that requests metadata only.
+    /// Returns an informer of a resource's metadata: the informer of whole objects if it exists, otherwise an
+    /// informer that requests metadata only.
     pub fn metadata_for_resource(
         &self,
         resource: &GroupVersionResource,
@@ -129,7 +130,7 @@ impl SharedInformerFactory {
         self.entry(resource, true).cast()
     }
 
-    /// Starts the informers that do not run yet. Must be called within a Tokio runtime.
+    /// Starts the informers that have not been started. Must be called within a Tokio runtime.
     pub fn start(&self) {
         for entry in self.shared.informers.lock().values_mut().filter(|entry| !entry.is_started) {
             entry.is_started = true;
@@ -145,7 +146,7 @@ impl SharedInformerFactory {
         join_all(informers.iter().map(SharedInformer::wait_for_sync)).await;
     }
 
-    /// Stops and removes the informers of a resource that no longer exists.
+    /// Stops and removes the informers of a resource, for example because it no longer exists.
     pub fn stop_informer(&self, resource: &GroupVersionResource) {
         let mut informers = self.shared.informers.lock();
         for metadata_only in [false, true] {
@@ -155,12 +156,12 @@ impl SharedInformerFactory {
         }
     }
 
-    /// The resources with an informer.
+    /// Returns the resources that have an informer.
     pub fn resources(&self) -> Vec<GroupVersionResource> {
         self.shared.informers.lock().keys().map(|(resource, _)| resource.clone()).collect()
     }
 
-    /// Stops all informers, and waits until they and their handlers have ended.
+    /// Stops all informers, and waits until they and their handlers have stopped.
     pub async fn shutdown(&self) {
         self.shared.stop.cancel();
         self.shared.tasks.close();
@@ -195,7 +196,7 @@ impl fmt::Debug for SharedInformerFactory {
     }
 }
 
-/// The resource of a type.
+/// Returns the resource of a type.
 pub fn resource_of<K: kube::Resource<DynamicType = ()>>() -> GroupVersionResource {
     GroupVersionResource::new(K::group(&()), K::version(&()), K::plural(&()))
 }

@@ -4,27 +4,27 @@ use std::marker::PhantomData;
 
 use crate::{Deleted, Object};
 
-/// Receives the events of a [`SharedInformer`](crate::SharedInformer) on its own task: one call at a time, each
-/// object's events in order. It should do little, such as enqueue a key, and must not block.
+/// Receives the events of a [`SharedInformer`](crate::SharedInformer) on its own task. Calls do not overlap, and
+/// the events of an object arrive in order. Calls should be short, such as enqueueing a key, and must not block.
 ///
-/// The calls for one key are an add, any number of updates, a deletion, an add, and so on. A slow handler gets
-/// consecutive updates merged into one, from the old state of the first to the new state of the last; updates after
-/// an add are merged into the add. If more than 10,000 objects are added and deleted while it is busy, it misses the
-/// oldest of these. After a gap in the watch, an object that was deleted and recreated appears as an update between
-/// objects with different uids.
+/// The calls for one key are an add, any number of updates, a deletion, another add, and so on. For a slow handler,
+/// consecutive updates are merged into one update from the first old state to the last new state, and updates after
+/// an add are merged into the add. If more than 10,000 objects are added and deleted while the handler is busy, it
+/// misses the oldest of these objects. After a gap in the watch, an object that was deleted and recreated appears
+/// as an update between objects with different UIDs.
 pub trait EventHandler<K = nave_machinery::Value>: Send + Sync + 'static {
-    /// An object was added. `is_in_initial_list` is true if it existed when the informer started, or when the handler
-    /// was added to a running informer.
+    /// Called when an object is added. `is_in_initial_list` is true if the object existed when the informer
+    /// started, or when the handler was added to a running informer.
     fn on_add(&self, object: &Object<K>, is_in_initial_list: bool);
 
-    /// The object changed; or a resync is due and both objects have the same version.
+    /// Called when the object has changed. Also called on a resync, with two objects of the same version.
     fn on_update(&self, old: &Object<K>, new: &Object<K>);
 
-    /// The object was deleted.
+    /// Called when the object is deleted.
     fn on_delete(&self, deleted: &Deleted<K>);
 }
 
-/// Calls `f` with the object of each event: the new state of an update, the last known state of a deletion.
+/// Calls `f` with the object of each event: the new state of an update, or the last known state of a deletion.
 ///
 /// ```
 /// use k8s_openapi::api::core::v1::Pod;
@@ -42,8 +42,8 @@ where
     OnEach(f, PhantomData)
 }
 
-/// Like [`on_each`], but also calls `f` with the old state of an update that changed labels. For handlers that look
-/// up what selects, or selected, an object.
+/// Like [`on_each`], but also calls `f` with the old state of an update that changes labels. Useful for handlers
+/// that look up the selectors that match or matched an object.
 pub fn on_each_labelling<K, F>(f: F) -> impl EventHandler<K>
 where
     K: 'static,
@@ -61,7 +61,8 @@ where
     OnDelete(f, PhantomData)
 }
 
-/// Calls `f` with each added or deleted object, and with the new state of each update for which `differs` is true.
+/// Calls `f` with each added or deleted object, and with the new state of each update for which `differs` returns
+/// true.
 pub fn on_change<K, D, F>(differs: D, f: F) -> impl EventHandler<K>
 where
     K: 'static,
@@ -71,7 +72,7 @@ where
     OnChange { differs, on_each: OnEach(f, PhantomData), sees_new: true }
 }
 
-/// Like [`on_change`], but without added objects.
+/// Like [`on_change`], but ignores added objects.
 pub fn on_change_or_delete<K, D, F>(differs: D, f: F) -> impl EventHandler<K>
 where
     K: 'static,
@@ -169,8 +170,8 @@ where
     }
 }
 
-/// Passes only the objects for which `filter` is true to `handler`. An object that starts to match is an add, and one
-/// that stops matching a deletion (client-go's `FilteringResourceEventHandler`).
+/// Passes the objects for which `filter` returns true to `handler`. An object that starts to match is reported as
+/// an add, and an object that stops matching as a deletion (client-go's `FilteringResourceEventHandler`).
 pub fn filtered<K, F, H>(filter: F, handler: H) -> impl EventHandler<K>
 where
     K: 'static,

@@ -107,7 +107,7 @@ impl ListerWatcher for HttpListerWatcher {
 struct Lines {
     body: Body,
     read: BytesMut,
-    /// The length of the prefix that has no line end.
+    /// The length of the prefix that contains no line end.
     searched: usize,
 }
 
@@ -259,11 +259,11 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// The annotation of the bookmark that ends the initial events.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
-/// The longest event line, in bytes; no stored object makes a longer one.
+/// The maximum length of an event line, in bytes. Stored objects are shorter than this.
 const MAX_LINE: usize = 64 << 20;
 
-/// The longest error response that is read, in bytes.
+/// The maximum number of bytes to read from an error response.
 const MAX_STATUS: usize = 64 << 10;
 
-/// The time after the requested timeout in which the server must end a watch.
+/// The time after the requested timeout within which the server must end a watch.
 const GRACE: Duration = Duration::from_secs(30);

@@ -17,11 +17,11 @@ use crate::{
     WatchStream,
 };
 
-/// Lists and watches a resource of the server it runs in. Objects share their bytes with the watch cache; they are
-/// always whole and in their storage version.
+/// Lists and watches a resource of the server in this process. Objects share their bytes with the watch cache. They
+/// are always complete and in their storage version.
 pub struct CacherListerWatcher {
     find: Box<dyn Fn() -> Option<Arc<Cacher>> + Send + Sync>,
-    /// A selector that is not supported fails each list and watch.
+    /// The filter, or the error that each list and watch returns if a selector is not supported.
     filter: Result<Filter, String>,
 }
 
@@ -31,13 +31,13 @@ impl CacherListerWatcher {
         Self { find: Box::new(move || Some(Arc::clone(&cacher))), filter: Ok(filter) }
     }
 
-    /// Lists and watches the cache that `find` returns, which is called for each request. Field selectors support
+    /// Lists and watches the cache that `find` returns. Calls `find` for each request. Field selectors support
     /// `metadata.name` and `metadata.namespace`.
     pub fn finding(find: impl Fn() -> Option<Arc<Cacher>> + Send + Sync + 'static, scope: &Scope) -> Self {
         Self { find: Box::new(find), filter: filter(scope) }
     }
 
-    /// Returns the cache once it is ready and has reached the given version, if there is one.
+    /// Waits until the cache is ready and has reached the given version, if any, and returns the cache.
     async fn cache_at(&self, version: &str) -> Result<(Arc<Cacher>, Filter), ListWatchError> {
         let filter = self.filter.clone().map_err(ListWatchError::Invalid)?;
         let cacher = (self.find)().ok_or_else(|| ListWatchError::Status {
@@ -55,7 +55,7 @@ impl CacherListerWatcher {
 
 #[async_trait]
 impl ListerWatcher for CacherListerWatcher {
-    /// Returns all objects at once, because pages would cost more than they save.
+    /// Returns all objects in one page, as paging would cost more than it saves.
     async fn list(&self, options: &ListOptions) -> Result<Page, ListWatchError> {
         let (cacher, filter) = self.cache_at(&options.resource_version).await?;
         let snapshot = cacher.snapshot();
@@ -146,5 +146,5 @@ fn revision(version: &str) -> Result<u64, ListWatchError> {
     version.parse().map_err(|_| ListWatchError::Invalid(format!("resourceVersion {version:?}")))
 }
 
-/// How long a list waits for its minimum version, as the server's own lists do.
+/// The time for which a list waits for its minimum version, as in the server's own lists.
 const PATIENCE: Duration = Duration::from_secs(3);

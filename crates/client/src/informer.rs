@@ -1,4 +1,4 @@
-//! [`SharedInformer`]: one watch and one cache of a resource for all its users.
+//! [`SharedInformer`]: shares one watch and one cache of a resource.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -27,8 +27,9 @@ pub type TransformFn<K = nave_machinery::Value> = dyn Fn(Object<K>) -> Object<K>
 
 /// One reflector, one cache, and any number of handlers. Clones share them.
 ///
-/// It is idle until [`run`](Self::run) is called. Read the cache with [`lister`](Self::lister), and receive events
-/// with [handlers](Self::add_event_handler). The cache is always at least as new as the events.
+/// The informer is idle until [`run`](Self::run) is called. Read the cache with [`lister`](Self::lister), and
+/// receive events with [handlers](Self::add_event_handler). The cache is always at least as new as the delivered
+/// events.
 pub struct SharedInformer<K = nave_machinery::Value> {
     core: Arc<Core>,
     kind: PhantomData<fn() -> K>,
@@ -39,16 +40,16 @@ pub struct SharedInformer<K = nave_machinery::Value> {
 pub struct InformerConfig {
     /// The resource, for logs.
     pub name: Arc<str>,
-    /// The backoff of its reflector.
+    /// The backoff of the reflector.
     pub backoff: Backoff,
-    /// The default resync interval of handlers; `None` means never.
+    /// The default resync interval of handlers; `None` disables resyncs.
     pub resync: Option<Duration>,
-    /// Restarts the informer's tasks if they panic; may be shared.
+    /// Restarts the informer's tasks if they panic. Several informers can share a supervisor.
     pub supervisor: Supervisor,
 }
 
 impl InformerConfig {
-    /// client-go's backoff, without resync.
+    /// Creates a configuration with client-go's backoff and no resync.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self { name: name.into(), backoff: Backoff::REFLECTOR, resync: None, supervisor: Supervisor::new() }
     }
@@ -67,7 +68,8 @@ struct Core {
     cache: Arc<Indexer>,
     queue: Arc<DeltaFifo>,
     config: InformerConfig,
-    /// Held while a change is applied to the cache and sent to the handlers, so that a new handler misses nothing.
+    /// Locked while a change is applied to the cache and sent to the handlers, so that a new handler misses no
+    /// event.
     handlers: Mutex<Handlers>,
     settings: Mutex<Settings>,
     synced: watch::Sender<bool>,
@@ -83,14 +85,14 @@ struct Settings {
 #[derive(Default)]
 struct Handlers {
     all: Vec<Handler>,
-    /// The running deliveries, while the informer runs.
+    /// The running deliveries, or `None` before the informer runs.
     running: Option<Running>,
 }
 
 struct Handler {
     delivery: Arc<Delivery>,
     resync: Option<Resync>,
-    /// True if the current resync is for this handler.
+    /// True if the current resync includes this handler.
     is_syncing: bool,
 }
 
@@ -134,7 +136,7 @@ impl<K: 'static> SharedInformer<K> {
         Lister::new(Arc::clone(&self.core.cache))
     }
 
-    /// Adds an index to the cache, or replaces the one with this name. `function` returns the index values of an
+    /// Adds an index to the cache, or replaces the index with this name. `function` returns the index values of an
     /// object.
     pub fn add_index(
         &self,
@@ -145,13 +147,14 @@ impl<K: 'static> SharedInformer<K> {
         self.core.cache.add_index(name, function);
     }
 
-    /// Adds a handler. If the informer runs, the handler first gets all cached objects as the initial list.
+    /// Adds a handler. If the informer is running, the handler first receives all cached objects as the initial
+    /// list.
     pub fn add_event_handler(&self, handler: impl EventHandler<K>) -> Registration {
         self.add_event_handler_with_resync(handler, self.core.config.resync)
     }
 
-    /// Adds a handler with a resync interval. In a running informer the interval is rounded up to a multiple of the
-    /// shortest one at its start.
+    /// Adds a handler with a resync interval. If the informer is running, the interval is rounded up to a multiple
+    /// of the shortest interval at its start.
     pub fn add_event_handler_with_resync(
         &self,
         handler: impl EventHandler<K>,
@@ -160,30 +163,30 @@ impl<K: 'static> SharedInformer<K> {
         self.core.add_handler(Arc::new(Typed(handler, PhantomData)), resync)
     }
 
-    /// Sets a function that transforms objects before they are cached. Call it before the informer runs.
+    /// Sets a function that transforms objects before they are cached. Must be called before the informer runs.
     pub fn set_transform(&self, transform: impl Fn(Object<K>) -> Object<K> + Send + Sync + 'static) {
         let transform = move |object: Object| transform(object.cast()).cast();
         self.core.settings.lock().transform = Some(Arc::new(transform));
     }
 
-    /// Sets a callback for failed lists and watches. Call it before the informer runs.
+    /// Sets a callback for failed lists and watches. Must be called before the informer runs.
     pub fn set_watch_error_handler(&self, on_error: Arc<WatchErrorHandler>) {
         self.core.settings.lock().on_error = Some(on_error);
     }
 
-    /// Returns whether the cache has all objects of the first list. Handlers may lag behind: see
+    /// Returns whether the cache has all objects of the first list. Handlers may lag behind; see
     /// [`Registration::has_synced`].
     pub fn has_synced(&self) -> bool {
         *self.core.synced.borrow()
     }
 
-    /// Waits until [`has_synced`](Self::has_synced).
+    /// Waits until [`has_synced`](Self::has_synced) returns true.
     pub async fn wait_for_sync(&self) {
         // Cannot fail: `self` holds the sender.
         let _ = self.core.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
-    /// The version up to which all events are queued or cached; empty before the first list.
+    /// Returns the version up to which all events are queued or cached; empty before the first list.
     pub fn last_sync_resource_version(&self) -> String {
         self.core
             .reflector
@@ -193,8 +196,8 @@ impl<K: 'static> SharedInformer<K> {
             .unwrap_or_default()
     }
 
-    /// Runs until `stop` is cancelled; returns when no handler runs any more. An informer runs once: later calls
-    /// return at once.
+    /// Runs until `stop` is cancelled, and returns when all handlers have stopped. An informer runs only once;
+    /// later calls return immediately.
     pub async fn run(&self, stop: CancellationToken) {
         Core::run(&self.core, stop).await;
     }
@@ -213,17 +216,17 @@ impl<K> fmt::Debug for SharedInformer<K> {
 }
 
 impl Registration {
-    /// Returns whether the handler was called with all objects of the initial list.
+    /// Returns whether the handler has been called with all objects of the initial list.
     pub fn has_synced(&self) -> bool {
         *self.synced.borrow()
     }
 
-    /// Waits until [`has_synced`](Self::has_synced).
+    /// Waits until [`has_synced`](Self::has_synced) returns true.
     pub async fn wait_for_sync(&self) {
         let _ = self.synced.clone().wait_for(|synced| *synced).await;
     }
 
-    /// Removes the handler; a call in progress may still complete.
+    /// Removes the handler. A call in progress may still complete.
     pub fn remove(&self) {
         self.delivery.stop();
         self.core.handlers.lock().all.retain(|handler| !Arc::ptr_eq(&handler.delivery, &self.delivery));
@@ -240,7 +243,7 @@ impl Core {
     async fn run(core: &Arc<Self>, stop: CancellationToken) {
         let Some(tasks) = core.start(&stop) else { return };
         let reflector = core.reflector();
-        // Each restart lists: the comparison finds changes that were lost in a panic.
+        // Lists after each restart, as the comparison finds changes that a panic lost.
         let work = || async {
             let reflect = async {
                 reflector.run(&stop).await;
@@ -271,7 +274,7 @@ impl Core {
         reflector
     }
 
-    /// Starts the deliveries; `None` if they were started before.
+    /// Starts the deliveries. Returns `None` if they have already been started.
     fn start(&self, stop: &CancellationToken) -> Option<TaskTracker> {
         let mut handlers = self.handlers.lock();
         if handlers.running.is_some() {
@@ -290,7 +293,7 @@ impl Core {
         Some(tasks)
     }
 
-    /// Applies queued changes to the cache and sends them to the handlers, until the queue is closed.
+    /// Applies queued changes to the cache and sends them to the handlers until the queue is closed.
     async fn process(&self) {
         let mut done = 0_usize;
         while self.queue.pop(|deltas| self.process_deltas(deltas)).await.is_some() {
@@ -341,7 +344,7 @@ impl Core {
         match self.cache.put(object.clone()) {
             None => handlers.send(false, &Notification::Add { object, initial }),
             Some(old) => {
-                // After a gap, a list has most objects unchanged.
+                // Most objects in a list are unchanged; these are sent like a resync.
                 let is_sync = is_replaced && old.is_same_version(&object);
                 handlers.send(is_sync, &Notification::Update { old, new: object });
             }
@@ -377,14 +380,14 @@ impl Core {
 }
 
 impl Handlers {
-    /// Sends a notification to all handlers, or only to those in the current resync.
+    /// Sends a notification to all handlers. For a resync, only sends it to the handlers that are due.
     fn send(&self, is_sync: bool, notification: &Notification) {
         for handler in self.all.iter().filter(|handler| !is_sync || handler.is_syncing) {
             handler.delivery.send(notification.clone());
         }
     }
 
-    /// Marks the handlers that are due for a resync; returns whether there are any.
+    /// Marks the handlers that are due for a resync. Returns whether any handler is due.
     fn begin_resync(&mut self) -> bool {
         let now = Instant::now();
         for handler in &mut self.all {
@@ -412,7 +415,7 @@ impl Running {
     }
 }
 
-/// The store of the reflector: applies the transform and fills the queue.
+/// The store of the reflector. Applies the transform and fills the queue.
 struct Intake {
     core: std::sync::Weak<Core>,
     transform: Option<Arc<TransformFn>>,
@@ -467,5 +470,5 @@ impl ReflectorStore for Intake {
     }
 }
 
-/// Objects processed before other tasks get a turn.
+/// The number of objects processed before other tasks get a turn.
 const PROCESSED_AT_ONCE: usize = 128;
