@@ -12,11 +12,11 @@ pub(crate) enum FinalizerAction {
     Nothing,
     /// The object is not being deleted and lacks the finalizer.
     Add,
-    /// The object is being deleted and has the finalizer, to be removed once it is not in use.
+    /// The object is being deleted and has the finalizer. Remove the finalizer once the object is not in use.
     Remove,
 }
 
-/// Returns the change due to a protection finalizer.
+/// Returns the change that a protection finalizer requires.
 pub(crate) fn finalizer_action<K>(object: &Object<K>, finalizer: &str) -> FinalizerAction {
     match (object.is_being_deleted(), object.finalizers().any(|found| found == finalizer)) {
         (true, true) => FinalizerAction::Remove,

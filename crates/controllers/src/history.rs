@@ -1,7 +1,7 @@
 //! The revisions of a stateful set or daemon set: its pod templates, stored as `ControllerRevision`s.
 //!
-//! A revision holds a strategic merge patch that restores its template. Templates are compared after decoding, so
-//! that a different spelling of the same value does not create a revision.
+//! A revision holds a strategic merge patch that restores its template. Templates are compared after decoding, so a
+//! different spelling of the same value does not create a revision.
 
 use std::fmt::Debug;
 
@@ -65,8 +65,8 @@ where
         Ok(claimed)
     }
 
-    /// Returns the revision of `template`, which becomes the newest. An existing revision with this template is
-    /// reused; otherwise a revision is created. `collisions` counts the names that other templates had taken.
+    /// Returns the revision of `template`, which becomes the newest. An existing revision with this template is reused;
+    /// otherwise a revision is created. `collisions` counts the names already taken by other templates.
     ///
     /// # Errors
     /// The API server's error.

@@ -11,7 +11,7 @@ use crate::time_arithmetic::{saturating_add, saturating_sub};
 
 /// The number of missed times above which a warning event is recorded.
 const MANY_MISSED: i64 = 100;
-/// Added to the wait for the next time, so that the sync does not run just before it.
+/// Added to the wait for the next scheduled time, so that the sync does not run too early.
 const MARGIN: Duration = Duration::from_millis(100);
 
 /// An invalid schedule or time zone.
@@ -44,7 +44,7 @@ pub(super) struct ZonedSchedule {
 pub(super) struct Due {
     /// The latest scheduled time that has passed without a job.
     pub(super) at: Timestamp,
-    /// True if the starting deadline has passed as well.
+    /// True if the starting deadline has also passed.
     pub(super) too_late: bool,
     /// True if more than [`MANY_MISSED`] times were missed.
     pub(super) many_missed: bool,

@@ -16,7 +16,7 @@ const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 pub(super) enum JobEvent {
     /// An active job has finished with this condition.
     Completed { job: String, condition: String },
-    /// An active job exists that the status did not list.
+    /// The status did not list an active job.
     Unexpected { job: String },
     /// A job listed as active does not exist.
     Missing { job: String },

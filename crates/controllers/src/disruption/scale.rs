@@ -30,7 +30,7 @@ struct ControllerScale {
 }
 
 impl Scales {
-    /// The total number of pods that the controllers of these pods desire. Pods without a controller are ignored.
+    /// The total desired number of pods of the controllers of these pods. Ignores pods without a controller.
     ///
     /// # Errors
     /// A controller does not exist, or its scale cannot be read.

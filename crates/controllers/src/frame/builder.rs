@@ -63,7 +63,7 @@ impl ControllerBuilder {
         informer
     }
 
-    /// Enqueues each object on each of its events. These are the objects that the controller reconciles.
+    /// Enqueues each object that the controller reconciles, on each of its events.
     pub fn enqueue_objects<K: 'static>(&mut self, informer: &SharedInformer<K>) {
         self.enqueue_mapped(informer, |object| Some(object.key()));
     }
@@ -100,7 +100,7 @@ impl ControllerBuilder {
         self.add_handler(informer, enqueue);
     }
 
-    /// Adds an event handler that enqueues keys by itself.
+    /// Adds an event handler, which must enqueue the keys itself.
     pub fn add_handler<K: 'static>(&mut self, informer: &SharedInformer<K>, handler: impl EventHandler<K>) {
         let registered = self.fan_outs.add(informer, handler);
         self.synced.push(async move { registered.wait_for_sync().await }.boxed());

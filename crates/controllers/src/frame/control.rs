@@ -49,13 +49,13 @@ pub struct ObjectControl {
 }
 
 impl ObjectControl {
-    /// Uses this client and this recorder.
+    /// Creates a control that uses this client and this event recorder.
     pub fn new(client: kube::Client, events: EventRecorder) -> Self {
         Self { client, events }
     }
 
-    /// Creates an object for `owner`. An error is not recorded as an event if the namespace is being deleted or if
-    /// an earlier sync has created the object.
+    /// Creates an object for `owner`. Records no event for an error if the namespace is being deleted or an earlier
+    /// sync has created the object.
     ///
     /// # Errors
     /// The API server's error.

@@ -38,8 +38,8 @@ pub struct Descriptor {
     pub on_by_default: bool,
     /// The number of keys that the controller processes concurrently.
     pub workers: Workers,
-    /// Registers informers and handlers, and returns the task to run once informers have started. The task waits
-    /// for the informers' initial lists itself, and ends when the context's `stop` is cancelled.
+    /// Registers informers and handlers, and returns the task to run once informers have started. The task waits for
+    /// the informers' initial lists, and ends when the context's `stop` is cancelled.
     pub start: fn(&Context) -> BoxFuture<'static, ()>,
 }
 

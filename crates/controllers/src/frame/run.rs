@@ -73,7 +73,7 @@ pub struct Running {
     stop: CancellationToken,
 }
 
-/// Starts controllers: all of them register their informers and handlers, then the informers start, then the
+/// Starts controllers: registers the informers and handlers of all controllers, then starts the informers, then the
 /// workers. Must be called within a Tokio runtime.
 pub fn start<'a>(
     controllers: impl IntoIterator<Item = &'a Descriptor>,
@@ -146,7 +146,7 @@ pub trait Reconciler<T = ObjectName>: Send + Sync + 'static {
     fn sync(&self, key: T) -> impl Future<Output = Result<Action, SyncError>> + Send;
 }
 
-/// The delay before a sync is repeated because the cache was stale.
+/// The delay before a sync with a stale cache is repeated.
 const STALE_CACHE_DELAY: Duration = Duration::from_millis(20);
 
 /// Processes a queue with `workers` concurrent syncs until `stop` is cancelled.

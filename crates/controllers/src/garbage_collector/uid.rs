@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub(crate) enum Uid {
     /// A UUID in the server's own format.
     Uuid([u8; 16]),
-    /// Anything else.
+    /// Any other text.
     Text(Arc<str>),
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::autoscaling::v2::{HPAScalingRules, HorizontalPodAutoscalerBehavior};
 
-/// Without policies a target may grow to this size, or to twice its size if that is more.
+/// Without policies, a target may grow to the larger of this size and twice its current size.
 const UP_LIMIT: i32 = 4;
-/// The maximum number of stored recommendations and changes, more than any window needs.
+/// The maximum number of stored recommendations and changes; no window needs more.
 const HISTORY_MAX: usize = 4096;
 
 /// The reason and message of a condition.

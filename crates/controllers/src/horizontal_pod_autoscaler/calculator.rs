@@ -110,8 +110,8 @@ impl Observed<'_> {
         Count { replicas, usage, utilization: None }
     }
 
-    /// Calculates replicas from the ratio of trusted pods. Other pods count against scaling: as using nothing when
-    /// scaling up, and as using `full` when scaling down.
+    /// Calculates replicas from the ratio of trusted pods. When scaling up, missing and unready pods count as using 0.
+    /// When scaling down, missing pods count as using `full`.
     fn by_ratio(
         &self,
         mut metrics: PodMetrics,

@@ -271,7 +271,7 @@ fn metric_error(error: kube::Error, what: &str) -> MetricError {
     }
 }
 
-/// The usage of a pod or of one of its containers; `None` if it is unknown for any container that counts.
+/// The usage of a pod or of one of its containers; `None` if the usage of any counted container is unknown.
 fn usage(containers: &[ContainerUsage], resource: &str, container: Option<&str>) -> Option<i64> {
     let of = |it: &ContainerUsage| milli(it.usage.get(resource)?);
     match container {

@@ -63,7 +63,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     let mut builder = context.controller("horizontalpodautoscaler");
     let (autoscalers, pods) = (builder.informer::<HorizontalPodAutoscaler>(), builder.informer::<Pod>());
     let queue = builder.queue();
-    // Updates of the status are ignored; metrics have no events, so the autoscaler is evaluated periodically.
+    // Ignores updates of the status. Metrics have no events, so each autoscaler is evaluated periodically.
     let has_spec_change = |old: &Object<HorizontalPodAutoscaler>, new: &Object<HorizontalPodAutoscaler>| {
         old.json_at(&["spec"]) != new.json_at(&["spec"])
     };
@@ -103,7 +103,7 @@ impl Reconciler for Controller {
         if let Err(error) = self.reconcile(&key, seen).await {
             tracing::debug!(autoscaler = %key, %error, "autoscaler sync failed");
         }
-        // A failure is retried after the normal period, as metrics do not change faster.
+        // Retries a failure after the normal period, because metrics do not change faster.
         Ok(Action::RequeueAfter(self.options.sync_period))
     }
 }
@@ -254,7 +254,7 @@ impl Controller {
         f(self.histories.lock().entry(input.key.clone()).or_default())
     }
 
-    /// The highest proposal of all metrics. If a metric failed, the others do not scale down.
+    /// The highest proposal of all metrics. If a metric failed, the other metrics do not scale down.
     async fn evaluate_metrics(
         &self,
         input: &SyncInput<'_>,
@@ -330,13 +330,13 @@ impl Controller {
     }
 }
 
-/// Returns the highest proposal. If no metric is valid, or if the valid ones would scale down and a failed one
+/// Returns the highest proposal. If no metric is valid, or if the valid metrics would scale down and a failed metric
 /// might not, returns the first failure and the message about all metrics.
 fn highest_proposal(
     outcomes: &[Result<Proposal, Failure>],
     wanted: i32,
 ) -> Result<&Proposal, (&Failure, String)> {
-    // Of equal proposals, the first one.
+    // Selects the first of equal proposals.
     let valid = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok());
     let highest_proposal = valid.reduce(|best, next| if next.replicas > best.replicas { next } else { best });
     let failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();

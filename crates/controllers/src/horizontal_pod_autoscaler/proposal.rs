@@ -1,4 +1,4 @@
-//! Proposals: fetches the samples of each metric and calculates the replicas it requires.
+//! Proposals: fetches the samples of each metric, and calculates the number of replicas that the metric requires.
 
 use k8s_openapi::api::autoscaling::v2::{
     ExternalMetricSource, HorizontalPodAutoscaler, MetricSpec, MetricTarget, ObjectMetricSource,
@@ -29,7 +29,7 @@ pub(super) struct Failure {
     pub(super) reason: &'static str,
     /// The message of the event.
     pub(super) why: MetricError,
-    /// The message as part of the one about all metrics.
+    /// The text in the message about all metrics.
     pub(super) in_summary: MetricError,
 }
 

@@ -7,7 +7,7 @@ use kube::api::{Api, DynamicObject, PostParams};
 use crate::discovery::DiscoveryCache;
 use crate::frame::SyncError;
 
-/// The number of attempts to scale a target if there are conflicts.
+/// The maximum number of attempts to scale a target in case of conflicts.
 const TRIES: usize = 5;
 
 /// Finds and scales targets.

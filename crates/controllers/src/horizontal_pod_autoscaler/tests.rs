@@ -82,7 +82,7 @@ fn resource(target: &Value) -> MetricSpec {
     serde_json::from_value(spec).unwrap()
 }
 
-/// The replicas for a target of half a CPU; there are as many replicas as pods.
+/// The replicas for a target of half a CPU, with one pod per replica.
 fn by_utilization(fake_pods: &[FakePod]) -> Result<i32, String> {
     let (spec, pods) = (resource(&json!({"type": "Utilization", "averageUtilization": 50})), pods(fake_pods));
     let wanted = i32::try_from(fake_pods.len()).unwrap();
@@ -111,9 +111,9 @@ fn untrusted_pods_count_against_scaling() {
     let deleted =
         |pod| changed(pod, |pod| pod["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z".into());
     for (what, fake_pods, expected) in [
-        // Two of three use twice their target: (1000 + 1000 + 0) / 3 = 66 %, of three.
+        // Two of three pods use twice their target: (1000 + 1000 + 0) / 3 = 66 % for three pods.
         ("missing", vec![ready(1000), ready(1000), unknown()], 4),
-        // They use 20 %; the missing one counts as using its request: (200 + 200 + 1000) / 3 = 46 %.
+        // The known pods use 20 %; the unknown pod counts as using its request: (200 + 200 + 1000) / 3 = 46 %.
         ("missing, down", vec![ready(200), ready(200), unknown()], 3),
         ("pending", vec![ready(1000), ready(1000), pending()], 4),
         ("starting", vec![ready(1000), ready(1000), starting(5000)], 4),
@@ -142,7 +142,8 @@ fn trusts_unready_pod_that_was_ready_before() {
             pod["status"]["conditions"][0]["lastTransitionTime"] = changed_at.into();
         })
     };
-    // The pod started at 11:00. If it became unready within 30 s, it was never ready; later, it was.
+    // The pod started at 11:00. If it became unready within 30 s, it counts as never ready. If it became unready later,
+    // it counts as ready before.
     assert!(by_utilization(&[unready_since("2026-01-01T11:00:10Z")]).is_err());
     assert_eq!(by_utilization(&[unready_since("2026-01-01T11:30:00Z")]), Ok(2));
 }

@@ -17,7 +17,7 @@ pub(super) struct Counts<'a> {
     pub(super) terminating: i32,
     /// The number of succeeded pods; for indexed jobs, of succeeded indexes.
     pub(super) succeeded: i32,
-    /// The number of failed pods, without those that the pod failure policy ignores.
+    /// The number of failed pods, excluding pods that the pod failure policy ignores.
     pub(super) failed: i32,
     /// The succeeded indexes.
     pub(super) succeeded_indexes: Indexes,
@@ -26,7 +26,7 @@ pub(super) struct Counts<'a> {
 }
 
 impl<'a> Counts<'a> {
-    /// Counts each pod once, whatever step of counting it has reached.
+    /// Counts each pod once, regardless of the step of counting that it has reached.
     pub(super) fn from_observed(observed: &Observed<'a>) -> Self {
         let (spec, status) = (observed.spec(), observed.status());
         let uncounted = status.uncounted_terminated_pods.clone().unwrap_or_default();
@@ -91,8 +91,8 @@ impl<'a> Counts<'a> {
     }
 }
 
-/// Returns whether a pod has failed. A pod that is being deleted counts as failed, as it may never report its end,
-/// unless pods are replaced only after they have failed.
+/// Returns whether a pod has failed. A pod that is being deleted counts as failed, because it may never become
+/// terminal, unless the job replaces pods only after they have failed.
 pub(super) fn has_failed(observed: &Observed<'_>, pod: &Pod) -> bool {
     let deleted = pod.metadata.deletion_timestamp.is_some() && !replaces_ended_only(observed.spec());
     phase(pod) == "Failed" || deleted && phase(pod) != "Succeeded"

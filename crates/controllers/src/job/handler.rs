@@ -42,7 +42,7 @@ impl EventHandler<Job> for Handler {
     }
 }
 
-/// In addition to `dependents`, tracks removed finalizers, and finds pods whose finalizer no job will remove.
+/// Forwards events to `dependents`, tracks removed finalizers, and finds pods whose finalizer no job will remove.
 impl EventHandler<Pod> for Handler {
     fn on_add(&self, pod: &Object<Pod>, is_in_initial_list: bool) {
         self.dependents.on_add(pod, is_in_initial_list);

@@ -7,7 +7,7 @@ use std::fmt;
 pub(super) struct Indexes(Vec<(i32, i32)>);
 
 impl Indexes {
-    /// Parses the API's format, ignoring invalid indexes and those not below `completions`.
+    /// Parses the API's format. Ignores invalid indexes, and indexes that are not below `completions`.
     pub(super) fn parse(text: &str, completions: i32) -> Self {
         let mut indexes = Self::default();
         for part in text.split(',') {
@@ -27,7 +27,7 @@ impl Indexes {
         if first > last {
             return;
         }
-        // Merges all intervals that the new one overlaps or touches.
+        // Merges all intervals that the new interval overlaps or touches.
         let from = self.0.partition_point(|(_, end)| *end < first.saturating_sub(1));
         let to = self.0.partition_point(|(start, _)| *start <= last.saturating_add(1));
         let merged =

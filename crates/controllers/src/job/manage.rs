@@ -19,8 +19,8 @@ const MAX_PODS_PER_SYNC: usize = 500;
 /// The backoff after failures.
 const BACKOFF: Backoff = Backoff::doubling(Duration::from_secs(10), Duration::from_mins(10));
 
-/// The action on a job's pods. Pods are never created and deleted in one sync, as the pods to create depend on the
-/// remaining ones.
+/// The action on a job's pods. A sync never both creates and deletes pods, because the pods to create depend on the
+/// remaining pods.
 #[derive(Debug, PartialEq)]
 pub(super) enum Action {
     Nothing,
@@ -104,7 +104,7 @@ fn pending_indexes<'a>(observed: &'a Observed<'_>, counts: &'a Counts<'_>) -> im
     })
 }
 
-/// The number of failed pods of an index; each pod has the number of those before it.
+/// The number of failed pods of an index. Each pod records the number of failures before it.
 fn failures_of(observed: &Observed<'_>, index: i32) -> i32 {
     let own = observed.pods.iter().filter(|pod| observed.index(pod) == Some(index));
     let failures = own.filter(|pod| has_failed(observed, pod)).map(|pod| {
@@ -117,7 +117,7 @@ fn failures_of(observed: &Observed<'_>, index: i32) -> i32 {
 fn surplus(observed: &Observed<'_>, active: Vec<Pod>, too_many: i32) -> Vec<Pod> {
     let too_many = usize::try_from(too_many).unwrap_or(0);
     let (mut surplus, rest) = if is_indexed(observed.spec()) {
-        // Of several pods with the same index, the most advanced one stays.
+        // Keeps the most advanced of several pods with the same index.
         let ordered = ranking::first_in_deletion_order(active, usize::MAX, observed.now);
         let mut seen = HashSet::new();
         let furthest_first = ordered.into_iter().rev();
@@ -152,7 +152,7 @@ fn backoff<'p>(pods: impl Iterator<Item = &'p Pod> + Clone, observed: &Observed<
     (!wait.is_zero()).then_some(wait)
 }
 
-/// The time at which the last container of a pod terminated, as far as known.
+/// The time at which the last container of a pod terminated, if known.
 fn ended_at(pod: &Pod) -> Option<Timestamp> {
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
     let ended = statuses.into_iter().flatten().filter_map(|container| {

@@ -1,9 +1,9 @@
 //! Jobs: run pods to completion and count them exactly.
 //!
-//! A pod may be deleted as soon as it is terminal, so it must be counted before that. Pods of jobs have a finalizer
-//! for this purpose, and a finished pod is counted in three steps, each of which can be repeated: its UID is added
-//! to `status.uncountedTerminatedPods`; its finalizer is removed; its UID is moved into the counter. At any time
-//! each pod counts once: in a counter, as a UID, or as a pod with the finalizer.
+//! A terminal pod may be deleted at any time, so a finalizer keeps each pod of a job until it is counted. A finished
+//! pod is counted in three idempotent steps: its UID is added to `status.uncountedTerminatedPods`; its finalizer is
+//! removed; its UID is moved into the counter. At any time each pod counts once: in a counter, as a UID, or as a pod
+//! with the finalizer.
 //!
 //! | module | contents |
 //! | --- | --- |
@@ -89,9 +89,9 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
 
 /// The finalizer of pods that are not counted yet.
 const TRACKING: &str = "batch.kubernetes.io/job-tracking";
-/// The annotation and label with a pod's completion index.
+/// Annotation and label of a pod: its completion index.
 const INDEX: &str = "batch.kubernetes.io/job-completion-index";
-/// Annotation: the number of failed pods of the same index before this one.
+/// Annotation of a pod: the number of failed pods of the same index before it.
 const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
 
 /// A job and its pods in the caches.

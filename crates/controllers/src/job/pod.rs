@@ -9,7 +9,7 @@ use crate::{owners, pods};
 
 /// Environment variable with the pod's completion index.
 const VARIABLE: &str = "JOB_COMPLETION_INDEX";
-/// A host name is a DNS label.
+/// The maximum length of a host name, which is a DNS label.
 const HOSTNAME_MAX: usize = 63;
 
 /// Creates a pod of a job from its template.

@@ -29,7 +29,7 @@ pub(super) fn fails_job(spec: &JobSpec, pod: &Pod) -> Option<String> {
     (rule.action == "FailJob").then(|| format!("{what} matching {} rule at index {place}", rule.action))
 }
 
-/// The number of the success policy's rule that these indexes satisfy.
+/// The position of the first success policy rule that these indexes satisfy.
 pub(super) fn satisfied_rule(spec: &JobSpec, succeeded: &Indexes) -> Option<usize> {
     let completions = spec.completions.unwrap_or(0);
     spec.success_policy.as_ref()?.rules.iter().position(|rule| match &rule.succeeded_indexes {

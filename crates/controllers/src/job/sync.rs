@@ -47,8 +47,7 @@ impl Reconciler for Controller {
         let cached = self.jobs.get_by_key(&key);
         let is_behind = self.written.is_ahead_of(&key, cached.as_ref().map(Object::resource_version));
         let Some(cached) = cached.filter(|_| !is_behind) else { return Ok(Next::Done) };
-        // Checked before the pods are read: if expectations are satisfied now, the pods read later are at least as
-        // new.
+        // Checks the expectations before reading the pods: pods read later are at least as new as the check.
         let cache_is_current = self.expectations.satisfied(cached.uid());
         let mut job = cached.decode()?;
         if spec(&job).managed_by.as_deref().is_some_and(|manager| manager != MANAGED_BY) {
@@ -99,7 +98,7 @@ impl Controller {
         interim = interim.or_else(|| verdict::success(observed, counts.succeeded, active));
 
         status.active = (active > 0).then_some(active);
-        // Pods deleted in this sync may be among the ready ones.
+        // Caps the count, because ready pods may have been deleted in this sync.
         status.ready = Some(counts.ready.min(active));
         status.terminating = Some(counts.terminating);
         self.count(observed, &counts, status, written, interim).await?;
@@ -157,7 +156,7 @@ impl Controller {
             Action::Nothing => Ok(()),
             Action::Create(new) => self.create(observed, &new, active).await,
             Action::Delete(surplus) => {
-                // Pods deleted by the controller must not count as failures: their finalizer is removed first.
+                // Removes the finalizer first, so that pods deleted by the controller do not count as failures.
                 self.untrack(&surplus.iter().collect::<Vec<_>>()).await?;
                 self.delete(observed, &surplus, active).await
             }
@@ -230,7 +229,7 @@ impl Controller {
                 Err(error) => {
                     self.untracked.remove(uid(pod));
                     match error {
-                        // The pod is gone or replaced, which the cache will show.
+                        // The pod was deleted or replaced; the cache will show the change.
                         kube::Error::Api(status) if matches!(status.code, 404 | 409 | 422) => Ok(()),
                         error => Err(SyncError::from(error)),
                     }
@@ -240,7 +239,7 @@ impl Controller {
         join_all(pods.iter().map(remove)).await.into_iter().collect()
     }
 
-    /// Removes the finalizer of a pod whose job does not exist, as it will never be counted.
+    /// Removes the finalizer of a pod whose job does not exist, because no job will count the pod.
     async fn sync_orphan(&self, key: ObjectName) -> Result<Next, SyncError> {
         let Some(cached) = self.pods.get_by_key(&key) else { return Ok(Next::Done) };
         let Some(controller) = owned::controller_of_kind(&cached, "batch", "Job") else {
@@ -263,7 +262,7 @@ impl Controller {
         let selector = selectors::parse(&spec(job).selector.clone().unwrap_or_default())?;
         let mut candidates =
             owned::decode_candidates(&self.pods, &job.metadata, &selector, crate::pods::read)?;
-        // Terminal pods are not adopted: they would count as the job's own.
+        // Does not adopt terminal pods: they would count as the job's own pods.
         candidates
             .retain(|pod| is_controlled_by(&pod.metadata, &job.metadata) || !crate::pods::is_terminal(pod));
         let claims = Claims::<Job, Pod>::new(&self.client, &job.metadata).with_finalizer(TRACKING);

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::uid;
 
-/// The UIDs of these pods. A UID is added before the finalizer is removed, and removed when the cache shows the
+/// The UIDs of untracked pods. A UID is added before the finalizer is removed, and removed when the cache shows the
 /// change.
 #[derive(Debug, Default)]
 pub(super) struct Untracked(Mutex<HashSet<String>>);
@@ -22,14 +22,14 @@ impl Untracked {
         self.0.lock().remove(uid);
     }
 
-    /// Returns the current UIDs, and then the pods that `read` returns. The order matters: a pod whose change
-    /// reaches the cache in between must not be counted twice.
+    /// Copies the current UIDs before it reads the pods; returns both. In the reverse order, a pod whose change reaches
+    /// the cache in between would be counted twice.
     pub(super) async fn snapshot_before<P>(&self, read: impl Future<Output = P>) -> (HashSet<String>, P) {
         let all = self.0.lock().clone();
         (all, read.await)
     }
 
-    /// The UIDs of those among these pods.
+    /// The UIDs of the untracked pods among `pods`.
     pub(super) fn among(&self, pods: &[Pod]) -> HashSet<String> {
         let all = self.0.lock();
         pods.iter().map(uid).filter(|uid| all.contains(*uid)).map(str::to_owned).collect()

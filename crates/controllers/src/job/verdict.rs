@@ -70,8 +70,7 @@ pub(super) fn success(observed: &Observed<'_>, succeeded: i32, active: i32) -> O
     complete.then(|| condition(SUCCESS, "True", "CompletionsReached", message, observed.now))
 }
 
-/// The remaining time of the active deadline: zero if it has passed, `None` if there is none or the job is
-/// suspended.
+/// The remaining time of the active deadline: zero if it has passed, `None` if the job has no deadline or is suspended.
 pub(super) fn deadline_in(observed: &Observed<'_>) -> Option<Duration> {
     let (spec, status) = (observed.spec(), observed.status());
     let limit = spec.active_deadline_seconds.filter(|_| !is_suspended(spec))?;
@@ -97,7 +96,7 @@ fn restarts(pod: &Pod) -> i32 {
     all.map(|container| container.restart_count).fold(0, i32::saturating_add)
 }
 
-/// Sets the final condition once all pods are counted and terminated; returns whether that is the case.
+/// Sets the final condition if all pods are counted and terminated; returns whether it was set.
 pub(super) fn conclude(status: &mut JobStatus, interim: &JobCondition, pods: &[Pod], now: Timestamp) -> bool {
     let uncounted = status.uncounted_terminated_pods.clone().unwrap_or_default();
     let counted = uncounted.succeeded.is_none_or(|uids| uids.is_empty())
@@ -128,7 +127,7 @@ pub(super) fn suspension(observed: &Observed<'_>) -> Option<JobCondition> {
     Some(condition("Suspended", value, reason, message.to_owned(), observed.now))
 }
 
-/// A condition that changes now.
+/// A condition with the current time as its probe and transition times.
 fn condition(type_: &str, value: &str, reason: &str, message: String, now: Timestamp) -> JobCondition {
     JobCondition {
         type_: type_.to_owned(),
@@ -169,7 +168,7 @@ pub(super) fn reason_of_failure(interim: &JobCondition) -> &'static str {
     KNOWN.into_iter().find(|known| *known == reason).unwrap_or("Failed")
 }
 
-/// The number of active pods that the job needs, limited by the completions that are left.
+/// The number of active pods that the job needs, limited by the remaining completions.
 pub(super) fn needed_active(observed: &Observed<'_>, counts: &Counts<'_>, active: i32) -> i32 {
     let spec = observed.spec();
     let parallelism = spec.parallelism.unwrap_or(1);

@@ -1,7 +1,7 @@
 //! The latest job statuses that this controller has written and the cache may not show yet.
 //!
 //! Once the finalizer of a counted pod is removed, only the status counts it. A sync with the new pod and the old
-//! status would miss it and create another pod.
+//! status would not count the pod and would create another.
 
 use std::collections::HashMap;
 
@@ -13,15 +13,15 @@ use parking_lot::Mutex;
 pub(super) struct Written(Mutex<HashMap<ObjectName, u64>>);
 
 impl Written {
-    /// Records a written version. Versions that are not numbers cannot be compared and are not waited for.
+    /// Records a written version. Ignores versions that are not numbers, which cannot be compared.
     pub(super) fn add(&self, job: ObjectName, version: &str) {
         if let Ok(version) = version.parse() {
             self.0.lock().insert(job, version);
         }
     }
 
-    /// Returns whether the last write of a job is newer than the cached `version`, `None` if the job is not cached. The
-    /// event of that write will enqueue the job.
+    /// Returns whether the last write of a job is newer than the cached `version` (`None` if the job is not cached).
+    /// The event of that write will enqueue the job.
     pub(super) fn is_ahead_of(&self, job: &ObjectName, version: Option<&str>) -> bool {
         let mut all = self.0.lock();
         let Some(written) = all.get(job) else { return false };
