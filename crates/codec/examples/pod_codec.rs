@@ -1,5 +1,5 @@
-//! Measures each codec with a pod of about 3.7 KB of JSON: `cargo run --release --example pod_codec`. An argument
-//! selects measurements by a part of their name.
+//! Benchmarks each codec with a pod of about 3.7 KB of JSON: `cargo run --release --example pod_codec`. An argument
+//! selects the benchmarks whose name contains it.
 
 use std::{
     hint::black_box,
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Prints the best mean of many short rounds, which is the one least affected by other load.
+/// Prints the best mean of many short rounds, because other load affects the best mean least.
 fn measure(name: &str, mut work: impl FnMut() -> bool) {
     const CALLS: u32 = 100;
     if std::env::args().nth(1).is_some_and(|wanted| !name.contains(&wanted)) {

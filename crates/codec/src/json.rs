@@ -1,10 +1,10 @@
 //! JSON decoding as in kube-apiserver, and encoding for the wire.
 //!
-//! Decoding is one pass: it builds the value, collects duplicate fields with their paths and limits the depth. Numbers
-//! are as in Go: an integer that fits into 64 signed bits stays an integer, everything else becomes a double.
+//! Decoding builds the value, collects duplicate fields with their paths and limits the depth, in one pass. Numbers are
+//! read as in Go: an integer that fits into 64 signed bits stays an integer, any other number becomes a double.
 //!
-//! Go encodes `<`, `>` and `&` in strings as `\u003c`, `\u003e` and `\u0026`. Here they are not escaped, which is
-//! equivalent.
+//! Go encodes `<`, `>` and `&` in strings as `\u003c`, `\u003e` and `\u0026`. This encoder does not escape them, which
+//! is equivalent JSON.
 
 use std::collections::HashSet;
 use std::{fmt, io};
@@ -26,7 +26,7 @@ pub(crate) const MAX_REPORTED: usize = 100;
 /// Maximum length of a reported path or name, in bytes: a name can be as long as the body.
 pub(crate) const MAX_REPORTED_BYTES: usize = 512;
 
-/// A number of digits that no double overflows with.
+/// Number of digits up to which an integer is certainly in the range of doubles.
 const MAX_SAFE_DIGITS: usize = 300;
 
 /// Error of decoding a JSON document.
@@ -38,16 +38,16 @@ pub enum JsonError {
     /// The document is too deep or too large.
     #[error(transparent)]
     Limit(#[from] LimitError),
-    /// The document is not UTF-8.
+    /// The document is not UTF-8 from this byte on.
     #[error("invalid UTF-8 at byte {0}")]
     NotUtf8(usize),
-    /// The document is not JSON, for this reason.
+    /// The document is not JSON; contains the reason.
     #[error("{0}")]
     Syntax(String),
 }
 
 impl JsonError {
-    /// Returns the response to a request with such a body.
+    /// Returns the response to a request whose body has this error.
     pub fn into_status(self) -> Status {
         match self {
             Self::Limit(limit) => limit.into_status(),
@@ -56,7 +56,7 @@ impl JsonError {
     }
 }
 
-/// Decodes one JSON document; only white space may follow it. The last of duplicate fields wins.
+/// Decodes one JSON document; only white space may follow. The last of duplicate fields wins.
 pub fn decode(bytes: &[u8]) -> Result<DecodedDocument, JsonError> {
     decode_within(bytes, MAX_DEPTH, &mut Budget::default())
 }
@@ -84,7 +84,7 @@ pub(crate) fn decode_within(
 /// Checks that `bytes` are one JSON document with at most `depth` levels, without building it.
 pub(crate) fn check(bytes: &[u8], depth: usize) -> Result<(), JsonError> {
     let text = std::str::from_utf8(bytes).map_err(|error| JsonError::NotUtf8(error.valid_up_to()))?;
-    // Skipping a value checks neither depth nor ranges of numbers.
+    // `IgnoredAny` checks neither the depth nor the range of numbers.
     match serde_json::from_str::<serde::de::IgnoredAny>(text) {
         Ok(_) => match Scan::new(bytes) {
             scan if scan.depth > depth => Err(LimitError::TooDeep.into()),
@@ -95,11 +95,11 @@ pub(crate) fn check(bytes: &[u8], depth: usize) -> Result<(), JsonError> {
     }
 }
 
-/// Properties of a well-formed document that skipping it does not check.
+/// Properties of a well-formed document that `IgnoredAny` does not check.
 struct Scan {
     /// Number of levels.
     depth: usize,
-    /// True if there may be a number beyond the range of doubles: one with an exponent or with hundreds of digits.
+    /// True if a number may exceed the range of doubles: it has an exponent or hundreds of digits.
     may_overflow: bool,
 }
 
@@ -133,7 +133,7 @@ impl Scan {
     }
 }
 
-/// Skips the rest of a string, with its closing quote.
+/// Skips the rest of a string and its closing quote.
 fn skip_string(rest: &mut std::slice::Iter<'_, u8>) {
     while let Some(&byte) = rest.next() {
         match byte {
@@ -154,7 +154,7 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
 /// Appends the compact form of `value` to `out`.
 pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
     let mut serializer = serde_json::Serializer::with_formatter(out, GoNumbers);
-    // Writing a `Value` into a `Vec` cannot fail; a type without JSON form is a bug.
+    // Writing a `Value` into a `Vec` cannot fail; a type without a JSON form is a bug.
     let written = value.serialize(&mut serializer);
     debug_assert!(written.is_ok(), "a value that has no JSON form");
 }
@@ -163,7 +163,7 @@ pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
 pub(crate) fn write_double(out: &mut (impl io::Write + ?Sized), value: f64) -> io::Result<()> {
     let size = value.abs();
     if size == 0.0 {
-        // No negative zero: its sign would be lost when it is read as an integer.
+        // Writes negative zero as `0`, because reading an integer would lose the sign.
         return out.write_all(b"0");
     }
     if size >= 1e21 {
@@ -181,7 +181,7 @@ fn explain(text: &str, error: &serde_json::Error) -> JsonError {
     if error.is_eof() {
         return JsonError::UnexpectedEnd;
     }
-    // Well-formed JSON that cannot be decoded contains a number that no type can hold.
+    // If well-formed JSON cannot be decoded, it contains a number out of range.
     let reason = syntax::first_error(text.as_bytes());
     JsonError::Syntax(
         reason.unwrap_or_else(|| error.to_string().split(" at line ").next().unwrap_or_default().to_owned()),
@@ -209,10 +209,10 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// State of the decoding of a document.
+/// The state of decoding a document.
 struct Reading<'b> {
     budget: &'b mut Budget,
-    /// The limit that ended the decoding.
+    /// The limit that was exceeded, which ends the decoding.
     exceeded: Option<LimitError>,
     duplicates: Vec<String>,
     /// The reported duplicates, for lookup.
@@ -229,7 +229,7 @@ impl Reading<'_> {
         E::custom(limit)
     }
 
-    /// Records a duplicate field, unless it is already recorded or there are too many.
+    /// Records a duplicate field, unless it is already recorded or [`MAX_REPORTED`] is reached.
     fn report(&mut self, path: &Path<'_>) {
         if self.duplicates.len() >= MAX_REPORTED {
             return;
@@ -335,7 +335,7 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
     }
 }
 
-/// Compact form with doubles as in Go.
+/// Formats compact JSON with doubles as in Go.
 struct GoNumbers;
 
 impl Formatter for GoNumbers {
@@ -497,7 +497,7 @@ pub(crate) mod tests {
 
         #[test]
         fn encoded_values_round_trip(value in any_json()) {
-            // Compared as text, because a whole double becomes an integer (Go's text has no fraction).
+            // Compares texts, because a whole double becomes an integer (Go writes no fraction).
             let written = encode(&value);
             prop_assert_eq!(encode(&decode(&written).unwrap().value), written);
         }

@@ -16,8 +16,8 @@
 //! | [`negotiate`] | `Accept` and `Content-Type` as enums |
 //! | [`table`] | encodes `Table` and `PartialObjectMetadata` from encoded objects |
 //!
-//! Invariants: no input causes a panic; every decoder limits the depth and the cost per byte of input; no kind is named
-//! here. The caller limits the size of the input.
+//! Invariants: no input causes a panic; every decoder limits the depth and the cost per byte of input; the code names
+//! no kind. The caller limits the size of the input.
 //!
 //! ```
 //! let decoded = nave_codec::json::decode(br#"{"spec":{"replicas":1,"replicas":2}}"#)?;
@@ -38,7 +38,7 @@ use nave_machinery::Value;
 /// A decoded document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecodedDocument {
-    /// The document, with the last of duplicate fields.
+    /// The document. Of duplicate fields, only the last is present.
     pub value: Value,
     /// A message for each duplicate field, as in the strict decoder's error; at most a hundred.
     pub duplicates: Vec<String>,

@@ -1,7 +1,7 @@
 //! Content negotiation: `Content-Type` and `Accept` as enums.
 //!
-//! The alternatives of a header are tried by quality, then in order. The first one that the endpoint offers wins, as in
-//! kube-apiserver; if there is none, the response is 406 (or 415). Unknown parameters are ignored.
+//! Tries the alternatives of a header by quality, then in order. The first alternative that the endpoint offers wins,
+//! as in kube-apiserver. If no alternative matches, the response is 406 (or 415). Ignores unknown parameters.
 
 /// Maximum length of a header; a longer one matches nothing.
 pub const MAX_HEADER: usize = 4096;
@@ -23,13 +23,13 @@ pub enum Format {
 /// The conversion of an object before encoding (`as=…`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transform {
-    /// To rows and columns, of `meta.k8s.io`.
+    /// Converts to a `Table` of `meta.k8s.io`.
     Table(MetaVersion),
-    /// To the metadata, of `meta.k8s.io`.
+    /// Converts to a `PartialObjectMetadata` of `meta.k8s.io`.
     PartialObjectMetadata(MetaVersion),
-    /// To a list of metadata, of `meta.k8s.io`.
+    /// Converts to a `PartialObjectMetadataList` of `meta.k8s.io`.
     PartialObjectMetadataList(MetaVersion),
-    /// To aggregated discovery, of `apidiscovery.k8s.io`.
+    /// Selects aggregated discovery of `apidiscovery.k8s.io`.
     Discovery {
         /// `v2beta1` instead of `v2`.
         beta: bool,
@@ -125,8 +125,9 @@ impl MetaVersion {
     }
 }
 
-/// Returns the first alternative of an `Accept` header with a format in `formats` and accepted by `allows` (called with
-/// conversion and stream). Without a header, or with a wildcard, the first format is chosen.
+/// Returns the first alternative of an `Accept` header whose format is in `formats` and that `allows` accepts. `allows`
+/// receives the conversion and whether a stream is requested. Without a header, or with a wildcard, chooses the first
+/// format.
 pub fn accept(
     header: Option<&str>,
     formats: &[Format],
@@ -151,8 +152,8 @@ pub fn accept(
     })
 }
 
-/// Parses a `Content-Type` header; parameters such as the character set are ignored. `None` for an unsupported media
-/// type.
+/// Parses a `Content-Type` header, without parameters such as the character set. Returns `None` for an unsupported
+/// media type.
 pub fn content_type(header: &str) -> Option<ContentType> {
     if header.len() > MAX_HEADER {
         return None;
@@ -168,7 +169,7 @@ pub fn content_type(header: &str) -> Option<ContentType> {
 struct Media<'h> {
     name: &'h str,
     quality: f32,
-    /// `None` for an unknown stream.
+    /// Whether `stream=watch` is set; `None` for another stream.
     stream: Option<bool>,
     kind: Option<&'h str>,
     group: Option<&'h str>,

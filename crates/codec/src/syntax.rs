@@ -1,8 +1,8 @@
 //! Error messages for invalid JSON, with the text of Go's `encoding/json`.
 //!
-//! Scans a text that another decoder has rejected, and builds nothing.
+//! Scans a text that another decoder has rejected, without building a value.
 
-/// Returns the first error in `text`; `None` if it is a JSON value.
+/// Returns the first error in `text`; `None` if the text is a JSON value.
 pub(crate) fn first_error(text: &[u8]) -> Option<String> {
     Scanner { text, at: 0, open: Vec::new() }.scan().err()
 }

@@ -1,8 +1,8 @@
 //! Encodes documents of `meta.k8s.io` made from objects: `Table`, `PartialObjectMetadata` and its list.
 //!
-//! Objects are given as JSON bytes and are copied; only the cells are encoded. A document starts with the list's
-//! metadata and gets its rows or items one by one. It can be drained between them, so that a long list is sent without
-//! being held in memory.
+//! Objects are given as JSON bytes and copied unchanged; only the cells are encoded. A document starts with the list's
+//! metadata, then rows or items are appended one by one. The caller can drain the writer after each of them, so that a
+//! long list is sent without being held in memory.
 //!
 //! ```
 //! use nave_codec::{negotiate::MetaVersion, table::{Column, ListMeta, RowObject, TableWriter}};
@@ -47,7 +47,7 @@ pub struct Column<'a> {
     pub format: &'a str,
     /// The description.
     pub description: &'a str,
-    /// 0 for columns that are always shown, higher for columns of the wide output.
+    /// The priority: 0 for columns that are always shown, higher for columns of the wide output.
     pub priority: i32,
 }
 
@@ -71,7 +71,7 @@ pub struct TableWriter {
 }
 
 impl TableWriter {
-    /// Starts a table; without `columns` their definitions are omitted, as in later events of a watch.
+    /// Starts a table. Without `columns`, omits the column definitions, as in later events of a watch.
     pub fn new(version: MetaVersion, meta: &ListMeta<'_>, columns: Option<&[Column<'_>]>) -> Self {
         let mut out = begin("Table", version);
         out.extend_from_slice(b"\"metadata\":");

@@ -8,8 +8,8 @@
 //! | `1.5`, `1e3`, `.5` | a double, or an integer if it has no fraction |
 //! | anything else, and quoted text | a string |
 //!
-//! Keys that are not strings are converted to text. Merge keys (`<<`) are supported. NaN and infinity, which JSON does
-//! not have, are errors. Depth, memory and the expansion of aliases are limited.
+//! Keys that are not strings are converted to strings. Merge keys (`<<`) are supported. NaN and infinity are errors,
+//! because JSON cannot express them. Depth, memory and the expansion of aliases are limited.
 
 mod read;
 mod resolve;

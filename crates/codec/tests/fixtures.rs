@@ -1,7 +1,7 @@
-//! Small objects of built-in types with their protobuf, verified by hand against the message definitions. They test the
-//! codec without another server.
+//! Tests the codec with small objects of built-in types and their protobuf, verified by hand against the message
+//! definitions. Needs no recordings of another server.
 //!
-//! `fixtures/messages.txt` contains an object in JSON on one line and its message in hexadecimal on the next.
+//! `fixtures/messages.txt` contains pairs of lines: an object in JSON, and its message in hexadecimal.
 //! `UPDATE_EXPECT=1` rewrites the messages.
 
 use std::{env, fs, path::Path};

@@ -1,5 +1,5 @@
-//! Objects with every field set, as JSON and as protobuf, written by Kubernetes. Each must convert into the other, and
-//! the protobuf must be equal byte for byte.
+//! Converts objects with every field set, written by Kubernetes, from JSON to protobuf and back. The protobuf must be
+//! equal byte for byte.
 
 use std::{env, fs, path::PathBuf};
 
@@ -7,7 +7,7 @@ use nave_codec::{json, protobuf, protobuf::envelope};
 use nave_machinery::Value;
 use nave_schema::{SchemaSet, TypeId, builtin};
 
-/// Fields of the recorded objects that the API has removed; decoders skip them.
+/// Fields of the recorded objects that the API has since removed. Decoders skip them.
 const RETIRED: [&str; 1] = ["workloadRef"];
 
 #[test]
@@ -52,7 +52,7 @@ fn check_round_trip(objects: &[Value]) -> Result<(), String> {
         };
         let (group, version) = api_version.split_once('/').unwrap_or(("core", api_version));
         let Some(id) = type_of(set, &format!("{group}.{version}.{kind}")) else {
-            // The kinds of API groups served by other servers have no protobuf here.
+            // nave has no protobuf for kinds of API groups that other servers serve.
             assert_eq!(kind, "APIService");
             continue;
         };

@@ -1,8 +1,8 @@
-//! Decodes messages in one walk that feeds a [`Sink`].
+//! Decodes a message and emits its fields to a [`Sink`].
 //!
-//! A message is read twice: first its fields, and those of inlined messages, are collected with their positions in the
-//! type's order; then they are emitted in that order. So fields may be in any order and in any number of pieces. Fields
-//! that JSON always has and the message lacks are added.
+//! Decoding has two steps per message. The first collects the fields of the message and of inlined messages, with their
+//! positions in the type's order. The second emits the fields in that order. Fields may therefore arrive in any order
+//! and in any number of pieces. Fields that JSON always has are added if the message lacks them.
 
 use std::borrow::Cow;
 
@@ -52,16 +52,16 @@ struct CollectedField<'a> {
 /// The key of a map entry, and its value if present.
 type Entry<'a> = (&'a str, Option<Raw<'a>>);
 
-/// The fields that a message lacks and gets: the resourceVersion, or the version and kind of an embedded object.
+/// The fields to add to a message: the resourceVersion, or the version and kind of an embedded object.
 #[derive(Clone, Copy)]
 enum Inject<'i> {
-    /// The current message is the object; its `metadata` gets it.
+    /// The current message is the object. Its `metadata` receives the resourceVersion.
     Root(&'i str),
-    /// The current message is the `metadata`.
+    /// The current message is the `metadata`, which receives the resourceVersion.
     Metadata(&'i str),
-    /// The current message is an object inside another one.
+    /// The current message is an embedded object.
     TypeMeta(&'i TypeMeta),
-    /// Neither this message nor one below it.
+    /// No field is added to this message or to messages inside it.
     No,
 }
 
@@ -92,7 +92,7 @@ struct Walker<'a, 's, S> {
     collected: Vec<CollectedField<'a>>,
     /// Reused buffer for the entries of a map.
     entries: Vec<Entry<'a>>,
-    /// Remaining bytes for joining messages in pieces.
+    /// Remaining bytes for joining split messages.
     joined: Budget,
 }
 
@@ -163,8 +163,8 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
         match (&field.shape, last) {
             (Shape::Scalar(scalar), last) => self.scalar_field(context, *scalar, last),
             (Shape::Struct(id), Some(_)) if pieces.len() > 1 => {
-                // A message in pieces equals the concatenation of the pieces. Rare, so it is decoded as a separate
-                // document.
+                // A split message equals the concatenation of its pieces. This is rare, so the message is decoded as a
+                // separate document.
                 let whole = self.joined(context, pieces)?;
                 self.sink.name(&field.name);
                 let (set, joined, embedded_types) = (self.set, self.joined, self.embedded_types);
@@ -229,7 +229,7 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
     ) -> Result<()> {
         let field = context.field;
         let value = raw.map_or(Ok(Plain::zero(scalar)), |raw| Plain::read(scalar, raw, context))?;
-        // An IntOrString is a struct in Go, which `omitempty` does not omit.
+        // An IntOrString is a struct in Go, and `omitempty` does not omit structs.
         let omit_zero = field.wire.omit_zero && scalar != Scalar::IntOrString;
         if !field.always && (matches!(value, Plain::Null) || omit_zero && value.is_zero()) {
             return Ok(());
@@ -250,7 +250,7 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
         Ok(whole)
     }
 
-    /// Emits one item of a list, or several if they are packed. `context` is that of the item.
+    /// Emits one item of a list, or several if they are packed. `context` is the context of the item.
     fn items(&mut self, context: FieldContext<'_>, shape: &Shape, raw: Raw<'a>) -> Result<()> {
         let (Shape::Scalar(scalar), Raw::Bytes(packed)) = (shape, raw) else {
             return self.value(context, shape, Some(raw));
@@ -291,7 +291,7 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
         }
     }
 
-    /// Emits a list or map that is field 1 of a message of its own.
+    /// Emits a list or map that is field 1 of a wrapper message.
     fn wrapped(&mut self, context: FieldContext<'_>, shape: &Shape, raw: Raw<'a>) -> Result<()> {
         let mut reader = Reader::new(bytes_of(raw, context)?);
         match shape {
@@ -319,7 +319,7 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
         }
     }
 
-    /// Emits the entries of a map; the last one wins among equal keys.
+    /// Emits the entries of a map. The last entry of equal keys wins.
     fn map(&mut self, context: FieldContext<'_>, values: &Shape, mut entries: Vec<Entry<'a>>) -> Result<()> {
         if !entries.is_sorted_by(|(one, _), (other, _)| one < other) {
             entries.reverse();
@@ -354,7 +354,7 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
         }
     }
 
-    /// Emits one of the messages that contain a schema or another value.
+    /// Emits a message of a `SchemaOr…` form.
     fn schema_or(&mut self, context: FieldContext<'_>, mut message: Reader<'a>) -> Result<()> {
         let (mut schema, mut allows, mut list) = (None, None, Vec::new());
         let schema_number = if context.field.wire.any == AnyForm::SchemaOrBool { 2 } else { 1 };
@@ -392,8 +392,8 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
 
 const RESOURCE_VERSION: &str = "resourceVersion";
 
-/// The nesting of an inlined message: the common prefix of the places of its fields, and the shift of the bits that
-/// distinguish them.
+/// The nesting of an inlined message: the common prefix of its fields' places, and the shift of the bits that
+/// distinguish the fields.
 #[derive(Clone, Copy)]
 struct Level {
     prefix: u64,
@@ -418,7 +418,7 @@ fn collect_fields<'a>(
             continue;
         }
         let place = level.prefix | u64::from(number) << level.shift;
-        // Fields are mostly in order: the same as before, or the next one.
+        // Fields are mostly in order: this is the previous field again, or the next field.
         if plan.places.get(next) != Some(&place) {
             next = match plan.places.get(next + 1) {
                 Some(&after) if after == place => next + 1,

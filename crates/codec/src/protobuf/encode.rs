@@ -84,7 +84,8 @@ impl<'a> Writer<'a> {
                 self.field(FieldContext { field, owner, depth }, number, value, out)?;
                 continue;
             }
-            // The field is in an inlined message, with all following ones that have the same number here.
+            // The field is in an inlined message, together with the following fields that have the same number at this
+            // level.
             while range.start < range.end && self.present[range.start].0 >> shift == place >> shift {
                 range.start += 1;
             }
@@ -171,7 +172,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Writes the content of the message of an untyped value.
+    /// Writes the content of an untyped value's message.
     fn any(&mut self, context: FieldContext<'a>, value: &'a Value, out: &mut Vec<u8>) -> Result<()> {
         let schema = if context.field.wire.any == AnyForm::SchemaOrBool { 2 } else { 1 };
         match (context.field.wire.any, value) {
@@ -271,7 +272,8 @@ fn put_scalar(
     Ok(())
 }
 
-/// Returns the integer in `value`, if it fits; null is 0. A double without a fraction counts as an integer.
+/// Returns `value` as an integer of the type `scalar`, if it fits. A double without a fraction counts as an integer,
+/// null as 0.
 fn integer(scalar: Scalar, value: &Value) -> Option<i64> {
     if value.is_null() {
         return Some(0);

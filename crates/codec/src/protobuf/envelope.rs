@@ -11,15 +11,15 @@ pub const PREFIX: &[u8; 4] = b"k8s\0";
 /// `runtime.Unknown`: an object's message with its type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unknown<'a> {
-    /// For example `apps/v1`.
+    /// The group and version, for example `apps/v1`.
     pub api_version: &'a str,
-    /// For example `Deployment`.
+    /// The kind, for example `Deployment`.
     pub kind: &'a str,
     /// The message of the object, or other bytes if `content_type` is not empty.
     pub raw: &'a [u8],
-    /// Empty for unencoded bytes.
+    /// The encoding of `raw`; empty for unencoded bytes.
     pub content_encoding: &'a str,
-    /// Empty for protobuf.
+    /// The media type of `raw`; empty for protobuf.
     pub content_type: &'a str,
 }
 
@@ -83,9 +83,9 @@ pub fn watch_frame(event_type: &str, wrapped: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Returns the start of an enveloped list up to its first item. Each item follows by [`put_list_item`], then
-/// [`LIST_TAIL`]. `items` are the lengths of the items' messages, which precede them in the encoding, so that a list
-/// can be sent without being held in memory.
+/// Returns the start of an enveloped list, up to the first item. The caller appends each item with [`put_list_item`],
+/// then [`LIST_TAIL`]. `items` are the lengths of the items' messages. The encoding starts with the total length, so
+/// knowing them allows sending a list without holding it in memory.
 pub fn list_head(
     api_version: &str,
     kind: &str,

@@ -1,8 +1,8 @@
 //! Kubernetes' protobuf, driven by a [`SchemaSet`].
 //!
 //! Kubernetes' messages are proto2 as encoded by gogo's generated code: fields in ascending order, maps as entries
-//! `{key = 1, value = 2}` with sorted keys. Some Go structs are inlined in JSON but separate messages here
-//! ([`nave_schema::Wire::via`]), some slices are wrapped ([`nave_schema::Wire::wrapped`]). A few scalars are messages:
+//! `{key = 1, value = 2}` with sorted keys. Some Go structs are inlined in JSON but are separate messages in protobuf
+//! ([`nave_schema::Wire::via`]). Some slices are wrapped ([`nave_schema::Wire::wrapped`]). A few scalars are messages:
 //!
 //! | scalar | message |
 //! | --- | --- |
@@ -12,8 +12,8 @@
 //! | IntOrString | `{type = 1, intVal = 2, strVal = 3}`, type 1 is a string |
 //! | Any | `{raw = 1}`, JSON text; or see [`nave_schema::AnyForm`] |
 //!
-//! This encoder omits absent values, while gogo writes the zero of fields that are not pointers; decoders
-//! treat both in the same way. This decoder accepts fields in any order, split messages, packed and unpacked lists, and skips
+//! This encoder omits absent values, while gogo writes the zero value of fields that are not pointers. Decoders treat
+//! both alike. This decoder accepts fields in any order, split messages, and packed and unpacked lists. It skips
 //! unknown fields.
 //!
 //! `apiVersion` and `kind` are not part of a message; they are in the [`envelope`] around it.
@@ -34,8 +34,8 @@ use nave_schema::{SchemaSet, TypeId};
 
 use crate::json::JsonError;
 
-/// Maximum number of bytes of split messages that are joined for one object. No encoder splits messages, and each level
-/// of nested pieces copies everything below it.
+/// Maximum number of bytes copied to join the split messages of one object. Known encoders do not split messages, but
+/// each level of nested pieces would copy everything inside it.
 const MAX_JOINED_BYTES: usize = 8 * 1024 * 1024;
 
 /// Error of decoding or encoding a message.
@@ -75,7 +75,7 @@ impl ProtobufError {
         }
     }
 
-    /// Returns the response to a request with such a body.
+    /// Returns the response to a request whose body has this error.
     pub fn into_status(self) -> Status {
         match self {
             Self::Limit(limit) => limit.into_status(),
@@ -84,7 +84,7 @@ impl ProtobufError {
     }
 }
 
-/// Values to add to a decoded object that its message does not contain.
+/// Values of a decoded object that its message does not contain.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Root<'a> {
     /// Emitted second as `apiVersion`, unless empty.
@@ -97,8 +97,8 @@ pub struct Root<'a> {
     pub embedded_types: bool,
 }
 
-/// Appends the message of `value`, of the type `id`, to `out`. Unknown fields are omitted, as are `apiVersion` and
-/// `kind`. After an error `out` contains a part of the message.
+/// Appends the message of `value`, of the type `id`, to `out`. Omits unknown fields, `apiVersion` and `kind`. After an
+/// error, `out` contains a part of the message.
 pub fn encode(set: &SchemaSet, id: TypeId, value: &Value, out: &mut Vec<u8>) -> Result<(), ProtobufError> {
     encode::message(set, id, value, MAX_DEPTH, out)
 }
@@ -118,7 +118,7 @@ pub fn decode(set: &SchemaSet, id: TypeId, message: &[u8]) -> Result<Value, Prot
     decode_object(set, id, message, Root::default())
 }
 
-/// Decodes a stored message of the type `id`, without a memory limit: it was accepted when it was written.
+/// Decodes a stored message of the type `id`. Has no memory limit, because the limit was checked on the write.
 pub fn decode_stored(set: &SchemaSet, id: TypeId, message: &[u8]) -> Result<Value, ProtobufError> {
     let mut sink = sink::ValueSink::new(Budget::new(usize::MAX));
     let root = Root { embedded_types: true, ..Root::default() };

@@ -1,6 +1,6 @@
-//! Reads single values of a message without decoding the rest, for selectors.
+//! Reads single values of a message, for selectors, without decoding the rest.
 //!
-//! Other fields are skipped by their length, so the cost depends on the messages along the path, not on the size of the
+//! Skips other fields by their length, so the cost depends on the messages along the path, not on the size of the
 //! object.
 
 use std::borrow::Cow;
@@ -12,8 +12,8 @@ use super::wire::{Raw, Reader};
 
 type Result<T> = std::result::Result<T, ProtobufError>;
 
-/// Returns the scalar at a path of JSON field names, as text; `None` if it is absent, or if the path contains a list or
-/// a map.
+/// Returns the scalar at a path of JSON field names, as text. Returns `None` if the scalar is absent, or if the path
+/// contains a list or a map.
 pub fn text_at<'a>(
     set: &SchemaSet,
     id: TypeId,
@@ -67,7 +67,7 @@ pub fn strings_at<'a>(
     }
 }
 
-/// Returns the content of a field of a message; the last one if it is repeated.
+/// Returns the content of a field of a message; of a repeated field, the last.
 fn content<'a>(message: &'a [u8], field: &Field) -> Result<Option<Raw<'a>>> {
     let mut message = message;
     for via in [field.wire.via >> 16, field.wire.via & 0xffff].into_iter().filter(|via| *via != 0) {

@@ -7,15 +7,15 @@ use nave_machinery::{Map, Value};
 use super::ProtobufError;
 use crate::json;
 
-/// Receives a document in order, piece by piece; the calls are always well-formed.
+/// Receives a document in order, piece by piece. The sequence of calls is always a well-formed document.
 pub(super) trait Sink {
     fn open_object(&mut self);
     fn close_object(&mut self);
     fn open_list(&mut self);
     fn close_list(&mut self);
-    /// The name of the next value, from a schema.
+    /// Writes the name of the next value, from a schema.
     fn name(&mut self, name: &str);
-    /// The name of the next value, from the data.
+    /// Writes the name of the next value, from the data.
     fn key(&mut self, key: &str);
     fn null(&mut self);
     fn bool(&mut self, value: bool);
@@ -23,7 +23,7 @@ pub(super) trait Sink {
     fn double(&mut self, value: f64);
     fn text(&mut self, value: &str);
     fn bytes(&mut self, value: &[u8]);
-    /// JSON text of `field`, with at most `depth` levels.
+    /// Writes the JSON text of `field`, with at most `depth` levels.
     fn json(&mut self, field: &str, text: &[u8], depth: usize) -> Result<(), ProtobufError>;
 }
 
@@ -181,7 +181,7 @@ impl Sink for JsonSink<'_> {
     }
 
     fn json(&mut self, field: &str, text: &[u8], depth: usize) -> Result<(), ProtobufError> {
-        // The text is emitted unchanged, so it is checked first: invalid JSON would corrupt the whole document.
+        // Checks the text, which is emitted unchanged: invalid JSON would corrupt the whole document.
         json::check(text, depth).map_err(|error| ProtobufError::not_json(field, &error))?;
         self.separate();
         self.out.extend_from_slice(text.trim_ascii());
@@ -189,7 +189,7 @@ impl Sink for JsonSink<'_> {
     }
 }
 
-/// Builds a value within a budget. When the budget is exhausted nothing is added, and [`ValueSink::finish`] fails.
+/// Builds a value within a budget. After the budget is exhausted, ignores all input, and [`ValueSink::finish`] fails.
 pub(super) struct ValueSink {
     done: Value,
     open: Vec<Open>,

@@ -59,7 +59,7 @@ fn transcoded(set: &SchemaSet, message: &[u8], root: Root<'_>) -> Result<String,
     Ok(String::from_utf8(out).unwrap())
 }
 
-/// Checks both directions, and that text and value are the same document.
+/// Checks both directions, and that JSON text and value are the same document.
 fn check(set: &SchemaSet, value: &Value, message: &[u8]) {
     assert_eq!(encoded(set, value), message, "{value}");
     assert_eq!(&decode(set, FIRST, message).unwrap(), value);
@@ -127,7 +127,7 @@ fn encodes_and_decodes_lists_maps_and_structs() {
     check(&set, &json!({"extra": {"k": ["v"]}}), b"\x2a\x08\x0a\x01k\x12\x03\x0a\x01v");
     check(&set, &json!({"verbs": ["get"]}), b"\x32\x05\x0a\x03get");
 
-    // Allowed in other encoders: packed, out of order, in pieces, repeated, unknown.
+    // Valid messages that this encoder never writes: packed, out of order, split, repeated or unknown fields.
     let read = |message: &[u8]| decode(&set, FIRST, message).unwrap();
     assert_eq!(read(b"\x12\x02\x01\x02\x10\x03"), json!({"ports": [1, 2, 3]}));
     assert_eq!(read(b"\x10\x01\x0a\x01a\x10\x02\x0a\x01b"), json!({"names": ["a", "b"], "ports": [1, 2]}));
@@ -239,7 +239,7 @@ fn limits_depth_in_both_directions() {
 /// Nests a value by one or more levels.
 type Step = fn(Value) -> Value;
 
-/// All combinations of nesting: the levels of JSON count, for each function and in both directions.
+/// Checks all combinations of nesting. Each function counts the levels of JSON, in both directions.
 #[test]
 fn depth_is_that_of_json_for_every_shape() {
     let any = |name: &str, number, form| Field {
@@ -293,7 +293,7 @@ fn depth_is_that_of_json_for_every_shape() {
         assert_eq!(limits::check(&beyond), Err(LimitError::TooDeep));
         assert_eq!(encode(&set, FIRST, &beyond, &mut Vec::new()).as_ref(), Err(&too_deep), "{beyond}");
     }
-    // An encoder without the limit: the deepest message in one more field.
+    // A message one level too deep, as from an encoder without the limit.
     for number in [1u32, 2] {
         let inner = (0..MAX_DEPTH).fold(Vec::new(), |inner, _| {
             let mut out = Vec::new();
@@ -359,7 +359,7 @@ fn any_shape() -> impl Strategy<Value = Shape> {
         Scalar::Quantity,
         Scalar::IntOrString,
     ]);
-    // A struct refers only to a later type of the set; type 1 is the leaf.
+    // A struct refers only to later types of the set; type 1 is the leaf.
     let leaf = prop_oneof![4 => scalar.prop_map(Shape::Scalar), 1 => Just(Shape::Any), 1 => Just(Shape::Struct(TypeId(1)))];
     leaf.prop_recursive(2, 4, 1, |inner| prop_oneof![inner.clone().prop_map(list), inner.prop_map(map)])
 }

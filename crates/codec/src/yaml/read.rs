@@ -13,8 +13,8 @@ use crate::{
     json::{self, MAX_REPORTED, MAX_REPORTED_BYTES},
 };
 
-/// Maximum memory of anchored values and of their expansion by aliases, as estimated by [`Budget`]: no more than a body
-/// without aliases could contain.
+/// Maximum memory of anchored values and of their expansion by aliases, as estimated by [`Budget`]. Equal to the
+/// maximum size of a body.
 const MAX_ALIASED_BYTES: usize = MAX_BODY_BYTES;
 
 /// Error of decoding a YAML document.
@@ -41,7 +41,7 @@ impl YamlError {
         Self::Syntax { line: mark.line(), reason: reason.into() }
     }
 
-    /// Returns the response to a request with such a body.
+    /// Returns the response to a request whose body has this error.
     pub fn into_status(self) -> Status {
         match self {
             Self::Limit(limit) => limit.into_status(),
@@ -50,13 +50,13 @@ impl YamlError {
     }
 }
 
-/// Decodes the first document; an empty input is null. The last of duplicate fields wins; duplicates are reported in
-/// one message, as by Go's parser.
+/// Decodes the first document; an empty input is null. The last of duplicate fields wins. Reports all duplicates in one
+/// message, as Go's parser does.
 pub fn decode(bytes: &[u8]) -> Result<DecodedDocument, YamlError> {
     let text = std::str::from_utf8(bytes).map_err(|error| YamlError::NotUtf8(error.valid_up_to()))?;
     let mut options = granit_parser::Options::default();
     options.set_emit_comments(false);
-    // The builder rejects deeper values with its own message.
+    // One more than the limit, so that the builder rejects deeper values with its own message.
     options.flow_nesting_limit = MAX_DEPTH + 1;
     options.block_nesting_limit = MAX_DEPTH + 1;
     let mut builder = Builder::default();
@@ -101,7 +101,7 @@ enum Kind {
     List(Vec<Value>),
     Object {
         fields: Map,
-        /// The fields of `<<`. The object's own fields take precedence.
+        /// The fields merged by `<<`. The object's own fields take precedence.
         merged: Map,
         /// The name of the field whose value is next.
         key: Option<String>,
@@ -192,7 +192,7 @@ impl Builder {
 
     fn finished(&mut self, node: Node, anchor: usize, mark: Marker) -> Result<(), YamlError> {
         if anchor != 0 {
-            // Anchored values count too; otherwise nested anchors would multiply them.
+            // Counts anchored values too, because nested anchors would multiply them.
             if self.aliased.charge(node.bytes + cost::ITEM).is_err() {
                 return Err(YamlError::syntax(mark, EXCESSIVE_ALIASING));
             }
@@ -257,7 +257,7 @@ impl Builder {
 
 const EXCESSIVE_ALIASING: &str = "document contains excessive aliasing";
 
-/// Marker for the key `<<`; this character is not allowed in YAML text.
+/// Marks the merge key `<<`. YAML text cannot contain `\0`.
 const MERGE: &str = "\0<<";
 
 /// Adds the fields of an object, or of a list of objects, that are not yet present.

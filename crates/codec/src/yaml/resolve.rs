@@ -1,9 +1,9 @@
-//! Values of scalars, by the rules of YAML 1.1.
+//! Resolves scalars by the rules of YAML 1.1.
 
 use granit_parser::{ScalarStyle, Tag};
 use nave_machinery::Value;
 
-/// Returns the value of a scalar; `None` for numbers that JSON does not have.
+/// Returns the value of a scalar; `None` for numbers that JSON cannot express.
 pub(super) fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Option<Value> {
     let forced_text = tag.is_some_and(|tag| tag.is_yaml_core_schema_tag("str") || !tag.is_yaml_core_schema());
     if forced_text || (style != ScalarStyle::Plain && tag.is_none()) {
@@ -18,7 +18,7 @@ pub(super) fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Optio
     }
 }
 
-/// Returns the value of plain text; `None` for numbers that JSON does not have.
+/// Returns the value of plain text; `None` for numbers that JSON cannot express.
 pub(super) fn resolve(text: &str) -> Option<Value> {
     let Some(first) = text.bytes().next() else { return Some(Value::Null) };
     let value = match first {
@@ -75,9 +75,9 @@ fn number(text: &str) -> Option<Value> {
     number.is_finite().then(|| double(number))
 }
 
-/// Converts a double. Go converts it to JSON, where a whole number has no fraction: `420.0` becomes an integer.
+/// Converts a double. A whole number becomes an integer, because Go writes `420.0` to JSON as `420`.
 fn double(number: f64) -> Value {
-    // Rust also writes the shortest digits that identify the number, then zeros.
+    // Like Go, Rust writes the shortest digits that identify the number, then zeros.
     let whole =
         if number.fract() == 0.0 && number.abs() < 1e19 { number.to_string().parse().ok() } else { None };
     whole.map_or_else(|| Value::from(number), |whole: i64| Value::from(whole))

@@ -62,7 +62,7 @@ fn nested(depth: usize) -> Value {
     (0..depth).fold(json!(1), |inner, _| json!([inner]))
 }
 
-/// Each of them would expand to gigabytes, for any anchored value and any use of the aliases.
+/// Each document would expand to gigabytes without the limit.
 #[test]
 fn limits_the_bytes_of_aliases() {
     let anchored =

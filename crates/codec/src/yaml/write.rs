@@ -12,7 +12,7 @@ pub fn encode(value: &Value) -> Vec<u8> {
     out
 }
 
-/// The position of a value, given by the text before it on the line.
+/// The position of a value: what precedes it on the line.
 #[derive(Clone, Copy, PartialEq)]
 enum Position {
     Document,
@@ -35,7 +35,7 @@ fn write(value: &Value, indent: usize, position: Position, out: &mut Vec<u8>) {
                 out.push(b'\n');
             }
             for (at, (name, value)) in fields.iter().enumerate() {
-                // The first field of an item is on the line of its dash.
+                // The first field of a list item is on the line of the dash.
                 if at > 0 || position != Position::Item {
                     pad(indent, out);
                 }
@@ -77,11 +77,11 @@ fn write(value: &Value, indent: usize, position: Position, out: &mut Vec<u8>) {
     }
 }
 
-/// Maximum indentation. Deeper values are written in flow style: with indentation, each small value would take many
-/// times its size.
+/// Maximum indentation. Deeper values are written in flow style, because indentation would multiply the size of small
+/// values.
 pub(super) const MAX_INDENT: usize = 60;
 
-/// Writes a value on one line: JSON, with long names marked as keys.
+/// Writes a value on one line, as JSON with long names marked as keys.
 fn flow(value: &Value, out: &mut Vec<u8>) {
     let separate = |at: usize, out: &mut Vec<u8>| {
         if at > 0 {
@@ -116,7 +116,7 @@ fn flow(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
-/// Maximum length of a key, in bytes with its quotes, that needs no mark.
+/// Maximum length in bytes, including quotes, of a key without a mark.
 const SIMPLE_KEY_MAX: usize = 1000;
 
 /// Writes a field's name. YAML parsers accept names of more than 1024 characters only if they are marked as keys.
@@ -134,8 +134,8 @@ fn pad(indent: usize, out: &mut Vec<u8>) {
     out.resize(out.len() + indent, b' ');
 }
 
-/// Writes a string as plain text if it is decoded as the same string, otherwise in quotes: in single quotes if only
-/// punctuation is misleading, as the clients' library does; in double quotes, as JSON, if it would have another type.
+/// Writes a string as plain text if it decodes to the same string, otherwise in quotes. Uses single quotes if only
+/// punctuation requires them, as the clients' library does. Uses double quotes if plain text would have another type.
 fn text(value: &str, out: &mut Vec<u8>) {
     if !means_itself(value) {
         quoted(value, out);
@@ -171,7 +171,7 @@ fn is_unprintable(c: char) -> bool {
     matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }
 
-/// Returns whether the text, parsed as YAML by any parser, is certainly this string.
+/// Returns whether any YAML parser certainly reads the plain text as this string.
 fn means_itself(value: &str) -> bool {
     let starts_as_number = value.bytes().next().is_some_and(|byte| byte.is_ascii_digit());
     // Some parsers support dates and base 60 numbers.
