@@ -1,4 +1,4 @@
-//! Measures parsing of the table, and the schema work of every pod write: `cargo run --release --example normalize`.
+//! Benchmarks parsing the table and the schema work of a pod write: `cargo run --release --example normalize`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -18,13 +18,13 @@ use crate::types::{
 /// ```
 pub fn builtin() -> &'static SchemaSet {
     static SET: LazyLock<SchemaSet> = LazyLock::new(|| {
-        // The table is part of the program, and a test parses all of it, so it is valid.
+        // The table is compiled in, and a test parses the whole table, so it is valid.
         parse(include_str!("../facts/builtin.txt")).unwrap_or_default()
     });
     &SET
 }
 
-/// A table cannot be parsed.
+/// Error of parsing a table.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("line {line}: {reason}")]
 pub struct TableError {
@@ -187,7 +187,7 @@ impl Field {
     }
 }
 
-/// Common prefix of all definition names; omitted in the table.
+/// Common prefix of all definition names. The table omits it.
 const PREFIX: &str = "io.k8s.";
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::types::{Field, SchemaSet, Shape, TypeId};
 
 /// Sets the static defaults in `object`, top-down: a default that is an object gets its own defaults in turn.
 ///
-/// A field is absent if it is missing or `null`. Existing lists and maps are visited; absent ones are not created.
+/// A field is absent if it is missing or `null`. Visits existing lists and maps, but does not create absent ones.
 ///
 /// ```
 /// let set = nave_schema::builtin();
@@ -59,7 +59,7 @@ fn walk(set: &SchemaSet, shape: &Shape, value: &mut Value, added: &mut Budget) -
     }
 }
 
-/// Returns the default, unless encoding would omit it.
+/// Returns the field's default; `None` if encoding would omit it.
 fn effective(field: &Field) -> Option<&Value> {
     let default = &field.default.as_ref()?.0;
     let zero = *default == "" || *default == 0 || *default == false;

@@ -4,8 +4,8 @@
 const EMPTY: u16 = u16::MAX;
 
 /// A hash table from field names to positions. Every field of every object read or written is looked up, so lookups
-/// must be cheap: usually one comparison of names. The table is at most half full. Clients choose the names that are
-/// looked up, but not those in the table, so the longest run of occupied slots bounds the cost of any lookup.
+/// must be cheap: usually one comparison of names. The table is at most half full. Clients choose the names to look up,
+/// but not the names in the table, so the longest run of occupied slots bounds the cost of any lookup.
 #[derive(Debug, Default)]
 pub(crate) struct FieldIndex {
     slots: Box<[u16]>,
@@ -40,7 +40,7 @@ impl FieldIndex {
     }
 }
 
-/// Mixes the length and the first and last eight bytes, which differ between the fields of one struct.
+/// Hashes the length and the first and last eight bytes, which differ between the fields of one struct.
 fn hash(name: &str) -> u64 {
     let bytes = name.as_bytes();
     let (first, last) = match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {

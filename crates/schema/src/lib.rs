@@ -24,9 +24,8 @@
 //! assert_eq!(object["spec"]["ports"], serde_json::json!([port]));
 //! ```
 //!
-//! Invariants: the code of this crate names no kind, only its table does; no I/O; invalid input gives an error or a
-//! finding, never a panic; the depth of a walk is bounded by the decoder's depth limit, and added values by the limits
-//! of an object.
+//! Invariants: only the table names kinds, the code does not; no I/O; invalid input gives an error or a finding, never
+//! a panic; the decoder's depth limit bounds the depth of a walk; the memory limit of an object bounds added values.
 
 pub mod builtin;
 pub mod defaulting;

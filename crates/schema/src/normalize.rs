@@ -32,7 +32,7 @@ const UNKNOWN_MAX_BYTES: usize = 512;
 /// defaulting.
 const CORE: &str = "io.k8s.api.core.v1.";
 
-/// Reporting of unknown fields. They are always dropped.
+/// Reporting of unknown fields, which are always dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Collect their paths (`fieldValidation` is `Warn` or `Strict`).
@@ -48,7 +48,7 @@ pub struct Normalized {
     pub unknown: Vec<String>,
 }
 
-/// An object does not match its type.
+/// Error of normalizing an object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NormalizeError {
     /// The field cannot hold the value; the message is that of upstream's decoder.
@@ -59,7 +59,7 @@ pub enum NormalizeError {
     Limit(#[from] LimitError),
 }
 
-/// Changes `object` into the form that upstream would store and return. After an error the object is partly changed.
+/// Changes `object` into the form that upstream would store and return. After an error, the object is partly changed.
 ///
 /// ```
 /// use nave_schema::normalize::{Mode, normalize};
@@ -101,12 +101,12 @@ pub(crate) enum Path<'a> {
 struct Walk<'a> {
     set: &'a SchemaSet,
     mode: Mode,
-    /// Memory budget for zero values: an empty object of a few bytes can get many.
+    /// Memory budget for zero values: an empty object of a few bytes can receive many.
     added: Budget,
     found: Normalized,
 }
 
-/// True if a field stays in the object.
+/// What happens to a field of the object.
 #[derive(PartialEq, Eq)]
 enum Fate {
     Keep,
@@ -181,7 +181,7 @@ impl Walk<'_> {
         Ok(if stays { Fate::Keep } else { Fate::Drop })
     }
 
-    /// Normalizes a value that is present. `owner` is the type of the enclosing struct; it is the schema type of the
+    /// Normalizes a value that is present. `owner` is the type of the enclosing struct, which is the schema type of the
     /// `SchemaOr…` forms.
     fn value(
         &mut self,
@@ -236,7 +236,7 @@ impl Walk<'_> {
         self.value(owner, any, shape, value, path)
     }
 
-    /// Leaves untyped JSON unchanged; the forms of JSON schema contain a schema.
+    /// Leaves untyped JSON unchanged. Normalizes the schema in the `SchemaOr…` forms.
     fn any(
         &mut self,
         owner: TypeId,
@@ -268,7 +268,7 @@ impl Walk<'_> {
     }
 }
 
-/// Returns the value Go writes for an unset field; an empty object still has to be completed.
+/// Returns the value Go writes for an unset field. The caller completes an empty object.
 fn zero(shape: &Shape) -> Value {
     match shape {
         Shape::Struct(_) => Value::Object(Map::new()),
@@ -312,8 +312,8 @@ impl Path<'_> {
     }
 }
 
-/// Formats the message of Go's JSON decoder: the innermost struct, and the fields from the root (without indexes and
-/// keys).
+/// Formats the message of Go's JSON decoder, with the innermost struct and the fields from the root (without indexes
+/// and keys).
 pub(crate) fn mismatch(found: &str, wanted: &str, path: &Path) -> String {
     let mut fields = String::new();
     let mut message = format!("json: cannot unmarshal {found} into Go ");
@@ -347,7 +347,7 @@ fn go_type(set: &SchemaSet, shape: &Shape) -> String {
     }
 }
 
-/// `v1.PodSpec`.
+/// Returns Go's name of a struct, such as `v1.PodSpec`.
 fn go_struct(ty: &StructType) -> String {
     let package = ty.name.rsplit('.').nth(1).unwrap_or_default();
     format!("{package}.{}", last_segment(&ty.name))

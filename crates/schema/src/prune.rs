@@ -4,7 +4,7 @@ use nave_machinery::{Map, Value};
 
 use crate::types::{SchemaSet, Shape, TypeId};
 
-/// Drops unknown fields from `object` and returns whether there were any. Values of the wrong type are left to
+/// Drops unknown fields from `object` and returns whether any were dropped. Leaves values of the wrong type to
 /// validation.
 pub fn prune(set: &SchemaSet, id: TypeId, object: &mut Value) -> bool {
     match object {

@@ -15,7 +15,7 @@ pub struct TypeId(pub u32);
 pub struct SchemaSet {
     types: Vec<StructType>,
     plans: Vec<WirePlan>,
-    /// By type: whether it, or a type below it, has static defaults.
+    /// By type: whether the type, or a type it leads to, has static defaults.
     defaults: Vec<bool>,
     /// By type: positions in [`StructType::fields`] of the fields that have a static default or lead to one.
     defaulted: Vec<Vec<u16>>,
@@ -62,14 +62,14 @@ pub struct Field {
     pub required: bool,
     /// True if the scalar is a pointer in Go: `false`, `0` and `""` then differ from absence and are kept.
     pub pointer: bool,
-    /// True if the API explicitly declares the list or map atomic (a list without a declaration is atomic too).
+    /// True if the API explicitly declares the list or map atomic. A list without a declaration is also atomic.
     pub declared_atomic: bool,
     /// The static default, if any.
     pub default: Option<Default>,
     /// The strategic merge patch behaviour.
     pub patch: PatchStrategy,
-    /// The version and kind of the objects in the field. Protobuf has neither; upstream's conversion adds them on reads
-    /// (`Convert_apps_StatefulSetSpec_To_v1_StatefulSetSpec`).
+    /// The version and kind of the objects in the field, which protobuf does not contain. Upstream's conversion adds
+    /// them on reads (`Convert_apps_StatefulSetSpec_To_v1_StatefulSetSpec`).
     pub type_meta: Option<TypeMeta>,
     /// The allowed values of an enumeration; for documentation, validation decides.
     pub enumeration: Vec<String>,
@@ -77,7 +77,7 @@ pub struct Field {
     pub wire: Wire,
 }
 
-/// The `apiVersion` and the `kind` of an object inside another one.
+/// The `apiVersion` and `kind` of an embedded object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeMeta {
     /// The group and version, such as `v1`.
@@ -108,7 +108,7 @@ pub enum Shape {
     Map {
         /// The type of the values.
         values: Box<Shape>,
-        /// True if server-side apply treats it as one value.
+        /// True if server-side apply treats the map as one value.
         atomic: bool,
     },
     /// Any JSON (RawExtension, JSON, FieldsV1, `x-kubernetes-preserve-unknown-fields`).
@@ -165,17 +165,17 @@ pub struct PatchStrategy {
 pub struct Wire {
     /// The field number; 0 if the field has no protobuf encoding.
     pub number: u32,
-    /// The number of the submessage that contains the field. It is needed where Go inlines a struct in JSON that is a
-    /// separate message in protobuf (`Volume.volumeSource`, `Probe.handler`); 0 for the struct's own message. Two
-    /// levels (`NamedRuleWithOperations` holds `RuleWithOperations` holds `Rule`) are encoded as `outer << 16 | inner`.
+    /// The number of the submessage that contains the field; 0 for the struct's own message. Set if Go inlines a struct
+    /// in JSON that is a separate message in protobuf (`Volume.volumeSource`, `Probe.handler`). Two levels
+    /// (`NamedRuleWithOperations` holds `RuleWithOperations` holds `Rule`) are encoded as `outer << 16 | inner`.
     pub via: u32,
-    /// True if the list or map is wrapped in a message of its own with `items = 1` (`ExtraValue`, named slice types
+    /// True if the list or map is wrapped in a separate message with `items = 1` (`ExtraValue`, named slice types
     /// such as `Verbs`).
     pub wrapped: bool,
     /// The message of a [`Shape::Any`] (the field itself, its list items or its map values).
     pub any: AnyForm,
-    /// True if a zero value in protobuf (`""`, `0`, `false`) means absence: in Go the field has `omitempty` and is not
-    /// a pointer, but Go's encoder writes the zero value.
+    /// True if a zero value in protobuf (`""`, `0`, `false`) means absence. In Go, the field has `omitempty` and is not
+    /// a pointer, but Go's protobuf encoder writes the zero value.
     pub omit_zero: bool,
 }
 
@@ -185,10 +185,10 @@ pub enum AnyForm {
     /// `{raw = 1}`, JSON text (`RawExtension`, `JSON`).
     #[default]
     Raw,
-    /// Like `Raw`, for the fields of a manager. A value may hold the JSON text in a string.
+    /// Like `Raw`, for the fields of a field manager. The value may be a string that contains the JSON text.
     FieldsV1,
-    /// `JSONSchemaPropsOrBool {allows = 1, schema = 2}`. The schema has the type of the enclosing struct, here and
-    /// below.
+    /// `JSONSchemaPropsOrBool {allows = 1, schema = 2}`. In all `SchemaOr…` forms, the schema has the type of the
+    /// enclosing struct.
     SchemaOrBool,
     /// `JSONSchemaPropsOrArray {schema = 1, jSONSchemas = 2}`.
     SchemaOrArray,
@@ -253,7 +253,7 @@ impl SchemaSet {
     }
 }
 
-/// Returns, by type, whether it has defaults or leads to a type that has.
+/// Returns, by type, whether the type has defaults or leads to a type that has defaults.
 fn with_defaults(types: &[StructType]) -> Vec<bool> {
     let mut found: Vec<bool> =
         types.iter().map(|ty| ty.fields.iter().any(|field| field.default.is_some())).collect();
@@ -285,7 +285,7 @@ impl Shape {
 }
 
 impl StructType {
-    /// Creates a struct with these fields, in any order. The set it is added to sorts and indexes them.
+    /// Creates a struct with these fields, in any order. [`SchemaSet::new`] sorts and indexes them.
     pub fn new(name: String, fields: Vec<Field>, atomic: bool) -> Self {
         Self { name, fields, by_number: Vec::new(), atomic, index: FieldIndex::default() }
     }
@@ -295,7 +295,8 @@ impl StructType {
         self.index.find(name, |at| self.fields[at].name == name).map(|at| &self.fields[at])
     }
 
-    /// Returns the positions of the fields that have a static default or lead to one; `has_defaults` is by type.
+    /// Returns the positions of the fields that have a static default or lead to one. `has_defaults` is indexed by
+    /// type.
     fn defaulted(&self, has_defaults: &[bool]) -> Vec<u16> {
         let leads = |field: &Field| field.shape.target().is_some_and(|id| has_defaults[id.0 as usize]);
         let fields = (0..).zip(&self.fields);
@@ -312,8 +313,8 @@ impl StructType {
 }
 
 impl Shape {
-    /// Returns whether this is a list or map of lists or maps. Protobuf cannot express these directly: the inner ones
-    /// are wrapped in messages of their own.
+    /// Returns whether this is a list or map of lists or maps. Protobuf cannot express these directly and wraps the
+    /// inner collections in separate messages.
     pub fn holds_collections(&self) -> bool {
         let (Self::List { items: inner, .. } | Self::Map { values: inner, .. }) = self else { return false };
         matches!(**inner, Self::List { .. } | Self::Map { .. })
@@ -333,8 +334,8 @@ impl WirePlan {
 
 impl Wire {
     /// Returns the sort key of fields in the encoding: the path of field numbers from the struct's own message to the
-    /// field, 16 bits per step, the first step highest. The fields of an inlined message are then adjacent, at the
-    /// position of the message's own number.
+    /// field, 16 bits per step, the first step highest. This places the fields of an inlined message together, at the
+    /// position of the message's number.
     pub fn place(&self) -> u64 {
         let number = u64::from(self.number);
         match (u64::from(self.via >> 16), u64::from(self.via & 0xffff)) {

@@ -1,5 +1,5 @@
-//! Objects written by a kube-apiserver must not change under `normalize`: nothing unknown, dropped or added. Skipped,
-//! with a message, if there are no recordings.
+//! Checks that `normalize` leaves objects written by a kube-apiserver unchanged. Skipped, with a message, if the
+//! recordings are missing.
 
 use std::fs;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ fn full_objects_do_not_change() {
     for path in paths {
         let object: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        // Written by 1.35; 1.36 has removed the field.
+        // The recording is from 1.35; 1.36 removed the field.
         let object = without(object, "workloadRef");
         let by_name =
             || builtin().find(&format!("io.k8s.apimachinery.pkg.apis.meta.{}", name.strip_prefix("core.")?));
@@ -54,7 +54,7 @@ fn responses_do_not_change() {
 }
 
 fn answers(value: &Value, at: &str, changed: &mut Vec<String>) {
-    // A reference has apiVersion and kind, too.
+    // A reference also has apiVersion and kind.
     if let Some(id) = type_of(value).filter(|_| !at.ends_with("Ref") && !is_summary(value)) {
         changed.extend(change(at, id, value));
     }
@@ -73,7 +73,7 @@ fn answers(value: &Value, at: &str, changed: &mut Vec<String>) {
     }
 }
 
-/// Returns whether the recording contains only the kind and, for an error, code and reason.
+/// Returns whether the recording contains only a summary: the kind and, for an error, code and reason.
 fn is_summary(value: &Value) -> bool {
     let kept = ["kind", "apiVersion", "code", "reason"];
     value.as_object().is_some_and(|fields| fields.keys().all(|field| kept.contains(&field.as_str())))

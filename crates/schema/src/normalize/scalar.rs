@@ -1,4 +1,4 @@
-//! Scalars: their ranges and canonical texts.
+//! Scalars: ranges and canonical texts.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
@@ -10,7 +10,7 @@ use nave_machinery::{Value, duration};
 use super::{Path, kind_of, mismatch};
 use crate::types::Scalar;
 
-/// Checks a value and replaces it by Go's form; the error is the message.
+/// Checks a value and replaces it by Go's form. The error is the message.
 pub(super) fn canonical(scalar: Scalar, value: &mut Value, path: &Path) -> Result<(), String> {
     match scalar {
         Scalar::String | Scalar::Bool => wrong(scalar, value, path),
@@ -64,7 +64,7 @@ fn integer(
     }
 }
 
-/// Go writes whole numbers without a fraction.
+/// Checks a double. Whole numbers become integers, as Go writes them.
 fn double(value: &mut Value, path: &Path) -> Result<(), String> {
     let Value::Number(number) = value else { return wrong(Scalar::Double, value, path) };
     if let Some(whole) = number.as_f64().filter(|f| number.is_f64() && f.fract() == 0.0 && f.abs() < 1e15) {
@@ -90,7 +90,7 @@ fn bytes(value: &mut Value, path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Times are in UTC; `null` is a valid time.
+/// Checks a time and converts it to UTC. `null` is a valid time.
 fn time(value: &mut Value, layout: Layout) -> Result<(), String> {
     let text = text(value)?;
     let time = Timestamp::parse_as(text, layout).map_err(|error| error.to_string())?;
@@ -124,7 +124,7 @@ fn quantity(value: &mut Value) -> Result<(), String> {
         Value::String(text) if is_plain(text) => return Ok(()),
         Value::String(text) => (Quantity::parse(text), Some(text)),
         Value::Number(number) => (Quantity::parse(&number.to_string()), None),
-        // Go's parser gets the JSON text, which is not a quantity.
+        // Go's parser receives the JSON text, which is not a quantity.
         _ => (Quantity::parse(""), None),
     };
     let canonical = quantity.map_err(|error| error.to_string())?.to_string();
@@ -146,8 +146,8 @@ pub(super) fn round_resource(value: &mut Value) {
     }
 }
 
-/// Returns true only if the text is canonical: a short count with the largest suffix that keeps it whole. Most
-/// quantities are, and this check is cheaper than parsing.
+/// Returns true only if the text is canonical: a short whole number with the largest possible suffix. Most quantities
+/// are canonical, and this check is cheaper than parsing. May return false for canonical texts.
 fn is_plain(text: &str) -> bool {
     let split = text.bytes().take_while(u8::is_ascii_digit).count();
     let (digits, suffix) = text.split_at(split);
@@ -161,8 +161,8 @@ fn is_plain(text: &str) -> bool {
     }
 }
 
-/// Returns true only if the text is a time with seconds in UTC, such as `2026-01-02T03:04:05Z`. The last days of a
-/// month are left to the parser.
+/// Returns true only if the text is a time with seconds in UTC, such as `2026-01-02T03:04:05Z`. Returns false for the
+/// last days of a month, which the parser checks.
 fn is_utc(text: &str) -> bool {
     let bytes = text.as_bytes();
     if bytes.len() != 20 {
@@ -190,7 +190,7 @@ fn text(value: &mut Value) -> Result<&mut String, String> {
     }
 }
 
-/// As lenient as Go's decoder: padding is required, spare bits may be set.
+/// The rules of Go's decoder: padding is required, trailing bits may be set.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Parsing a plain text leaves it unchanged.
+        /// Checks that parsing a plain text leaves it unchanged.
         #[test]
         fn plain_quantities_are_canonical(text in "[0-9]{1,10}(m|k|M|G|Ki|Mi|Gi)?|[0-9]{1,2}000(m|k)?|[1-9]?1024(Ki|Mi)") {
             if is_plain(&text) {

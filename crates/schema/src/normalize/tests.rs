@@ -146,7 +146,7 @@ fn rounds_resource_amounts_up_to_thousandths() {
         let (quota, _) = run("api.core.v1.ResourceQuota", json!({"spec": {"hard": {"cpu": text}}})).unwrap();
         assert_eq!(quota["spec"]["hard"]["cpu"], wanted, "{text}");
     }
-    // Other types keep billionths.
+    // Other types keep nano precision.
     let (class, _) =
         run("api.node.v1.RuntimeClass", json!({"overhead": {"podFixed": {"cpu": "1u"}}})).unwrap();
     assert_eq!(class["overhead"]["podFixed"]["cpu"], "1u");
