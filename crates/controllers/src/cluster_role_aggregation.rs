@@ -47,7 +47,7 @@ struct Aggregation {
 }
 
 impl Reconciler for Aggregation {
-    /// Sets an aggregated role's rules to those of the roles it selects.
+    /// Sets an aggregated role's rules to the rules of the roles that it selects.
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(found) = self.roles.get_by_key(&key) else { return Ok(Action::Done) };
         let role = found.decode()?;

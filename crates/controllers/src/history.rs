@@ -22,7 +22,7 @@ use crate::frame::SyncError;
 use crate::owners::{Claims, controller_reference, is_controlled_by};
 use crate::{hash, owned};
 
-/// Label of pods: the name of their revision's hash.
+/// Label of pods: their revision, as its hash for daemon sets and as its name for stateful sets.
 pub(crate) const REVISION_LABEL: &str = "controller-revision-hash";
 
 /// Name prefixes are truncated to this length so that the name with the hash stays valid.

@@ -64,7 +64,7 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     })
 }
 
-/// Enqueues sets and removes the expectations of deleted ones.
+/// Enqueues sets, and removes the expectations of deleted sets.
 struct SetHandler {
     queue: Workqueue,
     expectations: Arc<Expectations>,

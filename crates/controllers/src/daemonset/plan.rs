@@ -29,9 +29,9 @@ pub(super) struct Plan<'a> {
     /// Nodes that get a new pod.
     pub(super) create_on: Vec<&'a str>,
     pub(super) delete: Vec<&'a Pod>,
-    /// Nodes with a failed pod, which is in `delete` as well.
+    /// Nodes with a failed pod; `delete` also contains the pod.
     pub(super) failed: Vec<(&'a str, &'a Pod)>,
-    /// Nodes with a succeeded pod, which is in `delete` as well.
+    /// Nodes with a succeeded pod; `delete` also contains the pod.
     pub(super) succeeded: Vec<(&'a str, &'a Pod)>,
     /// The shortest remaining backoff of a failed pod.
     pub(super) retry_after: Option<Duration>,

@@ -79,7 +79,7 @@ impl World {
         actions
     }
 
-    /// Removes pods that are being deleted, and binds the others and makes them ready.
+    /// Removes pods that are being deleted; binds all other pods and makes them ready.
     fn run_kubelets(&mut self) {
         for (node, pods) in &mut self.pods {
             pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());

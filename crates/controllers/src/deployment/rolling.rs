@@ -24,7 +24,7 @@ pub(super) fn rolling_step<'a>(deployment: &Deployment, sets: &'a Sets) -> Vec<R
     shrink_old(deployment, sets, new)
 }
 
-/// Scales old sets down: unhealthy pods first, then healthy ones of the oldest set.
+/// Scales old sets down: unhealthy pods first, then healthy pods of the oldest set.
 fn shrink_old<'a>(deployment: &Deployment, sets: &'a Sets, new: &ReplicaSet) -> Vec<Resize<'a>> {
     let mut old: Vec<(&ReplicaSet, i32)> =
         sets.old.iter().map(|set| (set, size(set))).filter(|(_, size)| *size > 0).collect();

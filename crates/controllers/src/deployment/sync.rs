@@ -323,7 +323,7 @@ impl Controller {
     }
 }
 
-/// Splits the sets into the one with the current template and all others.
+/// Separates the set with the current template from all other sets.
 fn split_new_and_old(deployment: &Deployment, all: Vec<ReplicaSet>) -> Sets {
     let new = template::find_new(deployment, &all).cloned();
     let uid = new.as_ref().map(|new| new.metadata.uid.clone());

@@ -13,8 +13,7 @@ pub(super) const TEMPLATE_HASH: &str = "pod-template-hash";
 /// The maximum length of an object name.
 const NAME_MAX: usize = 253;
 
-/// The replica set with the deployment's current template; the oldest if there are several, so that the choice is
-/// stable.
+/// The replica set with the deployment's current template; if several match, the oldest, so that the choice is stable.
 pub(super) fn find_new<'a>(deployment: &Deployment, sets: &'a [ReplicaSet]) -> Option<&'a ReplicaSet> {
     let wanted = template_of(deployment);
     let equal = sets.iter().filter(|set| {

@@ -53,7 +53,7 @@ impl Family {
     }
 }
 
-/// The selector of a service; `None` if it has none or is an `ExternalName`.
+/// The selector of a service; `None` if the service has no selector or is an `ExternalName`.
 pub(crate) fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
     let spec = service.spec.as_ref()?;
     spec.selector.as_ref().filter(|_| spec.type_.as_deref() != Some("ExternalName"))

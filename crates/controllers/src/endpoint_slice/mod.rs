@@ -1,6 +1,6 @@
 //! Endpoint slices of services with a selector, with at most 100 endpoints each (upstream: `endpointslice`).
 //!
-//! A sync compares the endpoints of a service's pods with those in its slices ([`slices::plan`]) and writes the
+//! A sync compares the endpoints of a service's pods with the endpoints in its slices ([`slices::plan`]) and writes the
 //! difference. It waits until the cache shows the slices that the last sync wrote ([`pending`]).
 
 pub(crate) mod endpoints;

@@ -9,8 +9,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use nave_client::ObjectName;
 use parking_lot::Mutex;
 
-/// The time after which a pending write is dropped: its event was lost, for example because the slice was deleted
-/// before a list returned it.
+/// The time after which a pending write is dropped: its event was lost, or the slice was deleted before a list returned
+/// it.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// The interval of checks while waiting; an event of a slice causes an earlier sync.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);

@@ -217,7 +217,7 @@ mod tests {
         vec![EndpointPort { port: Some(number), ..EndpointPort::default() }]
     }
 
-    /// The slices after a plan was applied; new ones get a name.
+    /// The slices after applying a plan; new slices get a name.
     fn apply(mut slices: Vec<EndpointSlice>, plan: &Plan, names: &mut u32) -> Vec<EndpointSlice> {
         for slice in &plan.update {
             let old = slices.iter_mut().find(|old| old.metadata.name == slice.metadata.name).unwrap();

@@ -80,7 +80,7 @@ pub trait TokenGenerator: Send + Sync {
 /// Signs the certificates of certificate signing requests.
 pub trait CertificateSigner: Send + Sync {
     /// Returns the PEM certificate for a PEM request, signed by the CA of a signer such as
-    /// `kubernetes.io/kube-apiserver-client`; `None` if there is no CA for that signer.
+    /// `kubernetes.io/kube-apiserver-client`; `None` if the signer has no CA.
     ///
     /// # Errors
     /// The request cannot be signed.

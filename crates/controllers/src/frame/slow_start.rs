@@ -1,8 +1,8 @@
 use futures_util::future::join_all;
 
-/// Calls `f` with 0, 1, …, `count - 1` in concurrent batches of 1, 2, 4, … calls, and stops after the first batch
-/// with a failure: the cause (a quota, an admission plugin) is likely to reject the rest as well. Returns the
-/// number of calls, the number of successes, and the first failure.
+/// Calls `f` with 0, 1, …, `count - 1` in concurrent batches of 1, 2, 4, … calls, and stops after the first batch with
+/// a failure: the cause (a quota, an admission plugin) is likely to reject the remaining calls, too. Returns the number
+/// of calls, the number of successes, and the first failure.
 pub async fn slow_start<E, F>(count: usize, f: impl Fn(usize) -> F) -> (usize, usize, Option<E>)
 where
     F: Future<Output = Result<(), E>>,

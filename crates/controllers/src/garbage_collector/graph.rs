@@ -219,7 +219,7 @@ impl Graph {
         id
     }
 
-    /// Stores the object's actual identity. Dependents whose reference disagrees with it must be processed.
+    /// Stores the object's actual identity. Enqueues dependents whose reference disagrees with it.
     fn identify(&mut self, id: NodeId, object: &Observed<'_>, work: &mut Vec<Work>) {
         let node = &mut self.nodes[id as usize];
         match object.cached {

@@ -49,7 +49,7 @@ pub(super) struct Bounds<'a> {
     pub(super) min: i32,
     pub(super) max: i32,
     pub(super) behavior: Option<&'a HorizontalPodAutoscalerBehavior>,
-    /// The stabilization window for scaling down if `behavior` has none.
+    /// The default stabilization window for scaling down, if `behavior` does not set one.
     pub(super) downscale_stabilization: Duration,
     pub(super) now: Timestamp,
 }

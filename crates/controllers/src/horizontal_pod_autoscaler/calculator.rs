@@ -231,7 +231,7 @@ impl Groups {
     }
 }
 
-/// The pod-level request if there is one, else the sum over the containers and sidecars.
+/// The pod-level request if set, else the sum over the containers and sidecars.
 fn request_of(pod: &Pod, resource: &str, container: Option<&str>) -> Result<i64, MetricError> {
     let Some(spec) = &pod.spec else { return Ok(0) };
     let pod_requests = spec

@@ -290,7 +290,7 @@ fn window(written: &str) -> Duration {
     nanos.map_or(DEFAULT_WINDOW, Duration::from_nanos)
 }
 
-/// The selector in query format; empty if there is none.
+/// The selector in query format; empty without a selector.
 fn selector_text(selector: Option<&LabelSelector>) -> Result<String, MetricError> {
     let Some(selector) = selector else { return Ok(String::new()) };
     selectors::parse(selector)

@@ -70,8 +70,8 @@ pub(super) fn move_to_counters(status: &mut JobStatus, tracked: &HashSet<&str>) 
     }
 }
 
-/// Returns whether a failed pod is the only record of its index's failure count. It must stay until the next pod of
-/// the index exists.
+/// Returns whether a failed pod is the only record of its index's failure count. The pod must be kept until the next
+/// pod of the index exists.
 fn holds_failure_count(observed: &Observed<'_>, counts: &Counts<'_>, pod: &Pod) -> bool {
     let (Some(failed), Some(index)) = (&counts.failed_indexes, observed.index(pod)) else { return false };
     let going_on = observed.job.metadata.deletion_timestamp.is_none()
