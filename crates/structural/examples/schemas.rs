@@ -1,6 +1,6 @@
-//! Memory and time of many schemas: `cargo run --release -p nave-structural --example schemas [count]`.
+//! Benchmarks memory and time of many schemas: `cargo run --release -p nave-structural --example schemas [count]`.
 //!
-//! Each schema has about 50 KB of JSON with descriptions, as those of real operators, and none is equal to another.
+//! Each schema is different and has about 50 KB of JSON with descriptions, as the schemas of real operators have.
 
 #![allow(clippy::print_stdout, missing_docs)]
 

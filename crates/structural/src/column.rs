@@ -20,7 +20,7 @@ enum CellKind {
     String,
     Boolean,
     Date,
-    /// A type that validation refuses; its cells are empty.
+    /// A type that validation rejects. The cells are empty.
     Unknown,
 }
 
@@ -28,7 +28,7 @@ impl PrinterColumn {
     /// Creates a column of `type` and `jsonPath`.
     ///
     /// # Errors
-    /// The path cannot be parsed. Upstream serves such a version without any columns of its own.
+    /// The path cannot be parsed. Upstream serves such a version without custom columns.
     pub fn new(kind: &str, json_path: &str) -> Result<Self, JsonPathError> {
         let kind = match kind {
             "integer" => CellKind::Integer,
@@ -41,8 +41,8 @@ impl PrinterColumn {
         Ok(Self { kind, path: JsonPath::parse(json_path)? })
     }
 
-    /// Returns the cell of an object: the first value at the path, converted; `null` if there is none or it has
-    /// another type.
+    /// Returns the cell of an object: the first value at the path, converted. Returns `null` if the value is missing or
+    /// has another type.
     pub fn cell(&self, object: &Value, now: Timestamp) -> Value {
         let Ok(found) = self.path.find(object) else { return Value::Null };
         let Some(value) = found.first() else { return Value::Null };
@@ -61,7 +61,7 @@ impl PrinterColumn {
     }
 }
 
-/// A number without a fraction that is zero, as Go's JSON writes it.
+/// Converts a double without a fraction to an integer, as Go's JSON writes it.
 fn whole(number: &serde_json::Number) -> Value {
     match number.as_f64() {
         Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < 9e15 => {
@@ -81,7 +81,7 @@ fn elapsed(text: &str, now: Timestamp) -> String {
     }
 }
 
-/// Returns a value as Go prints it; objects and lists as JSON.
+/// Returns the text of a value as Go prints it. Objects and lists become JSON.
 fn text(value: &Value) -> String {
     match value {
         Value::Null => "<no value>".to_owned(),
@@ -121,7 +121,7 @@ impl SelectablePath {
         JsonPath::parse(json_path).map(Self)
     }
 
-    /// Returns the value of the field as selectors compare it; empty if there is none.
+    /// Returns the value of the field as text for selectors; empty if the field is missing.
     pub fn value(&self, object: &Value) -> String {
         let found = self.0.find(object).unwrap_or_default();
         found.first().filter(|value| !value.is_null()).map_or_else(String::new, |value| text(value))

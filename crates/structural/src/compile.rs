@@ -10,13 +10,14 @@ use nave_machinery::{Map, Value};
 use crate::formats::Format;
 use crate::node::{Additional, Bound, Kind, ListType, Node, NodeRef, Pattern, Property, Rules};
 
-/// Maximum nesting depth of a schema. An object of 100 levels cannot hold a deeper one.
+/// Maximum nesting depth of a schema. A definition cannot contain a deeper schema, because objects have at most 100
+/// levels.
 const MAX_DEPTH: usize = 100;
 
 /// Maximum number of nodes of a schema; a definition of 3 MiB cannot have many more.
 const MAX_NODES: usize = 200_000;
 
-/// A schema cannot be compiled.
+/// Error of compiling a schema.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
     /// A keyword has no meaning in structural schemas.
@@ -42,7 +43,7 @@ pub enum CompileError {
     TooLarge,
 }
 
-/// Compiles the schema of a resource; its root is an embedded resource, as in upstream.
+/// Compiles the schema of a resource. Marks the root as an embedded resource, as upstream does.
 pub(crate) fn root(schema: &Value) -> Result<NodeRef, CompileError> {
     Compiler::default().node(schema, Place::Root, 0)
 }
@@ -68,7 +69,7 @@ struct Compiler {
     count: usize,
 }
 
-/// A node that is hashed and compared by its content.
+/// A node, hashed and compared by content.
 struct ByContent(NodeRef);
 
 impl PartialEq for ByContent {
@@ -238,7 +239,7 @@ impl Compiler {
     }
 }
 
-/// Sets the flags about the nodes below, so that walks can skip subtrees.
+/// Sets the flags that describe the subtree, so that walks can skip it.
 fn summarize(node: &mut Node) {
     let below = node.properties.iter().map(|property| &property.node).chain(&node.items).chain(
         match &node.additional {
@@ -264,7 +265,7 @@ fn kind(fields: &Map) -> Result<Option<Kind>, CompileError> {
     }
 }
 
-/// The keywords that validation refuses and structural schemas cannot express, in upstream's order.
+/// The keywords that validation rejects and structural schemas cannot express, in upstream's order.
 const UNSUPPORTED: [&str; 7] =
     ["id", "$schema", "$ref", "patternProperties", "dependencies", "additionalItems", "definitions"];
 
@@ -289,7 +290,7 @@ pub(crate) fn present<'a>(fields: &'a Map, name: &str) -> Option<&'a Value> {
     fields.get(name).filter(|value| !value.is_null())
 }
 
-/// Returns a text that is not empty.
+/// Returns a string field that is not empty.
 pub(crate) fn text<'a>(fields: &'a Map, name: &str) -> Option<&'a str> {
     fields.get(name).and_then(Value::as_str).filter(|text| !text.is_empty())
 }

@@ -1,11 +1,11 @@
-//! Defaults, and `null` where the schema does not allow it (upstream: `apiserver/schema/defaulting`).
+//! Sets defaults, and drops `null` where the schema does not allow it (upstream: `apiserver/schema/defaulting`).
 
 use nave_machinery::limits::{Budget, LimitError, cost};
 use nave_machinery::{Map, Value};
 
 use crate::node::{Node, Property};
 
-/// Drops each `null` that is neither allowed nor replaced by a default.
+/// Drops each `null` that the schema neither allows nor replaces by a default.
 pub(crate) fn drop_nulls(node: &Node, value: &mut Value) {
     match value {
         Value::Object(fields) => fields.retain(|name, value| match node.field(name) {
@@ -26,7 +26,7 @@ pub(crate) fn drop_nulls(node: &Node, value: &mut Value) {
     }
 }
 
-/// Sets the defaults of absent fields, and of `null` where it is not allowed; a default gets its own defaults in turn.
+/// Sets the defaults of absent fields, and of `null` where it is not allowed. Defaults apply inside defaults, too.
 ///
 /// # Errors
 /// The defaults exceed the memory limit of an object.
@@ -64,7 +64,7 @@ fn object(node: &Node, fields: &mut Map, added: &mut Budget) -> Result<(), Limit
     Ok(())
 }
 
-/// Defaults an item of a list or a value of a map: a `null` that is not allowed becomes the default.
+/// Replaces an item of a list or a value of a map by the default if it is a `null` that is not allowed.
 fn replace_null(node: &Node, value: &mut Value, added: &mut Budget) -> Result<(), LimitError> {
     if value.is_null()
         && !node.nullable

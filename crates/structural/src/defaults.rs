@@ -16,7 +16,7 @@ pub fn check(schema: &Structural, path: &FieldPath, requires_pruned: bool) -> Ve
     errors
 }
 
-/// Returns whether no default has unknown fields.
+/// Returns whether all defaults are free of unknown fields.
 pub(crate) fn are_pruned(node: &Node) -> bool {
     let is_pruned = node.default.as_deref().is_none_or(|default| pruned(node, default) == *default);
     let below = node.properties.iter().map(|property| &property.node).chain(&node.items);
@@ -51,7 +51,7 @@ impl<'n> Place<'n> {
         Self { steps, ..*self }
     }
 
-    /// Returns a resource that contains only this value.
+    /// Returns a resource that contains only `value`, at this place.
     fn surround(&self, value: Value) -> Value {
         let mut object = value;
         for step in self.steps.iter().rev() {
@@ -123,7 +123,7 @@ fn plain(node: &Node, default: &Value, at: &FieldPath, requires_pruned: bool) ->
     errors
 }
 
-/// A default inside metadata must result in valid metadata of the resource.
+/// Checks that a default inside metadata results in valid metadata of the resource.
 fn in_metadata(node: &Node, default: &Value, at: &FieldPath, place: &Place) -> Vec<FieldError> {
     let mut object = place.surround(default.clone());
     let invalid = |why: String| {

@@ -1,8 +1,8 @@
-//! The part of a value that an error shows. Without it, each error of a large value would be as large as the value.
+//! Cuts the values in errors. Otherwise, each error of a large value would be as large as the value.
 
 use nave_machinery::{Value, limits};
 
-/// Maximum part of a value that an error copies; messages show less.
+/// Maximum number of bytes of a value that an error copies. Messages show less.
 const MAX_BYTES: usize = 4 * 1024;
 
 pub(crate) fn excerpt(value: &Value) -> Value {

@@ -7,10 +7,10 @@ use nave_machinery::{FieldError, FieldPath, Map, Value};
 use crate::excerpt::excerpt;
 use crate::node::{ListType, Node};
 
-/// Maximum number of duplicates that are reported.
+/// Maximum number of reported duplicates.
 const MAX_ERRORS: usize = 100;
 
-/// Returns the duplicates in the lists of an object.
+/// Adds an error for each duplicate in the lists of an object.
 pub(crate) fn validate(node: &Node, object: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
     if !node.has_list_rules {
         return;
@@ -54,13 +54,13 @@ fn map(keys: &[String], items: &[Value], path: &FieldPath, errors: &mut Vec<Fiel
     duplicates(&identities.iter().collect::<Vec<_>>(), path, errors);
 }
 
-/// Returns the key fields that an item has.
+/// Returns the key fields of an item, without missing ones.
 pub(crate) fn identity(keys: &[String], item: &Value) -> Map {
     let own = |key: &String| Some((key.clone(), item.get(key)?.clone()));
     keys.iter().filter_map(own).collect()
 }
 
-/// Reports the second occurrence of each value.
+/// Reports each repeated value once, at its second occurrence.
 fn duplicates(values: &[&Value], path: &FieldPath, errors: &mut Vec<FieldError>) {
     let mut seen: HashMap<&Value, usize> = HashMap::with_capacity(values.len());
     for (index, value) in values.iter().enumerate() {

@@ -9,17 +9,17 @@ use crate::node::Node;
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
-/// Malformed metadata of embedded resources.
+/// Treatment of malformed metadata of embedded resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// Return an error: the object comes from a client.
+    /// Return an error, for objects from clients.
     Refuse,
-    /// Drop the malformed fields: the object comes from storage.
+    /// Drop the malformed fields, for objects from storage.
     Drop,
 }
 
-/// Brings the metadata of all embedded resources below the root into the form of `ObjectMeta`. Returns the paths of its
-/// unknown fields, which are dropped.
+/// Coerces the metadata of all embedded resources below the root to `ObjectMeta`. Drops unknown metadata fields and
+/// returns their paths.
 ///
 /// # Errors
 /// The first malformed field, with [`Malformed::Refuse`].
@@ -36,7 +36,7 @@ pub(crate) fn coerce(
     Ok(unknown)
 }
 
-/// Brings the metadata of a value and of the embedded resources below it into the form of `ObjectMeta`.
+/// Coerces the metadata of a value and of the embedded resources below it to `ObjectMeta`.
 ///
 /// # Errors
 /// The first malformed field, with [`Malformed::Refuse`].
@@ -116,7 +116,7 @@ impl Coercer<'_> {
         Ok(())
     }
 
-    /// Keeps the well-formed fields of malformed metadata.
+    /// Keeps only the well-formed fields of malformed metadata.
     fn drop_malformed(&mut self, metadata: &Value, coerced: &mut Value, at: &FieldPath) {
         let Value::Object(fields) = metadata else {
             metadata.clone_into(coerced);
@@ -136,7 +136,7 @@ impl Coercer<'_> {
     }
 }
 
-/// Brings metadata into the form of `ObjectMeta` and returns the paths of unknown fields, or why it is malformed.
+/// Coerces metadata to `ObjectMeta`. Returns the paths of unknown fields, or the reason why the metadata is malformed.
 fn coerce_object_meta(metadata: &mut Value) -> Result<Vec<String>, String> {
     if metadata.is_null() {
         *metadata = Value::Object(Map::new());
@@ -152,7 +152,7 @@ fn coerce_object_meta(metadata: &mut Value) -> Result<Vec<String>, String> {
     Ok(found.unknown)
 }
 
-/// Validates the embedded resources below `node`, which is not one itself or is the root.
+/// Validates the embedded resources below `node`, but not the value of `node` itself.
 pub(crate) fn validate_below(node: &Node, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
     if !node.has_embedded {
         return;

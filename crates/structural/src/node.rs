@@ -10,13 +10,13 @@ use regex::Regex;
 use crate::formats::Format;
 use crate::go_regex;
 
-/// One schema: of an object, of a property, or a value validation inside `allOf`, `anyOf`, `oneOf` or `not`.
+/// One schema: of an object or a property, or a value validation inside `allOf`, `anyOf`, `oneOf` or `not`.
 ///
-/// Descriptions, titles and examples are dropped. Equal nodes of a schema are stored once.
+/// Omits descriptions, titles and examples. Equal nodes of a schema are stored once.
 #[derive(Debug, Default, PartialEq, Eq, Hash)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Node {
-    /// The type; `None` if any is allowed, or an integer or a string with [`Self::int_or_string`].
+    /// The type. `None` allows any type; with [`Self::int_or_string`], integers and strings.
     pub kind: Option<Kind>,
     /// True if `null` is allowed.
     pub nullable: bool,
@@ -44,7 +44,7 @@ pub struct Node {
     pub items: Option<NodeRef>,
     /// The default.
     pub default: Option<Box<Value>>,
-    /// The value validations, if there are any.
+    /// The value validations, if any.
     pub(crate) rules: Option<Box<Rules>>,
 }
 
@@ -55,7 +55,7 @@ impl Node {
         self.properties.get(at).map(|property| &*property.node)
     }
 
-    /// Returns the schema of the values that are not properties, if there is one.
+    /// Returns the schema of `additionalProperties`, if any.
     pub fn additional_schema(&self) -> Option<&Node> {
         match &self.additional {
             Additional::Schema(node) => Some(node),
@@ -63,7 +63,7 @@ impl Node {
         }
     }
 
-    /// Returns the schema of the field `name`: that of the property, else `additionalProperties`.
+    /// Returns the schema of the field `name`: of the property if declared, otherwise of `additionalProperties`.
     pub(crate) fn field(&self, name: &str) -> Option<&Node> {
         self.property(name).or_else(|| self.additional_schema())
     }
@@ -83,7 +83,7 @@ pub struct Property {
     pub node: NodeRef,
 }
 
-/// A shared node. Two are equal if they are the same node.
+/// A shared node, compared by identity.
 #[derive(Clone, Debug)]
 pub struct NodeRef(pub(crate) Arc<Node>);
 
@@ -122,7 +122,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Returns the type of this name.
+    /// Returns the type with this name.
     pub fn parse(name: &str) -> Option<Self> {
         Some(match name {
             "object" => Self::Object,
@@ -151,10 +151,10 @@ impl Kind {
 /// `x-kubernetes-list-type`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ListType {
-    /// Not set, which means atomic.
+    /// Not set, which is equivalent to `atomic`.
     #[default]
     Unset,
-    /// `atomic`: one value.
+    /// `atomic`: the list is one value.
     Atomic,
     /// `set`: unique items.
     Set,
@@ -201,7 +201,7 @@ pub(crate) struct Rules {
     pub(crate) not: Option<NodeRef>,
 }
 
-/// A bound of a number, by its bits so that it can be compared.
+/// A bound of a number, stored as bits so that it can be compared and hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Bound(u64);
 
@@ -215,7 +215,7 @@ impl Bound {
     }
 }
 
-/// A regular expression, compiled when it is first needed.
+/// A regular expression, compiled on first use.
 #[derive(Debug)]
 pub(crate) struct Pattern {
     pub(crate) text: Arc<str>,
@@ -227,7 +227,7 @@ impl Pattern {
         Self { text, compiled: OnceLock::new() }
     }
 
-    /// Returns the expression, or why it is not one.
+    /// Returns the compiled expression, or the reason why it is invalid.
     pub(crate) fn regex(&self) -> Result<&Regex, &str> {
         let compiled =
             self.compiled.get_or_init(|| go_regex::compile(&self.text).map_err(|why| why.to_string()));

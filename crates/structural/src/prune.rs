@@ -1,4 +1,4 @@
-//! Pruning: drops the fields that the schema does not have (upstream: `apiserver/schema/pruning`).
+//! Pruning: drops the fields that the schema does not specify (upstream: `apiserver/schema/pruning`).
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use nave_machinery::{Map, Value};
 
 use crate::node::Node;
 
-/// Maximum number of unknown fields that are reported for one object, as for built-in kinds.
+/// Maximum number of unknown fields reported for one object, as for built-in kinds.
 const MAX_REPORTED: usize = 100;
 
 /// Maximum length of a reported path in bytes.

@@ -9,7 +9,7 @@ use crate::node::{Node, NodeRef};
 use crate::validate::{self, Findings};
 use crate::{defaulting, prune};
 
-/// The compiled schema of a custom resource in one version. A copy shares the nodes.
+/// The compiled schema of a custom resource in one version. Clones share the nodes.
 #[derive(Clone, Debug)]
 pub struct Structural {
     root: NodeRef,
@@ -18,10 +18,11 @@ pub struct Structural {
 impl Structural {
     /// Compiles `openAPIV3Schema`.
     ///
-    /// The rules of [`rules`](crate::rules) are not checked: a definition that passed validation has a structural schema.
+    /// Does not check the rules of [`rules`](crate::rules). The schema of a definition that passed validation is
+    /// structural.
     ///
     /// # Errors
-    /// The schema has a keyword that structural schemas lack, or is too deep or too large.
+    /// The schema has a keyword that structural schemas do not support, or is too deep or too large.
     pub fn compile(schema: &Value) -> Result<Self, CompileError> {
         compile::root(schema).map(|root| Self { root })
     }
@@ -31,8 +32,8 @@ impl Structural {
         &self.root
     }
 
-    /// Drops unknown fields and returns their paths (`spec.list[0].field`), sorted, at most 100. `apiVersion`, `kind`
-    /// and `metadata` stay as they are, at the root and in embedded resources.
+    /// Drops unknown fields and returns their paths (`spec.list[0].field`), sorted, at most 100. Leaves `apiVersion`,
+    /// `kind` and `metadata` unchanged, at the root and in embedded resources.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {
         prune::prune(&self.root, object)
     }
@@ -42,8 +43,8 @@ impl Structural {
         defaulting::drop_nulls(&self.root, object);
     }
 
-    /// Coerces `apiVersion`, `kind` and `metadata` of embedded resources and returns the paths of unknown
-    /// fields in their metadata, which are dropped. The root's own metadata is left to the caller.
+    /// Coerces `apiVersion`, `kind` and `metadata` of embedded resources. Drops unknown fields of their metadata and
+    /// returns the paths. The caller handles the root's metadata.
     ///
     /// # Errors
     /// The first malformed field, unless malformed fields are dropped.
@@ -63,15 +64,15 @@ impl Structural {
         defaulting::apply(&self.root, object, &mut Budget::default())
     }
 
-    /// Validates an object: the schema, the metadata of embedded resources, the uniqueness of list items. With `old`,
-    /// errors in unchanged parts become [`Findings::ratcheted`] (KEP-4008).
+    /// Validates an object: the schema, the metadata of embedded resources, and the uniqueness of list items. With
+    /// `old`, errors in unchanged parts become [`Findings::ratcheted`] (KEP-4008).
     ///
-    /// Not included: the root's metadata, the paths of the `scale` subresource, CEL rules.
+    /// Does not validate the root's metadata, the paths of the `scale` subresource, and CEL rules.
     pub fn validate(&self, object: &Value, old: Option<&Value>) -> Findings {
         validate::object(&self.root, object, old)
     }
 
-    /// Validates an update of the `status` subresource: the schema of `status`, and the uniqueness of list items of the
+    /// Validates an update of the `status` subresource: the schema of `status`, and the uniqueness of list items in the
     /// whole object.
     pub fn validate_status(&self, object: &Value, old: &Value) -> Findings {
         validate::status(&self.root, object, old)

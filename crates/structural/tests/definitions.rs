@@ -1,4 +1,4 @@
-//! Schemas of definitions against the rules, with the paths and the texts of kube-apiserver.
+//! Checks schemas of definitions against the rules, with the paths and texts of kube-apiserver.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::needless_pass_by_value)]
 
@@ -7,7 +7,7 @@ use nave_structural::rules::{self, Requirements};
 use nave_structural::{CompileError, Structural};
 use serde_json::json;
 
-/// The errors of a schema whose property `a` is given.
+/// Returns the errors of a schema with the property `a`.
 fn errors(property: Value) -> Vec<String> {
     errors_of(json!({"type": "object", "properties": {"a": property}}))
 }

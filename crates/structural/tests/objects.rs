@@ -1,4 +1,4 @@
-//! Objects against schemas: the texts of errors are those of kube-apiserver.
+//! Checks objects against schemas, with the error texts of kube-apiserver.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::needless_pass_by_value)]
 
@@ -6,11 +6,11 @@ use nave_machinery::Value;
 use nave_structural::{Malformed, Structural};
 use serde_json::json;
 
-/// The error of a value that fits none of the alternatives of `oneOf`.
+/// The error of a value that matches no alternative of `oneOf`.
 const NONE: &str =
     r#"<nil>: Invalid value: "": "spec.x" must validate one and only one schema (oneOf). Found none valid"#;
 
-/// A schema whose `spec` has one property.
+/// Returns a schema whose `spec` has one property, `x`.
 fn schema_of(property: Value) -> Structural {
     let spec = json!({"type": "object", "properties": {"x": property}});
     Structural::compile(&json!({"type": "object", "properties": {"spec": spec}})).unwrap()
@@ -300,7 +300,7 @@ fn errors_in_unchanged_parts_are_accepted_on_update() {
     };
     let none: Vec<String> = Vec::new();
     let old = json!({"n": 9, "needed": ""});
-    // An unchanged value is accepted, a changed or a new one is not.
+    // Accepts an unchanged value, but not a changed or new value.
     assert_eq!(
         fields(old.clone(), json!({"n": 9, "m": 1, "needed": ""})),
         (none.clone(), vec!["spec.x.n".into()])

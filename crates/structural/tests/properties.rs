@@ -29,7 +29,7 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Value validations without structure; bounds are multiples of `unit`.
+/// Generates value validations without structure. Bounds are multiples of `unit`.
 fn rules(unit: f64) -> impl Strategy<Value = Value> {
     let bound = move || (-4i64..8).prop_map(move |n| json!(n as f64 * unit));
     prop_oneof![
@@ -47,7 +47,7 @@ fn rules(unit: f64) -> impl Strategy<Value = Value> {
     ]
 }
 
-/// A schema, structural or not: validation must not depend on structural rules.
+/// Generates schemas, structural or not, because validation must not depend on structural rules.
 fn schema() -> impl Strategy<Value = Value> {
     prop_oneof![schema_of(Bounds::Whole), schema_of(Bounds::Halves)]
 }
@@ -56,8 +56,8 @@ fn schema() -> impl Strategy<Value = Value> {
 #[derive(Clone, Copy, PartialEq)]
 enum Bounds {
     Whole,
-    /// Upstream truncates such bounds for integers, which is stricter than the schema. Under `not` and `oneOf` it would
-    /// be more lenient, so these are not generated.
+    /// Upstream truncates such bounds for integers, which is stricter than the schema. Under `not` and `oneOf`,
+    /// truncation would be more lenient, so these are not generated.
     Halves,
 }
 
@@ -109,7 +109,7 @@ fn fits(schema: &Value, value: &Value) -> bool {
     let list = |name: &str| schema[name].as_array().map(Vec::as_slice).unwrap_or_default();
     let fitting = |name: &str| list(name).iter().filter(|schema| fits(schema, value)).count();
     if value.is_null() {
-        // As upstream, null is checked by type and enumeration only, and is in no enumeration.
+        // As upstream, `null` is checked by type and enumeration only, and no enumeration contains it.
         let typed =
             schema["type"] != "" && !schema["type"].is_null() || schema["x-kubernetes-int-or-string"] == true;
         return (!typed || schema["nullable"] == true) && list("enum").is_empty();

@@ -1,6 +1,6 @@
 //! Codes of letters and digits.
 
-/// Returns whether a text is a UUID, of the version if one is given. Dashes are optional.
+/// Returns whether a text is a UUID, of the given version if any. Dashes are optional.
 pub(super) fn is_uuid(text: &str, version: Option<u8>) -> bool {
     let mut rest = text;
     let mut digits = Vec::with_capacity(32);
@@ -68,7 +68,7 @@ pub(super) fn is_credit_card(text: &str) -> bool {
     luhn.sum::<u32>().is_multiple_of(10)
 }
 
-/// Returns whether length and first digits are those of a card issuer.
+/// Returns whether the length and the first digits match a card issuer.
 fn has_issuer(digits: &[u8]) -> bool {
     match digits.len() {
         13 => matches!(digits, [4, ..]),
@@ -103,7 +103,7 @@ pub(super) fn is_rgb_color(text: &str) -> bool {
     parts.split(',').count() == 3 && parts.split(',').all(is_part)
 }
 
-/// Returns whether a text is base64 of the standard alphabet with padding, and not empty.
+/// Returns whether a text is non-empty base64 of the standard alphabet with padding.
 pub(super) fn is_base64(text: &str) -> bool {
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     let digits = text.strip_suffix("==").or_else(|| text.strip_suffix('=')).unwrap_or(text);

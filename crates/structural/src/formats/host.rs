@@ -65,8 +65,8 @@ fn is_name_character(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches(&NAME_CHARACTER, character)
 }
 
-/// Returns whether a text is a host name: one word, which may have a dash after its first character, or labels and
-/// a top-level domain of letters.
+/// Returns whether a text is a host name: one word, which may have a dash after the first character, or labels followed
+/// by a top-level domain of letters.
 pub(super) fn is_hostname(text: &str) -> bool {
     if text.len() > 255 || text.split('.').any(|label| label.len() > 63) {
         return false;

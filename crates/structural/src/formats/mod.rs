@@ -1,5 +1,5 @@
-//! The formats that definitions may use (upstream: `apiserver/validation/formats.go`, `kube-openapi/pkg/validation/strfmt`).
-//! Other formats are not checked.
+//! The formats that definitions may use (upstream: `apiserver/validation/formats.go`,
+//! `kube-openapi/pkg/validation/strfmt`). Other formats are not checked.
 
 mod codes;
 mod host;
@@ -47,7 +47,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Returns the format of this name, if it is checked for values of the type; an empty type is any.
+    /// Returns the format with this name, if it is checked for values of the type. An empty type is any type.
     pub fn supported(name: &str, kind: &str) -> Option<Self> {
         match kind {
             "" | "string" => Self::textual(name),
@@ -65,7 +65,7 @@ impl Format {
         }
     }
 
-    /// Dashes in names do not matter.
+    /// Returns the string format with this name, ignoring dashes.
     fn textual(name: &str) -> Option<Self> {
         Some(match name.replace('-', "").as_str() {
             "bsonobjectid" => Self::BsonObjectId,
@@ -136,12 +136,12 @@ impl Format {
         }
     }
 
-    /// Returns whether it is a format of numbers.
+    /// Returns whether the format applies to numbers.
     pub(crate) fn is_numeric(self) -> bool {
         matches!(self, Self::Int32 | Self::Int64 | Self::Float | Self::Double)
     }
 
-    /// Returns whether it is a format of texts.
+    /// Returns whether the format applies to strings.
     pub(crate) fn is_textual(self) -> bool {
         !self.is_numeric()
     }

@@ -17,7 +17,7 @@ pub(super) fn is_date(text: &str) -> bool {
     (1..=days(year, month)).contains(&day)
 }
 
-/// Returns the days of a month; 0 if there is no such month.
+/// Returns the number of days of a month; 0 if the month does not exist.
 fn days(year: u32, month: u32) -> u32 {
     let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     match month {
@@ -29,7 +29,7 @@ fn days(year: u32, month: u32) -> u32 {
     }
 }
 
-/// Returns whether a text is a date and a time of day. Text after a second `T` does not matter.
+/// Returns whether a text is a date and a time of day. Ignores text after a second `T`.
 pub(super) fn is_date_time(text: &str) -> bool {
     let lower = text.to_lowercase();
     let mut parts = lower.split('t');
@@ -66,7 +66,7 @@ fn is_zone(zone: &str) -> bool {
     }
 }
 
-/// The units of Scala's durations: their spellings; the last one matches any longer word as a prefix.
+/// Spellings of the units of Scala's durations. The last spelling of a unit is a prefix that also matches longer words.
 const UNITS: [&[&str]; 8] = [
     &["ns", "nano"],
     &["us", "µs", "micro"],
@@ -78,7 +78,7 @@ const UNITS: [&[&str]; 8] = [
     &["w", "wk", "week"],
 ];
 
-/// Returns whether a text is a duration as Go writes it, or has an amount with a unit as Scala writes it.
+/// Returns whether a text is a duration in Go's format, or contains an amount with a unit in Scala's format.
 pub(super) fn is_duration(text: &str) -> bool {
     if duration::parse(text).is_some() {
         return true;

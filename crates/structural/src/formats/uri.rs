@@ -1,16 +1,16 @@
-//! URIs of requests, as Go's `url.ParseRequestURI` takes them.
+//! Request URIs, as parsed by Go's `url.ParseRequestURI`.
 
 /// An absolute URI or an absolute path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestUri<'a> {
     /// The scheme; empty for a path.
     pub scheme: &'a str,
-    /// The host with its port; empty if there is none.
+    /// The host and port; empty if absent.
     pub host: &'a str,
 }
 
 impl<'a> RequestUri<'a> {
-    /// Returns the parts of a URI, or `None` if the text is not one.
+    /// Parses a URI. Returns `None` if the text is not an absolute URI or an absolute path.
     pub fn parse(text: &'a str) -> Option<Self> {
         if text.is_empty() || text.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
             return None;
@@ -34,7 +34,7 @@ impl<'a> RequestUri<'a> {
     }
 }
 
-/// Splits off the scheme, which is empty if there is none; `None` for a text that begins with a colon.
+/// Splits off the scheme, which is empty if absent. Returns `None` for a text that begins with a colon.
 fn split_scheme(text: &str) -> Option<(&str, &str)> {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
     match text.split_once(':') {

@@ -12,7 +12,7 @@ const POSIX: [&str; 14] = [
     "upper", "word", "xdigit",
 ];
 
-/// Translates the bracketed class that a text begins with; returns the rest.
+/// Translates the bracketed class at the start of a text and returns the rest.
 pub(super) fn translate<'t>(text: &'t str, out: &mut String) -> Result<&'t str, GoRegexError> {
     let missing = || GoRegexError::new("missing closing ]", text);
     let mut rest = text.get(1..).unwrap_or_default();
@@ -85,7 +85,7 @@ fn unicode(text: &str) -> Result<(String, &str), GoRegexError> {
     Ok((class, rest))
 }
 
-/// Translates a character or a range of them. `None` is the end of the text.
+/// Translates a character or a range of characters. The error `None` means the end of the text.
 fn range<'t>(text: &'t str, out: &mut String) -> Result<&'t str, Option<GoRegexError>> {
     let (low, rest) = character(text)?;
     let high = rest.strip_prefix('-').filter(|after| !after.starts_with(']'));

@@ -2,7 +2,7 @@
 
 use super::GoRegexError;
 
-/// Parses the escape that a text begins with; returns the character and the rest.
+/// Parses the escape at the start of a text. Returns the character and the rest.
 pub(super) fn character(text: &str) -> Result<(char, &str), GoRegexError> {
     let after = text.get(1..).unwrap_or_default();
     let Some(letter) = after.chars().next() else {
@@ -21,7 +21,7 @@ pub(super) fn character(text: &str) -> Result<(char, &str), GoRegexError> {
         't' => '\t',
         'v' => '\x0b',
         '0' => return octal(after).ok_or_else(|| invalid(rest)),
-        // One digit is a reference to a group, which is not supported.
+        // A single digit is a backreference, which Go does not support.
         '1'..='7' if rest.starts_with(is_octal) => return octal(after).ok_or_else(|| invalid(rest)),
         'x' => return hexadecimal(rest).map_err(invalid),
         other if other.is_ascii() && !other.is_ascii_alphanumeric() => other,
@@ -41,7 +41,7 @@ fn octal(text: &str) -> Option<(char, &str)> {
     Some((char::from_u32(code)?, text.get(length..)?))
 }
 
-/// Parses two hexadecimal digits, or any number in braces. An error is the text behind what cannot be parsed.
+/// Parses two hexadecimal digits, or any number of digits in braces. The error is the text after the invalid part.
 fn hexadecimal(text: &str) -> Result<(char, &str), &str> {
     if let Some(braced) = text.strip_prefix('{') {
         let Some((digits, rest)) = braced.split_once('}') else { return Err("") };

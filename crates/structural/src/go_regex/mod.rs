@@ -1,8 +1,8 @@
 //! Regular expressions in the syntax and with the meaning of Go's `regexp` package (RE2), matched by the `regex` crate.
 //!
-//! The two languages differ in details: `\d`, `\w`, `\s` and `\b` are ASCII in Go; brackets inside classes, braces that
-//! are not repetitions and some escapes are literals; `&&` and `\<` have no meaning. An expression is therefore parsed as
-//! Go does, with Go's errors, and then written in the syntax of `regex`.
+//! The two syntaxes differ in details. In Go, `\d`, `\w`, `\s` and `\b` are ASCII; brackets inside classes, braces that
+//! are not repetitions and some escapes are literals; `&&` and `\<` have no meaning. The expression is therefore parsed
+//! by Go's rules, with Go's errors, and translated to the syntax of `regex`.
 
 mod class;
 mod escape;
@@ -12,19 +12,19 @@ use regex::{Regex, RegexBuilder};
 /// Maximum memory of a compiled expression in bytes.
 const MAX_COMPILED_BYTES: usize = 4 * 1024 * 1024;
 
-/// Maximum memory of the automaton that is built while matching, in bytes.
+/// Maximum memory of the lazy automaton built during matching, in bytes.
 const MAX_CACHE_BYTES: usize = 512 * 1024;
 
-/// Maximum length of an expression in bytes; longer ones cannot compile within the memory limit.
+/// Maximum length of an expression in bytes. Longer expressions cannot compile within the memory limit.
 const MAX_LENGTH: usize = 256 * 1024;
 
-/// Maximum count of a repetition, and of nested repetitions multiplied, as in Go.
+/// Maximum count of a repetition, and maximum product of the counts of nested repetitions, as in Go.
 const MAX_REPEAT: u32 = 1000;
 
 /// Maximum nesting of groups; Go allows 1000.
 const MAX_DEPTH: usize = 250;
 
-/// An expression is not valid in Go; the text is Go's.
+/// Error of parsing an expression, with Go's message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("error parsing regexp: {reason}: `{part}`")]
 pub struct GoRegexError {
@@ -80,20 +80,20 @@ struct Translator<'p> {
     last: Last<'p>,
 }
 
-/// A group that is open.
+/// An open group.
 struct Group {
-    /// The product of repetitions inside the group, the largest of its parts.
+    /// The largest repetition product of the group's parts.
     repeats: u32,
 }
 
 /// The part in front of a repetition operator.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Last<'p> {
-    /// Nothing that can be repeated.
+    /// No part that can be repeated.
     Nothing,
     /// A part, with the product of the repetitions in it.
     Part(u32),
-    /// A repetition: its text from the operator on, and the product of repetitions.
+    /// A repetition: the text from the operator on, and the product of repetitions.
     Repeat(&'p str, u32),
 }
 
@@ -169,7 +169,7 @@ impl<'p> Translator<'p> {
         self.last = Last::Part(1);
     }
 
-    /// Counts the repetitions of the last part for its group.
+    /// Includes the repetitions of the last part in its group.
     fn note_repeats(&mut self) {
         let repeats = self.last.repeats();
         if let Some(group) = self.groups.last_mut() {
@@ -222,7 +222,7 @@ impl<'p> Translator<'p> {
         Ok(())
     }
 
-    /// `(?flags)` and `(?flags:`.
+    /// Parses `(?flags)` and `(?flags:`.
     fn flags(&mut self, start: &'p str, flags: &'p str) -> Result<(), GoRegexError> {
         let mut has_sign = false;
         let mut has_flag = false;
@@ -273,7 +273,7 @@ impl<'p> Translator<'p> {
         self.repeat(length, max.unwrap_or(min).max(1))
     }
 
-    /// A repetition operator of `length` bytes; `?` after it makes it lazy.
+    /// Parses a repetition operator of `length` bytes. A following `?` makes it lazy.
     fn repeat(&mut self, length: usize, count: u32) -> Result<(), GoRegexError> {
         let from = self.rest;
         let is_lazy = from.get(length..).is_some_and(|rest| rest.starts_with('?'));
@@ -290,7 +290,7 @@ impl<'p> Translator<'p> {
             }
             Last::Part(repeats) => repeats,
         };
-        // Only counted repetitions multiply.
+        // Only counted repetitions multiply the product.
         let is_counted = text.starts_with('{');
         let repeats = if is_counted { inner.saturating_mul(count) } else { inner };
         if repeats > MAX_REPEAT {
@@ -343,11 +343,12 @@ impl<'p> Translator<'p> {
     }
 }
 
-/// Parses `{n}`, `{n,}` or `{n,m}`: the length of the text and the counts. Anything else is not a repetition.
+/// Parses `{n}`, `{n,}` or `{n,m}`. Returns the length of the text and the counts; `None` if the text is not a
+/// repetition.
 fn counts(text: &str) -> Option<(usize, u32, Option<u32>)> {
     let inner = text.strip_prefix('{')?;
     let inner = inner.get(..inner.find('}')?)?;
-    // Go takes numbers without leading zeros; those beyond the limit are refused later.
+    // Go accepts only numbers without leading zeros. The caller rejects numbers beyond the limit.
     let number = |digits: &str| {
         let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
         let is_plain = digits.len() == 1 || !digits.starts_with('0');

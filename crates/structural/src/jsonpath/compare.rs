@@ -1,4 +1,4 @@
-//! Comparisons in filters, as Go templates compare: scalars of the same kind only.
+//! Comparisons in filters. As in Go templates, only scalars of the same kind can be compared.
 
 use std::cmp::Ordering;
 

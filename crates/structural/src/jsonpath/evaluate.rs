@@ -74,7 +74,7 @@ impl Evaluation {
         let children: Values<'v> = match value {
             Cow::Borrowed(Value::Object(fields)) => fields.values().map(Cow::Borrowed).collect(),
             Cow::Borrowed(Value::Array(items)) => items.iter().map(Cow::Borrowed).collect(),
-            // Only constants are owned, and they are scalars. The parts of a text are its bytes.
+            // Only constants are owned, and constants are scalars. The elements of a string are its bytes.
             other => match &**other {
                 Value::String(text) => {
                     self.charge(text.len())?;
@@ -87,7 +87,7 @@ impl Evaluation {
         Ok(children)
     }
 
-    /// Adds a value that has parts, and all such values below it.
+    /// Adds a value that has elements, and all such values below it.
     fn descend<'v>(&mut self, value: Cow<'v, Value>, found: &mut Values<'v>) -> Result<(), JsonPathError> {
         self.charge(0)?;
         if let Value::String(text) = &*value {

@@ -1,7 +1,7 @@
 //! JSONPath as `kubectl` and printer columns write it (upstream: `client-go/util/jsonpath`).
 //!
-//! Fields, indexes, slices, unions, wildcards, recursive descent and filters are supported. `range` is not: a column has
-//! one value.
+//! Supports fields, indexes, slices, unions, wildcards, recursive descent and filters. Does not support `range`,
+//! because a column has one value.
 
 mod compare;
 mod evaluate;
@@ -11,10 +11,10 @@ use std::borrow::Cow;
 
 use nave_machinery::Value;
 
-/// Maximum number of values that an evaluation visits; recursive descents multiply.
+/// Maximum number of values that an evaluation visits. Nested recursive descents multiply the number.
 const MAX_STEPS: usize = 100_000;
 
-/// The reason why a path cannot be parsed or evaluated, with upstream's message.
+/// Error of parsing or evaluating a path, with upstream's message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct JsonPathError(String);
@@ -31,7 +31,7 @@ pub struct JsonPath {
     steps: Vec<Step>,
 }
 
-/// A step of a path, which turns values into values.
+/// A step of a path, which maps values to values.
 #[derive(Clone, Debug, PartialEq)]
 enum Step {
     /// A constant.
@@ -45,7 +45,7 @@ enum Step {
     Wildcard,
     Recursive,
     Union(Vec<Vec<Step>>),
-    /// A word that is neither a field nor a truth value; evaluation fails.
+    /// A word that is neither a field nor a boolean. Evaluation fails.
     Word(String),
 }
 
@@ -59,9 +59,9 @@ struct Slice {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// Absent: one element.
+    /// Absent, as in `[start]`: selects one element.
     AfterStart,
-    /// Empty: the end of the list.
+    /// Empty, as in `[start:]`: the end of the list.
     Open,
     At(i64),
 }
@@ -71,7 +71,7 @@ enum End {
 enum Test {
     /// The left side has a value.
     Exists,
-    /// The sides compare by this operator.
+    /// The comparison of both sides by this operator is true.
     Compare(String, Vec<Step>),
 }
 
@@ -79,15 +79,15 @@ impl JsonPath {
     /// Parses a path without braces, such as `.status.conditions[?(@.type=="Ready")].status`.
     ///
     /// # Errors
-    /// The path has no such form, or is nested too deeply.
+    /// The path is malformed, too long or nested too deeply.
     pub fn parse(path: &str) -> Result<Self, JsonPathError> {
         parse::template(&format!("{{{path}}}"), 0).map(|steps| Self { steps })
     }
 
-    /// Returns the values at the path. Missing fields give no value.
+    /// Returns the values at the path. Missing fields have no value.
     ///
     /// # Errors
-    /// A step does not fit the values, or there are too many.
+    /// A step does not apply to a value, or the evaluation visits too many values.
     pub fn find<'v>(&self, object: &'v Value) -> Result<Vec<Cow<'v, Value>>, JsonPathError> {
         evaluate::Evaluation::default().steps(vec![Cow::Borrowed(object)], &self.steps)
     }

@@ -82,7 +82,7 @@ impl<'t> Parser<'t> {
         Ok(())
     }
 
-    /// Takes the text up to the next character that ends a name; a backslash escapes one.
+    /// Takes the text up to the next character that ends a name. A backslash escapes a character.
     fn name(&mut self) -> &'t str {
         let mut end = self.rest.len();
         let mut characters = self.rest.char_indices();
@@ -186,7 +186,7 @@ impl<'t> Parser<'t> {
         template(&format!("{{{text}}}"), self.depth + 1)
     }
 
-    /// An index, a slice, a union, or a name in quotes.
+    /// Parses an index, a slice, a union, or a quoted name in brackets.
     fn brackets(&mut self) -> Result<(), JsonPathError> {
         let end = self.rest.find([']', '\n']).filter(|at| self.rest.get(*at..=*at) == Some("]"));
         let end = end.ok_or_else(|| JsonPathError::new("unterminated array"))?;
@@ -211,7 +211,7 @@ impl<'t> Parser<'t> {
     }
 }
 
-/// Returns where the parenthesis of a filter ends; one in the first quoted text does not count.
+/// Returns the position of the parenthesis that closes a filter. Ignores parentheses in the first quoted text.
 fn filter_end(text: &str) -> Option<usize> {
     let mut quote = None;
     let mut is_closed = false;
@@ -229,7 +229,7 @@ fn filter_end(text: &str) -> Option<usize> {
     None
 }
 
-/// Splits a filter into its sides, unless it has one only.
+/// Splits a comparison into left side, operator and right side. Returns `None` without an operator.
 fn comparison(text: &str) -> Option<(&str, &str, &str)> {
     let is_operator = |character: char| "!<>=".contains(character);
     let start = text.find(is_operator).filter(|start| *start > 0)?;
@@ -269,7 +269,7 @@ fn slice(text: &str) -> Result<Slice, JsonPathError> {
     Ok(Slice { start, end, step })
 }
 
-/// Parses an escape as Go's `strconv.UnquoteChar`, without its backslash.
+/// Parses an escape, without its backslash, as Go's `strconv.UnquoteChar` does.
 fn unescape(text: &str, quote: char) -> Option<(char, &str)> {
     let letter = text.chars().next()?;
     let rest = text.get(letter.len_utf8()..)?;

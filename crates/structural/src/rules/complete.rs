@@ -1,5 +1,5 @@
-//! Each field that a value validation at the root names must be in the structure (upstream:
-//! `apiserver/schema/complete.go`, which does not look at value validations further inside).
+//! Checks that each field in a value validation at the root also has a structural schema (upstream:
+//! `apiserver/schema/complete.go`, which ignores value validations below the root).
 
 use nave_machinery::{FieldPath, Map, Value};
 

@@ -1,4 +1,4 @@
-//! The form of `x-kubernetes-validations`; the expressions are not compiled here.
+//! Checks the form of `x-kubernetes-validations`, without compiling the expressions.
 
 use nave_machinery::{FieldError, FieldPath, Map, Value};
 

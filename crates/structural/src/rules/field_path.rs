@@ -5,14 +5,14 @@ use nave_machinery::{FieldPath, Map, Value};
 use super::map;
 use crate::compile::text;
 
-/// A field that a path leads to.
+/// The field at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldTarget {
     /// The path in its canonical form.
     pub path: FieldPath,
     /// The first field of the path.
     pub root: String,
-    /// The type of the field; empty if the schema names none.
+    /// The type of the field; empty if the schema does not specify it.
     pub kind: String,
 }
 
@@ -64,7 +64,7 @@ fn step<'s>(schema: &'s Map, name: &str, target: &mut FieldTarget) -> Result<&'s
     map(schema, "additionalProperties").ok_or_else(invalid)
 }
 
-/// Splits a path at dots and brackets, which are tokens too.
+/// Splits a path at dots and brackets, which are also tokens.
 struct Tokens<'p> {
     rest: &'p str,
 }
@@ -86,7 +86,7 @@ impl<'p> Tokens<'p> {
         Some(token)
     }
 
-    /// The length of a quoted text; a backslash escapes the quote.
+    /// Returns the length of a quoted text. A backslash escapes the quote.
     fn quoted(&self) -> usize {
         let bytes = self.rest.as_bytes();
         let is_end = |at: &usize| bytes.get(*at) == Some(&b'\'') && bytes.get(at - 1) != Some(&b'\\');

@@ -19,7 +19,7 @@ pub(super) fn map_type(schema: &Map, path: &FieldPath, errors: &mut Errors) {
     }
 }
 
-/// Reports a schema whose type is not the one that a keyword needs; returns whether it did.
+/// Reports a schema without the type that a keyword requires. Returns whether an error was reported.
 fn wrong_type(schema: &Map, needed: &str, keyword: &str, path: &FieldPath, errors: &mut Errors) -> bool {
     let kind = text(schema, "type").unwrap_or_default();
     let why = format!("must be {needed} if {keyword} is specified");
@@ -54,14 +54,14 @@ pub(super) fn list_type(schema: &Map, path: &FieldPath, requirements: Requiremen
     }
 }
 
-/// The items of a set must be compared as a whole.
+/// Checks that the items of a set are atomic.
 fn set_items(schema: &Map, path: &FieldPath, errors: &mut Errors) {
     if !has_non_atomic_items(schema) {
         return;
     }
     let Some(items) = map(schema, "items") else { return };
     let keyword = if text(items, "type") == Some("array") { LIST_TYPE } else { MAP_TYPE };
-    // Upstream shows the list type for both.
+    // Upstream shows the list type in both errors.
     let shown = items.get(LIST_TYPE).cloned().unwrap_or(Value::Null);
     let why = "must be atomic as item of a list with x-kubernetes-list-type=set";
     errors.invalid(&path.child("items").child(keyword), shown, why);
@@ -114,7 +114,7 @@ fn map_list(schema: &Map, path: &FieldPath, errors: &mut Errors) {
     }
 }
 
-/// The keys of a list of type map must be scalars.
+/// Checks that the keys of a list of type map are scalars.
 fn scalar_keys(keys: &[Value], items: &Map, path: &FieldPath, errors: &mut Errors) {
     for key in keys.iter().filter_map(Value::as_str) {
         let property = map(items, "properties").and_then(|all| all.get(key));
@@ -129,7 +129,8 @@ fn scalar_keys(keys: &[Value], items: &Map, path: &FieldPath, errors: &mut Error
     }
 }
 
-/// Items of sets and maps may not be null, and keys of maps must be there (upstream: `validateMapListKeysMapSet`).
+/// Checks that items of sets and maps are not nullable, and that keys of maps are required or have a default (upstream:
+/// `validateMapListKeysMapSet`).
 pub(super) fn map_keys(schema: &Map, path: &FieldPath, errors: &mut Errors) {
     let Some(kind @ ("set" | "map")) = text(schema, LIST_TYPE) else { return };
     let Some(items) = map(schema, "items") else { return };

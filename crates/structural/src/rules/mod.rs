@@ -1,6 +1,6 @@
 //! The rules for schemas in definitions (upstream: `apis/apiextensions/validation`, `apiserver/schema/validation.go`).
 //!
-//! The checks read the schema as JSON, because errors name keywords that the compiled form does not have.
+//! The checks read the schema as JSON, because errors name keywords that the compiled form does not contain.
 
 mod complete;
 mod expressions;
@@ -18,10 +18,10 @@ use crate::{Structural, defaults};
 
 pub use field_path::{FieldTarget, field_path};
 
-/// Maximum number of errors that are collected for one schema; a response shows 100.
+/// Maximum number of errors collected for one schema. A response shows 100.
 const MAX_ERRORS: usize = 500;
 
-/// The rules that a schema must follow. An update does not enforce rules that the old definition violates.
+/// The rules to enforce on a schema. An update does not enforce rules that the old definition violates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "independent rules")]
 pub struct Requirements {
@@ -33,7 +33,7 @@ pub struct Requirements {
     pub pruned_defaults: bool,
     /// Items of sets must be atomic.
     pub atomic_sets: bool,
-    /// Keys of lists of type map must be required or have a default, and nothing in them may be null.
+    /// Keys of lists of type map must be required or have a default, and must not be nullable.
     pub sound_map_keys: bool,
 }
 
@@ -47,7 +47,7 @@ impl Requirements {
         sound_map_keys: true,
     };
 
-    /// Returns the rules that all of the old schemas follow.
+    /// Returns the rules that all old schemas follow.
     pub fn of_update(old: &[&Value]) -> Self {
         let root = FieldPath::default();
         let all = |holds: &dyn Fn(&Value) -> bool| old.iter().all(|schema| holds(schema));
@@ -96,7 +96,7 @@ impl Errors {
     }
 }
 
-/// Returns the errors of the schema of a resource, which is at `path`.
+/// Returns the errors of a resource's schema, which is at `path`.
 pub fn check(schema: &Value, path: &FieldPath, requirements: Requirements) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut unsupported = None;
@@ -142,7 +142,7 @@ pub fn is_structural(schema: &Value) -> bool {
     compiles && structural_errors(schema, &FieldPath::default()).is_empty()
 }
 
-/// Returns whether a schema, or one inside it, has a keyword of Kubernetes that only structural schemas can have.
+/// Returns whether a schema, or a schema inside it, has a Kubernetes keyword that only structural schemas can have.
 pub fn has_extensions(schema: &Value) -> bool {
     const FLAGS: [&str; 2] = ["x-kubernetes-embedded-resource", "x-kubernetes-int-or-string"];
     any(schema, &|fields| {
@@ -156,14 +156,14 @@ pub fn has_extensions(schema: &Value) -> bool {
     })
 }
 
-/// Returns whether a schema, or one inside it, has CEL rules.
+/// Returns whether a schema, or a schema inside it, has CEL rules.
 pub fn has_expressions(schema: &Value) -> bool {
     any(schema, &|fields| {
         fields.get("x-kubernetes-validations").and_then(Value::as_array).is_some_and(|it| !it.is_empty())
     })
 }
 
-/// Returns whether a schema, or one inside it, has a default.
+/// Returns whether a schema, or a schema inside it, has a default.
 pub fn has_defaults(schema: &Value) -> bool {
     any(schema, &|fields| compile::present(fields, "default").is_some())
 }
@@ -187,7 +187,7 @@ pub fn unrecognized_formats(schema: &Value) -> Vec<String> {
     found.into_inner()
 }
 
-/// Returns whether `holds` for a schema or one inside it.
+/// Returns whether `holds` is true for a schema or a schema inside it.
 fn any(schema: &Value, holds: &dyn Fn(&Map) -> bool) -> bool {
     let Value::Object(fields) = schema else { return false };
     if holds(fields) {

@@ -22,11 +22,11 @@ pub(super) fn has_unknown_type(schema: &Map) -> bool {
     text(schema, "type").is_some_and(|kind| Kind::parse(kind).is_none())
 }
 
-/// The context of a schema, from the schemas that contain it.
+/// The context of a schema, derived from the enclosing schemas.
 #[derive(Clone)]
 struct Context {
     requirements: Requirements,
-    /// The reason why a default is not allowed here, if so.
+    /// The reason why defaults are not allowed here, if any.
     no_defaults: Option<String>,
     in_metadata: bool,
 }
@@ -58,7 +58,7 @@ impl Check<'_> {
         expressions::check(schema, path, self.errors);
     }
 
-    /// Keywords that may not be used (upstream: `specStandardValidatorV3`).
+    /// Checks for keywords that are not allowed (upstream: `specStandardValidatorV3`).
     fn keywords(&mut self, schema: &Map, path: &FieldPath, context: &Context) {
         let kind = text(schema, "type").unwrap_or_default();
         if context.requirements.known_types && has_unknown_type(schema) {
@@ -123,7 +123,7 @@ impl Check<'_> {
         }
     }
 
-    /// All other schemas inside a schema.
+    /// Checks all other schemas inside a schema.
     fn inner(&mut self, schema: &Map, path: &FieldPath, context: &Context) {
         if let Some(not) = schema.get("not") {
             self.schema(not, &path.child("not"), context, false);

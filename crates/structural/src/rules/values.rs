@@ -1,4 +1,4 @@
-//! Value validations, which may not describe structure (upstream: `validateNestedValueValidation`).
+//! Checks that value validations do not specify structure (upstream: `validateNestedValueValidation`).
 
 use nave_machinery::{FieldPath, Map, Value};
 
@@ -6,7 +6,7 @@ use super::{Errors, list, map};
 use crate::compile::{flag, present, text};
 use crate::go_regex;
 
-/// The alternatives of an integer or a string, in the two places where they may name types.
+/// Whether `anyOf` holds the alternatives of an int-or-string, which may specify types.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Skip {
     /// `anyOf` itself.
@@ -65,7 +65,7 @@ fn nested(schema: &Map, skip: Skip, path: &FieldPath, errors: &mut Errors) {
     }
 }
 
-/// The keywords of structure, with what they must be instead.
+/// The structural keywords, and what the error requires of each.
 const STRUCTURE: [(&str, &str); 10] = [
     ("type", "empty"),
     ("title", "empty"),

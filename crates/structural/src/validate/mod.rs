@@ -19,7 +19,7 @@ use walk::Walk;
 
 pub(crate) use number::go_number;
 
-/// Maximum number of errors that are kept for one object, as many as an answer has.
+/// Maximum number of errors kept for one object, which is the number of errors in a response.
 pub(crate) const MAX_ERRORS: usize = 100;
 
 /// The result of a validation.
@@ -27,7 +27,7 @@ pub(crate) const MAX_ERRORS: usize = 100;
 pub struct Findings {
     /// The errors, about 100 at most.
     pub errors: Vec<FieldError>,
-    /// Errors in parts that an update leaves unchanged, which are accepted. Upstream does not report them.
+    /// Errors in unchanged parts of an update. These are accepted; upstream does not report them.
     pub ratcheted: Vec<FieldError>,
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn value(node: &Node, value: &Value, path: &FieldPath) -> Vec<FieldEr
     outcome.into_findings().errors
 }
 
-/// Adds duplicates in lists, unless the old object has some too.
+/// Adds errors for duplicates in lists, unless the old object also has duplicates.
 fn add_duplicates(root: &Node, object: &Value, old: Option<&Value>, found: &mut Findings) {
     let mut duplicates = Vec::new();
     list_type::validate(root, object, &FieldPath::default(), &mut duplicates);
@@ -77,5 +77,5 @@ fn add_duplicates(root: &Node, object: &Value, old: Option<&Value>, found: &mut 
     }
 }
 
-/// The field of an error of a whole object, as upstream's nil path prints.
+/// The field of an error of the whole object: the text of upstream's nil path.
 const NO_PATH: &str = "<nil>";

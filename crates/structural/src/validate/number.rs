@@ -55,9 +55,9 @@ impl Num {
     }
 }
 
-/// A fault of a number.
+/// An error of a number.
 pub(super) enum Wrong {
-    /// A text without a field, as upstream reports ranges.
+    /// A whole message without a path, as upstream reports ranges.
     Range(String),
     /// A message after the path, and the value that it shows.
     Rule(Value, String),
@@ -65,7 +65,7 @@ pub(super) enum Wrong {
     Factor(f64),
 }
 
-/// Returns the faults of a number, in upstream's order.
+/// Returns the errors of a number, in upstream's order.
 pub(super) fn check(node: &Node, rules: Option<&Rules>, num: Num, path: &dyn Fn() -> String) -> Vec<Wrong> {
     let range = Range::new(node, rules);
     let mut wrong = Vec::new();
@@ -111,7 +111,7 @@ struct Bound {
 impl Bound {
     fn check(&self, num: Num, is_native: bool) -> Option<Wrong> {
         let is_int = is_native && matches!(num, Num::Int(_));
-        // Upstream compares an integer with the whole part of a bound, which for some values is stricter.
+        // Upstream compares an integer with the truncated bound, which is stricter for some values.
         let cut = if is_int { self.at.trunc() } else { self.at };
         let at = [cut, self.at].into_iter().find(|at| self.is_beyond(num, *at))?;
         let relation = match (self.is_upper, self.exclusive) {
@@ -206,7 +206,7 @@ impl Range {
     }
 }
 
-/// Returns whether a float is an integer, as `swag.IsFloat64AJSONInteger` decides: within a billionth.
+/// Returns whether a float is an integer within a tolerance of 1e-9, as `swag.IsFloat64AJSONInteger` does.
 pub(super) fn is_safe_integer(float: f64) -> bool {
     if !float.is_finite() || float.abs() > MAX_SAFE {
         return false;

@@ -1,4 +1,5 @@
-//! The old value of an update that corresponds to a new one (upstream: `apiserver/pkg/cel/common`, `CorrelatedObject`).
+//! The old value that corresponds to a new value in an update (upstream: `apiserver/pkg/cel/common`,
+//! `CorrelatedObject`).
 
 use std::collections::HashMap;
 
@@ -35,7 +36,7 @@ impl<'o> Old<'o> {
         Some(OldItems { keys, node, by_key })
     }
 
-    /// Returns whether the new value equals the old one. The order of lists of type map does not matter.
+    /// Returns whether the new value equals the old value. Ignores the order of lists of type map.
     pub(super) fn equals(self, new: &Value) -> bool {
         match (self.value, new) {
             (Value::Object(old), Value::Object(new)) => {
@@ -63,7 +64,7 @@ pub(super) struct OldItems<'o> {
 }
 
 impl<'o> OldItems<'o> {
-    /// Returns the old item with the keys of a new one.
+    /// Returns the old item with the same keys as a new item.
     pub(super) fn find(&self, item: &Value) -> Option<Old<'o>> {
         let value = self.by_key.get(&identity(self.keys, item)).copied()?;
         (!value.is_null()).then_some(Old { value, node: self.node })

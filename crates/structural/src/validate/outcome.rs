@@ -12,17 +12,18 @@ pub(super) struct Outcome {
     failed: bool,
     errors: Vec<FieldError>,
     ratcheted: Vec<FieldError>,
-    /// The number of checks that passed; the alternative with the most is the one whose errors are reported.
+    /// The number of checks that passed. Of failed alternatives, the errors of the alternative with the most matches
+    /// are reported.
     pub(super) matches: u64,
 }
 
 impl Outcome {
-    /// An outcome that keeps errors.
+    /// Creates an outcome that keeps errors.
     pub(super) fn collect() -> Self {
         Self { collects: true, ..Self::default() }
     }
 
-    /// An outcome that only records whether there was an error.
+    /// Creates an outcome that only records whether an error occurred.
     pub(super) fn quick() -> Self {
         Self::default()
     }
@@ -40,7 +41,7 @@ impl Outcome {
         self.failed && (!self.collects || self.errors.len() >= MAX_ERRORS)
     }
 
-    /// Adds an error, unless it is known already.
+    /// Adds an error, unless it is already present.
     pub(super) fn error(&mut self, error: impl FnOnce() -> FieldError) {
         self.failed = true;
         if self.collects && self.errors.len() < MAX_ERRORS {

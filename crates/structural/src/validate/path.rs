@@ -1,4 +1,4 @@
-//! The path of a value, kept on the stack and written out only for an error.
+//! The path of a value, kept on the stack and formatted only for errors.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use nave_machinery::FieldPath;
 
 use super::NO_PATH;
 
-/// A path from the value that is validated.
+/// A path from the root of the validated value.
 #[derive(Clone, Copy)]
 pub(super) enum Path<'p> {
     Root,

@@ -1,4 +1,4 @@
-//! Types of values, and how errors name values and sizes.
+//! Types of values, and the names of values and sizes in errors.
 
 use nave_machinery::{FieldError, FieldErrorKind, FieldPath, Value};
 
@@ -6,7 +6,7 @@ use super::number::{self, Num, is_safe_integer};
 use crate::formats::Format;
 use crate::node::{Kind, Node};
 
-/// Returns whether the type of a value is one that the schema allows; false if the schema names none.
+/// Returns whether the schema allows the type of a value; false if the schema specifies no type.
 pub(super) fn has_type(node: &Node, value: &Value) -> bool {
     let is_integer = |number: &serde_json::Number| match number.as_i64() {
         Some(_) => true,
@@ -57,7 +57,7 @@ pub(super) fn format_of(value: &Value) -> &'static str {
     }
 }
 
-/// Returns whether two values are equal; numbers by their value.
+/// Returns whether two values are equal. Compares numbers by value.
 pub(super) fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a == b || Num::new(a).same(Num::new(b)),

@@ -14,8 +14,8 @@ use super::types::{
 use crate::excerpt::{excerpt, excerpt_text};
 use crate::node::{Additional, Node, NodeRef, Rules};
 
-/// Maximum number of values that are compared with schemas for one object, each schema counted. The largest body has a
-/// million values, and few schemas have alternatives for each; a step takes some 50 ns.
+/// Maximum number of comparisons of a value with a schema for one object. The largest body has a million values, and
+/// few schemas have alternatives for each value. A step takes about 50 ns.
 const MAX_STEPS: u64 = 4_000_000;
 
 pub(super) struct Walk<'w> {
@@ -29,7 +29,7 @@ impl<'w> Walk<'w> {
         Self { base, steps: 0 }
     }
 
-    /// Validates a value whose old value is known; errors are accepted if it is unchanged.
+    /// Validates a value. Ratchets its errors if the value equals `old`.
     pub(super) fn ratcheted(
         &mut self,
         node: &Node,
@@ -113,7 +113,7 @@ impl<'w> Walk<'w> {
             out.matches += 1;
             return;
         }
-        // A format without a type is one of strings; values of other types are reported by their own format.
+        // A format without a type applies to strings; values of other types are reported by their own format.
         let by_format = format.filter(|_| !value.is_string() && !value.is_array());
         match by_format {
             Some(format) => self.wrong_type(format.as_str(), format_of(value), path, out),
@@ -142,7 +142,7 @@ impl<'w> Walk<'w> {
         }
     }
 
-    /// Checks length and pattern; the first error ends the check.
+    /// Checks length and pattern, up to the first error.
     fn text_rules(&self, rules: &Rules, text: &str, path: &Path, out: &mut Outcome) {
         let length = if rules.max_length.is_some() || rules.min_length.is_some() {
             text.chars().count() as i64
@@ -292,7 +292,7 @@ impl<'w> Walk<'w> {
         });
     }
 
-    /// `anyOf`, `oneOf`, `allOf` and `not`, in upstream's order.
+    /// Checks `anyOf`, `oneOf`, `allOf` and `not`, in upstream's order.
     fn logic(&mut self, rules: &Rules, value: &Value, path: &Path, old: Option<Old>, out: &mut Outcome) {
         if !rules.any_of.is_empty() {
             self.any_of(&rules.any_of, value, path, old, out);
@@ -403,7 +403,7 @@ impl<'w> Walk<'w> {
         result.is_valid()
     }
 
-    /// Adds an error about a value, whose message begins with the path.
+    /// Adds an error about a value. The message begins with the path.
     fn rule(&self, value: impl Into<Value>, detail: &str, path: &Path, out: &mut Outcome) {
         out.error(|| {
             let text = path.text();
