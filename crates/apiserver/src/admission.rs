@@ -196,7 +196,7 @@ impl LateChain {
     }
 }
 
-/// Writes the status of quotas.
+/// Writes the status of resource quotas.
 struct QuotaWriter {
     endpoint: Endpoint,
     chain: LateChain,

@@ -86,7 +86,7 @@ impl<'a> Observed<'a> {
     }
 }
 
-/// Computes a value whose only labels are the resource's group and name.
+/// Computes the value of a metric for one cache. The only labels are the resource's group and name.
 type Value = fn(&Observed<'_>) -> f64;
 
 /// A metric family.

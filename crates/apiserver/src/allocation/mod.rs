@@ -10,9 +10,9 @@
 //! | `repair.rs` | reconciliation of services, addresses and ports |
 //!
 //! A write [begins](ServiceAllocator::begin) with a reservation, which claims the addresses and ports that the new
-//! state needs in addition to the old one. They are claimed in the store before the service is written, so servers that
-//! share a store never allocate an address or port twice. Dropping the reservation releases its claims. After the
-//! commit, allocations that only the old state has are released.
+//! state needs in addition to those of the old one. They are claimed in the store before the service is written, so
+//! servers that share a store never allocate an address or port twice. Dropping the reservation releases its claims.
+//! After the commit, allocations that only the old state has are released.
 
 mod addresses;
 mod bitmap;

@@ -76,7 +76,7 @@ impl ServiceRange {
         if self.0.is_ipv6() { Family::V6 } else { Family::V4 }
     }
 
-    /// Returns the first address for services.
+    /// Returns the first address that can be assigned to a service.
     pub(super) fn first(self) -> IpAddr {
         self.0.address_at(self.hosts().start)
     }
@@ -100,7 +100,7 @@ impl ServiceRange {
         all.map(move |bits| self.0.address_at(bits))
     }
 
-    /// The host numbers, without the network address and the IPv4 broadcast address.
+    /// Returns the host numbers, without the network address and the IPv4 broadcast address.
     fn hosts(self) -> Range<u128> {
         let bits = self.0.bits();
         let end = if self.0.is_ipv6() { bits.end().saturating_add(1) } else { *bits.end() };

@@ -208,7 +208,7 @@ async fn compare_addresses(
     comparison.check_addresses(grace).await
 }
 
-/// The state that a comparison works on.
+/// The state that is compared.
 struct Comparison<'a> {
     allocator: &'a ServiceAllocator,
     known: Snapshot,

@@ -66,7 +66,7 @@ impl Server {
         self.allocator.begin(service, old, false).await.map(Box::new)
     }
 
-    /// Allocates for a service and stores it.
+    /// Allocates the addresses and ports of a service, and stores the service.
     async fn create(&self, service: &mut Value) -> Result<(), Status> {
         let reservation = self.begin(service, None).await?;
         self.store("services", service).await;
@@ -420,7 +420,7 @@ async fn repair_restores_addresses_and_ports_from_services() {
             "ports": [{"port": 80, "nodePort": port}]}),
         )
     };
-    // Services whose addresses and ports are not allocated, or have a wrong reference.
+    // Services without allocations, or with wrong references in their address objects.
     server.store("services", &known("a", "10.0.0.5", 30_001)).await;
     server.store("services", &known("b", "10.0.0.6", 30_002)).await;
     let address = |name: &str, labels: Value, parent: Value, created: &str| {

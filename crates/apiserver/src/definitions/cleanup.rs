@@ -27,7 +27,7 @@ struct Verdict {
 }
 
 impl Definitions {
-    /// Deletes all objects of a definition, waits until they are gone, and removes the definition's finalizer.
+    /// Deletes all objects of a definition, waits until they no longer exist, and removes the definition's finalizer.
     pub(super) async fn clean_up(&self, name: &str) {
         while self.awaits_cleanup(name) {
             let storage = self.state.lock().await.storage(name);

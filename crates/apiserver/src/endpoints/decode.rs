@@ -17,7 +17,7 @@ use nave_schema::normalize::{Mode, NormalizeError, normalize};
 
 use crate::kinds;
 
-/// The accepted encodings of objects.
+/// The accepted media types of objects.
 pub const BODY_TYPES: [&str; 3] =
     ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 

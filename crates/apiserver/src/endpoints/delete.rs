@@ -1,4 +1,5 @@
-//! delete and deletecollection: graceful deletion, finalizers, preconditions (upstream: `registry.Store.Delete`).
+//! The verbs delete and deletecollection: graceful deletion, finalizers, preconditions (upstream:
+//! `registry.Store.Delete`).
 
 use std::sync::Arc;
 

@@ -40,7 +40,7 @@ const KIND_AT: u32 = 24;
 /// A content type and a body.
 type Encoded = (Cow<'static, str>, ResponseBody);
 
-/// Encodes content in the accepted encoding and form.
+/// Encodes content in the accepted format and form.
 pub(super) fn content(content: Content, negotiation: &Negotiation) -> Result<Encoded, Status> {
     match content {
         Content::Object(None, document, size) => {

@@ -1,7 +1,7 @@
 //! Encodes watch events as frames, in the accepted format and form.
 //!
-//! Watchers that accept the same form share one frame per event. Table frames are not shared, because the first one
-//! includes the columns.
+//! Watchers that accept the same form share one frame per event. Table frames are not shared, because only the first
+//! frame includes the columns.
 
 use bytes::{Buf, Bytes};
 use nave_cacher::{Delivery, Encoding, EventType};
@@ -58,7 +58,7 @@ impl Frames {
         self.accepted.format.stream_media_type()
     }
 
-    /// Returns the encoding of the frames.
+    /// Returns the format of the frames.
     pub fn format(&self) -> Format {
         self.accepted.format
     }

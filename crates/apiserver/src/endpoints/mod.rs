@@ -1,4 +1,4 @@
-//! The endpoints below `/api` and `/apis`: one file per family of verbs, the same for every resource.
+//! The endpoints below `/api` and `/apis`: one file per group of verbs, shared by all resources.
 //!
 //! | file | contents |
 //! | --- | --- |
@@ -284,7 +284,7 @@ fn delete_options(query: &[(String, String)], payload: &Payload) -> Result<Delet
     DeleteOptions::parse(query, &body)
 }
 
-/// The subresource whose path may have further segments, such as `…/proxy/a/b`.
+/// The subresource that may have further path segments, such as `…/proxy/a/b`.
 const PATH_SUBRESOURCE: &str = "proxy";
 
 impl Endpoint {
@@ -334,7 +334,7 @@ impl Endpoint {
         storage.find(&request.namespace, &request.name).map_or(0, |object| object.json().len())
     }
 
-    /// Returns 404 if the requested object does not exist. This error takes precedence over the one for an unsupported
+    /// Returns 404 if the requested object does not exist. A missing object takes precedence over an unsupported
     /// subresource.
     fn absent(&self, request: &ResourceRequest) -> Option<Status> {
         let storage = self.storage.as_ref().filter(|_| !request.name.is_empty())?;

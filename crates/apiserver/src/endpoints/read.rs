@@ -1,11 +1,12 @@
-//! get and list: resourceVersion, resourceVersionMatch, limit and continue (upstream: `storage/cacher`, KEP-2340).
+//! The verbs get and list: resourceVersion, resourceVersionMatch, limit and continue (upstream: `storage/cacher`,
+//! KEP-2340).
 //!
 //! | request | source |
 //! | --- | --- |
-//! | nothing | the cache, once it has reached the store's current revision; the store if that takes too long |
+//! | no revision | the cache, once it has reached the store's current revision; the store if that takes too long |
 //! | `0` | the cache as it is, with any limit |
 //! | a revision, or `NotOlderThan` | the cache, once it has reached the revision |
-//! | `Exact`, or a revision with a limit | that state: from memory if it is kept, otherwise from the store |
+//! | `Exact`, or a revision with a limit | exactly that state: from memory if it is kept, otherwise from the store |
 //! | `continue` | the state of the first page, in the same way |
 
 use std::sync::Arc;

@@ -119,11 +119,11 @@ pub fn from_stored(endpoint: &Endpoint, object: Value) -> Result<Value, Status> 
     Ok(object)
 }
 
-/// Applies the served version's schema, including its defaults, to a stored object. Returns the object in the storage
-/// version.
+/// Converts a stored object to the served version and back. This drops the fields that the schema of the served version
+/// does not allow.
 ///
 /// # Errors
-/// 413 if defaults make the object too large.
+/// See [`from_stored`].
 pub(super) fn with_defaults(endpoint: &Endpoint, stored: Value) -> Result<Value, Status> {
     to_stored(endpoint, from_stored(endpoint, stored)?)
 }

@@ -27,7 +27,7 @@ use crate::storage::ResourceStorage;
 /// The settings that all watches of a server share.
 #[derive(Clone)]
 pub struct Watches {
-    /// Ends all watches.
+    /// Cancelled when the server ends all watches.
     pub closing: CancellationToken,
     /// Minimum duration of a watch without a timeout (`--min-request-timeout`). The duration is random, up to twice the
     /// minimum.

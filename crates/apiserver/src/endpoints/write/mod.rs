@@ -97,7 +97,7 @@ pub struct Write<'a> {
 
 /// The result of a write.
 pub struct Written {
-    /// The object after the write, or its last state if it was deleted. Its managed fields may be unexpanded.
+    /// The object after the write, or its last state if it was deleted. Its managed fields may be text or trees.
     object: Value,
     /// True if the object was created.
     pub created: bool,
@@ -437,7 +437,7 @@ impl NextState for Write<'_> {
         self.creates = current.is_none();
         let read = current.map(|current| self.as_read(current)).transpose()?.flatten();
         let mut attempt = self.next_attempt(read.as_ref().or(current)).await?;
-        // Defaults added on read are not a change, but a different storage version is.
+        // Differences made by the read alone are not written, unless the storage version has changed.
         if let (Some(read), Some(stored), Update::Put(object)) = (&read, current, &mut attempt.update)
             && stored.object.api_version() == read.object.api_version()
             && unchanged(object, read.object.as_value())
