@@ -1,4 +1,4 @@
-//! [`LeaderElector`]: elects one of several processes with a Lease that the leader renews.
+//! [`LeaderElector`]: elects one of several processes as the leader, with a Lease that the leader renews.
 //!
 //! ```no_run
 //! # async fn example(client: kube::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -35,22 +35,22 @@ pub struct LeaderElectionConfig {
     pub namespace: String,
     /// The Lease's name.
     pub name: String,
-    /// The identity of this process; must be unique.
+    /// The identity of this process. Must be unique among the candidates.
     pub identity: String,
-    /// How long other candidates wait after an observed renewal before they take the Lease (15 s).
+    /// The time that other candidates wait after an observed renewal before they take the Lease (15 s).
     pub lease_duration: Duration,
-    /// How long a leader continues after its last successful renewal request (10 s).
+    /// The time that a leader continues after its last successful renewal request (10 s).
     pub renew_deadline: Duration,
     /// The interval between tries (2 s).
     pub retry_period: Duration,
-    /// True if the leader releases the Lease when it is stopped, so that another can take over at once.
+    /// True if a stopped leader releases the Lease, so that another candidate can take it immediately.
     pub release_on_cancel: bool,
-    /// Records events on the Lease when leadership begins and ends.
+    /// Records events on the Lease when leadership starts and ends.
     pub events: Option<EventRecorder>,
 }
 
 impl LeaderElectionConfig {
-    /// client-go's times, with release.
+    /// Creates a configuration with client-go's times, which releases the Lease on cancellation.
     pub fn new(namespace: &str, name: &str, identity: &str) -> Self {
         Self {
             namespace: namespace.to_owned(),
@@ -71,7 +71,7 @@ impl LeaderElectionConfig {
         self.check_durations()
     }
 
-    /// Checks that the durations fit together.
+    /// Checks that the durations are consistent.
     ///
     /// # Errors
     /// [`ConfigError::LeaseDuration`] or [`ConfigError::RenewDeadline`].
@@ -87,16 +87,16 @@ impl LeaderElectionConfig {
     }
 }
 
-/// Invalid settings.
+/// The reasons why a configuration is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// The identity is empty.
     #[error("the identity is empty")]
     Identity,
-    /// Others could take the Lease while the leader still acts.
+    /// Other candidates could take the Lease while the leader is still active.
     #[error("lease duration must be longer than the renew deadline, and at least a second")]
     LeaseDuration,
-    /// A single failure would end the leadership.
+    /// A single failed renewal would end the leadership.
     #[error("renew deadline must be longer than 1.2 times the retry period, which must not be zero")]
     RenewDeadline,
 }
@@ -106,22 +106,22 @@ pub enum ConfigError {
 #[error("failed election to renew leadership on lease {0}")]
 pub struct NotRenewed(String);
 
-/// How a run ended.
+/// The reason why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// `stop` was cancelled.
     Stopped,
-    /// The Lease was not renewed in time, or another process has it. The led future was dropped.
+    /// The Lease was not renewed in time, or another process holds it. The leader's future was dropped.
     Lost,
-    /// The led future completed.
+    /// The leader's future completed.
     Finished,
 }
 
-/// A candidate.
+/// A candidate for leadership.
 ///
-/// The clocks of other machines are not trusted: a Lease is valid from the time this process observed its change, as
-/// in client-go. A leader counts from the time of its renewal request, not of the response, so slow responses cannot
-/// extend its leadership beyond the Lease.
+/// The clocks of other machines are not trusted. As in client-go, the validity of a Lease starts when this process
+/// observes its change. A leader measures the time from its renewal request instead of the response, so slow
+/// responses cannot extend its leadership beyond the Lease.
 pub struct LeaderElector {
     leases: Api<Lease>,
     config: LeaderElectionConfig,
@@ -132,20 +132,20 @@ pub struct LeaderElector {
 #[derive(Default)]
 struct Observed {
     lease: Option<Lease>,
-    /// When this state was first observed.
+    /// The time at which this state was first observed.
     at: Option<Instant>,
 }
 
 impl LeaderElector {
-    /// Creates a candidate; [`run`](Self::run) starts the election.
+    /// Creates a candidate. Call [`run`](Self::run) to start the election.
     pub fn new(client: kube::Client, config: LeaderElectionConfig) -> Result<Self, ConfigError> {
         config.check()?;
         Ok(Self { leases: Api::namespaced(client, &config.namespace), config, observed: Mutex::default() })
     }
 
-    /// Waits for leadership, then runs the future of `lead` until it completes, leadership is lost or `stop` is
-    /// cancelled. In the last two cases the token passed to `lead` is cancelled. On a stop the future has the renew
-    /// deadline to complete, while the Lease is still renewed; on a loss it is dropped at once.
+    /// Waits for leadership, then runs the future of `lead` until it completes, leadership is lost, or `stop` is
+    /// cancelled. In the last two cases, the token passed to `lead` is cancelled. On a stop, the future may run
+    /// until the renew deadline, and the Lease is still renewed. On a loss, the future is dropped immediately.
     pub async fn run<F: Future<Output = ()>>(
         &self,
         stop: CancellationToken,
@@ -177,14 +177,14 @@ impl LeaderElector {
         self.leader().as_ref() == Some(&self.config.identity)
     }
 
-    /// The leader at the last observation.
+    /// Returns the identity of the leader at the last observation.
     pub fn leader(&self) -> Option<String> {
         let observed = self.observed.lock();
         observed.lease.as_ref()?.spec.as_ref()?.holder_identity.clone().filter(|holder| !holder.is_empty())
     }
 
     /// Health check: fails if this process is the leader but its Lease has expired. Such a process is stuck and
-    /// should be restarted (client-go: `HealthzAdaptor`). Candidates that do not lead are healthy.
+    /// should be restarted (client-go: `HealthzAdaptor`). Candidates that are not the leader are healthy.
     ///
     /// # Errors
     /// The Lease expired more than `tolerance` ago.
@@ -194,7 +194,7 @@ impl LeaderElector {
         if overdue && self.is_leader() { Err(NotRenewed(self.config.name.clone())) } else { Ok(()) }
     }
 
-    /// Reports a change of leadership in the log and in events.
+    /// Reports a change of leadership in the log and as an event.
     fn report(&self, what: &str) {
         let LeaderElectionConfig { name, identity, .. } = &self.config;
         tracing::info!(lease = name, identity, "{what}");
@@ -205,7 +205,7 @@ impl LeaderElector {
         }
     }
 
-    /// Tries until it has the Lease; returns the time of the successful request.
+    /// Tries until this process has the Lease. Returns the time of the successful request.
     async fn acquire(&self) -> Instant {
         loop {
             let asked = Instant::now();
@@ -216,7 +216,7 @@ impl LeaderElector {
         }
     }
 
-    /// Renews the Lease until that fails for too long.
+    /// Renews the Lease. Returns when the renew deadline has passed or another process holds the Lease.
     async fn renew(&self, mut renewed: Instant) {
         loop {
             let deadline = renewed + self.config.renew_deadline;
@@ -233,7 +233,7 @@ impl LeaderElector {
         }
     }
 
-    /// Tries to acquire or renew the Lease; returns whether it succeeded.
+    /// Tries to acquire or renew the Lease. Returns whether it succeeded.
     async fn try_acquire_or_renew(&self, deadline: Instant) -> bool {
         match timeout_at(deadline, self.take()).await {
             Ok(Ok(taken)) => taken,
@@ -280,7 +280,7 @@ impl LeaderElector {
         Ok(())
     }
 
-    /// The spec of the Lease with this process as holder.
+    /// Returns the Lease's spec with this process as the holder.
     fn spec(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
         let now = Some(MicroTime(Timestamp::now()));
         let renewed = before.filter(|spec| spec.holder_identity.as_ref() == Some(&self.config.identity));
@@ -295,7 +295,7 @@ impl LeaderElector {
         }
     }
 
-    /// Releases the Lease, so that another process need not wait.
+    /// Releases the Lease, so that other candidates do not have to wait.
     async fn release(&self) {
         let Some(mut lease) = self.own() else { return };
         let now = Some(MicroTime(Timestamp::now()));
@@ -315,7 +315,7 @@ impl LeaderElector {
         }
     }
 
-    /// The last observed Lease, if this process holds it.
+    /// Returns the last observed Lease if this process holds it.
     fn own(&self) -> Option<Lease> {
         let lease = self.observed.lock().lease.clone();
         lease.filter(|_| self.is_leader())
@@ -344,5 +344,5 @@ impl fmt::Debug for LeaderElector {
     }
 }
 
-/// Retries are delayed by up to this factor of the retry period, at random, as in client-go.
+/// The maximum random extension of the retry period, as a factor, as in client-go.
 const JITTER: f64 = 1.2;

@@ -7,16 +7,16 @@ use futures_util::stream::BoxStream;
 
 use crate::{Object, ObjectError};
 
-/// Restricts a list and watch to some objects of a resource.
+/// Restricts a list and watch to a subset of a resource's objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Scope {
-    /// The namespace; empty for all.
+    /// The namespace; empty for all namespaces.
     pub namespace: String,
-    /// A label selector; empty for all.
+    /// The label selector; empty to select all objects.
     pub labels: String,
-    /// A field selector; empty for all.
+    /// The field selector; empty to select all objects.
     pub fields: String,
-    /// True if only metadata is requested.
+    /// True to request metadata only.
     pub metadata_only: bool,
 }
 
@@ -26,11 +26,12 @@ pub trait ListerWatcher: Send + Sync + 'static {
     /// Returns one page of the list.
     async fn list(&self, options: &ListOptions) -> Result<Page, ListWatchError>;
 
-    /// Starts a watch. The stream ends when the server closes it normally; any other end is its last item.
+    /// Starts a watch. The stream ends without an error if the server closes it normally. Otherwise its last item
+    /// is the error.
     async fn watch(&self, options: &WatchOptions) -> Result<WatchStream, ListWatchError>;
 
-    /// Returns whether a watch can start with the current state ([`WatchStart::InitialEvents`]), which is cheaper for the
-    /// server than a list. If the server refuses it, the reflector lists.
+    /// Returns whether a watch can start with the current state ([`WatchStart::InitialEvents`]). This costs the
+    /// server less than a list. If the server rejects such a watch, the reflector lists.
     fn streams_lists(&self) -> bool {
         true
     }
@@ -42,9 +43,9 @@ pub type WatchStream = BoxStream<'static, Result<WatchEvent, ListWatchError>>;
 /// The options of a list request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListOptions {
-    /// The minimum version: `0` for any available one, empty for the latest.
+    /// The minimum version: `0` for any available version, empty for the latest version.
     pub resource_version: String,
-    /// The most objects in the page; 0 for all.
+    /// The maximum number of objects in the page; 0 for no limit.
     pub limit: u32,
     /// The continue token of the previous page.
     pub continue_token: String,
@@ -66,17 +67,17 @@ pub struct Page {
 pub struct WatchOptions {
     /// The start of the watch.
     pub start: WatchStart,
-    /// The time after which the server should end it.
+    /// The time after which the server should end the watch.
     pub timeout: Duration,
 }
 
 /// The start of a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchStart {
-    /// After this version.
+    /// Starts after this version.
     After(String),
-    /// With all objects as added and a bookmark after them, in a state that is not older than this version (empty for
-    /// the latest).
+    /// Starts with all objects as added and a bookmark after them. The state is at least as new as this version
+    /// (empty for the latest version).
     InitialEvents(String),
 }
 
@@ -87,19 +88,20 @@ pub enum WatchEvent {
     Added(Object),
     /// The object was changed.
     Modified(Object),
-    /// The object was deleted, or no longer matches; its last state, with the version of the deletion.
+    /// The object was deleted or no longer matches the selectors. Contains its last state, with the version of the
+    /// deletion.
     Deleted(Object),
-    /// All events up to this version were sent.
+    /// All events up to this version have been sent.
     Bookmark {
         /// The version.
         resource_version: String,
-        /// True if it ends the initial events.
+        /// True if this bookmark ends the initial events.
         initial_events_end: bool,
     },
 }
 
 impl WatchEvent {
-    /// The version up to which all events were sent, including this one.
+    /// Returns the version up to which all events have been sent, including this event.
     pub fn resource_version(&self) -> &str {
         match self {
             Self::Added(object) | Self::Modified(object) | Self::Deleted(object) => object.resource_version(),
@@ -114,7 +116,7 @@ pub enum ListWatchError {
     /// The requested version is too old (410).
     #[error("expired: {0}")]
     Expired(String),
-    /// The server has not reached the requested version, or does not know it.
+    /// The server has not reached the requested version or does not know it.
     #[error("too large resource version: {0}")]
     TooLargeResourceVersion(String),
     /// The server rejects the request (400, 403 for its options, 422).
@@ -125,7 +127,7 @@ pub enum ListWatchError {
     TooManyRequests {
         /// The server's message.
         message: String,
-        /// The requested delay, if there is one.
+        /// The delay that the server requests, if any.
         retry_after: Option<Duration>,
     },
     /// Any other error response.
@@ -138,24 +140,24 @@ pub enum ListWatchError {
         /// The server's message.
         message: String,
     },
-    /// No response, or an incomplete one.
+    /// The response is missing or incomplete.
     #[error("connection: {0}")]
     Connection(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// An invalid response.
+    /// The response is invalid.
     #[error("unexpected response: {0}")]
     Malformed(String),
-    /// An object that cannot be parsed.
+    /// An object cannot be parsed.
     #[error("object: {0}")]
     Object(#[from] ObjectError),
 }
 
 impl ListWatchError {
-    /// Returns whether the version is no longer usable, so that a list must follow.
+    /// Returns whether the version has expired, so that a list is required.
     pub fn is_expired(&self) -> bool {
         matches!(self, Self::Expired(_))
     }
 
-    /// Returns whether a watch that failed with this error can resume without a list.
+    /// Returns whether a watch can resume without a list after this error.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connection(_) | Self::TooManyRequests { .. } => true,
@@ -164,7 +166,7 @@ impl ListWatchError {
         }
     }
 
-    /// The delay that the server requests.
+    /// Returns the delay that the server requests.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooManyRequests { retry_after, .. } => *retry_after,

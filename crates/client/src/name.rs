@@ -1,4 +1,4 @@
-//! [`ObjectName`]: the key of objects in caches and queues.
+//! [`ObjectName`]: the key of an object in caches and queues.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub struct ObjectName(Arc<str>);
 
 impl ObjectName {
-    /// Creates a key; `namespace` is empty for cluster-scoped objects.
+    /// Creates a key. `namespace` is empty for cluster-scoped objects.
     pub fn new(namespace: &str, name: &str) -> Self {
         match namespace {
             "" => Self(name.into()),
@@ -17,17 +17,17 @@ impl ObjectName {
         }
     }
 
-    /// The namespace; empty for cluster-scoped objects.
+    /// Returns the namespace; empty for cluster-scoped objects.
     pub fn namespace(&self) -> &str {
         self.0.split_once('/').map_or("", |(namespace, _)| namespace)
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn name(&self) -> &str {
         self.0.split_once('/').map_or(&self.0, |(_, name)| name)
     }
 
-    /// The key as text.
+    /// Returns the key as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

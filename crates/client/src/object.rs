@@ -1,4 +1,4 @@
-//! [`Object`]: one version of an object in a cache.
+//! [`Object`]: one version of an object, as stored in a cache.
 
 mod head;
 
@@ -21,11 +21,12 @@ use nave_machinery::scan;
 /// The metadata of an object of any kind.
 pub type PartialObjectMetadata = kube::core::PartialObjectMeta<kube::core::DynamicObject>;
 
-/// One version of an object: its JSON, with frequently read metadata parsed once. Clones share both.
+/// One version of an object: its JSON, and frequently read metadata, which is parsed once. Clones share both.
 ///
 /// `K` is the type that [`decode`](Self::decode) returns: a type of `k8s-openapi`, [`PartialObjectMetadata`], or a
-/// [`Value`]. All else is independent of `K`, and [`cast`](Self::cast) is free. Beyond its JSON, which is shared with
-/// the watch cache in the server's process, an object costs about 130 bytes, plus 16 per label and 36 per owner.
+/// [`Value`]. The other methods do not depend on `K`, and [`cast`](Self::cast) is free. In addition to its JSON, an
+/// object costs about 130 bytes, plus 16 bytes per label and 36 per owner. In the server's process, the JSON is
+/// shared with the watch cache.
 pub struct Object<K = Value> {
     inner: Arc<Inner>,
     kind: PhantomData<fn() -> K>,
@@ -36,10 +37,10 @@ struct Inner {
     head: Head,
 }
 
-/// The reasons why a text is not an API object.
+/// The reasons why a text or value is not a valid API object.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
-    /// The text has no metadata, or is not a JSON object.
+    /// The text is not a JSON object or has no metadata.
     #[error("no metadata")]
     NoMetadata,
     /// The metadata cannot be parsed.
@@ -60,9 +61,9 @@ pub struct OwnerRef<'a> {
     pub api_version: &'a str,
     /// The owner's kind.
     pub kind: &'a str,
-    /// The owner's name; it is in the object's namespace or cluster-scoped.
+    /// The owner's name. The owner is in the same namespace as the object, or cluster-scoped.
     pub name: &'a str,
-    /// The owner's uid.
+    /// The owner's UID.
     pub uid: &'a str,
     /// True if the owner is the managing controller.
     pub controller: bool,
@@ -71,7 +72,7 @@ pub struct OwnerRef<'a> {
 }
 
 impl<K> Object<K> {
-    /// Creates an object from JSON. Parses the metadata; the rest is parsed by [`decode`](Self::decode).
+    /// Creates an object from JSON. Parses the metadata only; [`decode`](Self::decode) parses the rest.
     pub fn from_json(json: Bytes) -> Result<Self, ObjectError> {
         let head = Head::read(&json)?;
         Ok(Self { inner: Arc::new(Inner { json, head }), kind: PhantomData })
@@ -82,7 +83,7 @@ impl<K> Object<K> {
         Self::from_json(serde_json::to_vec(value).map_err(|error| ObjectError::Encode(error.into()))?.into())
     }
 
-    /// Converts to another type; free.
+    /// Converts to another object type. Free of cost.
     pub fn cast<L>(self) -> Object<L> {
         Object { inner: self.inner, kind: PhantomData }
     }
@@ -101,48 +102,48 @@ impl<K> Object<K> {
         serde_json::from_slice(&self.inner.json[metadata])
     }
 
-    /// Returns an annotation.
+    /// Returns the value of an annotation.
     pub fn annotation(&self, key: &str) -> Option<String> {
-        // Annotation keys have no characters that JSON escapes.
+        // Annotation keys contain no characters that JSON escapes.
         serde_json::from_slice(self.json_at(&["metadata", "annotations", key])?).ok()
     }
 
-    /// The raw JSON at a path of member names, if it exists.
+    /// Returns the raw JSON at a path of member names, if it exists.
     pub fn json_at(&self, path: &[&str]) -> Option<&[u8]> {
         path.iter().try_fold(&self.inner.json[..], |json, key| Some(&json[scan::member(json, key)?]))
     }
 
-    /// The JSON of the whole object.
+    /// Returns the JSON of the whole object.
     pub fn json(&self) -> &Bytes {
         &self.inner.json
     }
 
-    /// The key: namespace and name.
+    /// Returns the key: namespace and name.
     pub fn key(&self) -> ObjectName {
         ObjectName::new(self.namespace(), self.name())
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn name(&self) -> &str {
         self.text(self.inner.head.name)
     }
 
-    /// The namespace; empty for cluster-scoped objects.
+    /// Returns the namespace; empty for cluster-scoped objects.
     pub fn namespace(&self) -> &str {
         self.text(self.inner.head.namespace)
     }
 
-    /// The uid.
+    /// Returns the UID.
     pub fn uid(&self) -> &str {
         self.text(self.inner.head.uid)
     }
 
-    /// The resource version. Compare it for equality only.
+    /// Returns the resource version. Only compare it for equality.
     pub fn resource_version(&self) -> &str {
         self.text(self.inner.head.resource_version)
     }
 
-    /// The deletion timestamp, if the object is being deleted.
+    /// Returns the deletion timestamp, if the object is being deleted.
     pub fn deletion_timestamp(&self) -> Option<Timestamp> {
         self.text(self.inner.head.deletion_timestamp).parse().ok()
     }
@@ -152,12 +153,12 @@ impl<K> Object<K> {
         !self.text(self.inner.head.deletion_timestamp).is_empty()
     }
 
-    /// Returns a label.
+    /// Returns the value of a label.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels().find(|(name, _)| *name == key).map(|(_, value)| value)
     }
 
-    /// The labels.
+    /// Returns the labels.
     pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
         self.inner.head.labels.iter().map(|&(key, value)| (self.text(key), self.text(value)))
     }
@@ -167,12 +168,12 @@ impl<K> Object<K> {
         selector.matches(|key| self.label(key))
     }
 
-    /// The finalizers.
+    /// Returns the finalizers.
     pub fn finalizers(&self) -> impl Iterator<Item = &str> {
         self.inner.head.finalizers.iter().map(|&finalizer| self.text(finalizer))
     }
 
-    /// The owners.
+    /// Returns the owner references.
     pub fn owner_references(&self) -> impl Iterator<Item = OwnerRef<'_>> {
         self.inner.head.owners.iter().map(|owner| OwnerRef {
             api_version: self.text(owner.api_version),
@@ -184,12 +185,12 @@ impl<K> Object<K> {
         })
     }
 
-    /// The managing controller (`metav1.GetControllerOf`).
+    /// Returns the managing controller (`metav1.GetControllerOf`).
     pub fn controller_of(&self) -> Option<OwnerRef<'_>> {
         self.owner_references().find(|owner| owner.controller)
     }
 
-    /// Returns whether both have the same uid and resource version.
+    /// Returns whether both objects have the same UID and resource version.
     pub fn is_same_version<L>(&self, other: &Object<L>) -> bool {
         self.uid() == other.uid() && self.resource_version() == other.resource_version()
     }
@@ -205,7 +206,7 @@ impl<K> Clone for Object<K> {
     }
 }
 
-/// Shows the key and the version only, because the content may be secret.
+/// Formats the key and the version only, as the content may be secret.
 impl<K> fmt::Debug for Object<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.key(), self.resource_version())

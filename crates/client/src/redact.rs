@@ -1,7 +1,7 @@
 //! Removes response bodies from errors.
 //!
-//! Responses can hold secrets. The client library and the JSON parser include parts of unparsable input in their
-//! errors, which are logged and written into conditions and events.
+//! Responses can contain secrets. The client library and the JSON parser include parts of invalid input in their
+//! errors, which appear in logs, conditions and events.
 
 use std::fmt;
 
@@ -42,7 +42,7 @@ impl fmt::Debug for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// Removes the response body from an error. The message of a `Status` stays.
+/// Removes the response body from an error. Keeps the message of a `Status`.
 pub fn redacted(error: kube::Error) -> kube::Error {
     match error {
         kube::Error::SerdeError(error) => invalid(DecodeError::from(error)),
@@ -59,5 +59,6 @@ fn invalid(why: impl fmt::Display) -> kube::Error {
     kube::Error::SerdeError(serde_json::Error::custom(why))
 }
 
-/// The reason that the client library sets if an error response is not a `Status`. Its message is the response body.
+/// The reason that the client library sets if an error response is not a `Status`. The message of such an error is
+/// the response body.
 const NOT_A_STATUS: &str = "Failed to parse error data";

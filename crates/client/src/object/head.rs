@@ -1,4 +1,4 @@
-//! The frequently read metadata of an object, as ranges of its JSON.
+//! Frequently read metadata of an object, as ranges in its JSON.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use super::ObjectError;
 use nave_machinery::scan;
 
-/// A range in the object's JSON, or past its end in [`Head::escaped`].
+/// A range in the object's JSON. Ranges past its end refer to [`Head::escaped`].
 #[derive(Clone, Copy, Default)]
 pub(super) struct Span {
     start: u32,
@@ -26,7 +26,7 @@ pub(super) struct Head {
     pub(super) labels: Box<[(Span, Span)]>,
     pub(super) finalizers: Box<[Span]>,
     pub(super) owners: Box<[Owner]>,
-    /// Strings that are escaped in the JSON, unescaped; rare.
+    /// The unescaped text of strings that are escaped in the JSON. Rarely needed.
     escaped: Option<Box<str>>,
 }
 
@@ -153,7 +153,7 @@ impl<'a> OwnerText<'a> {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// The members of an object with string values.
+/// The members of a JSON object with string values.
 #[derive(Default)]
 struct Pairs<'a>(Vec<(Text<'a>, Text<'a>)>);
 
@@ -181,5 +181,5 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
     }
 }
 
-/// The largest capacity reserved before pairs are read.
+/// The maximum capacity to reserve before the pairs are read.
 const PAIRS: usize = 64;

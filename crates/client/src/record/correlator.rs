@@ -9,7 +9,7 @@ use lru::LruCache;
 
 use super::{EventKind, Recorded};
 
-/// Decides how each event of one component is written, from the previous ones.
+/// Decides how to write each event, based on the previous events.
 pub(super) struct Correlator {
     similar: Bounded<Similar, Aggregate>,
     written: Bounded<Repeated, Written>,
@@ -19,11 +19,11 @@ pub(super) struct Correlator {
 /// The event to write.
 #[derive(Debug, PartialEq)]
 pub(super) struct Correlated {
-    /// The key under which it is remembered.
+    /// The key under which the written event is stored.
     pub(super) key: Repeated,
     /// The message.
     pub(super) message: String,
-    /// The event it repeats, if any.
+    /// The written event that this event repeats, if any.
     pub(super) before: Option<Written>,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Subject {
     field_path: Option<String>,
 }
 
-/// Events that differ in their message only.
+/// Identifies events that differ only in their message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Similar {
     subject: Subject,
@@ -53,7 +53,7 @@ pub(super) struct Similar {
     reason: &'static str,
 }
 
-/// Events counted as one: identical ones, or all similar ones if there are too many.
+/// Identifies events that are counted as one: identical events, or all similar events if they are too many.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Repeated {
     similar: Similar,
@@ -65,7 +65,7 @@ struct Aggregate {
     last: Timestamp,
 }
 
-/// The rate limit of a subject's events: a burst, and then a steady rate.
+/// The rate limit for the events of a subject: a burst followed by a steady rate.
 struct Allowance {
     tokens: f64,
     at: Timestamp,
@@ -76,7 +76,7 @@ impl Correlator {
         Self { similar: Bounded::new(), written: Bounded::new(), allowances: Bounded::new() }
     }
 
-    /// Returns the event to write; `None` if its subject exceeds the rate limit. It is counted in either case.
+    /// Returns the event to write; `None` if its subject exceeds the rate limit. Counts the event in both cases.
     pub(super) fn correlate(&mut self, event: &Recorded) -> Option<Correlated> {
         let subject = Subject::from_reference(&event.object);
         let similar = Similar { subject: subject.clone(), kind: event.kind, reason: event.reason };
@@ -91,12 +91,12 @@ impl Correlator {
         Some(Correlated { key, message, before })
     }
 
-    /// Records a written event with its count.
+    /// Stores a written event with its count.
     pub(super) fn wrote(&mut self, key: Repeated, written: Written) {
         self.written.put(key, written);
     }
 
-    /// Returns the key and the message: the event itself, or the combination of many similar ones.
+    /// Returns the key and the message: those of the event, or a combination if there are many similar events.
     fn aggregate(&mut self, similar: Similar, event: &Recorded) -> (Repeated, String) {
         let known = self.similar.get_or_insert(similar.clone(), || Aggregate::new(event.at));
         if seconds(known.last, event.at) > AGGREGATED_WITHIN {
@@ -108,7 +108,7 @@ impl Correlator {
             let message = event.message.clone();
             return (Repeated { similar, message: Some(message.clone()) }, message);
         }
-        // Bounds the set of messages.
+        // Limits the size of the set of messages.
         if let Some(one) = known.messages.iter().next().cloned() {
             known.messages.remove(&one);
         }
@@ -141,7 +141,7 @@ impl Aggregate {
     }
 }
 
-/// A bounded LRU map. The bound is checked here, because the map's own bound would allocate its full capacity.
+/// A bounded LRU map. Enforces the bound itself, as the bound of `LruCache` allocates the full capacity.
 struct Bounded<K: Hash + Eq, V>(LruCache<K, V>);
 
 impl<K: Hash + Eq, V> Bounded<K, V> {
@@ -172,15 +172,15 @@ fn seconds(from: Timestamp, to: Timestamp) -> f64 {
     to.duration_since(from).as_secs_f64()
 }
 
-/// The number of different messages from which on similar events are combined,
+/// The number of different messages at which similar events are combined.
 const MAX_SIMILAR: usize = 10;
-/// unless more than this many seconds pass between two of them.
+/// Similar events are no longer combined if more than this many seconds pass between two of them.
 const AGGREGATED_WITHIN: f64 = 600.0;
-/// The burst of events per subject,
+/// The maximum burst of events per subject.
 const BURST: f64 = 25.0;
-/// followed by one per five minutes.
+/// The steady rate per subject: one event per five minutes.
 const PER_SECOND: f64 = 1.0 / 300.0;
-/// The most entries of each kind that are remembered.
+/// The maximum number of entries in each map.
 const MAX_REMEMBERED: usize = 4096;
 
 #[cfg(test)]
@@ -194,7 +194,7 @@ mod tests {
         Recorded { component, object, kind: EventKind::Normal, reason: "Reason", message, at }
     }
 
-    /// The message and the count of the event to write.
+    /// Returns the message and the count of the event to write.
     fn correlate(correlator: &mut Correlator, event: &Recorded) -> Option<(String, i32)> {
         let Correlated { key, message, before } = correlator.correlate(event)?;
         let count = before.map_or(0, |before| before.count) + 1;

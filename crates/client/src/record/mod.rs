@@ -5,7 +5,7 @@
 //!   never blocks                      1,000     combines, counts and limits events
 //! ```
 //!
-//! Recording is best effort. Events are dropped when the queue is full, and nothing depends on them.
+//! Recording is best effort: events are dropped when the queue is full, so programs must not depend on them.
 
 mod correlator;
 mod writer;
@@ -54,8 +54,8 @@ struct Recorded {
     at: Timestamp,
 }
 
-/// Creates a recorder for the events of `component`, and its writer, which must [run](EventWriter::run) for events to
-/// be written.
+/// Creates a recorder for the events of `component`, and its writer. Events are only written while the writer
+/// [runs](EventWriter::run).
 ///
 /// ```no_run
 /// # async fn example(client: kube::Client, pod: k8s_openapi::api::core::v1::Pod) {
@@ -86,14 +86,14 @@ pub fn reference_of<K: kube::Resource<DynamicType = ()>>(object: &K) -> ObjectRe
 }
 
 impl EventRecorder {
-    /// Records events of another component with the same writer.
+    /// Returns a recorder for another component that uses the same writer.
     #[must_use]
     pub fn with_component(&self, component: &str) -> Self {
         Self { component: component.into(), queue: self.queue.clone() }
     }
 
-    /// Records an event about an object. The reason is a word for programs; the message is for people and is cut at
-    /// 1,024 characters.
+    /// Records an event about an object. The reason is a machine-readable word. The message is human-readable and
+    /// truncated to 1,024 characters.
     pub fn record(&self, object: &ObjectReference, kind: EventKind, reason: &'static str, message: &str) {
         let message = message.chars().take(MESSAGE_MAX).collect();
         let (component, object) = (Arc::clone(&self.component), object.clone());
@@ -106,5 +106,5 @@ impl EventRecorder {
 
 /// The capacity of the queue.
 const QUEUE_CAPACITY: usize = 1000;
-/// The longest message that the API accepts; longer ones are cut.
+/// The maximum length of a message that the API accepts. Longer messages are truncated.
 const MESSAGE_MAX: usize = 1024;

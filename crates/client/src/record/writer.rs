@@ -27,7 +27,7 @@ impl EventWriter {
         Self { client, waiting, correlator: Correlator::new() }
     }
 
-    /// Writes events until `stop` is cancelled, and then queued events for one more second.
+    /// Writes events until `stop` is cancelled, then writes queued events for up to one more second.
     pub async fn run(mut self, stop: CancellationToken) {
         let overtime = async {
             stop.cancelled().await;
@@ -35,7 +35,7 @@ impl EventWriter {
         };
         let write_all = async {
             while let Some(event) = self.next(&stop).await {
-                // A panic loses one event only.
+                // A panic only loses this event.
                 if AssertUnwindSafe(self.record(&event)).catch_unwind().await.is_err() {
                     tracing::error!(component = &*event.component, "event dropped, writing it panicked");
                 }
@@ -44,7 +44,7 @@ impl EventWriter {
         tokio::select! { () = write_all => {} () = overtime => {} }
     }
 
-    /// The next event; after `stop`, the remaining queued ones.
+    /// Returns the next event. After `stop` is cancelled, returns the remaining queued events.
     async fn next(&mut self, stop: &CancellationToken) -> Option<Recorded> {
         tokio::select! {
             biased;
@@ -59,7 +59,7 @@ impl EventWriter {
         }
     }
 
-    /// Writes an event, with retries after connection failures; events that the API refuses are dropped.
+    /// Writes an event. Retries after connection failures, and drops events that the API rejects.
     async fn write(&mut self, event: &Recorded, correlated: Correlated) {
         let mut wait = jittered(BETWEEN_TRIES / 10, 9.0);
         for _ in 0..TRIES {
@@ -68,7 +68,7 @@ impl EventWriter {
                 Err(
                     error @ (kube::Error::Api(_) | kube::Error::SerdeError(_) | kube::Error::BuildRequest(_)),
                 ) => {
-                    // Usually the namespace is terminating.
+                    // The usual cause is a terminating namespace.
                     tracing::debug!(component = &*event.component, %error, "event refused by the API");
                     return;
                 }
@@ -90,7 +90,7 @@ impl EventWriter {
                 json!({"count": count, "lastTimestamp": Time(event.at), "message": correlated.message});
             match events.patch(&before.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
                 Ok(_) => return Ok(Written { name: before.name.clone(), count }),
-                // The event has expired: create a new one.
+                // The event has expired: create a new event.
                 Err(kube::Error::Api(status)) if status.is_not_found() => {}
                 Err(error) => return Err(error),
             }
@@ -123,14 +123,14 @@ fn new_event(event: &Recorded, correlated: &Correlated, namespace: &str, count: 
     }
 }
 
-/// A name in client-go's format, unique among the events of an object.
+/// Returns a name in client-go's format. It is unique among the events of an object.
 fn name(object: &str, at: Timestamp) -> String {
     format!("{object}.{:x}", at.as_nanosecond())
 }
 
-/// The time for queued events after a stop.
+/// The time for writing queued events after a stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// The number of tries for an event,
+/// The maximum number of tries for an event.
 const TRIES: usize = 12;
-/// and the delay between them. The first one is random, so that many clients do not retry at once.
+/// The delay between tries. The first delay is random, so that clients do not all retry at the same time.
 const BETWEEN_TRIES: Duration = Duration::from_secs(10);
