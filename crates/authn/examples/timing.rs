@@ -1,10 +1,10 @@
-//! Measures whether the time to refuse a token reveals how much of it is right:
+//! Measures whether the time to refuse a token reveals how many of its bytes are correct:
 //! `cargo run --release -p nave-authn --example timing`.
 //!
-//! Refuses tokens that are wrong at the first byte, in the middle and at the last byte in turn, many times. A
-//! comparison that stops at the first difference takes nanoseconds longer for each byte that matches. Each row shows
-//! the medians, and Welch's t of first against last over batches without the slowest tenth. Above 4.5, the usual
-//! threshold of such tests, the two are distinguishable.
+//! Presents tokens that differ from a valid one in the first, a middle or the last byte, in turn and many times. A
+//! comparison that stops at the first difference takes nanoseconds longer for each matching byte. Each row shows the
+//! medians, and Welch's t for the first byte against the last, without the slowest tenth of the batches. A value above
+//! 4.5, the usual threshold of such tests, means that the times are distinguishable.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "an example that measures")]
 
 use std::hint::black_box;
@@ -62,7 +62,7 @@ fn measure(what: &str, tokens: &[String; 3], refuses: impl Fn(&str) -> bool) {
     let mut times = [const { Vec::new() }; 3];
     for batch in 0..BATCHES {
         for turn in 0..tokens.len() {
-            // Each token comes first equally often.
+            // Rotates the order, so that each token comes first equally often.
             let which = (batch + turn) % tokens.len();
             let started = Instant::now();
             for _ in 0..PER_BATCH {

@@ -1,5 +1,5 @@
-//! Bearer tokens: in the `Authorization` header, or in the list of WebSocket subprotocols, for browsers, which cannot
-//! set headers when they open a WebSocket.
+//! Bearer tokens in the `Authorization` header or in the list of WebSocket subprotocols. Browsers use the latter, as
+//! they cannot set headers when they open a WebSocket.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -15,8 +15,8 @@ const PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 /// Authenticates one kind of token.
 #[async_trait]
 pub trait TokenAuthenticator: Send + Sync {
-    /// Returns the token's user and those of the requested audiences that the token is valid for; `None` if the token
-    /// is of another kind or unknown.
+    /// Returns the token's user and the requested audiences for which the token is valid; `None` if the token is of
+    /// another kind or unknown.
     ///
     /// # Errors
     /// The token is of this kind and invalid.
@@ -27,7 +27,7 @@ pub trait TokenAuthenticator: Send + Sync {
     ) -> Result<Option<Identity>, AuthnError>;
 }
 
-/// The audiences in both lists. For tokens that carry no audiences of their own.
+/// Returns the audiences in both lists. Used for tokens that do not contain audiences.
 pub(crate) fn common(own: &[String], requested: &[String]) -> Vec<String> {
     own.iter().filter(|audience| requested.contains(audience)).cloned().collect()
 }
@@ -70,7 +70,7 @@ pub struct BearerTokens {
 }
 
 impl BearerTokens {
-    /// Accepts tokens that are valid for one of `audiences`, which are this API's.
+    /// Accepts tokens that are valid for one of `audiences`, the API server's audiences.
     pub fn new(tokens: Arc<dyn TokenAuthenticator>, audiences: Vec<String>) -> Self {
         Self { tokens, audiences }
     }
@@ -98,8 +98,8 @@ impl Authenticator for BearerTokens {
     }
 }
 
-/// The token of `Authorization: Bearer TOKEN`. Text after a space behind the token is ignored, as upstream.
-/// Bytes that are not text make an unknown token, not an absent one.
+/// Returns the token of `Authorization: Bearer TOKEN`. Text after the token and a space is ignored, as in upstream.
+/// A token that is not UTF-8 counts as unknown, not as absent.
 fn bearer_token(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, AuthnError> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let Some(header) = all.next() else {
@@ -127,7 +127,8 @@ fn websocket_token(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, AuthnErr
         [token] => token.strip_prefix(PROTOCOL).unwrap_or_default(),
         _ => return Err(AuthnError::TwoCredentials),
     };
-    // The subprotocol with the token is not echoed, and browsers close the connection if no other one is selected.
+    // The server does not select the subprotocol with the token, and browsers close a connection without a selected
+    // subprotocol.
     if others.is_empty() {
         return Err(AuthnError::MissingSubprotocol);
     }

@@ -1,4 +1,4 @@
-//! Bootstrap tokens: nodes join a cluster with them. They are stored in secrets of `kube-system` (upstream:
+//! Bootstrap tokens, with which nodes join a cluster. They are stored in secrets of `kube-system` (upstream:
 //! `bootstrap/token`).
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ const NAMESPACE: &str = "kube-system";
 const SECRET_PREFIX: &str = "bootstrap-token-";
 const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
 const USER_PREFIX: &str = "system:bootstrap:";
-/// The group of all bootstrap users; also the prefix of their extra groups.
+/// The group of all bootstrap users, and the prefix of their extra groups.
 const GROUP: &str = "system:bootstrappers";
 const MAX_GROUP_SUFFIX: usize = 256;
 
@@ -28,7 +28,7 @@ pub struct BootstrapTokens {
 }
 
 impl BootstrapTokens {
-    /// Reads the secrets from `objects`; the tokens are valid for `audiences`.
+    /// Reads the secrets from `objects`. The tokens are valid for `audiences`.
     pub fn new(objects: Arc<dyn Objects>, audiences: Vec<String>) -> Self {
         Self { objects, audiences }
     }
@@ -65,7 +65,7 @@ impl TokenAuthenticator for BootstrapTokens {
     }
 }
 
-/// The id and the secret of a token `abcdef.0123456789abcdef`.
+/// Splits a token such as `abcdef.0123456789abcdef` into id and secret.
 fn parse(token: &str) -> Option<(&str, &str)> {
     let (id, secret) = token.split_once('.')?;
     let fits = |text: &str, length| {
@@ -74,7 +74,8 @@ fn parse(token: &str) -> Option<(&str, &str)> {
     (fits(id, 6) && fits(secret, 16)).then_some((id, secret))
 }
 
-/// A token without an expiration never expires; one whose expiration cannot be parsed has expired.
+/// Returns whether a token has expired. A token without an expiration never expires. A token whose expiration cannot
+/// be parsed counts as expired.
 fn is_expired(expiration: &[u8], now: Timestamp) -> bool {
     if expiration.is_empty() {
         return false;
@@ -83,7 +84,7 @@ fn is_expired(expiration: &[u8], now: Timestamp) -> bool {
     at.is_none_or(|at| at.unix_seconds() <= now.unix_seconds())
 }
 
-/// The groups of a token, sorted; `None` if one of the extra groups is not allowed for bootstrap tokens.
+/// Returns the groups of a token, sorted; `None` if bootstrap tokens may not have one of the extra groups.
 fn groups(extra: &[u8]) -> Option<Vec<String>> {
     let extra = std::str::from_utf8(extra).ok()?;
     let mut groups = vec![GROUP.to_owned()];

@@ -10,13 +10,13 @@ use crate::{
     ANONYMOUS, Authenticator, AuthnError, Credentials, Identity, Metrics, UNAUTHENTICATED_GROUP, UserInfo,
 };
 
-/// How requests without a credential are handled.
+/// The handling of requests without a credential.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Anonymous {
-    /// Every request without a credential is refused.
+    /// All requests without a credential are refused.
     #[default]
     Refused,
-    /// Every request without a credential is `system:anonymous`.
+    /// All requests without a credential are `system:anonymous`.
     Everywhere,
     /// Requests for these paths are `system:anonymous`; others are refused.
     On(Vec<String>),
@@ -83,7 +83,7 @@ impl Chain {
     /// Authenticates a request.
     ///
     /// # Errors
-    /// Always a 401: no authenticator found a user, and a credential was invalid or a required one is missing.
+    /// Always a 401: no authenticator found a user, and a credential is invalid or a required credential is missing.
     pub async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Identity, AuthnError> {
         let started = Instant::now();
         let found = self.try_authenticators(credentials).await;
@@ -112,7 +112,7 @@ impl Chain {
         }
     }
 
-    /// Removes the credentials that authenticators read, and all front proxy headers, whoever set them.
+    /// Removes the credentials that authenticators read, and all front proxy headers, whether trusted or not.
     pub fn strip(&self, headers: &mut HeaderMap) {
         for authenticator in &self.authenticators {
             authenticator.strip(headers);
@@ -124,7 +124,7 @@ impl Chain {
 /// The conventional prefix of front proxy headers.
 const PROXY_HEADERS: &str = "x-remote-";
 
-/// Removes the headers with this prefix, which is in lower case like header names.
+/// Removes the headers with this prefix. The prefix must be in lower case.
 pub(crate) fn remove_with_prefix(headers: &mut HeaderMap, prefix: &str) {
     let names: Vec<HeaderName> =
         headers.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();

@@ -1,4 +1,4 @@
-//! Users that a front proxy has authenticated and names in headers (upstream:
+//! Users authenticated by a front proxy, which passes them in headers (upstream:
 //! `authentication/request/headerrequest`).
 
 use std::sync::Arc;
@@ -12,21 +12,21 @@ use percent_encoding::percent_decode_str;
 use crate::chain::remove_with_prefix;
 use crate::{Authenticator, AuthnError, CertificateError, ClientCa, Credentials, Identity};
 
-/// The headers in which the proxy passes the user. All group headers count; of the others, the first one that is
-/// present.
+/// The headers in which the proxy passes the user. For the name and the uid, the first header that is not empty is
+/// used. For groups and extra fields, all headers are used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyHeaders {
     /// The user name.
     pub user: Vec<HeaderName>,
     /// The user's uid.
     pub uid: Vec<HeaderName>,
-    /// One group each.
+    /// The groups, one per header value.
     pub group: Vec<HeaderName>,
     /// Prefixes of headers with extra fields, in lower case; the rest of the header name is the key.
     pub extra_prefix: Vec<String>,
 }
 
-/// Accepts the headers of a proxy that presents a certificate of the proxy CA, and of nobody else.
+/// Accepts the headers only from a proxy that presents a certificate of the proxy CA.
 pub struct FrontProxy {
     ca: Arc<ClientCa>,
     allowed_names: Vec<String>,
@@ -34,7 +34,7 @@ pub struct FrontProxy {
 }
 
 impl FrontProxy {
-    /// Accepts proxies with a certificate of `ca` that has one of the names; an empty list allows any name.
+    /// Accepts proxies with a certificate of `ca` that has one of `allowed_names`. An empty list allows all names.
     pub fn new(ca: Arc<ClientCa>, allowed_names: Vec<String>, headers: ProxyHeaders) -> Self {
         Self { ca, allowed_names, headers }
     }
@@ -78,7 +78,7 @@ impl Authenticator for FrontProxy {
     }
 }
 
-/// The first of these headers with a value that is not empty.
+/// Returns the first value of these headers that is not empty.
 fn first(headers: &HeaderMap, names: &[HeaderName]) -> String {
     let error_message =
         |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned());
@@ -89,7 +89,8 @@ fn all(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
 }
 
-/// Keys are percent-encoded, because header names allow few characters; an invalid encoding is kept unchanged.
+/// Decodes a percent-encoded key. Keys are encoded because header names allow few characters. An invalid encoding is
+/// returned unchanged.
 fn unescaped(key: &str) -> String {
     percent_decode_str(key).decode_utf8().map_or_else(|_| key.to_owned(), std::borrow::Cow::into_owned)
 }

@@ -1,7 +1,7 @@
-//! Authentication: from the credentials of a request to the user it comes from.
+//! Authentication: determines the user of a request from its credentials.
 //!
 //! ```text
-//! request ─→ Chain ─┬─ FrontProxy           headers of a proxy that shows the proxy CA's certificate
+//! request ─→ Chain ─┬─ FrontProxy           headers of a proxy with a certificate of the proxy CA
 //!                   ├─ ClientCertificates   the certificate of the TLS connection
 //!                   ├─ BearerTokens ─ CachedTokens ─┬─ StaticTokens         a file
 //!                   │                               ├─ BootstrapTokens      secrets in kube-system
@@ -11,21 +11,20 @@
 //!                   └─ no credential: system:anonymous, or 401
 //! ```
 //!
-//! An [`Authenticator`] answers one of three things, and [`Chain`] takes the first user found:
+//! An [`Authenticator`] returns one of three results, and [`Chain`] returns the first user found:
 //!
-//! | answer | meaning | what the chain does |
+//! | result | meaning | action of the chain |
 //! | --- | --- | --- |
-//! | `Ok(Some(identity))` | a valid credential of this kind | the request is this user's |
-//! | `Ok(None)` | no credential of my kind | tries the next authenticator |
-//! | `Err(error)` | my kind of credential, and it is wrong | asks the next; if none finds a user: 401 |
+//! | `Ok(Some(identity))` | a valid credential of this kind | returns this user |
+//! | `Ok(None)` | no credential of this kind | calls the next authenticator |
+//! | `Err(error)` | an invalid credential of this kind | calls the next; 401 if none finds a user |
 //!
 //! Invariants:
 //! - A request with an invalid credential and no valid one is never anonymous.
-//! - Every user but the anonymous one is in `system:authenticated`.
-//! - No token, and no part of one, is in an error, a log line or `Debug` output. Token caches use a keyed hash as the
-//!   key.
-//! - A token is valid for certain audiences. A token for other audiences is refused, whoever signed it.
-//! - The objects that a token is bound to are looked up by uid in the watch caches each time the token is checked.
+//! - Every user except the anonymous user is in `system:authenticated`.
+//! - Errors, logs and `Debug` output never contain a token or a part of a token. Token caches use keyed hashes as keys.
+//! - A token is valid for certain audiences. A token for other audiences is refused, regardless of its issuer.
+//! - Each check of a bound token looks up its objects in the watch caches and compares their uids.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -85,13 +84,13 @@ pub const ANONYMOUS: &str = "system:anonymous";
 pub const UNAUTHENTICATED_GROUP: &str = "system:unauthenticated";
 /// The group of all other users.
 pub const AUTHENTICATED_GROUP: &str = "system:authenticated";
-/// The key of `UserInfo::extra` that holds an id of the credential.
+/// The key of `UserInfo::extra` for the id of the credential.
 pub const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
 /// The credentials of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Credentials<'a> {
-    /// The certificate the client presented in the TLS handshake, if it presented one.
+    /// The client certificate of the TLS handshake, if the client presented one.
     pub peer: Option<&'a PeerCertificate>,
     /// The request's headers.
     pub headers: &'a HeaderMap,
@@ -99,34 +98,35 @@ pub struct Credentials<'a> {
     pub path: &'a str,
 }
 
-/// A user, as an authenticator returns it.
+/// An authenticated user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The user, shared by all requests with the same credential.
     pub user: Arc<UserInfo>,
-    /// Those of the requested audiences that the token is valid for; empty for credentials other than tokens.
+    /// The requested audiences for which the token is valid; empty for credentials other than tokens.
     pub audiences: Vec<String>,
 }
 
-/// The reasons to refuse a credential. Clients only see a 401, except in token reviews, whose texts are upstream's.
+/// The reasons to refuse a credential. Clients see them only in token reviews, with upstream's messages; other
+/// responses are a plain 401.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthnError {
-    /// There is no credential, and anonymous requests are refused.
+    /// The request has no credential, and anonymous requests are refused.
     #[error("the request has no credential")]
     NoCredential,
-    /// More than one `Authorization` header: a proxy may have read a different one.
+    /// The request has several `Authorization` headers or token subprotocols. A proxy may have read a different one.
     #[error("the request has more than one Authorization header")]
     TwoCredentials,
-    /// The subprotocol with the token is the only one, so there is none to negotiate.
+    /// The client offers no subprotocol other than the token, so none can be selected.
     #[error("a WebSocket with a token needs another subprotocol")]
     MissingSubprotocol,
     /// No authenticator accepts the bearer token.
     #[error("invalid bearer token")]
     UnknownToken,
-    /// The client certificate is not accepted.
+    /// The client certificate is refused.
     #[error("the client certificate is refused: {0}")]
     Certificate(#[from] CertificateError),
-    /// The token's kind is known, and the token is invalid.
+    /// A token of a known kind is invalid.
     #[error("{0}")]
     Token(String),
     /// Several authenticators refused the request.
@@ -166,8 +166,8 @@ pub trait Authenticator: Send + Sync {
     /// The credential is of this kind and invalid.
     async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Option<Identity>, AuthnError>;
 
-    /// Removes the headers this authenticator reads, so that no later stage and no server the request is proxied to
-    /// sees or trusts them.
+    /// Removes the headers that this authenticator reads, so that later stages and proxied servers do not see or trust
+    /// them.
     fn strip(&self, _headers: &mut HeaderMap) {}
 }
 
@@ -183,7 +183,7 @@ impl Identity {
         self
     }
 
-    /// Adds `system:authenticated`, unless the authenticator has set one of the two groups itself.
+    /// Adds `system:authenticated`, unless the user is already in it or in `system:unauthenticated`.
     fn in_authenticated_group(mut self) -> Self {
         let decided = |group: &String| group == AUTHENTICATED_GROUP || group == UNAUTHENTICATED_GROUP;
         if !self.user.groups.iter().any(decided) {

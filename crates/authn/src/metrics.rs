@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{AuthnError, Identity};
 
-/// From an hour to a year, in seconds: the remaining lifetime of client certificates.
+/// The buckets for the remaining lifetime of client certificates, in seconds.
 const EXPIRY_BUCKETS: [f64; 14] = [
     0.0,
     1_800.0,
@@ -44,13 +44,13 @@ pub struct Metrics {
     reloads: IntCounterVec,
     reloaded_at: GaugeVec,
     config_info: GaugeVec,
-    /// Tokens used after their nominal expiration, within the extended one.
+    /// Tokens with an extended lifetime, used after their nominal expiration.
     pub stale_tokens: IntCounter,
-    /// Tokens with an extended expiration, used before the nominal one.
+    /// Tokens with an extended lifetime, used before their nominal expiration.
     pub valid_tokens: IntCounter,
     /// Tokens from secrets.
     pub legacy_tokens: IntCounter,
-    /// Legacy tokens in secrets that the service account lists, as created automatically by old versions.
+    /// Legacy tokens in secrets that the service account lists; old versions created these automatically.
     pub legacy_auto_tokens: IntCounter,
     /// Legacy tokens in other secrets.
     pub legacy_manual_tokens: IntCounter,
@@ -59,7 +59,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers all metrics; `server` distinguishes this server from others of the same cluster.
+    /// Registers all metrics. `server` identifies this server among the servers of a cluster.
     ///
     /// # Errors
     /// A metric has an invalid name or label, which is a bug in this file.
@@ -205,7 +205,7 @@ impl Metrics {
     }
 }
 
-/// Increments a gauge for as long as it lives.
+/// A guard that increments a gauge and decrements it when dropped.
 pub(crate) struct Fetching(prometheus::IntGauge);
 
 impl Drop for Fetching {
@@ -222,7 +222,8 @@ fn hash(bytes: &[u8]) -> String {
     text
 }
 
-/// The label for a user name. All but the well-known ones share a label, so that the number of series is bounded.
+/// Returns the label for a user name. All users except well-known ones share a label, which bounds the number of
+/// series.
 fn user_label(name: &str) -> &str {
     match name {
         "admin" | "client" | "kube_proxy" | "kubelet" | "system:serviceaccount:kube-system:default" => name,

@@ -11,18 +11,18 @@ use tokio::sync::OnceCell;
 
 use crate::{AuthnError, Identity, Metrics, TokenAuthenticator};
 
-/// The most tokens in each of the two generations.
+/// The maximum number of tokens in each of the two generations.
 const GENERATION: usize = 8192;
 
 type Key = [u8; 32];
 type Outcome = Result<Option<Identity>, AuthnError>;
-/// An outcome and its expiration. Concurrent requests with the same token wait for the one that computes it.
+/// An outcome and its expiration. The first request with a token computes it; concurrent requests wait for it.
 type Cell = Arc<OnceCell<(Outcome, Instant)>>;
 
-/// Caches the answers of another token authenticator. Concurrent requests with the same token share one call.
+/// Caches the outcomes of another token authenticator. Concurrent requests with the same token share one call.
 ///
-/// The cache keys are keyed hashes of the tokens. Each cache has its own hash key, which never leaves it, so neither
-/// memory nor the time of a lookup reveals anything about tokens.
+/// The cache keys are keyed hashes of the tokens. Each cache has its own secret hash key, so neither the stored keys
+/// nor the lookup time reveals anything about tokens.
 pub struct CachedTokens {
     tokens: Arc<dyn TokenAuthenticator>,
     success: Duration,
@@ -32,7 +32,7 @@ pub struct CachedTokens {
     metrics: Option<Arc<Metrics>>,
 }
 
-/// New entries go to the young generation. When it is full, it replaces the old one.
+/// New entries go to the young generation. When the young generation is full, it replaces the old one.
 #[derive(Default)]
 struct Generations {
     young: HashMap<Key, Cell>,
@@ -40,8 +40,8 @@ struct Generations {
 }
 
 impl CachedTokens {
-    /// Caches users for `success`, and unknown tokens for `failure`; zero means not at all. Errors are never cached,
-    /// because they may be temporary.
+    /// Caches users for the time `success` and unknown tokens for the time `failure`; zero disables caching. Errors are
+    /// never cached, because they may be temporary.
     pub fn new(tokens: Arc<dyn TokenAuthenticator>, success: Duration, failure: Duration) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &rand::random::<[u8; 32]>());
         Self { tokens, success, failure, key, cells: Mutex::default(), metrics: None }

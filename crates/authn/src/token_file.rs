@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::bearer::common;
 use crate::{AuthnError, Identity, TokenAuthenticator};
 
-/// The largest token file, in bytes.
+/// The maximum size of a token file, in bytes.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// The reasons why a token file cannot be used. Neither `Display` nor `Debug` shows a token.
@@ -24,13 +24,13 @@ pub enum TokenFileError {
     /// A line is not comma-separated text in UTF-8.
     #[error("line {line}: not UTF-8")]
     NotText {
-        /// The line, from 1.
+        /// The line number, from 1.
         line: u64,
     },
     /// A line lacks columns.
     #[error("line {line}: at least 3 columns (token, user name, user uid) are required, found {found}")]
     Columns {
-        /// The line, from 1.
+        /// The line number, from 1.
         line: u64,
         /// The number of columns found.
         found: usize,
@@ -39,8 +39,8 @@ pub enum TokenFileError {
 
 /// Static tokens, valid until the server stops.
 ///
-/// The keys of the map are hashes of the tokens: the time of a lookup reveals nothing about the tokens, and the
-/// tokens themselves are not kept in memory.
+/// The keys of the map are hashes of the tokens. So the lookup time reveals nothing about tokens, and the tokens are
+/// not kept in memory.
 pub struct StaticTokens {
     users: HashMap<[u8; 32], Identity>,
     audiences: Vec<String>,
@@ -57,14 +57,14 @@ impl StaticTokens {
         Self::parse(&text)
     }
 
-    /// Sets the audiences of the tokens, which are this API's.
+    /// Sets the audiences of the tokens: the API server's audiences.
     pub fn for_audiences(mut self, audiences: Vec<String>) -> Self {
         self.audiences = audiences;
         self
     }
 
-    /// Parses the text of a token file. As upstream, a line without a token is skipped, and the last of several lines
-    /// with the same token wins; both are logged.
+    /// Parses the text of a token file. As in upstream, a line without a token is skipped, and a later line with the
+    /// same token replaces an earlier one. Both are logged.
     pub fn parse(text: impl AsRef<[u8]>) -> Result<Self, TokenFileError> {
         let mut users = HashMap::new();
         let mut reader =

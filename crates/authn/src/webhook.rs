@@ -1,4 +1,4 @@
-//! Tokens that a webhook authenticates (`--authentication-token-webhook-config-file`).
+//! Token authentication by a webhook (`--authentication-token-webhook-config-file`).
 
 use async_trait::async_trait;
 use nave_machinery::user::UserInfo;
@@ -21,12 +21,12 @@ pub enum ReviewVersion {
 pub struct WebhookTokens {
     webhook: Webhook,
     version: ReviewVersion,
-    /// This API's audiences, which a token has if the webhook returns none.
+    /// The API server's audiences. A token is valid for these if the webhook returns no audiences.
     audiences: Vec<String>,
 }
 
 impl WebhookTokens {
-    /// Calls `webhook`; `audiences` are this API's.
+    /// Calls `webhook`. `audiences` are the API server's audiences.
     pub fn new(webhook: Webhook, version: ReviewVersion, audiences: Vec<String>) -> Self {
         Self { webhook, version, audiences }
     }

@@ -1,4 +1,4 @@
-//! The CAs of client certificates; they can be replaced while the server runs.
+//! The CAs of client certificates, which can be replaced while the server runs.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub enum ClientCaError {
     /// One of the certificates is malformed.
     #[error("a certificate cannot be used: {0}")]
     Certificate(#[from] rustls::Error),
-    /// There is no certificate.
+    /// The list of certificates is empty.
     #[error("{0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
@@ -26,7 +26,7 @@ pub enum ClientCaError {
 #[derive(Debug)]
 pub struct ClientCa(ArcSwap<Authorities>);
 
-/// One version of the bundle; a verdict refers to one of these.
+/// One version of the bundle. Each verdict refers to one version.
 #[derive(Debug)]
 pub(super) struct Authorities {
     certificates: Vec<CertificateDer<'static>>,
@@ -34,7 +34,7 @@ pub(super) struct Authorities {
 }
 
 impl ClientCa {
-    /// Trusts certificates signed by one of these.
+    /// Trusts certificates signed by one of `certificates`.
     ///
     /// # Errors
     /// The list is empty, or a certificate cannot be used.
@@ -42,10 +42,10 @@ impl ClientCa {
         Ok(Self(ArcSwap::from_pointee(Authorities::new(certificates)?)))
     }
 
-    /// Replaces the bundle; returns whether it is different.
+    /// Replaces the bundle; returns whether it has changed.
     ///
     /// # Errors
-    /// As [`Self::new`]; the previous bundle then stays.
+    /// As for [`Self::new`]; the previous bundle stays in effect.
     pub fn replace(&self, certificates: Vec<CertificateDer<'static>>) -> Result<bool, ClientCaError> {
         if self.0.load().certificates == certificates {
             return Ok(false);
@@ -54,7 +54,7 @@ impl ClientCa {
         Ok(true)
     }
 
-    /// The certificates of the bundle, which clients are offered in the handshake.
+    /// The certificates of the bundle. The TLS handshake sends their names to clients.
     pub fn certificates(&self) -> Vec<CertificateDer<'static>> {
         self.0.load().certificates.clone()
     }
@@ -75,7 +75,7 @@ impl Authorities {
         Ok(Self { certificates, verifier })
     }
 
-    /// Verifies that a chain leads to a CA of the bundle, is for client authentication, and is valid now.
+    /// Verifies that a chain leads to a CA of the bundle, is valid now, and is for client authentication.
     pub(super) fn verify(&self, chain: &[CertificateDer<'static>]) -> Result<(), CertificateError> {
         let (certificate, intermediates) = chain.split_first().ok_or(CertificateError::Malformed)?;
         let verified = self.verifier.verify_client_cert(certificate, intermediates, UnixTime::now());

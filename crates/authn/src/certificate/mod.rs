@@ -29,7 +29,7 @@ use crate::{Authenticator, AuthnError, CREDENTIAL_ID, Credentials, Identity, Met
 
 /// The subject attribute that holds the user's uid.
 const UID_OID: Oid<'static> = oid!(1.3.6.1.4.1.57683.2);
-/// The most verdicts kept for a connection: one for each CA bundle in use, and one for its predecessor.
+/// The maximum number of verdicts stored per connection: two versions of each of the two CA bundles.
 const MAX_VERDICTS: usize = 4;
 
 /// The reasons to refuse a client certificate.
@@ -48,13 +48,13 @@ pub enum CertificateError {
     /// The certificate has expired, or is not valid yet.
     #[error("the certificate is not valid at this time")]
     NotNow,
-    /// The name is not one of the allowed names of the proxy.
+    /// The proxy's certificate does not have one of the allowed names.
     #[error("x509: subject with cn={0} is not in the allowed list")]
     Name(String),
 }
 
-/// The certificate that a client presented and proved to own in the TLS handshake. It is verified when a request
-/// first needs it, and again after the CA bundle changes; its subject is parsed once.
+/// The certificate that a client presented in the TLS handshake, with proof of the private key. The chain is verified
+/// when a request first needs it, and again after the CA bundle changes. The subject is parsed once.
 #[derive(Debug)]
 pub struct PeerCertificate {
     chain: Vec<CertificateDer<'static>>,
@@ -68,7 +68,7 @@ type Verdict = (Arc<Authorities>, Result<(), CertificateError>);
 /// The fields of a certificate that authentication needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
-    /// The common name; empty if there is none.
+    /// The common name; empty if the subject has no common name.
     pub(crate) name: String,
     identity: Identity,
     not_before: SystemTime,
@@ -76,13 +76,13 @@ pub(crate) struct Subject {
 }
 
 impl PeerCertificate {
-    /// Creates it from the presented chain, the client's certificate first. The caller has verified that the client
-    /// holds the private key.
+    /// Wraps the presented chain, the client's certificate first. The caller must have verified that the client holds
+    /// the private key.
     pub fn presented(chain: Vec<CertificateDer<'static>>) -> Self {
         Self { chain, subject: OnceLock::new(), verdicts: Mutex::default() }
     }
 
-    /// Returns the subject if these authorities vouch for the certificate now.
+    /// Returns the subject if `ca` trusts the certificate and the certificate is valid at `now`.
     ///
     /// # Errors
     /// The chain is not trusted, the certificate is not valid at this time, or it cannot be parsed.

@@ -1,13 +1,13 @@
 //! The text of subject attributes of a certificate, parsed as Go's `crypto/x509` does.
 //!
-//! A value that cannot be parsed is an error, never an absent value. A parser that skips a value that another parser
-//! understands could accept a group that the other one did not check.
+//! A value that cannot be parsed is an error, never an absent value. Otherwise, admission could skip a value that a
+//! signer understands, and accept a group without checking it.
 
 use x509_parser::asn1_rs::Tag;
 use x509_parser::oid_registry::Oid;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
-/// The reasons why an attribute is not text.
+/// The reasons why an attribute cannot be decoded as text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The bytes are not valid for the string type.
@@ -18,7 +18,7 @@ pub enum NameError {
     Unsupported(u32),
 }
 
-/// The values of the attribute `oid`, in order; relative names may have one or several attributes.
+/// Returns the values of the attribute `oid`, in order. A relative name may have several attributes.
 ///
 /// # Errors
 /// A value is not text.
@@ -49,14 +49,14 @@ fn text(attribute: &AttributeTypeAndValue<'_>) -> Result<String, NameError> {
         Tag::PrintableString => utf8("PrintableString", is_printable),
         Tag::Ia5String => utf8("IA5String", |byte| byte.is_ascii()),
         Tag::NumericString => utf8("NumericString", |byte| byte.is_ascii_digit() || byte == b' '),
-        // T.61 is decoded as Latin-1, as all implementations do.
+        // T.61 is decoded as Latin-1, as in other implementations.
         Tag::TeletexString => Ok(bytes.iter().copied().map(char::from).collect()),
         Tag::BmpString => bmp(bytes),
         Tag(other) => Err(NameError::Unsupported(other)),
     }
 }
 
-/// The characters of a `PrintableString`, and two more that occur in practice.
+/// Returns whether a character is allowed in a `PrintableString`. Includes `*` and `&`, which occur in practice.
 fn is_printable(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b" '()+,-./:=?*&".contains(&byte)
 }
@@ -71,7 +71,7 @@ fn bmp(bytes: &[u8]) -> Result<String, NameError> {
     let units = units.strip_suffix(&[[0, 0]]).unwrap_or(units);
     let character = |unit: &[u8; 2]| {
         let unit = u32::from(u16::from_be_bytes(*unit));
-        // Noncharacters; surrogates are rejected too.
+        // Noncharacters. `char::from_u32` rejects surrogates.
         let reserved = matches!(unit, 0xfdd0..=0xfdef | 0xfffe | 0xffff);
         char::from_u32(unit).filter(|_| !reserved)
     };

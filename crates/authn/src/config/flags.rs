@@ -1,4 +1,4 @@
-//! The `--oidc-…` flags, the older way to configure one issuer.
+//! The `--oidc-…` flags, the legacy way to configure one issuer.
 
 use std::collections::BTreeMap;
 
@@ -22,15 +22,15 @@ pub struct OidcFlags {
     pub groups_claim: Option<String>,
     /// `--oidc-groups-prefix`
     pub groups_prefix: String,
-    /// The content of `--oidc-ca-file`; empty without it.
+    /// The content of `--oidc-ca-file`; empty without this flag.
     pub ca: String,
     /// `--oidc-required-claim`
     pub required_claims: BTreeMap<String, String>,
 }
 
 impl OidcFlags {
-    /// Converts the flags to a configuration. User names get the issuer URL as a prefix, unless the claim is `email`
-    /// or a prefix is set; `-` means no prefix.
+    /// Converts the flags to a configuration. By default, user names have the issuer URL as a prefix, unless the claim
+    /// is `email`. The prefix `-` means no prefix.
     ///
     /// # Errors
     /// The flags are invalid.

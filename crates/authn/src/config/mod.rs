@@ -65,18 +65,18 @@ pub struct JwtConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IssuerConfig {
-    /// The claim `iss`. Also the base of the discovery URL, unless `discovery_url` is set.
+    /// The claim `iss`, and the base of the discovery URL unless `discovery_url` is set.
     pub url: String,
     /// The URL of the provider's discovery document.
     #[serde(default, rename = "discoveryURL")]
     pub discovery_url: Option<String>,
-    /// The CA bundle of the provider's TLS certificate, in PEM; the system's CAs if it is empty.
+    /// The CA bundle for the provider's TLS certificate, in PEM. If it is empty, the system's CAs are trusted.
     #[serde(default)]
     pub certificate_authority: String,
     /// The accepted audiences.
     #[serde(default)]
     pub audiences: Vec<String>,
-    /// Must be `MatchAny` for several audiences.
+    /// Must be `MatchAny` if there are several audiences.
     #[serde(default)]
     pub audience_match_policy: String,
     /// Not supported.
@@ -158,7 +158,7 @@ pub struct UserRule {
 }
 
 impl AuthenticationConfiguration {
-    /// Parses and validates a file, YAML or JSON. `disallowed` are the server's own issuers.
+    /// Parses and validates a YAML or JSON file. `disallowed` are the server's own issuers, which the file may not use.
     ///
     /// # Errors
     /// The file has another kind or shape, or is invalid.

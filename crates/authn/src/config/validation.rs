@@ -10,7 +10,7 @@ use super::{
 };
 use crate::oidc::expression::{CLAIMS, claims, user};
 
-/// The most issuers in a file.
+/// The maximum number of issuers in a file.
 const MAX_ISSUERS: usize = 64;
 
 /// The reasons why a file cannot be used.
@@ -257,7 +257,7 @@ fn validate_prefixed(mapping: &PrefixedClaim, path: &FieldPath, errors: &mut Vec
     }
 }
 
-/// A configuration that takes the user name from the email claim must check that the address is verified.
+/// Checks that a configuration whose user name expression reads the claim `email` also reads `email_verified`.
 fn validate_email(jwt: &JwtConfig, path: &FieldPath, errors: &mut Vec<FieldError>) {
     let ClaimMappings { username, extra, .. } = &jwt.claim_mappings;
     let reads = |expression: &str, claim| {

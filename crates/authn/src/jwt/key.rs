@@ -19,13 +19,13 @@ use super::{Algorithm, SigningKey};
 /// The reasons why a key cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// There is no key.
+    /// The input contains no key.
     #[error("no key in PEM form")]
     None,
     /// The key is of an unsupported kind, or malformed.
     #[error("unsupported key: must be RSA with at least 2048 bits, or on the curve P-256, P-384 or P-521")]
     Unknown,
-    /// There are several keys where exactly one is expected.
+    /// The input contains several keys where exactly one is expected.
     #[error("more than one key")]
     Several,
 }
@@ -33,9 +33,9 @@ pub enum KeyError {
 /// A key that verifies signatures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicKey {
-    /// The key id in tokens: derived as upstream does, or taken from the key set; may be empty.
+    /// The key id in tokens: a hash of the key as in upstream, or the id in the key set; may be empty.
     pub id: String,
-    /// The only algorithm that the key set allows for this key, if it names one.
+    /// The only allowed algorithm, if the key set restricts the key to one.
     only: Option<Algorithm>,
     material: Material,
 }
@@ -54,7 +54,7 @@ enum Material {
 }
 
 impl PublicKey {
-    /// Parses a `SubjectPublicKeyInfo`. The id is a hash of these bytes, as upstream.
+    /// Parses a `SubjectPublicKeyInfo`. The id is a hash of its bytes, as in upstream.
     ///
     /// # Errors
     /// The kind of key is not supported.
@@ -78,7 +78,7 @@ impl PublicKey {
         Ok(Self { id, only: None, material })
     }
 
-    /// Parses a key of a JSON web key set; `None` if it is not for signatures, or of an unsupported kind.
+    /// Parses a key of a JSON web key set; `None` if it is malformed, unsupported, or not for signatures.
     pub fn from_jwk(key: &Value) -> Option<Self> {
         let text = |name: &str| key.get(name).and_then(Value::as_str);
         let bytes = |name: &str| BASE64_URL_SAFE_NO_PAD.decode(text(name)?.trim_end_matches('=')).ok();
@@ -155,7 +155,7 @@ impl PublicKey {
 }
 
 impl Material {
-    /// The numbers may have leading zeros.
+    /// Creates an RSA key; strips leading zeros from the numbers. Refuses moduli shorter than 2048 bits.
     fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<Self> {
         let trim = |number: &[u8]| {
             let start = number.iter().position(|byte| *byte != 0).unwrap_or(number.len());
@@ -179,7 +179,7 @@ impl Material {
 /// Parses the keys of a PEM file: public keys, certificates, and the public halves of private keys.
 ///
 /// # Errors
-/// There is no key, or one is of an unsupported kind.
+/// The file contains no key, or a key of an unsupported kind.
 pub fn public_keys_from_pem(pem: &[u8]) -> Result<Vec<PublicKey>, KeyError> {
     let mut keys = Vec::new();
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {

@@ -1,8 +1,8 @@
 //! JSON web tokens with asymmetric signatures (RFC 7515, 7518, 7519).
 //!
-//! Implemented on the cryptography library that TLS uses. Kubernetes also signs with ES512, which the common JWT
-//! crate does not support. There is no symmetric algorithm and no `none`, and a key only verifies its own algorithms,
-//! so a token cannot choose how it is verified.
+//! Uses the cryptography library of the TLS stack. Kubernetes also signs with ES512, which the common JWT crate does
+//! not support. Symmetric algorithms and `none` are not supported, and each key verifies only its own algorithms, so a
+//! token cannot choose how it is verified.
 
 mod algorithm;
 mod key;
@@ -15,7 +15,7 @@ pub use algorithm::Algorithm;
 pub use key::{KeyError, PublicKey, public_keys_from_pem};
 pub use signing::{SigningKey, generate_rsa_pem};
 
-/// The longest token, in bytes; longer ones are not parsed.
+/// The maximum length of a token, in bytes. Longer tokens are not parsed.
 pub const MAX_TOKEN_BYTES: usize = 256 << 10;
 
 /// A parsed token whose signature has not been verified.
@@ -30,7 +30,7 @@ pub struct Unverified<'a> {
 }
 
 impl<'a> Unverified<'a> {
-    /// Parses a token; `None` if it is not a JWT, or has an algorithm that is never accepted.
+    /// Parses a token; `None` if it is not a JWT or its algorithm is not supported.
     pub fn parse(token: &'a str) -> Option<Self> {
         if token.len() > MAX_TOKEN_BYTES {
             return None;
@@ -38,7 +38,7 @@ impl<'a> Unverified<'a> {
         let (signed, signature) = token.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
         let (header, claims) = (object(header)?, object(claims)?);
-        // No critical extension is supported.
+        // Tokens with critical extensions are refused, as none is supported.
         if header.contains_key("crit") {
             return None;
         }
@@ -52,7 +52,7 @@ impl<'a> Unverified<'a> {
         })
     }
 
-    /// The issuer that the token claims. Only for selecting the authenticator.
+    /// The unverified claim `iss`. Must only be used to select the authenticator.
     pub fn claimed_issuer(&self) -> &str {
         self.claims.get("iss").and_then(Value::as_str).unwrap_or_default()
     }
@@ -94,7 +94,7 @@ impl Claims {
         }
     }
 
-    /// Sets a claim that was verified by other means.
+    /// Sets a claim that was verified separately.
     pub(crate) fn set(&mut self, name: &str, value: Value) {
         self.0.insert(name.to_owned(), value);
     }

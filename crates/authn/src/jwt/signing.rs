@@ -37,7 +37,7 @@ impl SigningKey {
     /// Parses a PEM file with exactly one key.
     ///
     /// # Errors
-    /// There is no key or more than one, or its kind is not supported.
+    /// The file does not contain exactly one key, or the kind of key is not supported.
     pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
         let mut found = None;
         for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {
@@ -85,7 +85,7 @@ impl SigningKey {
     /// Signs claims with RS256, ES256, ES384 or ES512, depending on the key.
     ///
     /// # Errors
-    /// The library fails, which only happens without a source of randomness.
+    /// The cryptography library fails, which happens only without a source of randomness.
     pub fn sign(&self, claims: &Value) -> Result<String, Unspecified> {
         let header = json!({"alg": self.public.algorithm().name(), "kid": self.public.id});
         let encode = |part: &Value| BASE64_URL_SAFE_NO_PAD.encode(part.to_string());
@@ -111,7 +111,7 @@ impl fmt::Debug for SigningKey {
 /// Generates an RSA key of 2048 bits, in PEM.
 ///
 /// # Errors
-/// The library fails, which only happens without a source of randomness.
+/// The cryptography library fails, which happens only without a source of randomness.
 pub fn generate_rsa_pem() -> Result<String, Unspecified> {
     let der: Pkcs8V1Der<'_> = RsaKeyPair::generate(KeySize::Rsa2048)?.as_der()?;
     let text = BASE64_STANDARD.encode(der.as_ref());

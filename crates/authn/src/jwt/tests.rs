@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 
-/// Generates keys with openssl, in each format it writes.
+/// Generates a key with openssl.
 fn openssl(arguments: &[&str]) -> String {
     let ran = Command::new("openssl").args(arguments).output().unwrap();
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
@@ -105,7 +105,7 @@ fn rejects_weak_and_unsupported_keys() {
 }
 
 proptest::proptest! {
-    /// Arbitrary text never panics, and nothing unsigned is accepted.
+    /// Arbitrary text never causes a panic and is never accepted.
     #[test]
     fn arbitrary_text_never_panics_and_is_never_accepted(text in ".{0,200}", parts in proptest::collection::vec("[A-Za-z0-9_-]{0,60}", 1..5)) {
         let key = shared();
@@ -123,7 +123,7 @@ proptest::proptest! {
         let at = at % token.len();
         let changed = format!("{}{with}{}", &token[..at], &token[at + 1..]);
         let verified = Unverified::parse(&changed).and_then(|parsed| parsed.verify([key.public()]));
-        // The last base64 character has unused bits, which must be zero.
+        // Also holds for the last base64 character, as its unused bits must be zero.
         proptest::prop_assert_eq!(verified.is_some(), changed == token, "{} at {}", with, at);
     }
 }

@@ -1,8 +1,8 @@
 //! Distributed claims: the token names an endpoint that returns the claim, and an access token for it (OpenID Connect
 //! Core, 5.6.2; upstream: `claimResolver` of `oidc`).
 //!
-//! The endpoint returns another JWT, which is verified with the keys of its own issuer. It is only fetched for
-//! verified tokens, so only a trusted issuer can make the server call an endpoint.
+//! The endpoint returns another JWT, which is verified with the keys of its own issuer. The server calls endpoints only
+//! for verified tokens, so only trusted issuers can choose endpoints.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::provider::Provider;
 use crate::jwt::{Algorithm, Unverified};
 
-/// The most issuers whose keys are cached.
+/// The maximum number of issuers whose keys are cached.
 const MAX_ISSUERS: usize = 64;
 
 /// Resolves one distributed claim.
@@ -48,8 +48,8 @@ impl ClaimResolver {
         &self.claim
     }
 
-    /// Returns the claim's value, if the token refers to an endpoint for it instead of holding it. `checked` verifies
-    /// the times and audiences of the response, as for the token itself.
+    /// Returns the claim's value if the token names an endpoint for it instead of containing it. `checked` verifies the
+    /// times and audiences of the response, as for the token itself.
     ///
     /// # Errors
     /// The claim cannot be fetched or verified.
@@ -81,7 +81,7 @@ impl ClaimResolver {
         })
     }
 
-    /// The claim's source; `None` if the token holds the claim itself, or names no endpoint.
+    /// Returns the claim's source; `None` if the token contains the claim itself or names no endpoint.
     fn source(&self, claims: &Map) -> Result<Option<Source>, String> {
         let (Some(names), None) = (claims.get("_claim_names"), claims.get(&self.claim)) else {
             return Ok(None);
@@ -120,7 +120,7 @@ impl ClaimResolver {
             .map_err(|_| "could not decode distributed claim response".to_owned())
     }
 
-    /// Returns the provider of a response's issuer. Trusted issuers choose these, so their number is bounded.
+    /// Returns the provider of a response's issuer. The responses name the issuers, so the cache is bounded.
     fn issuer(&self, url: &str) -> Result<Arc<Provider>, String> {
         let mut issuers = self.issuers.lock();
         if let Some(known) = issuers.get(url) {

@@ -95,7 +95,7 @@ impl Mapping {
     }
 
     fn username(&self, claims: &Map, all: &Input<'_>) -> Result<String, String> {
-        // An email address that is marked as unverified is not a user name.
+        // An email address that the token marks as unverified is refused as a user name.
         if let Source::Claim { name, .. } = &self.username
             && name == "email"
             && claims.get("email_verified").is_some_and(|verified| verified != &Value::Bool(true))
@@ -119,7 +119,7 @@ impl Source {
         Ok(Self::Claim { name: mapping.claim.clone(), prefix })
     }
 
-    /// Returns the value; the prefix is added to each string in it.
+    /// Returns the value, with the prefix added to each string.
     fn value(&self, claims: &Map, all: &Input<'_>) -> Result<Value, String> {
         match self {
             Self::Nothing => Ok(Value::Null),

@@ -25,7 +25,7 @@ use crate::{AuthnError, Identity, TokenAuthenticator};
 
 /// The timeout of calls to a provider.
 const PROVIDER_TIMEOUT: Duration = Duration::from_secs(30);
-/// A token is accepted this long before its `nbf`, as upstream, because providers' clocks differ.
+/// The tolerance before a token's `nbf` for differing clocks, in seconds, as in upstream.
 const NOT_BEFORE_LEEWAY: f64 = 300.0;
 
 /// The reasons why an issuer cannot be used.
@@ -48,14 +48,14 @@ pub enum IssuerError {
 /// Authenticates the tokens of one issuer.
 pub struct IssuerTokens {
     issuer: String,
-    /// The accepted audiences; a token needs one of them.
+    /// The accepted audiences. A token must have one of them.
     audiences: Vec<String>,
     algorithms: Vec<Algorithm>,
     provider: Provider,
     mapping: Mapping,
     /// Resolves the groups claim if it is distributed.
     groups: Option<ClaimResolver>,
-    /// This API's audiences.
+    /// The API server's audiences.
     api_audiences: Vec<String>,
 }
 
@@ -139,7 +139,7 @@ impl TokenAuthenticator for IssuerTokens {
     }
 }
 
-/// The configured issuers; they can be replaced while the server runs.
+/// The configured issuers, which can be replaced while the server runs.
 #[derive(Default)]
 pub struct Issuers(ArcSwap<Vec<IssuerTokens>>);
 
@@ -159,7 +159,7 @@ impl TokenAuthenticator for Issuers {
     ) -> Result<Option<Identity>, AuthnError> {
         let issuers = self.0.load_full();
         for issuer in issuers.iter() {
-            // Issuers are unique, so the first that recognizes a token decides.
+            // Issuer URLs are unique, so at most one issuer recognizes a token.
             if let Some(found) = issuer.authenticate_token(token, audiences).await? {
                 return Ok(Some(found));
             }

@@ -1,4 +1,4 @@
-//! An identity provider: discovery, and its current keys.
+//! An identity provider: its discovery document and current keys.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,18 +11,18 @@ use tokio::sync::Semaphore;
 
 use crate::jwt::{Claims, PublicKey, Unverified};
 
-/// The shortest interval between two fetches of a provider's keys, whatever tokens arrive.
+/// The minimum interval between two fetches of a provider's keys. Clients cannot shorten it.
 const REFRESH: Duration = Duration::from_secs(1);
-/// The most keys of a provider.
+/// The maximum number of keys of a provider.
 const MAX_KEYS: usize = 256;
 
-/// One provider. Its keys are fetched when a token arrives that no known key verifies, and not before.
+/// An identity provider. Its keys are fetched only when no known key verifies a token.
 pub(super) struct Provider {
     issuer: String,
     configuration: Uri,
     client: Client,
     known: Mutex<Known>,
-    /// One permit: its holder fetches the keys; the others wait for the result.
+    /// A semaphore with one permit. The holder fetches the keys; other tasks wait for the result.
     turn: Semaphore,
 }
 
@@ -50,8 +50,8 @@ impl Provider {
         })
     }
 
-    /// Verifies a token and returns its claims. Fetches the keys again if no known key verifies it, because providers
-    /// rotate keys.
+    /// Verifies a token and returns its claims. If no known key verifies the token, fetches the keys again, because
+    /// providers rotate keys.
     pub(super) async fn verify(&self, token: &str) -> Result<Claims, String> {
         let (keys, seen) = self.keys();
         if let Some(claims) = verified(token, &keys) {
@@ -67,7 +67,7 @@ impl Provider {
         (Arc::clone(&known.keys), known.generation)
     }
 
-    /// Fetches the keys, unless another task has done so since generation `seen`, or just now.
+    /// Fetches the keys, unless another task has fetched them since generation `seen` or within [`REFRESH`].
     async fn refresh(&self, seen: u64) -> Result<(), String> {
         let _turn = self.turn.acquire().await.map_err(|_| "authenticator not initialized".to_owned())?;
         {

@@ -307,7 +307,7 @@ async fn resolves_distributed_groups_claim() {
         refused("s3cret").await.contains("failed to verify signature"),
         "signed with the key of the other issuer"
     );
-    // A token with its own groups needs no other source; one whose source is missing is refused.
+    // A token that contains its groups needs no source. A token that names a missing source is refused.
     let own = world.token(|claims| claims["_claim_names"] = json!({"groups": "src"}));
     assert!(authenticate(&tokens, &own).await.is_ok());
     let lost = world.token(|claims| {

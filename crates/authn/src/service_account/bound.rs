@@ -1,4 +1,4 @@
-//! Bound tokens: they expire, and are bound to objects (upstream: `serviceaccount.NewValidator`).
+//! Bound tokens, which expire and are bound to objects (upstream: `serviceaccount.NewValidator`).
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -24,7 +24,7 @@ pub struct BoundTokens {
 }
 
 impl BoundTokens {
-    /// Accepts tokens of these issuers that one of the keys has signed.
+    /// Accepts tokens of these issuers, signed with one of the keys.
     pub fn new(issuers: Vec<String>, keys: Arc<KeyRing>, objects: Arc<dyn Objects>) -> Self {
         Self { issuers, keys, objects, metrics: None }
     }

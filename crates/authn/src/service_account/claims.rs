@@ -24,7 +24,7 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Refers to this object.
+    /// Creates a reference to this object.
     pub fn to(object: &Value) -> Self {
         Self { name: meta::name(object).to_owned(), uid: meta::uid(object).to_owned() }
     }
@@ -36,7 +36,7 @@ pub enum BoundObject {
     /// Not bound.
     #[default]
     None,
-    /// A pod, and the node it runs on, which is informational.
+    /// A pod, and the node on which it runs. The node is informational.
     Pod(Reference, Option<Reference>),
     /// A secret.
     Secret(Reference),
@@ -72,7 +72,7 @@ impl Private {
 /// Checks the times of a token.
 pub(super) fn check_times(claims: &Claims, now: f64) -> Result<(), AuthnError> {
     let refused = |why: &str| Err(super::refused(why));
-    // A time that is not a number makes the token invalid.
+    // A token with a time that is not a number is invalid.
     for name in ["exp", "nbf", "iat"] {
         if claims.get(name).is_some() && claims.time(name).is_none() {
             return refused(

@@ -1,4 +1,4 @@
-//! OpenID Connect discovery, with which others verify service account tokens.
+//! OpenID Connect discovery, so that other services can verify service account tokens.
 
 use nave_machinery::Value;
 use serde_json::json;
@@ -10,7 +10,7 @@ pub const CONFIGURATION_PATH: &str = "/.well-known/openid-configuration";
 /// The path of the key set.
 pub const JWKS_PATH: &str = "/openid/v1/jwks";
 
-/// The published facts about the issuer.
+/// The published metadata of the issuer.
 pub struct Discovery {
     /// The issuer URL.
     pub issuer: String,

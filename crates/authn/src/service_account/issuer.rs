@@ -10,9 +10,10 @@ use serde_json::json;
 use super::claims::{BoundObject, Private, Reference};
 use super::{Info, KeyRing, LEGACY_ISSUER, user_name};
 
-/// The expiration that kubelets request, in seconds. Marks tokens of workloads that may not refresh them in time.
+/// The lifetime of tokens in volumes added by the ServiceAccount admission plugin, in seconds. Old workloads may not
+/// reload such tokens.
 const WARN_ONLY_SECONDS: i64 = 3607;
-/// The extended lifetime of such tokens: a year.
+/// The extended lifetime of such tokens, in seconds: a year.
 const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 
 /// The configuration of the issuer.
@@ -20,11 +21,11 @@ const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 pub struct IssuerConfig {
     /// The claim `iss`.
     pub issuer: String,
-    /// This API's audiences, which are the default.
+    /// The API server's audiences, which are the default.
     pub audiences: Vec<String>,
-    /// The longest lifetime, in seconds.
+    /// The maximum lifetime, in seconds.
     pub max_expiration_seconds: Option<i64>,
-    /// Extends the lifetime of tokens of workloads that may not refresh them in time
+    /// True if the lifetime of tokens in volumes added by the ServiceAccount admission plugin is extended
     /// (`--service-account-extend-token-expiration`).
     pub extend_expiration: bool,
 }
@@ -52,7 +53,7 @@ impl Issuer {
         Self { config, keys }
     }
 
-    /// This API's audiences.
+    /// The API server's audiences.
     pub fn audiences(&self) -> &[String] {
         &self.config.audiences
     }
@@ -60,7 +61,7 @@ impl Issuer {
     /// Issues a token for a service account object, bound to another object.
     ///
     /// # Errors
-    /// The library fails to sign.
+    /// The cryptography library fails to sign.
     pub async fn issue(
         &self,
         account: &Value,
@@ -108,7 +109,7 @@ impl Issuer {
     /// Issues a token without expiration for a service account, to be stored in `secret`.
     ///
     /// # Errors
-    /// The library fails to sign.
+    /// The cryptography library fails to sign.
     pub async fn issue_legacy(&self, account: &Value, secret: &Value) -> Result<String, String> {
         let namespace = meta::namespace(account);
         let claims = json!({

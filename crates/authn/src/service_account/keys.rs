@@ -35,7 +35,7 @@ impl Keys {
 /// Creates the keys on first use.
 type Make = Box<dyn FnOnce() -> Option<Keys> + Send>;
 
-/// Keys that exist, or are created on first use. Generating an RSA key takes longer than the rest of a first start,
+/// Keys that exist or are created on first use. Generating an RSA key takes longer than the rest of the first startup,
 /// and many servers never issue a token.
 pub struct KeyRing {
     keys: Arc<SetOnce<Keys>>,
@@ -48,8 +48,8 @@ impl KeyRing {
         Self { keys: Arc::new(SetOnce::new_with(Some(keys))), make: Mutex::new(None) }
     }
 
-    /// Creates the keys with `make` on first use, once, on a thread that may block. If `make` fails, [`Self::get`]
-    /// never returns.
+    /// Creates the keys with `make` on first use. `make` runs once, on a thread that may block. If it fails,
+    /// [`Self::get`] never returns.
     pub fn created_on_first_use(make: impl FnOnce() -> Option<Keys> + Send + 'static) -> Self {
         Self { keys: Arc::default(), make: Mutex::new(Some(Box::new(make))) }
     }
@@ -60,7 +60,7 @@ impl KeyRing {
             let ring = Arc::clone(&self.keys);
             tokio::task::spawn_blocking(move || {
                 if let Some(keys) = make() {
-                    // The cell was empty: only this task initializes it.
+                    // Cannot fail: only this task sets the cell.
                     let _ = ring.set(keys);
                 }
             });

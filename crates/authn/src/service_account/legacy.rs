@@ -1,4 +1,4 @@
-//! Legacy tokens: they do not expire, and each is stored in a secret of type `kubernetes.io/service-account-token`
+//! Legacy tokens, which do not expire. Each is stored in a secret of type `kubernetes.io/service-account-token`
 //! (upstream: `serviceaccount.NewLegacyValidator`).
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 /// The label of a secret that holds the day of the token's last use.
 pub const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
 
-/// A use of a secret's token on a day that the secret's label does not show yet.
+/// The first recorded use of a secret's token on a day.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretUse {
     /// The secret's namespace.
@@ -46,7 +46,7 @@ pub struct LegacyTokens {
 }
 
 impl LegacyTokens {
-    /// Accepts tokens signed with one of the keys, for this API's audiences.
+    /// Accepts tokens signed with one of the keys. They are valid for `audiences`, the API server's audiences.
     pub fn new(keys: Arc<KeyRing>, audiences: Vec<String>, objects: Arc<dyn Objects>, lookup: bool) -> Self {
         let issuers = vec![LEGACY_ISSUER.to_owned()];
         Self { issuers, keys, audiences, objects, lookup, metrics: None, uses: None }
@@ -88,7 +88,7 @@ impl LegacyTokens {
         Ok(Info { namespace, account, ..Info::default() })
     }
 
-    /// Sends the use of a secret's token, once a day.
+    /// Reports the use of a secret's token, unless the secret's label already has the current day.
     fn report_use(&self, secret: &Value) {
         let Some(uses) = &self.uses else { return };
         let date: String = time::now().rfc3339().chars().take("2006-01-02".len()).collect();
@@ -96,7 +96,7 @@ impl LegacyTokens {
             return;
         }
         let (namespace, name) = (meta::namespace(secret).to_owned(), meta::name(secret).to_owned());
-        // If the channel is full, the next use is sent instead.
+        // If the channel is full, the next use is reported instead.
         let _ = uses.try_send(SecretUse { namespace, name, date });
     }
 

@@ -1,6 +1,6 @@
 //! Service accounts: their users and their tokens.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
 //! | [`claims`] | the claims: the account, and the bound object |
 //! | [`keys`](KeyRing) | the keys that sign and verify |
@@ -52,14 +52,14 @@ pub fn groups(namespace: &str) -> Vec<String> {
     vec![ALL_GROUP.to_owned(), format!("{ALL_GROUP}:{namespace}")]
 }
 
-/// The facts of a token that make the user.
+/// The data of a token from which the user is built.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Info {
     namespace: String,
     account: Reference,
     pod: Option<Reference>,
     node: Option<Reference>,
-    /// The token's id (`jti`); empty if it has none.
+    /// The token's id (`jti`); empty if the token has no id.
     token_id: String,
 }
 
@@ -94,7 +94,7 @@ impl Info {
 /// Looks up the account and the bound object.
 struct Lookup<'a> {
     objects: &'a dyn Objects,
-    /// Objects deleted before this time are gone, in seconds since 1970.
+    /// Objects with an earlier deletion timestamp count as deleted, in seconds since 1970.
     deleted_before: f64,
 }
 
@@ -113,7 +113,7 @@ impl Lookup<'_> {
         Ok(found)
     }
 
-    /// Checks an object that a token is bound to; the message uses the given kind.
+    /// Checks that the object to which a token is bound exists and has the same uid. Errors name the given kind.
     fn bound(
         &self,
         (kind, resource): (&str, &str),

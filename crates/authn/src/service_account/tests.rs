@@ -98,7 +98,7 @@ impl World {
         assert!(error.contains(why), "{error}");
     }
 
-    /// A token with arbitrary claims, signed with the right key.
+    /// A token with changed claims, signed with the server's key.
     async fn signed(&self, change: impl FnOnce(&mut Value)) -> String {
         let token = self.token(BoundObject::None).await;
         let mut claims = payload(&token);
@@ -226,7 +226,7 @@ async fn rejects_foreign_unsigned_and_symmetric_signatures() {
     world.refused(&format!("{}.{changed}.{}", parts[0], parts[2]), "signature").await;
     let none = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
     assert_eq!(world.user(&format!("{none}.{}.", parts[1])).await, Ok(None), "not a valid JWT");
-    // An HS256 signature with the public key, which everybody can get, as the secret.
+    // An HS256 signature that uses the published key as the secret.
     let header = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
     let jwk = world.ring.get().await.verifying()[0].to_jwk().to_string();
     let signed = format!("{header}.{}", parts[1]);
