@@ -28,7 +28,7 @@ use nave_schema::SchemaSet;
 
 use crate::registry::Group;
 
-/// Returns the built-in groups in the order of discovery, with their types looked up in `schemas`.
+/// Returns the built-in groups in discovery order, with their types looked up in `schemas`.
 pub(crate) fn builtin(schemas: &SchemaSet) -> Vec<Group> {
     let declared = [
         core::group(),

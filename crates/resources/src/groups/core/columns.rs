@@ -92,7 +92,7 @@ pub(super) fn resource_quota() -> Vec<Column> {
     ]
 }
 
-/// Formats `name: used/hard` for the limits, or for the other resources.
+/// Formats `name: used/hard`, either for limits or for all other resources.
 fn quota(object: &Value, limits: bool) -> String {
     let hard = read::map(object, "status.hard").into_iter().flatten();
     let used = read::map(object, "status.used");

@@ -33,9 +33,9 @@ use crate::table;
 
 use Verb::{Create, Delete, Get, List, Patch, Update, Watch};
 
-/// Verbs of a subresource that opens a connection.
+/// The verbs of a subresource that opens a connection.
 const CONNECT: &[Verb] = &[Create, Get];
-/// Verbs of a subresource that proxies requests with any method.
+/// The verbs of a subresource that proxies requests with any method.
 const PROXY: &[Verb] = &[Create, Delete, Get, Patch, Update];
 
 /// The default of `--event-ttl`.
@@ -184,7 +184,7 @@ fn pod_resource() -> Builder {
         .field("status.podIP")
         .field("status.podIPs")
         .field("status.nominatedNodeName")
-        // A legacy name of `spec.nodeName`.
+        // The legacy selector for `spec.nodeName`.
         .field_at("spec.host", "spec.nodeName", "")
         .columns(pods::columns())
         .strategy(pods::PodStrategy)

@@ -69,7 +69,7 @@ impl Strategy for PodStrategy {
             .unwrap_or(30);
         let unscheduled = read::text(pod, "spec.nodeName").is_empty();
         let done = matches!(read::text(pod, "status.phase"), "Succeeded" | "Failed");
-        // A negative period means the shortest one.
+        // A negative grace period means 1 second.
         Some(if unscheduled || done {
             0
         } else if wanted < 0 {
@@ -92,7 +92,7 @@ impl Strategy for PodStrategy {
     }
 }
 
-/// The first IP of the pod, for the selectable field `status.podIP`.
+/// Returns the first IP of the pod, for the selectable field `status.podIP`.
 fn first_ip(pod: &Value) -> Cow<'_, str> {
     let first = read::list(pod, "status.podIPs").first().map(|ip| read::text(ip, "ip"));
     Cow::Borrowed(first.filter(|ip| !ip.is_empty()).unwrap_or_else(|| read::text(pod, "status.podIP")))
@@ -170,7 +170,7 @@ impl<'a> Summary<'a> {
         summary
     }
 
-    /// Visits the init containers up to the first one that is running or has failed; returns whether there is one.
+    /// Visits the init containers until one is running or has failed. Returns whether one was found.
     fn add_init_containers(&mut self, pod: &'a Value) -> bool {
         let specs = read::list(pod, "spec.initContainers");
         let sidecars = sidecars(specs);
@@ -197,7 +197,7 @@ impl<'a> Summary<'a> {
         false
     }
 
-    /// Visits the containers in reverse, so that the reason of the first one is shown.
+    /// Visits the containers in reverse order, so that the reason of the first container wins.
     fn add_containers(&mut self, pod: &'a Value) {
         self.restarts = 0;
         self.last_restart = None;
@@ -242,7 +242,7 @@ impl<'a> Summary<'a> {
     }
 }
 
-/// The reason of a container's termination.
+/// Returns the reason of a container's termination.
 fn ending(ended: &Value) -> Cow<'_, str> {
     match (read::text(ended, "reason"), read::int(ended, "signal")) {
         ("", 0) => format!("ExitCode:{}", read::int(ended, "exitCode")).into(),
@@ -251,12 +251,12 @@ fn ending(ended: &Value) -> Cow<'_, str> {
     }
 }
 
-/// The names of sidecar containers.
+/// Returns the names of sidecar containers.
 fn sidecars(init_containers: &[Value]) -> HashSet<&str> {
     init_containers.iter().filter(|it| is_sidecar(it)).map(|it| read::text(it, "name")).collect()
 }
 
-/// Returns whether an init container is a sidecar, which keeps running next to the containers.
+/// Returns whether an init container is a sidecar, which runs alongside the containers.
 fn is_sidecar(init_container: &Value) -> bool {
     read::text(init_container, "restartPolicy") == "Always"
 }
@@ -265,7 +265,7 @@ fn is_sidecar(init_container: &Value) -> bool {
 mod tests {
     use super::*;
 
-    /// The first four cells of a pod with container `a`, init container `i` and sidecar `s`.
+    /// Returns the first four cells of a pod with container `a`, init container `i` and sidecar `s`.
     fn cells(status: &Value, deleted: bool) -> Vec<String> {
         let now = Timestamp::parse("2026-01-01T01:00:00Z").unwrap();
         let mut pod = json!({

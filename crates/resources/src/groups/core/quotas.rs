@@ -19,9 +19,9 @@ const SCOPES: [&str; 7] = [
 ];
 const POD_COMPUTE: [&str; 6] =
     ["cpu", "limits.cpu", "limits.memory", "memory", "requests.cpu", "requests.memory"];
-/// Pairs of scopes that exclude each other.
+/// Pairs of mutually exclusive scopes.
 const OPPOSITES: [[&str; 2]; 2] = [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]];
-/// The maximum number of errors with the list of all scopes, which is long.
+/// The maximum number of errors that include the long list of all scopes.
 const MAX_SCOPE_ERRORS: usize = 16;
 /// The scopes that support values.
 const WITH_VALUES: [&str; 2] = ["PriorityClass", "VolumeAttributesClass"];
@@ -69,7 +69,7 @@ impl Strategy for QuotaStrategy {
     }
 }
 
-/// Warns about quotas that allow higher requests than limits.
+/// Warns about a quota whose requests exceed its limits.
 fn requests_above_limits(quota: &Value) -> Vec<String> {
     let root = At::root(quota);
     let spec = root.field("spec");
@@ -119,7 +119,7 @@ fn scopes(spec: At, errors: &mut Errors) {
     conflicts(list, &list.items().map(|scope| scope.text()).collect(), errors);
 }
 
-/// The number of the quota's resources that each scope does not support.
+/// The number of quota resources that each scope does not support.
 struct Unfit(HashMap<&'static str, usize>);
 
 impl Unfit {
@@ -156,7 +156,7 @@ fn conflicts(at: At, scopes: &BTreeSet<&str>, errors: &mut Errors) {
     }
 }
 
-/// Upstream reports the errors of all expressions at the list, without an index.
+/// Checks the scope selector. Upstream reports errors of expressions at the list, without an index.
 fn scope_selector(spec: At, errors: &mut Errors) {
     let selector = spec.field("scopeSelector");
     let list = selector.field("matchExpressions");

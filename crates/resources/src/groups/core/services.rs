@@ -146,7 +146,7 @@ fn external_ip(service: &Value) -> String {
     if shown.is_empty() { missing.to_owned() } else { shown }
 }
 
-/// The IPs, or else host names, in the load balancer status of a service or ingress.
+/// Returns the IPs, or else the host names, in the load balancer status of a service or ingress.
 pub(crate) fn load_balancer(object: &Value) -> String {
     let points = read::list(object, "status.loadBalancer.ingress").iter();
     let names: BTreeSet<&str> = points

@@ -1,5 +1,5 @@
-//! Validation of volume sources, in pods and persistent volumes (upstream: `validateVolumeSource`,
-//! `ValidatePersistentVolumeSpec`), which share most types.
+//! Validation of volume sources in pods and persistent volumes, which share most types (upstream:
+//! `validateVolumeSource`, `ValidatePersistentVolumeSpec`).
 
 use nave_machinery::{FieldError, names};
 
@@ -14,7 +14,7 @@ const AZURE_KINDS: [&str; 3] = ["Dedicated", "Managed", "Shared"];
 const AZURE_CACHING: [&str; 3] = ["None", "ReadOnly", "ReadWrite"];
 const MORE_THAN_ONE: &str = "may not specify more than 1 volume type";
 const PAIRS: &str = "must be a host:port pair or multiple pairs separated by commas";
-/// The maximum length of a target portal with the name of its volume, if the initiator has a name.
+/// The maximum combined length of target portal and volume name, if the initiator has a name.
 const PORTAL_MAX: usize = 64;
 const TENANT_MAX: usize = 64;
 
@@ -36,7 +36,7 @@ impl Source {
     }
 }
 
-/// The types that are equal in pods and persistent volumes.
+/// The types that are identical in pods and persistent volumes.
 pub(crate) const COMMON: [Source; 14] = [
     Source::new("hostPath", host_path),
     Source::new("gcePersistentDisk", |at, errors| disk(at, "pdName", errors)).shown_as("persistentDisk"),
@@ -57,7 +57,7 @@ pub(crate) const COMMON: [Source; 14] = [
     Source::new("scaleIO", |at, errors| all_required(at, &["gateway", "system", "volumeName"], errors)),
 ];
 
-/// The types that only persistent volumes have or that have other fields there.
+/// The types that only persistent volumes have, or that have different fields in persistent volumes.
 pub(crate) const PERSISTENT: [Source; 8] = [
     Source::new("glusterfs", |at, errors| {
         all_required(at, &["endpoints", "path"], errors);
@@ -91,7 +91,7 @@ pub(crate) const PERSISTENT: [Source; 8] = [
     Source::new("csi", persistent_csi),
 ];
 
-/// The types with other fields in pods. Types that only pods have are in `volumes.rs`.
+/// The types with different fields in pods. `volumes.rs` has the types that only pods have.
 pub(crate) const IN_POD: [Source; 7] = [
     Source::new("gitRepo", |at, errors| {
         required_text(at.field("repository"), errors);
@@ -108,7 +108,7 @@ pub(crate) const IN_POD: [Source; 7] = [
     Source::new("storageos", |at, errors| storage_os(at, &["name"], errors)),
 ];
 
-/// Checks that a volume has exactly one source, which must be valid.
+/// Checks that a volume has exactly one source, and checks this source.
 pub(crate) fn one_of_kinds<'s>(volume: At, kinds: impl Iterator<Item = &'s Source>, errors: &mut Errors) {
     let mut is_found = false;
     for kind in kinds {
@@ -128,7 +128,7 @@ pub(crate) fn one_of_kinds<'s>(volume: At, kinds: impl Iterator<Item = &'s Sourc
     }
 }
 
-/// Returns whether the portals of an initiator with a name are too long together with the volume's name.
+/// Returns whether the target portals and the volume's name are too long for a named initiator.
 pub(crate) fn is_portal_too_long(iscsi: At, volume: &str) -> bool {
     let portal = iscsi.field("targetPortal").text();
     iscsi.field("initiatorName").is_set() && volume.len() + 1 + portal.len() > PORTAL_MAX
@@ -271,14 +271,14 @@ fn iscsi(source: At, errors: &mut Errors) {
         errors.push(source.field("secretRef").required(""));
     }
     if initiator.is_set() && !is_qualified_iscsi_name(initiator.text()) {
-        // Upstream's spelling of the field.
+        // Upstream's path spells the field `initiatorname`.
         let path = source.path().child("initiatorname");
         errors.push(FieldError::invalid(&path, initiator.text(), "must be valid format"));
     }
 }
 
 /// Returns whether a name has the form `iqn.2001-04.com.example:part`, `eui.` with 16 letters and digits, or `naa.`
-/// with 32.
+/// with 32 letters and digits.
 fn is_qualified_iscsi_name(name: &str) -> bool {
     let is_alphanumeric = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric());
     match name.split_once('.') {

@@ -99,7 +99,7 @@ impl Strategy for ClaimStrategy {
     }
 }
 
-/// Sets the defaults of a claim or of a claim template of a stateful set.
+/// Sets the defaults of a claim or of a stateful set's claim template.
 pub(crate) fn claim_defaults(claim: &mut Map) {
     if let Some(spec) = object(claim, "spec") {
         set_absent(spec, "volumeMode", "Filesystem");
@@ -173,7 +173,7 @@ fn class(object: &Value) -> String {
     class.unwrap_or_else(|| read::text(object, "spec.storageClassName")).to_owned()
 }
 
-/// The abbreviated access modes, in a fixed order.
+/// Returns the abbreviated access modes in a fixed order.
 fn access_modes(object: &Value, path: &str) -> String {
     let modes = read::list(object, path);
     let known = [

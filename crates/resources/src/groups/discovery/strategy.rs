@@ -14,7 +14,7 @@ const ADDRESSES_MAX: usize = 100;
 const PORTS_MAX: usize = 20_000;
 const HINTS_MAX: usize = 8;
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-/// The controllers that write canonical addresses.
+/// Controllers that write canonical addresses. Their slices need no address warnings.
 const CONTROLLERS: [&str; 2] =
     ["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"];
 
@@ -48,7 +48,7 @@ impl Strategy for EndpointSliceStrategy {
 
     fn validate_update(&self, slice: &Value, old: &Value) -> Errors {
         let mut errors = validate_all_but_endpoints(slice);
-        // Endpoints from before some rules stay valid.
+        // Unchanged endpoints are not checked, because they may be older than a rule.
         if slice.get("endpoints") != old.get("endpoints") {
             endpoints(slice, &mut errors);
         }
@@ -71,7 +71,7 @@ impl Strategy for EndpointSliceStrategy {
     }
 }
 
-/// Removes `deprecatedTopology`, which v1 replaced by fields.
+/// Removes `deprecatedTopology`, which v1 replaced with fields.
 fn drop_topology(slice: &mut Value) {
     if let Some(slice) = slice.as_object_mut() {
         each(slice, "endpoints").for_each(|endpoint| drop(endpoint.remove("deprecatedTopology")));
@@ -135,7 +135,8 @@ fn endpoint(endpoint: At, kind: &str, errors: &mut Errors) {
     }
 }
 
-/// An address of the slice's family that is routable. In one error, upstream reports the list instead of its item.
+/// Checks an address of the slice's type. IP addresses must be routable. Upstream reports one of the errors at the
+/// list instead of the item.
 fn address(addresses: At, at: At, kind: &str, errors: &mut Errors) {
     let family = match kind {
         "IPv4" => "an IPv4",
@@ -156,7 +157,7 @@ fn address(addresses: At, at: At, kind: &str, errors: &mut Errors) {
     ip::routable(at, ip, errors);
 }
 
-/// A domain name with at least two labels.
+/// Checks a domain name with at least two labels.
 fn domain(at: At, errors: &mut Errors) {
     if !required_text(at, errors) {
         return;

@@ -1,4 +1,4 @@
-//! Conversion between the two forms of an event, which have the same data with different field names.
+//! Conversion between the two forms of an event. Both forms have the same data with different field names.
 
 use nave_machinery::{Map, Value};
 
@@ -13,7 +13,7 @@ const NAMES: &[(&str, &str)] = &[
     ("reportingComponent", "reportingController"),
 ];
 
-/// A field that is always written, and its empty value.
+/// A required field and its empty value.
 type RequiredField = (&'static str, fn() -> Value);
 
 /// The fields that the core form always has.
@@ -36,7 +36,7 @@ const EVENTS_ALWAYS: &[RequiredField] = &[
     ("eventTime", || Value::Null),
 ];
 
-/// The fields that the `events.k8s.io` form omits if they are empty.
+/// The fields that the `events.k8s.io` form omits if empty.
 const EVENTS_OPTIONAL: &[&str] = &["reportingController", "reportingInstance"];
 
 pub(super) fn to_core(event: &mut Map) {

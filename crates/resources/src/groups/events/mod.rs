@@ -1,4 +1,4 @@
-//! Events: one kind, served in the core group and in `events.k8s.io`, stored in the core form.
+//! Events. One kind is served in the core group and in `events.k8s.io`, and stored in the core form.
 
 mod convert;
 mod validation;
@@ -69,7 +69,7 @@ impl Strategy for EventStrategy {
     }
 }
 
-/// The name of an event may be any path segment; only the involved object has further rules.
+/// Accepts any path segment as the name of an event; other rules apply only to the involved object.
 pub(crate) fn any_name(name: &str) -> Vec<String> {
     NameRule::PathSegment.check(name)
 }
@@ -90,7 +90,7 @@ pub(crate) fn core_fields(event: Builder) -> Builder {
         .field("type")
 }
 
-/// The same fields with the names of `events.k8s.io` and the paths of the stored form.
+/// The same fields under the names of `events.k8s.io`, with paths of the stored form.
 fn regarding_fields(event: Builder) -> Builder {
     event
         .field_at("regarding.kind", "involvedObject.kind", "")
@@ -142,7 +142,7 @@ fn last_seen(event: &Value, now: Timestamp) -> String {
     }
 }
 
-/// The number of occurrences; 1 for an event without a count.
+/// Returns the number of occurrences; 1 for an event without a count.
 fn count(event: &Value) -> i64 {
     match read::map(event, "series") {
         Some(_) => read::int(event, "series.count"),

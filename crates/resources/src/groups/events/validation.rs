@@ -1,5 +1,5 @@
-//! Validation of events (upstream: `pkg/apis/core/validation/events.go`). The stored core form is validated; errors
-//! have its field names, except for those that differ in the request.
+//! Validation of events (upstream: `pkg/apis/core/validation/events.go`). The stored core form is validated. Errors
+//! use its field names, unless the request's name differs.
 
 use nave_machinery::{FieldError, FieldPath, Value, names};
 
@@ -27,7 +27,7 @@ const FIXED: [&str; 13] = [
 ];
 const ELSEWHERE: &str = "does not match event.namespace";
 
-/// Validates events of both groups. `component` is the request's name of the reporting component.
+/// Validates events of both groups. `component` is the request's field name for the reporting component.
 pub(super) fn event(event: &Value, component: &'static str) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(event);
@@ -53,7 +53,7 @@ pub(super) fn event(event: &Value, component: &'static str) -> Errors {
     errors
 }
 
-/// An event with `eventTime` requires the reporter and the action.
+/// Checks that an event with `eventTime` has the reporter and the action.
 fn reported(event: At, component: &'static str, errors: &mut Errors) {
     let who = event.field("reportingComponent").text();
     let path = FieldPath::new(component);
@@ -75,7 +75,7 @@ fn reported(event: At, component: &'static str, errors: &mut Errors) {
     }
 }
 
-/// Additional rules for events created through `events.k8s.io`, which must not be legacy ones.
+/// Checks additional rules for events created through `events.k8s.io`, which must not be legacy events.
 pub(super) fn strict(event: &Value, errors: &mut Errors) {
     let root = At::root(event);
     let (metadata, kind) = (root.field("metadata"), root.field("type"));
@@ -95,7 +95,7 @@ pub(super) fn strict(event: &Value, errors: &mut Errors) {
     }
 }
 
-/// Updates through `events.k8s.io` may change only the series.
+/// Checks that an update through `events.k8s.io` changes only the series.
 pub(super) fn strict_update(event: &Value, old: &Value, errors: &mut Errors) {
     let (root, old) = (At::root(event), At::root(old));
     if !is_equal(root.field("series").value(), old.field("series").value()) {
@@ -111,7 +111,7 @@ pub(super) fn strict_update(event: &Value, old: &Value, errors: &mut Errors) {
     }
 }
 
-/// The count of a series must be at least 2.
+/// Checks that the count of a series is at least 2.
 fn series(event: At, errors: &mut Errors) {
     let series = event.field("series");
     if !series.is_set() {

@@ -6,11 +6,11 @@ use serde_json::json;
 use crate::semantic::is_equal;
 use crate::validate::{At, Errors};
 
-/// The name of the flow schema and priority level of exempt requests.
+/// The name of the flow schema and the priority level for exempt requests.
 pub(super) const EXEMPT: &str = "exempt";
 const CATCH_ALL: &str = "catch-all";
 
-/// The spec of a mandatory flow schema must be the server's.
+/// Checks that the spec of a mandatory flow schema equals the server's.
 pub(super) fn schema(name: &str, spec: At, errors: &mut Errors) {
     let subjects: &[&str] = match name {
         EXEMPT => &["system:masters"],
@@ -37,7 +37,7 @@ pub(super) fn schema(name: &str, spec: At, errors: &mut Errors) {
     }
 }
 
-/// The spec of a mandatory priority level must be the server's, except for the shares of the exempt one.
+/// Checks that the spec of a mandatory priority level equals the server's. The shares of the exempt level may differ.
 pub(super) fn level(name: &str, spec: At, errors: &mut Errors) {
     let (expected, but, why) = match name {
         EXEMPT => (json!({"type": "Exempt"}), "exempt", " except the 'spec.exempt' field"),

@@ -63,7 +63,7 @@ fn level_columns() -> Vec<Column> {
     ]
 }
 
-/// A column of an optional number.
+/// A column with an optional number.
 fn setting(title: &'static str, path: &'static str) -> Column {
     Column::new(title, move |level: &Value, _| match read::value_at(level, path) {
         Some(number @ Value::Number(_)) => number.clone(),

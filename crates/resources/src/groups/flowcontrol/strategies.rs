@@ -7,7 +7,7 @@ use crate::defaults::{object, object_at, set, set_number};
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors};
 
-/// The annotation of the `v1beta3` form for shares of 0; stored objects do not have it.
+/// The annotation for zero shares in the `v1beta3` form. Stored objects do not have it.
 const ZERO_SHARES: &str = "flowcontrol.k8s.io/v1beta3-preserve-zero-concurrency-shares";
 
 /// The strategy of flow schemas.

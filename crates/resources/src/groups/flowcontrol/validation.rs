@@ -9,7 +9,7 @@ use crate::validate::{At, Errors, checked, one_of, required_text};
 
 const PRECEDENCE_MAX: i64 = 10_000;
 const QUEUES_MAX: i64 = 10_000_000;
-/// The number of bits of the request hash that shuffle sharding uses.
+/// The number of request hash bits that shuffle sharding uses.
 const HASH_BITS: f64 = 60.0;
 const VERBS: [&str; 9] =
     ["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
@@ -101,7 +101,7 @@ fn verbs(verbs: At, errors: &mut Errors) {
     }
 }
 
-/// The list must not be empty, and `*` must be its only item. Returns whether to check the items.
+/// Checks that the list is not empty and that `*` is its only item. Returns whether to check the items.
 fn listed(list: At, none: &str, what: &str, errors: &mut Errors) -> bool {
     let has_all = list.items().any(|item| item.text() == "*");
     if list.len() == 0 {
@@ -159,7 +159,7 @@ fn subject(subject: At, errors: &mut Errors) {
     }
 }
 
-/// Checks the conditions of a status, whose types must be unique.
+/// Checks the conditions of a status. Types must be unique.
 pub(super) fn status(status: At, errors: &mut Errors) {
     let mut seen = HashSet::new();
     for condition in status.field("conditions").items() {
@@ -265,7 +265,7 @@ fn queuing(queuing: At, errors: &mut Errors) {
     );
 }
 
-/// The number of hash bits needed to deal `cards` cards from a deck.
+/// Returns the number of hash bits needed to deal `cards` cards from a deck.
 #[allow(clippy::cast_precision_loss, reason = "both numbers are below 2^32")]
 fn entropy(deck: i64, cards: i64) -> f64 {
     ((deck as f64).log2() * cards as f64).ceil()

@@ -38,7 +38,7 @@ impl Strategy for ServiceCidrStrategy {
     }
 }
 
-/// One CIDR, or one of each family.
+/// Checks for one CIDR, or one CIDR per family.
 fn cidrs(cidrs: At, errors: &mut Errors) {
     match cidrs.len() {
         0 => return errors.push(cidrs.required("at least one CIDR required")),

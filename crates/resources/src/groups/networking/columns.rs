@@ -54,7 +54,7 @@ pub(super) fn ip_address() -> Vec<Column> {
     vec![name(), text("ParentRef", parent).described_by("networking.v1.IPAddressSpec", "parentRef")]
 }
 
-/// The parent reference as `<resource>.<group>/<namespace>/<name>`.
+/// Returns the parent reference as `<resource>.<group>/<namespace>/<name>`.
 fn parent(address: &Value) -> String {
     let Some(parent @ Value::Object(_)) = read::value_at(address, "spec.parentRef") else {
         return "<none>".to_owned();

@@ -13,7 +13,7 @@ pub(super) fn network_policy(policy: &mut Value) {
         }
     }
     if is_empty(spec, "policyTypes") {
-        // A policy always affects ingress; egress only if it has rules for it.
+        // By default, a policy affects ingress. It also affects egress if it has egress rules.
         let types = if is_empty(spec, "egress") { json!(["Ingress"]) } else { json!(["Ingress", "Egress"]) };
         spec.insert("policyTypes".to_owned(), types);
     }

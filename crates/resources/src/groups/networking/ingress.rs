@@ -11,7 +11,7 @@ use crate::validate::{
 
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 const CONTROLLER_MAX: usize = 250;
-/// Sequences that paths of type `Exact` and `Prefix` must not contain.
+/// Sequences that are invalid in paths of type `Exact` and `Prefix`.
 const NOT_IN_PATHS: [&str; 5] = ["//", "/./", "/../", "%2f", "%2F"];
 const NOT_AT_THE_END: [&str; 2] = ["/..", "/."];
 
@@ -26,7 +26,7 @@ impl Strategy for IngressStrategy {
         let annotations = metadata.field("annotations");
         let annotation = annotations.key(CLASS_ANNOTATION);
         if annotation.is_set() && spec.field("ingressClassName").is_set() {
-            // Upstream's path has the annotation as a field (`annotations.<key>`), not as a key.
+            // In upstream's path, the annotation is a field (`annotations.<key>`), not a key.
             let path = FieldPath::new("annotations").child(CLASS_ANNOTATION);
             let why = "can not be set when the class field is also set";
             errors.push(FieldError::invalid(&path, annotation.text(), why));
@@ -79,7 +79,7 @@ impl Strategy for IngressStrategy {
     }
 }
 
-/// A DNS name, optionally with a wildcard prefix.
+/// Checks a DNS name with an optional wildcard prefix.
 fn host(at: At, errors: &mut Errors) {
     let host = at.text();
     if let Some(rest) = host.strip_prefix("*.") {
@@ -134,7 +134,7 @@ fn whole_path(path: At, errors: &mut Errors) {
     }
 }
 
-/// A backend has either a service or a resource.
+/// Checks that a backend has either a service or a resource.
 fn backend(backend: At, errors: &mut Errors) {
     let (service, resource) = (backend.field("service"), backend.field("resource"));
     let nothing = |why: &str| FieldError::invalid(&backend.path(), "", why);

@@ -46,7 +46,7 @@ pub(crate) fn group() -> GroupBuilder {
     declare("networking.k8s.io", "io.k8s.api.networking", resources)
 }
 
-/// The name of an `IPAddress` is the address in canonical form.
+/// Checks that the name of an `IPAddress` is an address in canonical form.
 fn ip_address_name(name: &str) -> Vec<String> {
     match name.parse::<std::net::IpAddr>() {
         Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()],

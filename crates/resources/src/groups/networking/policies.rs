@@ -75,7 +75,7 @@ fn port(port: At, errors: &mut Errors) {
     }
 }
 
-/// A peer has either pod and namespace selectors or an IP block.
+/// Checks that a peer has either selectors or an IP block.
 fn peer(peer: At, errors: &mut Errors) {
     let (pods, namespaces, block) =
         (peer.field("podSelector"), peer.field("namespaceSelector"), peer.field("ipBlock"));

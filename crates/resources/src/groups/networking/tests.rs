@@ -124,7 +124,7 @@ fn service_cidrs_are_canonical_and_of_different_families() {
     assert_eq!(ServiceCidrStrategy.validate_update(&range(json!(["11.0.0.0/8"])), &old).len(), 1);
     let fewer = ServiceCidrStrategy.validate_update(&old, &range(json!(["10.0.0.0/8", "fd00::/64"])));
     assert_eq!(fewer.len(), 1, "{fewer:?}");
-    // Stored values are not validated again.
+    // Unchanged values are not validated again.
     let odd = range(json!(["10.0.0.1/8"]));
     assert_eq!(ServiceCidrStrategy.validate_update(&odd, &odd), []);
     assert_eq!(errors_of(&IpAddressStrategy, &json!({"spec": {}})), ["spec.parentRef: Required value"]);

@@ -55,7 +55,7 @@ impl Strategy for RuntimeClassStrategy {
     }
 }
 
-/// Tolerations must be unique, ignoring their duration.
+/// Checks that tolerations are unique, ignoring their durations.
 fn tolerations(list: At, errors: &mut Errors) {
     scheduling::tolerations(list, errors);
     let mut seen = HashSet::new();

@@ -32,7 +32,7 @@ fn columns() -> Vec<Column> {
     ]
 }
 
-/// The number or percentage at a path.
+/// Returns the number or percentage at a path.
 fn amount(budget: &Value, path: &str) -> String {
     match read::value_at(budget, path) {
         Some(Value::Number(number)) => number.to_string(),

@@ -41,7 +41,7 @@ impl Strategy for BudgetStrategy {
     }
 }
 
-/// A number of pods, or a percentage of at most 100.
+/// Checks a number of pods, or a percentage of at most 100.
 fn amount(at: At, errors: &mut Errors) {
     let Some(text) = at.value().and_then(Value::as_str) else {
         not_negative(at, errors);
@@ -50,7 +50,7 @@ fn amount(at: At, errors: &mut Errors) {
     let digits =
         text.strip_suffix('%').filter(|it| it.bytes().all(|byte| byte.is_ascii_digit()) && !it.is_empty());
     match digits.map(str::parse::<u64>) {
-        // Upstream treats numbers beyond 64 bits as the maximum.
+        // Upstream treats numbers that exceed 64 bits as the maximum.
         Some(Err(_) | Ok(101..)) => errors.push(at.invalid("must not be greater than 100%")),
         Some(Ok(_)) => {}
         None => errors.push(at.invalid(

@@ -40,7 +40,7 @@ impl Strategy for Role {
     }
 }
 
-/// A rule has verbs, and either resources or non-resource URLs.
+/// Checks that a rule has verbs, and either resources or non-resource URLs.
 fn policy_rule(rule: At, namespaced: bool, errors: &mut Errors) {
     if rule.field("verbs").len() == 0 {
         errors.push(rule.field("verbs").required("verbs must contain at least one value"));

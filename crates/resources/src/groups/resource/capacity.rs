@@ -8,7 +8,7 @@ use crate::validate::{At, Errors, quantity};
 
 const OPTIONS_MAX: usize = 10;
 
-/// Checks the request policy of a capacity with the value `most`.
+/// Checks the request policy of a capacity whose value is `most`.
 pub(super) fn policy(policy: At, most: At, errors: &mut Errors) {
     let (values, range, default) =
         (policy.field("validValues"), policy.field("validRange"), policy.field("default"));
@@ -28,7 +28,7 @@ pub(super) fn policy(policy: At, most: At, errors: &mut Errors) {
     }
 }
 
-/// Checks the valid values: ascending, unique, at most `most`, and including the default.
+/// Checks that the valid values are ascending, unique and at most `most`, and include the default.
 fn options(values: At, default: Quantity, most: Quantity, errors: &mut Errors) {
     let amounts: Vec<(At, Quantity)> = values.items().filter_map(|it| Some((it, quantity(it)?))).collect();
     for pair in amounts.windows(2) {

@@ -1,4 +1,4 @@
-//! `resource.k8s.io`: devices and claims on them (dynamic resource allocation).
+//! `resource.k8s.io`: devices and device claims (dynamic resource allocation).
 
 mod capacity;
 mod parts;

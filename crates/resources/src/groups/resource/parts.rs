@@ -11,7 +11,7 @@ const ID_MAX: usize = 32;
 const CONDITIONS_MAX: usize = 4;
 const NO_IDENTIFIER: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')";
 
-/// Checks each item of a list, unless it is too long.
+/// Checks each item of a list. Reports only the list if it is longer than `max`.
 pub(super) fn each<'v>(
     list: At<'_, 'v>,
     max: usize,
@@ -25,7 +25,7 @@ pub(super) fn each<'v>(
     list.items().for_each(|item| check(item, errors));
 }
 
-/// Reports items with duplicate keys, unless the list is too long.
+/// Reports items with duplicate keys. Skips a list longer than `max`.
 pub(super) fn unique<'v>(
     list: At<'_, 'v>,
     max: usize,
@@ -41,7 +41,7 @@ pub(super) fn unique<'v>(
     }
 }
 
-/// A qualified name: an optional domain and a C identifier.
+/// Checks a qualified name: an optional domain and a C identifier.
 pub(super) fn qualified(path: &FieldPath, name: &str, errors: &mut Errors) {
     let parts: Vec<&str> = name.split('/').collect();
     match parts[..] {
@@ -78,7 +78,7 @@ fn identifier(path: &FieldPath, id: &str, errors: &mut Errors) {
     }
 }
 
-/// A required domain and a C identifier.
+/// Checks a fully qualified name: a required domain and a C identifier.
 pub(super) fn fully_qualified(name: At, errors: &mut Errors) {
     qualified(&name.path(), name.text(), errors);
     if !name.text().contains('/') {
@@ -87,7 +87,7 @@ pub(super) fn fully_qualified(name: At, errors: &mut Errors) {
     }
 }
 
-/// The name of a pool: DNS subdomains separated by slashes.
+/// Checks the name of a pool: DNS subdomains separated by slashes.
 pub(super) fn pool_name(name: At, errors: &mut Errors) {
     if !required_text(name, errors) {
         return;
@@ -99,7 +99,7 @@ pub(super) fn pool_name(name: At, errors: &mut Errors) {
     errors.extend(wrong.map(|why| name.invalid(why)));
 }
 
-/// Driver parameters: an object of at most `max` bytes.
+/// Checks driver parameters: an object of at most `max` bytes.
 pub(super) fn raw(at: At, max: usize, errors: &mut Errors) {
     match at.value() {
         None => errors.push(at.required("")),
@@ -112,7 +112,7 @@ pub(super) fn raw(at: At, max: usize, errors: &mut Errors) {
     }
 }
 
-/// The binding conditions and binding failure conditions of a device, which must be distinct.
+/// Checks that binding conditions and binding failure conditions of a device are distinct.
 pub(super) fn binding_conditions(device: At, errors: &mut Errors) {
     let (success, failure) = (device.field("bindingConditions"), device.field("bindingFailureConditions"));
     for list in [success, failure] {

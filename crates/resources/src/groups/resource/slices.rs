@@ -11,7 +11,7 @@ use crate::strategy::Strategy;
 use crate::validate::{At, Errors, checked, driver_name, immutable, required_checked};
 
 const DEVICES_MAX: usize = 128;
-/// The maximum number of devices if any has taints, counters or lists of values.
+/// The maximum number of devices if any device has taints, counters or list attributes.
 const ADVANCED_DEVICES_MAX: usize = 64;
 const COUNTER_SETS_MAX: usize = 8;
 const COUNTERS_MAX: usize = 32;
@@ -21,7 +21,7 @@ const VALUES_MAX: usize = 48;
 const VALUE_LENGTH_MAX: usize = 64;
 const TAINTS_MAX: usize = 16;
 
-/// Fields of features that are off by default: list attributes, and mappings to node allocatable resources.
+/// The fields of features that are disabled by default: list attributes, and mappings to node allocatable resources.
 const ATTRIBUTE_LISTS: [&str; 4] = ["bools", "ints", "strings", "versions"];
 const MAPPINGS: &str = "nodeAllocatableResourceMappings";
 
@@ -72,7 +72,7 @@ impl Strategy for ResourceSliceStrategy {
     }
 }
 
-/// Drops fields of disabled features, unless the stored slice uses them.
+/// Drops fields of disabled features unless the stored slice uses them.
 fn drop_disabled(slice: &mut Value, old: Option<&Value>) {
     let in_use = |uses: fn(&Map) -> bool| {
         let devices = old.and_then(|old| old.pointer("/spec/devices")).and_then(Value::as_array);
@@ -159,7 +159,7 @@ fn pool(pool: At, errors: &mut Errors) {
     }
 }
 
-/// Checks that exactly one of the node fields of a slice or device is set.
+/// Checks that exactly one of the node fields in a slice or device is set.
 fn nodes(at: At, ways: &[&'static str], errors: &mut Errors) {
     let mut given = Vec::new();
     for way in ways {
@@ -250,7 +250,7 @@ fn device(device: At, per_device: bool, errors: &mut Errors) {
     binding_conditions(device, errors);
 }
 
-/// One value, or a list of values of one type.
+/// Checks an attribute: one value, or one list of values.
 fn attribute(attribute: At, errors: &mut Errors) {
     let (text, version) = (attribute.field("string"), attribute.field("version"));
     if text.is_set() {

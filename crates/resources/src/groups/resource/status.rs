@@ -20,7 +20,7 @@ const INTERFACE_MAX: usize = 256;
 const HARDWARE_MAX: usize = 128;
 const ADDRESSES_MAX: usize = 16;
 
-/// A device: driver, pool, name and share ID.
+/// A device, identified by driver, pool, name and share ID.
 type Device<'v> = [&'v str; 4];
 
 /// Drops the status of devices that are no longer allocated.
@@ -77,14 +77,14 @@ fn device<'v>(at: At<'_, 'v>) -> Device<'v> {
     ["driver", "pool", "device", "shareID"].map(|field| at.field(field).text())
 }
 
-/// The devices allocated to a claim.
+/// Returns the devices allocated to a claim.
 fn allocated<'v>(status: At<'_, 'v>) -> HashSet<Device<'v>> {
     let allocation = status.field("allocation");
     let devices = allocation.field("devices");
     devices.field("results").items().map(device).collect()
 }
 
-/// Checks the status of allocated devices, as reported by drivers.
+/// Checks the status of allocated devices that drivers report.
 fn devices(status: At, errors: &mut Errors) {
     let allocated = allocated(status);
     let mut seen = HashSet::new();
@@ -141,7 +141,7 @@ fn network(network: At, errors: &mut Errors) {
     unique(addresses, ADDRESSES_MAX, errors, |address| address.text());
 }
 
-/// Returns the error of a network address with prefix length, which must be canonical.
+/// Returns the error of a network address with prefix length that is malformed or not canonical.
 fn wrong_address(text: &str) -> Option<String> {
     let parsed = text.split_once('/').and_then(|(address, length)| {
         let address: IpAddr = address.parse().ok()?;
@@ -164,7 +164,7 @@ fn allocation(allocation: At, requests: &Requests, errors: &mut Errors) {
         named_device(result, errors);
         binding_conditions(result, errors);
     });
-    // The parameters of the class and those of the claim.
+    // The list has the parameters of the class and of the claim.
     each(devices.field("config"), 2 * CONFIGS_MAX, errors, |config, errors| {
         let source = config.field("source");
         match source.text() {

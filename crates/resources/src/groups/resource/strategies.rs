@@ -70,7 +70,7 @@ impl Strategy for ResourceClaimTemplateStrategy {
     }
 }
 
-/// The spec is immutable; it is not validated again.
+/// Checks that the spec is unchanged. An unchanged spec is not validated again.
 fn fixed_spec(new: &Value, old: &Value) -> Errors {
     let mut errors = Errors::new();
     let (new, old) = (At::root(new), At::root(old));
@@ -78,7 +78,7 @@ fn fixed_spec(new: &Value, old: &Value) -> Errors {
     errors
 }
 
-/// A request is for one device by default (upstream: `pkg/apis/resource/v1/defaults.go`).
+/// Sets the defaults of requests, such as one device per request (upstream: `pkg/apis/resource/v1/defaults.go`).
 fn default_claim(spec: &mut Map) {
     let Some(devices) = object_at(spec, &["devices"]) else { return };
     for request in each(devices, "requests") {

@@ -1,5 +1,5 @@
 //! Validation of device classes and resource claims (upstream: `pkg/apis/resource/validation`). CEL expressions are
-//! limited in length but not compiled here.
+//! checked for length only, not compiled.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ const NO_REQUEST: &str =
     "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
 const ONE_KIND: &str = "exactly one of `exactly` or `firstAvailable` is required";
 
-/// The names of requests, each with the names of its subrequests.
+/// The names of requests, each with its subrequest names.
 pub(super) type Requests<'v> = BTreeMap<&'v str, BTreeSet<&'v str>>;
 
 /// Validates a device class.
@@ -41,7 +41,7 @@ pub(super) fn class(class: &Value) -> Errors {
     errors
 }
 
-/// Validates the spec of a claim, or of a template's claims.
+/// Validates the spec of a claim or of a claim template's claims.
 pub(super) fn claim(spec: At, errors: &mut Errors) {
     let devices = spec.field("devices");
     let requests = devices.field("requests");
@@ -55,7 +55,7 @@ pub(super) fn claim(spec: At, errors: &mut Errors) {
     });
 }
 
-/// The names that may be used to refer to a claim's requests.
+/// Returns the names by which a claim's requests can be referenced.
 pub(super) fn request_names<'v>(spec: At<'_, 'v>) -> Requests<'v> {
     let devices = spec.field("devices");
     let requests = devices.field("requests");
@@ -150,13 +150,13 @@ fn constraint(constraint: At, names: &Requests, errors: &mut Errors) {
     }
 }
 
-/// The names of requests, or of requests and subrequests.
+/// Checks references to requests or subrequests.
 pub(super) fn references(list: At, names: &Requests, errors: &mut Errors) {
     each(list, REQUESTS_MAX, errors, |it, errors| self::reference(it, names, errors));
     unique(list, REQUESTS_MAX, errors, |reference| reference.text());
 }
 
-/// The name of a request, or of a request and subrequest.
+/// Checks a reference to a request (`request`) or a subrequest (`request/subrequest`).
 pub(super) fn reference(reference: At, names: &Requests, errors: &mut Errors) {
     let name = reference.text();
     if name.split('/').count() > 2 {

@@ -9,7 +9,7 @@ pub(crate) fn group() -> GroupBuilder {
     let classes = resource("PriorityClass", "priorityclasses")
         .cluster()
         .short(&["pc"])
-        // The value is immutable, so the generation stays 1, as in upstream.
+        // The value is immutable, so the generation is always 1, as in upstream.
         .generation(&["value"])
         .columns(columns())
         .strategy(strategy::PriorityClassStrategy);

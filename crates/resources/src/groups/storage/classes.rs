@@ -85,7 +85,8 @@ fn parameters(parameters: At, errors: &mut Errors) {
     }
 }
 
-/// Topology terms must be unique. Upstream treats a term without expressions as a duplicate of every possible term.
+/// Checks that topology terms are unique. In upstream, a term without expressions is a duplicate of every possible
+/// term.
 fn topologies(topologies: At, errors: &mut Errors) {
     let mut empty = topologies.len();
     let mut seen: HashSet<BTreeMap<&str, BTreeSet<&str>>> = HashSet::new();
@@ -116,7 +117,7 @@ fn topologies(topologies: At, errors: &mut Errors) {
     }
 }
 
-/// The maximum number of duplicates reported per term.
+/// The maximum number of reported duplicates per term.
 const MAX_REPEATS: usize = 16;
 
 /// The strategy of volume attributes classes.

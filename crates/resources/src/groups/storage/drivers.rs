@@ -52,7 +52,7 @@ impl Strategy for DriverStrategy {
         let mut errors = self.validate(driver);
         let (root, old) = (At::root(driver), At::root(old));
         let (spec, old) = (root.field("spec"), old.field("spec"));
-        // Upstream's spelling of the field.
+        // Upstream's path spells the field `attachedRequired`.
         let attach = spec.field("attachedRequired").with(spec.field("attachRequired").value());
         immutable(attach, old.field("attachRequired"), &mut errors);
         immutable(spec.field("volumeLifecycleModes"), old.field("volumeLifecycleModes"), &mut errors);
@@ -70,7 +70,7 @@ impl Strategy for DriverStrategy {
     }
 }
 
-/// Drops a field of a disabled feature, unless it is stored.
+/// Drops a field of a disabled feature unless the stored object has it.
 fn drop_disabled(driver: &mut Value, old: Option<&Value>) {
     let field = "preventPodSchedulingIfMissing";
     let is_stored = old.and_then(|old| old.get("spec")?.get(field)).is_some();
@@ -85,7 +85,7 @@ fn driver_spec(spec: At, errors: &mut Errors) {
     token_requests(requests, errors);
     let modes = spec.field("volumeLifecycleModes");
     for mode in modes.items().filter(|mode| !matches!(mode.text(), "Ephemeral" | "Persistent")) {
-        // Upstream reports the list.
+        // Upstream reports the list instead of the item.
         errors.push(FieldError::not_supported(&modes.path(), mode.text(), &["Persistent", "Ephemeral"]));
     }
     let period = spec.field("nodeAllocatableUpdatePeriodSeconds");
@@ -157,7 +157,7 @@ impl Strategy for NodeDriversStrategy {
     }
 }
 
-/// Upstream reports the driver in the errors of its keys.
+/// Checks topology keys. Upstream reports their errors at the driver.
 fn topology_keys(driver: At, errors: &mut Errors) {
     let mut seen = HashSet::new();
     let path = driver.path();

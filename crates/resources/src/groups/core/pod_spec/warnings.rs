@@ -38,7 +38,7 @@ const DEPRECATED_NODE_LABELS: [(&str, &str); 8] = [
     ("node-role.kubernetes.io/master", r#"use "node-role.kubernetes.io/control-plane" instead"#),
 ];
 
-/// Annotations without effect.
+/// Annotations that have no effect.
 const DEPRECATED_ANNOTATIONS: [(&str, &str); 3] = [
     (
         "scheduler.alpha.kubernetes.io/critical-pod",
@@ -51,7 +51,7 @@ const DEPRECATED_ANNOTATIONS: [(&str, &str); 3] = [
     ),
 ];
 
-/// Deprecated volume types, with the field's name in warnings.
+/// Deprecated volume types, with the field name to use in warnings.
 const DEPRECATED_VOLUMES: [(&str, &str, &str); 9] = [
     ("photonPersistentDisk", "photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
     ("gitRepo", "gitRepo", "deprecated in v1.11, and disabled by default in v1.33+"),
@@ -78,8 +78,8 @@ pub(crate) fn pod(pod: &Value) -> Vec<String> {
     found.0
 }
 
-/// Returns the warnings about a workload with the pod template at `spec.<template>`: about a new one, and about an
-/// update that changes the spec.
+/// Returns the warnings about a workload with the pod template at `spec.<template>`. An update has warnings only if
+/// it changes the spec.
 pub(crate) fn workload(workload: &Value, old: Option<&Value>, template: &'static str) -> Vec<String> {
     let mut found = Warnings::default();
     if old.is_none_or(|old| meta::field(old, "generation") != meta::field(workload, "generation")) {
@@ -88,7 +88,7 @@ pub(crate) fn workload(workload: &Value, old: Option<&Value>, template: &'static
     found.0
 }
 
-/// Like [`workload`], for workloads whose name is part of their pods' names.
+/// Returns the warnings of [`workload`], for workloads whose name is part of their pods' names.
 pub(crate) fn named_workload(object: &Value, old: Option<&Value>, template: &'static str) -> Vec<String> {
     let mut found = Warnings::default();
     if old.is_none() {
@@ -111,7 +111,7 @@ pub(crate) fn of_label_selector(selector: At) -> Vec<String> {
     found.0
 }
 
-/// Returns the warnings about a node selector, such as that of a persistent volume.
+/// Returns the warnings about a node selector, such as the selector of a persistent volume.
 pub(crate) fn of_node_selector(selector: At) -> Vec<String> {
     let mut found = Warnings::default();
     selector.field("nodeSelectorTerms").items().for_each(|term| found.node_term(&term));
@@ -140,7 +140,7 @@ impl Warnings {
         self.add(|| format!("{}: {what}", at.path()));
     }
 
-    /// Warns about a name that is not a DNS label, as host names are made from it.
+    /// Warns about a name that is not a DNS label, because host names contain it.
     fn name(&mut self, root: &At, usage: &str) {
         let metadata = root.field("metadata");
         let found = names::is_dns1123_label(metadata.field("name").text());
@@ -154,7 +154,7 @@ impl Warnings {
         }
     }
 
-    /// Checks the pod template of a workload. In a cron job it is below the job template; a pod template object has
+    /// Checks the pod template of a workload. A cron job nests it in the job template, and a pod template object has
     /// no spec.
     fn template(&mut self, root: &At, field: &'static str) {
         let of_pod_template = root.field("template");
@@ -292,7 +292,7 @@ impl Warnings {
         }
     }
 
-    /// Warns about a seccomp annotation of a container without the corresponding field.
+    /// Warns about a seccomp annotation if the container lacks the corresponding field.
     fn seccomp(&mut self, annotations: &At, container: &At) {
         let key = format!("{SECCOMP_CONTAINER}{}", container.field("name").text());
         if annotations.map().is_some_and(|map| map.contains_key(&key)) && !has_seccomp(container) {
@@ -301,7 +301,7 @@ impl Warnings {
         }
     }
 
-    /// Warns about an AppArmor annotation of a template without the corresponding field.
+    /// Warns about an AppArmor annotation of a template if the corresponding field is missing.
     fn app_armor(&mut self, annotations: &At, spec: &At, container: &At) {
         let (own, of_pod) = (container.field("securityContext"), spec.field("securityContext"));
         let key = format!("{APP_ARMOR_PREFIX}{}", container.field("name").text());
@@ -363,7 +363,7 @@ impl Warnings {
     }
 }
 
-/// The profile types for which there are annotations.
+/// The profile types that have annotations.
 struct Profiles {
     seccomp: bool,
     app_armor: bool,
@@ -384,7 +384,7 @@ fn has_seccomp(at: &At) -> bool {
     at.field("securityContext").field("seccompProfile").is_set()
 }
 
-/// The warning about a deprecated node label.
+/// Returns the warning about a deprecated node label.
 pub(crate) fn deprecated_label(key: &str) -> Option<&'static str> {
     DEPRECATED_NODE_LABELS.iter().find(|(label, _)| *label == key).map(|(_, message)| *message)
 }

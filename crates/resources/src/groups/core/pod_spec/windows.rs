@@ -9,9 +9,9 @@ const SYSTEMS: [&str; 2] = ["linux", "windows"];
 const CREDENTIAL_SPEC_MAX: usize = 64 * 1024;
 const DOMAIN_MAX: usize = 256;
 const USER_MAX: usize = 104;
-/// Fields of a pod spec that are unsupported on Windows.
+/// Pod spec fields that Windows does not support.
 const NOT_ON_WINDOWS: [&str; 4] = ["hostUsers", "hostPID", "hostIPC", "shareProcessNamespace"];
-/// Fields of a pod security context that are unsupported on Windows.
+/// Pod security context fields that Windows does not support.
 const NOT_IN_POD: [&str; 11] = [
     "appArmorProfile",
     "seLinuxOptions",
@@ -25,7 +25,7 @@ const NOT_IN_POD: [&str; 11] = [
     "supplementalGroupsPolicy",
     "seLinuxChangePolicy",
 ];
-/// Fields of a container security context that are unsupported on Windows.
+/// Container security context fields that Windows does not support.
 const NOT_IN_CONTAINER: [&str; 10] = [
     "appArmorProfile",
     "seLinuxOptions",
@@ -39,7 +39,7 @@ const NOT_IN_CONTAINER: [&str; 10] = [
     "runAsGroup",
 ];
 
-/// Checks that a pod uses only fields that its operating system supports.
+/// Checks that the pod's operating system supports the fields that are set.
 pub(super) fn operating_system(spec: At, errors: &mut Errors) {
     let os = spec.field("os");
     if !os.is_set() {
@@ -73,7 +73,8 @@ fn each_context(spec: At, mut check: impl FnMut(At)) {
     }
 }
 
-/// If one container is a host process, all must be, and the pod must use the host network.
+/// Checks that either all containers or no containers are host processes, and that host processes use the host
+/// network.
 pub(super) fn host_processes(spec: At, errors: &mut Errors) {
     let context = spec.field("securityContext");
     let of_context = |context: At| {

@@ -1,11 +1,11 @@
-//! Allocated fields of services across updates (upstream: `pkg/registry/core/service/storage`).
+//! Allocated fields in updates of services (upstream: `pkg/registry/core/service/storage`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use nave_machinery::{Map, Value};
 use serde_json::json;
 
-/// Sets `clusterIPs` from `clusterIP` if only that is given.
+/// Sets `clusterIPs` from `clusterIP` if only `clusterIP` is set.
 pub(super) fn set_cluster_ips(spec: &mut Map) {
     let ip = text(spec, "clusterIP");
     if !ip.is_empty() && is_empty(spec, "clusterIPs") {
@@ -14,8 +14,8 @@ pub(super) fn set_cluster_ips(spec: &mut Map) {
     }
 }
 
-/// Copies allocated values that an update omits from `old`, and synchronizes `clusterIP` and `clusterIPs` if only
-/// one of them changed.
+/// Copies allocated values that an update omits from `old`. Synchronizes `clusterIP` and `clusterIPs` if an update
+/// changes only one of them.
 pub(super) fn keep_allocated(spec: &mut Map, old: &Map) {
     if needs_cluster_ip(spec) && needs_cluster_ip(old) {
         if text(spec, "clusterIP").is_empty() {
@@ -50,7 +50,7 @@ fn sync_cluster_ip_fields(spec: &mut Map, old: &Map) {
     }
 }
 
-/// Gives each port without a node port that of the old port of the same name, unless another port uses it.
+/// Copies missing node ports from old ports with the same name, unless another port uses them.
 fn keep_node_ports(spec: &mut Map, old: &Map) {
     let old_ports: BTreeMap<&str, i64> =
         ports(old).map(|port| (text(port, "name"), number(port, "nodePort"))).collect();
@@ -64,7 +64,7 @@ fn keep_node_ports(spec: &mut Map, old: &Map) {
     }
 }
 
-/// Drops values that the new type does not support, unless the update changes them.
+/// Drops values that the new type does not support. Values that the update changes are kept.
 pub(super) fn drop_unneeded(spec: &mut Map, old: &Map) {
     type Needs = fn(&Map) -> bool;
     let by_type: [(Needs, &[&str]); 6] = [

@@ -35,7 +35,7 @@ fn is_load_balancer(spec: At) -> bool {
     spec.field("type").text() == "LoadBalancer"
 }
 
-/// Upstream spells this field with a capital letter.
+/// Checks the source ranges. Upstream capitalizes the field name.
 fn source_ranges(service: &Value, spec: At, errors: &mut Errors) {
     let list = spec.field("LoadBalancerSourceRanges").with(spec.field("loadBalancerSourceRanges").value());
     if list.len() > 0 {
@@ -55,7 +55,7 @@ fn source_ranges(service: &Value, spec: At, errors: &mut Errors) {
     }
 }
 
-/// Checks a source range, which may have surrounding spaces.
+/// Checks a source range. Surrounding spaces are allowed.
 fn range_of_sources(range: &str, path: &nave_machinery::FieldPath, errors: &mut Errors) {
     let range = range.trim();
     if !ip::is_cidr(range) {
@@ -70,7 +70,7 @@ fn load_balancer_fields(spec: At, errors: &mut Errors) {
         errors.push(ports.forbidden(ONLY_FOR_LOAD_BALANCERS));
     }
     if !ports.is_set() && is_load_balancer(spec) {
-        // Upstream omits `spec`.
+        // Upstream's path omits `spec`.
         errors.push(At::named("allocateLoadBalancerNodePorts", None).required(""));
     }
     if class.is_set() && is_load_balancer(spec) {
@@ -122,7 +122,7 @@ pub(super) fn validate_update(spec: At, old: At, errors: &mut Errors) {
         let shown = class.value().cloned().unwrap_or_default();
         errors.push(FieldError::invalid(&class.path(), shown, "may not change once set"));
         if class.is_set() {
-            // Upstream checks the name here again.
+            // Upstream repeats the check of the name.
             checked(class, names::is_qualified_name, errors);
         }
     }

@@ -57,7 +57,7 @@ pub(super) fn service_update(new: &Value, old: &Value) -> Errors {
     errors
 }
 
-/// The old and new topology annotations must agree.
+/// Checks that the old and the new topology annotation match.
 fn topology(service: &Value, errors: &mut Errors) {
     let of = |key| meta::annotation(service, key);
     if let (Some(hints), Some(mode)) = (of(TOPOLOGY_HINTS), of(TOPOLOGY_MODE))
@@ -69,7 +69,7 @@ fn topology(service: &Value, errors: &mut Errors) {
     }
 }
 
-/// An update may add or remove the secondary IP, but not change the others.
+/// Checks that an update adds or removes only the secondary IP.
 fn cluster_ips_update(spec: At, old_spec: At, errors: &mut Errors) {
     let (ips, old_ips) = (spec.field("clusterIPs"), old_spec.field("clusterIPs"));
     let at = |index: usize, detail: &str| {
@@ -93,7 +93,7 @@ fn cluster_ips_update(spec: At, old_spec: At, errors: &mut Errors) {
     }
 }
 
-/// An update may add or remove the secondary family, but not change the others.
+/// Checks that an update adds or removes only the secondary family.
 fn ip_families_update(spec: At, old_spec: At, errors: &mut Errors) {
     let (families, old_families) = (spec.field("ipFamilies"), old_spec.field("ipFamilies"));
     let at = |value: At, detail: &str| {
@@ -130,7 +130,7 @@ fn releases_second(spec: At, what: &str, errors: &mut Errors) {
     }
 }
 
-/// Checks the rules of the service's type.
+/// Checks the fields that depend on the service's type.
 fn of_type(spec: At, errors: &mut Errors) {
     let headless = spec.field("clusterIP").text() == "None";
     match spec.field("type").text() {
@@ -205,7 +205,7 @@ fn ports(spec: At, errors: &mut Errors) {
     duplicates(list, "port", errors);
 }
 
-/// Numbers must be unique per protocol.
+/// Checks that numbers are unique per protocol.
 fn duplicates(list: At, field: &'static str, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
     for port in list.items() {
@@ -214,7 +214,7 @@ fn duplicates(list: At, field: &'static str, errors: &mut Errors) {
             continue;
         }
         errors.push(if field == "port" {
-            // Upstream reports the key in the form of its internal type.
+            // Upstream formats the key as its internal type.
             let key = json!({"Name": "", "Protocol": protocol, "AppProtocol": null, "Port": number, "TargetPort": 0, "NodePort": 0});
             FieldError::duplicate(&port.path(), key)
         } else {
@@ -244,8 +244,8 @@ fn affinity(spec: At, errors: &mut Errors) {
     }
 }
 
-/// Validates the cluster IPs with the IP families and their policy, independently of the service's type (upstream:
-/// `ValidateServiceClusterIPsRelatedFields`).
+/// Validates the cluster IPs against the IP families and the family policy, regardless of the service's type
+/// (upstream: `ValidateServiceClusterIPsRelatedFields`).
 pub fn cluster_ips(service: &Value) -> Vec<FieldError> {
     let mut errors = Errors::new();
     let root = At::root(service);
@@ -293,7 +293,7 @@ pub fn cluster_ips(service: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// The cluster IPs must be of different families, in the order of the families.
+/// Checks that the families of the cluster IPs are distinct and match the order of `ipFamilies`.
 fn cluster_ip_families(ips: At, families: At, errors: &mut Errors) {
     let is_ipv6 = |ip: At| ip.text().contains(':');
     if ips.len() > 1 {
