@@ -6,7 +6,7 @@ use nave_machinery::FieldError;
 
 use crate::validate::{At, Errors};
 
-/// Checks an IP address, in any notation of IPv6.
+/// Checks an IP address; accepts any IPv6 notation.
 pub(crate) fn ip(at: At, errors: &mut Errors) -> Option<IpAddr> {
     let invalid = |why: &str| at.invalid_text(why);
     match at.text().parse::<IpAddr>() {
@@ -37,7 +37,7 @@ fn sloppy_ipv4(text: &str) -> Option<Ipv4Addr> {
     parts.next().is_none().then(|| Ipv4Addr::from(octets))
 }
 
-/// Returns whether a text is a CIDR without bits beyond its prefix length.
+/// Returns whether a text is a CIDR with no bits set after its prefix length.
 pub(crate) fn is_cidr(text: &str) -> bool {
     let Some((address, length)) = text.split_once('/') else { return false };
     let Ok(bits) = length.parse::<u32>() else { return false };
@@ -72,7 +72,7 @@ pub(crate) fn cidr_warning(at: At) -> Option<String> {
     })
 }
 
-/// Checks that an address is neither a loopback nor a link-local one.
+/// Checks that an address is neither a loopback nor a link-local address.
 pub(crate) fn routable(at: At, ip: IpAddr, errors: &mut Errors) {
     let (link_local, local_multicast) = match ip {
         IpAddr::V4(ip) => (ip.is_link_local(), ip.octets()[..3] == [224, 0, 0]),

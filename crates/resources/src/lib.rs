@@ -1,7 +1,7 @@
 //! The built-in resources: the served API as data, with a few hooks.
 //!
-//! A resource, built-in or custom, is a [`ResourceDef`]. The [`Registry`] has all served resources, and generic
-//! code (the endpoints, the cacher, discovery, OpenAPI, tables) reads it. There is no handler per kind: the rules
+//! A resource, built-in or custom, is a [`ResourceDef`]. The [`Registry`] contains all served resources. Generic code
+//! (the endpoints, the cacher, discovery, OpenAPI, tables) reads it. Kinds have no handlers of their own: the rules
 //! of a kind are a [`Strategy`], a unit struct with hooks that the write path calls.
 //!
 //! | module | contents |
@@ -12,16 +12,17 @@
 //! | [`discovery`] | the discovery documents, computed from the registry |
 //! | [`storage`] | storage keys |
 //! | [`table`] | columns of tables and their cells |
-//! | [`mod@convert`] | from one version to another |
-//! | [`custom`] | from a CustomResourceDefinition to a resource |
+//! | [`mod@convert`] | conversion between versions |
+//! | [`custom`] | conversion of a CustomResourceDefinition to a resource |
 //! | [`scale`] | the `scale` subresource |
 //! | [`pod`] | the references and containers of a pod |
 //! | [`certificate_request`] | decoding of certificate signing requests |
 //! | [`quota`] | the usage of objects in quotas |
 //! | `groups` | one module per group (`groups::core`, `groups::apps`): its resources, columns and strategies |
 //!
-//! Invariants: The crate does no I/O. A registry is immutable; a change creates a new one. A storage key consists
-//! of validated parts only. Columns, selectable fields and validation read the storage version of an object.
+//! Invariants: The crate does no I/O. A registry is immutable; a change creates a new registry. A storage key
+//! consists of validated parts only. Columns, selectable fields and validation of built-in kinds read the storage
+//! version of an object.
 //!
 //! ```
 //! use nave_machinery::GroupVersionResource;

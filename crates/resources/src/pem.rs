@@ -1,4 +1,4 @@
-//! A PEM parser that is as strict as upstream's.
+//! A PEM parser as strict as upstream's.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -33,7 +33,7 @@ fn label_of<'a>(line: &'a str, prefix: &str) -> Option<&'a str> {
     line.trim_end().strip_prefix(prefix)?.strip_suffix("-----")
 }
 
-/// Reads the rest of a block. The time is linear: after a block without an end no more lines are left.
+/// Reads the rest of a block. Parsing is linear, because an incomplete block consumes all remaining lines.
 fn block<'a>(label: &str, lines: &mut impl Iterator<Item = &'a str>) -> Option<Block> {
     let (mut encoded, mut has_headers) = (String::new(), false);
     for line in lines {

@@ -1,13 +1,13 @@
-//! The containers of a pod and its references to API objects (upstream: `pkg/api/pod`), for other crates.
+//! The containers of a pod and the API objects that it refers to (upstream: `pkg/api/pod`), for other crates.
 
 use nave_machinery::{Value, meta};
 
 use crate::read;
 
-/// Annotation of a mirror pod, which represents a static pod of a kubelet.
+/// The annotation of a mirror pod, which represents a kubelet's static pod.
 pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
-/// Volume types without references to API objects. Every other type has one or is unknown.
+/// Volume types that do not refer to API objects. All other types refer to an API object or are unknown.
 const INDEPENDENT_VOLUMES: [&str; 22] = [
     "awsElasticBlockStore",
     "azureDisk",
@@ -76,20 +76,20 @@ pub fn is_mirror(pod: &Value) -> bool {
     meta::annotation(pod, MIRROR_ANNOTATION).is_some()
 }
 
-/// All containers of a pod.
+/// Returns all containers of a pod.
 pub fn containers(pod: &Value) -> impl Iterator<Item = (ContainerKind, &Value)> {
     let spec = pod.get("spec").unwrap_or(&Value::Null);
     containers_in(spec).map(|(kind, _, container)| (kind, container))
 }
 
-/// All containers of a pod spec, each with its index in its list.
+/// Returns all containers of a pod spec, each with the index in its list.
 pub fn containers_in(spec: &Value) -> impl Iterator<Item = (ContainerKind, usize, &Value)> {
     ContainerKind::ALL.into_iter().flat_map(move |kind| {
         read::list(spec, kind.field()).iter().enumerate().map(move |(index, it)| (kind, index, it))
     })
 }
 
-/// The volumes of a pod.
+/// Returns the volumes of a pod.
 pub fn volumes(pod: &Value) -> &[Value] {
     read::list(pod, "spec.volumes")
 }
@@ -118,10 +118,10 @@ pub fn refers_to_config_maps(pod: &Value) -> bool {
         })
 }
 
-/// The resource of the first API object that a pod refers to (upstream: `HasAPIObjectReference`).
+/// Returns the resource of the first API object that a pod refers to (upstream: `HasAPIObjectReference`).
 ///
 /// # Errors
-/// A volume or a source of a projected volume has an unknown type, which may refer to anything.
+/// A volume or a source of a projected volume has an unknown type, which may refer to any API object.
 pub fn api_reference(pod: &Value) -> Result<Option<&'static str>, String> {
     if !read::text(pod, "spec.serviceAccountName").is_empty() {
         return Ok(Some("serviceaccounts"));
@@ -186,7 +186,7 @@ fn projected_reference(volume: &Value) -> Result<Option<&'static str>, String> {
     Ok(None)
 }
 
-/// Returns whether a variable has a source of type `key`, or `envFrom` one of type `all`.
+/// Returns whether a variable has a source of type `key`, or `envFrom` has a source of type `all`.
 fn environment(pod: &Value, key: &str, all: &str) -> bool {
     containers(pod).any(|(_, container)| {
         read::list(container, "env")
@@ -196,7 +196,7 @@ fn environment(pod: &Value, key: &str, all: &str) -> bool {
     })
 }
 
-/// The sources of a projected volume.
+/// Returns the sources of a projected volume.
 fn sources(volume: &Value) -> impl Iterator<Item = &Value> {
     read::list(volume, "projected.sources").iter()
 }
@@ -216,7 +216,7 @@ mod tests {
 
     use super::*;
 
-    /// Pods that refer to each type of API object in each possible way.
+    /// Returns pods that refer to each type of API object in each possible way.
     fn referring() -> Vec<(Value, &'static str)> {
         let mut cases = vec![
             (json!({"serviceAccountName": "a"}), "serviceaccounts"),
@@ -292,7 +292,7 @@ mod tests {
         }
     }
 
-    /// Fails if a later version of the API adds a volume type that is neither listed as independent nor handled.
+    /// Fails if the API gets a volume type that is neither handled nor listed as independent.
     #[test]
     fn knows_every_kind_of_volume_of_the_api() {
         let set = nave_schema::builtin();

@@ -2,42 +2,42 @@
 
 use nave_machinery::{Map, Value, conditions};
 
-/// The value at a path.
+/// Returns the value at a path.
 pub(crate) fn value_at<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.').try_fold(object, |place, part| place.get(part))
 }
 
-/// The string at a path; empty if there is none.
+/// Returns the string at a path; empty if absent.
 pub(crate) fn text<'a>(object: &'a Value, path: &str) -> &'a str {
     value_at(object, path).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The string at a path, or `missing` if there is none or it is empty.
+/// Returns the string at a path, or `missing` if it is absent or empty.
 pub(crate) fn text_or<'a>(object: &'a Value, path: &str, missing: &'a str) -> &'a str {
     Some(text(object, path)).filter(|text| !text.is_empty()).unwrap_or(missing)
 }
 
-/// The integer at a path; 0 if there is none.
+/// Returns the integer at a path; 0 if absent.
 pub(crate) fn int(object: &Value, path: &str) -> i64 {
     value_at(object, path).and_then(Value::as_i64).unwrap_or_default()
 }
 
-/// The boolean at a path; false if there is none.
+/// Returns the boolean at a path; false if absent.
 pub(crate) fn flag(object: &Value, path: &str) -> bool {
     value_at(object, path).and_then(Value::as_bool).unwrap_or_default()
 }
 
-/// The list at a path; empty if there is none.
+/// Returns the list at a path; empty if absent.
 pub(crate) fn list<'a>(object: &'a Value, path: &str) -> &'a [Value] {
     value_at(object, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// The map at a path.
+/// Returns the map at a path.
 pub(crate) fn map<'a>(object: &'a Value, path: &str) -> Option<&'a Map> {
     value_at(object, path).and_then(Value::as_object)
 }
 
-/// The condition of this type in `status.conditions`.
+/// Returns the condition of this type in `status.conditions`.
 pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
     conditions::find(object, kind)
 }

@@ -1,4 +1,4 @@
-//! The served resources, as one immutable value.
+//! The registry of served resources, an immutable value.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use nave_schema::SchemaSet;
 use crate::custom::versions;
 use crate::def::ResourceDef;
 
-/// All resources served, by group, in the order discovery lists them. A change makes a new registry, which shares what
-/// has not changed.
+/// All served resources by group, in discovery order. A change creates a new registry that shares the unchanged
+/// parts.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     groups: Vec<Arc<Group>>,
@@ -29,7 +29,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// Returns whether all resources of the group are custom ones.
+    /// Returns whether all resources of the group are custom resources.
     pub fn is_custom(&self) -> bool {
         self.resources.iter().all(|def| def.is_custom())
     }
@@ -48,13 +48,13 @@ impl Registry {
         registry
     }
 
-    /// The built-in resources, with their types looked up in `schemas`.
+    /// Creates a registry of the built-in resources, with their types looked up in `schemas`.
     pub fn builtin(schemas: &SchemaSet) -> Self {
         Self::new(crate::groups::builtin(schemas))
     }
 
-    /// Returns whether keys with this prefix are those of a built-in resource, or contain them. A custom resource
-    /// stored there would give access to the objects of the other.
+    /// Returns whether a key prefix equals, contains, or is below the prefix of a built-in resource. A custom
+    /// resource with such a prefix would share keys with the built-in resource and give access to its objects.
     pub fn is_reserved_prefix(&self, prefix: &str) -> bool {
         let is_below = |one: &str, other: &str| {
             one.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -65,34 +65,34 @@ impl Registry {
             .any(|storage| is_below(prefix, &storage.prefix) || is_below(&storage.prefix, prefix))
     }
 
-    /// The groups, in the order discovery lists them; the core group is the first.
+    /// Returns the groups in discovery order; the core group is the first.
     pub fn groups(&self) -> &[Arc<Group>] {
         &self.groups
     }
 
-    /// The group with this name.
+    /// Returns the group with this name.
     pub fn group(&self, name: &str) -> Option<&Group> {
         self.groups.iter().find(|group| group.name == name).map(AsRef::as_ref)
     }
 
-    /// All resources, in the order of discovery.
+    /// Returns all resources in discovery order.
     pub fn all(&self) -> impl Iterator<Item = &Arc<ResourceDef>> {
         self.groups.iter().flat_map(|group| &group.resources)
     }
 
-    /// The resource with this group, version and plural name.
+    /// Returns the resource with this group, version and plural name.
     pub fn lookup(&self, resource: &GroupVersionResource) -> Option<&Arc<ResourceDef>> {
         self.by_resource.get(resource)
     }
 
-    /// The resource of this kind.
+    /// Returns the resource of this kind.
     pub fn by_kind(&self, kind: &GroupVersionKind) -> Option<&Arc<ResourceDef>> {
         self.by_kind.get(kind)
     }
 
-    /// The same registry with these custom resources in the place of all that the group has. Built-in resources have
-    /// precedence: a custom resource with the name or the kind of one of them, in whichever version, is left out. A group without resources is
-    /// no group.
+    /// Returns a registry in which `custom` replaces all custom resources of the group. Built-in resources take
+    /// precedence: a custom resource with the name or kind of a built-in resource in any version is omitted. A group
+    /// without resources is removed.
     #[must_use]
     pub fn with_custom(&self, group: &str, custom: impl IntoIterator<Item = Arc<ResourceDef>>) -> Self {
         let mut registry = self.clone();
@@ -132,7 +132,7 @@ impl Registry {
             Some(place) => drop(std::mem::replace(&mut registry.groups[place], changed)),
             None if changed.resources.is_empty() => {}
             None => {
-                // Custom groups follow the built-in ones, in the order of their names.
+                // Custom groups follow the built-in groups and are sorted by name.
                 let follows = |known: &Arc<Group>| known.is_custom() && *known.name > *group;
                 let place = registry.groups.iter().position(follows).unwrap_or(registry.groups.len());
                 registry.groups.insert(place, changed);
@@ -141,7 +141,7 @@ impl Registry {
         registry
     }
 
-    /// Returns whether this very definition of a resource is served.
+    /// Returns whether the registry serves this instance of the definition.
     pub fn serves(&self, def: &Arc<ResourceDef>) -> bool {
         names(def).any(|(resource, _)| self.by_resource.get(&resource).is_some_and(|it| Arc::ptr_eq(it, def)))
     }
@@ -161,7 +161,7 @@ impl Registry {
     }
 }
 
-/// The name and the kind of a resource in each of its versions.
+/// Returns the name and kind of a resource in each version.
 fn names(def: &ResourceDef) -> impl Iterator<Item = (GroupVersionResource, GroupVersionKind)> {
     def.versions.iter().map(|version| {
         let resource = GroupVersionResource::new(&*def.group, &*version.name, &*def.resource);

@@ -4,12 +4,12 @@ use nave_machinery::{FieldError, names};
 
 use crate::validate::{At, Errors, NOT_NEGATIVE, quantity};
 
-/// The error detail of a fractional amount of a resource that is counted in integers.
+/// The error detail for a fractional amount of an integer resource.
 pub(crate) const NOT_INTEGER: &str = "must be an integer";
 
 const CONTAINER: [&str; 3] = ["cpu", "ephemeral-storage", "memory"];
 
-/// Standard resources that are object counts.
+/// Standard resources that are counted as objects.
 const COUNTED: [&str; 9] = [
     "configmaps",
     "persistentvolumeclaims",
@@ -40,7 +40,7 @@ pub(crate) fn is_huge_pages(name: &str) -> bool {
     name.starts_with("hugepages-")
 }
 
-/// Returns whether a name has no domain or one of `kubernetes.io`.
+/// Returns whether a name has no domain or a `kubernetes.io` domain.
 pub(crate) fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
@@ -52,12 +52,12 @@ pub(crate) fn is_extended(name: &str) -> bool {
         && names::is_qualified_name(&format!("requests.{name}")).is_empty()
 }
 
-/// Returns whether limits of a resource may exceed its requests.
+/// Returns whether the limits of a resource may exceed its requests.
 pub(crate) fn may_overcommit(name: &str) -> bool {
     is_native(name) && !is_huge_pages(name)
 }
 
-/// Returns whether amounts of a resource are integers.
+/// Returns whether the amounts of a resource are integers.
 pub(crate) fn is_integer(name: &str) -> bool {
     COUNTED.contains(&name) || is_extended(name)
 }
@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
 
-    /// The number of errors of a name: as any resource, as a container's, and as a quota's.
+    /// Returns the number of errors of a name as any resource, as a container resource, and as a quota resource.
     fn counts(name: &str) -> [usize; 3] {
         let object = json!({"list": {name: "1"}});
         let root = At::root(&object);

@@ -4,7 +4,7 @@ use nave_machinery::Value;
 use nave_machinery::selector::LabelSelector;
 use serde_json::json;
 
-/// The paths of the fields that a `Scale` shows.
+/// The paths of the fields in a `Scale`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScalePaths {
     /// The path of the desired number of replicas.
@@ -16,7 +16,7 @@ pub struct ScalePaths {
 }
 
 impl ScalePaths {
-    /// The paths of the built-in workloads.
+    /// Returns the paths of the built-in workloads.
     pub fn workload() -> Self {
         let path = |parts: [&str; 2]| parts.map(str::to_owned).to_vec();
         Self {
@@ -27,7 +27,7 @@ impl ScalePaths {
     }
 }
 
-/// The `Scale` of an object.
+/// Returns the `Scale` of an object.
 pub fn scale_of(paths: &ScalePaths, object: &Value) -> Value {
     let metadata: serde_json::Map<String, Value> =
         ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"]
@@ -35,7 +35,7 @@ pub fn scale_of(paths: &ScalePaths, object: &Value) -> Value {
             .filter_map(|field| Some((field.to_owned(), object.get("metadata")?.get(field)?.clone())))
             .collect();
     let mut spec = serde_json::Map::new();
-    // `spec.replicas` is omitted if it is 0, as in upstream's type.
+    // As in upstream's type, `spec.replicas` is omitted if it is 0.
     if let Some(wanted) = replicas(object, &paths.spec_replicas).filter(|wanted| *wanted != 0) {
         spec.insert("replicas".to_owned(), json!(wanted));
     }
@@ -48,7 +48,7 @@ pub fn scale_of(paths: &ScalePaths, object: &Value) -> Value {
     json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
 }
 
-/// Sets an object's desired replicas from a `Scale`; a missing number means 0.
+/// Sets an object's desired replicas from a `Scale`; an absent number means 0.
 pub fn apply_scale(paths: &ScalePaths, object: &mut Value, scale: &Value) {
     let wanted = scale.get("spec").and_then(|spec| spec.get("replicas")).and_then(Value::as_i64).unwrap_or(0);
     let Some((last, parents)) = paths.spec_replicas.split_last() else { return };
@@ -70,7 +70,7 @@ fn value_at<'a>(object: &'a Value, path: &[String]) -> Option<&'a Value> {
     path.iter().try_fold(object, |place, part| place.get(part))
 }
 
-/// The string form of a selector given as a map of labels, a `LabelSelector`, or a string.
+/// Formats a selector given as a map of labels, a `LabelSelector`, or a string.
 fn selector_text(selector: &Value) -> Option<String> {
     if let Some(text) = selector.as_str() {
         return Some(text.to_owned());
@@ -106,8 +106,7 @@ mod tests {
                 "spec": {"replicas": 3}, "status": {"replicas": 2, "selector": "app=a"},
             })
         );
-        // A replication controller's selector is a map. Zero replicas are omitted in the spec but not in the
-        // status.
+        // The selector of a replication controller is a map. The spec omits zero replicas, but the status does not.
         object["spec"] = json!({"replicas": 0, "selector": {"b": "2", "a": "1"}});
         object["status"] = json!({});
         let scale = scale_of(&ScalePaths::workload(), &object);

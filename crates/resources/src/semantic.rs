@@ -2,8 +2,8 @@
 
 use nave_machinery::{Map, Value};
 
-/// Returns whether two values are equal, where an absent field equals an empty one: `null`, `false`, or an empty
-/// string, list or object.
+/// Returns whether two values are equal. An absent field equals an empty field: `null`, `false`, or an empty string,
+/// list or object.
 pub(crate) fn is_equal(one: Option<&Value>, other: Option<&Value>) -> bool {
     match (one, other) {
         (Some(Value::Object(one)), Some(Value::Object(other))) => {

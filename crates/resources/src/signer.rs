@@ -46,13 +46,13 @@ fn labels(part: &str, check: fn(&str) -> Vec<String>, at: At, errors: &mut Error
     );
 }
 
-/// Returns whether a signer is one of Kubernetes' own.
+/// Returns whether a signer belongs to Kubernetes.
 pub(crate) fn is_kubernetes_signer(name: &str) -> bool {
     let domain = name.split('/').next().unwrap_or_default();
     domain == "kubernetes.io" || domain.ends_with(".kubernetes.io")
 }
 
-/// Checks the name of a trust bundle. A signer's bundle has the signer's name as prefix.
+/// Checks the name of a trust bundle. The name of a signer's bundle starts with the signer's name.
 pub(crate) fn trust_bundle_name(name: &str) -> Vec<String> {
     names::is_dns1123_subdomain(name.rsplit(':').next().unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! Storage keys, built from validated parts only, with kube-apiserver's layout in etcd.
+//! Storage keys in kube-apiserver's etcd layout, built from validated parts only.
 
 use nave_machinery::names;
 
@@ -23,7 +23,7 @@ pub enum KeyError {
     },
 }
 
-/// The key of one object.
+/// Returns the key of an object.
 pub fn storage_key(def: &ResourceDef, namespace: Option<&str>, name: &str) -> Result<String, KeyError> {
     if def.namespaced != namespace.is_some() {
         return Err(KeyError::Scope(def.group_resource().to_string()));
@@ -33,7 +33,7 @@ pub fn storage_key(def: &ResourceDef, namespace: Option<&str>, name: &str) -> Re
     Ok(key)
 }
 
-/// The prefix, with a trailing slash, of all objects of a resource or of those in one namespace.
+/// Returns the key prefix, with a trailing slash, of all objects of a resource or of its objects in a namespace.
 pub fn list_prefix(def: &ResourceDef, namespace: Option<&str>) -> Result<String, KeyError> {
     let Some(storage) = &def.storage else {
         return Err(KeyError::NotStored(def.group_resource().to_string()));
@@ -50,7 +50,7 @@ pub fn list_prefix(def: &ResourceDef, namespace: Option<&str>) -> Result<String,
     Ok(key)
 }
 
-/// The namespace and name in a key; `None` if the key does not belong to the resource.
+/// Returns the namespace and name in a key; `None` if the key does not belong to the resource.
 pub fn parse_key<'a>(def: &ResourceDef, key: &'a str) -> Option<(Option<&'a str>, &'a str)> {
     let rest = key.strip_prefix(def.storage.as_ref()?.prefix.as_str())?.strip_prefix('/')?;
     let (namespace, name) = if def.namespaced {

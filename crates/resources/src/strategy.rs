@@ -4,24 +4,24 @@ use nave_machinery::{FieldError, GroupVersion, Value};
 
 use crate::convert::{self, ConversionError};
 
-/// The hooks of a kind. Every method has a default for kinds without special rules.
+/// The hooks of a kind. The default methods implement a kind without special rules.
 ///
-/// Objects are in the storage version, unless stated otherwise. Before a hook, generic code has done the common
-/// work: it has validated the metadata, dropped `status` on create and kept it on update if there is a `status`
-/// subresource, kept everything else on a status update, and updated `generation`.
+/// Objects are in the storage version, unless stated otherwise. Before a hook, generic code validates the metadata
+/// and updates `generation`. If the version has a `status` subresource, generic code also drops `status` on create,
+/// keeps it on update, and keeps all other fields on a status update.
 pub trait Strategy: Send + Sync {
-    /// Returns whether the kind has no special rules, for the documentation of kinds.
+    /// Returns whether the kind has no special rules. The documentation of kinds shows this.
     fn is_plain(&self) -> bool {
         false
     }
 
-    /// Sets defaults that the schema cannot express, on an object of the request's `version`. Called after decoding
-    /// and the schema's defaults, for writes and for stored objects; must be idempotent.
+    /// Sets defaults that the schema cannot express, on an object in the request's `version`. Called after decoding
+    /// and the schema's defaults, for writes and for stored objects. Must be idempotent.
     fn default(&self, object: &mut Value, version: &str) {
         let _ = (object, version);
     }
 
-    /// Converts an object between two served or stored versions, including `apiVersion`.
+    /// Converts an object between two served or stored versions, and sets `apiVersion`.
     fn convert(
         &self,
         object: &mut Value,
@@ -41,15 +41,15 @@ pub trait Strategy: Send + Sync {
         let _ = (object, old);
     }
 
-    /// Clears, keeps or sets fields before an update of `status`. Everything but `status` and the permitted
-    /// metadata is copied from `old` already.
+    /// Clears, keeps or sets fields before an update of `status`. Everything except `status` and the permitted
+    /// metadata is already copied from `old`.
     fn prepare_for_status_update(&self, object: &mut Value, old: &Value) {
         let _ = (object, old);
     }
 
     /// Reverts the fields that an update through `subresource` (a
     /// [`SubresourceKind::RestrictedUpdate`](crate::SubresourceKind)) must not change. The metadata in
-    /// [`Rules::kept_metadata`](crate::Rules) is copied from `old` already. The default reverts everything but the
+    /// [`Rules::kept_metadata`](crate::Rules) is already copied from `old`. The default reverts everything except the
     /// metadata.
     fn prepare_for_subresource_update(&self, subresource: &str, object: &mut Value, old: &Value) {
         let _ = subresource;
@@ -66,7 +66,7 @@ pub trait Strategy: Send + Sync {
         Vec::new()
     }
 
-    /// Validates an update of the object itself. The default validates the new object alone.
+    /// Validates an update of the object itself. The default validates only the new object.
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let _ = old;
         self.validate(object)
@@ -84,7 +84,7 @@ pub trait Strategy: Send + Sync {
         Vec::new()
     }
 
-    /// The warnings for the client about a create (`old` is `None`) or an update.
+    /// Returns the warnings for the client about a create (`old` is `None`) or an update.
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         let _ = (object, old);
         Vec::new()
@@ -95,20 +95,20 @@ pub trait Strategy: Send + Sync {
         let _ = object;
     }
 
-    /// The grace period in seconds for a delete that requested `requested`; `None` if the kind has no graceful
+    /// Returns the grace period in seconds for a delete that requests `requested`; `None` if the kind has no graceful
     /// deletion. `Some(0)` deletes immediately.
     fn graceful_period(&self, object: &Value, requested: Option<i64>) -> Option<i64> {
         let _ = (object, requested);
         None
     }
 
-    /// The reason why the object of this name must not be deleted individually, if there is one.
+    /// Returns the reason why the object with this name must not be deleted individually, if any.
     fn refuses_deletion(&self, name: &str) -> Option<&'static str> {
         let _ = name;
         None
     }
 
-    /// The completion of a finished object, which rows of a `Table` show.
+    /// Returns the completion of a finished object, for `Table` rows.
     fn completion(&self, object: &Value) -> Option<Completion> {
         let _ = object;
         None
@@ -129,9 +129,9 @@ pub trait Strategy: Send + Sync {
 /// The completion of an object that performs a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// One word, for machines.
+    /// One word for machines.
     pub reason: &'static str,
-    /// A sentence, for users.
+    /// A sentence for users.
     pub message: &'static str,
 }
 

@@ -21,9 +21,9 @@ pub struct Column {
     pub kind: Cow<'static, str>,
     /// The OpenAPI format; `name` marks the column with the object's name.
     pub format: Cow<'static, str>,
-    /// 0 for columns that are always shown, 1 for those of wide output.
+    /// 0 for columns that are always shown, 1 for columns in wide output only.
     pub priority: i32,
-    /// The text that clients show as help.
+    /// The help text for clients.
     pub description: Description,
     cell: Cell,
 }
@@ -45,7 +45,7 @@ pub enum Description {
 }
 
 impl Column {
-    /// A string column that is always shown.
+    /// Creates a string column that is always shown.
     pub fn new(
         name: impl Into<Cow<'static, str>>,
         cell: impl Fn(&Value, Timestamp) -> Value + Send + Sync + 'static,
@@ -60,7 +60,7 @@ impl Column {
         }
     }
 
-    /// The cell of an object as of `now`.
+    /// Returns the cell of an object at the time `now`.
     pub fn cell(&self, object: &Value, now: Timestamp) -> Value {
         (self.cell)(object, now)
     }
@@ -95,7 +95,7 @@ impl Column {
         Self { description: Description::Own(text.into()), ..self }
     }
 
-    /// Takes the description from the API documentation of a field. `type_name` may omit `io.k8s.api.`.
+    /// Uses the API documentation of a field as the description. `type_name` may omit `io.k8s.api.`.
     #[must_use]
     pub fn described_by(self, type_name: &str, field: &'static str) -> Self {
         let type_name = if type_name.starts_with("io.") {
@@ -113,19 +113,19 @@ impl fmt::Debug for Column {
     }
 }
 
-/// The cells of an object in the order of the columns of a version.
+/// Returns the cells of an object in the order of a version's columns.
 pub fn row(version: &ResourceVersion, object: &Value, now: Timestamp) -> Vec<Value> {
     version.columns.iter().map(|column| column.cell(object, now)).collect()
 }
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
-/// The column with the name.
+/// Returns the column with the name.
 pub fn name() -> Column {
     name_with(|_| false)
 }
 
-/// The column with the name, which marks default objects.
+/// A name column that marks default objects.
 pub(crate) fn name_with(is_default: fn(&Value) -> bool) -> Column {
     Column::new("Name", move |object: &Value, _| {
         let name = read::text(object, "metadata.name");
@@ -135,13 +135,13 @@ pub(crate) fn name_with(is_default: fn(&Value) -> bool) -> Column {
     .described_by(OBJECT_META, "name")
 }
 
-/// The column with the age.
+/// Returns the column with the age.
 pub fn age() -> Column {
     Column::new("Age", |object, now| json!(since(object, "metadata.creationTimestamp", now)))
         .described_by(OBJECT_META, "creationTimestamp")
 }
 
-/// The columns of a kind without a printer in upstream: name and creation time.
+/// The columns of a kind for which upstream has no printer: name and creation time.
 pub(crate) fn name_and_creation() -> Vec<Column> {
     let created =
         Column::new("Created At", |object, _| json!(read::text(object, "metadata.creationTimestamp")));
@@ -153,7 +153,7 @@ pub(crate) fn field(name: &'static str, path: &'static str, missing: &'static st
     Column::new(name, move |object, _| json!(read::text_or(object, path, missing)))
 }
 
-/// A column with the integer at a path; 0 if there is none.
+/// A column with the integer at a path; 0 if absent.
 pub(crate) fn number(name: &'static str, path: &'static str) -> Column {
     Column::new(name, move |object, _| json!(read::int(object, path))).of_kind("integer")
 }
@@ -192,7 +192,7 @@ pub(crate) fn elapsed(name: &'static str, path: &'static str, missing: &'static 
     })
 }
 
-/// The two wide columns with the containers of a workload and their images.
+/// The two wide columns with a workload's containers and images.
 pub(crate) fn containers(spec: &'static str) -> [Column; 2] {
     [
         Column::new("Containers", move |object, _| json!(joined(object, spec, "name")))
@@ -204,24 +204,24 @@ pub(crate) fn containers(spec: &'static str) -> [Column; 2] {
     ]
 }
 
-/// A wide column with a label selector; `empty` is shown for an empty one.
+/// A wide column with a label selector; shows `empty` for an empty selector.
 pub(crate) fn selector(path: &'static str, empty: &'static str) -> Column {
     Column::new("Selector", move |object, _| json!(format_selector(read::value_at(object, path), empty)))
         .wide()
 }
 
-/// The human-readable time since the time at a path; `<unknown>` if there is none.
+/// Formats the time since the time at a path for humans; `<unknown>` if absent.
 pub(crate) fn since(object: &Value, path: &str, now: Timestamp) -> String {
     moment(object, path)
         .map_or_else(|| "<unknown>".to_owned(), |then| time::human_duration(now.seconds_since(then)))
 }
 
-/// The time at a path, in either of the API's two formats.
+/// Parses the time at a path, in either of the API's two formats.
 pub(crate) fn moment(object: &Value, path: &str) -> Option<Timestamp> {
     Timestamp::parse(read::text(object, path))
 }
 
-/// Labels as `key=value` pairs; `<none>` if there are none.
+/// Formats labels as `key=value` pairs; `<none>` without labels.
 pub(crate) fn format_labels(labels: Option<&Map>) -> String {
     let pairs = labels
         .into_iter()
@@ -232,7 +232,7 @@ pub(crate) fn format_labels(labels: Option<&Map>) -> String {
     if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
 }
 
-/// A `LabelSelector` as string.
+/// Formats a `LabelSelector`.
 pub(crate) fn format_selector(selector: Option<&Value>, empty: &str) -> String {
     let Some(selector) = selector else { return empty.to_owned() };
     match LabelSelector::from_value(selector) {
@@ -242,17 +242,17 @@ pub(crate) fn format_selector(selector: Option<&Value>, empty: &str) -> String {
     }
 }
 
-/// One field of every item of a list, joined with commas.
+/// Joins one field of all items of a list with commas.
 pub(crate) fn joined(object: &Value, list: &str, field: &str) -> String {
     read::list(object, list).iter().map(|element| read::text(element, field)).collect::<Vec<_>>().join(",")
 }
 
-/// The strings of a list, joined with commas.
+/// Joins the strings of a list with commas.
 pub(crate) fn joined_strings(object: &Value, list: &str) -> String {
     read::list(object, list).iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
 }
 
-/// The first `shown` items, and the number of further ones.
+/// Joins the first `shown` items, followed by the number of remaining items.
 pub(crate) fn abridged(items: &[String], shown: usize, separator: &str) -> String {
     let first = items.iter().take(shown).map(String::as_str).collect::<Vec<_>>().join(separator);
     if items.len() > shown { format!("{first} + {} more...", items.len() - shown) } else { first }

@@ -1,7 +1,7 @@
-//! Shared checks, on a view of an object that knows its field path.
+//! Shared checks on a view of an object that tracks its field path.
 //!
-//! [`At`] is a field of an object: its value, if there is one, and its path. Descending does not allocate; the path
-//! is built only for an error.
+//! [`At`] is a field of an object: its value, if present, and its path. Descending does not allocate. The path is
+//! built only for an error.
 
 use nave_machinery::quantity::Quantity;
 use nave_machinery::{FieldError, FieldErrorKind, FieldPath, Map, Value, limits, names};
@@ -16,7 +16,7 @@ pub(crate) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 
 const DRIVER_NAME_MAX: usize = 63;
 
-/// The maximum size of the excerpt of a value that an error copies.
+/// The maximum size of a value's excerpt in an error.
 const MAX_SHOWN_BYTES: usize = 4 * 1024;
 
 /// A field of an object. `null` counts as absent.
@@ -25,17 +25,16 @@ pub(crate) struct At<'p, 'v> {
     parent: Option<&'p At<'p, 'v>>,
     part: Part<'v>,
     value: Option<&'v Value>,
-    /// The fields that the value may have.
+    /// A filter of the field names in the value.
     fields: FieldFilter,
 }
 
-/// A Bloom filter of the field names of an object: may report a field that is absent, never misses one that is
-/// present.
+/// A Bloom filter of an object's field names: may report false positives, never false negatives.
 #[derive(Clone, Copy)]
 struct FieldFilter(u64);
 
 impl FieldFilter {
-    /// The filter that excludes nothing.
+    /// The filter that accepts all names.
     const ANY: Self = Self(u64::MAX);
 
     fn new(value: &Value) -> Self {
@@ -65,34 +64,34 @@ enum Part<'v> {
 }
 
 impl<'p, 'v> At<'p, 'v> {
-    /// The object itself.
+    /// Creates the view of an object.
     pub(crate) fn root(object: &'v Value) -> Self {
         Self::named("", Some(object))
     }
 
-    /// A value with a name, such as `spec`.
+    /// Creates the view of a value with a name, such as `spec`.
     pub(crate) fn named(name: &'static str, value: Option<&'v Value>) -> Self {
         let value = value.filter(|it| !it.is_null());
         Self { parent: None, part: Part::Field(name), value, fields: FieldFilter::ANY }
     }
 
-    /// The same field, prepared for many lookups of mostly absent fields.
+    /// Returns the same field with a filter, for many lookups of mostly absent fields.
     pub(crate) fn with_field_filter(self) -> Self {
         Self { fields: self.value.map_or(FieldFilter(0), FieldFilter::new), ..self }
     }
 
-    /// The field `name` of this object.
+    /// Returns the field `name` of this object.
     pub(crate) fn field<'c>(&'c self, name: &'static str) -> At<'c, 'v> {
         let value = self.value.filter(|_| self.fields.may_have(name));
         self.down(Part::Field(name), value.and_then(|it| it.get(name)))
     }
 
-    /// The value of `key` in this map; its path ends with `[key]`.
+    /// Returns the value of `key` in this map; its path ends with `[key]`.
     pub(crate) fn key<'c>(&'c self, key: &'v str) -> At<'c, 'v> {
         self.down(Part::Key(key), self.value.and_then(|it| it.get(key)))
     }
 
-    /// The item `index` of this list.
+    /// Returns the item `index` of this list.
     pub(crate) fn index<'c>(&'c self, index: usize) -> At<'c, 'v> {
         self.down(Part::Index(index), self.value.and_then(|it| it.get(index)))
     }
@@ -102,59 +101,59 @@ impl<'p, 'v> At<'p, 'v> {
         At { parent: Some(self), part, value, fields: FieldFilter::ANY }
     }
 
-    /// The same path with another value.
+    /// Returns the same path with another value.
     pub(crate) fn with(self, value: Option<&'v Value>) -> Self {
         Self { value: value.filter(|it| !it.is_null()), fields: FieldFilter::ANY, ..self }
     }
 
-    /// The quantity of `key` in this map.
+    /// Returns the quantity of `key` in this map.
     pub(crate) fn quantity_of(&self, key: &str) -> Option<Quantity> {
         quantity(self.with(Some(self.value?.get(key)?)))
     }
 
-    /// The items of this list.
+    /// Returns the items of this list.
     pub(crate) fn items<'c>(&'c self) -> impl Iterator<Item = At<'c, 'v>> + use<'c, 'p, 'v> {
         let list = self.value.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         list.iter().enumerate().map(|(index, item)| self.down(Part::Index(index), Some(item)))
     }
 
-    /// The keys and values of this map.
+    /// Returns the keys and values of this map.
     pub(crate) fn entries<'c>(&'c self) -> impl Iterator<Item = (&'v str, At<'c, 'v>)> + use<'c, 'p, 'v> {
         let map = self.map().into_iter().flatten();
         map.map(|(key, value)| (key.as_str(), self.down(Part::Key(key), Some(value))))
     }
 
-    /// The value, unless absent.
+    /// Returns the value; `None` if absent or `null`.
     pub(crate) fn value(&self) -> Option<&'v Value> {
         self.value
     }
 
-    /// Returns whether there is a value.
+    /// Returns whether the value is present.
     pub(crate) fn is_set(&self) -> bool {
         self.value.is_some()
     }
 
-    /// The string; empty if there is none.
+    /// Returns the string; empty if absent.
     pub(crate) fn text(&self) -> &'v str {
         self.value.and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The integer.
+    /// Returns the integer.
     pub(crate) fn int(&self) -> Option<i64> {
         self.value.and_then(Value::as_i64)
     }
 
-    /// The boolean; false if there is none.
+    /// Returns the boolean; false if absent.
     pub(crate) fn flag(&self) -> bool {
         self.value.and_then(Value::as_bool).unwrap_or_default()
     }
 
-    /// The map.
+    /// Returns the map.
     pub(crate) fn map(&self) -> Option<&'v Map> {
         self.value.and_then(Value::as_object)
     }
 
-    /// The number of items or entries.
+    /// Returns the number of items or entries.
     pub(crate) fn len(&self) -> usize {
         match self.value {
             Some(Value::Array(list)) => list.len(),
@@ -163,7 +162,7 @@ impl<'p, 'v> At<'p, 'v> {
         }
     }
 
-    /// The path.
+    /// Returns the path.
     pub(crate) fn path(&self) -> FieldPath {
         match (self.parent, self.part) {
             (None, Part::Field(name)) => FieldPath::new(name),
@@ -177,48 +176,48 @@ impl<'p, 'v> At<'p, 'v> {
         self.value.map_or(Value::Null, |value| limits::excerpt(value, MAX_SHOWN_BYTES))
     }
 
-    /// The error about a missing value.
+    /// Returns the error about a missing value.
     pub(crate) fn required(&self, detail: impl Into<String>) -> FieldError {
         FieldError::required(&self.path(), detail)
     }
 
-    /// The error about a value that violates a rule.
+    /// Returns the error about a value that violates a rule.
     pub(crate) fn invalid(&self, detail: impl Into<String>) -> FieldError {
         FieldError::invalid(&self.path(), self.value_for_error(), detail)
     }
 
-    /// The error about a string, which may be absent, that violates a rule.
+    /// Returns the error about a string that violates a rule; the string may be absent.
     pub(crate) fn invalid_text(&self, detail: impl Into<String>) -> FieldError {
         FieldError::invalid(&self.path(), self.text(), detail)
     }
 
-    /// The error about a value that may not be set or changed.
+    /// Returns the error about a value that must not be set or changed.
     pub(crate) fn forbidden(&self, detail: impl Into<String>) -> FieldError {
         FieldError::forbidden(&self.path(), detail)
     }
 
-    /// The error about a duplicate value.
+    /// Returns the error about a duplicate value.
     pub(crate) fn duplicate(&self) -> FieldError {
         FieldError::duplicate(&self.path(), self.value_for_error())
     }
 
-    /// The error about a reference to something that does not exist.
+    /// Returns the error about a reference to an object that does not exist.
     pub(crate) fn not_found(&self) -> FieldError {
         FieldError::not_found(&self.path(), self.text())
     }
 
-    /// The error about a list longer than `max`.
+    /// Returns the error about a list longer than `max`.
     pub(crate) fn too_many(&self, max: usize) -> FieldError {
         FieldError::too_many(&self.path(), self.len(), max)
     }
 
-    /// The error about a string that is not one of `supported`.
+    /// Returns the error about a string that is not in `supported`.
     pub(crate) fn not_supported(&self, supported: &[&str]) -> FieldError {
         FieldError::not_supported(&self.path(), self.text(), supported)
     }
 }
 
-/// The string must not be empty.
+/// Checks that the string is not empty, and returns whether it passed.
 pub(crate) fn required_text(at: At, errors: &mut Errors) -> bool {
     let is_empty = at.text().is_empty();
     if is_empty {
@@ -227,28 +226,28 @@ pub(crate) fn required_text(at: At, errors: &mut Errors) -> bool {
     !is_empty
 }
 
-/// The string must be one of `supported` (sorted, as upstream shows them); an absent one is an error.
+/// Checks that the string is in `supported`, which is sorted as in upstream's messages. An absent string is an error.
 pub(crate) fn one_of(at: At, supported: &[&str], errors: &mut Errors) {
     if !supported.contains(&at.text()) {
         errors.push(at.not_supported(supported));
     }
 }
 
-/// The string, if given, must be one of `supported`.
+/// Checks that the string, if present, is in `supported`.
 pub(crate) fn absent_or_one_of(at: At, supported: &[&str], errors: &mut Errors) {
     if at.is_set() {
         one_of(at, supported, errors);
     }
 }
 
-/// Adds the error about an unsupported value unless `holds`.
+/// Adds an error about an unsupported value unless `holds`.
 pub(crate) fn not_supported_unless(holds: bool, at: At, supported: &[&str], errors: &mut Errors) {
     if !holds {
         errors.push(at.not_supported(supported));
     }
 }
 
-/// The name of a CSI driver: a domain name in any case, of at most 63 characters.
+/// Checks the name of a CSI driver: a domain name in any case, with at most 63 characters.
 pub(crate) fn driver_name(at: At, errors: &mut Errors) {
     if !required_text(at, errors) {
         return;
@@ -260,14 +259,14 @@ pub(crate) fn driver_name(at: At, errors: &mut Errors) {
     errors.extend(found.into_iter().map(|why| at.invalid(why)));
 }
 
-/// The number, if given, must not be negative.
+/// Checks that the number, if present, is not negative.
 pub(crate) fn not_negative(at: At, errors: &mut Errors) {
     if at.int().is_some_and(|number| number < 0) {
         errors.push(at.invalid(NOT_NEGATIVE));
     }
 }
 
-/// The number must be in the range; an absent one counts as 0.
+/// Checks that the number is in the range; an absent number counts as 0.
 pub(crate) fn in_range(at: At, min: i64, max: i64, errors: &mut Errors) {
     let number = at.int().unwrap_or_default();
     if number < min || number > max {
@@ -276,12 +275,12 @@ pub(crate) fn in_range(at: At, min: i64, max: i64, errors: &mut Errors) {
     }
 }
 
-/// The number must be a port number; an absent one counts as 0.
+/// Checks that the number is a port number; an absent number counts as 0.
 pub(crate) fn port_number(at: At, errors: &mut Errors) {
     in_range(at, 1, 65535, errors);
 }
 
-/// A port by number or name.
+/// Checks a port number or port name.
 pub(crate) fn port_number_or_name(at: At, errors: &mut Errors) {
     match at.value() {
         Some(Value::String(name)) => {
@@ -291,7 +290,7 @@ pub(crate) fn port_number_or_name(at: At, errors: &mut Errors) {
     }
 }
 
-/// Validates the name of a port (IANA service name).
+/// Validates a port name (IANA service name).
 pub(crate) fn port_name(name: &str) -> Vec<String> {
     let mut found = Vec::new();
     if name.len() > 15 {
@@ -312,19 +311,19 @@ pub(crate) fn port_name(name: &str) -> Vec<String> {
     found
 }
 
-/// The string must pass `check` (one of `names::is_…`).
+/// Checks that the string passes `check` (one of `names::is_…`).
 pub(crate) fn checked(at: At, check: fn(&str) -> Vec<String>, errors: &mut Errors) {
     errors.extend(check(at.text()).into_iter().map(|why| at.invalid_text(why)));
 }
 
-/// The string must be given and pass `check`.
+/// Checks that the string is present and passes `check`.
 pub(crate) fn required_checked(at: At, check: fn(&str) -> Vec<String>, errors: &mut Errors) {
     if required_text(at, errors) {
         checked(at, check, errors);
     }
 }
 
-/// The string must be given and be a domain name with at least three labels.
+/// Checks that the string is a domain name with at least three labels.
 pub(crate) fn fully_qualified_name(at: At, errors: &mut Errors) {
     if !required_text(at, errors) {
         return;
@@ -336,7 +335,7 @@ pub(crate) fn fully_qualified_name(at: At, errors: &mut Errors) {
     errors.extend(found.into_iter().map(|why| at.invalid(why)));
 }
 
-/// The keys and values of the map must be valid labels.
+/// Checks that the keys and values of the map are valid labels.
 pub(crate) fn labels(at: At, errors: &mut Errors) {
     for (key, value) in at.entries() {
         let bad_key = names::is_qualified_name(key);
@@ -346,7 +345,7 @@ pub(crate) fn labels(at: At, errors: &mut Errors) {
     }
 }
 
-/// A `metav1.LabelSelector`.
+/// Checks a `metav1.LabelSelector`.
 pub(crate) fn label_selector(at: At, errors: &mut Errors) {
     labels(at.field("matchLabels"), errors);
     for expression in at.field("matchExpressions").items() {
@@ -371,14 +370,14 @@ pub(crate) fn label_selector(at: At, errors: &mut Errors) {
     }
 }
 
-/// The value must not change.
+/// Checks that the value does not change.
 pub(crate) fn immutable(at: At, old: At, errors: &mut Errors) {
     if at.value() != old.value() {
         errors.push(at.invalid(IMMUTABLE));
     }
 }
 
-/// The quantity; `None` if absent or (which decoding rejects) malformed.
+/// Parses the quantity; `None` if absent or malformed. Decoding rejects malformed quantities.
 pub(crate) fn quantity(at: At) -> Option<Quantity> {
     match at.value()? {
         Value::String(text) => Quantity::parse(text).ok(),
@@ -387,14 +386,14 @@ pub(crate) fn quantity(at: At) -> Option<Quantity> {
     }
 }
 
-/// The quantity must not be negative.
+/// Checks that the quantity is not negative.
 pub(crate) fn quantity_not_negative(at: At, errors: &mut Errors) {
     if quantity(at).is_some_and(Quantity::is_negative) {
         errors.push(FieldError::invalid(&at.path(), at.value_for_error(), NOT_NEGATIVE));
     }
 }
 
-/// An error of this type without a value.
+/// Returns an error of this type without a value.
 pub(crate) fn plain(kind: FieldErrorKind, at: At, detail: impl Into<String>) -> FieldError {
     FieldError::with(kind, &at.path(), Value::Null, detail)
 }
@@ -403,7 +402,7 @@ pub(crate) fn plain(kind: FieldErrorKind, at: At, detail: impl Into<String>) -> 
 pub(crate) mod testing {
     use super::{At, Errors, Value};
 
-    /// The fields in which a check of a spec finds errors.
+    /// Returns the fields in which a check of a spec finds errors.
     pub(crate) fn fields(check: fn(At, &mut Errors), spec: Value) -> Vec<String> {
         let mut errors = Errors::new();
         check(At::named("spec", Some(&spec)), &mut errors);

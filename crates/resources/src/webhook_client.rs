@@ -6,7 +6,7 @@ use crate::validate::{At, Errors, required_text};
 
 const URL_FORM: &str = "desired format: https://host[/path]";
 
-/// Checks the URL of a webhook: HTTPS with a host, and without user information, query or fragment.
+/// Checks the URL of a webhook: HTTPS with a host, without user information, query or fragment.
 pub(crate) fn webhook_url(at: At, errors: &mut Errors) {
     let Some(url) = Url::parse(at.text()) else {
         errors.push(at.required(format!("url must be a valid URL; {URL_FORM}")));
@@ -30,7 +30,7 @@ pub(crate) fn webhook_url(at: At, errors: &mut Errors) {
     }
 }
 
-/// The parts of a URL, split as Go's `net/url` does.
+/// The parts of a URL, split like Go's `net/url`.
 struct Url<'a> {
     scheme: &'a str,
     user: Option<&'a str>,
@@ -40,7 +40,7 @@ struct Url<'a> {
 }
 
 impl<'a> Url<'a> {
-    /// Parses a URL; `None` if the text is not one.
+    /// Parses a URL; `None` if the text is not a valid URL.
     fn parse(text: &'a str) -> Option<Self> {
         if text.bytes().any(|byte| byte.is_ascii_control()) {
             return None;
@@ -58,12 +58,12 @@ impl<'a> Url<'a> {
             };
             path
         } else {
-            // Without a scheme, a colon in the first segment would look like the end of one.
+            // A URL without a scheme must not have a colon in the first segment, where it would end a scheme.
             let first = rest.split('/').next().unwrap_or_default();
             if scheme.is_empty() && first.contains(':') {
                 return None;
             }
-            // Text after a scheme without a slash is ignored.
+            // After a scheme, text that does not begin with a slash is ignored.
             if rest.starts_with('/') || scheme.is_empty() { rest } else { "" }
         };
         let is_sound =
@@ -72,7 +72,7 @@ impl<'a> Url<'a> {
     }
 }
 
-/// The scheme, empty if there is none, and the rest.
+/// Splits off the scheme, which may be empty.
 fn split_scheme(text: &str) -> Option<(&str, &str)> {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
     match text.split_once(':') {
@@ -109,7 +109,7 @@ fn is_escaped(text: &str) -> bool {
     text.split('%').skip(1).all(is_escape)
 }
 
-/// The service of a webhook requires a name, a namespace, and a valid port and path.
+/// Checks that the service of a webhook has a name, a namespace, and a valid port and path.
 pub(crate) fn webhook_service(service: At, errors: &mut Errors) {
     named_service(service, errors);
     let path = service.field("path");
@@ -128,7 +128,7 @@ pub(crate) fn webhook_service(service: At, errors: &mut Errors) {
     }
 }
 
-/// Each segment of the path must be a domain name. The first character of the path is not checked.
+/// Checks that each segment of the path is a domain name. The first character of the path is not checked.
 fn segments(path: At, text: &str, errors: &mut Errors) {
     let mut rest = text.chars();
     rest.next();
@@ -143,7 +143,7 @@ fn segments(path: At, text: &str, errors: &mut Errors) {
     }
 }
 
-/// A service by namespace, name and port.
+/// Checks a service reference: namespace, name and port.
 pub(crate) fn named_service(service: At, errors: &mut Errors) {
     required_text(service.field("name"), errors);
     required_text(service.field("namespace"), errors);

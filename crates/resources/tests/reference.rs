@@ -9,7 +9,7 @@ use nave_resources::{Registry, Verb, discovery};
 use nave_schema::SchemaSet;
 use serde_json::json;
 
-/// A file of the recording; prints that the check is skipped if it is missing.
+/// Reads a file of the recording. If it is missing, prints that the check is skipped.
 fn reference(file: &str) -> Option<Value> {
     let default = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/reference");
     let folder = std::env::var_os("NAVE_REFERENCE").map_or(default, PathBuf::from);
@@ -84,7 +84,7 @@ fn deletes_return_the_documented_type() {
         let path = format!("{root}{scope}/{}/{{name}}", def.resource);
         let answer = &recorded["paths"][&path]["delete"]["responses"]["200"]["schema"]["$ref"];
         let documented = answer.as_str().unwrap_or_else(|| panic!("{path} has no DELETE"));
-        // Namespaces are documented to return a Status, but upstream's special DELETE returns the namespace.
+        // Upstream documents that deleting a namespace returns a Status, but its custom DELETE returns the namespace.
         let object = !documented.ends_with(".Status") || def.resource == "namespaces";
         assert_eq!(def.rules.returns_deleted, object, "{path}: {documented}");
     }
@@ -121,12 +121,12 @@ fn columns_describe_existing_fields() {
 #[test]
 fn cells_match_the_recording() {
     let Some(recorded) = reference("../conformance/expected.json") else { return };
-    // The placeholder for an identifier must be a valid label value.
+    // Replaces the placeholder for UIDs with a valid label value.
     let recorded: Value = serde_json::from_str(&recorded.to_string().replace("<uid>", "uid")).unwrap();
     let registry = builtin();
     let now = nave_machinery::time::now();
     let mut compared = 0;
-    // These scenarios read the table of the object that they have just read.
+    // These scenarios read an object and then its table.
     for (scenario, steps) in
         recorded.as_object().unwrap().iter().filter(|(name, _)| name.starts_with("kinds."))
     {

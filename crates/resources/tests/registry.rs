@@ -1,4 +1,4 @@
-//! A readable table of the built-in resources: a change of the served API changes the expected file.
+//! Prints a readable table of the built-in resources. A change of the served API changes the expected file.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -138,7 +138,7 @@ fn unaggregated_discovery_has_hashes_and_subresources() {
     let entry = |name: &str| {
         core["resources"].as_array().unwrap().iter().find(|it| it["name"] == name).unwrap().clone()
     };
-    // The values of every Kubernetes cluster.
+    // These values are the same in all Kubernetes clusters.
     assert_eq!(entry("pods")["storageVersionHash"], "xPOwRZ+Yhw8=");
     assert_eq!(entry("events")["storageVersionHash"], "r2yiGXH7wu8=");
     assert_eq!(entry("pods/eviction")["group"], "policy");
@@ -152,7 +152,7 @@ fn unaggregated_discovery_has_hashes_and_subresources() {
 }
 
 proptest::proptest! {
-    /// For any input, a key stays within its resource and identifies one object.
+    /// For any input, a key belongs to its resource and identifies one object.
     #[test]
     fn storage_key_stays_within_its_resource(namespace in ".{0,20}", name in "[a-z./%\\PC]{0,20}") {
         let registry = builtin();

@@ -1,6 +1,6 @@
-//! The results of the strategies: defaulted and prepared objects, or validation errors.
+//! The results of strategies: defaulted and prepared objects, or validation errors.
 //!
-//! `strategies.json` has the cases: a resource, an object to create, and for an update the `old` one.
+//! `strategies.json` contains the cases: a resource, an object to create, and the `old` object for an update.
 //! `UPDATE_EXPECT=1` rewrites `strategies.expected`.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a failure here is a failed test")]
@@ -13,7 +13,7 @@ use nave_resources::{Registry, ResourceDef};
 use nave_schema::normalize::{Mode, normalize};
 use nave_schema::{builtin, defaulting};
 
-/// The object after decoding.
+/// Returns the object after decoding.
 fn decoded(def: &ResourceDef, version: &str, object: &Value) -> Value {
     let id = def.version(version).and_then(nave_resources::ResourceVersion::type_id).expect("a type");
     let mut object = object.clone();

@@ -1,5 +1,5 @@
-//! Odd values in every field of every kind, and random values in several fields at once: each object is either
-//! rejected with causes or stays valid (see `properties`).
+//! Sets odd values in each field of each kind, and random values in several fields at once. Each object must be
+//! rejected with causes or remain valid (see `properties`).
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -10,13 +10,13 @@ use nave_schema::{Shape, builtin};
 use properties::{Choices, KINDS, Kind, check, mutate, odd_values, sample};
 use proptest::prelude::*;
 
-/// The maximum depth of the fields that are tested.
+/// The maximum depth of the tested fields.
 const DEPTH: usize = 4;
 
 #[test]
 fn samples_are_accepted() {
     let refused: Vec<_> = KINDS.iter().filter(|kind| !check(kind, sample(kind))).map(name).collect();
-    // They require parts that no sample has: the bytes of a request, a schema.
+    // No sample of these kinds is complete: they need the bytes of a request or a schema.
     let expected = [
         "certificatesigningrequests.certificates.k8s.io v1",
         "clustertrustbundles.certificates.k8s.io v1beta1",

@@ -5,12 +5,12 @@ use nave_machinery::quantity::Quantity;
 
 use super::{Usage, one, read};
 
-/// The infix between a storage class and the resource that is counted for it.
+/// The infix between a storage class and the counted resource.
 const OF_CLASS: &str = ".storageclass.storage.k8s.io/";
 /// The legacy annotation for the storage class.
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
-/// The usage of a persistent volume claim.
+/// Returns the usage of a persistent volume claim.
 pub fn claim(claim: &PersistentVolumeClaim) -> Usage {
     let mut usage = Usage::from([
         ("count/persistentvolumeclaims".to_owned(), one()),
@@ -37,7 +37,7 @@ pub fn is_claim_name(name: &str) -> bool {
     of_class || matches!(name, "count/persistentvolumeclaims" | "persistentvolumeclaims" | "requests.storage")
 }
 
-/// The requested storage, or the allocated storage if that is more.
+/// Returns the requested storage or the allocated storage, whichever is larger.
 fn storage(claim: &PersistentVolumeClaim) -> Option<Quantity> {
     let spec = claim.spec.as_ref()?;
     let requested = *read(spec.resources.as_ref()?.requests.as_ref()).get("storage")?;

@@ -29,10 +29,10 @@ pub use services::{is_service_name, service};
 /// Amounts by quota name.
 pub type Usage = BTreeMap<String, Quantity>;
 
-/// The prefix of quotas on object counts.
+/// The prefix of object count quotas.
 pub const COUNT: &str = "count/";
 
-/// Resources that can also be counted without [`COUNT`].
+/// Resources that can also be counted by name, without [`COUNT`].
 const COUNTED_BY_NAME: [&str; 6] = [
     "configmaps",
     "secrets",
@@ -42,7 +42,7 @@ const COUNTED_BY_NAME: [&str; 6] = [
     "persistentvolumeclaims",
 ];
 
-/// The quota names that count the objects of a resource.
+/// Returns the quota names that count the objects of a resource.
 pub fn object_count_names(group: &str, resource: &str) -> impl Iterator<Item = String> {
     let full =
         if group.is_empty() { format!("{COUNT}{resource}") } else { format!("{COUNT}{resource}.{group}") };
@@ -50,7 +50,7 @@ pub fn object_count_names(group: &str, resource: &str) -> impl Iterator<Item = S
     std::iter::once(full).chain(short.then(|| resource.to_owned()))
 }
 
-/// The plural and group of the resource that a quota name counts.
+/// Returns the plural and group of the resource that a quota name counts.
 pub fn counted_resource(name: &str) -> Option<(&str, &str)> {
     if COUNTED_BY_NAME.contains(&name) {
         return Some((name, ""));
@@ -77,7 +77,7 @@ fn raise(total: &mut Usage, least: &Usage) {
     }
 }
 
-/// Parses a resource list; invalid amounts, which validation rejects, are ignored.
+/// Parses a resource list. Ignores invalid amounts, which validation rejects.
 fn read(list: Option<&BTreeMap<String, WrittenQuantity>>) -> Usage {
     let amounts = list.into_iter().flatten();
     amounts.filter_map(|(name, amount)| Some((name.clone(), Quantity::parse(&amount.0).ok()?))).collect()

@@ -8,12 +8,12 @@ use nave_machinery::time::Timestamp;
 
 use super::{Usage, add, one, raise, read};
 
-/// Resources that quotas count by name, with `requests.` and with `limits.`.
+/// Resources that quotas count by name, with the prefix `requests.`, and with the prefix `limits.`.
 const COMPUTE: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
-/// Resources that quotas count by name and with `requests.`.
+/// Resources that quotas count by name and with the prefix `requests.`.
 const HUGE_PAGES: &str = "hugepages-";
 
-/// The usage of a pod: `count/pods` for every pod, everything else only until it is terminal.
+/// Returns the usage of a pod. A pod that is not [`charged`] uses only `count/pods`.
 pub fn pod(pod: &Pod, now: Timestamp) -> Usage {
     let mut usage = Usage::from([("count/pods".to_owned(), one())]);
     if !charged(pod, now) {
@@ -47,7 +47,7 @@ pub fn is_pod_name(name: &str) -> bool {
         || extended
 }
 
-/// Returns whether a pod counts for more than `count/pods`: it is neither terminal nor past its grace period.
+/// Returns whether a pod uses more than `count/pods`: it is neither terminal nor past its grace period.
 pub fn charged(pod: &Pod, now: Timestamp) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if matches!(phase, Some("Succeeded" | "Failed")) {
@@ -60,15 +60,15 @@ pub fn charged(pod: &Pod, now: Timestamp) -> bool {
     }
 }
 
-/// Returns whether a resource is an extended resource, which is not one of Kubernetes' own.
+/// Returns whether a resource is an extended resource, which does not belong to Kubernetes.
 fn is_extended(name: &str) -> bool {
     name.split_once('/')
         .is_some_and(|(domain, _)| domain != "kubernetes.io" && !domain.ends_with(".kubernetes.io"))
         && !name.starts_with("requests.")
 }
 
-/// The maximum that a pod needs at any time. Containers run together; init containers run one after another, next
-/// to earlier sidecars.
+/// Returns the maximum that a pod uses at any time. Containers run concurrently. Init containers run sequentially,
+/// alongside sidecars that were started earlier.
 fn total(
     pod: &Pod,
     spec: &PodSpec,
@@ -81,7 +81,7 @@ fn total(
     let starting = by_name(status.and_then(|status| status.init_container_statuses.as_deref()));
     let container = |container: &Container, statuses: &BTreeMap<&str, &ContainerStatus>| {
         let mut own = container.resources.as_ref().map(&needs).unwrap_or_default();
-        // During a resize, the larger of the current and the desired amounts counts.
+        // During a resize, the larger of current and desired amount counts.
         if let Some(status) = statuses.get(container.name.as_str()) {
             raise(&mut own, &status.resources.as_ref().map(&needs).unwrap_or_default());
             if of_requests {
@@ -112,7 +112,7 @@ fn total(
         sum.insert(name, amount);
     }
     for (name, amount) in read(spec.overhead.as_ref()) {
-        // Overhead is added to existing limits only.
+        // Overhead is added to limits only if they exist.
         if of_requests || sum.get(&name).is_some_and(|limit| !limit.is_zero()) {
             let limit = sum.entry(name).or_insert(Quantity::ZERO);
             *limit = *limit + amount;

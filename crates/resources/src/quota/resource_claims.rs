@@ -7,12 +7,13 @@ use super::{Usage, one};
 use crate::read;
 
 const COUNT: &str = "count/resourceclaims.resource.k8s.io";
-/// The suffix of the quota names that count devices of a device class.
+/// The suffix of quota names that count the devices of a device class.
 const OF_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
-/// The maximum number of devices allocated for `allocationMode: All`.
+/// The maximum number of devices for `allocationMode: All`.
 const ALL_DEVICES: i64 = 32;
 
-/// The usage of a resource claim. For a request with alternatives, the largest number per device class counts.
+/// Returns the usage of a resource claim. A request with alternatives uses the maximum number of devices per device
+/// class.
 pub fn resource_claim(claim: &Value) -> Usage {
     let mut usage = Usage::from([(COUNT.to_owned(), one())]);
     for request in read::list(claim, "spec.devices.requests") {

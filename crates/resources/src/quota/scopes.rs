@@ -8,9 +8,9 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WrittenQuantity;
 use nave_machinery::quantity::Quantity;
 
-/// The scope of pods by priority class.
+/// The scope that selects pods by priority class.
 const PRIORITY_CLASS: &str = "PriorityClass";
-/// The scope of claims by volume attributes class.
+/// The scope that selects claims by volume attributes class.
 const ATTRIBUTES_CLASS: &str = "VolumeAttributesClass";
 
 /// Returns whether a quota counts a pod.
@@ -34,7 +34,7 @@ pub fn include_claim(quota: &ResourceQuotaSpec, claim: &PersistentVolumeClaim) -
         && selected.into_iter().all(|requirement| selects_claim(requirement, claim))
 }
 
-/// Returns whether a quota counts only some pods or claims. Such a quota counts no other objects.
+/// Returns whether a quota is restricted to certain pods or claims. Such a quota counts no other objects.
 pub fn is_scoped(quota: &ResourceQuotaSpec) -> bool {
     let selected = quota.scope_selector.as_ref().and_then(|selector| selector.match_expressions.as_ref());
     quota.scopes.iter().flatten().next().is_some() || selected.is_some_and(|selected| !selected.is_empty())
@@ -71,7 +71,7 @@ fn selects_class(requirement: &ScopedResourceSelectorRequirement, class: Option<
     }
 }
 
-/// The current, requested and target volume attributes classes of a claim.
+/// Returns the current, requested and target volume attributes classes of a claim.
 fn attributes_classes(claim: &PersistentVolumeClaim) -> Vec<&str> {
     let status = claim.status.as_ref();
     let requested = claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
@@ -98,7 +98,7 @@ fn is_terminating(pod: &PodSpec) -> bool {
     pod.active_deadline_seconds.is_some_and(|seconds| seconds >= 0)
 }
 
-/// Returns whether no container requests or limits CPU or memory.
+/// Returns whether all containers and the pod lack requests and limits for CPU and memory.
 fn is_best_effort(pod: &PodSpec) -> bool {
     let containers = pod.containers.iter().chain(pod.init_containers.iter().flatten());
     let mut needs = containers.map(|container| &container.resources).chain([&pod.resources]).flatten();
@@ -115,7 +115,7 @@ fn is_best_effort(pod: &PodSpec) -> bool {
     !needs.any(|needs| mentions(&needs.requests) || mentions(&needs.limits))
 }
 
-/// Returns whether a pod's affinity or anti-affinity refers to other namespaces.
+/// Returns whether a pod's affinity or anti-affinity refers to namespaces.
 fn names_namespaces(affinity: &Affinity) -> bool {
     let near = affinity.pod_affinity.as_ref().map(|near| {
         (

@@ -5,7 +5,7 @@ use nave_machinery::quantity::Quantity;
 
 use super::{Usage, one};
 
-/// The usage of a service.
+/// Returns the usage of a service.
 pub fn service(service: &Service) -> Usage {
     let spec = service.spec.as_ref();
     let ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();

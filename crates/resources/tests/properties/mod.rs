@@ -1,4 +1,4 @@
-//! Valid objects of every kind with a few odd fields, and the properties that must hold for each; used by the tests
+//! Generates valid objects of each kind with a few odd fields and checks properties of each object. Used by the tests
 //! of this crate and by the fuzz target `kind`.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a failure here is a failed test")]
@@ -23,14 +23,14 @@ static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry::builtin(builtin
 /// Valid objects by kind.
 static SAMPLES: LazyLock<Map> = LazyLock::new(|| serde_json::from_str(include_str!("samples.json")).unwrap());
 
-/// Every stored kind in every served version.
+/// Each stored kind in each served version.
 pub(crate) static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| {
     let stored = REGISTRY.all().map(|def| &**def).filter(|def| def.storage.is_some());
     let versions = stored.flat_map(|def| def.versions.iter().map(move |version| (def, version)));
     versions.filter_map(|(def, version)| Some(Kind { def, version, id: version.type_id()? })).collect()
 });
 
-/// Strings that have a meaning for some rule.
+/// Strings that are special for some rule.
 const TEXTS: [&str; 24] = [
     "",
     "a",
@@ -68,7 +68,7 @@ pub(crate) fn odd_values() -> Vec<Value> {
     texts.chain(numbers).chain(others).collect()
 }
 
-/// The sample of a kind; without a sample, an object with type and name only.
+/// Returns the sample of a kind; without a sample, an object with only type and name.
 pub(crate) fn sample(kind: &Kind) -> Value {
     let mut object =
         SAMPLES.get(&kind.def.kind).cloned().unwrap_or_else(|| json!({"metadata": {"name": "x"}}));
@@ -90,11 +90,10 @@ pub(crate) fn sample(kind: &Kind) -> Value {
     object
 }
 
-/// Decodes an object, sets defaults, creates it, and updates it without changes. Returns whether it is accepted.
+/// Decodes an object, sets defaults, creates it, and updates it without changes. Returns whether it was accepted.
 ///
 /// # Panics
-/// Defaulting twice changes the object, an error has no field path, or the stored object is rejected as an update
-/// of itself.
+/// Defaulting twice changes the object, an error has no field path, or an update rejects the unchanged stored object.
 pub(crate) fn check(kind: &Kind, mut object: Value) -> bool {
     let Kind { def, version, id } = kind;
     if normalize(builtin(), *id, &mut object, Mode::Ignore).is_err()
@@ -138,7 +137,7 @@ pub(crate) fn check(kind: &Kind, mut object: Value) -> bool {
     true
 }
 
-/// Updates the status of an object, and then updates the result without changes.
+/// Updates the status of an object, then updates the result without changes.
 fn check_status(def: &ResourceDef, object: &Value, status: Value) {
     let mut update = object.clone();
     update["status"] = status;
@@ -192,7 +191,7 @@ impl Choices<'_> {
     }
 }
 
-/// Sets a few fields of an object to values of their type or another type.
+/// Sets a few fields of an object to values of the same or another type.
 pub(crate) fn mutate(kind: &Kind, object: &mut Value, choices: &mut Choices<'_>) {
     for _ in 0..=choices.next() % 4 {
         set_somewhere(&Shape::Struct(kind.id), object, choices, 12);
