@@ -1,5 +1,5 @@
-//! `nave controllers`: runs the controllers as a separate process against any cluster. One of several processes is
-//! active.
+//! `nave controllers`: runs the controllers as a separate process against any cluster. If several processes run, only
+//! one is active.
 
 use std::io;
 use std::net::SocketAddr;
@@ -68,7 +68,7 @@ pub(crate) async fn run(mut config: ControllersConfig) -> Result<(), Controllers
     let lead = async {
         let ended = lead(elector, &user, &config, &stop).await;
         led.cancel();
-        // The task ends by itself; a panic in it must not end the process.
+        // A panic in the task must not end the process.
         let _ = written.await;
         ended
     };
@@ -101,7 +101,7 @@ async fn lead(
         return Ok(());
     };
     match elector.run(stop.clone(), work).await {
-        // Another process runs the controllers now, so this one must stop at once.
+        // Another process is the leader now, so this process must stop immediately.
         Ended::Lost => Err(ControllersError::Lost),
         Ended::Stopped | Ended::Finished => Ok(()),
     }
@@ -143,7 +143,7 @@ async fn work(user: &OneUser, config: &ControllersConfig, stop: CancellationToke
     informers.shutdown().await;
 }
 
-/// Clients for all controllers with the kubeconfig's user.
+/// Creates the clients of all controllers, as the user of the kubeconfig.
 struct OneUser {
     client: kube::Client,
     root_ca: Option<Arc<str>>,
@@ -154,10 +154,10 @@ struct OneUser {
 impl OneUser {
     async fn read(config: &ControllersConfig) -> Result<Self, FlagError> {
         let wrong = |why: &dyn std::fmt::Display| FlagError::file("kubeconfig", &config.kubeconfig, why);
-        // Fails if another part of the process has installed it already; both install the same provider.
+        // Fails if another part of the process has already installed a provider; both install the same one.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let file = Kubeconfig::read_from(&config.kubeconfig).map_err(|why| match &why {
-            // Its text repeats the path.
+            // The text of `why` would repeat the path.
             KubeconfigError::ReadConfig(error, _) => wrong(error),
             why => wrong(why),
         })?;
@@ -195,7 +195,7 @@ impl Clients for OneUser {
     }
 }
 
-/// A unique identity: the host name and a random suffix.
+/// Returns a unique identity: the host name and a random suffix.
 fn identity() -> String {
     let host = rustix::system::uname();
     format!("{}_{}", host.nodename().to_string_lossy(), uuid::Uuid::new_v4())

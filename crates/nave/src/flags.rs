@@ -1,7 +1,7 @@
-//! The command line. Flags have kube-apiserver's names where they have its meaning.
+//! The command line. Flags that have kube-apiserver's meaning have kube-apiserver's names.
 //!
-//! [`ServeFlags`] are the flags as typed. [`ServeFlags::validate`] checks them and returns a [`Config`]; no later code
-//! checks whether two flags fit together.
+//! [`ServeFlags`] are the flags as typed. [`ServeFlags::validate`] checks each flag and their combinations and returns
+//! a [`Config`]; later code does not check flags again.
 
 mod admission;
 mod authentication;
@@ -75,10 +75,10 @@ pub(crate) enum Task {
 }
 
 impl Cli {
-    /// Checks the flags of the command, which is `serve` if none is named.
+    /// Checks the flags of the command. The default command is `serve`.
     ///
     /// # Errors
-    /// The first flag that is wrong, and why.
+    /// The first invalid flag and the reason.
     pub(crate) fn validate(self) -> Result<Task, FlagError> {
         let serve = match self.command {
             Some(Command::Controllers(flags)) => {
@@ -181,10 +181,10 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     /// The address at which clients reach the server.
     pub(crate) advertise: IpAddr,
-    /// The given serving certificate and key, instead of created ones.
+    /// The serving certificate and key from the flags; `None` if the server creates them.
     pub(crate) serving_pair: Option<(PathBuf, PathBuf)>,
     pub(crate) http2_streams: u32,
-    /// 0 derives the limit from that of file descriptors.
+    /// 0 derives the limit from the limit of file descriptors.
     pub(crate) connections_per_address: usize,
     pub(crate) authentication: Authentication,
     pub(crate) authorization: Authorization,
@@ -219,10 +219,10 @@ impl FlagError {
 }
 
 impl ServeFlags {
-    /// Checks each flag and that they fit together.
+    /// Checks each flag and the combinations of flags.
     ///
     /// # Errors
-    /// The first flag that is wrong, and why.
+    /// The first invalid flag and the reason.
     pub(crate) fn validate(self) -> Result<Config, FlagError> {
         if self.etcd_servers.is_some() {
             let why = "this version serves from its embedded store in --data-dir; etcd is not supported yet";

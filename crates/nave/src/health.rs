@@ -17,16 +17,16 @@ use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-/// The most concurrent connections; probes and scrapers are few.
+/// Maximum number of concurrent connections. Only a few probes and scrapers are expected.
 const CONNECTIONS: usize = 32;
-/// The time a client has to send a request.
+/// Timeout of a client for sending a request.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest lifetime of a connection, because its client may have stopped reading.
+/// Maximum lifetime of a connection, because its client may have stopped reading.
 const CONNECTION_TIME: Duration = Duration::from_mins(2);
-/// A leader whose Lease expired longer ago than this is stuck.
+/// A leader whose Lease expired more than this long ago is stuck.
 const TOLERANCE: Duration = Duration::from_secs(20);
 
-/// The state that the endpoints report.
+/// The state that the endpoints report on.
 pub(crate) struct Health {
     /// The leader election, if it is enabled.
     pub(crate) elector: Option<Arc<LeaderElector>>,
@@ -35,13 +35,13 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// Serves for as long as it is polled.
+    /// Serves requests until the future is dropped.
     pub(crate) async fn serve(self, listener: TcpListener) -> Infallible {
         let (health, room) = (Arc::new(self), Arc::new(Semaphore::new(CONNECTIONS)));
         loop {
             let place = Arc::clone(&room).acquire_owned().await;
             let Ok((stream, _)) = listener.accept().await else {
-                // Usually the file descriptors are used up; others may be closed soon.
+                // The process has probably run out of file descriptors; others may be closed soon.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
@@ -76,7 +76,7 @@ impl Health {
         }
     }
 
-    /// The only check: the leader renews its Lease.
+    /// Checks that the leader renews its Lease.
     fn healthz(&self) -> Response<Full<Bytes>> {
         let checked = self.elector.as_ref().map_or(Ok(()), |elector| elector.check(TOLERANCE));
         let Err(error) = checked else { return text(StatusCode::OK, "ok".to_owned()) };

@@ -7,8 +7,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use crate::pki::Pair;
 use crate::pki::files::{self, Durability};
 
-/// Writes a self-contained kubeconfig that only its owner can read. `ca` is the CA of the server's certificate, in
-/// PEM.
+/// Writes a self-contained kubeconfig that only its owner can read. `ca` is the CA of the server's certificate (PEM).
 pub(crate) fn write(path: &Path, server: SocketAddr, ca: &str, admin: &Pair) -> io::Result<()> {
     files::write_private(path, &text(server, ca, admin), Durability::Unsynced)
 }

@@ -29,14 +29,14 @@ where
     Registry::default().with(filter).with(lines.with_filter(filter::filter_fn(shows_no_bodies)))
 }
 
-/// Returns whether events of this target never contain request or response bodies, which can hold secrets. Bodies are not
-/// logged at any level.
+/// Returns whether events of this target never contain request or response bodies. Bodies may contain secrets, so they
+/// are not logged at any level.
 fn shows_no_bodies(event: &Metadata<'_>) -> bool {
     !BODIES.iter().any(|module| event.target().starts_with(module))
 }
 
-/// Modules of libraries that log bodies, headers or frames. The Kubernetes client logs whole responses that it cannot
-/// parse; HTTP and TLS libraries log the traffic at level trace.
+/// Library modules that log bodies, headers or frames. The Kubernetes client logs complete responses that it cannot
+/// parse; HTTP and TLS libraries log traffic at level trace.
 const BODIES: [&str; 4] = ["kube_client::client", "h2::", "hyper::proto", "rustls::"];
 
 #[cfg(test)]
@@ -70,7 +70,7 @@ mod tests {
         }
     }
 
-    /// A client that gets this response to every request.
+    /// Returns a client that gets this response to every request.
     fn client(code: u16, body: Vec<u8>) -> kube::Client {
         let service = tower::service_fn(move |_: Request<Body>| {
             let response = Response::builder().status(code).body(Body::from(body.clone()));
@@ -79,7 +79,7 @@ mod tests {
         kube::Client::new(service, "default")
     }
 
-    /// Collects errors and logs for each kind of response that cannot be parsed.
+    /// Collects the errors and logs of each kind of response that cannot be parsed.
     #[tokio::test]
     async fn errors_and_logs_show_no_bodies() {
         let log = Log::default();

@@ -1,4 +1,4 @@
-//! nave, the Kubernetes API server: flags, keys and certificates, wiring.
+//! nave, the Kubernetes API server: flags, keys and certificates, and the wiring of all parts.
 //!
 //! | module | what it does |
 //! | --- | --- |
@@ -38,9 +38,9 @@ use crate::{
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// The most threads for blocking work, created on demand: reads of the store and of files, name resolution, and the
-/// executor's queues while its threads serve large requests. The bounds of these add up to less, so none waits for a
-/// thread.
+/// Maximum number of threads for blocking work, created on demand. They read the store and files, resolve names, and
+/// run the executor's queues while its threads serve large requests. The limits of this work add up to less, so no work
+/// waits for a thread.
 const BLOCKING_THREADS: usize = 64;
 
 fn main() -> ExitCode {

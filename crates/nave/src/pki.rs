@@ -31,7 +31,7 @@ use files::Durability;
 const DAY: Duration = Duration::from_hours(24);
 const CA_LIFETIME: Duration = DAY.saturating_mul(3650);
 const LEAF_LIFETIME: Duration = DAY.saturating_mul(365);
-/// The DNS names of the server inside and outside of a cluster.
+/// DNS names of the server inside and outside the cluster.
 const SERVING_NAMES: [&str; 5] = [
     "localhost",
     "kubernetes",
@@ -91,10 +91,10 @@ impl Pki {
         Ok(Self { folder, addresses, ca, serving, admin })
     }
 
-    /// Reissues the certificates that are due at `now`; returns whether there were any.
+    /// Reissues the certificates that are due at `now`; returns whether any certificate was reissued.
     ///
     /// # Errors
-    /// As [`Self::open`]; the current certificates then stay.
+    /// As [`Self::open`]. The current certificates then stay in use.
     pub(crate) fn renew(&mut self, now: SystemTime) -> Result<bool, PkiError> {
         let fresh = Self::open(self.folder.clone(), self.addresses.clone(), now)?;
         let changed = fresh.ca != self.ca || fresh.serving != self.serving || fresh.admin != self.admin;
@@ -103,7 +103,7 @@ impl Pki {
     }
 }
 
-/// Sets mode 0600 on keys that others created or copied into the folder.
+/// Sets mode 0600 on keys that other programs created or copied into the folder.
 fn tighten_keys(folder: &Path) -> io::Result<()> {
     for entry in folder.read_dir()? {
         let path = entry?.path();
@@ -169,8 +169,8 @@ fn ensure_admin(folder: &Path, ca: &Pair, now: SystemTime) -> Result<Pair, PkiEr
     )
 }
 
-/// Returns the certificate in the folder if it matches, or creates a new one. No copy of the old one is kept, because
-/// no other file depends on it.
+/// Returns the certificate in the folder if it matches, or creates a new one. Keeps no copy of the old certificate,
+/// because no other file depends on it.
 fn ensure_leaf(
     folder: &Path,
     name: &'static str,
@@ -198,7 +198,7 @@ fn ensure_leaf(
     })
 }
 
-/// Creates and writes a certificate, and a key unless one exists.
+/// Creates and writes a certificate, and a key if none exists.
 fn make(
     folder: &Path,
     name: &'static str,

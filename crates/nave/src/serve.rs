@@ -2,7 +2,7 @@
 //!
 //! Start: data folder → store → keys and certificates → listener → API → kubeconfig → ready → controllers.
 //! Stop, on SIGTERM or SIGINT: /readyz fails → `--shutdown-delay-duration` → controllers stop → no new connections,
-//! watches end, requests in flight complete → the store is synced and closed. A second signal exits at once.
+//! watches end, requests in flight complete → the store is synced and closed. A second signal exits immediately.
 
 mod api;
 mod authentication;
@@ -50,7 +50,7 @@ use controllers::InProcessControllers;
 const KUBERNETES_MINOR: &str = "1.36";
 /// The interval between checks of the certificates' validity.
 const CERTIFICATE_CHECK: Duration = Duration::from_mins(1);
-/// The interval between checks of the files in flags for changes.
+/// The interval between checks for changes of the files in flags.
 const FILE_CHECK: Duration = Duration::from_secs(1);
 /// The exit code that shells use for a process interrupted by SIGINT.
 const INTERRUPTED: i32 = 130;
@@ -148,7 +148,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
             std::process::exit(INTERRUPTED)
         }
     }
-    // Every commit was synced before it was acknowledged, so this only ends the writer and unlocks the folder.
+    // Every commit was synced before it was acknowledged, so dropping only stops the writer and unlocks the folder.
     drop((api.server, controllers, running, store));
     Ok(())
 }
@@ -220,7 +220,7 @@ struct RenewalTask {
 }
 
 impl RenewalTask {
-    /// Renews certificates that are due, and reloads changed files.
+    /// Renews certificates that are due and reloads changed files.
     fn refresh(&mut self) -> Result<(), ServeError> {
         if self.certificates.refresh(SystemTime::now())? {
             self.kubeconfig.write(&self.certificates)?;
@@ -233,7 +233,7 @@ impl RenewalTask {
     }
 }
 
-/// Checks the certificates at an interval, and as soon as a file in a flag changes. Failures are logged and retried.
+/// Checks the certificates at an interval, and immediately when a file in a flag changes. Logs and retries failures.
 async fn run_renewals(task: &Mutex<RenewalTask>) -> std::convert::Infallible {
     let mut task = task.lock().await;
     let mut given = WatchedFiles::new(task.certificates.given());

@@ -1,4 +1,4 @@
-//! Signs certificate requests of the API with CAs in files.
+//! Signs certificate requests from the API with CAs in files.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,14 +14,14 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::flags::Signing;
 
-/// New certificates start this long ago, for clients whose clock is behind.
+/// Time by which the start of new certificates is backdated, for clients whose clock is behind.
 const BACKDATE: Duration = Duration::from_mins(5);
-/// Certificates with a shorter lifetime are not shortened by the backdating.
+/// Backdating does not shorten certificates with a lifetime below this.
 const SHORT: Duration = Duration::from_hours(8);
-/// The shortest lifetime of a certificate.
+/// Minimum lifetime that a request can set.
 const SHORTEST: Duration = Duration::from_mins(10);
 
-/// Signs with CAs in files, which are read for each signature, so that a new CA is used at once.
+/// Signs with CAs in files. Reads the files for each signature, so that a new CA takes effect immediately.
 #[derive(Clone, Debug)]
 pub(crate) struct FileSigner(Signing);
 
@@ -84,7 +84,7 @@ impl FileSigner {
         Ok(certificate.pem().into_bytes())
     }
 
-    /// The lifetime of a certificate.
+    /// Returns the lifetime of a certificate.
     fn lifetime(&self, expiration_seconds: Option<i32>) -> Duration {
         let Some(seconds) = expiration_seconds else { return self.0.duration };
         let wanted = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
@@ -110,7 +110,7 @@ fn read(path: &Path) -> Result<String, SigningError> {
     std::fs::read_to_string(path).map_err(|error| SigningError::File { path: path.to_owned(), error })
 }
 
-/// The end of a CA's validity, since the epoch.
+/// Returns the end of a CA's validity as time since the Unix epoch.
 fn end_of(ca: &str) -> Result<Duration, SigningError> {
     let (_, pem) = parse_x509_pem(ca.as_bytes()).map_err(|_| SigningError::Authority)?;
     let certificate = pem.parse_x509().map_err(|_| SigningError::Authority)?;
@@ -118,7 +118,7 @@ fn end_of(ca: &str) -> Result<Duration, SigningError> {
     end.map(Duration::from_secs).map_err(|_| SigningError::Expired)
 }
 
-/// Returns whether a certificate has exactly the subject and key of its request.
+/// Returns whether a certificate has exactly the subject and key of the request.
 fn is_faithful(certificate: &[u8], request: &str) -> bool {
     let Ok((_, pem)) = parse_x509_pem(request.as_bytes()) else { return false };
     let Ok((_, request)) = X509CertificationRequest::from_der(&pem.contents) else { return false };

@@ -17,10 +17,10 @@ use crate::flags::FlagError;
 pub(crate) struct SecretTokens(pub(crate) Issuer);
 
 impl SecretTokens {
-    /// Signs with the key in a file.
+    /// Creates an issuer that signs with the key in a file.
     ///
     /// # Errors
-    /// The file has no usable key.
+    /// The file has no valid key.
     pub(crate) fn with_key(flag: &'static str, file: &Path) -> Result<Self, FlagError> {
         let pem = std::fs::read(file).map_err(|why| FlagError::file(flag, file, why))?;
         let key = SigningKey::from_pem(&pem).map_err(|why| FlagError::file(flag, file, why))?;

@@ -9,7 +9,7 @@ use super::FlagError;
 use super::values::whole;
 
 const ADMISSION: &str = "Admission";
-/// Enabled by default, since the default authorizers include Node. In kube-apiserver it is disabled by default.
+/// Enabled by default because the default authorizers include Node. kube-apiserver disables it by default.
 const NODE_RESTRICTION: &str = "NodeRestriction";
 
 /// The flags, as typed.
@@ -48,7 +48,7 @@ impl AdmissionFlags {
     /// Validates the flags and reads the file.
     ///
     /// # Errors
-    /// A name is unknown or in both lists, or the file cannot be used.
+    /// A name is unknown or in both lists, or the file is invalid.
     pub(super) fn validate(self) -> Result<Admission, FlagError> {
         let mut enabled = named(self.enable_admission_plugins);
         let disabled = named(self.disable_admission_plugins);

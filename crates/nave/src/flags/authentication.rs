@@ -1,4 +1,4 @@
-//! The flags of authentication.
+//! The authentication flags.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,12 +14,12 @@ use super::FlagError;
 use super::values::{parse_bool, parse_duration};
 
 const HEADING: &str = "Authentication";
-/// The default issuer of tokens: the name under which workloads reach the server.
+/// The default issuer of tokens: the URL at which workloads reach the server.
 const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc";
 const MIN_MAX_EXPIRATION: Duration = Duration::from_hours(1);
 const MAX_MAX_EXPIRATION: Duration = Duration::from_secs(1 << 32);
 
-/// The flags of authentication, as typed.
+/// The authentication flags, as typed.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = HEADING)]
 pub(crate) struct AuthenticationFlags {
@@ -136,7 +136,7 @@ enum WebhookVersion {
 /// The checked configuration of authentication.
 #[derive(Clone, Debug)]
 pub(crate) struct Authentication {
-    /// True if anonymous requests are accepted; `None` if the flag is not given.
+    /// Whether anonymous requests are accepted; `None` if the flag is not set.
     pub(crate) anonymous: Option<bool>,
     pub(crate) config_file: Option<PathBuf>,
     pub(crate) client_ca_file: Option<PathBuf>,
@@ -153,7 +153,7 @@ pub(crate) struct Authentication {
 /// The configuration of service account tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceAccounts {
-    /// The issuer of new tokens, then the other accepted issuers.
+    /// The issuer of new tokens, followed by other accepted issuers.
     pub(crate) issuers: Vec<String>,
     pub(crate) key_files: Vec<PathBuf>,
     pub(crate) signing_key_file: Option<PathBuf>,
@@ -189,10 +189,10 @@ pub(crate) struct Oidc {
 }
 
 impl AuthenticationFlags {
-    /// Checks each flag and that they fit together.
+    /// Checks each flag and the combinations of flags.
     ///
     /// # Errors
-    /// The first flag that is wrong, and why.
+    /// The first invalid flag and the reason.
     pub(super) fn validate(self) -> Result<Authentication, FlagError> {
         if self.authentication_config.is_some() && self.oidc_issuer_url.is_some() {
             return Err(FlagError::new("authentication-config", "excludes --oidc-issuer-url"));

@@ -1,4 +1,4 @@
-//! The flags of authorization.
+//! The authorization flags.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const HEADING: &str = "Authorization";
 const DEFAULT_MODES: [&str; 2] = ["Node", "RBAC"];
 const MODES: [&str; 6] = ["AlwaysAllow", "AlwaysDeny", "ABAC", "Webhook", "RBAC", "Node"];
 
-/// The flags of authorization, as typed.
+/// The authorization flags, as typed.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = HEADING)]
 pub(crate) struct AuthorizationFlags {
@@ -59,10 +59,10 @@ pub(crate) enum Authorizers {
 }
 
 impl AuthorizationFlags {
-    /// Checks each flag and that they fit together.
+    /// Checks each flag and the combinations of flags.
     ///
     /// # Errors
-    /// The first flag that is wrong, and why.
+    /// The first invalid flag and the reason.
     pub(super) fn validate(self) -> Result<Authorization, FlagError> {
         let policy_file = self.policy_file.clone();
         if let Some(file) = &self.config {

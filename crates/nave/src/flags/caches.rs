@@ -27,7 +27,7 @@ pub(super) struct CacheFlags {
 }
 
 impl CacheFlags {
-    /// The history sizes that the flags set.
+    /// Returns the history sizes set by the flags.
     pub(super) fn sizes(self) -> WatchCacheSizes {
         if !self.watch_cache {
             return WatchCacheSizes { default: 0, resources: HashMap::new() };

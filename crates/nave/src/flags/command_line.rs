@@ -1,4 +1,4 @@
-//! Parses the command line as kube-apiserver does where clap differs, with errors that name the flag.
+//! Parses the command line like kube-apiserver where clap differs. Errors name the flag.
 
 use std::ffi::{OsStr, OsString};
 
@@ -8,10 +8,10 @@ use clap::{Command, CommandFactory, FromArgMatches};
 use super::Cli;
 
 impl Cli {
-    /// Parses the command line, whose first argument is the name of the program.
+    /// Parses the command line. Its first argument is the name of the program.
     ///
     /// # Errors
-    /// An argument is unknown, or a value cannot be parsed; or help or the version is requested.
+    /// An argument is unknown, a value cannot be parsed, or help or the version is requested.
     pub(crate) fn read<T: Into<OsString>>(
         arguments: impl IntoIterator<Item = T>,
     ) -> Result<Self, clap::Error> {
@@ -23,7 +23,7 @@ impl Cli {
     }
 }
 
-/// Lets numbers and durations begin with a minus, so that the error of a negative one names the flag.
+/// Lets numbers and durations begin with a minus sign, so that the error of a negative value names the flag.
 fn with_negative_values(command: Command) -> Command {
     let is_number = |arg: &clap::Arg| {
         let mut names = arg.get_value_names().unwrap_or_default().iter();
@@ -34,7 +34,7 @@ fn with_negative_values(command: Command) -> Command {
         .mut_subcommands(with_negative_values)
 }
 
-/// Adds a tip for a truth value that is separated from its flag by a space.
+/// Adds a tip if a space separates a boolean value from its flag.
 fn with_tip(mut error: clap::Error, command: &Command, arguments: &[OsString]) -> clap::Error {
     if let Some(tip) = separate_truth_value(command, arguments)
         && [ContextKind::InvalidArg, ContextKind::InvalidSubcommand].iter().any(
@@ -47,7 +47,7 @@ fn with_tip(mut error: clap::Error, command: &Command, arguments: &[OsString]) -
     error
 }
 
-/// A truth value that is separated from its flag.
+/// A boolean value separated from its flag by a space.
 struct Separate {
     flag: String,
     value: String,
@@ -71,7 +71,7 @@ fn separate_truth_value(command: &Command, arguments: &[OsString]) -> Option<Sep
     pairs.find_map(is_value)
 }
 
-/// The names of the values that are numbers or durations.
+/// The names of values that are numbers or durations.
 const NUMBERS: [&str; 7] = ["DURATION", "LEVEL", "N", "PORT", "RANGE", "RATIO", "SECONDS"];
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Flags of single controllers, with kube-controller-manager's names.
+//! Flags of individual controllers, with kube-controller-manager's names.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ impl ControllerOptionsFlags {
     /// Checks each flag.
     ///
     /// # Errors
-    /// The first flag that is wrong, and why.
+    /// The first invalid flag and the reason.
     pub(super) fn validate(self) -> Result<Options, FlagError> {
         let periods = [
             ("pvclaimbinder-sync-period", self.pvclaimbinder_sync_period),

@@ -75,13 +75,13 @@ pub(crate) struct ControllersConfig {
     pub(crate) controllers: Controllers,
     /// The key that signs the tokens in secrets.
     pub(crate) private_key_file: Option<PathBuf>,
-    /// The CAs that sign certificates.
+    /// The CAs that sign certificate requests.
     pub(crate) signing: Signing,
     /// The address of the health endpoint, if it is enabled.
     pub(crate) health: Option<SocketAddr>,
     pub(crate) settings: Settings,
     pub(crate) log_level: u8,
-    /// The leader election settings, if it is enabled; the caller sets the identity.
+    /// The leader election settings; `None` if leader election is disabled. The caller sets the identity.
     pub(crate) election: Option<LeaderElectionConfig>,
 }
 
@@ -89,7 +89,7 @@ impl ControllersFlags {
     /// Checks each flag.
     ///
     /// # Errors
-    /// The first flag that is wrong, and why.
+    /// The first invalid flag and the reason.
     pub(crate) fn validate(self) -> Result<ControllersConfig, FlagError> {
         let controllers = known_controllers(&self.controllers)?;
         if controllers.selected().next().is_none() {
@@ -125,8 +125,8 @@ impl ControllersFlags {
     }
 }
 
-/// Checks that the settings fit together: no other process may lead while this one still acts, and one failed renewal
-/// must not end the leadership.
+/// Checks that the leader election settings fit together: another process must not become the leader while this one
+/// still acts, and one failed renewal must not end the leadership.
 fn check_election(election: &LeaderElectionConfig) -> Result<(), FlagError> {
     for (flag, name) in [
         ("leader-elect-resource-name", &election.name),
@@ -151,7 +151,7 @@ fn check_election(election: &LeaderElectionConfig) -> Result<(), FlagError> {
     })
 }
 
-/// The help of `--controllers`: the syntax of the list, and the names of the controllers.
+/// Returns the help of `--controllers`: the syntax of the list and the names of the controllers.
 pub(super) fn controllers_help(more: &str) -> String {
     format!(
         "Controllers to run: '*' stands for all that are on by default, 'foo' adds a controller, '-foo' removes one{more}. \
@@ -161,7 +161,7 @@ pub(super) fn controllers_help(more: &str) -> String {
     )
 }
 
-/// The sorted names of some controllers.
+/// Returns the sorted names of the selected controllers.
 fn names(which: impl Fn(&Descriptor) -> bool) -> String {
     let all = nave_controllers::CONTROLLERS.iter();
     let mut names: Vec<_> =
@@ -198,7 +198,7 @@ fn parse_address(text: &str) -> Result<Address, String> {
     text.parse().map(|address| Address(Some(address))).map_err(wrong)
 }
 
-/// The number of keys each controller works on concurrently; one flag per controller that supports it.
+/// The number of keys that each controller handles concurrently. Each controller that supports it has a flag.
 #[derive(Clone, Debug)]
 struct ConcurrentSyncs(HashMap<&'static str, usize>);
 

@@ -51,9 +51,9 @@ pub(super) struct SigningFlags {
 /// The CAs that sign certificates.
 #[derive(Clone, Debug)]
 pub(crate) struct Signing {
-    /// The files of certificate and key for each signer.
+    /// The certificate and key files of each signer.
     pairs: Vec<(&'static str, PathBuf, PathBuf)>,
-    /// The longest validity of certificates.
+    /// The maximum validity of certificates.
     pub(crate) duration: Duration,
 }
 
@@ -65,10 +65,11 @@ const SIGNERS: [&str; 4] = [
 ];
 
 impl SigningFlags {
-    /// Checks the flags; `default` is the CA to use if none is given.
+    /// Checks the flags. `default` is the CA to use if the flags set no CA.
     ///
     /// # Errors
-    /// A certificate without its key or the other way around, or a CA for all signers beside one for some.
+    /// A certificate lacks its key, a key lacks its certificate, or a CA for all signers is combined with a CA for one
+    /// signer.
     pub(super) fn validate(self, default: Option<(PathBuf, PathBuf)>) -> Result<Signing, FlagError> {
         let general =
             pair("cluster-signing-cert-file", self.cluster_signing_cert_file, self.cluster_signing_key_file)?;
@@ -133,13 +134,13 @@ fn pair(
 }
 
 impl Signing {
-    /// One CA for all of Kubernetes' signers.
+    /// Uses one CA for all of Kubernetes' signers.
     pub(crate) fn with_one(certificate: &Path, key: &Path, duration: Duration) -> Self {
         let pairs = SIGNERS.map(|signer| (signer, certificate.to_owned(), key.to_owned()));
         Self { pairs: pairs.into(), duration }
     }
 
-    /// The certificate and key files of a signer.
+    /// Returns the certificate and key files of a signer.
     pub(crate) fn pair(&self, signer: &str) -> Option<(&Path, &Path)> {
         let (_, certificate, key) = self.pairs.iter().find(|(name, _, _)| *name == signer)?;
         Some((certificate, key))

@@ -8,8 +8,8 @@ use std::time::Duration;
 use nave_controllers::frame::Descriptor;
 use nave_machinery::duration;
 
-/// The enabled in-process controllers, by kube-controller-manager's rules: a name, with or without a minus, decides;
-/// for the others `*` enables those that are on by default.
+/// The enabled in-process controllers, by kube-controller-manager's rules: a name in the list, with or without a minus,
+/// takes precedence; `*` enables the other controllers that are on by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Controllers {
     all: bool,
@@ -24,7 +24,7 @@ impl Controllers {
         said(&self.on) || (!said(&self.off) && self.all && on_by_default)
     }
 
-    /// The enabled controllers.
+    /// Returns the enabled controllers.
     pub(crate) fn selected(&self) -> impl Iterator<Item = &'static Descriptor> {
         let runs = |controller: &&Descriptor| {
             self.runs(&[controller.name, controller.alias], controller.on_by_default)
@@ -32,7 +32,7 @@ impl Controllers {
         nave_controllers::CONTROLLERS.iter().filter(runs)
     }
 
-    /// The first name in the list that no controller has.
+    /// Returns the first name in the list that matches no controller.
     pub(crate) fn unknown(&self, known: impl Fn(&str) -> bool) -> Option<&str> {
         self.on.iter().chain(&self.off).map(String::as_str).find(|name| !known(name))
     }
@@ -107,7 +107,7 @@ pub(super) fn parse_verbosity(text: &str) -> Result<u8, String> {
     whole(0..=10)(text).map_err(|_| "must be a whole number from 0 (quiet) to 10 (everything)".to_owned())
 }
 
-/// Returns a parser of whole numbers within a range, which its error names.
+/// Returns a parser of whole numbers within a range. The error names the range.
 pub(super) fn whole<T: FromStr + PartialOrd + Display>(
     range: RangeInclusive<T>,
 ) -> impl Fn(&str) -> Result<T, String> + Clone
@@ -120,13 +120,13 @@ where
     }
 }
 
-/// Parses a ratio: a finite number that is not negative.
+/// Parses a ratio: a finite, non-negative number.
 pub(super) fn parse_ratio(text: &str) -> Result<f64, String> {
     let ratio = text.parse().ok().filter(|ratio: &f64| ratio.is_finite() && *ratio >= 0.0);
     ratio.ok_or_else(|| "must be a number such as 0.1 that is not negative".to_owned())
 }
 
-/// Parses a truth value in Go's notation (`strconv.ParseBool`).
+/// Parses a boolean in Go's notation (`strconv.ParseBool`).
 pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
@@ -135,7 +135,7 @@ pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
     }
 }
 
-/// The largest count; Kubernetes' flags of this kind are 32-bit integers.
+/// The maximum count. Kubernetes' flags of this kind are 32-bit integers.
 pub(super) const MAX_COUNT: usize = i32::MAX as usize;
 
 #[cfg(test)]

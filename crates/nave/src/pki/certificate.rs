@@ -15,7 +15,7 @@ use x509_parser::{
     pem::parse_x509_pem,
 };
 
-/// New certificates start this long ago, for clients whose clock is behind.
+/// Time by which the start of new certificates is backdated, for clients whose clock is behind.
 const CLOCK_SKEW: Duration = Duration::from_hours(1);
 
 /// The properties of a certificate that decide whether it can be reused.
@@ -30,7 +30,7 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Parses the first certificate of a PEM text; `None` if it has none.
+    /// Parses the first certificate of a PEM text; `None` if the text contains none.
     pub(super) fn read(pem: &str) -> Option<Self> {
         let (_, pem) = parse_x509_pem(pem.as_bytes()).ok()?;
         let certificate = pem.parse_x509().ok()?;
@@ -72,7 +72,8 @@ impl Facts {
         }
     }
 
-    /// Returns whether the certificate must be reissued: two thirds of its validity are over, or it is not valid yet.
+    /// Returns whether the certificate must be reissued: two thirds of its validity have passed, or it is not valid
+    /// yet.
     pub(super) fn is_due(&self, now: SystemTime) -> bool {
         let lifetime = self.not_after.duration_since(self.not_before).unwrap_or_default();
         now < self.not_before || now >= self.not_before + lifetime * 2 / 3
@@ -90,7 +91,7 @@ impl Facts {
     }
 }
 
-/// The parameters of a CA that only signs leaf certificates.
+/// Returns the parameters of a CA that signs only leaf certificates.
 pub(super) fn ca_params(now: SystemTime, lifetime: Duration) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
@@ -101,7 +102,7 @@ pub(super) fn ca_params(now: SystemTime, lifetime: Duration) -> CertificateParam
     valid(params, now, lifetime)
 }
 
-/// The parameters of a leaf certificate for one use.
+/// Returns the parameters of a leaf certificate with one usage.
 pub(super) fn leaf(
     mut params: CertificateParams,
     common_name: &str,

@@ -7,13 +7,13 @@ use std::{
     path::Path,
 };
 
-/// True if a file is synced to disk.
+/// Whether a file is synced to disk.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
-    /// Synced: the file cannot be recreated.
+    /// Synced, because the file cannot be recreated.
     Synced,
-    /// Not synced: a power cut may lose it, and the next start recreates it. Saves waiting for the disk at each
-    /// start.
+    /// Not synced: a power failure may lose the file, and the next start recreates it. Avoids waiting for the disk at
+    /// each start.
     Unsynced,
 }
 
@@ -22,12 +22,12 @@ pub(crate) fn write_private(path: &Path, text: &str, durability: Durability) -> 
     write(path, text, 0o600, durability)
 }
 
-/// Writes a file that everybody can read.
+/// Writes a file that every user can read.
 pub(super) fn write_public(path: &Path, text: &str, durability: Durability) -> io::Result<()> {
     write(path, text, 0o644, durability)
 }
 
-/// Writes a temporary file with the final mode beside the path, and renames it.
+/// Writes a temporary file with the final mode next to the path and renames it.
 fn write(path: &Path, text: &str, mode: u32, durability: Durability) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()

@@ -8,7 +8,7 @@ fn addresses(list: &[[u8; 4]]) -> BTreeSet<IpAddr> {
     list.iter().map(|address| IpAddr::V4(Ipv4Addr::from(*address))).collect()
 }
 
-/// A fixed time, so that no test depends on the date.
+/// Returns a fixed time, so that tests do not depend on the date.
 fn start() -> SystemTime {
     UNIX_EPOCH + DAY * 20_000
 }

@@ -1,4 +1,4 @@
-//! Starts and stops the API server with its store.
+//! Starts and stops the API server and its store.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -16,7 +16,7 @@ use super::authorization::Authorization;
 use super::client_cas::ClientCas;
 use crate::flags::Config;
 
-/// Opens the store in the data folder, which only one process can use.
+/// Opens the store in the data folder. Only one process can open it.
 pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeError> {
     let folder = config.data_dir.join("store");
     let damaged = |why: String| ServeError::Damaged { folder: folder.clone(), why };
@@ -45,7 +45,7 @@ pub(super) struct Api {
     pub(super) authorization: Authorization,
     /// Issues service account tokens.
     pub(super) issuer: Issuer,
-    /// Receives the secrets whose tokens are used.
+    /// Receives the secrets whose tokens were used.
     pub(super) used: mpsc::Receiver<SecretUse>,
     _following: Vec<Following>,
 }
@@ -88,7 +88,7 @@ pub(super) async fn start(
         cluster_authentication: cas.subscribe(),
     };
     let server = ApiServer::start(server).await?;
-    // The default roles and bindings exist from here on.
+    // The default roles and bindings exist from this point on.
     let following = authorization.follow(&storages).await;
     let Authentication { file, issuer, used, .. } = authentication;
     Ok(Api { server, authentication: file, authorization, issuer, used, _following: following })

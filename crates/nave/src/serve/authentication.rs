@@ -32,19 +32,20 @@ use crate::pki::files::{self, Durability};
 
 /// The timeout of one webhook call.
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(30);
-/// The most secrets whose last use waits to be recorded; more are recorded at their next use.
+/// Maximum number of secrets that wait for their last use to be recorded. Further uses are dropped and recorded at the
+/// next use of the token.
 const TOKEN_USES: usize = 64;
-/// How long the user of a token is cached, as upstream.
+/// Time for which the user of a token is cached (upstream's value).
 const TOKEN_TTL: Duration = Duration::from_secs(10);
 
-/// The authenticators, and the parts they share with the rest of the server.
+/// The authenticators and the parts they share with the rest of the server.
 pub(super) struct Authentication {
     flags: Flags,
     users_ca: Arc<ClientCa>,
     proxies_ca: Option<Arc<ClientCa>>,
     tokens: Arc<dyn TokenAuthenticator>,
     pub(super) issuer: Issuer,
-    /// Receives the secrets whose tokens are used.
+    /// Receives the secrets whose tokens were used.
     pub(super) used: mpsc::Receiver<SecretUse>,
     keys: Arc<KeyRing>,
     anonymous: Arc<AnonymousRule>,
@@ -54,8 +55,8 @@ pub(super) struct Authentication {
 }
 
 impl Authentication {
-    /// Reads the files in the flags. Tokens are checked against the objects in `storages`. `always_allow` tells
-    /// whether an authorizer allows every request.
+    /// Reads the files in the flags. Tokens are checked against the objects in `storages`. `always_allow` is true if an
+    /// authorizer allows every request.
     pub(super) fn open(
         config: &Config,
         keys: Arc<KeyRing>,
@@ -98,7 +99,7 @@ impl Authentication {
         })
     }
 
-    /// The chain of authenticators, in order.
+    /// Returns the chain of authenticators, in order.
     pub(super) fn chain(&self) -> Chain {
         let mut all: Vec<Arc<dyn Authenticator>> = Vec::new();
         if let Some((flags, ca)) = self.flags.proxy.as_ref().zip(self.proxies_ca.as_ref()) {
@@ -113,12 +114,12 @@ impl Authentication {
             .with_metrics(Arc::clone(&self.metrics))
     }
 
-    /// Adds the virtual resources for tokens.
+    /// Adds the virtual resources of tokens.
     pub(super) fn virtual_resources(&self, table: VirtualResources) -> VirtualResources {
         virtual_resources::with_tokens(table, Arc::clone(&self.tokens), self.issuer.clone())
     }
 
-    /// The OpenID Connect discovery documents for a server at `address`; `None` if the issuer is not a URL.
+    /// Returns the OpenID Connect discovery documents of a server at `address`; `None` if the issuer is not a URL.
     pub(super) fn discovery(&self, address: &str) -> Option<Discovery> {
         let ServiceAccounts { issuers, jwks_uri, .. } = &self.flags.service_accounts;
         let issuer = issuers.first().filter(|issuer| issuer.starts_with("https://"))?.clone();
@@ -131,7 +132,7 @@ impl Authentication {
 pub(super) struct ConfigFile {
     pub(super) path: PathBuf,
     flags: Flags,
-    /// The rule for anonymous requests if the file has none.
+    /// The rule for anonymous requests that applies if the file has none.
     default_rule: Anonymous,
     issuers: Arc<Issuers>,
     anonymous: Arc<AnonymousRule>,
@@ -139,7 +140,7 @@ pub(super) struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// Reads and applies the file; an unusable file changes nothing.
+    /// Reads and applies the file. An invalid file has no effect.
     fn load(&self) -> Result<(), FlagError> {
         let wrong = |why: String| FlagError::file("authentication-config", &self.path, why);
         let text = std::fs::read_to_string(&self.path).map_err(|why| wrong(why.to_string()))?;
@@ -172,8 +173,8 @@ impl ConfigFile {
     }
 }
 
-/// The rule for anonymous requests that `--anonymous-auth` implies (upstream: `ApplyAuthorization`). They are refused
-/// if an authorizer allows every request, even if the flag permits them.
+/// Returns the rule for anonymous requests that `--anonymous-auth` implies (upstream: `ApplyAuthorization`). If an
+/// authorizer allows every request, anonymous requests are rejected even if the flag permits them.
 fn anonymous_rule(anonymous_auth: Option<bool>, always_allow: bool) -> Anonymous {
     match (anonymous_auth.unwrap_or(true), always_allow) {
         (false, _) => Anonymous::Refused,
@@ -201,7 +202,7 @@ fn issuer_from_flags(oidc: &Oidc, flags: &Flags) -> Result<IssuerTokens, FlagErr
     IssuerTokens::new(jwt, &oidc.algorithms, &flags.audiences).map_err(|why| wrong(why.to_string()))
 }
 
-/// All token authenticators, in upstream's order.
+/// Returns all token authenticators, in upstream's order.
 fn tokens(
     flags: &Flags,
     keys: &Arc<KeyRing>,
@@ -228,7 +229,7 @@ fn tokens(
     kinds.push(issuers);
     if let Some(TokenWebhook { file, ttl, version }) = &flags.webhook {
         let webhook = Webhook::from_file(file, WEBHOOK_TIMEOUT).map_err(|why| match why {
-            // The file itself, whose path the flag's error has already.
+            // The flag's error already contains the path of the file itself.
             FileError::Read { path, error } if path == *file => webhook_error(file, &error),
             why => webhook_error(file, &why),
         })?;
@@ -253,8 +254,8 @@ fn issuer_config(flags: &Flags) -> IssuerConfig {
     }
 }
 
-/// The keys of service account tokens: those in the flags, or the server's own, created when the first token is
-/// issued.
+/// Returns the keys of service account tokens: the keys in the flags, or the server's own key, which is created when
+/// the first token is issued.
 pub(super) fn service_account_keys(config: &Config) -> Result<Arc<KeyRing>, ServeError> {
     let ServiceAccounts { key_files, signing_key_file, .. } = &config.authentication.service_accounts;
     if let Some(file) = signing_key_file {
@@ -283,7 +284,7 @@ pub(super) fn service_account_keys(config: &Config) -> Result<Arc<KeyRing>, Serv
     }
 }
 
-/// Creates the signing key and stores it. A key that cannot be stored is still used, and its tokens become invalid
+/// Creates the signing key and stores it. If the key cannot be stored, it is still used, and its tokens become invalid
 /// when the server stops.
 fn create_key(file: &Path) -> Option<Keys> {
     let made = generate_rsa_pem().map_err(|_| KeyError::Unknown);

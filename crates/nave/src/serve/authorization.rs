@@ -26,7 +26,7 @@ pub(super) struct Authorization {
     pub(super) chain: Chain,
     rbac: Arc<Rbac>,
     graph: Arc<RwLock<Graph>>,
-    /// The authorization configuration file, if there is one.
+    /// The authorization configuration file, if the flag is set.
     file: Option<(PathBuf, Mutex<ConfigFile>)>,
 }
 
@@ -66,12 +66,12 @@ impl Authorization {
         Ok(Self { chain: Chain::new(authorizers, metrics), rbac, graph, file })
     }
 
-    /// Returns whether an authorizer allows every request. Reloading the configuration file cannot change that.
+    /// Returns whether an authorizer allows every request. Reloads of the configuration file cannot change this.
     pub(super) fn always_allow(&self) -> bool {
         self.chain.authorizers().iter().any(|authorizer| authorizer.kind == "AlwaysAllow")
     }
 
-    /// The configuration of admission plugins, some of which check access.
+    /// Returns the configuration of admission plugins. Some plugins check access.
     pub(super) fn admission(&self, flags: &flags::Admission) -> AdmissionConfig {
         AdmissionConfig {
             default_not_ready_toleration_seconds: flags.default_not_ready_toleration_seconds,
@@ -80,7 +80,7 @@ impl Authorization {
         }
     }
 
-    /// Loads the stored objects into the authorizers, and keeps them up to date while the result lives.
+    /// Loads the stored objects into the authorizers and keeps them up to date until the result is dropped.
     pub(super) async fn follow(&self, storages: &Storages) -> Vec<Following> {
         let mut following = authorization::follow_rbac(storages, &self.rbac);
         following.extend(authorization::follow_nodes(storages, &self.graph));

@@ -1,4 +1,4 @@
-//! The certificates in use: the server's own, and those in flags.
+//! The certificates in use: the server's own certificates and those in flags.
 
 use std::{
     collections::BTreeSet,
@@ -23,13 +23,13 @@ use crate::{
 pub(super) struct Certificates {
     config: Config,
     own: Pki,
-    /// The serving certificate: the own pair, or the one in the flags.
+    /// The serving certificate: the server's own, or the one in the flags.
     pair: Pair,
     serving: Arc<ServingCertificate>,
 }
 
 impl Certificates {
-    /// Reads the certificates in the flags, and reads or creates the own ones.
+    /// Reads the certificates in the flags, and reads or creates the server's own.
     pub(super) fn open(config: &Config) -> Result<Self, ServeError> {
         let own = Pki::open(config.data_dir.join("pki"), own_addresses(config), SystemTime::now())?;
         let pair = load_pair(config, &own)?;
@@ -38,8 +38,8 @@ impl Certificates {
         Ok(Self { config: config.clone(), own, pair, serving: Arc::new(serving) })
     }
 
-    /// Renews certificates that are due and reloads changed files; returns whether the kubeconfig must be rewritten.
-    /// New connections get the new certificate.
+    /// Renews certificates that are due and reloads changed files. Returns whether the kubeconfig must be rewritten.
+    /// New connections use the new certificate.
     pub(super) fn refresh(&mut self, now: SystemTime) -> Result<bool, ServeError> {
         let renewed = self.own.renew(now)?;
         let pair = load_pair(&self.config, &self.own)?;
@@ -53,7 +53,7 @@ impl Certificates {
         Ok(true)
     }
 
-    /// The files in flags.
+    /// Returns the files in flags.
     pub(super) fn given(&self) -> Vec<PathBuf> {
         let pair = self.config.serving_pair.iter().flat_map(|(certificate, key)| [certificate, key]);
         let authentication = &self.config.authentication;
@@ -72,12 +72,13 @@ impl Certificates {
         &self.own.admin
     }
 
-    /// The CA with which clients verify the server: the own CA, or the given certificate, because its CA is unknown.
+    /// Returns the CA with which clients verify the server: the server's own CA, or the certificate in the flags,
+    /// because its CA is unknown.
     pub(super) fn server_ca(&self) -> &str {
         if self.config.serving_pair.is_some() { &self.pair.certificate } else { &self.own.ca.certificate }
     }
 
-    /// The CAs of client certificates.
+    /// Returns the CAs of client certificates.
     pub(super) fn client_cas(&self) -> Result<Vec<CertificateDer<'static>>, ServeError> {
         let own =
             CertificateDer::pem_slice_iter(self.own.ca.certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
@@ -89,7 +90,7 @@ impl Certificates {
     }
 }
 
-/// The server's addresses: loopback, the bind and advertise addresses, and the service `kubernetes`.
+/// Returns the server's addresses: loopback, the bind and advertise addresses, and the service `kubernetes`.
 fn own_addresses(config: &Config) -> BTreeSet<IpAddr> {
     let all = [
         IpAddr::from([127, 0, 0, 1]),
@@ -131,7 +132,7 @@ fn decode(config: &Config, pair: &Pair) -> Result<DecodedPair, FlagError> {
     Ok((chain, key))
 }
 
-/// An error that names the source of an unusable serving certificate.
+/// Returns an error that names the source of an invalid serving certificate.
 fn unusable(config: &Config, why: impl std::fmt::Display) -> FlagError {
     match &config.serving_pair {
         Some((certificate, _)) => {

@@ -15,7 +15,7 @@ use crate::flags::{Config, FlagError, Proxy};
 
 const PROXY_CA: &str = "requestheader-client-ca-file";
 
-/// The CAs of client certificates.
+/// The CAs of client certificates, for users and front proxies.
 pub(super) struct ClientCas {
     /// The CAs of users.
     pub(super) users: Arc<ClientCa>,
@@ -40,7 +40,7 @@ impl ClientCas {
         Ok(cas)
     }
 
-    /// Reads the CA files again; returns whether a CA changed.
+    /// Rereads the CA files; returns whether a CA changed.
     pub(super) fn refresh(&self, certificates: &Certificates) -> Result<bool, ServeError> {
         let mut changed = self.users.replace(certificates.client_cas()?)?;
         if let Some((file, ca)) = &self.proxies {
@@ -52,18 +52,18 @@ impl ClientCas {
         Ok(changed)
     }
 
-    /// All CAs, which clients are offered in the handshake.
+    /// Returns all CAs. The handshake offers them to clients.
     pub(super) fn all(&self) -> Vec<CertificateDer<'static>> {
         let proxies = self.proxies.iter().flat_map(|(_, ca)| ca.certificates());
         self.users.certificates().into_iter().chain(proxies).collect()
     }
 
-    /// The CAs of front proxies.
+    /// Returns the CAs of front proxies.
     pub(super) fn proxies(&self) -> Option<Arc<ClientCa>> {
         self.proxies.as_ref().map(|(_, ca)| Arc::clone(ca))
     }
 
-    /// The published CAs and their changes.
+    /// Subscribes to the published CAs.
     pub(super) fn subscribe(&self) -> watch::Receiver<ClusterAuthentication> {
         self.published.subscribe()
     }
@@ -77,7 +77,7 @@ impl ClientCas {
     }
 }
 
-/// The front proxy settings, without certificates.
+/// Converts the front proxy settings, without certificates.
 fn request_header(proxy: &Proxy) -> RequestHeader {
     let headers = |names: &[HeaderName]| names.iter().map(|name| canonical(name.as_str())).collect();
     RequestHeader {
@@ -90,7 +90,7 @@ fn request_header(proxy: &Proxy) -> RequestHeader {
     }
 }
 
-/// The canonical form of a header name: `X-Remote-User`.
+/// Returns the canonical form of a header name: `X-Remote-User`.
 fn canonical(name: &str) -> String {
     let mut begins = true;
     let cased = name.chars().map(|letter| {
@@ -101,7 +101,7 @@ fn canonical(name: &str) -> String {
     cased.collect()
 }
 
-/// Reads the certificates in a flag's file; there must be at least one.
+/// Reads the certificates in a flag's file. The file must contain at least one.
 pub(super) fn read_cas(flag: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, FlagError> {
     let wrong = |why: String| FlagError::file(flag, file, why);
     let text = std::fs::read(file).map_err(|why| wrong(why.to_string()))?;

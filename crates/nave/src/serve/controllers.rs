@@ -1,5 +1,5 @@
-//! The controllers in the server's process. Each acts as its service account through the whole request pipeline, and
-//! all of them read the server's watch caches.
+//! The controllers in the server's process. Each controller acts as its service account through the whole request
+//! pipeline, and all controllers read the server's watch caches.
 
 use std::sync::Arc;
 
@@ -29,8 +29,8 @@ pub(super) fn start(
     signer: FileSigner,
 ) -> InProcessControllers {
     let catalogs = api.catalogs().clone();
-    // Kinds that controllers deserialize are read in their storage version. For all other kinds only metadata is
-    // read, which is the same in all versions.
+    // Kinds that controllers deserialize are read in their storage version. For other kinds only metadata is read,
+    // which is the same in all versions.
     let cacher = move |resource: &GroupVersionResource| catalogs.cacher(resource);
     let supervisor = api.supervisor().clone();
     let config = FactoryConfig { supervisor: supervisor.clone(), ..FactoryConfig::default() };
@@ -47,7 +47,7 @@ pub(super) fn start(
 }
 
 impl InProcessControllers {
-    /// Stops the controllers after the work in progress.
+    /// Stops the controllers after the work in progress has finished.
     pub(super) async fn shutdown(&self) {
         self.running.shutdown().await;
         self.informers.shutdown().await;

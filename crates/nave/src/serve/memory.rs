@@ -1,9 +1,9 @@
-//! Detects memory pressure of the control group or the machine.
+//! Detects memory pressure in the control group or on the machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Memory is short when less than one part in this many is available.
+/// Memory is short if less than one part in this many is available.
 const LEFT: u64 = 10;
 
 /// Returns whether memory is short; false if neither source can be read.
@@ -13,7 +13,7 @@ pub(super) fn is_short() -> bool {
     group || machine
 }
 
-/// The folder of the process's control group (version 2).
+/// Returns the folder of the process's control group (version 2).
 fn control_group() -> Option<PathBuf> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -39,7 +39,7 @@ fn machine_is_short(meminfo: &str) -> bool {
     }
 }
 
-/// The number after a name at the start of a line.
+/// Returns the number after a name at the start of a line.
 fn field(text: &str, name: &str) -> Option<u64> {
     let mut words = text.lines().map(str::split_whitespace).find_map(|mut words| {
         let found = words.next() == Some(name);

@@ -1,4 +1,5 @@
-//! Records the day of the last use of a legacy token in its secret (upstream: `LegacyServiceAccountTokenTracking`).
+//! Records the date on which a legacy token was last used in its secret (upstream:
+//! `LegacyServiceAccountTokenTracking`).
 
 use std::convert::Infallible;
 
@@ -20,7 +21,7 @@ pub(super) async fn record_uses(api: &ApiServer, used: &Mutex<mpsc::Receiver<Sec
         let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
         let patch = Patch::Merge(json!({"metadata": {"labels": {(LAST_USED): date}}}));
         if let Err(error) = secrets.patch(&name, &PatchParams::default(), &patch).await.map_err(redacted) {
-            // The next use reports it again.
+            // The next use of the token retries this.
             tracing::warn!(%error, namespace, name, "recording the last use of a token failed");
         }
     }
