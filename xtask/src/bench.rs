@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-/// Runs the load generator with `arguments` (listed by `cargo xtask bench -- --help`). Without `--kubeconfig` it
-/// starts the built server in a temporary folder.
+/// Runs the load generator with `arguments` (`cargo xtask bench -- --help` lists them). Without `--kubeconfig`, the
+/// load generator starts the built server in a temporary folder.
 pub(crate) fn run(target: &Path, arguments: &[String]) -> ExitCode {
     if arguments.iter().find(|argument| *argument != "--").is_some_and(|first| first == "cost") {
         return cost();
@@ -38,7 +38,7 @@ pub(crate) fn run(target: &Path, arguments: &[String]) -> ExitCode {
     }
 }
 
-/// Runs the cost suite with optimization and bodies up to the largest size, one test at a time.
+/// Runs the cost suite in release mode with bodies up to the maximum size, one test at a time.
 fn cost() -> ExitCode {
     let arguments = ["test", "--release", "-p", "nave-apiserver", "--test", "cost", "--"];
     let mut suite = Command::new(env!("CARGO"));

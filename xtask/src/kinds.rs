@@ -9,7 +9,7 @@ use nave_resources::{Generation, Registry, ResourceDef, Verb};
 
 use crate::root;
 
-/// Known differences from kube-apiserver 1.36: the group, the kinds, the difference.
+/// Known differences from kube-apiserver 1.36: group, kinds, difference.
 const DIFFERENCES: &[(&str, &str, &str)] = &[
     (
         "",
@@ -63,7 +63,7 @@ const DIFFERENCES: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Resources and subresources that discovery lists and that are answered with 501: the resource, its subresource.
+/// Resources and subresources that discovery lists but that return 501: resource, subresource.
 const NOT_SERVED: &[(&str, &str)] = &[
     ("componentstatuses", ""),
     ("nodes", "proxy"),
@@ -122,7 +122,7 @@ fn page() -> String {
     text
 }
 
-/// The section of a group with its kinds.
+/// Writes the section of a group and its kinds.
 fn group(text: &mut String, defs: &[&ResourceDef]) {
     let name = defs.first().map_or("", |def| &def.group);
     let _ = write!(text, "\n## {}\n\n{TABLE}", if name.is_empty() { "core" } else { name });

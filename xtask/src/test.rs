@@ -1,7 +1,7 @@
 //! `cargo xtask test`: all checks and tests, from formatting to real clients on the real binary.
 //!
-//! Every step runs even after a failure. The end-to-end tests need the clients, and the server built with the profile
-//! `e2e`. The last line has the totals: each test counts, and each step without tests counts as one.
+//! Every step runs, even after a failure. The end-to-end tests need the clients and the server built with the profile
+//! `e2e`. The last line contains the totals. Each test counts as one; each step without tests also counts as one.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
@@ -55,14 +55,14 @@ fn cargo(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
 
 /// A set of tests.
 enum Tests {
-    /// All but the end-to-end tests.
+    /// All tests except the end-to-end tests.
     InProcess,
     /// The end-to-end tests, which use the built server.
     EndToEnd,
 }
 
-/// Returns nextest if it is installed, because it runs the tests of all crates in parallel; else Cargo's runner.
-/// nextest builds the whole workspace in both cases, so that dependencies are built once with one set of features.
+/// Returns nextest if it is installed, because it runs the tests of all crates in parallel; otherwise Cargo's runner.
+/// nextest builds the whole workspace for either set, so that dependencies are built once with one set of features.
 fn runner(tests: Tests) -> Command {
     let arguments: &[&str] = match (installed("nextest"), tests) {
         (true, Tests::InProcess) => &["nextest", "run", "--workspace", "-E", "not package(nave-tests)"],
@@ -115,7 +115,8 @@ impl Report {
                 return false;
             }
         };
-        // A step without tests counts as one; so does a runner that fails without a failed test (a build error).
+        // A step without tests counts as one test. A runner that fails without a failed test (a build error) also
+        // counts as one.
         let counts = match (well, counts) {
             (true, Counts { passed: 0, failed: 0 }) => Counts { passed: 1, failed: 0 },
             (false, Counts { passed, failed: 0 }) => Counts { passed, failed: 1 },

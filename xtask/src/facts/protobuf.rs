@@ -8,7 +8,7 @@ use std::{fs, io};
 use super::model::{Field, Shape, Types};
 use super::openapi::{camel, named};
 
-/// The messages by definition name (without `io.k8s.`) in lower case, because prost changes the case of names.
+/// The messages by definition name, without `io.k8s.` and in lower case, because prost changes the case of names.
 pub(crate) struct Messages(BTreeMap<String, Message>);
 
 /// A message.
@@ -19,7 +19,7 @@ struct Message {
     members: Vec<Member>,
 }
 
-/// A message's field.
+/// A field of a message.
 #[derive(Clone, Debug)]
 struct Member {
     /// The Rust name.
@@ -55,19 +55,19 @@ impl Messages {
         }
     }
 
-    /// The fields of a message that only `k8s-pb` has, with JSON names derived from the Rust names.
+    /// Returns the fields of a message that only `k8s-pb` has. JSON names are derived from the Rust names.
     pub(crate) fn fields(&self, name: &str) -> Option<BTreeMap<String, Field>> {
         let message = self.get(name)?;
         Some(message.members.iter().map(|member| (camel(&member.name), member.field())).collect())
     }
 
-    /// Returns a message. A version that the crate lacks has the layout of the beta version it was promoted from.
+    /// Returns a message. A version that the crate lacks has the layout of the beta version from which it was promoted.
     fn get(&self, name: &str) -> Option<&Message> {
         let beta = || self.0.get(&key(&name.replace(".v1.", ".v1beta1.")));
         self.0.get(&key(name)).or_else(beta)
     }
 
-    /// Matches the members of message `name` with `fields`; an unmatched member that is a message is inlined.
+    /// Matches the members of message `name` with `fields`. An unmatched member that is a message is inlined.
     fn fill(&self, name: &str, via: &mut Vec<u32>, fields: &mut BTreeMap<String, Field>) {
         for member in self.get(name).into_iter().flat_map(|message| &message.members) {
             let found = fields.iter_mut().find(|(json, _)| plain(json) == plain(&member.name));
@@ -88,7 +88,7 @@ impl Messages {
         }
     }
 
-    /// Returns whether a JSON list is wrapped in a protobuf message.
+    /// Returns whether protobuf wraps a JSON list in a message.
     fn wraps(&self, json: &Shape, wire: &Shape) -> bool {
         match (json, wire) {
             (Shape::List(_), Shape::Struct(name)) => {
@@ -173,7 +173,7 @@ impl Field {
     }
 }
 
-/// The last path in a Rust type, as a definition name: `::core::option::Option<super::super::super::a::b::C>`.
+/// Returns the last path in a Rust type as a definition name: `::core::option::Option<super::super::super::a::b::C>`.
 fn message(package: &str, ty: &str) -> Option<Shape> {
     let path = ty.trim_end_matches([',', '>']).rsplit(['<', ' ']).next()?;
     let mut folder: Vec<&str> = package.split('.').collect();
@@ -186,12 +186,12 @@ fn message(package: &str, ty: &str) -> Option<Shape> {
     Some(named(&folder.join(".").replace('_', "-")))
 }
 
-/// The lookup key of a message: the crates differ in the case of names (`AwsElastic…`, `AWSElastic…`).
+/// Returns the lookup key of a message. The crates differ in the case of names (`AwsElastic…`, `AWSElastic…`).
 fn key(name: &str) -> String {
     name.to_lowercase().replace('_', "-")
 }
 
-/// The lookup key of a field.
+/// Returns the lookup key of a field.
 fn plain(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }

@@ -1,5 +1,4 @@
-//! Compares the table with the types of a recorded kube-apiserver (`openapi-v2-structure.json`), if there is a
-//! recording.
+//! Compares the table with the recorded types of a kube-apiserver (`openapi-v2-structure.json`), if a recording exists.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::root;
 
-/// The differences between the table and the recording, one line each; `None` if there is no recording.
+/// Returns the differences between the table and the recording, one per line; `None` if no recording exists.
 pub(crate) fn differences(set: &SchemaSet) -> Option<Vec<String>> {
     let text = fs::read_to_string(folder().join("openapi-v2-structure.json")).ok()?;
     let document: Value = serde_json::from_str(&text).ok()?;
@@ -42,7 +41,7 @@ pub(crate) fn differences(set: &SchemaSet) -> Option<Vec<String>> {
             let is_required = required.is_some_and(|list| list.iter().any(|name| name == key));
             complain("required", &at, &json!(is_required), &json!(field.required));
             for (what, ours) in extensions(field) {
-                // Stated for some fields, although it is the default.
+                // Some fields set this explicitly, although it is the default.
                 let says_nothing = property[what] == "granular" || property[what] == "replace";
                 let theirs = if says_nothing { &Value::Null } else { &property[what] };
                 complain(what, &at, theirs, &ours);
@@ -54,7 +53,7 @@ pub(crate) fn differences(set: &SchemaSet) -> Option<Vec<String>> {
     Some(found)
 }
 
-/// The type of a property in the recording; references to types that are not structs are resolved.
+/// Returns the type of a property in the recording. Resolves references to types that are not structs.
 fn resolve(property: &Value) -> Value {
     if let Some(name) = property["$ref"].as_str().and_then(|path| path.strip_prefix("#/definitions/")) {
         let last = name.rsplit('.').next().unwrap_or(name);
@@ -74,7 +73,7 @@ fn resolve(property: &Value) -> Value {
     }
 }
 
-/// The same for a shape of the table.
+/// Returns the type of a shape of the table in the same form.
 fn shape(set: &SchemaSet, shape: &Shape, any: AnyForm) -> Value {
     match shape {
         Shape::Struct(id) => json!(set.get(*id).name),
