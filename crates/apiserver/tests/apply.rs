@@ -1,4 +1,4 @@
-//! Managed fields and server-side apply on a whole server: what is stored after each request.
+//! Managed fields and server-side apply on a whole server: checks the stored state after each request.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 #![allow(clippy::needless_pass_by_value, reason = "parts of objects are given as literals")]
@@ -80,7 +80,7 @@ async fn owned_fields_are_trees_in_every_answer() {
     let deleted = client.call(&format!("DELETE {path}?propagationPolicy=Foreground")).await.json();
     assert_eq!(fields(&deleted, "tool"), &owned);
 
-    // Events of this group are stored in the version of another.
+    // Events of this group are stored in the version of another group.
     let event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e"}, "action": "a",
         "reason": "r", "type": "Normal", "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "c/d",
         "reportingInstance": "i", "regarding": {"kind": "Pod", "name": "p", "namespace": "default"}});

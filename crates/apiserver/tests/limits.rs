@@ -1,4 +1,4 @@
-//! Objects of the maximum depth, objects that are too deep, and objects that cannot be decoded: in all requests and all
+//! Objects of the maximum depth, objects that are too deep, and objects that cannot be decoded, in all requests and
 //! responses.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail the test")]
@@ -32,7 +32,7 @@ const NAMESPACE: &str = "default";
 
 const PATCHES: [PatchType; 3] = [PatchType::Json, PatchType::Merge, PatchType::Strategic];
 
-/// All forms of responses with an object or a list. Tables have no protobuf form.
+/// All forms of response with an object or a list. Tables have no protobuf form.
 const ACCEPTED: [&str; 8] = [
     "application/json",
     "application/yaml",
@@ -138,7 +138,7 @@ impl World {
         Target { context, endpoint, view: View::Object, namespace: NAMESPACE, name, admission }
     }
 
-    /// Stores bytes as another server could have done, and waits for the watch cache.
+    /// Stores bytes as another server could, and waits for the watch cache.
     async fn store(&self, resource: Resource, name: &str, value: impl Into<Bytes>) -> u64 {
         let key = resource.key(name);
         let op = Op::Put { value: value.into(), ttl: None };
@@ -200,7 +200,7 @@ impl Resource {
         }
     }
 
-    /// Returns the name of each element of the deep JSON.
+    /// Returns the field name of each level of the deep JSON.
     fn element(self) -> &'static str {
         match self {
             Self::ConfigMaps => "f:a",
@@ -208,7 +208,7 @@ impl Resource {
         }
     }
 
-    /// Returns the position of the deep JSON.
+    /// Returns the JSON pointer to the deep JSON.
     fn path(self) -> &'static str {
         match self {
             Self::ConfigMaps => "/metadata/managedFields/0/fieldsV1",
@@ -225,7 +225,7 @@ fn body(object: &Value, format: Format) -> Bytes {
     }
 }
 
-/// Encodes an object in its envelope, even if it is too deep for this server's encoder.
+/// Encodes an object in its envelope, even if the object is too deep for the server's encoder.
 fn protobuf_body(object: &Value) -> Vec<u8> {
     let resource =
         if object["kind"] == "ConfigMap" { Resource::ConfigMaps } else { Resource::ControllerRevisions };
@@ -238,7 +238,8 @@ fn protobuf_body(object: &Value) -> Vec<u8> {
         Resource::ConfigMaps => "io.k8s.api.core.v1.ConfigMap",
         Resource::ControllerRevisions => "io.k8s.api.apps.v1.ControllerRevision",
     };
-    // The lengths of all enclosing messages depend on the JSON text, so a text of the same length holds its place.
+    // The lengths of all enclosing messages depend on the JSON text, so a placeholder of the same length is encoded
+    // first.
     let text = json::encode(&raw);
     let padded = format!("{{\"{}\":1}}", "x".repeat(text.len() - 6));
     *shallow.pointer_mut(resource.path()).unwrap() = serde_json::from_str(&padded).unwrap();
@@ -330,7 +331,7 @@ async fn rejects_deeper_objects_in_all_requests() {
     }
 }
 
-/// The object was stored by an older version or another server, or is damaged.
+/// The stored bytes come from an older version or another server, or are damaged.
 #[tokio::test]
 async fn undecodable_objects_can_be_deleted_and_block_nothing() {
     let world = World::new().await;
@@ -365,7 +366,7 @@ async fn undecodable_objects_can_be_deleted_and_block_nothing() {
             world.delete(resource, name, json!(null)).await.unwrap();
             world.store(resource, name, bytes).await;
         }
-        // As the namespace controller does.
+        // Deletes the collection, as the namespace controller does.
         world.delete_collection(resource).await.unwrap();
         for name in ["deep", "cut", "garbage", "empty", "whole"] {
             assert_eq!(code(world.get(resource, name, ACCEPTED[0]).await), 404, "{name}");

@@ -1,11 +1,11 @@
-//! Lists with all options, on the embedded engine, compared with a history of states.
+//! Lists with all options on the embedded engine, compared with a history of states.
 //!
-//! A schedule has random writes, compactions and restarts of the watch caches (after which older states must be read
-//! from the store). Each response must have exactly the state at its revision, and the revision must be allowed by the
-//! options. The pages of a list must cover the whole list.
+//! A schedule consists of random writes, compactions and restarts of the watch caches, after which older states must be
+//! read from the store. Each response must contain exactly the state at its revision, and the options must allow that
+//! revision. The pages of a list must cover the whole list.
 //!
-//! A failing schedule is shrunk and printed with its seed: `PROPTEST_RNG_SEED=… cargo nextest run -p
-//! nave-apiserver --test lists` runs it again. `PROPTEST_CASES` sets the number of schedules.
+//! A failing schedule is shrunk and printed with its seed. `PROPTEST_RNG_SEED=… cargo nextest run -p nave-apiserver
+//! --test lists` runs it again. `PROPTEST_CASES` sets the number of schedules.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail the test")]
 
@@ -52,10 +52,10 @@ struct ListRequest {
 enum Version {
     Latest,
     Any,
-    /// A number of revisions before the current one.
+    /// The value is a number of revisions before the current one.
     NotOlderThan(u8),
     Exact(u8),
-    /// Without a match: exact if there is a limit.
+    /// Without `resourceVersionMatch`: exact if there is a limit.
     At(u8),
 }
 
@@ -108,7 +108,7 @@ struct Pages {
 struct World {
     store: Arc<dyn Store>,
     storages: Storages,
-    /// The state since each revision.
+    /// The state as of each revision.
     history: BTreeMap<u64, State>,
     compacted: u64,
     lists: Vec<Pages>,
@@ -163,7 +163,7 @@ impl World {
             storage.create(&path, &key.1, &mut object).await.unwrap()
         };
         let mut state = self.latest().clone();
-        // An unchanged object is not written.
+        // An unchanged object is not written again.
         if state.get(&key).is_none_or(|(written, ..)| *written != revision) {
             state.insert(key, (revision, label, node));
             self.history.insert(revision, state);
@@ -230,7 +230,7 @@ impl World {
             Err(status) => {
                 assert_eq!(status.code, 410, "{status}");
                 assert!(revision < self.compacted, "{revision} is not compacted");
-                // The token in the refusal continues in the latest state.
+                // The token in the error continues in the latest state.
                 let list = self.read(&ask, &[("continue", status.continue_token.as_str())]).await.unwrap();
                 assert_eq!(revision_of(&list), self.revision());
                 self.check_page(&ask, &list, Some(&after), ask.limit);
@@ -290,7 +290,7 @@ impl World {
         self.history.values().next_back().unwrap()
     }
 
-    /// Returns the store's revision; there are no other writers.
+    /// Returns the store's revision, which only this test changes.
     fn revision(&self) -> u64 {
         (*self.history.keys().next_back().unwrap()).max(1)
     }

@@ -1,4 +1,4 @@
-//! Typed server-side apply of `nave-client` against the whole server.
+//! Typed server-side apply of `nave-client`, against the whole server.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail the test")]
 #![allow(clippy::needless_pass_by_value, reason = "parts of objects are given as literals")]
@@ -30,7 +30,7 @@ fn config_map(data: Value) -> ConfigMap {
     typed("x", json!({ "data": data }))
 }
 
-/// The managed fields of an object: manager, subresource and fields.
+/// Returns the managed fields of an object: manager, subresource and fields.
 fn owned(object: &impl kube::Resource) -> Vec<(String, String, Value)> {
     let entries = object.meta().managed_fields.clone().unwrap_or_default();
     let entries = entries.into_iter().map(|entry| {

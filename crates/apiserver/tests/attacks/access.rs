@@ -1,4 +1,4 @@
-//! A tenant with all rights in one namespace reads only that namespace, and grants only rights that it holds.
+//! A tenant with all rights in one namespace can read only that namespace, and can grant only rights that it holds.
 
 use base64::Engine;
 use nave_machinery::GroupVersionResource;
@@ -8,8 +8,8 @@ use crate::common::{Call, Cluster, check, cluster_role_in, collection, namespace
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
-/// `owner` is `admin` of the namespace `own` and may write roles there, `viewer` may read there; `own` and `other` have
-/// the same objects.
+/// `owner` is `admin` of the namespace `own` and may write roles there. `viewer` may read in `own`. `own` and `other`
+/// contain the same objects.
 async fn cluster() -> Cluster {
     let mut objects = vec![namespace("own"), namespace("other")];
     objects.extend(["own", "other"].into_iter().flat_map(objects_in));
@@ -44,7 +44,7 @@ fn objects_in(namespace: &str) -> Vec<Value> {
     ]
 }
 
-/// Lists and watches of any form have only objects of the namespace in their path.
+/// Lists and watches of any form contain only objects of the namespace in their path.
 #[tokio::test]
 async fn lists_and_watches_have_objects_of_the_own_namespace_only() {
     let cluster = cluster().await;
@@ -86,7 +86,7 @@ async fn lists_and_watches_have_objects_of_the_own_namespace_only() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A continue token of one namespace is useless in another one.
+/// A continue token of one namespace cannot be used in another one.
 #[tokio::test]
 async fn a_continue_token_is_useless_in_another_namespace() {
     let cluster = cluster().await;
@@ -156,7 +156,7 @@ async fn rights_that_are_not_held_cannot_be_granted() {
     .await;
 }
 
-/// The refusal of a role whose product of rules is large stays small.
+/// The error for a role with a large product of rules is small.
 #[tokio::test]
 async fn a_refused_role_is_answered_with_a_bounded_message() {
     let cluster = cluster().await;
@@ -196,7 +196,7 @@ async fn impersonation_needs_the_right() {
     .await;
 }
 
-/// The paths that a user without rights, and an anonymous one, can read.
+/// The paths that users without rights and anonymous users can read.
 #[tokio::test]
 async fn users_without_rights_read_health_and_version() {
     let cluster = cluster().await;
@@ -228,7 +228,7 @@ async fn users_without_rights_read_health_and_version() {
     }
 }
 
-/// A review of a user's rules copies them: of very many only some are listed.
+/// A review of a user's rules copies the rules, so only some of a large number are listed.
 #[tokio::test]
 async fn a_review_of_own_rules_is_bounded() {
     let mut objects = vec![namespace("own")];
@@ -257,7 +257,7 @@ async fn a_review_of_own_rules_is_bounded() {
     assert_eq!(answer.code, 201);
     assert_eq!(answer.value_at("/status/incomplete"), json!(true));
     assert!(answer.body.len() < 4 << 20, "{} bytes", answer.body.len());
-    // The other roles apply as well.
+    // The roles that are not listed still apply.
     let last = "GET /api/v1/namespaces/own/pods/r7-0000029999";
     check(&cluster, &[row("owner", last, Value::Null, 404)]).await;
 }

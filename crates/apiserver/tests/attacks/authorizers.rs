@@ -1,4 +1,4 @@
-//! Rights that only an asynchronous authorizer grants, such as a webhook.
+//! Rights that only an asynchronous authorizer grants, like a webhook.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::common::{Cluster, check, cluster_role, cluster_role_everywhere, namespace, row};
 
-/// Allows the user `trusted` to escalate, bind, approve and sign. It never answers immediately.
+/// Allows the user `trusted` to escalate, bind, approve and sign. Never answers immediately.
 struct Waiting;
 
 #[async_trait]
@@ -26,7 +26,7 @@ impl Authorizer for Waiting {
 }
 
 async fn cluster() -> Cluster {
-    // All rights to write these objects, without the verbs for granting rights.
+    // All rights to write these objects, except the verbs that allow granting rights.
     let verbs = ["get", "list", "create", "update", "patch", "delete"];
     let rules = json!([
         {"verbs": verbs, "apiGroups": ["rbac.authorization.k8s.io"], "resources": [
@@ -94,7 +94,7 @@ async fn writes_wait_for_an_authorizer_that_grants_what_they_need() {
     let rules = json!({"rules": [{"verbs": ["*"], "apiGroups": ["apps"], "resources": ["*"]}]});
     let subjects = json!({"subjects": []});
     let mut rows = Vec::new();
-    // First the users without the right, so that no object exists yet.
+    // Tests the user without the right first, so that no object exists yet.
     for (who, created, changed) in [("other", 403, 403), ("trusted", 201, 200)] {
         for (kind, path) in [("Role", "namespaces/team/roles"), ("ClusterRole", "clusterroles")] {
             rows.push(row(who, &format!("POST {RBAC}/{path}"), role(kind, "all"), created));

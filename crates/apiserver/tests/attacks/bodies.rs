@@ -1,4 +1,4 @@
-//! Bodies that are expensive for their size: each one is rejected or served, the response is small, and the server
+//! Bodies that are expensive for their size. Each one is rejected or served, the response is small, and the server
 //! keeps running.
 
 use nave_machinery::limits::{MAX_BODY_BYTES, MAX_DEPTH};
@@ -25,7 +25,7 @@ fn review(requirements: &str) -> String {
     )
 }
 
-/// Any user may create a review.
+/// Reviews can be created by any user.
 #[tokio::test]
 async fn bodies_of_any_user_are_bounded() {
     let cluster = Cluster::start(&[]).await;
@@ -82,7 +82,7 @@ async fn patches_cannot_create_oversized_objects() {
     assert_eq!(cluster.admin().call("GET /api/v1/configmaps").await.code, 200);
 }
 
-/// Many, large or badly formed entries: the write gets a response, and the object stays usable.
+/// Many, large or malformed entries: the write gets a response, and the object stays usable.
 #[tokio::test]
 async fn managed_fields_of_a_tenant_are_bounded() {
     let (_cluster, alice) = tenant().await;
@@ -136,7 +136,7 @@ async fn managed_fields_of_a_tenant_are_bounded() {
     assert_eq!(alice.call_with(&format!("PUT {path}"), &map("a")).await.code, 200);
 }
 
-/// An object that cannot be decoded does not hide the others, and can be deleted by users with the right.
+/// An object that cannot be decoded does not block reading the others. Users with the right can delete it.
 #[tokio::test]
 async fn an_undecodable_object_does_not_block_others() {
     let (cluster, alice) = tenant().await;

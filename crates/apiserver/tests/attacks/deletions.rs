@@ -1,4 +1,4 @@
-//! Deletions of collections delete only what the request selects.
+//! Deletions of collections delete only the selected objects.
 
 use serde_json::json;
 
@@ -30,7 +30,7 @@ async fn limit_and_continue_token_apply_to_deletions_as_to_lists() {
     let odd = format!("{CONFIG_MAPS}?limit=1&labelSelector=odd%3D1");
     let tried = client.call(&format!("DELETE {odd}&dryRun=All")).await;
     assert_eq!(tried.names(), ["team/m1"]);
-    // The limit applies whatever state is requested.
+    // The limit applies to every requested resourceVersion.
     for version in ["&resourceVersion=0", "&resourceVersion=1"] {
         let tried = client.call(&format!("DELETE {odd}{version}&dryRun=All")).await;
         assert_eq!(tried.names(), ["team/m1"], "{version}");

@@ -1,4 +1,4 @@
-//! A kubelet reaches what the pods on its node need, and cannot extend that by itself.
+//! A kubelet has access only to objects that the pods on its node need, and cannot extend this access by itself.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::common::{Call, Cluster, check, cluster_role, cluster_role_in, namespa
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// Allows node `a` the audience `waited`. It never answers immediately, like a webhook.
+/// Allows node `a` to request the audience `waited`. Like a webhook, never answers immediately.
 struct Waiting;
 
 #[async_trait]
@@ -26,8 +26,8 @@ impl Authorizer for Waiting {
     }
 }
 
-/// Namespace `team` has a claim `p-data` whose volume needs a secret, all unrelated to node `a`, and a pod `web` on
-/// node `a`.
+/// Creates a cluster. Its namespace `team` has a claim `p-data` whose volume needs a secret, all unrelated to node `a`,
+/// and a pod `web` on node `a`.
 async fn cluster() -> (Cluster, String) {
     let in_team = |kind: &str, name: &str, rest: Value| {
         let mut object =
@@ -188,7 +188,7 @@ async fn a_mirror_pod_stays_a_mirror_pod() {
         rows.push(row(who, &format!("PUT {path}"), without.clone(), 422));
     }
     check(&cluster, &rows).await;
-    // Other subresources cannot write the annotation.
+    // The annotation cannot be written through other subresources either.
     for part in ["ephemeralcontainers", "resize"] {
         let client = cluster.admin();
         client.send(Call::new("PATCH", &format!("{path}/{part}")).json(&patch(none.clone()))).await;

@@ -1,4 +1,4 @@
-//! The attack suite: requests against a whole server in this process that try to exceed their user's rights.
+//! The attack suite: requests that try to exceed their user's rights, against a whole server in the test process.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail the test")]
 

@@ -1,4 +1,4 @@
-//! Each resource has exactly one form of path, and authorization decides about the object that is served.
+//! Each resource has exactly one form of path, and authorization applies to the object that is served.
 
 use nave_machinery::GroupVersionResource;
 use nave_resources::ResourceDef;
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::common::{Call, Cluster, TestResponse, check, cluster_role_in, collection, namespace, row};
 
-/// `owner` has all rights in `own`, `viewer` may read there; neither has other rights.
+/// `owner` has all rights in `own`, `viewer` may read in `own`; neither has other rights.
 async fn cluster() -> Cluster {
     let objects = [
         namespace("own"),
@@ -47,9 +47,9 @@ async fn cluster_scoped_resources_have_no_namespaced_path() {
     .await;
 }
 
-/// No form of path reaches another namespace or the cluster: authorization rejects each request, or the path or method
-/// is not served. A request that passed would get a response about the object or the body: 200, 201, 400, 409, 415,
-/// 422, or a 404 with the object's name.
+/// No form of path reaches another namespace or the cluster scope: authorization rejects each request, or the path or
+/// method is not served. A request that passed would get a response about the object or the body: 200, 201, 400, 409,
+/// 415, 422, or a 404 that names the object.
 #[tokio::test]
 async fn no_path_reaches_outside_the_own_namespace() {
     let cluster = cluster().await;
@@ -60,7 +60,7 @@ async fn no_path_reaches_outside_the_own_namespace() {
         let client = cluster.named(who);
         for def in &defs {
             for path in paths_out_of_own(def) {
-                // A viewer can only read.
+                // A viewer has only read access.
                 for (method, query) in METHODS.into_iter().filter(|(it, _)| who == "owner" || *it == "GET") {
                     let line = format!("{method} {path}{query}");
                     let answer = client.send(Call::line(&line).json(&json!({}))).await;
@@ -76,7 +76,7 @@ async fn no_path_reaches_outside_the_own_namespace() {
     assert!(wrong.is_empty(), "{} of {tried}:\n{}", wrong.len(), wrong[..wrong.len().min(40)].join("\n"));
 }
 
-/// The same for an administrator: a resource of one scope has no path of the other scope, whatever the user's rights.
+/// The same for an administrator: a resource has no path of the other scope, whatever the user's rights.
 #[tokio::test]
 async fn each_resource_has_the_paths_of_its_scope_only() {
     let cluster = cluster().await;
@@ -87,7 +87,7 @@ async fn each_resource_has_the_paths_of_its_scope_only() {
             let all = collection(&GroupVersionResource::new(&def.group, &version.name, &def.resource), "");
             let api = all.strip_suffix(&def.resource).unwrap();
             let resource = &def.resource;
-            // A namespaced resource without a namespace, except for its list; a cluster-scoped one with a namespace.
+            // A namespaced resource without a namespace (except lists), and a cluster-scoped resource with a namespace.
             let (object, collections) = if def.namespaced {
                 let watch = format!("{api}watch/{resource}/target");
                 (format!("{all}/target"), vec![watch])
@@ -117,7 +117,7 @@ async fn each_resource_has_the_paths_of_its_scope_only() {
 const METHODS: [(&str, &str); 6] =
     [("GET", ""), ("GET", "?watch=1"), ("POST", ""), ("PUT", ""), ("PATCH", ""), ("DELETE", "")];
 
-/// Returns all forms of path to a resource's objects and subresources other than those in `own`.
+/// Returns all forms of path to a resource's objects and subresources, except for those in `own`.
 fn paths_out_of_own(def: &ResourceDef) -> Vec<String> {
     let mut paths = Vec::new();
     for version in &def.versions {
@@ -158,7 +158,7 @@ fn paths_out_of_own(def: &ResourceDef) -> Vec<String> {
             paths.push(format!("{all}{object}/"));
             paths.push(format!("{api}namespaces/own/{resource}{object}%2f..%2f..%2fother%2f{resource}"));
             paths.push(format!("{api}namespaces/own/{}{object}", resource.to_uppercase()));
-            // After `proxy` comes a path of the pod, service or node.
+            // The rest of a path after `proxy` belongs to the pod, service or node.
             if !object.is_empty() && !object.ends_with("/proxy") {
                 paths.push(format!("{api}namespaces/own/{resource}{object}/../../other"));
                 paths.push(format!("{api}namespaces/own/{resource}{object}/status/more"));
@@ -168,18 +168,18 @@ fn paths_out_of_own(def: &ResourceDef) -> Vec<String> {
     paths
 }
 
-/// Returns whether authorization rejected a request, or nothing is served at its path.
+/// Returns whether authorization rejected the request, or its path is not served.
 fn is_refused(answer: &TestResponse) -> bool {
     matches!(answer.code, 403 | 405) || is_unknown_path(answer)
 }
 
 fn is_unknown_path(answer: &TestResponse) -> bool {
     let texts = ["could not find the requested resource", "404 page not found"];
-    // The response to a HEAD has no body.
+    // The response to HEAD has no body.
     answer.code == 404 && (answer.body.is_empty() || texts.iter().any(|text| answer.text().contains(text)))
 }
 
-/// Returns whether every user may create this review, about itself.
+/// Returns whether every user may create this review, because it is about the user itself.
 fn is_for_everybody(def: &ResourceDef, method: &str) -> bool {
     method == "POST" && def.resource.starts_with("selfsubject")
 }

@@ -1,4 +1,4 @@
-//! A right to a subresource covers its part of the object and no other.
+//! A right to a subresource covers only that part of the object.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::common::{Call, Client, Cluster, collection, namespace};
 
-/// The metadata that an update of `status` may change (upstream: the kinds' status strategies), except for owner
-/// references, which no subresource changes here.
+/// The metadata that an update of `status` may change (upstream: the status strategies of the kinds), except for owner
+/// references: here, no subresource changes them.
 const STATUS_METADATA: [(&[&str], &[&str]); 5] = [
     (&["pods"], &["annotations", "finalizers", "labels"]),
     (&["deployments"], &["annotations", "finalizers"]),
@@ -50,7 +50,7 @@ const STATUS_METADATA: [(&[&str], &[&str]); 5] = [
     ),
 ];
 
-/// The metadata that an update through another subresource may change.
+/// The metadata that updates through other subresources may change.
 const SUBRESOURCE_METADATA: [(&str, &[&str]); 4] = [
     ("certificatesigningrequests/approval", &["annotations", "finalizers", "labels"]),
     ("namespaces/finalize", &["annotations", "finalizers", "labels"]),
@@ -58,7 +58,7 @@ const SUBRESOURCE_METADATA: [(&str, &[&str]); 4] = [
     ("pods/resize", &[]),
 ];
 
-/// A cluster with an object of each kind that has a `status`, and their paths by resource.
+/// Creates a cluster with an object of each kind that has a `status`. Also returns the path of each object by resource.
 async fn cluster() -> (Cluster, BTreeMap<String, String>) {
     let account = json!({
         "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": "team", "name": "default"},
@@ -217,7 +217,7 @@ fn certificate_request() -> String {
     base64::engine::general_purpose::STANDARD.encode(request.pem().unwrap())
 }
 
-/// Objects with one change each, and the JSON pointer of the change.
+/// Objects with one change each, and the JSON pointer to the change.
 fn changes() -> Vec<(&'static str, &'static str, Value)> {
     let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "1"});
     vec![
@@ -258,7 +258,7 @@ async fn changeable(client: &Client, object: &str, subresource: &str, patch: boo
         if after.pointer(pointer) == Some(&value) {
             changed.insert(field);
         }
-        // Changes are reverted, so that PUT and PATCH start with the same state.
+        // Reverts the changes, so that PUT and PATCH start with the same state.
         let restored = json!({"metadata": {"finalizers": ["example.com/a"], "labels": {"changed": null}, "annotations": {"changed": null}}});
         let answer = client.send(Call::new("PATCH", object).json(&restored)).await;
         assert_eq!(answer.code, 200, "{object}: {}", answer.text());
@@ -282,7 +282,7 @@ async fn the_status_subresource_changes_only_the_status() {
                 wrong.push(format!("{resource}: {found:?} instead of {expected:?}"));
             }
         }
-        // An update without a spec does not change the spec.
+        // An update without a spec leaves the spec unchanged.
         let before = client.call(&format!("GET {path}")).await.json();
         let mut update = before.clone();
         update.as_object_mut().unwrap().remove("spec");
@@ -293,7 +293,7 @@ async fn the_status_subresource_changes_only_the_status() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Fields of the status that only the server decides: no right to `status` changes them.
+/// Status fields that only the server may set: a right to `status` does not allow changing them.
 #[tokio::test]
 async fn the_status_subresource_cannot_change_server_decided_fields() {
     let (cluster, paths) = cluster().await;
@@ -314,7 +314,7 @@ async fn the_status_subresource_cannot_change_server_decided_fields() {
             let answer = client.call_with(&format!("{method} {status}"), body).await;
             assert_eq!(answer.code, 422, "{method} {status} {change}: {}", answer.text());
         }
-        // An update without the field, as from clients that do not know it, does not change it.
+        // An update without the field, as from a client that does not know it, leaves the field unchanged.
         update["status"].as_object_mut().unwrap().remove(field);
         let answer = client.call_with(&format!("PUT {status}"), &update).await;
         assert_eq!(answer.code, 200, "{status}: {}", answer.text());

@@ -1,4 +1,4 @@
-//! Requests of a user, and their responses.
+//! Requests of a user and their responses.
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -19,7 +19,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Creates a request without a body; `path` may have a query.
+    /// Creates a request without a body; `path` may include a query.
     pub(crate) fn new(method: &str, path: &str) -> Self {
         let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/json"))]);
         Self { method: method.parse().unwrap(), path: path.to_owned(), headers, body: Bytes::new() }
@@ -31,7 +31,7 @@ impl Call {
         Self::new(method, path)
     }
 
-    /// Sets the body: an object, or for a `PATCH` a merge patch.
+    /// Sets the body: a merge patch for `PATCH`, otherwise an object.
     pub(crate) fn json(self, body: &Value) -> Self {
         let kind = match self.method {
             Method::PATCH => "application/merge-patch+json",
@@ -58,7 +58,7 @@ impl Call {
     }
 }
 
-/// A client that acts as one user.
+/// A client that sends requests as one user.
 #[derive(Clone)]
 pub(crate) struct Client(LocalService);
 
@@ -72,13 +72,13 @@ impl Client {
         self.send(Call::line(line)).await
     }
 
-    /// Sends a request with an object or a patch as its body.
+    /// Sends a request, given as a line, with an object or a patch as its body.
     pub(crate) async fn call_with(&self, line: &str, body: &Value) -> TestResponse {
         self.send(Call::line(line).json(body)).await
     }
 
-    /// Sends a request and reads the whole response. A watch has no end: its response has the events that exist at its
-    /// start.
+    /// Sends a request and reads the whole response. A watch never ends, so its response contains the events that exist
+    /// at the start.
     pub(crate) async fn send(&self, call: Call) -> TestResponse {
         let (mut response, watch) = self.open(call).await;
         let mut bytes = Vec::new();
@@ -91,14 +91,14 @@ impl Client {
         TestResponse { code: response.status().as_u16(), body: bytes.into() }
     }
 
-    /// Starts a watch whose events are read one by one.
+    /// Starts a watch to read its events one by one.
     pub(crate) async fn watch(&self, path: &str) -> Events {
         let (response, watch) = self.open(Call::new("GET", path)).await;
         assert!(watch, "GET {path} is answered with {} and no watch", response.status());
         Events { body: response.into_body(), received: Vec::new() }
     }
 
-    /// Returns the response, and whether it is a watch.
+    /// Returns the response, and whether the request is a watch.
     async fn open(&self, call: Call) -> (Response<LocalBody>, bool) {
         let Call { method, path, headers, body } = call;
         let mut request = Request::new(Full::new(body));
@@ -106,7 +106,7 @@ impl Client {
         *request.uri_mut() = path.parse().unwrap_or_else(|error| panic!("{path}: {error}"));
         *request.headers_mut() = headers;
         let response = self.0.clone().call(request).await.unwrap();
-        // A JSON watch has the same content type as an object.
+        // The content type of a JSON watch is the same as that of an object.
         let watch =
             response.status() == StatusCode::OK && (path.contains("watch=") || path.contains("/watch/"));
         (response, watch)
@@ -120,7 +120,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// Returns the next event, with `type` and `object`; `None` at the end of the watch.
+    /// Returns the next event, an object with `type` and `object`; `None` at the end of the watch.
     pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {

@@ -59,7 +59,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a server and creates the objects in this order, as an administrator. Returns when the authorizers know
+    /// Starts a server and creates the objects in this order, as an administrator. Returns once the authorizers have
     /// all of them.
     pub(crate) async fn start(objects: &[Value]) -> Self {
         Self::start_with(objects, Vec::new()).await
@@ -106,7 +106,7 @@ impl Cluster {
         for object in objects {
             cluster.create(object).await;
         }
-        // Followers start from the current state of the watch caches, which now have all objects.
+        // Followers start from the current state of the watch caches, which now contain all objects.
         cluster.caught_up().await;
         let mut following = follow_rbac(&cluster.storages, &cluster.rbac);
         following.extend(follow_nodes(&cluster.storages, &graph));
@@ -117,7 +117,8 @@ impl Cluster {
         cluster
     }
 
-    /// Creates an object as an administrator and returns what is stored. The object must have its namespace.
+    /// Creates an object as an administrator and returns the stored object. A namespaced object must have
+    /// `metadata.namespace`.
     pub(crate) async fn create(&self, object: &Value) -> Value {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (api_version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
@@ -132,7 +133,7 @@ impl Cluster {
         answer.json()
     }
 
-    /// Sets the rules of the aggregated bootstrap roles, because no controller runs here.
+    /// Sets the rules of the aggregated bootstrap roles, because no controller runs in these tests.
     async fn aggregate_roles(&self) {
         const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
         for role in ["view", "edit", "admin"] {
@@ -147,7 +148,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until all watch caches have the stored state.
+    /// Waits until all watch caches have caught up with the store.
     pub(crate) async fn caught_up(&self) {
         let revision = self.storages.store().current_revision().await.unwrap();
         for storage in self.storages.all() {
@@ -165,7 +166,7 @@ impl Cluster {
         self.client(name, &[])
     }
 
-    /// Returns a client of the kubelet of a node.
+    /// Returns a client of a node's kubelet.
     pub(crate) fn node(&self, name: &str) -> Client {
         self.client(&format!("system:node:{name}"), &["system:nodes"])
     }
@@ -183,7 +184,7 @@ impl Cluster {
         Client::new(self.server.local(UserInfo { name, groups, ..UserInfo::default() }))
     }
 
-    /// Returns a client of a user in these groups and in `system:authenticated`.
+    /// Returns a client of a user in these groups and `system:authenticated`.
     pub(crate) fn client(&self, name: &str, groups: &[&str]) -> Client {
         let groups = groups.iter().copied().chain(["system:authenticated"]).map(str::to_owned).collect();
         Client::new(self.server.local(UserInfo { name: name.to_owned(), groups, ..UserInfo::default() }))
@@ -205,7 +206,7 @@ impl Cluster {
     }
 }
 
-/// Returns the path of a resource's objects in a namespace, or in all namespaces if it is empty.
+/// Returns the path of a resource's objects in a namespace; in all namespaces if `namespace` is empty.
 pub(crate) fn collection(gvr: &GroupVersionResource, namespace: &str) -> String {
     let GroupVersionResource { group, version, resource } = gvr;
     let api = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
@@ -221,7 +222,7 @@ pub(crate) fn namespace(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 }
 
-/// The binding of a cluster role to a user in one namespace.
+/// Returns a binding of a cluster role to a user in one namespace.
 pub(crate) fn cluster_role_in(namespace: &str, role: &str, user: &str) -> Value {
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -232,7 +233,7 @@ pub(crate) fn cluster_role_in(namespace: &str, role: &str, user: &str) -> Value 
     })
 }
 
-/// The binding of a cluster role to a user in the whole cluster.
+/// Returns a binding of a cluster role to a user in the whole cluster.
 pub(crate) fn cluster_role_everywhere(role: &str, user: &str) -> Value {
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",

@@ -10,14 +10,14 @@ pub(crate) struct Row {
     /// The user; see [`Cluster::named`].
     pub(crate) who: &'static str,
     pub(crate) call: Call,
-    /// The request, for failure messages.
+    /// The request line, for failure messages.
     line: String,
     code: u16,
-    /// Text that the response must contain.
+    /// Text that the response body must contain.
     contains: &'static str,
 }
 
-/// Creates a row: `row("alice", "GET /api/v1/nodes", Value::Null, 403)`; a null body is no body.
+/// Creates a row: `row("alice", "GET /api/v1/nodes", Value::Null, 403)`. Null means no body.
 pub(crate) fn row(who: &'static str, line: &str, body: impl Into<Value>, code: u16) -> Row {
     let body = body.into();
     let call = if body.is_null() { Call::line(line) } else { Call::line(line).json(&body) };
@@ -25,7 +25,7 @@ pub(crate) fn row(who: &'static str, line: &str, body: impl Into<Value>, code: u
 }
 
 impl Row {
-    /// Sets a text that the response must contain.
+    /// Sets text that the response body must contain.
     pub(crate) fn containing(self, contains: &'static str) -> Self {
         Self { contains, ..self }
     }
@@ -37,7 +37,7 @@ impl Row {
     }
 }
 
-/// Sends all rows in order; panics with all wrong responses.
+/// Sends all rows in order. Panics with all unexpected responses.
 #[track_caller]
 pub(crate) fn check<'a>(cluster: &'a Cluster, rows: &'a [Row]) -> impl Future<Output = ()> + 'a {
     let caller = std::panic::Location::caller();

@@ -1,4 +1,4 @@
-//! Bodies in each encoding, which are decoded, normalized, defaulted and encoded again as by the server.
+//! Bodies in each encoding: decoded, normalized, defaulted and encoded again, as on the server.
 
 use std::hint::black_box;
 
@@ -19,7 +19,7 @@ type Shape = (&'static str, fn(usize) -> String);
 /// A message of about the given size, in bytes.
 type Message = fn(usize) -> Vec<u8>;
 
-/// JSON documents, which are valid YAML too.
+/// JSON documents, which are also valid YAML.
 const DOCUMENTS: [Shape; 26] = [
     ("too deep", |size| "[".repeat(size)),
     ("too deep objects", |size| "{\"a\":".repeat(size / 5)),
@@ -98,7 +98,7 @@ pub(crate) fn yaml() -> Vec<Case> {
     all
 }
 
-/// A document by itself, and embedded as raw JSON in an object and in place of a string.
+/// A document by itself, as raw JSON in an object, and in place of a string.
 fn cases(format_name: &str, format: Format, shapes: &'static [Shape], embedded: bool) -> Vec<Case> {
     let mut all = Vec::new();
     for (name, document) in shapes.iter().copied() {
@@ -162,7 +162,7 @@ pub(crate) fn protobuf() -> Vec<Case> {
     all
 }
 
-/// Processes a body: decodes it, converts it to an object of its kind, and if it is one, encodes it in each encoding.
+/// Processes a body: decodes it, converts it to an object of its kind, and encodes a valid object in each encoding.
 fn job(body: Vec<u8>, format: Format) -> Job {
     Job::new(body.len(), move || match answered(&body, format) {
         Ok(bytes) => drop(black_box(bytes)),
@@ -215,7 +215,7 @@ fn lines(count: usize, line: impl Fn(usize) -> String) -> String {
     text
 }
 
-/// An anchored value and a list of aliases.
+/// Returns a document with an anchored value and a list of aliases.
 fn anchored(size: usize, value: &str, alias: &str) -> String {
     format!("a: &a {value}\nb: {}\n", list(size / 2, alias))
 }

@@ -1,4 +1,5 @@
-//! Objects of every kind with one long list or map: the cost of the kind's strategy, and of the errors that it finds.
+//! Objects of every kind with one long list or map: measures the cost of the kind's strategy and of the errors that it
+//! reports.
 
 use std::collections::HashSet;
 use std::hint::black_box;
@@ -29,7 +30,7 @@ enum Step {
 pub(crate) fn all() -> Vec<Case> {
     let registry = Registry::builtin(builtin());
     let mut cases = Vec::new();
-    // A list of a type that many kinds share is tested in the first of them only.
+    // A list whose type is shared by many kinds is tested only in the first kind.
     let mut tried = HashSet::new();
     for def in registry.all() {
         for version in &def.versions {
@@ -72,7 +73,7 @@ fn below(
     found: &mut Vec<(Vec<Step>, Shape)>,
 ) {
     let (step, inner) = match shape {
-        // Each type is entered once; otherwise recursive schemas would never end.
+        // Each type is entered only once, because recursive schemas would never end.
         Shape::Struct(id) if is_new => return search(*id, path, tried, found),
         Shape::List { items, .. } => (Step::Item, items),
         Shape::Map { values, .. } => (Step::Entry, values),
@@ -177,7 +178,7 @@ fn pairs(registry: &Registry) -> Vec<Case> {
     shapes.iter().map(case).collect()
 }
 
-/// Processes a parsed object up to the response, without admission: as a create, and as an update of itself.
+/// Processes a parsed object up to the response, without admission: creates it, then updates it without changes.
 fn job(def: &Arc<ResourceDef>, gvk: &GroupVersionKind, id: TypeId, mut object: Value) -> Job {
     object["apiVersion"] = json!(gvk.group_version().to_string());
     object["kind"] = json!(gvk.kind);
@@ -232,7 +233,7 @@ fn listed(size: usize, item: impl Fn(usize) -> Value) -> Value {
     (0..(size / each).max(1)).map(item).collect()
 }
 
-/// Returns a value of a shape with few fields, different for each position.
+/// Returns a value of a shape with few fields, which differs at each position.
 fn sample(shape: &Shape, at: usize, depth: usize) -> Value {
     match shape {
         Shape::Scalar(scalar) => match scalar {

@@ -1,7 +1,7 @@
-//! The cost of hostile bodies and patches: time and memory grow at most linearly with their size.
+//! The cost of hostile bodies and patches: time and memory must grow at most linearly with the input size.
 //!
-//! The tests use small sizes. `cargo xtask bench cost` runs an optimized build with sizes up to the maximum body
-//! (`NAVE_COST=full`). If the variable is set, a table is printed.
+//! The tests use small sizes. `cargo xtask bench cost` sets `NAVE_COST=full` and runs an optimized build with sizes up
+//! to the maximum body. If the variable is set, a table is printed.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test's helpers may fail the test")]
 

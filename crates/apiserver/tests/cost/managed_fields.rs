@@ -1,5 +1,5 @@
-//! Managed fields that make writes expensive: thousands of entries, large sets, keys that are long, deep or many ways to
-//! write one.
+//! Managed fields that make writes expensive: thousands of entries, large sets, and keys that are long, deep or can be
+//! written in many ways.
 
 #![allow(clippy::needless_pass_by_value, reason = "parts of objects are given as literals")]
 
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::measure::{Case, Job};
 
-/// A write: the stored object and the body, together of about so many bytes.
+/// A write: the stored object and the body, together of about the given size, in bytes.
 type Shape = (&'static str, fn(usize) -> (Value, Value));
 
 pub(crate) fn updates() -> Vec<Case> {
@@ -166,7 +166,7 @@ fn pod(containers: &Value, entries: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": containers}})
 }
 
-/// A body with one entry of these fields below `data`.
+/// Returns a stored object and a body that has one entry with these fields below `data`.
 fn sent(fields: Map) -> (Value, Value) {
     let entry = entry("one", "Update", 0, json!({ "f:data": fields }));
     (map(json!([]), &["a"]), map(json!([entry]), &["b"]))
@@ -191,7 +191,7 @@ fn entry(manager: &str, operation: &str, second: usize, fields: Value) -> Value 
         "fieldsV1": fields})
 }
 
-/// A set of half of the size, and entries of one field each.
+/// One entry with a set of half of the size, and many entries with one field each.
 fn large_and_small(operation: &str, size: usize) -> Value {
     let (large, small) = (size / 2 / 12, size / 2 / 180);
     let each =

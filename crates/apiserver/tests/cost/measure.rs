@@ -1,4 +1,4 @@
-//! Measures CPU time and memory of a task at several sizes.
+//! Measures the CPU time and memory of a task at several input sizes.
 
 use std::alloc::System;
 use std::fmt::Write;
@@ -11,31 +11,31 @@ use rustix::time::{ClockId, clock_gettime};
 #[global_allocator]
 static ALLOCATOR: &PeakMemAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Maximum growth of the cost relative to the growth of the size. Sorting and cache misses take part of it; a quadratic
-/// cost would be ten times the growth of the size.
+/// Maximum growth of the cost relative to the growth of the size. Allows for sorting and cache misses; the growth of a
+/// quadratic cost would be ten times that of the size.
 const GROWTH: f64 = 3.0;
 
-/// Shorter times count as this, because clock and caches would dominate them.
+/// Shorter times are rounded up to this, because clock resolution and caches would dominate them.
 const SHORTEST: Duration = Duration::from_micros(300);
 
-/// Memory that a task may use for any size, in bytes.
+/// Memory that a task may use whatever the size, in bytes.
 const FREE_BYTES: usize = 2 << 20;
 
-/// Memory per byte of input for tasks that build small objects; one that is not empty takes 544 bytes.
+/// Memory per byte of input for tasks that build small objects. A non-empty object takes 544 bytes.
 const BYTES_PER_BYTE: usize = 400;
 
-/// The same for objects that are defaulted and validated: an empty item of three bytes gets fields, an update has it
-/// twice, and each field may be an error.
+/// Memory per byte of input for objects that are defaulted and validated: an empty item of three bytes gets fields, an
+/// update has it twice, and each field may cause an error.
 const BYTES_PER_BYTE_OF_OBJECTS: usize = 2000;
 
-/// Maximum memory of a task for any input: a few trees of the maximum size.
+/// Maximum memory of a task for any input: a few trees of the maximum size, in bytes.
 const MOST_BYTES: usize = 320 << 20;
 
-/// Number of measurements before an excessive cost counts as a failure, because other work on the machine only adds to
-/// it.
+/// Number of measurements before an excessive cost counts as a failure. Other work on the machine can only increase a
+/// measurement.
 const ATTEMPTS: usize = 4;
 
-/// A test case: builds an input of a size and a task that processes it.
+/// A test case: builds an input of a given size and a task that processes it.
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) bound: Bound,
@@ -49,7 +49,7 @@ pub(crate) enum Bound {
     Linear,
     /// Linear, with [`BYTES_PER_BYTE_OF_OBJECTS`].
     Objects,
-    /// Superlinear up to a limit: at most [`LIMITED`] times the reference time, and [`MOST_BYTES`].
+    /// Superlinear up to a limit: at most [`LIMITED`] times the reference time, and at most [`MOST_BYTES`].
     Limited,
 }
 
@@ -112,7 +112,7 @@ impl Cost {
     }
 }
 
-/// Measures each case at each size, smallest first; returns the cases that exceed their bounds.
+/// Measures each case at each size, smallest first. Returns the cases that exceed their bounds.
 pub(crate) fn excesses(cases: &[Case], sizes: &[usize], table: bool) -> Vec<String> {
     let mut excesses = Vec::new();
     let reference = reference();
@@ -154,7 +154,7 @@ fn check(case: &Case, costs: &[Cost], reference: Duration) -> Vec<String> {
     found
 }
 
-/// Returns the time to decode a megabyte of numbers in this build on this machine.
+/// Returns the time to decode a megabyte of numbers, for this build on this machine.
 fn reference() -> Duration {
     let text = format!("[{}0]", "0,".repeat(500_000));
     let job = Job::new(text.len(), move || drop(std::hint::black_box(json::decode(text.as_bytes()))));

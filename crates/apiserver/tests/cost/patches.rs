@@ -1,4 +1,4 @@
-//! Patches of each type, applied to objects that make them expensive.
+//! Patches of each type, applied to objects that make the patches expensive.
 
 use std::hint::black_box;
 
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::measure::{Bound, Case, Job};
 
-/// Patches whose cost is limited by the number of operations, copied bytes or moved values, not by their size.
+/// Patches whose cost is limited by the number of operations, copied bytes or moved values, not by the patch size.
 const LIMITED: [&str; 8] = [
     "the front of a list",
     "removals from the front",

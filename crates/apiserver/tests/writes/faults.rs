@@ -1,4 +1,4 @@
-//! A store that fails, loses responses, and delays its watches on demand.
+//! A store that fails, loses responses, and delays watch events on demand.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,23 +12,23 @@ use nave_store::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// A fault of a transaction.
+/// A fault in a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The transaction is refused: the disk is full.
+    /// The transaction is refused because the disk is full.
     Refused,
-    /// The transaction is not committed, and its caller cannot know.
+    /// The transaction is not committed, but the caller cannot tell.
     Lost,
-    /// The transaction is committed, and its caller cannot know.
+    /// The transaction is committed, but the caller cannot tell.
     AnswerLost,
 }
 
-/// A store with faults.
+/// A store that injects faults.
 pub(crate) struct FaultyStore {
     inner: Arc<dyn Store>,
-    /// The next fault, and the number of transactions before it.
+    /// The number of transactions before the next fault, and the fault.
     next: Mutex<Option<(u8, Fault)>>,
-    /// The number of creates of new keys that are answered as if the key existed.
+    /// The number of creates to answer as if their keys existed.
     collisions: Mutex<u32>,
     held_back: watch::Sender<bool>,
 }
@@ -43,17 +43,17 @@ impl FaultyStore {
         }
     }
 
-    /// Makes a transaction fail: the next one, or a later one.
+    /// Makes a transaction fail after a number of others.
     pub(crate) fn fail_after(&self, others: u8, fault: Fault) {
         *self.next.lock() = Some((others, fault));
     }
 
-    /// Removes a fault that no transaction has hit.
+    /// Removes the pending fault, if any.
     pub(crate) fn heal(&self) {
         *self.next.lock() = None;
     }
 
-    /// Makes the next creates find their keys taken.
+    /// Answers the next creates as if their keys existed.
     pub(crate) fn collide(&self, times: u32) {
         *self.collisions.lock() = times;
     }
@@ -81,7 +81,7 @@ impl FaultyStore {
         *self.held_back.borrow()
     }
 
-    /// Delays the events of watches, or delivers them again.
+    /// Starts or stops delaying watch events.
     pub(crate) fn hold_back(&self, held_back: bool) {
         self.held_back.send_replace(held_back);
     }
@@ -102,7 +102,7 @@ impl Store for FaultyStore {
             Some(Fault::Lost) => return Err(lost()),
             Some(Fault::AnswerLost) | None => {}
         }
-        // As in the engine, a transaction completes even if its caller is dropped; its task shows that it does.
+        // As in the engine, a transaction completes even if its caller is dropped, so it runs in a separate task.
         let inner = Arc::clone(&self.inner);
         let outcome = tokio::spawn(async move { inner.txn(txn).await }).await.unwrap();
         if fault.is_some() { Err(lost()) } else { outcome }
@@ -142,7 +142,7 @@ impl Store for FaultyStore {
         Ok(Box::pin(stream.then(move |batch| {
             let mut held_back = held_back.clone();
             async move {
-                // The sender lives as long as the store.
+                // An error cannot occur: the sender lives as long as the store.
                 let _ = held_back.wait_for(|held_back| !held_back).await;
                 batch
             }

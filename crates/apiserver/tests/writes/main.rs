@@ -1,11 +1,11 @@
 //! The write path against a model: a map of objects.
 //!
-//! Random creates, updates, patches and deletions of services, config maps and pods, including dry runs, with
-//! finalizers and preconditions, by one writer or two concurrent ones, with a lagging watch cache, a rejecting plugin,
-//! a failing store, and clients that disconnect. After each step, the stored state must follow from the responses; at
-//! the end the addresses and ports in use must be exactly those of the stored services.
+//! Random creates, updates, patches and deletions of services, config maps and pods: with dry runs, finalizers and
+//! preconditions, by one writer or two concurrent ones, with a lagging watch cache, a rejecting plugin, a failing
+//! store, and clients that disconnect. After each step, the stored state must follow from the responses. At the end,
+//! the allocated addresses and ports must be exactly those of the stored services.
 //!
-//! A failing schedule is shrunk and printed, with the seed of its run: `PROPTEST_RNG_SEED=… cargo nextest run -p
+//! A failing schedule is shrunk and printed with the seed of its run. `PROPTEST_RNG_SEED=… cargo nextest run -p
 //! nave-apiserver --test writes` runs it again. `PROPTEST_CASES` sets the number of schedules.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail the test")]
@@ -27,7 +27,7 @@ use serde_json::json;
 use faults::Fault;
 use world::{FIRST_PORT, LAST_PORT, TestResponse, World};
 
-/// The finalizer of objects with a finalizer.
+/// The finalizer that the test sets.
 const FINALIZER: &str = "example.com/hold";
 
 #[derive(Clone, Debug)]
@@ -35,11 +35,11 @@ enum Step {
     Write(Write),
     /// Two concurrent writers.
     Pair(Write, Write),
-    /// A write with a failing transaction, after a number of others.
+    /// A write whose transaction fails after a number of other transactions.
     Failing(Fault, u8, Write),
     /// A write whose client disconnects after a number of polls.
     Cancelled(u8, Write),
-    /// Makes the watch cache lag, or ends that.
+    /// Starts or stops delaying the watch cache.
     Lag(bool),
 }
 
@@ -89,7 +89,7 @@ struct Body {
     fault: BodyFault,
 }
 
-/// The type of a service.
+/// The type of a service, with its address or port.
 #[derive(Clone, Copy, Debug)]
 enum Ports {
     Headless,
@@ -100,7 +100,7 @@ enum Ports {
     OutOfRange,
 }
 
-/// The reason for which a body is rejected.
+/// The reason why a body is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BodyFault {
     None,
@@ -224,7 +224,7 @@ impl Body {
     }
 }
 
-/// The objects by resource and name, as in the responses.
+/// The objects by resource and name, as returned in responses.
 type Model = BTreeMap<(&'static str, String), Value>;
 
 struct Run<'a> {
@@ -265,7 +265,7 @@ impl Run<'_> {
         }
         let stored = self.stored().await;
         assert!(stored == self.model, "{step:?} leads to {stored:#?}, not to {:#?}", self.model);
-        // A lagging watch cache does not delay addresses: the store has them.
+        // Allocation does not depend on a lagging watch cache, because it reads the store.
         self.world.quiet().await;
         if matches!(step, Step::Failing(..)) {
             self.world.repair().await;
@@ -330,21 +330,21 @@ impl Run<'_> {
     ) {
         let context = format!("{write:?} is answered with {answer:?}");
         let wanted = match body.fault {
-            // Allocation or validation may reject it before the plugin does.
+            // Allocation or validation may reject the body before the plugin does.
             BodyFault::Refused if write.kind == Kind::Service => vec![403, 422, 500],
             BodyFault::Refused => vec![403],
-            // There may be no address left before it is validated.
+            // Addresses may run out before the body is validated.
             BodyFault::Invalid if write.kind == Kind::Service => vec![422, 500],
             BodyFault::Invalid => vec![422],
             BodyFault::None if write.kind != Kind::Service => vec![success],
             BodyFault::None => self.expected_of_ports(body, write, current, success),
         };
-        // An object that is being deleted accepts no new finalizers.
+        // An object that is being deleted does not accept new finalizers.
         let is_ending = current.is_some_and(|current| meta::deletion_timestamp(current).is_some());
         assert!(wanted.contains(&answer.code) || (is_ending && answer.code == 422), "{context}");
     }
 
-    /// Returns the expected codes by the addresses and ports of the model's services.
+    /// Returns the expected codes, given the addresses and ports of the model's services.
     fn expected_of_ports(
         &self,
         body: &Body,
@@ -360,15 +360,15 @@ impl Run<'_> {
         let ports: Vec<u64> =
             others().filter_map(|other| other["spec"]["ports"][0]["nodePort"].as_u64()).collect();
         let port = |offset: u8| u64::from(FIRST_PORT) + u64::from(offset);
-        // Without the address of the `kubernetes` service.
+        // The range has 14 addresses, and the `kubernetes` service uses one.
         let is_full = addresses >= 13;
         match body.ports {
             Ports::OutOfRange => vec![422],
             Ports::NodePort(Some(offset)) if ports.contains(&port(offset)) => vec![422],
-            // A dry run looks for no port and no address.
+            // A dry run does not search for a free port or address.
             Ports::NodePort(None) | Ports::Allocated if write.dry_run => vec![success, 422],
             Ports::NodePort(None) if ports.len() > usize::from(LAST_PORT - FIRST_PORT) => vec![500],
-            // A service cannot become headless or stop being headless, and its address never changes.
+            // A service cannot become headless or stop being headless, and its address cannot change.
             _ if current.is_some() => vec![success, 422],
             Ports::Headless => vec![success],
             Ports::Address(last) => {
@@ -398,7 +398,7 @@ impl Run<'_> {
         }
     }
 
-    /// Checks two concurrent writes: the stored state follows from the later successful one.
+    /// Checks two concurrent writes: the stored state must follow from the successful ones in either order.
     async fn check_pair(&mut self, outcomes: &[(&Write, &TestResponse)]) {
         let stored = self.stored().await;
         for (write, answer) in outcomes {
@@ -418,7 +418,7 @@ impl Run<'_> {
         self.model = stored;
     }
 
-    /// Reads the stored state into the model, if the response cannot tell it.
+    /// Reads the stored state into the model if the response does not tell the outcome.
     async fn adopt(&mut self) {
         self.model = self.stored().await;
     }
@@ -535,7 +535,7 @@ fn name_of(write: &Write) -> String {
     format!("object{}", write.name)
 }
 
-/// Returns whether an object is there after the write that had this answer.
+/// Returns whether an object still exists after the write that returned it.
 fn stays(write: &Write, object: &Value) -> bool {
     if meta::deletion_timestamp(object).is_none() {
         return !matches!(write.change, Change::Delete { .. });
@@ -573,7 +573,7 @@ fn config() -> ProptestConfig {
 #[test]
 fn stored_state_and_allocations_follow_from_the_responses() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    // One server for all schedules; after a failure, while a schedule is shrunk, one server each.
+    // All schedules share one server. After a failure, each run of the shrinking schedule gets its own.
     let world = std::cell::RefCell::new(None::<World>);
     proptest!(config(), |(steps in prop::collection::vec(step(), 1..60))| {
         let mut taken = world.borrow_mut().take();

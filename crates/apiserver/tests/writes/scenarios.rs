@@ -66,7 +66,7 @@ async fn rejected_services_leak_no_address() {
     let mut by_admission = ports(json!({"ports": [{"port": 80}]}));
     by_admission["metadata"]["labels"] = json!({"refuse": "true"});
     refused.push(by_admission);
-    // More attempts than addresses.
+    // Makes more attempts than there are addresses.
     for attempt in 0..20 {
         for service in &refused {
             let answer = space.create("services", service).await;
@@ -227,7 +227,7 @@ async fn only_a_deletion_sets_the_metadata_of_deletions() {
     for patch in &forged {
         assert_eq!(space.send(Method::PATCH, "services", "s", patch).await.code, 422, "{patch}");
     }
-    // An update cannot remove or change them once they are set.
+    // Once set, an update cannot remove or change this metadata.
     space.delete("pods", "p", &Value::Null).await;
     for patch in &forged {
         let answer = space.send(Method::PATCH, "pods", "p", patch).await;
@@ -244,7 +244,7 @@ async fn deletions_do_not_rely_on_a_stale_cache() {
     space.delete("pods", "p", &Value::Null).await;
     space.world.caught_up().await;
     space.world.store.hold_back(true);
-    // The cache still shows a pod whose deletion is pending.
+    // The cache still has a pod whose deletion is pending.
     space.delete("pods", "p", &json!({"gracePeriodSeconds": 0})).await;
     let created = space.create("pods", &pod("p")).await;
     assert_eq!(created.code, 201, "{created:?}");
@@ -259,7 +259,7 @@ async fn deletions_do_not_rely_on_a_stale_cache() {
 #[tokio::test]
 async fn generates_another_name_if_one_is_taken() {
     let space = Space::new().await;
-    // The suffix has 27^5 values, so the store has to simulate a collision.
+    // The suffix has 27^5 values, so the store must simulate collisions.
     let map = json!({"metadata": {"generateName": "map-"}});
     space.world.store.collide(7);
     let answer = space.create("configmaps", &map).await;
@@ -270,7 +270,7 @@ async fn generates_another_name_if_one_is_taken() {
     assert_eq!((answer.code, &answer.body["reason"]), (409, &json!("AlreadyExists")), "{answer:?}");
     assert!(answer.body["message"].as_str().unwrap().ends_with(text), "{answer:?}");
     assert_eq!(answer.body["details"]["retryAfterSeconds"], 1);
-    // A name given by the client is tried once.
+    // A name chosen by the client is tried only once.
     space.world.store.collide(1);
     let answer = space.create("configmaps", &json!({"metadata": {"name": "map"}})).await;
     assert_eq!(answer.code, 409, "{answer:?}");

@@ -1,4 +1,4 @@
-//! A server with a failing store, and direct access to stored objects and allocations.
+//! A server with a failing store, and direct access to the stored objects and allocations.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -28,12 +28,12 @@ use tower_service::Service;
 
 use crate::faults::FaultyStore;
 
-/// The range of cluster IPs: 14, one of which the `kubernetes` service has.
+/// The range of cluster IPs: 14 addresses, one of which belongs to the `kubernetes` service.
 const SERVICE_RANGE: &str = "10.0.0.0/28";
-/// Node ports.
+/// The range of node ports.
 pub(crate) const FIRST_PORT: u16 = 30_000;
 pub(crate) const LAST_PORT: u16 = 30_003;
-/// Timeout of conditions that hold immediately on an idle machine.
+/// Timeout for conditions that hold immediately on an idle machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The status code and the body of a response.
@@ -55,7 +55,7 @@ pub(crate) struct World {
     server: ApiServer,
     storages: Storages,
     namespaces: u32,
-    /// The number of tasks of an idle server.
+    /// The number of tasks while the server is idle.
     idle_tasks: usize,
     _folder: tempfile::TempDir,
 }
@@ -109,7 +109,7 @@ impl World {
         name
     }
 
-    /// Sends a request as an administrator; a null body is no body.
+    /// Sends a request as an administrator. Null means no body.
     pub(crate) async fn send(&self, method: Method, path: &str, body: &Value) -> TestResponse {
         let kind = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
         let bytes = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
@@ -125,7 +125,7 @@ impl World {
         TestResponse { code, body: serde_json::from_slice(&body).unwrap_or(Value::Null) }
     }
 
-    /// Sends a request and disconnects after a number of polls; `None` if there was no response before.
+    /// Sends a request and disconnects after a number of polls; `None` if no response arrived before.
     pub(crate) async fn send_and_leave(
         &self,
         method: Method,
@@ -144,12 +144,12 @@ impl World {
         }
     }
 
-    /// Waits until no write is in progress, even for disconnected clients.
+    /// Waits until no write is in progress, including writes of disconnected clients.
     pub(crate) async fn quiet(&self) {
         self.eventually("writes end", || alive_tasks() <= self.idle_tasks).await;
     }
 
-    /// Waits for a condition that only takes time.
+    /// Waits for a condition that becomes true by itself.
     pub(crate) async fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while !holds() {
@@ -158,7 +158,7 @@ impl World {
         }
     }
 
-    /// Waits until the caches have the stored state.
+    /// Waits until the caches have caught up with the store.
     pub(crate) async fn caught_up(&self) {
         let revision = self.store.current_revision().await.unwrap();
         for storage in self.storages.all() {
@@ -175,7 +175,7 @@ impl World {
         decoded.map(|object| (meta::name(&object).to_owned(), object)).collect()
     }
 
-    /// Returns the allocations: each address with its service, then each port.
+    /// Returns the allocations: each address with its service, followed by the ports.
     pub(crate) async fn allocated(&self) -> Vec<String> {
         let storage = self.storages.get(&GroupVersionResource::new("networking.k8s.io", "v1", "ipaddresses"));
         let storage = storage.unwrap();
@@ -198,13 +198,13 @@ impl World {
         let type_id = set.find("io.k8s.api.core.v1.RangeAllocation").unwrap();
         let object = protobuf::decode_stored(set, type_id, message).unwrap();
         assert_eq!(object["range"], format!("{FIRST_PORT}-{LAST_PORT}"));
-        // Four ports fit into one byte.
+        // The bitmap of four ports fits into one byte.
         let byte = STANDARD.decode(object["data"].as_str().unwrap()).unwrap().first().copied().unwrap_or(0);
         let ports = FIRST_PORT..=LAST_PORT;
         ports.filter(|port| byte >> (port - FIRST_PORT) & 1 == 1).map(|port| port.to_string()).collect()
     }
 
-    /// Returns the expected allocations, from the stored services.
+    /// Returns the expected allocations, computed from the stored services.
     pub(crate) async fn should_be_allocated(&self) -> Vec<String> {
         let found = self.store.range(Range::all("/registry/services/specs/")).await.unwrap();
         let storage = self.storages.get(&core("services")).unwrap();
@@ -225,7 +225,7 @@ impl World {
         addresses.into_iter().chain(ports).collect()
     }
 
-    /// Frees the ports that failures of the store have leaked, as the repair does after some time.
+    /// Frees the ports leaked by store failures, as the periodic repair does.
     pub(crate) async fn repair(&self) {
         let lags = self.store.is_held_back();
         self.store.hold_back(false);
@@ -244,7 +244,7 @@ pub(crate) fn core(resource: &str) -> GroupVersionResource {
     GroupVersionResource::new("", "v1", resource)
 }
 
-/// Rejects objects on request, in the validating phase, when a write has all its allocations.
+/// Rejects marked objects during validation, when a write already has its allocations.
 struct Refusal;
 
 #[async_trait]
