@@ -1,6 +1,7 @@
-//! A complete controller: it stores the number of pods of each namespace in an annotation of the namespace.
+//! A complete controller. It stores the number of pods in each namespace in an annotation of the namespace.
 //!
-//! `cargo run -p nave-client --example controller` runs on the cluster of the current kubeconfig until Ctrl+C.
+//! Run it with `cargo run -p nave-client --example controller`. It uses the cluster in the current kubeconfig and
+//! runs until Ctrl+C.
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Api, Patch, PatchParams};
@@ -38,7 +39,7 @@ async fn main() -> Result<(), kube::Error> {
     Ok(())
 }
 
-/// Compares the actual with the desired state and updates it if needed. Idempotent: it may run at any time.
+/// Compares the actual state with the desired state, and updates it if needed. Idempotent: can run at any time.
 async fn reconcile(
     client: &kube::Client,
     namespaces: &Lister<Namespace>,

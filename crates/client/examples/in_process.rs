@@ -45,7 +45,7 @@ async fn main() -> Result<(), Failure> {
     let synced = start.elapsed();
     join_all(registrations.iter().map(nave_client::Registration::wait_for_sync)).await;
     let delivered = start.elapsed();
-    // Waits until the allocator has returned the temporary memory of the list, if it ever does.
+    // Waits for the allocator to return the temporary memory of the list. It may never return all of it.
     tokio::time::sleep(std::time::Duration::from_secs(12)).await;
     println!("{PODS} pods, {HANDLERS} handlers: synced in {synced:?}, all delivered in {delivered:?}");
     println!("memory per object beyond the watch cache: {} B", resident()?.saturating_sub(before) / PODS);
@@ -53,7 +53,7 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Pods of a typical size; the store only has the key.
+/// Decodes to pods of a typical size; the store only has their keys.
 struct Pods;
 
 impl Decoder for Pods {

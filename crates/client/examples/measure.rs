@@ -4,8 +4,8 @@
 //! cargo run --release -p nave-client --example measure
 //! ```
 //!
-//! Creates 10,000 pods on the cluster of the current kubeconfig, which should be a test cluster, and prints a line
-//! for each way to follow them. Each way runs in a separate process, so that its memory and CPU can be measured;
+//! Creates 10,000 pods on the cluster in the current kubeconfig, which should be a test cluster. Prints one line
+//! for each method of following the pods. Each method runs in a separate process to measure its memory and CPU;
 //! meanwhile this process changes every pod once.
 
 use std::fs;
@@ -43,7 +43,7 @@ async fn main() -> Result<(), Failure> {
     let followed = follow(&way, client, Arc::clone(&events)).await?;
     let synced = Measure::now()?;
     println!("{}", synced.time.duration_since(start.time).as_millis());
-    // Waits until the allocator has returned the temporary memory of the list, if it ever does.
+    // Waits for the allocator to return the temporary memory of the list. It may never return all of it.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let idle = Measure::now()?;
     println!("{}", idle.resident.saturating_sub(start.resident) / PODS);
@@ -59,7 +59,7 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Follows all pods in the given way and counts events. The return value keeps it running.
+/// Follows all pods with the given method and counts the events. Runs while the return value is alive.
 async fn follow(
     way: &str,
     client: kube::Client,
@@ -94,7 +94,7 @@ fn counting(events: Arc<AtomicUsize>, is_decoding: bool) -> impl EventHandler<Po
     })
 }
 
-/// Resource usage of this process at one moment.
+/// The resource usage of this process at one point in time.
 struct Measure {
     time: Instant,
     resident: usize,
@@ -115,7 +115,7 @@ impl Measure {
         Ok(Self { time: Instant::now(), resident: kilobytes * 1024, cpu })
     }
 
-    /// CPU time in microseconds per pod.
+    /// Returns the CPU time in microseconds per pod.
     fn cpu_since(&self, earlier: &Self) -> u128 {
         self.cpu.saturating_sub(earlier.cpu).as_micros() / PODS as u128
     }
@@ -178,7 +178,7 @@ fn name(n: usize) -> String {
     format!("web-5d4f8c7b9-{n:05}")
 }
 
-/// A pod as a Deployment creates it, without an owner, because the garbage collector would not find one.
+/// Creates a pod like those of a Deployment, but without an owner, as the garbage collector would not find one.
 fn pod(n: usize) -> Pod {
     let container = |name: &str| {
         json!({"name": name, "image": format!("registry.example/team/{name}:1.27.3"),

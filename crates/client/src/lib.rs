@@ -1,4 +1,4 @@
-//! client-go's cache machinery, with its names and guarantees, on [`kube`] as the HTTP client.
+//! client-go's cache machinery with the same names and guarantees. Uses [`kube`] as the HTTP client.
 //!
 //! ```text
 //!  ListerWatcher ──► Reflector ──► DeltaFifo ──► SharedInformer ──► EventHandler ──► Workqueue ──► run_workers
@@ -19,26 +19,27 @@
 //! | apply a configuration | [`apply`], [`apply_status`] |
 //!
 //! # Invariants
-//! - A cache holds [`Object`]s: JSON, and the metadata that is read often. Objects are deserialized on demand. In the
-//!   server's process the JSON is shared with the watch cache.
+//! - A cache contains [`Object`]s: their JSON, and frequently read metadata. Objects are deserialized on demand. In
+//!   the server's process, the JSON is shared with the watch cache.
 //! - A cache is at least as new as the events that handlers receive.
-//! - A handler receives each key's adds, updates and deletions in order ([`EventHandler`] has the contract). Handlers
-//!   never block the informer or each other: undelivered events are kept for each handler, in bounded memory.
-//! - No change is lost: a watch resumes at the last version seen. If the server no longer has it, a list follows, and
-//!   missing objects are reported as [`Deleted::FinalStateUnknown`] with their last known state.
-//! - A list is not older than what was seen before, unless the server does not know that version.
-//! - No two workers process the same key of a [`Workqueue`], and a key added meanwhile is processed again.
-//! - A leader stops before another can lead, even if its connection fails.
-//! - Delays after failures grow and are randomized ([`Backoff`]); there are no tight retry loops.
+//! - A handler receives the adds, updates and deletions of each key in order; see [`EventHandler`] for the contract.
+//!   Handlers never block the informer or each other: each handler has its own pending events, in bounded memory.
+//! - No change is lost: a watch resumes at the last version seen. If the server no longer has that version, the
+//!   reflector lists, and missing objects are reported as [`Deleted::FinalStateUnknown`] with their last known state.
+//! - A list is at least as new as the last version seen, unless the server does not know that version.
+//! - Two workers never process the same key of a [`Workqueue`] at once. A key that is added during processing is
+//!   processed again.
+//! - A leader stops before another candidate can lead, even if its connection fails.
+//! - Delays after failures grow and are randomized ([`Backoff`]). There are no tight retry loops.
 //!
-//! Differences from client-go: a slow handler gets consecutive updates of an object merged; a handler that panics
-//! continues with the next event; a broken connection is followed by a watch instead of a list; a leader counts its
-//! lease from the renewal request.
+//! Differences from client-go: consecutive updates of an object are merged for a slow handler; a handler that panics
+//! continues with the next event; after a broken connection, the reflector watches again instead of listing; a leader
+//! measures its lease from the renewal request.
 //!
 //! # Cost
-//! 10,000 pods of a server on the same machine, streamed lists, one change of each pod; two shared cores, so times
-//! are approximate. `cargo run --release -p nave-client --example measure`. Memory is resident memory including the
-//! JSON.
+//! Measured with 10,000 pods, a server on the same machine, streamed lists, and one change of each pod. The two cores
+//! are shared, so times are approximate. Memory is resident memory including the JSON.
+//! Run `cargo run --release -p nave-client --example measure` to repeat the measurement.
 //!
 //! | | synced in | CPU per object | memory per object | CPU per event |
 //! | --- | --- | --- | --- | --- |

@@ -1,4 +1,4 @@
-//! [`Reflector`]: copies a resource from a server into a store, and keeps it up to date.
+//! [`Reflector`]: copies a resource from a server into a store and keeps the store up to date.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,29 +16,29 @@ use crate::{
     ListOptions, ListWatchError, ListerWatcher, Object, WatchEvent, WatchOptions, WatchStart, WatchStream,
 };
 
-/// The store that a reflector fills: a cache, or a queue before one.
+/// The store that a reflector fills: a cache, or the queue in front of a cache.
 #[async_trait]
 pub trait ReflectorStore: Send + Sync {
-    /// The object was created.
+    /// Called when an object is created.
     fn add(&self, object: Object);
 
-    /// The object was changed.
+    /// Called when an object is changed.
     fn update(&self, object: Object);
 
-    /// The object was deleted; this is its last state.
+    /// Called when an object is deleted, with its last state.
     fn delete(&self, object: Object);
 
-    /// The complete list of objects at this version.
+    /// Replaces the objects with the complete list at this version.
     fn replace(&self, objects: Vec<Object>, resource_version: &str);
 
-    /// The resync interval has passed.
+    /// Called when the resync interval has passed.
     fn resync(&self) {}
 
-    /// Waits until the store can take more events.
+    /// Waits until the store can accept more events.
     async fn wait_for_capacity(&self) {}
 }
 
-/// Called for each failed list or watch, before the delay.
+/// A callback for failed lists and watches. Called before the backoff delay.
 pub type WatchErrorHandler = dyn Fn(&ListWatchError) + Send + Sync;
 
 /// The settings of a [`Reflector`].
@@ -48,18 +48,18 @@ pub struct ReflectorConfig {
     pub name: Arc<str>,
     /// The backoff after failures.
     pub backoff: Backoff,
-    /// The resync interval; `None` for never.
+    /// The resync interval; `None` disables resyncs.
     pub resync: Option<Duration>,
     /// The page size of lists.
     pub page_size: u32,
-    /// The minimum timeout of watches; the actual one is random, up to twice as long.
+    /// The minimum timeout of watches. The actual timeout is random and up to twice as long.
     pub min_watch_time: Duration,
-    /// Called for failures, which are also logged.
+    /// A callback for failures. Failures are also logged.
     pub on_error: Option<Arc<WatchErrorHandler>>,
 }
 
 impl ReflectorConfig {
-    /// client-go's settings: pages of 500, watches of 5 to 10 minutes, no resync.
+    /// Creates client-go's settings: pages of 500 objects, watches of 5 to 10 minutes, no resync.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self {
             name: name.into(),
@@ -72,8 +72,8 @@ impl ReflectorConfig {
     }
 }
 
-/// Lists, then watches from the list's version. Resumes at the last version seen when a watch ends, and lists again
-/// when the server no longer has that version.
+/// Lists, then watches from the version of the list. When a watch ends, resumes at the last version seen. If the
+/// server no longer has that version, lists again.
 ///
 /// | event | reaction |
 /// | --- | --- |
@@ -102,7 +102,7 @@ impl Reflector {
         Self { source, store, config, last_version: Mutex::default() }
     }
 
-    /// The version up to which the store is complete; empty before the first list.
+    /// Returns the version up to which the store is complete; empty before the first list.
     pub fn last_sync_resource_version(&self) -> String {
         self.last_version.lock().clone()
     }
@@ -140,7 +140,7 @@ impl Run<'_> {
         }
     }
 
-    /// Lists into the store. A streamed list returns its watch, which continues.
+    /// Lists into the store. A streamed list returns its watch, which continues after the list.
     async fn list(&mut self) -> Result<Option<WatchStream>, ListWatchError> {
         if self.streams_lists {
             match self.streamed_list().await {
@@ -163,7 +163,7 @@ impl Run<'_> {
         self.failed(error).await;
     }
 
-    /// The minimum version of a list, so that the store does not go back in time.
+    /// Returns the minimum version of a list, so that the store never goes back to an older version.
     fn list_version(&self, any: &str) -> String {
         let last = self.reflector.last_sync_resource_version();
         match (self.version_is_lost, last.is_empty()) {
@@ -195,14 +195,14 @@ impl Run<'_> {
 
     async fn paged_list(&mut self) -> Result<(), ListWatchError> {
         let resource_version = self.list_version("0");
-        // With a version and a limit, the server returns exactly that version, which may be compacted.
+        // With a version and a limit, the server returns exactly that version, which may have been compacted.
         let is_any = matches!(&*resource_version, "" | "0");
         let limit = if is_any { self.reflector.config.page_size } else { 0 };
         let mut options = ListOptions { resource_version, limit, continue_token: String::new() };
         let mut objects = Vec::new();
         loop {
             let page = match self.reflector.source.list(&options).await {
-                // The version of the pages is compacted: list without pages.
+                // The version of the pages has been compacted: list without pages.
                 Err(ListWatchError::Expired(_)) if !options.continue_token.is_empty() => {
                     objects.clear();
                     let version = self.list_version("0");
@@ -217,7 +217,7 @@ impl Run<'_> {
                 self.replace(objects, page.resource_version);
                 return Ok(());
             }
-            // The continue token includes the version; sending both is an error.
+            // The continue token contains the version. Sending both is an error.
             options.resource_version.clear();
             options.continue_token = page.continue_token;
         }
@@ -230,7 +230,7 @@ impl Run<'_> {
         self.version_is_lost = false;
     }
 
-    /// Watches until a list is needed.
+    /// Watches until a new list is required.
     async fn watch(&mut self, mut open: Option<WatchStream>) {
         loop {
             let started = Instant::now();
@@ -259,7 +259,7 @@ impl Run<'_> {
         self.reflector.source.watch(&WatchOptions { start, timeout }).await
     }
 
-    /// Applies the events of a watch until it ends; returns their number and the error.
+    /// Applies the events of a watch until it ends. Returns the number of events and the error.
     async fn follow(&mut self, watch: WatchStream) -> (usize, Option<ListWatchError>) {
         let mut chunks = watch.ready_chunks(CHUNK);
         let mut seen = 0;
@@ -326,11 +326,11 @@ async fn due(at: Option<Instant>) {
     }
 }
 
-/// Events taken from a watch at once.
+/// The maximum number of events to take from a watch at once.
 const CHUNK: usize = 128;
 
-/// A watch that ends sooner than this without an event counts as a failure.
+/// A watch that ends earlier than this without an event counts as a failure.
 const SHORT_WATCH: Duration = Duration::from_secs(1);
 
-/// The longest delay that a server can request.
+/// The maximum delay that a server can request.
 const MAX_RETRY_AFTER: Duration = Duration::from_mins(1);

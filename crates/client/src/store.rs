@@ -27,15 +27,15 @@ pub struct NoSuchIndex(pub String);
 
 /// A thread-safe cache of objects by [`ObjectName`], with indexes.
 ///
-/// The read lock is held while pointers are copied, never while an object is deserialized or an index function runs:
-/// a list of 20,000 objects blocks the writer for about 100 µs. Writers are serialized.
+/// The read lock is only held while pointers are copied, and never while an object is deserialized or an index
+/// function runs. A list of 20,000 objects blocks writers for about 100 µs. Writes are serialized.
 pub struct Indexer {
-    /// Held during writes.
+    /// Locked during writes.
     functions: Mutex<Vec<(Arc<str>, Arc<IndexFn>)>>,
     state: RwLock<State>,
 }
 
-/// Objects are referred to by number, so that each key is stored once, in its object.
+/// Refers to objects by number, so that each key is stored once, in its object.
 #[derive(Default)]
 struct State {
     objects: Slab<Object>,
@@ -44,7 +44,7 @@ struct State {
     indexes: HashMap<Arc<str>, Index>,
 }
 
-/// The slot of an object, for as long as its key is in the cache.
+/// The slot of an object. It stays the same while the key is in the cache.
 type Number = u32;
 
 /// The objects for each index value.
@@ -58,7 +58,7 @@ impl Indexer {
         cache
     }
 
-    /// Adds an index, or replaces the one with this name. Existing objects are indexed.
+    /// Adds an index, or replaces the index with this name. Indexes existing objects.
     pub fn add_index(&self, name: &str, function: Arc<IndexFn>) {
         let mut functions = self.functions.lock();
         let name: Arc<str> = name.into();
@@ -74,7 +74,7 @@ impl Indexer {
         self.state.write().indexes.insert(name, index);
     }
 
-    /// Inserts an object; returns the previous one.
+    /// Inserts an object and returns the previous object with its key.
     pub fn put(&self, object: Object) -> Option<Object> {
         let functions = self.functions.lock();
         let old = self.state.read().get((object.namespace(), object.name()));
@@ -90,7 +90,7 @@ impl Indexer {
         self.state.write().remove(names(key.as_str()), changes)
     }
 
-    /// Replaces the content of the cache.
+    /// Replaces the contents of the cache.
     pub fn replace_all(&self, objects: Vec<Object>) {
         let functions = self.functions.lock();
         let mut state = State::default();
@@ -103,7 +103,7 @@ impl Indexer {
             state.put(object, changes);
         }
         let old = std::mem::replace(&mut *self.state.write(), state);
-        // Dropping is slow, so it happens after the lock is released.
+        // Dropping is slow, so the lock is released first.
         drop(old);
     }
 
@@ -112,17 +112,17 @@ impl Indexer {
         self.state.read().get(names(key))
     }
 
-    /// All objects, in no order.
+    /// Returns all objects in unspecified order.
     pub fn list(&self) -> Vec<Object> {
         self.state.read().objects.iter().map(|(_, object)| object.clone()).collect()
     }
 
-    /// The keys of all objects, in no order.
+    /// Returns the keys of all objects in unspecified order.
     pub fn keys(&self) -> Vec<ObjectName> {
         self.state.read().objects.iter().map(|(_, object)| object.key()).collect()
     }
 
-    /// The number of objects.
+    /// Returns the number of objects.
     pub fn len(&self) -> usize {
         self.state.read().objects.len()
     }
@@ -132,19 +132,19 @@ impl Indexer {
         self.len() == 0
     }
 
-    /// The objects with `value` in an index, in no order.
+    /// Returns the objects with `value` in an index, in unspecified order.
     pub fn by_index(&self, index: &str, value: &str) -> Result<Vec<Object>, NoSuchIndex> {
         let state = self.state.read();
         let numbers = state.index(index)?.get(value);
         Ok(numbers.into_iter().flatten().filter_map(|at| state.objects.get(*at as usize).cloned()).collect())
     }
 
-    /// The keys of the objects with `value` in an index, in no order.
+    /// Returns the keys of the objects with `value` in an index, in unspecified order.
     pub fn index_keys(&self, index: &str, value: &str) -> Result<Vec<ObjectName>, NoSuchIndex> {
         Ok(self.by_index(index, value)?.iter().map(Object::key).collect())
     }
 
-    /// The values of an index, in no order.
+    /// Returns the values of an index in unspecified order.
     pub fn index_values(&self, index: &str) -> Result<Vec<String>, NoSuchIndex> {
         Ok(self.state.read().index(index)?.keys().map(|value| value.clone().into_string()).collect())
     }
@@ -186,7 +186,7 @@ impl State {
     fn insert(&mut self, object: Object) -> Number {
         let Self { objects, by_key, hasher, .. } = self;
         let hash = hasher.hash_one(names_of(&object));
-        // More objects than numbers do not fit into memory.
+        // Cannot overflow: memory cannot hold that many objects.
         let at = objects.insert(object) as Number;
         by_key.insert_unique(hash, at, |at| hasher.hash_one(names_of(&objects[*at as usize])));
         at
@@ -252,14 +252,14 @@ impl ReflectorStore for Indexer {
     }
 }
 
-/// The change of one index by a write.
+/// The change to one index made by a write.
 struct IndexChange {
     name: Arc<str>,
     gone: Vec<String>,
     new: Vec<String>,
 }
 
-/// The index changes of a write; most writes have none.
+/// Returns the index changes of a write. Most writes have no index changes.
 fn changes(
     functions: &[(Arc<str>, Arc<IndexFn>)],
     old: Option<&Object>,
@@ -281,7 +281,7 @@ fn changes(
     functions.iter().filter_map(change).collect()
 }
 
-/// Reads a cache, with objects of type `K`. Clones read the same cache.
+/// Reads objects of type `K` from a cache. Clones read the same cache.
 ///
 /// The returned objects are shared and immutable.
 pub struct Lister<K = nave_machinery::Value> {
@@ -305,29 +305,29 @@ impl<K> Lister<K> {
         self.cache.get(key.as_str()).map(Object::cast)
     }
 
-    /// All objects, in no order.
+    /// Returns all objects in unspecified order.
     pub fn list(&self) -> Vec<Object<K>> {
         cast_all(self.cache.list())
     }
 
-    /// The objects of a namespace, in no order.
+    /// Returns the objects of a namespace in unspecified order.
     pub fn list_namespace(&self, namespace: &str) -> Vec<Object<K>> {
         self.by_index(NAMESPACE_INDEX, namespace).unwrap_or_default()
     }
 
-    /// The objects of a namespace whose labels match, in no order.
+    /// Returns the objects of a namespace whose labels match, in unspecified order.
     pub fn select(&self, namespace: &str, selector: &LabelSelector) -> Vec<Object<K>> {
         let mut objects = self.list_namespace(namespace);
         objects.retain(|object| object.is_selected_by(selector));
         objects
     }
 
-    /// The objects with `value` in an index, in no order.
+    /// Returns the objects with `value` in an index, in unspecified order.
     pub fn by_index(&self, index: &str, value: &str) -> Result<Vec<Object<K>>, NoSuchIndex> {
         self.cache.by_index(index, value).map(cast_all)
     }
 
-    /// The number of objects.
+    /// Returns the number of objects.
     pub fn len(&self) -> usize {
         self.cache.len()
     }
@@ -337,7 +337,7 @@ impl<K> Lister<K> {
         self.cache.is_empty()
     }
 
-    /// The cache.
+    /// Returns the cache.
     pub fn indexer(&self) -> &Arc<Indexer> {
         &self.cache
     }

@@ -17,25 +17,25 @@ pub use self::limiter::{BucketRateLimiter, ExponentialLimiter, MaxOf, RateLimite
 use self::metrics::QueueMetrics;
 pub use self::metrics::WorkqueueMetrics;
 
-/// The longest delay. Callers may compute a longer one from a field of an object; its sum with the current time would
-/// overflow.
+/// The maximum delay. Callers may compute a longer delay from a field of an object. Adding it to the current time
+/// would overflow.
 const LONGEST_WAIT: Duration = Duration::from_hours(100 * 365 * 24);
 
-/// The requirements of a key.
+/// The bounds that a key must satisfy.
 pub trait Key: Clone + Eq + Hash + Send + Sync + 'static {}
 
 impl<T: Clone + Eq + Hash + Send + Sync + 'static> Key for T {}
 
 /// A queue of keys. Clones share the queue.
 ///
-/// - A key that is added while it is queued stays queued once.
-/// - A key that is added while it is processed is queued again after [`done`](Self::done); no two workers process it
-///   at once.
-/// - [`add_after`](Self::add_after) adds a key after a delay; the earliest of several counts.
-/// - [`add_rate_limited`](Self::add_rate_limited) adds a key after a failure with growing delays, until
-///   [`forget`](Self::forget).
+/// - A key that is added while it is queued is only queued once.
+/// - A key that is added during processing is queued again after [`done`](Self::done). Two workers never process it at
+///   once.
+/// - [`add_after`](Self::add_after) adds a key after a delay. The earliest of several due times counts.
+/// - [`add_rate_limited`](Self::add_rate_limited) adds a key after a failure. Its delays grow until
+///   [`forget`](Self::forget) is called.
 ///
-/// Its size is bounded by the number of distinct keys.
+/// The number of distinct keys bounds the size of the queue.
 pub struct Workqueue<T = crate::ObjectName> {
     shared: Arc<Shared<T>>,
 }
@@ -43,7 +43,7 @@ pub struct Workqueue<T = crate::ObjectName> {
 struct Shared<T> {
     state: Mutex<State<T>>,
     limiter: Box<dyn RateLimiter<T>>,
-    /// Notified when a key is ready, an earlier delay is added, or the queue shuts down.
+    /// Notified when a key is ready, when an earlier delay is added, or when the queue shuts down.
     changed: Notify,
     /// Notified when a key is done.
     key_done: Notify,
@@ -51,7 +51,7 @@ struct Shared<T> {
 
 struct State<T> {
     order: VecDeque<T>,
-    /// Keys that need processing: those in `order`, and those in processing that were added again.
+    /// Keys that need processing: the keys in `order`, and the keys that were added again during processing.
     dirty: HashSet<T>,
     processing: HashSet<T>,
     waiting: Waiting<T>,
@@ -59,18 +59,18 @@ struct State<T> {
     metrics: QueueMetrics<T>,
 }
 
-/// The delayed keys, each once.
+/// The delayed keys, without duplicates.
 struct Waiting<T> {
     times: HashMap<T, Place>,
     order: BTreeMap<Place, T>,
     next: u64,
 }
 
-/// The due time, and a sequence number for equal times.
+/// The due time, and a sequence number that orders equal times.
 type Place = (Instant, u64);
 
 impl<T: Key> Workqueue<T> {
-    /// Creates a queue with client-go's default rate limits and no metrics.
+    /// Creates a queue with client-go's default rate limits and without metrics.
     pub fn new() -> Self {
         Self::with_rate_limiter(default_rate_limiter(), None)
     }
@@ -120,7 +120,7 @@ impl<T: Key> Workqueue<T> {
         }
     }
 
-    /// Adds a key when the rate limits allow it.
+    /// Adds a key after the delay that the rate limiter determines.
     pub fn add_rate_limited(&self, key: T) {
         let after = self.shared.limiter.when(&key);
         self.add_after(key, after);
@@ -131,29 +131,29 @@ impl<T: Key> Workqueue<T> {
         self.shared.limiter.forget(key);
     }
 
-    /// The number of rate-limited adds since the key was last forgotten.
+    /// Returns the number of rate-limited adds since the key was last forgotten.
     pub fn num_requeues(&self, key: &T) -> u32 {
         self.shared.limiter.num_requeues(key)
     }
 
-    /// Waits for a key; the caller must call [`done`](Self::done) afterwards. `None` when the queue is shut down and
-    /// empty. Dropping the future loses no key.
+    /// Waits for a key. The caller must call [`done`](Self::done) after processing it. Returns `None` when the
+    /// queue is shut down and empty. Dropping the future does not lose a key.
     pub async fn get(&self) -> Option<T> {
         loop {
-            // Registered before the check, so that no wake-up is missed.
+            // Must be registered before the check, so that no notification is missed.
             let changed = self.shared.changed.notified();
             let next = {
                 let mut state = self.shared.state.lock();
                 state.admit_due();
                 if let Some(key) = state.take() {
                     if !state.order.is_empty() {
-                        // One notification may stand for several keys.
+                        // Notifies the next worker, as one notification may stand for several keys.
                         self.shared.changed.notify_one();
                     }
                     return Some(key);
                 }
                 if state.is_shut_down {
-                    // Wakes the other workers, so that they end too.
+                    // Notifies the other workers, so that they end too.
                     self.shared.changed.notify_one();
                     return None;
                 }
@@ -166,7 +166,7 @@ impl<T: Key> Workqueue<T> {
         }
     }
 
-    /// Marks a key as processed. If it was added meanwhile, it is queued again.
+    /// Marks a key as processed. Queues it again if it was added during processing.
     pub fn done(&self, key: &T) {
         let mut state = self.shared.state.lock();
         let again = state.done(key);
@@ -177,7 +177,7 @@ impl<T: Key> Workqueue<T> {
         self.shared.key_done.notify_waiters();
     }
 
-    /// The number of keys that are ready.
+    /// Returns the number of keys that are ready.
     pub fn len(&self) -> usize {
         let mut state = self.shared.state.lock();
         state.admit_due();
@@ -189,7 +189,7 @@ impl<T: Key> Workqueue<T> {
         self.len() == 0
     }
 
-    /// Stops accepting keys. Queued keys are still returned; delayed ones are dropped.
+    /// Stops accepting keys. Queued keys are still returned. Delayed keys are dropped.
     pub fn shut_down(&self) {
         let mut state = self.shared.state.lock();
         state.is_shut_down = true;
@@ -198,7 +198,7 @@ impl<T: Key> Workqueue<T> {
         self.shared.changed.notify_one();
     }
 
-    /// Shuts down, and waits until all queued keys are processed.
+    /// Shuts down the queue, and waits until all queued keys are processed.
     pub async fn shut_down_with_drain(&self) {
         self.shut_down();
         loop {
@@ -220,7 +220,7 @@ impl<T: Key> Workqueue<T> {
 }
 
 impl<T: Key> State<T> {
-    /// Returns whether another key is ready.
+    /// Adds a key. Returns whether the key was appended to the ready keys.
     fn add(&mut self, key: T) -> bool {
         if self.is_shut_down || !self.dirty.insert(key.clone()) {
             return false;
@@ -265,7 +265,7 @@ impl<T: Key> State<T> {
 }
 
 impl<T: Key> Waiting<T> {
-    /// Returns whether the key is due first.
+    /// Adds a delayed key. Returns whether the earliest due time is the time of this key.
     fn add(&mut self, key: T, at: Instant) -> bool {
         if let Some(place) = self.times.get(&key).copied() {
             if place.0 <= at {

@@ -9,20 +9,20 @@ use tokio::time::Instant;
 
 use super::Key;
 
-/// Determines the delay of a key after a failure.
+/// Determines the delay before a key is retried.
 pub trait RateLimiter<T>: Send + Sync + 'static {
     /// Counts a failure and returns the delay.
     fn when(&self, key: &T) -> Duration;
 
-    /// Resets the failures of a key, after a success or when giving up.
+    /// Resets the failures of a key. Call it after a success or after the last retry.
     fn forget(&self, key: &T);
 
-    /// The number of failures since the last reset.
+    /// Returns the number of failures since the last reset.
     fn num_requeues(&self, key: &T) -> u32;
 }
 
-/// client-go's default for controllers: the longer of an exponential delay per key (5 ms to 1,000 s) and a token
-/// bucket for all keys (10 per second, burst of 100).
+/// Creates client-go's default rate limiter for controllers. The delay is the longer of an exponential delay per
+/// key (5 ms to 1,000 s) and the delay of a token bucket for all keys (10 per second, burst of 100).
 pub fn default_rate_limiter<T: Key>() -> impl RateLimiter<T> {
     MaxOf(
         ExponentialLimiter::new(Duration::from_millis(5), Duration::from_secs(1_000)),
@@ -37,7 +37,7 @@ pub struct ExponentialLimiter<T> {
 }
 
 impl<T: Key> ExponentialLimiter<T> {
-    /// Starts with `base`, up to `max`.
+    /// Creates a limiter with delays from `base` to `max`.
     pub fn new(base: Duration, max: Duration) -> Self {
         Self { backoff: Backoff::doubling(base, max), failures: Mutex::default() }
     }
@@ -68,13 +68,13 @@ pub struct BucketRateLimiter {
 }
 
 struct Bucket {
-    /// May be negative: reserved future tokens.
+    /// Negative if future tokens are reserved.
     tokens: f64,
     at: Instant,
 }
 
 impl BucketRateLimiter {
-    /// Allows `per_second` retries per second, after a burst.
+    /// Creates a limiter that allows `per_second` retries per second after a burst.
     pub fn new(per_second: f64, burst: u32) -> Self {
         let burst = f64::from(burst);
         Self { per_second, burst, bucket: Mutex::new(Bucket { tokens: burst, at: Instant::now() }) }
@@ -102,7 +102,7 @@ impl<T> RateLimiter<T> for BucketRateLimiter {
     }
 }
 
-/// The longer delay of two limiters.
+/// Uses the longer delay of two limiters.
 pub struct MaxOf<A, B>(pub A, pub B);
 
 impl<T, A: RateLimiter<T>, B: RateLimiter<T>> RateLimiter<T> for MaxOf<A, B> {

@@ -14,14 +14,14 @@ use tokio::time::Instant;
 
 use super::Key;
 
-/// The metrics of all queues of a process; the label `name` is the queue's. Clones share them.
+/// The metrics of all queues in a process. The label `name` is the name of the queue. Clones share the metrics.
 #[derive(Clone)]
 pub struct WorkqueueMetrics {
     families: Families,
     queues: Arc<Mutex<Vec<Measurement>>>,
 }
 
-/// Metrics that are computed when they are collected.
+/// The metrics of a queue that are computed when metrics are collected.
 struct Measurement {
     running: Weak<dyn Running>,
     unfinished: Gauge,
@@ -44,7 +44,7 @@ impl WorkqueueMetrics {
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let named = |name: &str, help: &str| Opts::new(format!("workqueue_{name}"), help);
         let seconds = |name: &str, help: &str| -> Result<HistogramOpts, prometheus::Error> {
-            // 10 ns to 10 s, as upstream.
+            // 10 ns to 10 s, as in upstream.
             Ok(HistogramOpts::from(named(name, help)).buckets(exponential_buckets(1e-8, 10.0, 10)?))
         };
         let families = Families {
@@ -79,7 +79,7 @@ impl WorkqueueMetrics {
         Ok(metrics)
     }
 
-    /// Updates the gauges that depend on the time.
+    /// Updates the time-dependent gauges.
     fn refresh(&self) {
         self.queues.lock().retain(|queue| {
             let Some(running) = queue.running.upgrade() else { return false };
@@ -126,7 +126,7 @@ impl Collector for WorkqueueMetrics {
 
 /// Processing in progress.
 trait Running: Send + Sync {
-    /// The total and the longest processing time so far.
+    /// Returns the total and the longest processing time of the keys in progress.
     fn seconds(&self) -> (f64, f64);
 }
 
@@ -140,7 +140,7 @@ impl<T: Key> Running for Starts<T> {
     }
 }
 
-/// The metrics of one queue; none if it is not measured.
+/// The metrics of one queue; `None` if the queue has no metrics.
 pub(super) struct QueueMetrics<T>(Option<Measured<T>>);
 
 struct Measured<T> {

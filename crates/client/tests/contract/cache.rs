@@ -1,4 +1,4 @@
-//! Model test of `Indexer`: the model is a map and scans all objects.
+//! Model test of `Indexer`. The model is a map that scans all objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ enum Step {
     AddIndex,
 }
 
-/// The letters of the label: no, one or several values.
+/// Returns the letters of the label as index values: zero, one or several.
 fn letters(object: &Object) -> Vec<String> {
     object.label("colour").unwrap_or_default().chars().map(String::from).collect()
 }

@@ -1,4 +1,4 @@
-//! Model test of `DeltaFifo`: the model is a list of lists.
+//! Model test of `DeltaFifo`. The model is a list of lists.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ impl Model {
             different.dedup();
             self.initial = different.len() + gone.len();
         }
-        // Their order is unspecified; all are queued or stay queued.
+        // The order of these deletions is unspecified.
         for (key, version) in gone {
             self.push(&key, Entry::Unknown(version));
         }
@@ -105,7 +105,7 @@ fn entry(delta: &Delta) -> Entry {
     }
 }
 
-/// The consumer: stores what it receives.
+/// The consumer: stores each object it receives.
 fn process(known: &Indexer, deltas: &Deltas) {
     for delta in &deltas.deltas {
         match delta {

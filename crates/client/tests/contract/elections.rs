@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fake_leases::{FakeLeases, Mood};
 
-/// The leaders with the start and end of their terms, in seconds since the start of the test.
+/// The leaders, with the start and end of their terms in seconds since the start of the test.
 type Terms = Vec<(String, f64, Option<f64>)>;
 
 #[derive(Clone)]
@@ -40,7 +40,7 @@ impl History {
     }
 }
 
-/// A leader's term. It ends when it is dropped, as the led future is.
+/// A leader's term. Dropping it, like the leader's future, ends the term.
 struct Term(History, usize);
 
 impl Drop for Term {
@@ -110,8 +110,8 @@ async fn killed_leader_is_replaced_only_after_its_lease() {
     seconds(25.0).await;
     let terms = history.terms();
     assert_eq!(terms[1].0, "b");
-    // Renewed at most 2 s before the kill, observed at most 4.4 s after that, and retried at most 4.4 s after the
-    // lease's end.
+    // The last renewal is at most 2 s before the kill. The other candidate observes it at most 4.4 s later, and
+    // retries at most 4.4 s after the lease expires.
     let waited = terms[1].1 - killed;
     assert!((13.0..=23.8).contains(&waited), "{waited}");
     history.assert_no_terms_overlap();
@@ -144,7 +144,7 @@ async fn short_outage_does_not_end_leadership() {
     for _ in 0..5 {
         seconds(20.0).await;
         *server.mood.lock() = Mood::Failing;
-        // With a retry before and one after it, still below the renew deadline.
+        // Including one retry before and one after it, the outage is shorter than the renew deadline.
         seconds(5.0).await;
         *server.mood.lock() = Mood::Well;
     }
@@ -175,7 +175,8 @@ async fn check_fails_for_a_stuck_leader() {
         assert_eq!(elector.check(tolerance), Ok(()), "it renews");
         *server.mood.lock() = Mood::Failing;
     };
-    // The led future ends, and the Lease cannot be released: as far as this process knows, it is still the leader.
+    // The leader's future ends, but the Lease cannot be released. As far as this process knows, it is still the
+    // leader.
     assert_eq!(elector.run(CancellationToken::new(), lead).await, Ended::Finished);
     seconds(30.0).await;
     assert_eq!(elector.check(tolerance), Ok(()));

@@ -36,7 +36,7 @@ impl FakeEvents {
         (events, stop.clone(), tokio::spawn(writer.run(stop)))
     }
 
-    /// Message and count of each event.
+    /// Returns the message and count of each event.
     fn all(&self) -> Vec<(String, i64)> {
         let state = self.0.lock();
         let message_and_count =

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tower_service::Service;
 
-/// How the server responds.
+/// The server's behaviour on requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mood {
     Well,
@@ -21,11 +21,11 @@ pub(crate) enum Mood {
     Failing,
     /// Never responds.
     Silent,
-    /// Never responds, but executes the request.
+    /// Executes the request, but never responds.
     DoesAndIsSilent,
 }
 
-/// A connection to the server; clones reach the same one.
+/// A connection to the server. Clones use the same connection.
 #[derive(Clone)]
 pub(crate) struct FakeLeases {
     lease: Arc<Mutex<Option<Lease>>>,
@@ -37,7 +37,7 @@ impl FakeLeases {
         Self { lease: Arc::default(), mood: Arc::new(Mutex::new(Mood::Well)) }
     }
 
-    /// Another client's connection, with its own mood.
+    /// Creates a connection for another client, with its own mood.
     pub(crate) fn connection(&self) -> Self {
         Self { lease: Arc::clone(&self.lease), mood: Arc::new(Mutex::new(Mood::Well)) }
     }

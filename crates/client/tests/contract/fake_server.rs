@@ -1,4 +1,4 @@
-//! A fake server with one resource in memory, which drops connections and history on demand.
+//! A fake in-memory server with one resource. It breaks connections and drops its history on demand.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::objects::labelled;
 
-/// The server; clones share its state.
+/// The server. Clones share its state.
 #[derive(Clone)]
 pub(crate) struct FakeServer {
     state: Arc<Mutex<State>>,
@@ -29,17 +29,17 @@ struct State {
     log: Vec<(u64, Logged)>,
     compacted: u64,
     uids: u64,
-    /// Watches with a lower number have ended.
+    /// Watches of connections with a lower number have ended.
     connection: u64,
     /// The revision at which each connection ended.
     ends: Vec<u64>,
-    /// True if they end normally.
+    /// True if connections end normally instead of breaking.
     ends_normally: bool,
     is_cut_off: bool,
     streams_lists: bool,
-    /// The errors of the next lists, last first.
+    /// The errors to return from the next lists, in reverse order.
     list_errors: Vec<ListWatchError>,
-    /// The errors of the next watches, last first.
+    /// The errors to return from the next watches, in reverse order.
     watch_errors: Vec<ListWatchError>,
     /// The number of pages after which the continue token expires.
     pages_until_expired: Option<usize>,
@@ -91,12 +91,12 @@ impl FakeServer {
         });
     }
 
-    /// Advances the revision, as a change of another resource does.
+    /// Advances the revision, like a change of another resource.
     pub(crate) fn bookmark(&self) {
         self.change(|_| Logged::Bookmark);
     }
 
-    /// Ends running watches with 410.
+    /// Ends all running watches with 410.
     pub(crate) fn fail_watches(&self) {
         self.change(|_| Logged::Error);
     }
@@ -108,7 +108,7 @@ impl FakeServer {
         state.log.clear();
     }
 
-    /// Breaks connections, or ends them normally.
+    /// Ends all connections, normally if `in_peace`, otherwise by breaking them.
     pub(crate) fn end_watches(&self, in_peace: bool) {
         let mut state = self.state.lock();
         state.connection += 1;
@@ -119,7 +119,7 @@ impl FakeServer {
         self.changed.send_replace(());
     }
 
-    /// Breaks connections and refuses new ones, or stops doing so.
+    /// Breaks all connections and refuses new ones, or accepts connections again.
     pub(crate) fn cut_off(&self, is_cut_off: bool) {
         self.state.lock().is_cut_off = is_cut_off;
         if is_cut_off {
@@ -149,12 +149,12 @@ impl FakeServer {
         self.state.lock().revision
     }
 
-    /// The key, uid and version of each object.
+    /// Returns the key, UID and version of each object.
     pub(crate) fn objects(&self) -> Vec<String> {
         self.state.lock().objects.values().map(|object| format!("{} {object:?}", object.uid())).collect()
     }
 
-    /// The requests since the last call.
+    /// Returns the requests since the last call of this method.
     pub(crate) fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().requests)
     }

@@ -1,4 +1,4 @@
-//! Tests of `HttpListerWatcher`: its requests, and the parsing of responses in any chunking.
+//! Tests the requests of `HttpListerWatcher`, and the parsing of responses that are split into chunks at any point.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -23,13 +23,13 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tower_service::Service;
 
-/// A fake server with one response, which records requests.
+/// A fake server that returns a fixed response and records requests.
 #[derive(Clone)]
 struct Answering {
     code: u16,
     headers: Vec<(&'static str, String)>,
     chunks: Vec<Bytes>,
-    /// True if the response never ends after its chunks.
+    /// True if the response stays open after its chunks.
     is_endless: bool,
     asked: Arc<Mutex<Vec<String>>>,
 }
@@ -150,7 +150,7 @@ async fn requests_bookmarks_and_timeout() {
     assert_eq!(*server.asked.lock(), expected);
 }
 
-/// One event of each kind, as a server sends them.
+/// Returns one event of each type, in the format of a server.
 fn frames() -> String {
     let bookmark = |annotations: Value| json!({"kind": "Pod", "metadata": {"resourceVersion": "8", "annotations": annotations}});
     [

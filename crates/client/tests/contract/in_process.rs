@@ -1,4 +1,4 @@
-//! Informers of a factory that reads a watch cache in the same process.
+//! Tests informers of a factory that reads a watch cache in the same process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::recorder::{Recorder, check_history};
 
 const PREFIX: &str = "/registry/configmaps/";
 
-/// Decodes objects whose stored value is a label; the rest is in the key.
+/// Decodes objects whose stored value is a label. The key contains the other fields.
 struct Labels;
 
 impl Decoder for Labels {
@@ -53,7 +53,7 @@ impl Fixture {
         Self { store, cacher, _folder: folder }
     }
 
-    /// Writes an object and waits until the watch cache has it, so that an informer started afterwards has it too.
+    /// Writes an object and waits until the watch cache has it. Informers that start later then also have it.
     async fn set(&self, key: &str, label: &str) -> u64 {
         let txn = Txn::put(format!("{PREFIX}{key}").as_str(), label.to_owned());
         let TxnOutcome::Committed { revision, .. } = self.store.txn(txn).await.unwrap() else {
@@ -179,11 +179,11 @@ async fn all_users_of_a_type_share_an_informer() {
     factory.wait_for_cache_sync().await;
     let watches = || fixture.cacher.introspect().watchers.iter().map(|(_, count)| count).sum::<usize>();
     while watches() == 0 {
-        // The watch starts after the list.
+        // Lets the watch start, which happens after the list.
         tokio::task::yield_now().await;
     }
     assert_eq!(watches(), 1, "one watch");
-    // Without an informer of whole objects, only metadata is watched.
+    // Without an informer of whole objects, the factory watches metadata only.
     factory.metadata_for_resource(&resource_of::<Pod>());
     assert_eq!(factory.resources().len(), 2);
     factory.stop_informer(&resource_of::<ConfigMap>());

@@ -1,4 +1,4 @@
-//! The events that an informer sends to handlers, under all kinds of failures.
+//! Tests the events that an informer sends to handlers under many kinds of failures.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::fake_server::FakeServer;
 use crate::recorder::{Recorder, check_history};
 
-/// An informer of a server with one handler. Dropping it stops the informer.
+/// An informer with one handler, and its server. Dropping the fixture stops the informer.
 struct Fixture {
     server: FakeServer,
     informer: SharedInformer,
@@ -24,7 +24,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// Not running.
+    /// Creates an informer that is not running.
     fn new(server: &FakeServer) -> Self {
         Self::supervised(server, Supervisor::new())
     }
@@ -43,7 +43,7 @@ impl Fixture {
         tokio::spawn(async move { informer.run(stop).await });
     }
 
-    /// Running and synced, with these objects delivered.
+    /// Creates a running, synced informer that has delivered these objects.
     async fn with(server: FakeServer, keys: &[&str]) -> Self {
         for key in keys {
             server.set(key, "red");
@@ -149,7 +149,7 @@ async fn streamed_list_continues_as_watch() {
     server.compact();
     assert_eq!(fixture.next(2).await, ["update ns/a@1 ns/a@3", "vanish ns/b@2"]);
     assert!(server.requests().contains(&"stream \"2\"".to_owned()));
-    // The server is replaced by an older one.
+    // Simulates a server that is replaced by an older one.
     server.stop_streaming_lists();
     server.compact();
     server.fail_watches();
@@ -182,7 +182,7 @@ async fn resumes_a_watch_from_a_bookmark() {
     while fixture.informer.last_sync_resource_version() != "41" {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    // The history before the bookmark is gone.
+    // Drops the history before the bookmark.
     fixture.server.compact();
     fixture.server.end_watches(true);
     fixture.server.set("ns/b", "red");
@@ -204,7 +204,7 @@ async fn delivers_difference_after_a_gap() {
     fixture.server.cut_off(false);
     let mut calls = fixture.next(4).await;
     calls.sort();
-    // b was changed before it was deleted, unseen; c was recreated; d is unchanged.
+    // b was changed and deleted without events, c was recreated, and d is unchanged.
     assert_eq!(calls, ["add ns/e@10", "replace ns/c@3 ns/c@9", "update ns/a@1 ns/a@5", "vanish ns/b@2"]);
     let requests = fixture.server.requests();
     assert!(
@@ -408,7 +408,7 @@ async fn stuck_handler_blocks_nobody_and_catches_up() {
     let record = slow.clone();
     fixture.informer.add_event_handler(filtered(
         move |_| {
-            // The first call blocks until the test releases fixture.
+            // Blocks the first call until the test releases it.
             held.lock().take().is_none_or(|held| held.recv().is_ok())
         },
         record,

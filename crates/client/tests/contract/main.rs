@@ -1,4 +1,4 @@
-//! The guarantees of the library, tested against models and scripted servers, with paused time.
+//! Tests the guarantees of the library against models and scripted servers, with paused time.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -19,7 +19,7 @@ mod objects;
 mod queues;
 mod recorder;
 
-/// Runs a test with paused time, as `tokio::test` does; for property tests.
+/// Runs a test with paused time, like `tokio::test`. Used by property tests.
 fn with_paused_time(test: impl Future<Output = ()>) {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build();

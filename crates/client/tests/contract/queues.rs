@@ -28,7 +28,7 @@ struct Model {
     order: Vec<u8>,
     dirty: BTreeSet<u8>,
     processing: BTreeSet<u8>,
-    /// The due time of each key, and the order of insertion.
+    /// The due time and insertion number of each delayed key.
     later: BTreeMap<u8, (u64, usize)>,
     came: usize,
     is_shut_down: bool,
@@ -178,7 +178,7 @@ async fn no_key_is_processed_concurrently_or_lost() {
         })
     });
     futures_util::future::join_all(adders).await;
-    // The latest request of each key is processed, despite failures; the test runner's timeout catches a hang.
+    // The latest request for each key is processed despite failures. The test runner's timeout detects a hang.
     let all_seen =
         || (0..KEYS).all(|key| seen[key].load(Ordering::SeqCst) == wanted[key].load(Ordering::SeqCst));
     while !all_seen() {

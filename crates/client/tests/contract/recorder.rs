@@ -7,7 +7,7 @@ use nave_client::{Deleted, EventHandler, Object};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// The recorded calls; clones share them.
+/// The recorded calls. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Recorder {
     calls: Arc<Mutex<Vec<Call>>>,
@@ -26,7 +26,7 @@ impl Recorder {
         Self { calls: Arc::default(), count: watch::Sender::new(0) }
     }
 
-    /// The calls since the last call of this, one per line, once there are `count`.
+    /// Waits for `count` calls, and returns the calls since the last use of this method, one per line.
     pub(crate) async fn next(&self, count: usize) -> Vec<String> {
         let mut counts = self.count.subscribe();
         let enough = counts.wait_for(|recorded| *recorded >= count);
@@ -77,8 +77,8 @@ fn line(call: &Call) -> String {
 }
 
 /// Checks the contract of an informer for each key: adds and deletions alternate, an update starts from the last
-/// state delivered, and a deletion is of a known object. Returns uid and version of each object according to the
-/// handler.
+/// delivered state, and a deletion is about a known object. Returns the UID and version of each object that the
+/// handler knows.
 pub(crate) fn check_history(calls: &[Call]) -> Vec<String> {
     let mut known: BTreeMap<String, Object> = BTreeMap::new();
     for call in calls {
