@@ -10,7 +10,7 @@ use prometheus::{Encoder, HistogramVec, IntCounterVec, IntGaugeVec, Registry, Te
 
 use crate::request_info::RequestInfo;
 
-/// The buckets of `apiserver_request_duration_seconds`, as upstream's.
+/// The buckets of `apiserver_request_duration_seconds`, as upstream.
 const LATENCY_BUCKETS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
     20.0, 30.0, 45.0, 60.0,
@@ -139,7 +139,7 @@ impl Metrics {
     }
 }
 
-/// Increments a gauge until it is dropped.
+/// Keeps a gauge incremented until this guard is dropped.
 pub(crate) struct Serving(prometheus::IntGauge);
 
 impl Serving {

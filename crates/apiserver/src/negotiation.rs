@@ -70,7 +70,7 @@ impl Negotiation {
     pub fn new(headers: &HeaderMap, query: &Query) -> Self {
         let accept = headers.get(header::ACCEPT).cloned();
         let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        // Command-line tools get indented output by default, as upstream.
+        // As upstream, command-line tools and browsers get indented output by default.
         let at_terminal = ["curl", "Wget", "Mozilla/5.0"].iter().any(|person| agent.starts_with(person));
         let requested = query.get("pretty").filter(|pretty| !pretty.is_empty());
         let pretty = requested

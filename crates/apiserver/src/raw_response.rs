@@ -33,7 +33,7 @@ pub(crate) fn json(document: &impl Serialize) -> Response<ResponseBody> {
 /// Returns a document as indented JSON.
 ///
 /// # Errors
-/// 500 if it cannot be encoded.
+/// 500 if the document cannot be encoded.
 pub(crate) fn indented_json(document: &impl Serialize) -> Result<Response<ResponseBody>, Status> {
     let text = serde_json::to_vec_pretty(document).map_err(Status::internal)?;
     Ok(bytes(StatusCode::OK, "application/json", text))

@@ -399,7 +399,7 @@ async fn failures_have_the_warnings_of_earlier_stages() {
     }
 }
 
-/// The future is kept for each request in progress, and each move copies it.
+/// Each request in progress holds this future in memory, and each move copies the future.
 #[tokio::test]
 async fn the_future_of_a_request_is_small() {
     let it = Fixture::start(InflightLimits::default(), LONG).await;

@@ -1,4 +1,4 @@
-//! Combines the writes of an HTTP/2 connection, so that they need few large TLS records and system calls.
+//! Combines the writes of an HTTP/2 connection into a few large TLS records and system calls.
 //!
 //! The HTTP/2 library writes and flushes each frame separately. An event for many watchers, or the responses to many
 //! requests, produce many frames. A [`Cork`] buffers them for two polls of the connection's task: by then, all streams

@@ -126,8 +126,8 @@ pub struct Limits {
     pub first_request: Duration,
     /// Maximum time from the end of a connection's last request to the end of the next request's head.
     pub idle: Duration,
-    /// Maximum number of requests of an HTTP/2 connection that the client abandons before they are answered, minus the
-    /// number of answered ones. Beyond this number, the connection is closed.
+    /// Maximum number of requests of an HTTP/2 connection that the client abandons before they are answered. Each
+    /// answered request allows one more. Beyond this number, the connection is closed.
     pub abandoned_requests: u32,
 }
 

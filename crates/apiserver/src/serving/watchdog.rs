@@ -35,8 +35,7 @@ struct Requests {
     any: bool,
     /// The time since which no request is in progress.
     idle_since: Instant,
-    /// Number of requests that the client abandoned before they were answered, minus the number of answered ones; at
-    /// least 0.
+    /// Number of requests that the client abandoned before they were answered. Each answered request subtracts one.
     abandoned: u32,
 }
 

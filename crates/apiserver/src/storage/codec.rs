@@ -28,7 +28,7 @@ const RESOURCE_VERSION: &str = "resourceVersion";
 /// Extra capacity of a JSON buffer beyond the expected size, in bytes.
 const GROWTH_MARGIN: usize = 32;
 
-/// Maximum expected growth: 16 bytes of JSON per byte of protobuf, in units of 1/1,024.
+/// Maximum expected growth, in bytes of JSON per 1,024 bytes of protobuf.
 const GROWTH_MAX: usize = 16 * 1024;
 
 /// The codec of one resource.

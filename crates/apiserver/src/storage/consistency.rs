@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use super::ResourceStorage;
 use crate::catalog::Catalogs;
 
-/// Interval of the checks, as upstream's.
+/// Interval of the checks, as upstream.
 const INTERVAL: Duration = Duration::from_mins(5);
 /// Number of objects per read from the store.
 const PAGE: usize = 500;

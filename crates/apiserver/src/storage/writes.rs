@@ -157,7 +157,7 @@ impl ResourceStorage {
         };
         for _ in 0..MAX_UPDATE_ATTEMPTS {
             let outcome = next_state.next(current.as_ref()).await;
-            // If nothing is written, no transaction compares the revision, so it is read from the store.
+            // If nothing is written, no transaction compares the revision, so compare it with the store here.
             let writes_nothing = match &outcome {
                 Err(_) | Ok(Attempt { update: Update::NoWrite(_), .. }) => true,
                 Ok(Attempt { update: Update::Put(object), .. }) => {

@@ -2,7 +2,7 @@
 
 use nave_machinery::{FieldError, FieldPath, Value, meta};
 
-/// The kind of user and scope of a review.
+/// The user and the scope of a review.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// For any user.

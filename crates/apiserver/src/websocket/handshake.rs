@@ -42,8 +42,8 @@ impl Handshake {
     /// Parses the headers of a request; `None` if it is not a WebSocket handshake or is sent over HTTP/2, where these
     /// headers have no meaning.
     ///
-    /// A client without an `Origin` is not a browser and is accepted. All origins are accepted, because a page has only
-    /// the access of the credentials that it sends.
+    /// A client without an `Origin` is not a browser and is accepted. All origins are accepted, because a page can
+    /// access only what its credentials allow.
     ///
     /// # Errors
     /// [`Refusal`].

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-/// Interval of pings to a client that is silent.
+/// Interval of pings to a silent client.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Timeout of the reply to a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
