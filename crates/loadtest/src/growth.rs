@@ -1,7 +1,7 @@
-//! Growth of cost: a list with the number of objects, an event with the number of matching watchers, a write with the
-//! number of other watchers, memory and a restart with the amount of data.
+//! Measures how cost grows: lists with the number of objects, events with the number of matching watchers, writes with
+//! the number of other watchers, memory and restarts with the amount of data.
 //!
-//! Starts the server under test itself, on an empty folder, because the test restarts it.
+//! Starts the server under test on an empty folder, because the test restarts the server.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub struct Growth {
     pub sizes: Sizes,
 }
 
-/// Starts `program` with its data in `folder`, and measures it as the data grows.
+/// Starts `program` with its data in `folder` and measures it as the data grows.
 pub async fn run(program: &Path, folder: &Path, growth: &Growth) -> Result<Vec<Row>, LoadError> {
     let server = ServerProcess::start(program, folder, NO_CONTROLLERS).await?;
     let session = open(&server, growth.sizes).await?;
@@ -97,9 +97,9 @@ fn size_of_folder(folder: &Path) -> Result<u64, LoadError> {
     Ok(bytes)
 }
 
-/// No controllers: they would delete pods whose owner does not exist.
+/// Disables controllers, because they would delete pods whose owner does not exist.
 const NO_CONTROLLERS: &[&str] = &["--controllers=none"];
-/// Pause before measuring memory, because a server still releases memory after writes.
+/// Pause before measuring memory, because the server continues to release memory after writes.
 const SETTLE_PAUSE: Duration = Duration::from_secs(2);
-/// Minimum rate at which a start reads the store, in MB/s.
+/// Minimum rate at which the server reads the store at its start, in MB/s.
 const MIN_READ_RATE: f64 = 200.0;

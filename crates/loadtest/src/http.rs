@@ -1,4 +1,4 @@
-//! Connections to an API server, requests, and response bodies read without parsing.
+//! Connections to an API server, requests, and response bodies that are read without parsing.
 
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::LoadError;
 
-/// A server and the credentials for it.
+/// A server and its credentials.
 #[derive(Clone)]
 pub struct Target {
     origin: Arc<Origin>,
@@ -44,15 +44,15 @@ pub struct Call {
     pub method: Method,
     /// Path and query.
     pub path: String,
-    /// Media type of the `Accept` header; the default is `application/json`.
+    /// Media type of the `Accept` header. Defaults to `application/json`.
     pub accept: &'static str,
-    /// Media type of the body, if there is one.
+    /// Media type of the body, if the request has a body.
     pub content_type: Option<&'static str>,
     /// The body.
     pub body: Bytes,
 }
 
-/// A connection. Clones of an HTTP/2 connection share it.
+/// A connection. Several values may share one HTTP/2 connection.
 pub struct Connection {
     origin: Arc<Origin>,
     sender: Sender,
@@ -69,7 +69,7 @@ pub struct StreamingResponse {
     response: Response<Incoming>,
 }
 
-/// A number of HTTP/2 connections shared by callers.
+/// Several HTTP/2 connections shared by callers.
 #[derive(Clone)]
 pub struct Pool {
     origin: Arc<Origin>,
@@ -109,7 +109,8 @@ impl Target {
         self.http1_over(self.connect("http/1.1").await?).await
     }
 
-    /// Opens an HTTP/1.1 connection with a small receive buffer, for slow readers: unread data blocks the server early.
+    /// Opens an HTTP/1.1 connection with a small receive buffer, for slow readers. Unread data then blocks the server
+    /// early.
     pub async fn connect_slow_reader(&self) -> Result<Connection, LoadError> {
         let stream = self.connect("http/1.1").await?;
         let socket = SockRef::from(stream.get_ref().0.get_ref());
@@ -138,7 +139,7 @@ impl Target {
         Ok(Pool { origin: Arc::clone(&self.origin), lanes: lanes.into() })
     }
 
-    /// The windows are large, so that flow control never delays the server.
+    /// Sets large windows, so that flow control never delays the server.
     async fn handshake_http2(&self) -> Result<http2::SendRequest<Full<Bytes>>, LoadError> {
         let stream = self.connect("h2").await?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
@@ -164,7 +165,7 @@ impl Target {
         stream.set_nodelay(true).map_err(failed)?;
         let mut tls = ClientConfig::clone(&self.tls);
         tls.alpn_protocols = vec![protocol.into()];
-        // Without the buffer, TLS would read 4 KiB per system call.
+        // Without the buffer, TLS would read only 4 KiB per system call.
         let stream = BufReader::with_capacity(READ_BUFFER, stream);
         TlsConnector::from(Arc::new(tls)).connect(self.server_name.clone(), stream).await.map_err(failed)
     }
@@ -220,7 +221,7 @@ impl Connection {
     /// Sends a request and waits for the head of the response.
     pub async fn send(&mut self, call: &Call) -> Result<StreamingResponse, LoadError> {
         let request = Request::builder().method(call.method.clone()).header(ACCEPT, call.accept);
-        // HTTP/1.1 requests have the path and a `Host` header; HTTP/2 requests have the full URL.
+        // HTTP/1.1 requests contain the path and a `Host` header; HTTP/2 requests contain the full URL.
         let request = match &self.sender {
             Sender::Http1(_) => request.uri(&call.path).header(
                 HOST,
@@ -281,7 +282,7 @@ impl StreamingResponse {
         Ok(None)
     }
 
-    /// Reads to the end; returns the length of the body and its first kilobytes.
+    /// Reads to the end. Returns the length of the body and its first kilobytes.
     pub async fn drain(mut self) -> Result<(u64, Bytes), LoadError> {
         let (mut length, mut head) = (0, Bytes::new());
         while let Some(chunk) = self.next_chunk().await? {
@@ -303,7 +304,7 @@ impl StreamingResponse {
     }
 }
 
-/// Returns the text of the first field with this name, found by scanning; for `resourceVersion` and `continue` at the
+/// Returns the text of the first field with this name by scanning. Used for `resourceVersion` and `continue` at the
 /// start of a list.
 pub fn scan_field<'a>(json: &'a [u8], name: &str) -> Option<&'a str> {
     let key = format!("\"{name}\":\"");
@@ -320,7 +321,7 @@ pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 pub(crate) type Stream = TlsStream<BufReader<TcpStream>>;
 
 const READ_BUFFER: usize = 256 << 10;
-/// Socket buffer size of a slow reader; the kernel doubles it.
+/// Socket buffer size of a slow reader. The kernel doubles it.
 const SLOW_READER_BUFFER: usize = 16 << 10;
 const WINDOW: u32 = 512 << 20;
 const MAX_FRAME: u32 = 1 << 20;
@@ -336,7 +337,7 @@ fn tls_config(tls: Tls) -> Result<ClientConfig, rustls::Error> {
         roots.add(authority)?;
     }
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
-    // The preference of Go clients on hardware with AES support.
+    // Go clients on hardware with AES support prefer this cipher suite.
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
     let provider = Arc::new(provider);
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;

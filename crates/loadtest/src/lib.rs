@@ -1,4 +1,4 @@
-//! A load generator for Kubernetes API servers: the same work against one server or, for comparison, two.
+//! A load generator for Kubernetes API servers. Runs the same work against one server or, for comparison, two.
 //!
 //! ```text
 //! kubeconfig ──► Target ──► Pool of HTTP/2 connections ──► closed loops and watchers ──► Sample ──► Report
@@ -18,9 +18,9 @@
 //! | [`spawn`] | starts the server under test, to measure its start and its idle memory |
 //! | [`report`] | the targets of each scenario, and the table |
 //!
-//! Invariants: it runs on one thread and leaves the other cores to the server; no response is parsed during a
-//! measurement (newlines are counted, a few fields are found by scanning); counts and times are bounded; a response
-//! with an error status ends the run with the server's message.
+//! Invariants: the generator runs on one thread and leaves the other cores to the server; responses are not parsed
+//! during a measurement (newlines are counted, a few fields are found by scanning); counts and times are bounded; a
+//! response with an error status ends the run with the server's message.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), nave_loadtest::LoadError> {
@@ -48,7 +48,7 @@ pub mod watchers;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Error of a measurement.
+/// The error of a measurement.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// A file cannot be read.
@@ -93,12 +93,12 @@ pub enum LoadError {
     /// A timeout was exceeded.
     #[error("{what} took longer than {limit:?}")]
     Late {
-        /// The event waited for.
+        /// The event that did not happen in time.
         what: String,
         /// The timeout.
         limit: Duration,
     },
-    /// The server under test cannot be started, or has exited.
+    /// The server under test cannot be started or has exited.
     #[error("{0}: {1}")]
     Spawn(PathBuf, String),
     /// The responses are not those of a Kubernetes API server.

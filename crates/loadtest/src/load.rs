@@ -1,4 +1,4 @@
-//! The closed loop, and the sample that each scenario returns.
+//! The closed loop and the sample that each scenario returns.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +27,7 @@ pub struct Sample {
     pub rss: Option<u64>,
 }
 
-/// Limits of a loop; the first one reached ends it.
+/// Limits of a loop. The first limit reached ends the loop.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Maximum number of operations.
@@ -36,14 +36,14 @@ pub struct Limits {
     pub time: Duration,
 }
 
-/// Measures the time, and the CPU time of the server, of one scenario.
+/// Measures the elapsed time of a scenario and the CPU time of the server.
 pub struct Meter<'a> {
     processes: &'a Processes,
     cpu: Option<Duration>,
     started: Instant,
 }
 
-/// Keeps `in_flight` calls running until a limit is reached. Calls are numbered from 0.
+/// Keeps `in_flight` calls in flight until a limit is reached. Calls are numbered from 0.
 pub async fn closed_loop(
     pool: &Pool,
     processes: &Processes,
@@ -135,7 +135,7 @@ impl Sample {
         self.cpu.map(|cpu| cpu.div_f64(self.operations.max(1) as f64))
     }
 
-    /// Returns the latency that the given share of operations (0 to 1) did not exceed.
+    /// Returns the maximum latency of the fastest `share` (0 to 1) of operations.
     pub fn percentile(&self, share: f64) -> Duration {
         let last = self.latencies.len().saturating_sub(1);
         self.latencies.get((last as f64 * share).round() as usize).copied().unwrap_or_default()

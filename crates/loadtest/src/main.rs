@@ -117,7 +117,7 @@ struct SoakArguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // One thread: the other cores are for the server.
+    // One thread leaves the other cores to the server.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -229,7 +229,7 @@ async fn grow(arguments: &GrowthArguments) -> Result<Vec<Row>, LoadError> {
         watchers: arguments.watchers.clone(),
         idle_watchers: arguments.idle_watchers.clone(),
         sizes: Sizes {
-            // The pods' nodes are spread over this number; it has no other effect.
+            // Only the number of nodes for the pods depends on this.
             pods: 20_000,
             few_pods: 0,
             config_maps: 0,
@@ -256,7 +256,7 @@ async fn start(program: &Path) -> Result<[Row; 2], LoadError> {
     ])
 }
 
-/// Runs each scenario on one server and then, if there is one, on the other.
+/// Runs each scenario on one server and then on the other server, if any.
 async fn measure(
     session: &Session,
     other: Option<&Session>,
@@ -308,10 +308,11 @@ impl Arguments {
     }
 }
 
-/// No controllers: the other server has none either, and they would delete pods whose owner does not exist.
+/// Disables controllers, because they would delete pods whose owner does not exist. The other server has no controllers
+/// either.
 const NO_CONTROLLERS: &[&str] = &["--controllers=none"];
-/// Pause before measuring idle memory, because a server still works and releases memory after its start.
+/// Pause before measuring idle memory, because a server continues to work and release memory after its start.
 const SETTLE_PAUSE: Duration = Duration::from_secs(2);
-/// Memory limit: 170 MB with 20,000 pods, as the idle limit plus an amount per pod.
+/// Memory limit: an allowance for the idle server plus an amount per pod, 170 MB with 20,000 pods.
 const IDLE_ALLOWANCE: u64 = 25_000_000;
 const MEMORY_PER_POD: u64 = 7_250;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 pub struct PodShape {
     /// Number of nodes over which the pods are spread evenly.
     pub nodes: u64,
-    /// Bytes of an annotation that pads the pod to its size.
+    /// Length in bytes of an annotation that pads the pod to its size.
     pub padding: usize,
 }
 
@@ -43,7 +43,7 @@ pub fn namespace(name: &str) -> Bytes {
     Bytes::from(format!(r#"{{"apiVersion":"v1","kind":"Namespace","metadata":{{"name":"{name}"}}}}"#))
 }
 
-/// Returns the JSON of a namespace's default service account, which pods need and no controller creates here.
+/// Returns the JSON of a namespace's default service account. Pods need it, and no controller creates it here.
 pub fn default_service_account() -> Bytes {
     Bytes::from_static(br#"{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"default"}}"#)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::LoadError;
 
-/// The processes of a server: one, or an API server and its etcd.
+/// The processes of a server: a single process, or an API server and its etcd.
 #[derive(Debug, Clone, Default)]
 pub struct Processes(pub Vec<u32>);
 
@@ -36,8 +36,8 @@ fn read(pid: u32, file: &str) -> Result<String, String> {
     fs::read_to_string(format!("/proc/{pid}/{file}")).map_err(|e| format!("{file}: {e}"))
 }
 
-/// Returns utime and stime, fields 14 and 15 of proc_pid_stat(5). They are counted from the closing bracket of the
-/// command, because the command may contain blanks.
+/// Returns the sum of utime and stime, fields 14 and 15 of proc_pid_stat(5). Fields are counted from the closing
+/// parenthesis of the command, because the command may contain spaces.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut fields = fields.split(' ').skip(11);

@@ -1,7 +1,7 @@
 //! The goals of each scenario, and the table.
 //!
-//! Goals are compared with the reference server's figures of the same run if there is one (`--against`), otherwise
-//! with [recorded](recorded) ones. CPU per operation is comparable between similar machines, rates hardly are.
+//! Goals are compared with the figures of the reference server in the same run (`--against`), or with
+//! [recorded](recorded) figures. CPU per operation is comparable between similar machines; rates are hardly comparable.
 
 use std::fmt::{self, Display};
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::scenario::Scenario;
 pub enum Goal {
     /// Minimum rate, as a multiple of the reference's rate.
     RateTimes(f64),
-    /// Minimum CPU per operation of the reference, as a multiple of the server's.
+    /// Minimum ratio of the reference's CPU per operation to the server's.
     CpuTimes(f64),
     /// Maximum CPU per operation.
     CpuAtMost(Duration),
     /// Maximum median latency.
     MedianAtMost(Duration),
-    /// Maximum CPU per operation, as a multiple of creates without watchers.
+    /// Maximum CPU per operation, as a multiple of that of creates without watchers.
     CpuAsUnwatched(f64),
 }
 
@@ -33,10 +33,10 @@ pub struct Reference {
     pub cpu: Option<Duration>,
 }
 
-/// One line of the table; empty text if a value is not available.
+/// A row of the table. Unavailable values are empty.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// Name of the work.
+    /// Name of the measured work.
     pub work: String,
     /// Operations per second.
     pub rate: String,
@@ -46,7 +46,7 @@ pub struct Row {
     pub p99: String,
     /// The server's CPU per operation.
     pub cpu: String,
-    /// The server's resident memory afterwards.
+    /// The server's resident memory at the end.
     pub rss: String,
     /// The reference's rate and CPU.
     pub reference: String,
@@ -129,7 +129,7 @@ impl Display for Goal {
 }
 
 impl Row {
-    /// Returns the line of a scenario; `unwatched` is the CPU of a create without watchers.
+    /// Returns the row of a scenario. `unwatched` is the CPU time of a create without watchers.
     pub fn for_scenario(
         work: String,
         scenario: Scenario,
@@ -159,7 +159,7 @@ impl Row {
         }
     }
 
-    /// Returns a line without a goal.
+    /// Returns a row without a goal.
     pub fn plain(work: String, sample: &Sample) -> Self {
         Self {
             work,
@@ -172,7 +172,7 @@ impl Row {
         }
     }
 
-    /// Returns the line of a duration with its maximum.
+    /// Returns the row of a duration and its maximum.
     pub fn time(work: &str, took: Duration, most: Duration) -> Self {
         Self {
             work: work.into(),
@@ -183,7 +183,7 @@ impl Row {
         }
     }
 
-    /// Returns the line of a memory size in bytes with its maximum.
+    /// Returns the row of a memory size in bytes and its maximum.
     pub fn memory(work: &str, rss: u64, most: u64) -> Self {
         Self {
             work: work.into(),
@@ -200,7 +200,7 @@ impl Row {
     }
 }
 
-/// Formats the table in Markdown, with aligned columns.
+/// Formats the table as Markdown with aligned columns.
 pub fn table(rows: &[Row]) -> String {
     let heads = ["work", "rate", "p50", "p99", "CPU each", "RSS", "reference", "goal", "met"];
     let cells = rows.iter().map(Row::cells);

@@ -15,7 +15,7 @@ use crate::watchers::{Watchers, delays};
 pub struct Sizes {
     /// Number of pods to list.
     pub pods: u64,
-    /// Number of those pods in the smaller namespace.
+    /// Number of these pods in the smaller namespace.
     pub few_pods: u64,
     /// Number of config maps to write.
     pub config_maps: u64,
@@ -27,7 +27,7 @@ pub struct Sizes {
     pub pod_bytes: usize,
     /// Number of HTTP/2 connections for requests.
     pub connections: usize,
-    /// Maximum time of a scenario; four times as long for writes, because reads need their result.
+    /// Maximum time of a scenario. Writes may take four times as long, because reads need their results.
     pub time: Duration,
 }
 
@@ -44,7 +44,7 @@ pub enum Scenario {
     ListJson,
     /// Lists the smaller namespace's pods as protobuf.
     ListProtobuf,
-    /// Lists all pods in pages of 500; a page is an operation.
+    /// Lists all pods in pages of 500. Each page is an operation.
     ListPages,
     /// Lists the 200 pods of a node, by field selector.
     ListByNode,
@@ -52,9 +52,9 @@ pub enum Scenario {
     ListByAbsentLabel,
     /// 2,000 creates without watchers; the baseline of the next scenario.
     CreateUnwatched,
-    /// 2,000 creates while every watcher watches a node without new pods.
+    /// 2,000 creates while every watcher watches a node that gets no new pods.
     CreateWatchedElsewhere,
-    /// 100 sequential creates while all watchers watch all pods; a delivery is an operation.
+    /// 100 sequential creates while all watchers watch all pods. Each delivery is an operation.
     WatchFanOut,
 }
 
@@ -68,7 +68,7 @@ pub struct Session {
 }
 
 impl Scenario {
-    /// All scenarios, in order. The pods come first, so that the memory measured after them is only theirs.
+    /// All scenarios, in order. Pods are created first, so that the memory measured afterwards is only that of pods.
     pub const ALL: [Self; 11] = [
         Self::CreatePods,
         Self::CreateConfigMaps,
@@ -144,8 +144,8 @@ impl Session {
         }
     }
 
-    /// Deletes the objects of the session, but not its two namespaces: without a controller their deletion would not
-    /// finish, and the next session would fail.
+    /// Deletes the objects of the session but not its two namespaces. Without a controller the deletion of a namespace
+    /// would not finish, and the next session would fail.
     pub async fn close(self) -> Result<(), LoadError> {
         for name in [FEW, MANY] {
             for resource in ["pods", "configmaps"] {
@@ -177,7 +177,7 @@ impl Session {
         closed_loop(&self.pool, &self.processes, 64, limits, call).await
     }
 
-    /// Repeats a read, after one that is not counted.
+    /// Repeats a read after an uncounted warm-up read.
     async fn read(
         &self,
         in_flight: usize,
@@ -202,7 +202,7 @@ impl Session {
         closed_loop(&self.pool, &self.processes, 1, limits, move |n| Call::get(path(n % nodes))).await
     }
 
-    /// Lists all pods page by page, and starts again at the end.
+    /// Lists all pods page by page and starts again at the end.
     async fn list_pages(&self) -> Result<Sample, LoadError> {
         let (mut bytes, mut latencies) = (0, Vec::new());
         let mut connection = self.pool.lane(0);
@@ -227,7 +227,7 @@ impl Session {
         self.create_pods(pods, prefix, |_| pods_path(MANY), self.shape).await
     }
 
-    /// 2,000 creates while `watchers` watch nodes without new pods.
+    /// 2,000 creates while `watchers` watch nodes that get no new pods.
     pub async fn create_unseen(&self, watchers: usize, prefix: &str) -> Result<Sample, LoadError> {
         let from = self.resource_version().await?;
         let watch = |n: usize| {
@@ -244,7 +244,7 @@ impl Session {
         Ok(sample)
     }
 
-    /// 100 sequential creates while `watchers` watch all pods; a delivery is an operation.
+    /// 100 sequential creates while `watchers` watch all pods. Each delivery is an operation.
     pub async fn fan_out(&self, watchers: usize, prefix: &str) -> Result<Sample, LoadError> {
         let from = self.resource_version().await?;
         let watch = |_| format!("{ALL_PODS}?watch=true&resourceVersion={from}");

@@ -1,4 +1,4 @@
-//! Steady load over a long time, to find slow memory growth, watches that end for no reason, and lost events.
+//! Steady load over a long time, to detect slow memory growth, watches that end without a reason, and lost events.
 //!
 //! | client | activity until the end |
 //! | --- | --- |
@@ -7,8 +7,8 @@
 //! | list clients | list in one of five ways in turn, then pause for a second |
 //! | slow readers | watch all pods and read a chunk from time to time |
 //!
-//! After the first minute, memory may grow by at most a tenth. At the end, each watcher of all pods must have seen as
-//! many events as there were writes, and so must the watchers of nodes together.
+//! After the first minute, memory may grow by at most a tenth. At the end, each watcher of all pods must have received
+//! one event per write, and so must the watchers of nodes in total.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -43,11 +43,11 @@ pub struct Soak {
 struct Tally {
     writes: AtomicU64,
     lists: AtomicU64,
-    /// Events delivered to all watchers of nodes together.
+    /// Events delivered to the watchers of nodes in total.
     node_events: AtomicU64,
     /// Events delivered to each watcher of all pods.
     all_events: Vec<AtomicU64>,
-    /// Watches that ended although they were read.
+    /// Watches that ended although their client was reading.
     ends: AtomicUsize,
     /// Watches of slow readers that ended.
     slow_ends: AtomicUsize,
@@ -65,7 +65,7 @@ struct Client {
     running: watch::Receiver<bool>,
 }
 
-/// Resident memory at a time since the start.
+/// Resident memory at a time after the start.
 struct Reading {
     at: Duration,
     bytes: u64,
@@ -86,7 +86,7 @@ pub async fn run(target: &Target, processes: &Processes, soak: Soak) -> Result<V
         readings = report(&client.tally, processes, soak.time) => readings?,
         failed = first_failure(&mut tasks) => return Err(failed),
     };
-    // A client that ended by itself has reported its error.
+    // Fails if all clients have ended; a client that ended by itself has reported its error.
     let _ = write.send(false);
     let mut problems = client.missing(soak.watchers - of_all).await;
     let _ = run.send(false);
@@ -102,7 +102,7 @@ pub async fn run(target: &Target, processes: &Processes, soak: Soak) -> Result<V
 }
 
 impl Client {
-    /// Starts all clients; the watchers first, all from one revision.
+    /// Starts all clients. The watchers start first, all from one revision.
     async fn start(&self, soak: &Soak) -> Result<JoinSet<Result<(), LoadError>>, LoadError> {
         let mut tasks = JoinSet::new();
         let watchers = self.target.pool(soak.watchers.div_ceil(STREAMS)).await?;
@@ -125,7 +125,7 @@ impl Client {
         Ok(tasks)
     }
 
-    /// The first watchers watch all pods, the others one node each.
+    /// Returns the watch of a watcher: all pods for the first watchers, one node for each of the others.
     fn watch(&self, number: usize, from: &str) -> Call {
         let wide = self.tally.all_events.len();
         let selector = match number.checked_sub(wide) {
@@ -195,7 +195,7 @@ impl Client {
         Ok(())
     }
 
-    /// Makes one list, with all its pages.
+    /// Makes one list, including all its pages.
     async fn list_once(
         &self,
         connection: &mut Connection,
@@ -238,7 +238,7 @@ impl Client {
         Ok(())
     }
 
-    /// Waits until every event has arrived, and returns the watchers with missing events.
+    /// Waits until every event has arrived. Returns a problem for each watcher with missing events.
     async fn missing(&self, of_nodes: usize) -> Vec<String> {
         let started = Instant::now();
         loop {
@@ -312,7 +312,7 @@ fn memory_growth(readings: &[Reading]) -> Option<String> {
         .then(|| format!("memory grew from {} to {}", report::megabytes(first), report::megabytes(later)))
 }
 
-/// Returns the error of the first client that fails; clients that end normally are ignored.
+/// Returns the error of the first client that fails. Ignores clients that end normally.
 async fn first_failure(tasks: &mut JoinSet<Result<(), LoadError>>) -> LoadError {
     while let Some(ended) = tasks.join_next().await {
         match ended {
@@ -350,17 +350,18 @@ const NAMESPACE: &str = "soak";
 const PODS: &str = "/api/v1/namespaces/soak/pods";
 /// One in this many watchers watches all pods.
 const WATCHERS_PER_WIDE_ONE: usize = 20;
-/// Number of pods that each writer leaves.
+/// Number of pods that each writer leaves behind.
 const PODS_PER_WRITER: u64 = 500;
-/// Maximum number of streams per connection; kube-apiserver's limit is 100.
+/// Maximum number of streams per connection. kube-apiserver's limit is 100.
 const STREAMS: usize = 90;
 /// Pause of a slow reader between chunks.
 const SLOW: Duration = Duration::from_secs(1);
 const LIST_PAUSE: Duration = Duration::from_secs(1);
 const INTERVAL: Duration = Duration::from_secs(15);
-/// Time for which memory may grow, plus a second for the last reading.
+/// Time during which memory may grow, plus a second for the last reading.
 const SETTLING: Duration = Duration::from_secs(61);
-/// Afterwards the peak may exceed the earlier peak by one part in this number, because allocators and page caches vary.
+/// After this time, the peak may exceed the earlier peak by one part in this number, because allocators and page caches
+/// vary.
 const TOLERANCE: u64 = 10;
 /// Maximum time for the last events to arrive.
 const ARRIVAL: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! Starts the server under test in its own folder, on a free port, and stops it.
+//! Starts the server under test in its own folder on a free port, and stops it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ impl ServerProcess {
     pub async fn start(binary: &Path, folder: &Path, arguments: &[&str]) -> Result<Self, LoadError> {
         let (data, log) = (folder.join("data"), folder.join("server.log"));
         let kubeconfig = data.join("admin.kubeconfig");
-        // The kubeconfig of an earlier run has another port.
+        // The kubeconfig of an earlier run has a different port.
         if kubeconfig.exists() {
             fs::remove_file(&kubeconfig).map_err(|e| LoadError::File(kubeconfig.clone(), e))?;
         }
@@ -51,7 +51,7 @@ impl ServerProcess {
         self.child.id()
     }
 
-    /// Returns the time from the start of the process until /readyz was ok.
+    /// Returns the time from the start of the process until /readyz succeeded.
     pub fn ready_in(&self) -> Duration {
         self.ready_in
     }
@@ -98,7 +98,8 @@ impl ServerProcess {
         Err(LoadError::Late { what, limit: START_LIMIT })
     }
 
-    /// Until the kubeconfig is complete, the port open and /readyz ok, every failure means "not ready".
+    /// Returns whether the server is ready. The kubeconfig may be incomplete or the port closed, so every failure means
+    /// "not ready".
     async fn is_ready(&self) -> bool {
         let ask = async {
             let mut connection = Target::from_kubeconfig(&self.kubeconfig)?.connect_http2().await?;

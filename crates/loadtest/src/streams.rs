@@ -1,5 +1,5 @@
-//! An HTTP/2 connection with only watches, read frame by frame. Events are counted in the buffer that TLS has
-//! decrypted, because the cost of a client library would be a large part of the measurement.
+//! An HTTP/2 connection that carries only watches and is read frame by frame. Events are counted in the buffer that TLS
+//! has decrypted, because a client library would add much to the measured cost.
 
 use std::time::Instant;
 
@@ -9,14 +9,14 @@ use crate::LoadError;
 use crate::http::{Origin, Stream, Target};
 use crate::watchers::Seen;
 
-/// A connection whose watches have all been accepted.
+/// A connection on which the server has accepted all watches.
 pub(crate) struct Streams {
     stream: Stream,
     frames: Frames,
 }
 
 impl Streams {
-    /// Opens a watch for each path; returns when the server has accepted all of them.
+    /// Opens a watch for each path. Returns when the server has accepted all of them.
     pub(crate) async fn open(target: &Target, paths: &[String]) -> Result<Self, LoadError> {
         let mut stream = target.connect("h2").await?;
         let mut hello = PREFACE.to_vec();
@@ -36,7 +36,7 @@ impl Streams {
         Ok(streams)
     }
 
-    /// Reads until every watch has `expected` events, or the server ends one.
+    /// Reads until every watch has `expected` events or the server ends a watch.
     pub(crate) async fn read_until(&mut self, expected: usize) -> Result<(), LoadError> {
         while !self.frames.ended && self.frames.seen.iter().any(|seen| seen.arrivals.len() < expected) {
             self.read().await?;
@@ -66,11 +66,11 @@ impl Streams {
     }
 }
 
-/// Parser of the frames of a connection, for input in pieces of any size.
+/// Parser of the frames of a connection. Accepts input in pieces of any size.
 #[derive(Default)]
 struct Frames {
     head: Vec<u8>,
-    /// Remaining payload bytes of the current frame; the payload is kept if it is not data.
+    /// Remaining payload bytes of the current frame. The payload of data frames is not kept.
     left: usize,
     payload: Vec<u8>,
     replies: Vec<u8>,
@@ -157,7 +157,7 @@ fn put_frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]
     out.extend_from_slice(payload);
 }
 
-/// No pushes, windows so large that flow control never delays the server, large frames.
+/// Returns the settings: no pushes, windows so large that flow control never delays the server, large frames.
 fn settings() -> Vec<u8> {
     let settings: [(u16, u32); 3] = [(2, 0), (4, WINDOW), (5, MAX_FRAME)];
     settings
@@ -166,7 +166,7 @@ fn settings() -> Vec<u8> {
         .collect()
 }
 
-/// The headers of a GET request (RFC 7541): entries of the static table, and literals without indexing.
+/// Returns the headers of a GET request (RFC 7541): entries of the static table and literals without indexing.
 fn request(origin: &Origin, path: &str) -> Vec<u8> {
     let mut block = vec![METHOD_GET, SCHEME_HTTPS];
     let mut put = |name: Result<u8, &str>, value: &[u8]| {
@@ -188,7 +188,7 @@ fn request(origin: &Origin, path: &str) -> Vec<u8> {
     block
 }
 
-/// Writes a length with a 7-bit prefix (continued in further bytes if needed), then the text without compression.
+/// Writes a length with a 7-bit prefix (continued in further bytes if needed), followed by the uncompressed text.
 fn put_text(out: &mut Vec<u8>, text: &[u8]) {
     if text.len() < 127 {
         out.push(text.len() as u8);

@@ -1,5 +1,5 @@
-//! Many concurrent watchers. Each counts the newlines that end its events and records the time of each; no event is
-//! parsed.
+//! Many concurrent watchers. Each watcher counts the newlines that end its events and records the arrival time of each
+//! event. Events are not parsed.
 
 use std::time::{Duration, Instant};
 
@@ -26,8 +26,8 @@ pub struct Seen {
 }
 
 impl Watchers {
-    /// Opens `count` watches and returns when the server has accepted all of them. `path` returns the path for a
-    /// watcher's number. Each watch ends after `expected` events, or on `close`.
+    /// Opens `count` watches. Returns when the server has accepted all of them. `path` returns the path for a watcher's
+    /// number. Each watch ends after `expected` events or on `close`.
     pub async fn open(
         target: &Target,
         count: usize,
@@ -53,7 +53,7 @@ impl Watchers {
         Ok(Self { tasks, stop })
     }
 
-    /// Waits until every watcher has its expected events.
+    /// Waits until every watcher has received the expected events.
     pub async fn finish(mut self, limit: Duration) -> Result<Vec<Seen>, LoadError> {
         let all = async {
             let mut seen = Vec::new();
@@ -74,11 +74,11 @@ impl Watchers {
     }
 }
 
-/// Returns the delay of each event; a watcher's n-th event belongs to the n-th write.
+/// Returns the delay of each event. A watcher's n-th event belongs to the n-th write.
 pub fn delays(seen: &[Seen], sent: &[Instant]) -> Vec<Duration> {
     let each = seen.iter().flat_map(|s| s.arrivals.iter().zip(sent.iter()));
     each.map(|(arrived, sent)| arrived.saturating_duration_since(*sent)).collect()
 }
 
-/// Maximum number of streams per connection; kube-apiserver's limit is 100.
+/// Maximum number of streams per connection. kube-apiserver's limit is 100.
 pub const PER_CONNECTION: usize = 90;

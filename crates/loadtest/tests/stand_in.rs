@@ -29,7 +29,7 @@ use tokio_rustls::TlsAcceptor;
 
 type Body = BoxBody<Bytes, Infallible>;
 
-/// A fake API server: answers each request without storing anything, and sends each created pod to the watchers of all
+/// A fake API server. Answers each request without storing objects, and sends each created pod to the watchers of all
 /// pods.
 #[derive(Clone)]
 struct StandIn {
@@ -44,7 +44,7 @@ impl StandIn {
                 let object = request.into_body().collect().await.unwrap().to_bytes();
                 if path.ends_with("/pods") {
                     let event = [b"{\"type\":\"ADDED\",\"object\":".as_slice(), &object, b"}\n"].concat();
-                    // An error means that there are no watchers.
+                    // Fails if no watcher exists.
                     let _ = self.events.send(event.into());
                 }
                 (201, full(object))
