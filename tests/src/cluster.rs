@@ -1,5 +1,5 @@
-//! A fake node: a scheduler that binds every pod to one node, and the node's kubelet, which runs nothing and reports
-//! the statuses that a kubelet would.
+//! A fake node: a scheduler that binds every pod to one node, and the node's kubelet, which runs no containers and
+//! reports the statuses that a real kubelet would.
 //!
 //! Pods with `restartPolicy: Always` start and keep running. Others start and succeed, unless the annotation
 //! `nave.test/outcome` is `fail` (all containers end with exit code 1) or `run` (they never end).
@@ -25,13 +25,13 @@ use tokio::task::JoinSet;
 /// The name of the node.
 pub const NODE: &str = "fake";
 
-/// A scheduler and a kubelet that run until this is dropped.
+/// A scheduler and a kubelet that run until the value is dropped.
 pub struct FakeNode {
     _tasks: JoinSet<()>,
 }
 
 impl FakeNode {
-    /// Registers the node, and starts to bind and run pods.
+    /// Registers the node and starts to bind and run pods.
     pub async fn start(client: kube::Client) -> Self {
         let nodes: Api<Node> = Api::all(client.clone());
         let node: Node = crate::ok(
@@ -41,7 +41,7 @@ impl FakeNode {
             ),
             "the node",
         );
-        // The node exists if the server was restarted on the same data.
+        // The node already exists if the server was restarted on the same data.
         let _ = nodes.create(&PostParams::default(), &node).await;
         let mut tasks = JoinSet::new();
         tasks.spawn(heartbeats(nodes));
@@ -50,10 +50,10 @@ impl FakeNode {
     }
 }
 
-/// The interval between heartbeats; a node that is silent for 50 seconds counts as lost.
+/// Interval between heartbeats. A node that is silent for 50 seconds counts as lost.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// Reports that the node is ready at an interval. Failures are retried at the next heartbeat.
+/// Reports periodically that the node is ready. Retries failures at the next heartbeat.
 async fn heartbeats(nodes: Api<Node>) {
     loop {
         tokio::time::sleep(HEARTBEAT).await;
@@ -63,13 +63,13 @@ async fn heartbeats(nodes: Api<Node>) {
     }
 }
 
-/// A provisioner of volumes that runs until this is dropped: each claim gets a volume of its own.
+/// A volume provisioner that runs until the value is dropped. Creates a separate volume for each claim.
 pub struct FakeProvisioner {
     _tasks: JoinSet<()>,
 }
 
 impl FakeProvisioner {
-    /// Begins to bind claims.
+    /// Starts to bind claims.
     pub fn start(client: kube::Client) -> Self {
         let mut tasks = JoinSet::new();
         tasks.spawn(provision(client));
@@ -80,7 +80,7 @@ impl FakeProvisioner {
 async fn provision(client: kube::Client) {
     let claims: Api<PersistentVolumeClaim> = Api::all(client.clone());
     let mut changed = pin!(watcher(claims, watcher::Config::default()).default_backoff().touched_objects());
-    // The watcher has noted an error, and tries again with backoff.
+    // After an error, the watcher retries with backoff.
     while let Some(claim) = changed.next().await {
         let Ok(claim) = claim else { continue };
         let is_bound = claim.spec.as_ref().is_some_and(|spec| spec.volume_name.is_some());
@@ -88,7 +88,7 @@ async fn provision(client: kube::Client) {
             continue;
         }
         match bind_claim(&client, &claim).await {
-            // It was changed or deleted meanwhile, which is an event of its own.
+            // The claim was changed or deleted meanwhile, which causes another event.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             Err(error) => eprintln!("fake provisioner: {}: {error}", claim.metadata.name.unwrap_or_default()),
             Ok(()) => {}
@@ -96,7 +96,7 @@ async fn provision(client: kube::Client) {
     }
 }
 
-/// Makes a volume for a claim, and binds the two.
+/// Creates a volume for a claim and binds both.
 async fn bind_claim(client: &kube::Client, claim: &PersistentVolumeClaim) -> Result<(), kube::Error> {
     let (name, namespace) = (claim.metadata.name.clone(), claim.metadata.namespace.clone());
     let (name, namespace) = (name.unwrap_or_default(), namespace.unwrap_or_default());
@@ -131,7 +131,7 @@ struct Kubelet {
 }
 
 impl Kubelet {
-    /// Handles every change of a pod. Failures are retried at the next event or list.
+    /// Handles every change of a pod. Retries failures at the next event or list.
     async fn run(self) {
         let pods: Api<Pod> = Api::all(self.client.clone());
         let mut changed = pin!(watcher(pods, watcher::Config::default()).default_backoff().touched_objects());
@@ -157,7 +157,7 @@ impl Kubelet {
             }
         };
         match done {
-            // The pod was changed or deleted meanwhile, which is another event.
+            // The pod was changed or deleted meanwhile, which causes another event.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             Err(error) => eprintln!("fake kubelet: {}: {error}", pod.metadata.name.unwrap_or_default()),
             Ok(()) => {}
@@ -178,7 +178,7 @@ impl Kubelet {
         Ok(())
     }
 
-    /// Reports the next step of a pod's life: pending to running, running to ended.
+    /// Reports the next step of a pod's life: from pending to running, or from running to ended.
     async fn report(&self, pod: &Pod) -> Result<(), kube::Error> {
         let annotations = pod.metadata.annotations.clone().unwrap_or_default();
         let says = |key: &str| annotations.get(&format!("nave.test/{key}")).map(String::as_str);
@@ -220,7 +220,7 @@ impl Kubelet {
 
     async fn patch(&self, pod: &Pod, status: Value) -> Result<(), kube::Error> {
         let name = pod.metadata.name.clone().unwrap_or_default();
-        // Applies to this version only: a late report must not revive a pod that has ended meanwhile.
+        // Applies only to this version: a late report must not revive a pod that has ended meanwhile.
         let (uid, version) = (&pod.metadata.uid, &pod.metadata.resource_version);
         let patch = json!({"metadata": {"uid": uid, "resourceVersion": version}, "status": status});
         self.pods(pod).patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await?;

@@ -8,8 +8,8 @@
 //! Proxy ── a TCP proxy that can drop connections
 //! ```
 //!
-//! `cargo xtask test` sets the paths of the server and the clients; without them tests fail and are never skipped.
-//! There are no fixed waits: each wait has a condition, and a deadline that fails the test.
+//! `cargo xtask test` sets the paths of the server and the clients. Without them, tests fail instead of being skipped.
+//! The harness never waits a fixed time. Each wait has a condition, and a deadline that fails the test.
 //!
 //! ```no_run
 //! # async fn example() {
@@ -37,7 +37,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 pub use self::proxy::Proxy;
 
-/// The deadline of each step, which only a hang exceeds.
+/// Deadline of each step. Only a hang exceeds it.
 pub const DEADLINE: Duration = Duration::from_mins(2);
 
 /// A running server with a data folder.
@@ -50,7 +50,7 @@ pub struct Server {
 /// The flags of a server without controllers.
 const API_ALONE: &[&str] = &["--controllers=none", "--disable-admission-plugins=ServiceAccount"];
 
-/// A program whose output is read line by line; killed when this is dropped.
+/// A program whose output is read line by line. Dropping it kills the program.
 pub struct Running {
     lines: Lines<BufReader<ChildStdout>>,
     _child: Child,
@@ -62,8 +62,8 @@ impl Server {
         Self::start_with(&[]).await
     }
 
-    /// Starts a server without controllers: objects stay as they are created. Pods need no service account, because
-    /// no controller creates any.
+    /// Starts a server without controllers, so that objects stay as they are created. Pods need no service account,
+    /// because no controller creates service accounts.
     pub async fn start_without_controllers() -> Self {
         Self::start_with(API_ALONE).await
     }
@@ -73,7 +73,7 @@ impl Server {
         Self::start_in(ok(tempfile::tempdir(), "a temporary folder"), flags).await
     }
 
-    /// Starts a server on a folder that has the files in its flags, but no data.
+    /// Starts a server on a folder that contains the files for its flags but no data.
     pub async fn start_in(folder: TempDir, flags: &[&str]) -> Self {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let mut server = Self { process: None, folder, flags };
@@ -81,7 +81,7 @@ impl Server {
         server
     }
 
-    /// Starts the server again on the same folder; it must have ended before.
+    /// Restarts the server on the same folder. The server must have ended before.
     pub async fn restart(&mut self) {
         assert!(self.process.is_none(), "the server still runs");
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
@@ -96,59 +96,59 @@ impl Server {
         }
     }
 
-    /// Ends the server with SIGTERM, and waits for it.
+    /// Ends the server with SIGTERM and waits for it.
     pub async fn terminate(&mut self) -> ExitStatus {
         let Some(process) = self.process.take() else { panic!("the server does not run") };
         ok(process.terminate(DEADLINE).await, "SIGTERM")
     }
 
-    /// A folder for files of the test; the server's data is in `data` below it.
+    /// Returns a folder for files of the test. Its subfolder `data` holds the server's data.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The administrator's kubeconfig.
+    /// Returns the path of the administrator's kubeconfig.
     pub fn kubeconfig(&self) -> &Path {
         self.process().kubeconfig()
     }
 
-    /// The server's process.
+    /// Returns the process ID of the server.
     pub fn pid(&self) -> u32 {
         self.process().pid()
     }
 
-    /// The log output so far.
+    /// Returns the log output so far.
     pub fn log(&self) -> String {
         self.process().log()
     }
 
-    /// The server's URL: `https://host:port`.
+    /// Returns the server's URL: `https://host:port`.
     pub fn url(&self) -> String {
         let text = ok(std::fs::read_to_string(self.kubeconfig()), "the kubeconfig");
         let line = text.lines().find_map(|line| line.trim().strip_prefix("server: "));
         line.map_or_else(|| panic!("the kubeconfig names no server"), |url| url.trim_matches('"').to_owned())
     }
 
-    /// The target for raw HTTP requests.
+    /// Returns the target for raw HTTP requests.
     pub fn target(&self) -> Target {
         ok(Target::from_kubeconfig(self.kubeconfig()), "the kubeconfig")
     }
 
-    /// A kube-rs client for the namespace `default`.
+    /// Returns a kube-rs client for the namespace `default`.
     pub async fn client(&self) -> kube::Client {
-        // Fails if another test of this process has installed it already.
+        // Fails if another test of this process has already installed it.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let file = ok(Kubeconfig::read_from(self.kubeconfig()), "the kubeconfig");
         let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
         ok(kube::Client::try_from(ok(config, "the kubeconfig")), "kube-rs")
     }
 
-    /// Runs kubectl, which must succeed; returns its output.
+    /// Runs kubectl and returns its output. kubectl must succeed.
     pub async fn kubectl(&self, arguments: &[&str]) -> String {
         succeeded(self.run("kubectl", arguments, "", &[]).await)
     }
 
-    /// Runs kubectl, which must fail; returns its error output.
+    /// Runs kubectl and returns its error output. kubectl must fail.
     pub async fn kubectl_fails(&self, arguments: &[&str]) -> String {
         let ran = self.run("kubectl", arguments, "", &[]).await;
         assert!(!ran.status.success(), "kubectl {arguments:?} succeeded: {}", ran.stdout);
@@ -170,7 +170,7 @@ impl Server {
         self.running(&client("kubectl"), arguments)
     }
 
-    /// Starts a Python script and leaves it running.
+    /// Starts a Python script in the background.
     pub fn python_running(&self, script: &str) -> Running {
         self.running(&needed("NAVE_PYTHON"), &["-u", "-c", script])
     }
@@ -183,7 +183,7 @@ impl Server {
         Running { lines: BufReader::new(stdout).lines(), _child: child }
     }
 
-    /// Runs helm, which must succeed; returns its output.
+    /// Runs helm and returns its output. helm must succeed.
     pub async fn helm(&self, arguments: &[&str]) -> String {
         succeeded(self.helm_ran(arguments).await)
     }
@@ -193,12 +193,13 @@ impl Server {
         self.run("helm", arguments, "", &[]).await
     }
 
-    /// Runs a Python script, which must succeed. `kubernetes` can be imported, and `KUBECONFIG` is set.
+    /// Runs a Python script and returns its output. The script must succeed. It can import `kubernetes`, and
+    /// `KUBECONFIG` is set.
     pub async fn python(&self, script: &str) -> String {
         self.python_with(script, &[]).await
     }
 
-    /// Runs a Python script, which must succeed, with extra environment variables.
+    /// As [`Self::python`], with extra environment variables.
     pub async fn python_with(&self, script: &str, environment: &[(&str, &str)]) -> String {
         succeeded(self.run("python", &["-c", script], "", environment).await)
     }
@@ -218,7 +219,7 @@ impl Server {
         Ran { what, status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
-    /// A command with the server's kubeconfig and a separate home, without the caller's settings.
+    /// Returns a command with the server's kubeconfig and a separate home, without the caller's settings.
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env_clear().env("KUBECONFIG", self.kubeconfig()).env("HOME", self.folder.path());
@@ -252,7 +253,7 @@ impl Running {
     }
 }
 
-/// The lines of a table of kubectl, starting with the header, split into cells. Cells must not have double spaces.
+/// Splits the lines of a kubectl table into cells, starting with the header. Cells must not contain double spaces.
 pub fn cells(table: &str) -> Vec<Vec<&str>> {
     table
         .lines()
@@ -260,12 +261,12 @@ pub fn cells(table: &str) -> Vec<Vec<&str>> {
         .collect()
 }
 
-/// Polls a condition; fails the test at the deadline.
+/// Polls a condition. Fails the test at the deadline.
 pub async fn eventually(what: &str, condition: impl AsyncFnMut() -> bool) {
     eventually_within(DEADLINE, what, condition).await;
 }
 
-/// The same with a longer deadline, for what takes long by design.
+/// As [`eventually`], with a longer deadline for slow operations.
 pub async fn eventually_within(deadline: Duration, what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !condition().await {
@@ -274,7 +275,7 @@ pub async fn eventually_within(deadline: Duration, what: &str, mut condition: im
     }
 }
 
-/// The path of the server's binary.
+/// Returns the path of the server's binary.
 pub fn server_binary() -> PathBuf {
     needed("NAVE_BINARY")
 }

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 
 use crate::{Server, ok};
 
-/// Forwards connections to a server. While it is cut, existing and new connections are closed.
+/// Forwards connections to a server. While the proxy is cut, it closes existing and new connections.
 pub struct Proxy {
     address: SocketAddr,
     state: Arc<watch::Sender<State>>,
@@ -33,12 +33,12 @@ impl Proxy {
         Self { address, state, task }
     }
 
-    /// The address of the proxy.
+    /// Returns the address of the proxy.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Closes all connections, and each new one.
+    /// Closes all existing and new connections.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.is_cut = true);
     }
@@ -48,7 +48,7 @@ impl Proxy {
         self.state.send_modify(|state| state.is_cut = false);
     }
 
-    /// Forwards to the current address of `server`.
+    /// Switches to the current address of `server`.
     pub fn turn_to(&self, server: &Server) {
         self.state.send_modify(|state| state.server = address_of(server));
     }

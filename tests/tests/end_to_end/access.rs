@@ -4,7 +4,7 @@ use nave_tests::Server;
 
 const AS_BOB: [&str; 2] = ["--as=bob", "--namespace=team"];
 
-/// A server with a namespace in which bob may write roles and bindings, and get pods.
+/// Starts a server with a namespace in which bob may write roles and bindings and get pods.
 async fn start() -> Server {
     let server = Server::start().await;
     server
@@ -37,7 +37,7 @@ subjects: [{kind: User, name: bob, apiGroup: rbac.authorization.k8s.io}]
     server
 }
 
-/// Waits until a user is allowed something, because authorization lags behind the store.
+/// Waits until a user is allowed an action, because authorization lags behind the store.
 async fn allowed(server: &Server, question: &[&str]) {
     let arguments = [&["auth", "can-i"], question].concat();
     nave_tests::eventually("the right is there", async || {
@@ -46,7 +46,7 @@ async fn allowed(server: &Server, question: &[&str]) {
     .await;
 }
 
-/// Runs kubectl as bob with a document, which must be refused; returns the error output.
+/// Runs kubectl as bob with a document and returns the error output. The request must be rejected.
 async fn refused(server: &Server, arguments: &[&str], document: &str) -> String {
     let arguments = [arguments, &AS_BOB].concat();
     let ran = server.kubectl_with(&arguments, document, &[]).await;
@@ -54,7 +54,7 @@ async fn refused(server: &Server, arguments: &[&str], document: &str) -> String 
     ran.stderr
 }
 
-/// Runs kubectl as bob with a document, which must succeed.
+/// Runs kubectl as bob with a document. The request must succeed.
 async fn done(server: &Server, arguments: &[&str], document: &str) {
     let arguments = [arguments, &AS_BOB].concat();
     let ran = server.kubectl_with(&arguments, document, &[]).await;
@@ -117,10 +117,10 @@ async fn users_cannot_grant_rights_they_lack() {
     let add = r#"[{"op":"add","path":"/rules/-","value":{"apiGroups":[""],"resources":["secrets"],"verbs":["get"]}}]"#;
     let complaint = refused(&server, &["patch", "role", "owner", "--type=json", "-p", add], "").await;
     assert!(complaint.contains(missing), "{complaint}");
-    // Bob may grant the rights that he has.
+    // Bob may grant rights that he has.
     done(&server, &["create", "-f", "-"], &role(r#""name":"own""#, "pods")).await;
     done(&server, &["create", "rolebinding", "own", "--role=own", "--user=carl"], "").await;
-    // A cluster role with more rights.
+    // Cluster roles with more rights.
     for role in ["cluster-admin", "system:aggregate-to-edit"] {
         let flag = format!("--clusterrole={role}");
         refused(&server, &["create", "rolebinding", "more", &flag, "--user=bob"], "").await;
@@ -204,7 +204,7 @@ subjects: [{kind: User, name: eve, apiGroup: rbac.authorization.k8s.io}]
         "{}",
         ran.stderr
     );
-    // If the object exists, eve may update it, and the update is invalid without a resourceVersion.
+    // If the object exists, eve may update it, but the update is invalid without a resourceVersion.
     let ran = server.kubectl_with(&["create", "-f", "-"], lease, &[]).await;
     assert!(ran.status.success(), "{}", ran.stderr);
     let ran = server.kubectl_with(&put, lease, &[]).await;
@@ -237,7 +237,8 @@ subjects: [{kind: User, name: bob, apiGroup: rbac.authorization.k8s.io}]
         complaint.contains("must have cluster-admin privileges to use the aggregationRule"),
         "{complaint}"
     );
-    // The selectors of an existing aggregated role cannot be changed, nor rules added to a role that it aggregates.
+    // The selectors of an existing aggregated role cannot be changed, and rules cannot be added to a role that it
+    // aggregates.
     let widen = r#"{"aggregationRule":{"clusterRoleSelectors":[{}]}}"#;
     refused(&server, &["patch", "clusterrole", "view", "--type=merge", "-p", widen], "").await;
     let gathered = r#"{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRole","metadata":{"name":"x","labels":{"rbac.authorization.k8s.io/aggregate-to-view":"true"}},"rules":[{"apiGroups":[""],"resources":["secrets"],"verbs":["get"]}]}"#;

@@ -8,7 +8,7 @@ use nave_webhook::testing::HttpsServer;
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-/// A webhook that allows one user everything.
+/// Starts a webhook that allows every request of one user.
 async fn webhook(user: &'static str) -> HttpsServer {
     HttpsServer::start(move |request| {
         let mut review: Value = serde_json::from_slice(request.body()).unwrap();
@@ -50,7 +50,7 @@ async fn may(server: &Server, user: &str, namespace: &str) -> bool {
     server.kubectl_with(&question, "", &[]).await.status.success()
 }
 
-/// The number of reloads with this status.
+/// Returns the number of reloads with this status.
 async fn reloads(server: &Server, status: &str) -> Option<u64> {
     let name = "apiserver_authorization_config_controller_automatic_reloads_total{";
     let label = format!("status=\"{status}\"");
@@ -78,14 +78,14 @@ async fn reloads_authorization_config() {
     assert!(!may(&server, "carl", "default").await);
     assert_eq!(reloads(&server, "success").await, Some(1));
 
-    // An unknown name fails when the file is loaded, and changes nothing.
+    // An unknown name fails when the file is loaded and has no effect.
     configure(&file, &kubeconfig, "request.resource.namespace == 'default'");
     eventually("the mistake is counted", async || reloads(&server, "failure").await == Some(1)).await;
     assert!(may(&server, "carl", "kube-system").await);
     let why = "authorizers[2].matchConditions[0].expression: Invalid value";
     assert!(server.log().contains(why) && server.log().contains("undefined field 'resource'"));
 
-    // The webhook moves to another server with another CA.
+    // The webhook moves to a different server with a different CA.
     dora.write_kubeconfig(&path, "insecure-skip-tls-verify: true", "");
     eventually("the other webhook is asked", async || may(&server, "dora", "kube-system").await).await;
     assert!(!may(&server, "carl", "kube-system").await);

@@ -1,4 +1,4 @@
-//! Malformed requests: each gets the right Status, and leaks nothing.
+//! Malformed requests: each gets the correct Status and leaks no memory.
 
 use std::time::{Duration, Instant};
 
@@ -103,7 +103,7 @@ async fn malformed_requests_get_a_status() {
     assert_eq!(server.kubectl(&["get", "--raw", "/readyz"]).await, "ok");
 }
 
-/// A path outside of all API groups gets a plain text 404, as from kube-apiserver.
+/// A path outside all API groups gets a plain-text 404, as from kube-apiserver.
 #[tokio::test]
 async fn unknown_path_is_not_found() {
     let server = Server::start().await;
@@ -148,7 +148,7 @@ async fn malformed_requests_leak_no_memory() {
     };
     let before = repeat(100).await;
     let mut after = repeat(1_000).await;
-    // The allocator returns memory after a while; leaked memory stays.
+    // The allocator returns memory after some time; leaked memory stays.
     let deadline = Instant::now() + SETTLING;
     while after >= before + GROWTH && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -158,11 +158,11 @@ async fn malformed_requests_leak_no_memory() {
     assert_eq!(server.kubectl(&["get", "--raw", "/readyz"]).await, "ok");
 }
 
-/// A connection is closed after about a thousand streams that end with an error; each round has a few.
+/// A connection is closed after about a thousand streams that end with an error. Each round has several such streams.
 const ROUNDS_OF_A_CONNECTION: usize = 50;
-/// The allocator may keep some memory; a leak of 1 KB per request would be 26 MB.
+/// The allocator may keep some memory. A leak of 1 KB per request would be 26 MB.
 const GROWTH: u64 = 16 << 20;
-/// The time for the allocator to return memory.
+/// Time for the allocator to return memory.
 const SETTLING: Duration = Duration::from_secs(30);
 
 async fn answer(connection: &mut Connection, call: &Call) -> (u16, Value) {

@@ -6,8 +6,8 @@ use nave_tests::{Server, eventually};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::json;
 
-/// `alice` may approve for one signer, `bob` for all signers of a domain, `sam` may sign for one signer; all of them
-/// may write approvals and statuses of every request.
+/// `alice` may approve for one signer, `bob` for all signers of a domain, and `sam` may sign for one signer. All of
+/// them may write approvals and statuses of every request.
 const RIGHTS: &str = "
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole

@@ -1,12 +1,12 @@
-//! Charts in the shape of those that people install, in `tests/charts`: installed, tested, upgraded, rolled back and
-//! removed by helm, and applied, looked at and deleted by kubectl.
+//! Charts in `tests/charts` that resemble popular ones. helm installs, tests, upgrades, rolls back and removes them;
+//! kubectl applies, reads and deletes them.
 
 use std::path::Path;
 
 use nave_tests::cluster::{FakeNode, FakeProvisioner};
 use nave_tests::{Server, cells, eventually};
 
-/// A chart, its workloads, and what an upgrade changes.
+/// A chart, its workloads, and the changes of an upgrade.
 struct Chart {
     name: &'static str,
     workloads: &'static [&'static str],
@@ -107,7 +107,7 @@ impl Cluster {
         let node = FakeNode::start(server.client().await).await;
         let volumes = FakeProvisioner::start(server.client().await);
         server.kubectl(&["create", "namespace", "apps"]).await;
-        // Pods need it.
+        // Pods need the service account.
         server
             .kubectl(&["-n", "apps", "wait", "--for=create", "serviceaccount/default", "--timeout=60s"])
             .await;
@@ -133,14 +133,14 @@ impl Cluster {
         self.kubectl(&["get", what, "-o", &format!("jsonpath={path}")]).await
     }
 
-    /// Waits until the workloads have settled, as a person would.
+    /// Waits until the workloads have settled.
     async fn settled(&self, chart: &Chart) {
         for workload in chart.workloads {
             self.kubectl(&["rollout", "status", workload, "--timeout=110s"]).await;
         }
     }
 
-    /// Nothing of the chart is left in the namespace or the cluster.
+    /// Checks that no object of the chart is left in the namespace or the cluster.
     async fn is_gone(&self) {
         let kinds = "deployments,statefulsets,daemonsets,jobs,cronjobs,services,configmaps,secrets,serviceaccounts,roles,\
                      rolebindings,poddisruptionbudgets,ingresses,networkpolicies,horizontalpodautoscalers,clusterroles,\
@@ -160,7 +160,7 @@ fn folder(chart: &Chart) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("charts").join(chart.name).to_string_lossy().into_owned()
 }
 
-/// A release from its first install to its end.
+/// Runs a release from its installation to its removal.
 async fn lives(name: &str) {
     let chart = CHARTS.iter().find(|chart| chart.name == name).unwrap();
     let cluster = Cluster::start().await;
@@ -183,7 +183,7 @@ async fn lives(name: &str) {
     assert_eq!(cluster.get(object, path).await, before);
 
     cluster.helm("uninstall", &["--wait", "--no-hooks"]).await;
-    // helm leaves the objects of hooks.
+    // helm does not delete the objects of hooks.
     cluster.kubectl(&["delete", "jobs,pods", "--all"]).await;
     cluster.is_gone().await;
     assert_eq!(cluster.server.helm(&["list", "-A", "--no-headers"]).await.trim(), "");
@@ -241,13 +241,13 @@ async fn kubectl_applies_describes_and_deletes_what_charts_hold() {
             let name = workload.split('/').next_back().unwrap_or_default();
             assert!(described.contains(name), "{workload}: {described}");
         }
-        // The token of a service account goes with its account, perhaps before kubectl gets to it.
+        // The token of a service account is deleted with its account, possibly before kubectl deletes it.
         on_rendered(&["delete", "--wait", "--ignore-not-found"]).await;
         cluster.is_gone().await;
     }
 }
 
-/// How many kinds `kubectl apply` has printed objects of.
+/// Returns the number of kinds in the output of `kubectl apply`.
 fn kinds(applied: &str) -> usize {
     let kinds = applied.lines().filter_map(|line| line.split('/').next());
     kinds.collect::<std::collections::BTreeSet<_>>().len()

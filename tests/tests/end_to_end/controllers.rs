@@ -1,4 +1,4 @@
-//! The controllers in separate processes, and their watches on the server.
+//! Controllers in separate processes, and their watches on the server.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A controllers process; killed when dropped.
+/// A controllers process. Dropping it kills the process.
 pub(crate) struct Controllers {
     child: Child,
     output: PathBuf,
@@ -28,13 +28,13 @@ impl Controllers {
         Self::start_with(server, name, &[])
     }
 
-    /// Starts a process with extra flags; its health endpoint has a free port.
+    /// Starts a process with extra flags. Its health endpoint uses a free port.
     pub(crate) fn start_with(server: &Server, name: &str, flags: &[&str]) -> Self {
         let file = |kind: &str| server.folder().join(format!("{name}.{kind}"));
         let (output, log) = (file("out"), file("log"));
         let mut command = Command::new(server_binary());
         command.arg("controllers").arg("--kubeconfig").arg(server.kubeconfig());
-        // Long enough for a leader on a busy machine to renew in time.
+        // Long enough for a leader on a busy machine to renew its lease in time.
         let election = ["lease-duration=8s", "renew-deadline=6s", "retry-period=200ms"];
         command.args(election.map(|flag| format!("--leader-elect-{flag}")));
         command.arg("--healthz-bind-address=127.0.0.1:0").args(flags);
@@ -47,7 +47,7 @@ impl Controllers {
         !holder.is_empty() && fs::read_to_string(&self.log).unwrap().contains(holder)
     }
 
-    /// The response at a path of its health endpoint.
+    /// Returns the response at a path of its health endpoint.
     async fn answer(&self, path: &str) -> String {
         let printed = fs::read_to_string(&self.output).unwrap();
         let address =
@@ -80,7 +80,7 @@ async fn lease(server: &Server) -> (String, i32) {
     (spec.holder_identity.unwrap_or_default(), spec.lease_transitions.unwrap_or_default())
 }
 
-/// The number of events in the namespace with a reason.
+/// Returns the number of events with a reason in the namespace.
 async fn done(server: &Server, reason: &str) -> i32 {
     let events: Api<Event> = Api::default_namespaced(server.client().await);
     let all = events.list(&ListParams::default()).await.unwrap();
@@ -100,7 +100,7 @@ async fn standby_takes_over_when_the_leader_is_killed() {
     let leads = both.iter().position(|process| process.is(&leader)).unwrap();
     assert!(!both[1 - leads].is(&leader));
     both[leads].kill9();
-    // Nobody acts before the lease expires; then the other process does the remaining work only.
+    // No controller acts before the lease expires. Then the other process does only the remaining work.
     server.kubectl(&["scale", "deployment/web", "--replicas=5"]).await;
     eventually("the other one leads", async || {
         let holder = lease(&server).await.0;
@@ -133,7 +133,7 @@ async fn standby_takes_over_when_the_leader_is_killed() {
 
 #[tokio::test]
 async fn controllers_share_one_watch_per_type() {
-    // The server itself watches too, for the node authorizer.
+    // The server itself also watches, for the node authorizer.
     let alone = Server::start_without_controllers().await;
     let server = Server::start().await;
     let watched = ["pods", "replicasets.apps", "deployments.apps", "jobs.batch"];
@@ -149,7 +149,7 @@ async fn controllers_share_one_watch_per_type() {
     }
 }
 
-/// The number of watches of a resource, in the server's process and outside.
+/// Returns the number of watches of a resource, inside and outside the server's process.
 async fn watchers(server: &Server, resource: &str) -> u64 {
     let mut connection = server.target().connect_http2().await.unwrap();
     let answer = connection.send(&Call::get("/debug/api_cache")).await.unwrap();

@@ -1,5 +1,5 @@
-//! Cron jobs with kubectl and a fake node. Few tests wait for the clock: a missed time is handled like one that
-//! comes.
+//! Cron jobs with kubectl and a fake node. Few tests wait for the clock, because a missed time is handled like a time
+//! that is reached.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp, Zoned, tz::TimeZone};
 use nave_tests::{Server, eventually};
@@ -20,7 +20,7 @@ async fn create(server: &Server, spec: &Value, outcome: &str) {
     server.apply(&cron_job.to_string()).await;
 }
 
-/// Sets the status as if the cron job had last been due so many minutes ago and missed it; returns the due minute.
+/// Sets the status as if the cron job had last been due and missed that many minutes ago. Returns the due minute.
 async fn due(server: &Server, minutes_ago: i64, zone: &TimeZone) -> Zoned {
     let missed = (Timestamp::now() - SignedDuration::from_mins(minutes_ago)).to_zoned(zone.clone());
     patch(server, &json!({"spec": {"suspend": true}}), &[]).await;
@@ -38,12 +38,12 @@ async fn patch(server: &Server, patch: &Value, flags: &[&str]) {
     server.kubectl(&[&arguments, flags].concat()).await;
 }
 
-/// The name of a minute's job.
+/// Returns the name of the job of a minute.
 fn job_of(minute: &Zoned) -> String {
     format!("tick-{}", minute.timestamp().as_second() / 60)
 }
 
-/// The reasons and messages of all events.
+/// Returns the reasons and messages of all events.
 async fn events(server: &Server) -> String {
     let wanted = "jsonpath={range .items[*]}{.reason}: {.message}{\"\\n\"}{end}";
     server.kubectl(&["get", "events", "-o", wanted]).await
@@ -81,7 +81,7 @@ async fn cron_job_starts_jobs_manually_and_on_schedule() {
     let last = ["get", "cronjob", "tick", "-o", "jsonpath={.status.lastScheduleTime}"];
     eventually("a minute has begun", async || !server.kubectl(&last).await.is_empty()).await;
     patch(&server, &json!({"spec": {"suspend": true}}), &[]).await;
-    // Events about a job that somebody else created are not about the controller's jobs.
+    // The controller reports `forgot` only for a job that it did not create.
     let done = [
         "SuccessfulCreate: Created job tick-",
         "SawCompletedJob: Saw completed job: tick-",
@@ -105,7 +105,7 @@ async fn forbid_policy_prevents_overlap() {
     wait_for_events(&server, &["JobAlreadyActive: Not starting job because prior execution is running"])
         .await;
     assert_eq!(names(&server).await, [first.as_str()]);
-    // The end of a job allows the next one.
+    // When a job has ended, the next job may start.
     server.kubectl(&["delete", "job", &first]).await;
     wait_for_job(&server, &second).await;
 }
@@ -142,7 +142,7 @@ async fn history_limits_bound_finished_jobs() {
 #[tokio::test]
 async fn schedule_uses_its_time_zone() {
     let (server, _node) = cluster().await;
-    // Different from the time zones that machines use, and offset by a quarter of an hour.
+    // Differs from common time zones of machines and has an offset of a quarter of an hour.
     let zone = TimeZone::get("Asia/Kathmandu").unwrap();
     create(&server, &json!({"timeZone": "Asia/Kathmandu"}), "run").await;
     let missed = due(&server, 30, &zone).await;

@@ -1,4 +1,4 @@
-//! Deployments and their replica sets and pods, with kubectl and a fake node.
+//! Deployments with their replica sets and pods, with kubectl and a fake node.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
@@ -7,7 +7,7 @@ use kube::api::ListParams;
 use nave_tests::cluster::FakeNode;
 use nave_tests::{Server, eventually};
 
-/// A server with a node.
+/// Starts a server and a node.
 async fn cluster() -> (Server, FakeNode) {
     let server = Server::start().await;
     let node = FakeNode::start(server.client().await).await;
@@ -159,7 +159,7 @@ async fn replica_set_adopts_and_releases_pods_by_selector() {
 
 #[tokio::test]
 async fn large_replica_set_has_exact_number_of_pods() {
-    // Without a node, pods stay pending and are removed at once when deleted.
+    // Without a node, pods stay pending and are removed immediately when deleted.
     let server = Server::start().await;
     server.kubectl(&["create", "deployment", "web", "--image=x", "--replicas=1200"]).await;
     let pods: Api<Pod> = Api::default_namespaced(server.client().await);

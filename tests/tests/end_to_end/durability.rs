@@ -1,4 +1,4 @@
-//! Acknowledged writes survive any end of the server.
+//! Acknowledged writes survive a server that ends in any way.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-/// The resource version of each acknowledged object by name; `None` for deleted ones.
+/// The resource version of each acknowledged object, by name; `None` for deleted objects.
 type Acknowledged = BTreeMap<String, Option<u64>>;
 
 #[tokio::test]
@@ -46,7 +46,7 @@ async fn kill_9_under_load_loses_nothing_and_revisions_continue() {
     }
 }
 
-/// Runs 32 writers, each of which deletes every third object, until the server is killed.
+/// Runs 32 writers until the server is killed. Each writer deletes every third object.
 async fn write_until_killed(server: &mut Server, round: usize) -> Acknowledged {
     let pool = server.target().pool(4).await.unwrap();
     let count = Arc::new(AtomicU64::new(0));
@@ -60,7 +60,7 @@ async fn write_until_killed(server: &mut Server, round: usize) -> Acknowledged {
                 let Ok(revision) = write(&pool, &name).await else { break };
                 acknowledged.insert(name.clone(), Some(revision));
                 if number % 3 == 2 {
-                    // Sent but not acknowledged: the object may or may not exist afterwards.
+                    // The delete is sent but not acknowledged, so the object may or may not exist afterwards.
                     acknowledged.remove(&name);
                     let Ok(_) = pool.call(&Call::delete(format!("{MAPS}/{name}"))).await else { break };
                     acknowledged.insert(name, None);

@@ -37,7 +37,7 @@ async fn slices(server: &Server) -> Vec<Value> {
     serde_json::from_str::<Value>(&printed).unwrap()["items"].as_array().unwrap().clone()
 }
 
-/// The endpoints of all slices: readiness by address.
+/// Returns the endpoints of all slices: readiness by address.
 async fn endpoints(server: &Server) -> BTreeMap<String, bool> {
     let slices = slices(server).await;
     let endpoints = slices.iter().flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
@@ -78,7 +78,7 @@ async fn slices_follow_pods_of_a_service() {
     server.kubectl(&["label", "pod", "a", "app-"]).await;
     wait_for_endpoints(&server, &[("10.1.0.2", true)]).await;
 
-    // Changes during the server's downtime are caught up.
+    // Changes that the controller missed during the server's downtime are processed afterwards.
     server.kill9();
     server.restart().await;
     server.kubectl(&["label", "pod", "a", "app=web"]).await;

@@ -4,7 +4,7 @@ use nave_tests::cluster::FakeNode;
 use nave_tests::{Server, eventually};
 use serde_json::{Value, json};
 
-/// Creates a config map with owners; returns its uid.
+/// Creates a config map with owners and returns its UID.
 async fn map(server: &Server, name: &str, owners: &[(&str, &str)]) -> String {
     apply(server, name, owners).await;
     get(server, name).await.unwrap()["metadata"]["uid"].as_str().unwrap().to_owned()
@@ -31,7 +31,7 @@ async fn gone(server: &Server, name: &str) {
     eventually(&format!("{name} is gone"), async || get(server, name).await.is_none()).await;
 }
 
-/// Creates an owner, its dependent, and a dependent of that.
+/// Creates an owner, a dependent, and a dependent of the dependent.
 async fn family(server: &Server) {
     let owner = map(server, "owner", &[]).await;
     let child = map(server, "child", &[("owner", &owner)]).await;
@@ -80,7 +80,7 @@ async fn foreground_deletion_handles_ownership_cycles() {
     server.kubectl(&["delete", "configmap", "own", "--cascade=foreground", "--timeout=110s"]).await;
     assert!(get(&server, "child").await.is_none(), "it is deleted first");
 
-    // Two objects that own each other do not block each other either.
+    // Two objects that own each other do not block each other.
     let one = map(&server, "one", &[]).await;
     let other = map(&server, "other", &[("one", &one)]).await;
     apply(&server, "one", &[("other", &other)]).await;
@@ -118,7 +118,7 @@ async fn dependent_stays_while_one_owner_exists() {
 #[tokio::test]
 async fn unknown_and_foreign_owners_count_as_absent() {
     let server = Server::start().await;
-    // It may be deleted before it is ever seen.
+    // The object may be deleted before it is observed.
     apply(&server, "stray", &[("nobody", "0c2f37a5-7d5f-4f0e-9a37-0b6a3f3f2f11")]).await;
     gone(&server, "stray").await;
 
@@ -152,13 +152,13 @@ async fn collection_continues_after_a_crash() {
     assert!(get(&server, "bystander").await.is_some());
 }
 
-/// The names of the objects of a kind that belong to the deployment.
+/// Returns the names of the objects of a kind that belong to the deployment.
 async fn of_web(server: &Server, kind: &str) -> Vec<String> {
     let printed = server.kubectl(&["get", kind, "-l", "app=web", "-o", "name"]).await;
     printed.lines().map(str::to_owned).collect()
 }
 
-/// A server with a node and a deployment with running pods.
+/// Starts a server and a node, and creates a deployment with running pods.
 async fn with_deployment() -> (Server, FakeNode) {
     let server = Server::start().await;
     let node = FakeNode::start(server.client().await).await;

@@ -104,7 +104,7 @@ async fn chart_installs_upgrades_and_uninstalls() {
     let history = server.helm(&["history", "demo"]).await;
     assert_eq!(history.lines().count(), 4, "{history}");
 
-    // helm applies on the server's side: what another manager has changed conflicts.
+    // helm uses server-side apply, so fields that another manager has changed conflict.
     server.kubectl(&["scale", "deployment", "demo-web", "--replicas=5"]).await;
     let upgrade: [&str; 5] = ["upgrade", "demo", &chart, "--set", "replicas=4"];
     let refused = server.helm_ran(&upgrade).await;
@@ -120,7 +120,7 @@ async fn chart_installs_upgrades_and_uninstalls() {
     server.kubectl_fails(&["get", "deployment", "demo-web"]).await;
 }
 
-/// A namespace with a quota, a limit range and PodSecurity `restricted`, and a fake node that runs its pods.
+/// A namespace with a quota, a limit range and PodSecurity `restricted`, and a fake node for its pods.
 struct Limited {
     server: Server,
     _node: FakeNode,
@@ -170,7 +170,7 @@ impl Limited {
         .await;
     }
 
-    /// The usage of the empty namespace: the root CA config map.
+    /// Returns the usage of the empty namespace: only the root CA config map.
     fn nothing() -> Value {
         json!({"pods": "0", "requests.cpu": "0", "limits.memory": "0", "services": "0", "secrets": "0",
             "configmaps": "1", "count/deployments.apps": "0", "count/jobs.batch": "0",
@@ -178,7 +178,7 @@ impl Limited {
             "count/poddisruptionbudgets.policy": "0"})
     }
 
-    /// The usage of a release after so many revisions. Pods of hooks have ended and are not counted.
+    /// Returns the usage of a release after this number of revisions. Pods of hooks have ended and do not count.
     fn release(pods: u32, revisions: u32) -> Value {
         json!({"pods": pods.to_string(), "requests.cpu": format!("{}m", 100 * pods),
             "limits.memory": format!("{}Mi", 128 * pods), "services": "1",
@@ -214,7 +214,7 @@ async fn chart_with_hooks_respects_limits() {
 
     limited.helm_succeeds("uninstall", &["--wait"]).await;
     assert_eq!(limited.server.helm(&["-n", "limited", "list", "--no-headers"]).await.trim(), "");
-    // helm keeps the objects of hooks, unless their policy says otherwise.
+    // helm keeps the objects of hooks unless their policy deletes them.
     let mut left = Limited::nothing();
     left["configmaps"] = json!("2");
     left["count/jobs.batch"] = json!("2");
@@ -246,7 +246,7 @@ async fn upgrade_beyond_limits_is_refused_and_rolled_back() {
         limited.uses(&Limited::release(2, revisions)).await;
     }
 
-    // Limit ranges apply to pods, which only the replica set creates.
+    // Limit ranges apply to pods. Only the replica set creates pods.
     limited.helm_succeeds("upgrade", &[SHOP, "--set", "memory=2Gi"]).await;
     let failure = r#"{.status.conditions[?(@.type=="ReplicaFailure")].message}"#;
     let message = "maximum memory usage per Container is 1Gi, but limit is 2Gi";

@@ -1,5 +1,5 @@
-//! `nave-client`'s informers and leader election against the server: after kills, restarts, lost connections, and
-//! gaps that exceed the history. Handlers must get the events that client-go guarantees.
+//! `nave-client`'s informers and leader election against the server: after kills, restarts, lost connections, and gaps
+//! that exceed the history. Handlers must receive the events that client-go guarantees.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +22,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-/// The window is bounded, so enough changes always exceed fixture.
+/// The history is bounded, so this many changes always exceed it.
 const ROUNDS: usize = 40;
 const CHANGES: u64 = 5_000;
 
@@ -33,7 +33,7 @@ struct Recorder(Arc<Mutex<Record>>);
 #[derive(Default)]
 struct Record {
     lines: Vec<String>,
-    /// The objects according to the handler: the value of each.
+    /// The value of each object, according to the handler's calls.
     known: BTreeMap<String, String>,
 }
 
@@ -53,7 +53,7 @@ impl Recorder {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).lines.clone()
     }
 
-    /// The calls since the last call of this, sorted, once there are `count`.
+    /// Returns the calls since the last call of `next`, sorted. Waits until `count` calls are recorded.
     async fn next(&self, count: usize) -> Vec<String> {
         eventually(&format!("{count} events"), async || self.lines().len() >= count).await;
         let mut record = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -170,7 +170,7 @@ async fn client_of(server: &Server, proxy: Option<&Proxy>) -> kube::Client {
     kube::Client::try_from(config).unwrap()
 }
 
-/// Creates and deletes config maps that are not watched.
+/// Creates and deletes unwatched config maps.
 async fn churn(pool: &Pool, round: usize) {
     let limits = Limits { operations: CHANGES / 2, time: Duration::from_mins(1) };
     let idle = Processes::default();
@@ -223,7 +223,7 @@ async fn gap_beyond_history_reports_last_known_state_of_deleted() {
     assert!(fixture.recorder.lines().is_empty(), "the connection is cut");
     fixture.proxy.mend();
     let calls = fixture.recorder.next(4).await;
-    // b was changed to 2 before its deletion, but the informer cannot know.
+    // b was changed to 2 before its deletion, which the informer cannot know.
     assert_eq!(calls, ["add e", "replace c", "update a", "vanish b 1"]);
     fixture.delete("d").await;
     assert_eq!(fixture.recorder.next(1).await, ["delete d 1"]);
@@ -243,7 +243,7 @@ async fn informer_follows_a_restarted_server() {
         fixture.update("a", &round.to_string()).await;
         assert_eq!(fixture.recorder.next(1).await, ["update a"]);
     }
-    // Deleted without a watch, before and after the server is killed.
+    // Objects are deleted without a watch, before and after the server is killed.
     fixture.proxy.cut();
     fixture.delete("a").await;
     fixture.server.kill9();

@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 
 use crate::jobs::{cluster, job, pods, status, wait};
 
-/// The reason of a job's condition.
+/// Returns the reason of a job's condition.
 fn reason<'a>(status: &'a Value, type_: &str) -> &'a Value {
     let conditions = status["conditions"].as_array().unwrap();
     &conditions.iter().find(|condition| condition["type"] == type_).unwrap()["reason"]
 }
 
-/// A rule for pods that end with exit code 1.
+/// Returns a rule for pods that end with exit code 1.
 fn on_failure(action: &str) -> Value {
     json!({"action": action, "onExitCodes": {"operator": "In", "values": [1]}})
 }
@@ -90,14 +90,14 @@ async fn job_managed_by_another_controller_is_ignored() {
     let (server, _node) = cluster().await;
     let managed = json!({"managedBy": "example.com/other"});
     server.apply(&job("managed", &managed, &json!({}))).await;
-    // When a job that was created later has completed, the controller has seen this one.
+    // When a job created later has completed, the controller has seen this job.
     server.apply(&job("own", &json!({}), &json!({}))).await;
     wait(&server, "complete", "own").await;
     assert_eq!(pods(&server, "managed").await.len(), 0);
     assert_eq!(untouched(&server).await, "");
 }
 
-/// The job's status.
+/// Returns the job's conditions and start time.
 async fn untouched(server: &Server) -> String {
     server.kubectl(&["get", "job", "managed", "-o", "jsonpath={.status.conditions}{.status.startTime}"]).await
 }

@@ -161,7 +161,7 @@ async fn finished_job_is_deleted_after_ttl() {
     eventually("it is deleted", async || {
         let jobs: Api<Job> = Api::default_namespaced(server.client().await);
         let found = jobs.get_opt("brief").await.unwrap();
-        // Foreground deletion without a garbage collector: the job stays, with a deletion timestamp.
+        // Foreground deletion without a garbage collector: the job keeps a deletion timestamp and is not removed.
         found.is_none_or(|job| job.metadata.deletion_timestamp.is_some())
     })
     .await;

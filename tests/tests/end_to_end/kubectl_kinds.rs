@@ -1,8 +1,8 @@
-//! A file with many kinds, and kubectl's output and verbs for each of them.
+//! A file with many kinds, and kubectl's output and verbs for each kind.
 
 use nave_tests::{Server, cells};
 
-/// The kind in the output of `apply`, the name, the resource, and the header of its table.
+/// The kind in the output of `apply`, the name, the resource, and the header of the table.
 const KINDS: [(&str, &str, &str, &[&str]); 14] = [
     ("serviceaccount", "clerk", "serviceaccounts", &["NAME", "AGE"]),
     ("configmap", "settings", "configmaps", &["NAME", "DATA", "AGE"]),
@@ -60,7 +60,7 @@ const ROWS: [(&str, &[&str]); 6] = [
 ];
 
 async fn with_kinds() -> Server {
-    // Without this controller claims would never be removed.
+    // Without this controller, claims would never be removed.
     let server = Server::start_with(&["--controllers=persistentvolumeclaim-protection-controller"]).await;
     let said = server.apply(include_str!("kinds.yaml")).await;
     for (kind, name, _, _) in KINDS {

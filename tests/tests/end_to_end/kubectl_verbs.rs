@@ -146,7 +146,7 @@ async fn wait_ends_when_condition_is_met() {
         server.kubectl(&["wait", "pod/one", "--for=delete", "--timeout=110s"]),
         server.kubectl(&["delete", "pod", "one"])
     );
-    // If the pod is gone before kubectl reads it, there is no output.
+    // kubectl prints no output if the pod is gone before kubectl reads it.
     assert!(["", "pod/one condition met\n"].contains(&waited.as_str()), "{waited}");
 }
 
@@ -179,7 +179,7 @@ async fn api_resources_match_the_reference() {
     assert_eq!(listed, resources(&reference));
 }
 
-/// A file of the reference data; `None`, with a message, if it does not exist.
+/// Reads a file of the reference data. Prints a message and returns `None` if the file does not exist.
 fn reference(file: &str) -> Option<Value> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/reference");
     let folder = std::env::var_os("NAVE_REFERENCE").map_or(beside, Into::into);
@@ -190,7 +190,7 @@ fn reference(file: &str) -> Option<Value> {
     serde_json::from_str(&text).ok()
 }
 
-/// `resource.group` of each resource in aggregated discovery.
+/// Returns `resource.group` for each resource in aggregated discovery.
 fn resources(discovery: &Value) -> BTreeSet<String> {
     let items =
         ["/api", "/apis"].into_iter().filter_map(|path| discovery[path]["items"].as_array()).flatten();

@@ -1,4 +1,4 @@
-//! The default objects of new namespaces, and the deletion of namespaces with their content.
+//! The default objects of new namespaces, and the deletion of namespaces with their contents.
 
 use nave_loadtest::http::Call;
 use nave_tests::{Server, eventually};
@@ -60,7 +60,7 @@ async fn namespace_deletion_removes_a_thousand_objects() {
     server.kubectl(&["delete", "namespace", "full"]).await;
     assert!(!exists(&server, &["namespace", "full"]).await);
 
-    // The server is killed during the deletion; the next one continues it.
+    // The server is killed during the deletion. The restarted server continues the deletion.
     server.kubectl(&["create", "namespace", "held"]).await;
     server.apply(HELD).await;
     server.kubectl(&["delete", "namespace", "held", "--wait=false"]).await;

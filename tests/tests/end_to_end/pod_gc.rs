@@ -1,5 +1,5 @@
-//! Pod garbage collection. The controller runs every 20 seconds and waits for 40 before it treats a node as missing.
-//! One test covers all cases, with a controllers process that has a small threshold.
+//! Pod garbage collection. The controller runs every 20 seconds and waits 40 seconds before it treats a node as
+//! missing. One test covers all cases, using a controllers process with a small threshold.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ async fn phase(server: &Server, pod: &str, phase: &str) {
     server.kubectl(&["patch", "pod", pod, "--subresource=status", "--type=merge", "-p", &status]).await;
 }
 
-/// The name and phase of each pod.
+/// Returns the name and phase of each pod.
 async fn pods(server: &Server) -> Vec<(String, String)> {
     let printed = server.kubectl(&["get", "pods", "-o", "json"]).await;
     let printed: Value = serde_json::from_str(&printed).unwrap();
@@ -60,7 +60,7 @@ async fn orphaned_and_terminated_pods_are_deleted() {
     eventually_within(Duration::from_mins(5), what, async || settled(&pods(&server).await)).await;
 }
 
-/// Two ended pods are left; the pod without a node has ended, and the pod of the deleted node is gone.
+/// Returns whether two ended pods are left, the pod without a node has ended, and the pod of the deleted node is gone.
 fn settled(pods: &[(String, String)]) -> bool {
     let is = |name: &str, phase: &str| pods.iter().any(|pod| pod.0 == name && pod.1 == phase);
     let ended = pods.iter().filter(|pod| pod.0.starts_with("ended-")).count();

@@ -1,10 +1,10 @@
-//! The Kubernetes Python client. The scripts have the assertions; the last line of their output is a summary.
+//! The Kubernetes Python client. The scripts contain the assertions and print a summary in their last line.
 
 use nave_tests::Server;
 
 #[tokio::test]
 async fn objects_create_read_update_delete() {
-    // No controller writes the objects whose versions the script compares.
+    // Without controllers, only the script writes the objects whose versions it compares.
     let server = Server::start_without_controllers().await;
     assert_eq!(server.python(include_str!("python/objects.py")).await, "done\n");
 }

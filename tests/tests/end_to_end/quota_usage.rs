@@ -1,4 +1,4 @@
-//! The usage in the status of quotas.
+//! Usage in the status of resource quotas.
 
 use nave_tests::{Server, eventually};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ metadata: {name: best-effort}
 spec: {hard: {pods: '5'}, scopes: [BestEffort]}
 ";
 
-/// A pod that the quota refuses, because it specifies no size.
+/// A pod that the quota rejects, because the pod specifies no resources.
 const SMALL: &str =
     "{apiVersion: v1, kind: Pod, metadata: {name: small}, spec: {containers: [{name: a, image: i}]}}";
 

@@ -14,14 +14,14 @@ use serde_json::{Value, json};
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const STREAM: &str = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan";
 
-/// The status and the document of a response.
+/// Returns the status and the document of a response.
 async fn get(connection: &mut Connection, path: &str) -> (u16, Value) {
     let answer = connection.send(&Call::get(path)).await.unwrap();
     let status = answer.status().as_u16();
     (status, serde_json::from_slice(&answer.read_all().await.unwrap()).unwrap())
 }
 
-/// The events of a watch that ends by itself.
+/// Returns the events of a watch that ends by itself.
 async fn events(connection: &mut Connection, query: &str, accept: &'static str) -> Vec<Value> {
     let watch = Call::get(format!("{MAPS}?{query}")).accept(accept);
     let text = connection.send(&watch).await.unwrap().success().await.unwrap().read_all().await.unwrap();
@@ -131,8 +131,8 @@ async fn streaming_list_ends_with_bookmark() {
     let none = "watch=true&sendInitialEvents=false&resourceVersionMatch=NotOlderThan&timeoutSeconds=1";
     assert_eq!(events(&mut connection, none, "application/json").await, Vec::<Value>::new());
 
-    // Bookmarks have the format of the other events; otherwise clients that only know this format could not parse
-    // them.
+    // Bookmarks have the same format as the other events; otherwise clients that support only this format could not
+    // parse them.
     let metadata = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
     let told = events(&mut connection, &with, metadata).await;
     let kinds: Vec<_> = told.iter().map(|event| event["object"]["kind"].as_str().unwrap()).collect();
@@ -149,8 +149,8 @@ async fn streaming_reflector_sees_all_objects() {
     for name in ["a", "b", "c"] {
         create(&mut connection, name).await;
     }
-    // kube-rs starts with resourceVersion=0, which any state satisfies; a consistent read makes sure that the cache
-    // has all three.
+    // kube-rs starts with resourceVersion=0, which any state satisfies. A consistent read ensures that the cache
+    // contains all three.
     get(&mut connection, MAPS).await;
     let maps: Api<ConfigMap> = Api::default_namespaced(server.client().await);
     let mut stream = pin!(watcher(maps, watcher::Config::default().streaming_lists()));
@@ -202,7 +202,7 @@ async fn invalid_watch_revision_is_an_error_event() {
 async fn debug_view_shows_watch_caches() {
     let server = Server::start_without_controllers().await;
     let mut connection = server.target().connect_http2().await.unwrap();
-    // A kind of which the server itself has no objects.
+    // The server itself creates no objects of this kind.
     let quotas = "/api/v1/namespaces/default/resourcequotas";
     let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "a"}}).to_string();
     let created = connection.send(&Call::post(quotas, quota)).await.unwrap().success().await.unwrap();
@@ -210,7 +210,7 @@ async fn debug_view_shows_watch_caches() {
     let watch = Call::get("/api/v1/pods?watch=true&fieldSelector=spec.nodeName%3Dnode-1");
     let _watching = connection.send(&watch).await.unwrap().success().await.unwrap();
     get(&mut connection, "/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-1").await;
-    // After a read of the latest state the cache has the object.
+    // After a read of the latest state, the cache contains the object.
     get(&mut connection, quotas).await;
 
     let (_, caches) = get(&mut connection, "/debug/api_cache").await;
@@ -239,7 +239,7 @@ async fn debug_view_shows_watch_caches() {
     }
 }
 
-/// The server does not buffer an unread response forever: a request that is not a watch has a deadline, including its
+/// The server does not buffer an unread response forever: requests other than watches have a deadline that includes the
 /// response.
 #[tokio::test]
 async fn unread_list_response_is_aborted() {
@@ -258,7 +258,7 @@ async fn unread_list_response_is_aborted() {
     eventually("the list is given up", async || {
         let metrics = connection.send(&Call::get("/metrics")).await.unwrap().read_all().await.unwrap();
         let metrics = String::from_utf8(metrics.to_vec()).unwrap();
-        // The watch of this test.
+        // Only the request for the metrics itself is in flight.
         metrics.contains("apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1\n")
     })
     .await;

@@ -1,4 +1,4 @@
-//! Server-side apply by kubectl: conflicts, force, diff, pruning, and the way from client-side apply.
+//! Server-side apply by kubectl: conflicts, force, diff, pruning, and migration from client-side apply.
 
 use nave_tests::{Server, eventually};
 use serde_json::{Value, json};
@@ -29,14 +29,14 @@ kind: ConfigMap
 metadata: {name: b, labels: {set: x}}
 ";
 
-/// The first of them.
+/// The first config map of `MAPS`.
 const FIRST_MAP: &str = "
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: a, labels: {set: x}}
 ";
 
-/// Runs kubectl with a document, which must succeed; returns its output.
+/// Runs kubectl with a document and returns its output. kubectl must succeed.
 async fn kubectl(server: &Server, arguments: &[&str], document: &str) -> String {
     let ran = server.kubectl_with(arguments, document, &[("KUBECTL_APPLYSET", "true")]).await;
     assert!(ran.status.success(), "{arguments:?}: {}{}", ran.stdout, ran.stderr);
@@ -48,7 +48,7 @@ async fn object(server: &Server, kind: &str, name: &str) -> Value {
     serde_json::from_str(&json).unwrap()
 }
 
-/// The managers of an object in order: name, operation, subresource.
+/// Returns the managers of an object in order: name, operation, subresource.
 fn managers(object: &Value) -> Vec<String> {
     let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
     let entries = entries.iter().map(|entry| {
@@ -142,20 +142,20 @@ async fn client_side_apply_migrates() {
     assert!(last.contains("registry.example/log:1") && last.contains("replicas: 1"), "{last}");
     assert_eq!(managers(&object(&server, "deployment", "web").await), ["kubectl-client-side-apply Update"]);
 
-    // The fields of client-side apply are taken over; those that are left out now are removed.
+    // Server-side apply takes over the fields of client-side apply. Fields that are now omitted are removed.
     let fewer = DEPLOYMENT.replace("      - {name: log, image: 'registry.example/log:1'}\n", "");
     kubectl(&server, &["apply", "--server-side", "-f", "-"], &fewer.replace("replicas: 1", "replicas: 3"))
         .await;
     let migrated = object(&server, "deployment", "web").await;
     assert_eq!((containers(&migrated), &migrated["spec"]["replicas"]), (vec!["web"], &json!(3)));
-    // kubectl keeps the annotation of client-side apply under a manager of its own.
+    // kubectl keeps the annotation of client-side apply under a separate manager.
     let mut owners = managers(&migrated);
     owners.sort();
     assert_eq!(owners, ["kubectl Apply", "kubectl-last-applied Apply"]);
     let last = server.kubectl(&["apply", "view-last-applied", "deployment", "web"]).await;
     assert!(!last.contains("registry.example/log:1") && last.contains("replicas: 3"), "{last}");
 
-    // Client-side apply goes on from there.
+    // Client-side apply can continue from there.
     assert_eq!(server.apply(DEPLOYMENT).await, "deployment.apps/web configured\n");
     let back = object(&server, "deployment", "web").await;
     assert_eq!((containers(&back), &back["spec"]["replicas"]), (vec!["web", "log"], &json!(1)));
@@ -199,7 +199,7 @@ async fn aggregated_roles_are_applied_by_their_controller() {
     .await;
     let owner = "clusterrole-aggregation-controller Apply".to_owned();
     assert!(managers(&role).contains(&owner), "{role}");
-    // Without a part the controller gives up the rules.
+    // Without a part, the controller no longer owns the rules.
     server.kubectl(&["delete", "clusterrole", "part"]).await;
     eventually("an aggregated role without rules", async || {
         role = object(&server, "clusterrole", "whole").await;

@@ -17,7 +17,7 @@ async fn create(server: &Server, document: &str) -> Result<Value, String> {
 #[tokio::test]
 async fn pods_need_existing_service_accounts() {
     let server = Server::start().await;
-    // A controller creates the account of a new namespace; admission waits for it.
+    // A controller creates the service account of a new namespace; admission waits for it.
     let new = "{apiVersion: v1, kind: Namespace, metadata: {name: new}}\n---\n";
     let in_new = pod("first", "").replace("name: first", "name: first, namespace: new");
     server.apply(&format!("{new}{in_new}")).await;

@@ -1,4 +1,4 @@
-//! Cluster IPs and node ports of services: no duplicates and no leaks, however the server ends.
+//! Cluster IPs and node ports of services: no duplicates and no leaks, even after kills.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use tokio::task::JoinSet;
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
-/// As many services as node ports.
+/// Number of services, equal to the number of node ports.
 const COUNT: usize = 500;
-/// The number of kills; each round creates more services.
+/// Number of kills. Each round creates more services.
 const ROUNDS: usize = 3;
-/// No request takes longer; leftovers of a killed server are checked after this time.
+/// Maximum time of a request. The server checks for leftovers of a killed server after this time.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The address and the node port of each service, by name.
@@ -40,8 +40,8 @@ async fn allocations_are_unique_and_not_leaked_by_kill_9() {
         }
         shares_nothing(&found);
     }
-    // Ports that killed servers allocated for services that were never created become free after a while: each
-    // service gets one in the end.
+    // Ports that killed servers allocated for services that were never created become free after some time. Each
+    // service then gets a port.
     let pool = server.target().pool(4).await.unwrap();
     eventually_within(REQUEST_TIMEOUT * 12, "each service has a port", async || {
         let found = services(&pool).await;
@@ -53,7 +53,7 @@ async fn allocations_are_unique_and_not_leaked_by_kill_9() {
     let found = services(&pool).await;
     assert_eq!(found.len(), COUNT);
     shares_nothing(&found);
-    // The same for addresses.
+    // Checks the same for addresses.
     eventually_within(REQUEST_TIMEOUT * 12, "addresses are those of the services", async || {
         let list = get(&pool, ADDRESSES).await;
         let names =
@@ -62,7 +62,7 @@ async fn allocations_are_unique_and_not_leaked_by_kill_9() {
         names.collect::<BTreeSet<_>>() == wanted.collect()
     })
     .await;
-    // Deleting the services frees everything at once.
+    // Deleting the services frees all allocations immediately.
     for name in found.keys() {
         pool.call(&Call::delete(format!("{SERVICES}/{name}"))).await.unwrap();
     }
@@ -102,8 +102,8 @@ async fn service_cidr_is_deleted_when_unused() {
     .await;
 }
 
-/// Creates the missing services of this round concurrently, and kills the server after a fifth of the responses. Few
-/// ports may be left, because those allocated by killed servers are not free yet.
+/// Creates the missing services of this round concurrently and kills the server after a fifth of the responses. Few
+/// ports may be left, because ports allocated by killed servers are not free yet.
 async fn create_until_killed(server: &mut Server, round: usize) -> Allocated {
     let pool = server.target().pool(4).await.unwrap();
     let before = services(&pool).await;

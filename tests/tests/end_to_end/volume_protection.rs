@@ -1,4 +1,4 @@
-//! Claims and volumes in use are not removed when they are deleted.
+//! Claims and volumes in use are not removed when deleted.
 
 use nave_tests::cluster::FakeNode;
 use nave_tests::{Server, eventually};
@@ -26,8 +26,8 @@ async fn claim_is_removed_after_its_last_pod() {
     server.kubectl(&["wait", "--for=condition=Ready", "pod/user", "--timeout=110s"]).await;
 
     server.kubectl(&["delete", "pvc", "data", "--wait=false"]).await;
-    // The same worker handles another, unused claim after the first one: when it is gone, the first one was handled
-    // and kept.
+    // The same worker handles another, unused claim after the first. When the unused claim is gone, the first has been
+    // handled and kept.
     server.apply(&claim.to_string().replace("\"data\"", "\"unused\"")).await;
     server.kubectl(&["delete", "pvc", "unused", "--timeout=110s"]).await;
     let shown = server.kubectl(&["get", "pvc", "data", "--no-headers"]).await;

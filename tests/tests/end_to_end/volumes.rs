@@ -12,7 +12,7 @@ async fn is(server: &Server, what: &str, path: &str, wanted: &str) {
         .await;
 }
 
-/// The names of the objects with events of a reason.
+/// Returns the names of the objects with events of a reason.
 async fn event_objects(server: &Server, reason: &str) -> String {
     let selector = format!("--field-selector=reason={reason}");
     let names = "jsonpath={.items[*].involvedObject.name}";
@@ -59,7 +59,7 @@ async fn binds_claims_to_matching_volumes_in_any_order() {
     .await;
     is(&server, "pv/small", "{.status.phase} {.spec.claimRef.name}", "Bound first").await;
 
-    // A claim without a matching volume records an event, and is bound when a volume is created.
+    // A claim without a matching volume records an event. It is bound when a volume is created.
     server.apply(&claim("second", &json!({"resources": {"requests": {"storage": "10Gi"}}}))).await;
     eventually("the claim says that it finds no volume", async || {
         event_objects(&server, "FailedBinding").await.contains("second")
@@ -68,7 +68,7 @@ async fn binds_claims_to_matching_volumes_in_any_order() {
     server.apply(&volume("huge", &json!({"capacity": {"storage": "20Gi"}}))).await;
     is(&server, "pvc/second", "{.status.phase} {.spec.volumeName}", "Bound huge").await;
 
-    // Deleting the claim releases the volume, which is not bound to another claim.
+    // Deleting the claim releases the volume. The volume is not bound to another claim.
     server.kubectl(&["delete", "pvc", "first", "--timeout=110s"]).await;
     is(&server, "pv/small", "{.status.phase}", "Released").await;
     server.apply(&claim("first", &json!({}))).await;
@@ -91,7 +91,7 @@ async fn external_provisioner_of_the_class_creates_volumes() {
     is(&server, "pvc/data", asked, "csi.example.com").await;
     let told = async || event_objects(&server, "ExternalProvisioning").await.contains("data");
     eventually("users are told who provisions", told).await;
-    // A claim that was created before the default class gets it too.
+    // A claim created before the default class also gets the class.
     is(&server, "pvc/early", "{.spec.storageClassName}", "fast").await;
 
     // The provisioner creates the volume for the claim.

@@ -9,7 +9,7 @@ use nave_tests::Server;
 use serde_json::Value;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-/// More changes than the smallest watch cache keeps.
+/// More changes than the smallest watch cache can hold.
 const CHANGES: u64 = 3_000;
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn change(pool: &Pool, changes: u64) {
         .unwrap();
 }
 
-/// The first line of a watch.
+/// Returns the first line of a watch.
 async fn first_event(pool: &Pool, from: &str) -> String {
     let watch = Call::get(format!("{MAPS}?watch=true&resourceVersion={from}"));
     let mut answer = pool.lane(1).send(&watch).await.unwrap();

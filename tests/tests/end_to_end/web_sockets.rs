@@ -1,8 +1,8 @@
-//! Watches over WebSocket, by a client that people use: Python's `websocket-client`.
+//! Watches over WebSocket with a common client: Python's `websocket-client`.
 
 use nave_tests::Server;
 
-/// `connect(path, protocols, headers)` gives a WebSocket with the administrator's certificate.
+/// Defines `connect(path, protocols, headers)`, which returns a WebSocket with the administrator's certificate.
 const PRELUDE: &str = r#"
 import base64, json, os, socket, ssl, tempfile, threading, yaml
 import websocket

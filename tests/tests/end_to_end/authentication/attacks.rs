@@ -40,7 +40,7 @@ async fn rejects_forged_tokens() {
         claims["sub"] = "system:serviceaccount:kube-system:admin".into();
         claims["kubernetes.io"]["namespace"] = "kube-system".into();
     });
-    // The public key, which everybody can get, as a symmetric secret.
+    // Uses the public key, which every client can get, as a symmetric secret.
     let header = encode(&json!({"alg": "HS256", "kid": right.public().id}));
     let signed = format!("{header}.{}", parts[1]);
     let public = std::fs::read(pki.join("ca.crt")).unwrap();
@@ -174,7 +174,7 @@ async fn impersonation_requires_the_right() {
     assert!(error.contains("User \"carol\" cannot list resource \"pods\""), "{error}");
 }
 
-/// With AlwaysAllow, requests without a credential are refused.
+/// Anonymous requests are rejected with AlwaysAllow.
 #[tokio::test]
 async fn refuses_anonymous_requests_with_always_allow() {
     for flags in [

@@ -1,4 +1,4 @@
-//! Client certificates from openssl, of users and of a front proxy.
+//! Client certificates of users and of a front proxy, created with openssl.
 
 use nave_tests::{Server, eventually};
 use tempfile::tempdir;
@@ -31,11 +31,11 @@ async fn accepts_client_certificates_of_the_client_ca() {
     let over = Caller::with_certificate(&server, &path, "over");
     eventually("a certificate whose time is over is refused", async || over.user(&[]).await == Err(401))
         .await;
-    // An invalid certificate is not treated as anonymous: even health checks are refused.
+    // An invalid certificate is not treated as anonymous: even health checks are rejected.
     assert_eq!(Caller::with_certificate(&server, &path, "stranger").get("/healthz", &[]).await, Some(401));
     assert_eq!(Caller::without_certificate(&server).get("/healthz", &[]).await, Some(200));
 
-    // The file changes: existing connections are affected too.
+    // A change of the file also affects existing connections.
     let (alice, stranger) = (
         Caller::with_certificate(&server, &path, "alice"),
         Caller::with_certificate(&server, &path, "stranger"),

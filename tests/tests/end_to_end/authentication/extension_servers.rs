@@ -15,7 +15,7 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: extension-apise
 subjects: [{kind: User, name: extension, apiGroup: rbac.authorization.k8s.io}]
 ";
 
-/// The config map's data, as an extension server reads it; `None` if it may not or cannot.
+/// Returns the config map's data as an extension server reads it; `None` if the server cannot or may not read it.
 async fn data(server: &Server) -> Option<Value> {
     let arguments = [&["get"][..], &MAP, &["-o", "json", "--as=extension"]].concat();
     let ran = server.kubectl_with(&arguments, "", &[]).await;
@@ -56,13 +56,13 @@ async fn publishes_authentication_settings() {
     assert_eq!(told["requestheader-group-headers"], r#"["X-Remote-Group"]"#);
     assert_eq!(told["requestheader-extra-headers-prefix"], r#"["X-Remote-Extra-"]"#);
 
-    // A new CA is added; the previous one stays, because another server may use it.
+    // A new CA is added. The previous CA stays, because another server may use it.
     std::fs::copy(path.join("next.crt"), path.join("believed.crt")).unwrap();
     let has = |told: &Value, name: &str| told["client-ca-file"].as_str().unwrap().contains(&pem(name));
     eventually("the new authority is told", async || has(&data(&server).await.unwrap(), "next")).await;
     assert!(has(&data(&server).await.unwrap(), "users"));
 
-    // Foreign additions stay, and removed entries are restored.
+    // Entries added by others stay, and removed entries are restored.
     let patch = json!({"data": {"client-ca-file": pem("foreign"), "requestheader-allowed-names": null}});
     let patch = patch.to_string();
     server.kubectl(&[&["patch"][..], &MAP, &["--type=merge", "-p", &patch]].concat()).await;

@@ -99,7 +99,7 @@ async fn follows_authentication_config() {
     assert!(counted("success", " 1").await && !counted("failure", " 1").await);
     std::fs::write(&file, "nonsense").unwrap();
     eventually("the mistake is counted", async || counted("failure", " 1").await).await;
-    // A claim that is not a boolean cannot be a rule.
+    // A claim that is not a boolean cannot be used as a rule.
     configure(&file, &[(&two, "two:")], "");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace("claims.?tenant.orValue(\"\") == \"t1\"", "claims.tenant")).unwrap();

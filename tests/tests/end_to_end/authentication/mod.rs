@@ -25,12 +25,12 @@ struct Caller {
 }
 
 impl Caller {
-    /// Without a certificate.
+    /// Creates a caller without a certificate.
     fn without_certificate(server: &Server) -> Self {
         Self::showing(server, None)
     }
 
-    /// With a certificate: `NAME.crt` and `NAME.key` in a folder.
+    /// Creates a caller with a certificate: `NAME.crt` and `NAME.key` in a folder.
     fn with_certificate(server: &Server, folder: &Path, name: &str) -> Self {
         let read = |end| std::fs::read(folder.join(format!("{name}.{end}"))).unwrap();
         let chain = CertificateDer::pem_slice_iter(&read("crt")).map(Result::unwrap).collect();
@@ -47,7 +47,7 @@ impl Caller {
         Self { client: Client::new(tls, Duration::from_mins(2)).unwrap(), server: server.url() }
     }
 
-    /// The status of a GET; `None` if the server closes the connection instead.
+    /// Returns the status of a GET; `None` if the server closes the connection instead.
     async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Option<u16> {
         let answer = self.client.send(Method::GET, &self.uri(path), map(headers), Bytes::new()).await;
         answer.ok().map(|answer| answer.status.as_u16())
@@ -61,7 +61,7 @@ impl Caller {
         (answer.status.as_u16(), serde_json::from_slice(&answer.body).unwrap_or_default())
     }
 
-    /// The user name and groups that the server assigns, or the status of a refusal.
+    /// Returns the user name and groups that the server assigns, or the status of a rejected request.
     async fn user(&self, headers: &[(&str, &str)]) -> Result<(String, Vec<String>), u16> {
         let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
         let (status, answer) =
@@ -75,7 +75,7 @@ impl Caller {
         Ok((user["username"].as_str().unwrap().to_owned(), groups.collect()))
     }
 
-    /// The user name of a bearer token.
+    /// Returns the user name of a bearer token.
     async fn token(&self, token: &str) -> Result<String, u16> {
         self.user(&[("authorization", &format!("Bearer {token}"))]).await.map(|(name, _)| name)
     }

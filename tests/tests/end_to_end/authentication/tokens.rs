@@ -50,7 +50,7 @@ async fn workload_authenticates_with_mounted_token() {
     assert_eq!(answer["status"]["audiences"], json!(["https://kubernetes.default.svc"]));
     assert_eq!(answer["status"]["user"]["extra"]["authentication.kubernetes.io/pod-name"], json!(["p"]));
 
-    // The token becomes invalid with the pod, after the token cache's TTL.
+    // The token becomes invalid after the pod is deleted and the token cache's TTL has passed.
     server.kubectl(&["delete", "pod", "p", "--force"]).await;
     eventually("the pod's token is refused", async || caller.token(token).await == Err(401)).await;
     let account = server.kubectl(&["create", "token", "robot"]).await;
