@@ -29,7 +29,7 @@ pub(crate) fn group(name: &'static str, package: &'static str, resources: Vec<Bu
 }
 
 impl GroupBuilder {
-    /// Sets the served versions, the preferred one first; the default is `v1` alone.
+    /// Sets the served versions, in order of preference; the default is `v1`.
     pub(crate) fn versions(self, versions: &'static [&'static str]) -> Self {
         Self { versions, ..self }
     }

@@ -91,8 +91,8 @@ impl ResourceDef {
         only.custom().filter(|_| is_stored)
     }
 
-    /// Returns the schema of the storage version if the resource has several versions. It prunes and defaults objects
-    /// before they are stored.
+    /// Returns the schema that prunes and defaults objects before they are stored: the storage version's schema, if
+    /// the resource has several versions.
     pub fn schema_of_storage(&self) -> Option<&CustomSchema> {
         self.version(&self.storage.as_ref()?.version.version)?.custom().filter(|_| self.versions.len() > 1)
     }
@@ -313,7 +313,7 @@ pub enum NameRule {
     Label,
     /// A DNS label (RFC 1035): must start with a letter.
     Label1035,
-    /// Anything that is valid as one path segment.
+    /// Any valid path segment.
     PathSegment,
     /// A custom rule that returns error messages; the list is empty for a valid name.
     With(fn(&str) -> Vec<String>),

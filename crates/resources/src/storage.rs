@@ -10,7 +10,7 @@ pub enum KeyError {
     /// The resource is virtual.
     #[error("{0} has no storage")]
     NotStored(String),
-    /// A namespace is missing for a namespaced resource, or given for a cluster-scoped one.
+    /// A namespace is missing for a namespaced resource, or present for a cluster-scoped resource.
     #[error("{0}: the scope of the request is not the scope of the resource")]
     Scope(String),
     /// A part is not a valid path segment.

@@ -10,7 +10,7 @@ use crate::convert::{self, ConversionError};
 /// and updates `generation`. If the version has a `status` subresource, generic code also drops `status` on create,
 /// keeps it on update, and keeps all other fields on a status update.
 pub trait Strategy: Send + Sync {
-    /// Returns whether the kind has no special rules. The documentation of kinds shows this.
+    /// Returns whether the kind has no special rules. Used for the documentation of kinds.
     fn is_plain(&self) -> bool {
         false
     }

@@ -77,7 +77,8 @@ pub fn resource(definition: &Value) -> Result<ResourceDef, DefinitionError> {
         text => Ok(text.to_owned()),
     };
     let (plural, kind) = (name("plural")?, name("kind")?);
-    // Both are parts of storage keys. Built-in resources have no dot in this place, or are known by their names.
+    // Group and plural are parts of the storage key. Keys of built-in resources have no dot in the segment of the
+    // group, or their prefixes are reserved.
     if !names_key(group) || !group.contains('.') {
         return Err(DefinitionError::Key(group.to_owned()));
     }

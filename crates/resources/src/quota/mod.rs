@@ -67,7 +67,7 @@ pub fn add(total: &mut Usage, more: &Usage) {
     }
 }
 
-/// Raises the amounts in `total` to at least those in `least`.
+/// Raises each amount in `total` to at least the amount in `least`.
 fn raise(total: &mut Usage, least: &Usage) {
     for (name, amount) in least {
         let most = total.entry(name.clone()).or_insert(*amount);

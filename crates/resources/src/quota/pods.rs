@@ -107,7 +107,7 @@ fn total(
         raise(&mut start, &own);
     }
     raise(&mut sum, &start);
-    // Pod-level resources take precedence over those of the containers.
+    // Pod-level resources take precedence over container resources.
     for (name, amount) in spec.resources.as_ref().map(&needs).unwrap_or_default() {
         sum.insert(name, amount);
     }

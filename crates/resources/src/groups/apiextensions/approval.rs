@@ -15,7 +15,7 @@ const SEE: &str = "see https://github.com/kubernetes/enhancements/pull/1111";
 pub enum Approval {
     /// The annotation is missing.
     Missing,
-    /// The annotation says that the API is not approved.
+    /// The annotation states that the API is unapproved.
     Bypassed,
     /// The annotation is a URL.
     Approved,

@@ -93,7 +93,7 @@ fn client(client: At, allows_invalid_bundle: bool, errors: &mut Errors) {
     }
 }
 
-/// Checks the service. Upstream swaps its name and namespace, so an error about one names the other.
+/// Checks the service. Upstream swaps its name and namespace, so errors have the path of the other field.
 fn service(service: At, errors: &mut Errors) {
     let mut swapped = service.map().cloned().unwrap_or_default();
     let (name, namespace) = (swapped.remove("name"), swapped.remove("namespace"));

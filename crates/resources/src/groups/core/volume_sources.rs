@@ -108,7 +108,7 @@ pub(crate) const IN_POD: [Source; 7] = [
     Source::new("storageos", |at, errors| storage_os(at, &["name"], errors)),
 ];
 
-/// Checks that a volume has exactly one source, and checks this source.
+/// Checks that a volume has exactly one source, and that the source is valid.
 pub(crate) fn one_of_kinds<'s>(volume: At, kinds: impl Iterator<Item = &'s Source>, errors: &mut Errors) {
     let mut is_found = false;
     for kind in kinds {

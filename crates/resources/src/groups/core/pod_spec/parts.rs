@@ -24,7 +24,7 @@ pub(crate) fn revert_other_fields(subresource: &str, pod: &mut Value, old: &Valu
         "resize" => resize::copy_resources(pod, &updated),
         _ => {}
     }
-    // Of the metadata, only the preconditions of the request are kept.
+    // Only the request's preconditions are kept from the new metadata.
     for field in ["resourceVersion", "uid"] {
         let value = metadata.as_ref().and_then(|metadata| metadata.get(field));
         set_or_remove(pod, &["metadata", field], value);

@@ -21,7 +21,7 @@ const TOKEN_SECONDS_MIN: i64 = 600;
 const TOKEN_SECONDS_MAX: i64 = 1 << 32;
 const KEY_TYPES: [&str; 6] = ["ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519", "RSA3072", "RSA4096"];
 const CERTIFICATE_SECONDS_MIN: i64 = 3600;
-/// The maximum lifetime of a pod certificate: 91 days, or one day for Kubernetes' own signers.
+/// The maximum lifetime of a pod certificate: 91 days, or one day for Kubernetes signers.
 const CERTIFICATE_SECONDS_MAX: i64 = 91 * 86_400;
 const KUBERNETES_CERTIFICATE_SECONDS_MAX: i64 = 86_400;
 /// The pod fields that downward API files support.
