@@ -99,7 +99,7 @@ pub(super) fn of_group(group: &str) -> PathItem {
     }
 }
 
-/// Returns the paths outside of groups, with their names in the index: `/apis/` and `/version/`.
+/// Returns the paths outside of groups, with their keys in the index: `/apis/` and `/version/`.
 pub(super) fn of_server() -> [(&'static str, PathItem); 2] {
     let groups = read("/apis/", "getAPIVersions", "apis", format!("{META}APIGroupList"));
     let mut version =
@@ -277,7 +277,7 @@ impl<'a> Resource<'a> {
         operations
     }
 
-    /// Adds get, put and patch of an object or a subresource.
+    /// Returns the get, put and patch operations of an object or a subresource.
     fn view(&self, part: &str, type_name: &str, kind: &GroupVersionKind, verbs: &[Verb]) -> Vec<Operation> {
         let name = |verb: &str| format!("{verb}{}{}{part}", self.prefix, self.subject);
         let operation =
@@ -469,7 +469,7 @@ pub(super) fn root(of: &GroupVersion) -> String {
     }
 }
 
-/// `rbacAuthorization_v1` for `rbac.authorization.k8s.io/v1`.
+/// Returns the operations' tag, such as `rbacAuthorization_v1` for `rbac.authorization.k8s.io/v1`.
 fn tag(of: &GroupVersion) -> String {
     let group = pascal_group(&of.group);
     let mut letters = group.chars();
@@ -477,7 +477,7 @@ fn tag(of: &GroupVersion) -> String {
     if of.version.is_empty() { group } else { format!("{group}_{}", of.version) }
 }
 
-/// `RbacAuthorizationV1` for `rbac.authorization.k8s.io/v1`.
+/// Returns the name in operation IDs, such as `RbacAuthorizationV1` for `rbac.authorization.k8s.io/v1`.
 fn pascal_name(of: &GroupVersion) -> String {
     format!("{}{}", pascal_group(&of.group), capitalized(&of.version))
 }

@@ -8,8 +8,8 @@ use crate::common::{Call, Cluster, check, cluster_role_in, collection, namespace
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
-/// `owner` is `admin` of the namespace `own` and may write roles there. `viewer` may read in `own`. `own` and `other`
-/// contain the same objects.
+/// Starts a cluster: `owner` is `admin` of the namespace `own` and may write roles there. `viewer` may read in `own`.
+/// `own` and `other` contain the same objects.
 async fn cluster() -> Cluster {
     let mut objects = vec![namespace("own"), namespace("other")];
     objects.extend(["own", "other"].into_iter().flat_map(objects_in));

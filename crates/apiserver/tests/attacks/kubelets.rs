@@ -26,7 +26,7 @@ impl Authorizer for Waiting {
     }
 }
 
-/// Creates a cluster. Its namespace `team` has a claim `p-data` whose volume needs a secret, all unrelated to node `a`,
+/// Starts a cluster. Its namespace `team` has a claim `p-data` whose volume needs a secret, all unrelated to node `a`,
 /// and a pod `web` on node `a`.
 async fn cluster() -> (Cluster, String) {
     let in_team = |kind: &str, name: &str, rest: Value| {

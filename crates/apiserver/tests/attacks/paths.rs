@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::common::{Call, Cluster, TestResponse, check, cluster_role_in, collection, namespace, row};
 
-/// `owner` has all rights in `own`, `viewer` may read in `own`; neither has other rights.
+/// Starts a cluster: `owner` has all rights in `own`, `viewer` may read in `own`; neither has other rights.
 async fn cluster() -> Cluster {
     let objects = [
         namespace("own"),

@@ -58,7 +58,7 @@ const SUBRESOURCE_METADATA: [(&str, &[&str]); 4] = [
     ("pods/resize", &[]),
 ];
 
-/// Creates a cluster with an object of each kind that has a `status`. Also returns the path of each object by resource.
+/// Starts a cluster with an object of each kind that has a `status`. Also returns the path of each object by resource.
 async fn cluster() -> (Cluster, BTreeMap<String, String>) {
     let account = json!({
         "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": "team", "name": "default"},
@@ -86,7 +86,7 @@ async fn cluster() -> (Cluster, BTreeMap<String, String>) {
     (cluster, paths)
 }
 
-/// API version, resource, kind, name and spec of an object of each kind that has a `status`.
+/// Returns the API version, resource, kind, name and spec of an object of each kind that has a `status`.
 fn specs() -> Vec<(&'static str, &'static str, &'static str, &'static str, Value)> {
     let containers = json!([{"name": "c", "image": "i"}]);
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": containers}});
@@ -217,7 +217,7 @@ fn certificate_request() -> String {
     base64::engine::general_purpose::STANDARD.encode(request.pem().unwrap())
 }
 
-/// Objects with one change each, and the JSON pointer to the change.
+/// Returns changes of metadata: field name, JSON pointer to the changed value, and new value.
 fn changes() -> Vec<(&'static str, &'static str, Value)> {
     let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "1"});
     vec![

@@ -98,7 +98,7 @@ pub(crate) fn yaml() -> Vec<Case> {
     all
 }
 
-/// A document by itself, as raw JSON in an object, and in place of a string.
+/// Returns test cases with each document by itself, as raw JSON in an object, and in place of a string.
 fn cases(format_name: &str, format: Format, shapes: &'static [Shape], embedded: bool) -> Vec<Case> {
     let mut all = Vec::new();
     for (name, document) in shapes.iter().copied() {

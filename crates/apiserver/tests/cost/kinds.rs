@@ -87,7 +87,7 @@ fn below(
     path.pop();
 }
 
-/// Long lists of equal, different and empty items.
+/// Returns test cases with long lists of equal, different and empty items.
 fn of_list(
     def: &Arc<ResourceDef>,
     gvk: &GroupVersionKind,
@@ -121,7 +121,7 @@ fn written(path: &[Step]) -> String {
     path.iter().map(step).collect()
 }
 
-/// Pairs of lists that refer to each other, with the same number of items.
+/// Returns test cases with pairs of lists that refer to each other and have the same number of items.
 fn pairs(registry: &Registry) -> Vec<Case> {
     type Make = fn(usize) -> Value;
     let shapes: [(&str, &str, &str, Make); 6] = [

@@ -191,7 +191,7 @@ fn entry(manager: &str, operation: &str, second: usize, fields: Value) -> Value 
         "fieldsV1": fields})
 }
 
-/// One entry with a set of half of the size, and many entries with one field each.
+/// Returns one entry with a set of half of the size, and many entries with one field each.
 fn large_and_small(operation: &str, size: usize) -> Value {
     let (large, small) = (size / 2 / 12, size / 2 / 180);
     let each =
