@@ -56,7 +56,7 @@ impl<K> Deleted<K> {
         }
     }
 
-    /// Returns whether the last known state is the final one.
+    /// Returns whether the last known state is the final state.
     pub fn is_final_state_known(&self) -> bool {
         matches!(self, Self::Known(_))
     }

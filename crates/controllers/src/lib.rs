@@ -14,10 +14,10 @@
 //! | module | contents |
 //! | --- | --- |
 //! | [`frame`] | the framework: [`frame::ControllerBuilder`], startup, workers |
-//! | [`owners`], [`owned`] | controller references: adoption, release, and finding the objects of an owner |
-//! | [`selectors`] | finding the objects whose selector matches an object |
-//! | [`expectations`] | creations and deletions that informers have not shown yet |
-//! | `history` | former pod templates of a workload, as controller revisions |
+//! | [`owners`], [`owned`] | controller references: adoption, release, and lookup of the objects of an owner |
+//! | [`selectors`] | lookup of the objects whose selector matches an object |
+//! | [`expectations`] | created and deleted objects that the informers do not reflect yet |
+//! | `history` | previous pod templates of a workload, stored as controller revisions |
 //! | [`pods`] | properties of pods: active, ready, available; pods from a template |
 //!
 //! | controller | purpose |
@@ -25,28 +25,28 @@
 //! | `daemonset` | a pod on each matching node |
 //! | `statefulset` | pods with a stable identity and their own claims, in order |
 //! | `namespace` | deletes the contents of a terminating namespace |
-//! | `service_account`, `root_ca` | objects that every namespace has |
+//! | `service_account`, `root_ca` | the default objects in each namespace |
 //! | `service_account_token` | secrets with tokens of service accounts |
 //! | `certificates` | approves, signs and cleans up certificate signing requests |
 //! | `bootstrap_signer` | signs the cluster's kubeconfig for clients that join with a token |
 //! | `token_cleaner` | deletes expired bootstrap tokens |
 //! | `node_lifecycle`, `taint_eviction` | taints on unresponsive nodes, and eviction by taints |
-//! | `node_ttl` | how long kubelets may cache secrets and config maps |
+//! | `node_ttl` | the time for which kubelets may cache secrets and config maps |
 //! | `garbage_collector` | cascading deletion and orphaning of dependents |
 //! | `cluster_role_aggregation` | the rules of aggregated cluster roles |
 //! | `endpoint_slice`, `endpoints` | the addresses of services |
-//! | `endpoint_slice::mirroring` | slices for endpoints that users create |
+//! | `endpoint_slice::mirroring` | slices for endpoints created by users |
 //! | `persistent_volume` | binding, provisioning, reclaiming and expansion of volumes |
 //! | `ephemeral_volume` | claims for the ephemeral volumes of pods |
 //! | `resource_claim` | device claims from templates, and their reservations |
 //! | `horizontal_pod_autoscaler` | replica counts from metrics |
-//! | `volume_attributes_class_protection` | keeps volume attributes classes in use |
+//! | `volume_attributes_class_protection` | protects volume attributes classes in use from deletion |
 //! | `legacy_token_cleaner` | deletes unused secret-based tokens |
 //! | `validating_admission_policy_status` | observed generations of policies |
-//! | `disruption` | the number of allowed disruptions of pod disruption budgets |
-//! | `volume_protection` | keeps volumes and claims in use |
+//! | `disruption` | the allowed disruptions of pod disruption budgets |
+//! | `volume_protection` | protects volumes and claims in use from deletion |
 //! | `resource_quota` | the usage of resource quotas |
-//! | `service_cidr` | keeps service IP ranges with allocated addresses |
+//! | `service_cidr` | protects service IP ranges with allocated addresses from deletion |
 //!
 //! Invariants: Controllers depend on a client and informers, never on the server they run in. Handlers read
 //! metadata only. Cached objects are shared and never modified in place.

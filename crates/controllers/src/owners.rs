@@ -137,7 +137,7 @@ where
         failed.map_or(Ok(owned), Err)
     }
 
-    /// Returns whether the live owner has the same UID as the cached one and is not being deleted.
+    /// Returns whether the live owner has the same UID as the cached owner and is not being deleted.
     async fn is_owner_live(&self) -> Result<bool, SyncError> {
         let name = self.owner.name.as_deref().unwrap_or_default();
         let live = self.owners.get_metadata_opt(name).await?;

@@ -1,4 +1,4 @@
-//! Service CIDRs: adds a finalizer to a range before it becomes ready, and removes the finalizer when none of its
+//! Service CIDRs: adds a finalizer to a range before it becomes ready, and keeps the finalizer while any of its
 //! addresses is in use (upstream: `pkg/controller/servicecidrs`).
 
 use std::net::IpAddr;

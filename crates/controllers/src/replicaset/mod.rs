@@ -138,7 +138,7 @@ impl<R: ReplicaSetLike> Controller<R> {
         Claims::<R, Pod>::new(&self.client, &set.metadata).claim(candidates, &selector).await
     }
 
-    /// Creates or deletes pods until there are as many as desired.
+    /// Creates or deletes pods to reach the desired number.
     async fn manage(
         &self,
         original: &R,

@@ -76,7 +76,7 @@ struct QuotaController {
     lower: Mutex<HashMap<ObjectName, LowerUsage>>,
 }
 
-/// A usage lower than the one in the status.
+/// A counted usage that is lower than the usage in the status.
 struct LowerUsage {
     /// The quota's resource version when the lower usage was first counted.
     version: Option<String>,
