@@ -329,7 +329,7 @@ fn items(list: &Value) -> Vec<(Key, Pod)> {
     list["items"].as_array().unwrap().iter().map(item).collect()
 }
 
-/// Returns the number of schedules and their seed, which is printed.
+/// Returns the number of schedules and the seed. Prints the seed.
 fn config() -> ProptestConfig {
     let mut config = match std::env::var_os("PROPTEST_CASES") {
         Some(_) => ProptestConfig::default(),

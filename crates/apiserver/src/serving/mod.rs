@@ -83,7 +83,7 @@ pub struct ConnectionInfo {
 }
 
 impl ConnectionInfo {
-    /// Records that a request of this connection was authenticated. The connection is no longer closed in favor of
+    /// Records that a request of this connection was authenticated, so that the connection is not closed in favor of
     /// others.
     pub fn mark_authenticated(&self) {
         if !self.open.authenticated.swap(true, Ordering::Relaxed) {
@@ -185,7 +185,7 @@ impl Server {
     /// Listens on each address; port 0 selects a free port.
     ///
     /// # Errors
-    /// An address cannot be listened on; the error names the address.
+    /// Listening on an address fails. The error names the address.
     pub async fn bind(addresses: &[SocketAddr], tls: Tls, limits: Limits) -> io::Result<Self> {
         let mut listeners = Vec::with_capacity(addresses.len());
         for address in addresses {

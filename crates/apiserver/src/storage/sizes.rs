@@ -32,8 +32,8 @@ impl WatchCacheSizes {
         }
     }
 
-    /// Returns the configured resources that do not exist, sorted by name. `registry` has the built-in resources. A
-    /// resource in a group with a dot that is not built in may be a custom resource that is defined later.
+    /// Returns the configured resources that do not exist, sorted by name. `registry` has the built-in resources.
+    /// Ignores resources that may be custom: those in a group with a dot and without built-in resources.
     pub fn unknown(&self, registry: &Registry) -> Vec<String> {
         let is_stored = |name: &GroupResource| {
             registry.all().any(|def| def.storage.is_some() && def.group_resource() == *name)

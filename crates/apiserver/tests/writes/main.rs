@@ -39,7 +39,7 @@ enum Step {
     Failing(Fault, u8, Write),
     /// A write whose client disconnects after a number of polls.
     Cancelled(u8, Write),
-    /// Starts or stops delaying the watch cache.
+    /// Makes the watch cache lag, or lets it catch up.
     Lag(bool),
 }
 
@@ -265,7 +265,7 @@ impl Run<'_> {
         }
         let stored = self.stored().await;
         assert!(stored == self.model, "{step:?} leads to {stored:#?}, not to {:#?}", self.model);
-        // Allocation does not depend on a lagging watch cache, because it reads the store.
+        // Allocation reads the store, so a lagging watch cache does not affect it.
         self.world.quiet().await;
         if matches!(step, Step::Failing(..)) {
             self.world.repair().await;
@@ -535,7 +535,7 @@ fn name_of(write: &Write) -> String {
     format!("object{}", write.name)
 }
 
-/// Returns whether an object still exists after the write that returned it.
+/// Returns whether an object still exists after a write; `object` is the object in the response.
 fn stays(write: &Write, object: &Value) -> bool {
     if meta::deletion_timestamp(object).is_none() {
         return !matches!(write.change, Change::Delete { .. });
@@ -553,7 +553,7 @@ fn set_version(object: &mut Value, version: Version, current: Option<&Value>) {
     }
 }
 
-/// Returns the number of schedules and their seed, which is printed.
+/// Returns the number of schedules and the seed. Prints the seed.
 fn config() -> ProptestConfig {
     let mut config = match std::env::var_os("PROPTEST_CASES") {
         Some(_) => ProptestConfig::default(),
@@ -573,7 +573,7 @@ fn config() -> ProptestConfig {
 #[test]
 fn stored_state_and_allocations_follow_from_the_responses() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    // All schedules share one server. After a failure, each run of the shrinking schedule gets its own.
+    // All schedules share one server. After a failure, each schedule that is tried while shrinking has its own server.
     let world = std::cell::RefCell::new(None::<World>);
     proptest!(config(), |(steps in prop::collection::vec(step(), 1..60))| {
         let mut taken = world.borrow_mut().take();
