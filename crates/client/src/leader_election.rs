@@ -145,7 +145,7 @@ impl LeaderElector {
 
     /// Waits for leadership, then runs the future of `lead` until it completes, leadership is lost, or `stop` is
     /// cancelled. In the last two cases, the token passed to `lead` is cancelled. On a stop, the future may run
-    /// until the renew deadline, and the Lease is still renewed. On a loss, the future is dropped immediately.
+    /// for up to `renew_deadline`, and the Lease is still renewed. On a loss, the future is dropped immediately.
     pub async fn run<F: Future<Output = ()>>(
         &self,
         stop: CancellationToken,
