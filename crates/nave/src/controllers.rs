@@ -88,7 +88,7 @@ pub(crate) async fn run(mut config: ControllersConfig) -> Result<(), Controllers
 /// The component name in leader election events.
 const COMPONENT: &str = "kube-controller-manager";
 
-/// Runs the controllers while this process is the leader, or until it stops if there is no election.
+/// Runs the controllers while this process is the leader, or until it stops if leader election is disabled.
 async fn lead(
     elector: Option<Arc<LeaderElector>>,
     user: &OneUser,

@@ -94,7 +94,7 @@ impl Cli {
 /// The flags of `nave serve`, as typed.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ServeFlags {
-    /// Folder for everything the server keeps: objects, keys, certificates and admin.kubeconfig. Created if missing.
+    /// Folder for all data of the server: objects, keys, certificates and admin.kubeconfig. Created if missing.
     #[arg(long, value_name = "DIR", default_value = "nave-data", help_heading = GENERAL)]
     data_dir: PathBuf,
     #[arg(long, value_name = "LIST", default_value = "*", allow_hyphen_values = true, help_heading = GENERAL,
@@ -103,13 +103,13 @@ pub(crate) struct ServeFlags {
     /// Time limit of a request. Watches and other long-running requests are exempt.
     #[arg(long, value_name = "DURATION", default_value = "1m0s", value_parser = parse_duration, help_heading = GENERAL)]
     request_timeout: Duration,
-    /// Limit of concurrent get and list requests; further ones are answered with 429. 0 means no limit.
+    /// Limit of concurrent get and list requests. Requests over the limit get 429. 0 means no limit.
     #[arg(long, value_name = "N", default_value_t = InflightLimits::default().read_only, value_parser = parse_count, help_heading = GENERAL)]
     max_requests_inflight: usize,
-    /// Limit of concurrent requests other than get, list and watch; further ones are answered with 429. 0 means no limit.
+    /// Limit of concurrent requests other than get, list and watch. Requests over the limit get 429. 0 means no limit.
     #[arg(long, value_name = "N", default_value_t = InflightLimits::default().mutating, value_parser = parse_count, help_heading = GENERAL)]
     max_mutating_requests_inflight: usize,
-    /// Shortest life of a watch without timeoutSeconds, in seconds. The longest is twice as long.
+    /// Minimum duration of a watch without timeoutSeconds, in seconds. The maximum is twice as long.
     #[arg(long, value_name = "SECONDS", default_value_t = 1800, value_parser = whole(0..=u32::MAX), help_heading = GENERAL)]
     min_request_timeout: u32,
     /// Time to continue serving after SIGTERM while /readyz fails, so that load balancers notice.
@@ -119,17 +119,17 @@ pub(crate) struct ServeFlags {
     #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0, value_parser = parse_verbosity, help_heading = GENERAL)]
     verbosity: u8,
 
-    /// Address to listen on. 0.0.0.0 or :: listens on all.
+    /// Address to listen on. 0.0.0.0 or :: listens on all addresses.
     #[arg(long, value_name = "IP", default_value = "127.0.0.1", help_heading = SERVING)]
     bind_address: IpAddr,
-    /// Port to listen on. 0 takes a free one, which is printed.
+    /// Port to listen on. 0 selects a free port and prints it.
     #[arg(long, value_name = "PORT", default_value_t = 6443, value_parser = whole(0..=u16::MAX), help_heading = SERVING)]
     secure_port: u16,
     /// Address at which clients reach the server, if it is not --bind-address. The certificate and admin.kubeconfig
     /// contain it.
     #[arg(long, value_name = "IP", help_heading = SERVING)]
     advertise_address: Option<IpAddr>,
-    /// Serving certificate with its chain (PEM). By default the server creates one.
+    /// Serving certificate with its chain (PEM). The server creates one by default.
     #[arg(long, value_name = "FILE", help_heading = SERVING)]
     tls_cert_file: Option<PathBuf>,
     /// Private key of --tls-cert-file (PEM).
@@ -150,7 +150,7 @@ pub(crate) struct ServeFlags {
     #[command(flatten)]
     admission: AdmissionFlags,
 
-    /// Range of cluster IPs. For dual stack an IPv4 and an IPv6 range, separated by a comma.
+    /// Range of cluster IPs. For dual stack, an IPv4 and an IPv6 range separated by a comma.
     #[arg(long, value_name = "CIDRS", default_value = "10.0.0.0/16", help_heading = NETWORK)]
     service_cluster_ip_range: ServiceRanges,
     /// Range of node ports.

@@ -1,6 +1,6 @@
 //! nave, the Kubernetes API server: flags, keys and certificates, and the wiring of all parts.
 //!
-//! | module | what it does |
+//! | module | contents |
 //! | --- | --- |
 //! | [`flags`] | parses and validates the command line |
 //! | [`pki`] | creates and renews the server's CA and certificates in the data folder |

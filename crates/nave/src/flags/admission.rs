@@ -25,10 +25,12 @@ pub(super) struct AdmissionFlags {
     /// AdmissionConfiguration: file with the configuration of admission plugins.
     #[arg(long, value_name = "FILE")]
     admission_control_config_file: Option<PathBuf>,
-    /// Toleration in seconds of not-ready:NoExecute that DefaultTolerationSeconds adds to pods that have none.
+    /// Toleration in seconds of not-ready:NoExecute that DefaultTolerationSeconds adds to pods without such a
+    /// toleration.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = whole(i64::MIN..=i64::MAX))]
     default_not_ready_toleration_seconds: i64,
-    /// Toleration in seconds of unreachable:NoExecute that DefaultTolerationSeconds adds to pods that have none.
+    /// Toleration in seconds of unreachable:NoExecute that DefaultTolerationSeconds adds to pods without such a
+    /// toleration.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = whole(i64::MIN..=i64::MAX))]
     default_unreachable_toleration_seconds: i64,
 }
@@ -38,9 +40,9 @@ pub(super) struct AdmissionFlags {
 pub(crate) struct Admission {
     /// The enabled plugins and their configurations.
     pub(crate) plugins: PluginConfig,
-    /// How long pods stay on a node that is not ready, in seconds.
+    /// Time that pods stay on a node that is not ready, in seconds.
     pub(crate) default_not_ready_toleration_seconds: i64,
-    /// How long pods stay on an unreachable node, in seconds.
+    /// Time that pods stay on an unreachable node, in seconds.
     pub(crate) default_unreachable_toleration_seconds: i64,
 }
 

@@ -31,8 +31,8 @@ pub(crate) struct AuthenticationFlags {
     /// AuthenticationConfiguration: issuers of JSON web tokens and rules for anonymous requests. Reloaded when it changes.
     #[arg(long, value_name = "FILE")]
     authentication_config: Option<PathBuf>,
-    /// Further CAs of client certificates (PEM). Certificates of the server's own CA are always accepted. Reloaded when
-    /// it changes.
+    /// Additional CAs of client certificates (PEM). Certificates of the server's own CA are always accepted. Reloaded
+    /// when the file changes.
     #[arg(long, value_name = "FILE")]
     client_ca_file: Option<PathBuf>,
     /// Static bearer tokens, one per line: token,user,uid,"group1,group2".
@@ -45,7 +45,7 @@ pub(crate) struct AuthenticationFlags {
     /// Audiences of this API server in tokens. By default the issuers of service account tokens.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     api_audiences: Vec<String>,
-    /// Issuers of service account tokens. The first one is put into new tokens; tokens of all are accepted.
+    /// Issuers of service account tokens. New tokens contain the first issuer; tokens of all issuers are accepted.
     #[arg(long, value_name = "NAME", default_value = DEFAULT_ISSUER)]
     service_account_issuer: Vec<String>,
     /// Keys that verify service account tokens (PEM, private or public, RSA or ECDSA). By default the signing key.
@@ -58,7 +58,7 @@ pub(crate) struct AuthenticationFlags {
     #[arg(long, value_name = "BOOL", default_value_t = true, value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_missing_value = "true")]
     service_account_lookup: bool,
-    /// Longest validity of service account tokens, between 1h and 2^32 seconds.
+    /// Maximum validity of service account tokens, between 1h and 2^32 seconds.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
     service_account_max_token_expiration: Duration,
     /// Extend projected tokens to a year for workloads that may not reload them in time.
@@ -72,10 +72,10 @@ pub(crate) struct AuthenticationFlags {
     /// CAs of the client certificates of front proxies (PEM), whose user headers are accepted. Reloaded when it changes.
     #[arg(long, value_name = "FILE")]
     requestheader_client_ca_file: Option<PathBuf>,
-    /// Common names accepted in certificates of front proxies. By default any.
+    /// Common names accepted in certificates of front proxies. Any name by default.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     requestheader_allowed_names: Vec<String>,
-    /// Headers with the user's name. The first one present counts.
+    /// Headers with the user's name. The first header present is used.
     #[arg(long, value_name = "HEADERS", value_delimiter = ',')]
     requestheader_username_headers: Vec<HeaderName>,
     /// Headers with the user's uid.

@@ -12,16 +12,16 @@ use super::values::{parse_bool, parse_count};
 /// The flags of the watch caches, as typed.
 #[derive(Args, Clone, Debug)]
 pub(super) struct CacheFlags {
-    /// Keep a history of events for watches that start in the past. Reads and watches are served from memory anyway;
+    /// Keep a history of events for watches that start in the past. Reads and watches are always served from memory;
     /// false keeps the history as short as possible.
     #[arg(long, value_name = "BOOL", default_value_t = true, value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_missing_value = "true", help_heading = ETCD)]
     watch_cache: bool,
-    /// Events that each watch cache keeps at least. The history grows and shrinks with the rate of events. 0 keeps it as
-    /// short as possible.
+    /// Minimum number of events in each watch cache. The history grows and shrinks with the rate of events. 0 keeps it
+    /// as short as possible.
     #[arg(long, value_name = "N", default_value_t = WatchCacheSizes::DEFAULT, value_parser = parse_count, help_heading = ETCD)]
     default_watch_cache_size: usize,
-    /// The same for single resources: resource[.group]#size, such as pods#1000,deployments.apps#500.
+    /// Minimum number of events for single resources: resource[.group]#size, such as pods#1000,deployments.apps#500.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_size, help_heading = ETCD)]
     watch_cache_sizes: Vec<(GroupResource, usize)>,
 }

@@ -14,35 +14,35 @@ const AUTOSCALER: &str = "Horizontal pod autoscaler";
 /// The flags, as typed.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ControllerOptionsFlags {
-    /// Number of terminated pods above which the oldest are deleted. 0 keeps all.
+    /// Number of terminated pods above which the oldest pods are deleted. 0 keeps all pods.
     #[arg(long, value_name = "N", default_value_t = Options::default().terminated_pods, value_parser = parse_count, help_heading = GENERAL)]
     terminated_pod_gc_threshold: usize,
-    /// Time between two tries to find a volume for a claim.
+    /// Interval between attempts to find a volume for a claim.
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = parse_duration, help_heading = GENERAL)]
     pvclaimbinder_sync_period: Duration,
     /// Ask external provisioners for the volumes of claims.
     #[arg(long, value_name = "BOOL", default_value_t = true, value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_missing_value = "true", help_heading = GENERAL)]
     enable_dynamic_provisioning: bool,
-    /// Time between two counts of the usage of all resource quotas.
+    /// Interval between calculations of the usage of all resource quotas.
     #[arg(long, value_name = "DURATION", default_value = "5m0s", value_parser = parse_duration, help_heading = GENERAL)]
     resource_quota_sync_period: Duration,
-    /// Time without use after which the token of a service account in a secret is deleted.
+    /// Time after the last use at which a service account token in a secret is deleted.
     #[arg(long, value_name = "DURATION", default_value = "8760h0m0s", value_parser = parse_duration, help_heading = GENERAL)]
     legacy_service_account_token_clean_up_period: Duration,
-    /// Time between two evaluations of an autoscaler.
+    /// Interval between evaluations of an autoscaler.
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = parse_duration, help_heading = AUTOSCALER)]
     horizontal_pod_autoscaler_sync_period: Duration,
-    /// Time for which the highest recommendation holds against scaling down.
+    /// Time for which an autoscaler does not scale below its highest recommendation.
     #[arg(long, value_name = "DURATION", default_value = "5m0s", value_parser = parse_duration, help_heading = AUTOSCALER)]
     horizontal_pod_autoscaler_downscale_stabilization: Duration,
-    /// Least distance from 1 of the ratio of a metric to its target at which the target is scaled.
+    /// Minimum deviation from 1 of the ratio of a metric to its target that causes scaling.
     #[arg(long, value_name = "RATIO", default_value_t = AutoscalerOptions::default().tolerance, value_parser = parse_ratio, help_heading = AUTOSCALER)]
     horizontal_pod_autoscaler_tolerance: f64,
-    /// Time after the start of a pod in which its CPU samples may be left out.
+    /// Time after the start of a pod during which its CPU samples may be ignored.
     #[arg(long, value_name = "DURATION", default_value = "5m0s", value_parser = parse_duration, help_heading = AUTOSCALER)]
     horizontal_pod_autoscaler_cpu_initialization_period: Duration,
-    /// Time after the start of a pod in which changes of its readiness count as its first.
+    /// Time after the start of a pod during which changes of its readiness count as initial readiness.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration, help_heading = AUTOSCALER)]
     horizontal_pod_autoscaler_initial_readiness_delay: Duration,
 }

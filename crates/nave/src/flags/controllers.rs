@@ -27,10 +27,11 @@ pub(crate) struct ControllersFlags {
     #[arg(long, value_name = "LIST", default_value = "*", allow_hyphen_values = true, help_heading = GENERAL,
           help = controllers_help(""))]
     controllers: String,
-    /// Private key (PEM) that signs the tokens in secrets of service accounts. Without it these secrets get no token.
+    /// Private key (PEM) that signs the tokens in service account secrets. Without it, these secrets get no token.
     #[arg(long, value_name = "FILE", help_heading = GENERAL)]
     service_account_private_key_file: Option<PathBuf>,
-    /// Address of /healthz and /metrics, served over HTTP. Port 0 takes a free port, which is printed. Empty turns it off.
+    /// Address of /healthz and /metrics, served over HTTP. Port 0 selects a free port and prints it. Empty disables
+    /// them.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10257", value_parser = parse_address, help_heading = GENERAL)]
     healthz_bind_address: Address,
     /// Log level, 0 (quiet) to 10 (everything).
@@ -44,7 +45,7 @@ pub(crate) struct ControllersFlags {
     /// Time after the last renewal before another process takes over.
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = parse_duration, help_heading = ELECTION)]
     leader_elect_lease_duration: Duration,
-    /// Time the leader tries to renew the Lease before it stops leading.
+    /// Time that the leader tries to renew the Lease before it stops leading.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration, help_heading = ELECTION)]
     leader_elect_renew_deadline: Duration,
     /// Pause between attempts to acquire or renew the Lease.
@@ -170,7 +171,7 @@ fn names(which: impl Fn(&Descriptor) -> bool) -> String {
     names.join(", ")
 }
 
-/// Parses a list of controllers, all of which must be known.
+/// Parses a list of controllers. All of them must be known.
 pub(super) fn known_controllers(list: &str) -> Result<Controllers, FlagError> {
     let wrong = |why| FlagError::new("controllers", why);
     let controllers = parse_controllers(list).map_err(wrong)?;

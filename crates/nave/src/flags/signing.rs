@@ -19,7 +19,7 @@ pub(super) struct SigningFlags {
     /// Private key (PEM) of that CA.
     #[arg(long, value_name = "FILE", help_heading = SIGNING)]
     cluster_signing_key_file: Option<PathBuf>,
-    /// Longest validity of signed certificates. Requests may ask for less.
+    /// Maximum validity of signed certificates. Requests may ask for less.
     #[arg(long, value_name = "DURATION", default_value = "8760h0m0s", value_parser = parse_duration, help_heading = SIGNING)]
     cluster_signing_duration: Duration,
     /// Certificate (PEM) of the CA for kubernetes.io/kubelet-serving.

@@ -132,7 +132,7 @@ impl Authentication {
 pub(super) struct ConfigFile {
     pub(super) path: PathBuf,
     flags: Flags,
-    /// The rule for anonymous requests that applies if the file has none.
+    /// The rule for anonymous requests that applies if the file contains no rule.
     default_rule: Anonymous,
     issuers: Arc<Issuers>,
     anonymous: Arc<AnonymousRule>,

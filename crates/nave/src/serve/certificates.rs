@@ -23,7 +23,7 @@ use crate::{
 pub(super) struct Certificates {
     config: Config,
     own: Pki,
-    /// The serving certificate: the server's own, or the one in the flags.
+    /// The serving certificate: the server's own or the one in the flags.
     pair: Pair,
     serving: Arc<ServingCertificate>,
 }
