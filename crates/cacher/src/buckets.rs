@@ -47,7 +47,7 @@ struct Bucket {
     touched: bool,
     /// The watchers were woken recently and must not be woken again before this time.
     paused_until: Option<Instant>,
-    /// True if there are new events since the last wake.
+    /// True if events were added since the last wake.
     due: bool,
 }
 

@@ -170,7 +170,7 @@ impl Log {
     }
 
     /// Returns the nearest state at or after `revision` and the events between them, latest first. Returns `None` if
-    /// there are more than `most` events or some are lost.
+    /// this takes more than `most` events or some are lost.
     pub(crate) fn undo_path(&self, revision: u64, most: usize) -> Option<(Arc<State>, Vec<Arc<Event>>)> {
         let wanted = self.window.after(revision).filter(|_| revision <= self.revision)?;
         let kept =

@@ -270,7 +270,7 @@ async fn reached(time: Option<Instant>) {
 /// Pauses after a failed list or watch.
 const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(20), Duration::from_secs(5));
 
-/// Maximum number of events decoded and appended at once.
+/// Maximum number of events that are decoded and appended together.
 const CHUNK: usize = 64;
 
 /// Size in bytes at which a chunk ends. Decoding this many bytes takes a few milliseconds.

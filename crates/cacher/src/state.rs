@@ -155,7 +155,7 @@ impl Snapshot {
         namespace.map_or(self.len(), |namespace| self.state.counts.get(namespace).copied().unwrap_or(0))
     }
 
-    /// Returns whether there are no objects.
+    /// Returns whether the snapshot has no objects.
     pub fn is_empty(&self) -> bool {
         self.state.objects.is_empty()
     }
