@@ -165,8 +165,8 @@ impl<'a> Updater<'a> {
         self.versions.convert(object, api_version).map(Cow::Owned)
     }
 
-    /// Converts an object into the version of a manager. Without a webhook a custom object may keep fields that only
-    /// another version has, which upstream refuses.
+    /// Converts an object into the version of a manager. Without a webhook, a custom object may keep fields that only
+    /// another version has; upstream rejects them.
     fn convert_for_manager<'v>(
         &self,
         state: &str,
