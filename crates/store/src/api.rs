@@ -42,8 +42,8 @@ pub enum Op {
         /// seconds round it up.
         ttl: Option<Duration>,
     },
-    /// Removes the key. If the key does not exist (and `Expect` allows that), nothing is committed and the revision
-    /// does not change.
+    /// Removes the key. If the key does not exist (and `Expect` allows that), no transaction is committed and the
+    /// revision does not change.
     Delete,
 }
 

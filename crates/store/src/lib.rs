@@ -116,7 +116,7 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::FutureRevision`] for a future revision.
     async fn compact(&self, revision: u64) -> Result<(), StoreError>;
 
-    /// Returns the oldest readable revision; 0 if nothing was ever compacted.
+    /// Returns the oldest readable revision; 0 if the store was never compacted.
     async fn compacted_revision(&self) -> Result<u64, StoreError>;
 
     /// Streams every change with `prefix` from `from_revision` (inclusive) on, in order, without gaps.

@@ -99,7 +99,7 @@ pub async fn watch_delivers_only_its_prefix(fixture: &dyn Fixture) {
     }
 }
 
-/// A watch from a future revision delivers nothing before that revision.
+/// A watch from a future revision delivers no events before that revision.
 pub async fn watch_waits_for_a_future_revision(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let current = store.current_revision().await.unwrap();

@@ -51,7 +51,7 @@ pub(super) struct RangeRows {
     pub(super) rows: Vec<(Arc<str>, u64)>,
     pub(super) revision: u64,
     pub(super) more: bool,
-    /// Number of keys beyond the limit; `None` if there are more than [`MAX_COUNTED`].
+    /// Number of keys beyond the limit; `None` if the number exceeds [`MAX_COUNTED`].
     pub(super) remaining: Option<u64>,
 }
 

@@ -209,7 +209,7 @@ impl Drop for Embedded {
     fn drop(&mut self) {
         self.writer.close();
         if let Some(thread) = self.thread.take() {
-            // Errors are ignored: a panicked writer has nothing left to finish.
+            // Errors are ignored: a panicked writer has no work left to finish.
             let _ = thread.join();
         }
         self.shared.hub.close();

@@ -24,7 +24,7 @@ const BATCH_TXNS: usize = 256;
 const BATCH_BYTES: usize = 4 << 20;
 /// Maximum number of rows that one commit removes, so that cleanup does not delay writers.
 const BATCH_OBSOLETE_ROWS: usize = 512;
-/// Maximum number of revisions compacted at once. Readers wait during a compaction.
+/// Maximum number of revisions that one step compacts. Readers wait during a step.
 const COMPACT_REVISIONS: u64 = 4096;
 /// Pause between two commits that only remove rows.
 const CLEANING_PAUSE: Duration = Duration::from_millis(5);
