@@ -46,7 +46,7 @@ struct Arguments {
     /// Number of concurrent watchers.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=20_000))]
     watchers: u64,
-    /// Number of watchers per HTTP/2 connection: low if each watcher stands for a separate client.
+    /// Number of watchers per HTTP/2 connection. Low if each watcher represents a separate client.
     #[arg(long, default_value_t = PER_CONNECTION as u64, value_parser = clap::value_parser!(u64).range(1..=250))]
     watchers_per_connection: u64,
     /// Size in bytes of a pod's JSON as the server returns it.
@@ -104,13 +104,13 @@ struct SoakArguments {
     /// Number of writers at full speed.
     #[arg(long, default_value_t = 2)]
     writers: usize,
-    /// Number of watchers that keep up.
+    /// Number of fast watchers.
     #[arg(long, default_value_t = 500)]
     watchers: usize,
-    /// Number of clients that list.
+    /// Number of clients that send lists.
     #[arg(long, default_value_t = 50)]
     list_clients: usize,
-    /// Number of watchers that do not keep up.
+    /// Number of slow watchers.
     #[arg(long, default_value_t = 5)]
     slow_readers: usize,
 }
