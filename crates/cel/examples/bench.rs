@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Prints the time of one call, the best of several rounds.
+/// Prints the time of one call, from the fastest of several rounds.
 fn time(name: &str, mut call: impl FnMut()) {
     let mut best = Duration::MAX;
     let mut count: u32 = 1;

@@ -9,9 +9,9 @@ use crate::kinds::Type;
 pub struct Decision {
     /// True if the request is allowed.
     pub allowed: bool,
-    /// The reason, which may be empty.
+    /// The reason; may be empty.
     pub reason: String,
-    /// The error, if there was one.
+    /// The error, if any.
     pub error: Option<String>,
 }
 
@@ -73,7 +73,7 @@ pub trait Authorizer: Sync {
     fn check_resource(&self, check: &ResourceCheck, verb: &str) -> Decision;
 }
 
-/// An authorizer without an opinion.
+/// An authorizer that has no opinion on any request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoAuthorizer;
 

@@ -1,11 +1,11 @@
-//! Deeply nested expressions are parsed, checked and evaluated on a thread with a large stack.
+//! Runs parsing, checking and evaluation of deeply nested expressions on a thread with a large stack.
 
 /// Number of nodes in a chain, or of nested brackets, above which an expression counts as deep.
 const DEEP: usize = 48;
-/// Stack size in bytes: enough for the deepest expressions in any build profile. Unused pages take no memory.
+/// Stack size in bytes: enough for the deepest expressions in any build profile. Unused pages use no memory.
 const STACK: usize = 128 << 20;
 
-/// Returns whether a text may be a deep expression.
+/// Returns whether a text may be a deep expression, without parsing it.
 pub(crate) fn may_be_deep(text: &str) -> bool {
     let (mut open, mut deepest, mut operators) = (0usize, 0, 0usize);
     for byte in text.bytes() {

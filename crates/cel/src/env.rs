@@ -31,7 +31,8 @@ impl Env {
         Self { version, patch: false, variables: HashMap::new() }
     }
 
-    /// Adds the types and functions of mutating policies: the types `Object` and `JSONPatch`, and `jsonpatch.escapeKey`.
+    /// Adds the types and functions of mutating policies: the types `Object` and `JSONPatch`, and
+    /// `jsonpatch.escapeKey`.
     #[must_use]
     pub fn with_patch_types(self) -> Self {
         Self { patch: true, ..self }
@@ -82,7 +83,7 @@ impl Env {
         (&*object.name == "JSONPatch").then_some(Type::Unspecified)
     }
 
-    /// Returns the type that a name stands for.
+    /// Returns the type that a name denotes.
     pub(crate) fn type_named(&self, name: &str) -> Option<Type> {
         Some(match name {
             "bool" => Type::Bool,

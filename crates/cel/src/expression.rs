@@ -1,4 +1,5 @@
-//! Expressions over one variable, as in configuration files: compiled when a file is read, evaluated for each request.
+//! Expressions over one variable, as in configuration files. Compiled when a file is loaded, evaluated for each
+//! request.
 
 use serde_json::Value as Json;
 
@@ -23,7 +24,7 @@ pub enum CompileError {
     /// A syntax, name or type error, in cel-go's format with the position.
     #[error("compilation failed: {0}")]
     Compilation(#[from] Issues),
-    /// A constant part of the expression fails.
+    /// The evaluation of a constant part of the expression fails.
     #[error("program instantiation failed: {0}")]
     Constant(#[from] Failure),
     /// The expression has the wrong type.
@@ -47,7 +48,7 @@ pub enum EvaluationError {
     NoJson,
 }
 
-/// The value of the variable, for any number of expressions.
+/// The value of the variable. Can be used for many expressions.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
     name: &'static str,
@@ -55,7 +56,7 @@ pub struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    /// Takes a JSON value.
+    /// Creates an input from a JSON value.
     pub fn new(name: &'static str, value: &'a Json) -> Self {
         Self { name, value }
     }

@@ -1,4 +1,4 @@
-//! Support for comparing with recorded evaluations: values of any type from and to JSON with types.
+//! Supports comparisons with recorded evaluations: converts values of any type from and to JSON with type names.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -141,7 +141,7 @@ fn read_value<'a>(json: &'a Json, ty: &Type) -> Option<Value<'a>> {
     })
 }
 
-/// Reads a value without a declared type; objects such as `{"$uint": 5}` name another type.
+/// Reads a value without a declared type. Objects such as `{"$uint": 5}` specify a type that JSON does not have.
 fn read_dyn(json: &Json) -> Option<Value<'_>> {
     match json {
         Json::Object(fields) => {
@@ -171,7 +171,7 @@ fn has_marks(json: &Json) -> bool {
     }
 }
 
-/// Shows the result of an evaluation with types.
+/// Converts the result of an evaluation to JSON with type names.
 pub fn show(outcome: &Outcome<'_>) -> Json {
     match outcome.value() {
         Ok(value) => json!({"value": show_value(value)}),

@@ -5,13 +5,13 @@ use std::sync::Arc;
 /// Error of an evaluation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// An error value, with cel-go's message. `&&` and `||` ignore it if their other side decides.
+    /// An error value, with cel-go's message. `&&` and `||` ignore the error if the other side decides.
     #[error("{0}")]
     Error(Arc<str>),
-    /// The cost limit is exceeded. No operator ignores it.
+    /// The cost limit is exceeded. No operator ignores this error.
     #[error("operation cancelled: actual cost limit exceeded")]
     Cost,
-    /// The values that the evaluation created are too large. No operator ignores it.
+    /// The values created by the evaluation exceed the memory limit. No operator ignores this error.
     #[error("operation cancelled: memory limit exceeded")]
     Memory,
 }
@@ -21,7 +21,7 @@ impl Failure {
         Self::Error(message.into())
     }
 
-    /// An operation does not support the type of a value.
+    /// Returns the error of an operation that does not support the type of a value.
     pub(crate) fn overload() -> Self {
         Self::new("no such overload")
     }

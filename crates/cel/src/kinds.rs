@@ -15,7 +15,7 @@ pub enum Type {
     Unspecified,
     /// The type of `null`.
     Null,
-    /// `true` and `false`.
+    /// Booleans.
     Bool,
     /// Signed integers of 64 bits.
     Int,
@@ -31,7 +31,7 @@ pub enum Type {
     Duration,
     /// Points in time.
     Timestamp,
-    /// Types as values: a specific type, or any.
+    /// Types as values: a specific type; `None` for any type.
     Type(Option<Arc<Type>>),
     /// Lists of one type.
     List(Arc<Type>),
@@ -39,11 +39,11 @@ pub enum Type {
     Map(Arc<Type>, Arc<Type>),
     /// Abstract types, such as `optional_type(int)` and `net.IP`.
     Opaque(&'static str, Option<Arc<Type>>),
-    /// Objects with declared fields. Types of one name are the same type.
+    /// Objects with declared fields. Types with equal names are the same type.
     Object(Arc<ObjectType>),
     /// A parameter of a signature.
     Parameter(char),
-    /// A type variable of one call, while it is checked.
+    /// A type variable of a call during checking.
     Variable(u32),
 }
 
@@ -99,7 +99,7 @@ impl Type {
         matches!(self, Self::Parameter(_) | Self::Variable(_))
     }
 
-    /// Splits an optional type into the inner type and `true`.
+    /// Returns the inner type and `true` for an optional type, otherwise the type itself and `false`.
     pub(crate) fn unwrap_optional(&self) -> (&Self, bool) {
         match self {
             Self::Opaque(OPTIONAL, Some(of)) => (of, true),
@@ -107,7 +107,7 @@ impl Type {
         }
     }
 
-    /// Returns the parameters.
+    /// Returns the type parameters.
     pub(crate) fn parameters(&self) -> Vec<&Self> {
         match self {
             Self::List(of) | Self::Type(Some(of)) | Self::Opaque(_, Some(of)) => vec![of],
@@ -125,7 +125,7 @@ impl Type {
         }
     }
 
-    /// Returns whether all values have the same size, which is estimated as 1.
+    /// Returns whether all values of the type have the same size, which is estimated as 1.
     pub(crate) fn is_scalar(&self) -> bool {
         match self {
             Self::Bool | Self::Int | Self::Uint | Self::Double | Self::Duration | Self::Timestamp => true,

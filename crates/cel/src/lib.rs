@@ -5,7 +5,7 @@
 //!                                                       └─ plan ─► Program ─ run (Activation) ─► Outcome, cost
 //! ```
 //!
-//! Results, errors, costs and estimates are those of cel-go 0.26 with the libraries of Kubernetes 1.36.
+//! Results, errors, costs and estimates match cel-go 0.26 with the libraries of Kubernetes 1.36.
 //!
 //! Invariants:
 //! - An expression that compiles uses declared names only and has a known type.

@@ -1,4 +1,4 @@
-//! Well-known messages of protobuf, which expressions can create: wrappers, JSON values, durations and timestamps.
+//! Well-known protobuf messages that expressions can create: wrappers, JSON values, durations and timestamps.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use crate::failure::Failure;
 use crate::kinds::{ObjectType, Type};
 use crate::value::{Object, Timestamp, Value};
 
-/// The name of the types of wrappers, which are nullable scalars.
+/// The name of wrapper types, which are nullable scalars.
 pub(crate) const WRAPPER: &str = "wrapper";
-/// The only value of an enumeration that expressions can name.
+/// The only enum value that expressions can name.
 pub(crate) const NULL_VALUE: &str = "google.protobuf.NullValue.NULL_VALUE";
 
 /// Returns the type of a message's values.

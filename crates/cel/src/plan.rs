@@ -1,4 +1,4 @@
-//! Plans a checked tree as a program: resolves names to places, folds constants, compiles regular expressions.
+//! Plans a checked tree as a program: resolves names to slots, folds constants, compiles regular expressions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,17 +46,18 @@ pub(crate) enum Node {
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) function: &'static Function,
-    /// The overload, if there is only one.
+    /// The overload, if the checker found exactly one.
     pub(crate) only: Option<&'static Overload>,
     pub(crate) args: Vec<Node>,
     pub(crate) rule: Rule,
     /// True if an error in an argument ends the call before the next argument.
     pub(crate) sequential: bool,
-    /// The slot of the accumulator if the first argument names it: its value can be moved instead of shared.
+    /// The slot of the accumulator if the first argument names the accumulator. The value can then be moved instead of
+    /// shared.
     pub(crate) takes: Option<usize>,
 }
 
-/// A variable or value and selections from it.
+/// A variable or value, and selections from it.
 #[derive(Clone, Debug)]
 pub(crate) struct Attribute {
     pub(crate) root: Root,
@@ -84,7 +85,7 @@ pub(crate) struct Qualifier {
 #[derive(Clone, Debug)]
 pub(crate) enum Index {
     Const(Value<'static>),
-    /// An attribute, which costs nothing itself.
+    /// An attribute. Reading it has no cost.
     Attribute(Box<Attribute>),
 }
 
@@ -92,7 +93,7 @@ pub(crate) enum Index {
 pub(crate) struct Fold {
     pub(crate) range: Node,
     pub(crate) two: bool,
-    /// The place of the accumulator; the variables follow.
+    /// The slot of the accumulator. The slots of the variables follow.
     pub(crate) slot: usize,
     pub(crate) init: Node,
     pub(crate) condition: Node,
@@ -121,7 +122,7 @@ pub(crate) fn plan(checked: &Checked) -> Result<(Node, Plan), Failure> {
 struct Planner<'c> {
     checked: &'c Checked,
     plan: Plan,
-    /// Names of local variables, by place.
+    /// Names of local variables, by slot.
     scopes: Vec<Option<Arc<str>>>,
 }
 
@@ -151,7 +152,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Returns the place of a variable.
+    /// Returns the slot or index of a variable.
     fn place(&mut self, name: &str) -> Root {
         if let Some(slot) = self.scopes.iter().rposition(|local| local.as_deref() == Some(name)) {
             return Root::Local(slot);
@@ -187,7 +188,7 @@ impl Planner<'_> {
     /// Plans a node as the operand of selections.
     fn attribute(&mut self, expr: &Expr) -> Result<Attribute, Failure> {
         Ok(match self.node(expr)? {
-            // The result of a presence test is a new value.
+            // The result of a presence test is a new value, not an attribute.
             Node::Attribute(attribute) if !attribute.test => *attribute,
             node => Attribute { root: Root::Value(node), qualifiers: Vec::new(), test: false },
         })
@@ -344,7 +345,7 @@ impl Planner<'_> {
 }
 
 impl Attribute {
-    /// Adds a selection; to both branches if the value is conditional.
+    /// Adds a selection. For a conditional value, adds it to both branches.
     fn qualify(&mut self, qualifier: &Qualifier) {
         match &mut self.root {
             Root::Conditional { yes, no, .. } => {

@@ -16,12 +16,12 @@ use crate::program::{Activation, Ast, Outcome, PER_CALL_LIMIT, Program};
 use crate::run::Lazy;
 use crate::value::Value;
 
-/// The name under which composed variables are read.
+/// The name of the variable whose fields are the composed variables.
 pub(crate) const VARIABLES: &str = "variables";
 /// Maximum cost of all expressions of a policy for one request.
 pub const MAX_POLICY_COST: u64 = 10_000_000;
 
-/// Compiles the expressions of a policy, in order: each variable is known to those after it.
+/// Compiles the expressions of a policy, in order. Later expressions can use earlier variables.
 #[derive(Debug)]
 pub struct PolicyCompiler {
     env: Env,
@@ -29,7 +29,7 @@ pub struct PolicyCompiler {
     variables: Vec<(Arc<str>, Result<Program, String>)>,
 }
 
-/// The variables of a policy, compiled.
+/// The compiled variables of a policy.
 #[derive(Debug)]
 pub struct PolicyVariables(Vec<(Arc<str>, Result<Program, String>)>);
 
@@ -37,7 +37,7 @@ pub struct PolicyVariables(Vec<(Arc<str>, Result<Program, String>)>);
 #[derive(Debug)]
 pub struct PolicyExpression {
     program: Program,
-    /// The type of its values.
+    /// The type of the expression.
     pub ty: Type,
 }
 
@@ -117,7 +117,7 @@ struct Shared<'a> {
     cost: AtomicU64,
 }
 
-/// The variables of a request. Missing ones are null.
+/// The variables of a request. Missing values are null.
 #[derive(Clone, Copy, Debug)]
 pub struct PolicyInput<'a> {
     /// The new object.
@@ -133,7 +133,7 @@ pub struct PolicyInput<'a> {
 }
 
 impl<'a> PolicyRun<'a> {
-    /// Starts with the variables of a request.
+    /// Starts a run with the variables of a request.
     pub fn new(
         variables: &'a PolicyVariables,
         input: &PolicyInput<'a>,
@@ -155,13 +155,13 @@ impl<'a> PolicyRun<'a> {
         Self { shared: Arc::new(Shared { variables, activation, authorizer, values, cost }) }
     }
 
-    /// Evaluates an expression. The cost includes that of the variables it is the first to read.
+    /// Evaluates an expression. The cost includes the evaluation of variables that no earlier expression read.
     pub fn evaluate(&self, expression: &'a PolicyExpression) -> (Result<Option<Json>, Failure>, u64) {
         let outcome = self.outcome(expression);
         (outcome.json(), outcome.cost)
     }
 
-    /// As [`Self::evaluate`], without conversion of the value to JSON.
+    /// Like [`Self::evaluate`], without converting the value to JSON.
     pub fn outcome(&self, expression: &'a PolicyExpression) -> Outcome<'a> {
         let shared = &self.shared;
         let lazy: Arc<dyn Lazy<'a> + 'a> = Arc::clone(shared) as _;
@@ -193,7 +193,7 @@ impl<'a> Lazy<'a> for Shared<'a> {
 }
 
 impl<'a> Shared<'a> {
-    /// Returns the value of a variable; evaluates it if it is the first to be read.
+    /// Returns the value of a variable. Evaluates it on the first read.
     fn find(&self, name: &str) -> Option<Result<Value<'a>, Failure>> {
         let known = self.values.lock().ok()?.get(name).cloned();
         if known.is_some() {
@@ -202,7 +202,7 @@ impl<'a> Shared<'a> {
         let (name, program) = self.variables.0.iter().find(|(known, _)| &**known == name)?;
         let value = match program {
             Ok(program) => {
-                // Variables read earlier ones only, so this ends.
+                // Variables read only earlier variables, so the recursion ends.
                 let again = Arc::new(Again(Arc::new(Shared {
                     variables: self.variables,
                     activation: self.activation.clone(),
@@ -215,7 +215,7 @@ impl<'a> Shared<'a> {
                     program.evaluate_lazily(&self.activation, PER_CALL_LIMIT, self.authorizer, Some(lazy));
                 let cost = outcome.cost.saturating_add(again.0.cost.load(Ordering::Relaxed));
                 self.cost.fetch_add(cost, Ordering::Relaxed);
-                // Variables that this one evaluated are now known too.
+                // Keeps the values of the variables that this evaluation read.
                 let inner = again.0.values.lock().ok()?.clone();
                 self.values.lock().ok()?.extend(inner);
                 let failed = |failure: Failure| {

@@ -28,7 +28,7 @@ pub struct Ast {
     is_deep: bool,
 }
 
-/// A program: an expression that can be evaluated any number of times, by many threads.
+/// A planned expression that can be evaluated any number of times, from many threads.
 #[derive(Debug)]
 pub struct Program {
     node: Node,
@@ -46,7 +46,7 @@ pub struct Activation<'a> {
 #[derive(Debug)]
 pub struct Outcome<'a> {
     result: Result<Value<'a>, Failure>,
-    /// The cost, also if the evaluation failed.
+    /// The cost, even if the evaluation failed.
     pub cost: u64,
 }
 
@@ -118,7 +118,7 @@ impl Program {
         self.evaluate_lazily(activation, limit, authorizer, None)
     }
 
-    /// Evaluates the program; fields of `variables` are evaluated when they are read.
+    /// Evaluates the program. Evaluates fields of `variables` when they are read.
     pub(crate) fn evaluate_lazily<'a>(
         &'a self,
         activation: &Activation<'a>,
@@ -172,7 +172,7 @@ impl<'a> Outcome<'a> {
         self.result.as_ref().map(to_json).map_err(Clone::clone)
     }
 
-    /// Returns the truth value; `None` if the value has another type.
+    /// Returns the boolean; `None` if the value has another type.
     ///
     /// # Errors
     /// The evaluation failed.

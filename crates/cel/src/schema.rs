@@ -29,7 +29,7 @@ pub struct Decl {
     pub(crate) nullable: bool,
     /// Maximum number of code points, items or entries.
     pub(crate) max_size: Option<u64>,
-    /// The length of the shortest JSON.
+    /// The length of the shortest possible JSON.
     pub(crate) min_json: u64,
 }
 
@@ -50,7 +50,7 @@ pub(crate) enum DeclKind {
     Int,
     Double,
     IntOrString,
-    /// A value of an unknown type that is kept as it is.
+    /// A value of an unknown type, kept unchanged.
     Preserved,
 }
 
@@ -58,13 +58,13 @@ pub(crate) enum DeclKind {
 pub(crate) enum ListType {
     Atomic,
     Set,
-    /// With the names of the keys.
+    /// A list of type `map`, with the names of the keys.
     Map(Vec<String>),
 }
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ObjectDecl {
-    /// Properties by their names in JSON. Expressions cannot select properties of unsupported types.
+    /// Properties by JSON name. Expressions cannot select properties of unsupported types.
     properties: BTreeMap<String, Property>,
     pub(crate) has_properties: bool,
 }
@@ -72,12 +72,12 @@ pub(crate) struct ObjectDecl {
 #[derive(Clone, Debug)]
 struct Property {
     decl: Decl,
-    /// True if expressions can name it.
+    /// True if expressions can select the property.
     typed: bool,
 }
 
 impl ObjectDecl {
-    /// Returns whether the schema declares the fields that all resources have.
+    /// Returns whether the schema declares the fields of all resources.
     fn has_metadata(&self) -> bool {
         let is_text = |object: &Self, name: &str| {
             object.property(name).is_some_and(|decl| matches!(decl.kind, DeclKind::String))
@@ -95,13 +95,13 @@ impl ObjectDecl {
 }
 
 impl Decl {
-    /// Reads a schema. Returns `None` if expressions cannot have such values.
+    /// Reads a schema. Returns `None` if expressions cannot use values of the schema.
     pub fn from_schema(schema: &Json, is_resource_root: bool) -> Option<Self> {
         let (decl, typed) = read(schema, is_resource_root, 0)?;
         typed.then_some(decl)
     }
 
-    /// Returns the type. Nested objects have names that begin with this one.
+    /// Returns the type. The names of nested objects start with `name`.
     pub fn to_type(&self, name: &str) -> Type {
         match &self.kind {
             DeclKind::Object(object) => {
@@ -127,7 +127,7 @@ impl Decl {
         }
     }
 
-    /// Returns the size of a part, by its path in expressions. Parts without a size have the size 0, as upstream.
+    /// Returns the size of the value at a path. Values without a size have the size 0, as upstream.
     pub(crate) fn size_at(&self, path: &[String]) -> Option<Bounds> {
         let Some((first, rest)) = path.split_first() else {
             return Some(Bounds { min: 0, max: self.max_size.unwrap_or(0) });
@@ -159,7 +159,7 @@ impl SizeEstimator for DeclSizes<'_> {
 
 const MAX_DEPTH: usize = 120;
 
-/// Reads a schema. The flag is true if expressions can use such values.
+/// Reads a schema. The flag is true if expressions can use values of the schema.
 fn read(schema: &Json, is_resource: bool, depth: usize) -> Option<(Decl, bool)> {
     if depth > MAX_DEPTH {
         return None;
@@ -197,7 +197,8 @@ fn read(schema: &Json, is_resource: bool, depth: usize) -> Option<(Decl, bool)> 
         "boolean" => Some((decl(DeclKind::Bool, None, 4), true)),
         "number" => Some((decl(DeclKind::Double, None, 1), true)),
         "integer" => Some((decl(DeclKind::Int, None, 1), true)),
-        // Expressions cannot select a value of any type; it only matters when an object that contains it is compared.
+        // Expressions cannot select a value of unknown type. The value only matters when an enclosing object is
+        // compared.
         _ if flag("x-kubernetes-preserve-unknown-fields") => {
             Some((decl(DeclKind::Preserved, None, 1), false))
         }
@@ -244,7 +245,7 @@ fn object(schema: &Json, with_meta: bool, nullable: bool, depth: usize) -> Optio
     Some((Decl { kind, nullable, max_size: None, min_json }, true))
 }
 
-/// Returns the fields that all resources have.
+/// Returns the fields of all resources.
 fn metadata() -> [(&'static str, Decl); 3] {
     let text = || Decl {
         kind: DeclKind::String,

@@ -31,7 +31,7 @@ impl SizeEstimator for Sizes {
     }
 }
 
-/// Expressions of typed parts only, so that estimates are bounds.
+/// Generates expressions with typed parts only, so that estimates are bounds.
 fn expression() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("i".to_owned()),
@@ -112,7 +112,7 @@ proptest! {
     }
 }
 
-/// Runs with the stack that threads of the server have.
+/// Runs on a thread with the stack size of the server's threads.
 fn on_small_stack(run: impl FnOnce() + Send + 'static) {
     let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(run).unwrap();
     thread.join().unwrap();

@@ -1,4 +1,4 @@
-//! Recorded evaluations of single expressions.
+//! Compares recorded evaluations of single expressions.
 
 use nave_cel::facts::{Recorded, show};
 use nave_cel::{Activation, Ast, Bounds, Env, PER_CALL_LIMIT, SizeEstimator, Type};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::share::Report;
 
-/// Sizes by path, as they were given to the estimator.
+/// The recorded input of the estimator: sizes by path.
 struct Sizes<'s> {
     sizes: &'s Value,
     vars: &'s [(String, Recorded)],
@@ -88,7 +88,7 @@ pub(crate) fn compare(case: &Value, report: &mut Report) {
     report.count("costs: evaluation", case, &case["cost"], &json!(outcome.cost));
 }
 
-/// Masks random names of types as the recordings do.
+/// Masks generated type names, as the recordings do.
 fn mask(text: &str) -> String {
     text.replace("selfType", "evalType#")
 }

@@ -1,6 +1,6 @@
 //! Compares the engine with recorded cases: `cargo run --release -p nave-cel --example facts -- FILE.jsonl...`.
 //!
-//! Prints the share of equal results, errors, costs and estimates; with `--show` also the first differences.
+//! Prints the share of equal results, errors, costs and estimates. With `--show`, also prints the first differences.
 
 mod eval;
 mod policies;

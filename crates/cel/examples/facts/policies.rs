@@ -1,4 +1,4 @@
-//! Recorded evaluations of admission policies: compiled expressions, decisions and costs of validations.
+//! Compares recorded evaluations of admission policies: compiled expressions, decisions and costs of validations.
 
 use nave_cel::facts::show;
 use nave_cel::policies::{
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::share::Report;
 
-/// The libraries that policies can use.
+/// The minor version of Kubernetes whose libraries policies can use.
 const VERSION: u32 = 35;
 
 /// The recorded authorizer: the first row that matches decides.
@@ -64,7 +64,7 @@ impl Authorizer for Rows<'_> {
 }
 
 type Compiled = Result<PolicyExpression, String>;
-/// A validation as it is written, its expression and its message's expression.
+/// A validation in JSON, its expression and its message expression.
 type Validation = (Value, Compiled, Option<PolicyExpression>);
 
 /// Compares one case.
@@ -229,7 +229,7 @@ fn decide(
     report.count("policies: costs", case, &case["outcome"]["cost"]["validations"], &json!(costs));
 }
 
-/// Evaluates match conditions: one that is false decides, even if others fail.
+/// Evaluates match conditions. A false condition decides, even if others fail.
 fn matches<'a>(
     conditions: &'a [Compiled],
     variables: &'a PolicyVariables,
@@ -256,7 +256,8 @@ fn matches<'a>(
     error.map_or(Ok(true), Err)
 }
 
-/// Compares the values and costs of mutations. A later one sees what earlier ones changed, so only the first counts.
+/// Compares the values and costs of mutations. Later mutations see the changes of earlier ones, so only the first is
+/// compared.
 fn mutate(
     case: &Value,
     compiler: PolicyCompiler,
@@ -322,7 +323,7 @@ fn request(case: &Value) -> Value {
         "operation": case["operation"], "userInfo": case.get("user").cloned().unwrap_or(default),
         "dryRun": false, "options": case.get("options").cloned().unwrap_or(Value::Null),
     });
-    // An empty subresource is absent.
+    // An absent subresource stays absent in the request.
     if let Some(subresource) = case.get("subresource") {
         request["subResource"] = subresource.clone();
         request["requestSubResource"] = subresource.clone();

@@ -1,4 +1,4 @@
-//! Recorded validations with the rules of a definition.
+//! Compares recorded validations by the rules of a definition.
 
 use nave_cel::rules::{RuleError, Validator, check};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::share::Report;
 
 const PATH: &str = "spec.validation.openAPIV3Schema";
-/// Details of errors that other validations find.
+/// Substrings of errors from other validations.
 const OTHERS: [&str; 4] = [" in body ", "some validation rules were not checked", "Too many", "RFC 1123"];
 
 /// Compares one case.
@@ -16,7 +16,7 @@ pub(crate) fn compare(case: &Value, report: &mut Report) {
     let found = check(schema, PATH, unchanged);
     if let Some(expected) = case.get("crdErrors").and_then(Value::as_array) {
         let expected: Vec<&str> = expected.iter().filter_map(|error| error["error"].as_str()).collect();
-        // Other errors in a schema keep upstream from looking at its rules.
+        // Upstream does not check the rules of a schema with other errors.
         let concerns =
             |text: &&str| text.contains("x-kubernetes-validations") && !text.contains("to be structural");
         if expected.iter().all(concerns) {
@@ -80,7 +80,7 @@ fn errors(errors: &[RuleError]) -> Value {
     texts(errors.iter().map(ToString::to_string))
 }
 
-/// Returns texts in order, with the names of types as they are recorded.
+/// Returns the texts sorted, with type names as recorded.
 fn texts(texts: impl Iterator<Item = String>) -> Value {
     let mut texts: Vec<String> = texts.map(|text| text.replace("selfType#", "selfType")).collect();
     texts.sort();

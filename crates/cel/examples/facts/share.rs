@@ -1,4 +1,4 @@
-//! Counts of equal and of different facts.
+//! Counts of equal and different facts.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 /// The counts, by kind of fact.
 #[derive(Default)]
 pub(crate) struct Report {
-    /// Prints differences if true.
+    /// True to print differences.
     pub(crate) show: bool,
     counts: BTreeMap<&'static str, (usize, usize)>,
 }
@@ -40,7 +40,7 @@ impl Report {
     }
 }
 
-/// Compares JSON; numbers by value.
+/// Compares JSON values. Compares numbers by value.
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),

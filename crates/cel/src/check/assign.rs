@@ -47,12 +47,12 @@ impl Substitutions {
         }
     }
 
-    /// Returns whether one type is assignable to the other, and keeps the substitutions if it is.
+    /// Returns whether one type is assignable to the other. Keeps the substitutions only on success.
     pub(super) fn assignable(&mut self, left: &Type, right: &Type) -> bool {
         self.all_assignable(&[(left, right)])
     }
 
-    /// As [`Self::assignable`] for all pairs.
+    /// Like [`Self::assignable`], for all pairs.
     pub(super) fn all_assignable(&mut self, pairs: &[(&Type, &Type)]) -> bool {
         let before = self.clone();
         let fits = pairs.iter().all(|(left, right)| self.fits(left, right));
@@ -101,7 +101,8 @@ impl Substitutions {
         }
     }
 
-    /// Tries to substitute a type for a variable; returns whether it fits, and whether the variable was bound already.
+    /// Tries to substitute a type for a variable. Returns whether the type fits, and whether the variable was already
+    /// bound.
     fn substitute(&mut self, ty: &Type, variable: &Type) -> (bool, bool) {
         if ty == variable {
             return (true, true);
@@ -126,7 +127,7 @@ impl Substitutions {
         (false, false)
     }
 
-    /// Returns whether a variable does not occur in a type.
+    /// Returns whether a type does not contain a variable.
     fn is_free_in(&self, variable: &Type, ty: &Type) -> bool {
         if variable == ty {
             return false;

@@ -40,7 +40,7 @@ pub(super) fn check(checked: &Checked, expr: &Expr, report: &mut dyn FnMut(Id, S
     }
 }
 
-/// Returns the first part of an argument that a clause does not support, and the name of its type.
+/// Returns the first part of an argument that a clause does not support, and the name of the part's type.
 fn mismatch(checked: &Checked, clause: Clause, element: &Expr) -> Option<(Id, String)> {
     if clause == Clause::String {
         return string_mismatch(checked, element);

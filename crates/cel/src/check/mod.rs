@@ -31,9 +31,9 @@ pub(crate) enum Reference {
     Variable(Arc<str>),
     /// A type as a value.
     Type(Type),
-    /// The number of an enumeration's value.
+    /// The number of an enum value.
     Number(i64),
-    /// A function and the overloads that fit; `qualified` if its name includes the target, as in `optional.of`.
+    /// A function and the matching overloads. `qualified` is true if the name includes the target, as in `optional.of`.
     Function { function: &'static Function, overloads: Vec<&'static Overload>, qualified: bool },
 }
 
@@ -346,7 +346,7 @@ impl Checker<'_> {
         Type::map(keys, values.unwrap_or_else(|| self.substitutions.create_variable()))
     }
 
-    /// Returns the common type of elements. `validate` reports elements of different types.
+    /// Returns the common type of elements. The module `validate` reports elements of different types.
     fn join(&mut self, before: Option<Type>, next: Type) -> Type {
         match before {
             None => next,

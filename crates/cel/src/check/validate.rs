@@ -11,7 +11,7 @@ use crate::value::Timestamp;
 /// The minor version of Kubernetes that introduced the checks of constants.
 const SINCE: u32 = 29;
 
-/// Returns the errors.
+/// Returns the errors of a checked tree.
 pub(super) fn validate(checked: &Checked, env: &Env) -> Vec<Issue> {
     let mut issues = Vec::new();
     let mut report = |id: Id, message: String| issues.push(checked.source.issue_at(id, message));
@@ -50,7 +50,7 @@ fn constant_argument(expr: &Expr, wanted: &str, report: &mut dyn FnMut(Id, Strin
     }
 }
 
-/// Returns whether types are the same, without conversions.
+/// Returns whether types are equal, without conversions.
 fn same(left: &Type, right: &Type) -> bool {
     left == right
 }

@@ -2,7 +2,7 @@
 
 use super::scaled;
 
-/// A range. The maximum of `u64` stands for unlimited.
+/// A range. `u64::MAX` means unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// The lower bound.
@@ -12,12 +12,12 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Nothing is known.
+    /// The range of an unknown value.
     pub const UNKNOWN: Self = Self { min: 0, max: u64::MAX };
     pub(crate) const ZERO: Self = Self::fixed(0);
     pub(crate) const ONE: Self = Self::fixed(1);
 
-    /// One possible value.
+    /// Returns the range of one possible value.
     pub const fn fixed(value: u64) -> Self {
         Self { min: value, max: value }
     }

@@ -395,7 +395,7 @@ impl Coster<'_> {
     }
 }
 
-/// The start value for the union of element sizes; 0 if there are no elements.
+/// Returns the initial value for the union of element sizes; 0 if the collection is empty.
 fn empty_union(is_empty: bool) -> Bounds {
     Bounds { min: if is_empty { 0 } else { u64::MAX }, max: 0 }
 }

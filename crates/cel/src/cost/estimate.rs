@@ -4,7 +4,7 @@ use super::bounds::Bounds;
 use super::{AUTHORIZER_CHECK, REGEX, TRAVERSAL};
 use crate::kinds::Type;
 
-/// The place of a value: the variable and the selections from it. Items are `@items`, keys `@keys`, values `@values`.
+/// The path of a value: the variable, then the selections. `@items`, `@keys` and `@values` select elements.
 pub type NodePath = Vec<String>;
 
 /// Estimates the sizes of variables and of the values inside them.
@@ -13,7 +13,7 @@ pub trait SizeEstimator {
     fn estimate_size(&self, path: &[String], ty: &Type) -> Option<Bounds>;
 }
 
-/// An estimator that knows no sizes.
+/// An estimator without any sizes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unlimited;
 
@@ -90,7 +90,7 @@ impl Estimator<'_> {
         self.sizes.estimate_size(path.map_or(&[], Vec::as_slice), ty)
     }
 
-    /// Returns the size of values of the type's first parameter, such as the items of a list.
+    /// Returns the type and the size of the items of a list.
     fn items(&self, list: &Operand) -> Option<(Type, Bounds)> {
         let ty = (*list.ty.parameters().first()?).clone();
         let path = list.path.clone().map(|mut path| {
@@ -288,7 +288,7 @@ fn replaced(size: Bounds, old: Bounds, new: Bounds) -> Bounds {
     count.multiply(new).add(retained)
 }
 
-/// Divides as floating-point numbers, as upstream does.
+/// Divides and rounds up, in floating point as upstream does.
 fn ceil_div(a: u64, b: u64) -> u64 {
     (a as f64 / b as f64).ceil() as u64
 }

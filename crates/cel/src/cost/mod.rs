@@ -23,14 +23,14 @@ pub(crate) enum Rule {
     Fixed(u64),
     Selector,
     Traversal,
-    /// The first argument's size, times this number of tenths.
+    /// The size of the first argument, times this number of tenths.
     First(u64),
     Join,
     Matches,
     Contains,
     /// The size of the second argument.
     Second,
-    /// The smaller of two sizes.
+    /// The smaller size of the two arguments.
     Smaller,
     Both,
     ContainsIp {
@@ -46,12 +46,12 @@ pub(crate) enum Rule {
     Flatten,
     /// Comparison of all pairs of items in the argument at this index.
     Pairs(usize),
-    /// The product of two sizes, times this factor.
+    /// The product of the two arguments' sizes, times this factor.
     Product(u64),
 }
 
 impl Rule {
-    /// Returns the rule for a function and, if it is known, the overload.
+    /// Returns the rule for a function and, if known, the overload.
     pub(crate) fn new(function: &str, overload: Option<&str>) -> Self {
         if let Some(rule) = overload.and_then(by_extension) {
             return rule;
@@ -80,7 +80,7 @@ impl Rule {
         }
     }
 
-    /// Returns the cost of a call. An argument that is an error has size 1.
+    /// Returns the cost of a call. The size of an argument with an error is 1.
     pub(crate) fn cost<'a>(
         self,
         args: &[Result<Value<'a>, Failure>],
@@ -159,7 +159,7 @@ impl Rule {
     }
 }
 
-/// The rules of cel-go's extensions, by overload.
+/// Returns the rule of cel-go's extensions for an overload.
 fn by_extension(overload: &str) -> Option<Rule> {
     Some(match overload {
         "list_slice" | "lists_range" | "list_reverse" => Rule::Output,
@@ -173,7 +173,7 @@ fn by_extension(overload: &str) -> Option<Rule> {
     })
 }
 
-/// Kubernetes' rules, by function.
+/// Returns Kubernetes' rule for a function.
 fn by_function(function: &str, overload: Option<&str>) -> Option<Rule> {
     Some(match function {
         "check" => Rule::Fixed(AUTHORIZER_CHECK),

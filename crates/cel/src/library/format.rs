@@ -1,4 +1,4 @@
-//! `string.format`: C's notation, with cel-go's error messages.
+//! `string.format`: a format in C's notation, with cel-go's error messages.
 
 use std::fmt::Write as _;
 
@@ -27,7 +27,7 @@ pub(crate) enum Part<'f> {
 const DEFAULT_PRECISION: usize = 6;
 const MAX_PRECISION: usize = 1000;
 
-/// Calls a function for each part, with the number of clauses before it. Returns the number of all clauses.
+/// Calls a function for each part, with the number of preceding clauses. Returns the total number of clauses.
 pub(crate) fn each_part<'f>(
     format: &'f str,
     args: usize,
@@ -86,7 +86,7 @@ fn parse_clause(text: &str) -> Result<(Clause, &str), String> {
         'x' => Clause::Hex { upper: false },
         'X' => Clause::Hex { upper: true },
         'o' => Clause::Octal,
-        // Go reads one byte here.
+        // Go reads a single byte here.
         _ => {
             let byte = rest.bytes().next().unwrap_or_default();
             return Err(format!("unrecognized formatting clause \"{}\"", char::from(byte)));

@@ -88,7 +88,7 @@ fn unless(valid: bool, message: &str) -> Vec<String> {
     if valid { Vec::new() } else { vec![message.to_owned()] }
 }
 
-/// Replaces the dash at the end of a prefix, which a generated suffix would follow.
+/// Replaces the trailing dash of a name prefix, because a generated suffix would follow.
 fn masked(text: &str) -> String {
     match text.strip_suffix('-') {
         // Upstream replaces the last two characters.
@@ -131,7 +131,7 @@ fn is_base64(text: &str) -> bool {
     !text.is_empty() && base64::engine::general_purpose::STANDARD.decode(text).is_ok()
 }
 
-/// Checks date and time, with `T` or `t`, in the range of a day.
+/// Returns whether a text is a date and a valid time of day, separated by `T` or `t`.
 fn is_date_time(text: &str) -> bool {
     let upper = text.to_ascii_uppercase();
     super::time::parse_timestamp(&upper).is_some()

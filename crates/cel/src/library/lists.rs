@@ -61,7 +61,7 @@ fn is_sorted<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failu
             return Err(Failure::overload());
         }
         if let Some(previous) = &previous {
-            // Values that cannot be compared count as sorted, as upstream.
+            // As upstream, values that cannot be compared count as sorted.
             if compare(previous, &item).is_ok_and(std::cmp::Ordering::is_gt) {
                 return Ok(Value::Bool(false));
             }

@@ -47,7 +47,7 @@ pub(super) const LIBRARY: Library = Library {
     unguarded: &["flatten"],
 };
 
-/// Lists as sets.
+/// Functions on lists as sets.
 pub(super) const SETS: Library = Library {
     since: 29,
     patch: false,
@@ -165,7 +165,7 @@ fn sorted<'a>(context: &Context<'a>, list: &List<'a>, keys: &List<'a>) -> Result
 
 fn range<'a>(context: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
     let [Value::Int(count)] = args else { return Err(Failure::overload()) };
-    // The cost of the call is the number of items, so more would exceed the limit anyway.
+    // The cost of the call is the number of items, so the call ends early if they would exceed the limit.
     context.reserve_cost((*count).max(0) as u64)?;
     allocate(context, usize::try_from(*count).unwrap_or_default())?;
     Ok(Value::list((0..*count).map(Value::Int).collect()))

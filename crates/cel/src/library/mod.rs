@@ -1,4 +1,4 @@
-//! The functions: their signatures and what they do, one file per library.
+//! The functions: signatures and implementations, one file per library.
 
 pub(crate) mod authz;
 pub(crate) mod convert;
@@ -33,9 +33,9 @@ pub(crate) type Implementation = for<'a> fn(&Context<'a>, &[Value<'a>]) -> Resul
 #[derive(Debug)]
 pub(crate) struct Function {
     pub(crate) name: &'static str,
-    /// Computes calls of any overload. Such functions check the types themselves.
+    /// The implementation of all overloads, which checks the types of its arguments.
     pub(crate) singleton: Option<Implementation>,
-    /// True if the call does not check the arguments against the overloads' types.
+    /// True if calls do not check the arguments against the overloads' types.
     pub(crate) unguarded: bool,
     pub(crate) overloads: Vec<Overload>,
 }
@@ -50,7 +50,7 @@ pub(crate) struct Overload {
     pub(crate) implementation: Option<Implementation>,
     /// The minor version of Kubernetes that introduced it.
     pub(crate) since: u32,
-    /// True if only mutating policies have it.
+    /// True if only mutating policies can use the overload.
     pub(crate) patch: bool,
 }
 

@@ -39,7 +39,7 @@ pub(super) const LIBRARY: Library = Library {
     unguarded: &[],
 };
 
-/// A network: an address, which may have bits after the prefix, and a prefix length.
+/// A network: an address, which may have host bits, and a prefix length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cidr {
     pub(crate) address: IpAddr,
@@ -331,7 +331,7 @@ fn is_cidr<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure
 fn contains_ip<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
     match args {
         [Value::Cidr(cidr), Value::Ip(address)] => Ok(Value::Bool(cidr.contains(*address))),
-        // The error for an invalid address is that of a missing overload, as upstream.
+        // An invalid address results in the error of a missing overload, as upstream.
         [Value::Cidr(cidr), Value::String(text)] => match parse_ip(text) {
             Ok(address) => Ok(Value::Bool(cidr.contains(address))),
             Err(_) => Err(Failure::overload()),

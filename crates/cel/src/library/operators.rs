@@ -1,4 +1,4 @@
-//! Operators and `size`. Most are evaluated without a call; here are their types and their slow paths.
+//! Operators and `size`: their types and slow paths. Most operators are evaluated without a call.
 
 use super::Library;
 use crate::failure::Failure;
@@ -131,7 +131,7 @@ pub(super) const LIBRARY: Library = Library {
     unguarded: &[],
 };
 
-/// The function with which comprehensions with two variables build maps.
+/// The function that builds maps in comprehensions with two variables.
 pub(super) const TWO_VARIABLES: Library = Library {
     since: 32,
     patch: false,
@@ -293,7 +293,7 @@ pub(crate) fn ordered<'a>(
     compare(left, right).map(|order| Value::Bool(holds(order)))
 }
 
-/// Returns whether a list has an item or a map a key.
+/// Returns whether a list contains an item or a map contains a key.
 pub(crate) fn is_in<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
     match args {
         [item, Value::List(list)] => list.contains(item).map(Value::Bool),
@@ -321,7 +321,7 @@ fn size<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
     }
 }
 
-/// Adds entries to a map that must not have their keys.
+/// Adds entries to a map. Returns an error if the map already has one of the keys.
 pub(crate) fn map_insert<'a>(context: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
     let (map, added) = match args {
         [Value::Map(map), key, value] => (map, vec![(key.clone(), value.clone())]),

@@ -38,11 +38,12 @@ pub(super) const LIBRARY: Library = Library {
 #[derive(Clone, Debug)]
 pub(crate) struct Quantity {
     amount: Amount,
-    /// Number and decimal exponent, if upstream keeps the quantity in an integer. `isInteger` is true only for these.
+    /// Number and decimal exponent, if upstream stores the quantity as an integer. `isInteger` is true only for such
+    /// quantities.
     exact: Option<(i64, i32)>,
-    /// The text that upstream keeps instead of the canonical form.
+    /// The original text, if upstream keeps it instead of the canonical form.
     text: Option<String>,
-    /// True if it is the result of a calculation.
+    /// True if the quantity is the result of a calculation.
     pub(crate) computed: bool,
 }
 
@@ -110,7 +111,7 @@ fn add_exact(a: (i64, i32), b: (i64, i32)) -> Option<(i64, i32)> {
     Some((scaled(a)?.checked_add(scaled(b)?)?, exponent))
 }
 
-/// Returns the integer form, and whether the text is kept. Upstream: the fast path of `ParseQuantity`.
+/// Returns the integer form, and whether upstream keeps the text. Upstream: the fast path of `ParseQuantity`.
 fn exact_form(text: &str) -> Option<(Option<(i64, i32)>, bool)> {
     let negative = text.starts_with('-');
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);

@@ -48,7 +48,7 @@ fn illegal<T>(result: Result<T, String>) -> Result<T, Failure> {
 /// Compiles a pattern.
 ///
 /// # Errors
-/// The pattern is invalid; the text is Go's for common mistakes.
+/// The pattern is invalid. The message is Go's for common mistakes.
 pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
     let translated = Translator { rest: pattern.chars().collect(), at: 0, out: String::new() }.run();
     let error = |why: String| format!("error parsing regexp: {why}");
@@ -61,7 +61,7 @@ const MAX_SIZE: usize = 4 << 20;
 const MAX_NESTING: u32 = 250;
 const MAX_REPEAT: u32 = 1000;
 
-/// Translates the places where Go's syntax and the crate's differ.
+/// Translates Go's syntax where it differs from the syntax of the `regex` crate.
 struct Translator {
     rest: Vec<char>,
     at: usize,
@@ -175,7 +175,7 @@ impl Translator {
         }
     }
 
-    /// Translates a class; within it only Go's own notations have a meaning.
+    /// Translates a character class. Only Go's notations are special inside the class.
     fn class(&mut self) -> Result<(), String> {
         let start = self.at;
         self.push('[');
@@ -220,7 +220,7 @@ impl Translator {
         }
     }
 
-    /// Translates a brace: a repetition, or a literal. Returns whether it repeats.
+    /// Translates a brace, which is a repetition or a literal. Returns whether it is a repetition.
     fn brace(&mut self) -> Result<bool, String> {
         let end = (1..).map_while(|ahead| self.peek(ahead)).position(|it| it == '}');
         let inner: Option<String> = end.map(|end| (1..=end).filter_map(|ahead| self.peek(ahead)).collect());

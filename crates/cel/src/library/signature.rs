@@ -5,7 +5,7 @@ use super::{Implementation, Library, Overload};
 use crate::authorizer;
 use crate::kinds::Type;
 
-/// Reads a signature. Returns `None` if it is malformed; a test checks that no signature is.
+/// Reads a signature. Returns `None` if it is malformed. A test reads all signatures.
 pub(super) fn parse(
     id: &'static str,
     text: &'static str,

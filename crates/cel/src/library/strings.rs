@@ -80,7 +80,7 @@ fn char_at<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure
     }
 }
 
-/// Returns text, part and offset. The offset is missing in the short form.
+/// Returns the text, the searched part and the offset. The offset is optional.
 fn search<'v>(args: &'v [Value<'_>]) -> Result<(&'v str, &'v str, Option<i64>), Failure> {
     match args {
         [Value::String(text), Value::String(part)] => Ok((text, part, None)),
@@ -89,7 +89,7 @@ fn search<'v>(args: &'v [Value<'_>]) -> Result<(&'v str, &'v str, Option<i64>), 
     }
 }
 
-/// Returns the byte at which a code point begins.
+/// Returns the byte offset of a code point.
 fn byte_offset(text: &str, chars: usize) -> Option<usize> {
     text.char_indices().map(|(at, _)| at).chain([text.len()]).nth(chars)
 }

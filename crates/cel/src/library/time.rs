@@ -179,7 +179,7 @@ pub(crate) fn parse_duration(text: &str) -> Option<i64> {
     i64::try_from(if negative { -total } else { total }).ok()
 }
 
-/// Reads a duration of a schema's format: Go's notation or words such as `3 days`.
+/// Reads a duration as in the schema format `duration`: Go's notation, or words such as `3 days`.
 pub(crate) fn parse_openapi_duration(text: &str) -> Option<i64> {
     if let Some(nanos) = parse_duration(text) {
         return Some(nanos);
@@ -205,7 +205,7 @@ pub(crate) fn parse_openapi_duration(text: &str) -> Option<i64> {
     found.then_some(total)
 }
 
-/// Names of units, the prefix of longer names, and nanoseconds.
+/// The names of each unit, the prefix of longer names, and the nanoseconds.
 const UNITS: &[(&[&str], &str, i64)] = &[
     (&["ns"], "nano", 1),
     (&["us", "µs"], "micro", 1_000),
@@ -295,13 +295,13 @@ fn parse_clock(text: &str) -> Option<Time> {
     Time::new(hour.parse().ok()?, minute.parse().ok()?, second.parse().ok()?, 0).ok()
 }
 
-/// Reads a date of a schema's format `date`.
+/// Reads a date as in the schema format `date`.
 pub(crate) fn parse_full_date(text: &str) -> Option<Timestamp> {
     let seconds = seconds_of(parse_date(text)?.to_datetime(Time::midnight()));
     Some(Timestamp { seconds, nanos: 0, offset: 0 })
 }
 
-/// Reads a time of a schema's format `date-time`.
+/// Reads a time as in the schema format `date-time`.
 pub(crate) fn parse_date_time(text: &str) -> Option<Timestamp> {
     parse_timestamp(&text.to_ascii_uppercase())
 }

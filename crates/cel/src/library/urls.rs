@@ -1,4 +1,4 @@
-//! URLs, as Go's `net/url` reads them.
+//! URLs, as parsed by Go's `net/url`.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl Url {
     /// Parses an absolute URL or an absolute path.
     ///
     /// # Errors
-    /// The text is neither; the message is Go's.
+    /// The text is neither. The message is Go's.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         // `ParseRequestURI` decides whether the URL is valid; `Parse` then also splits off a fragment.
         read(text, false)?;

@@ -13,7 +13,7 @@ use crate::schema::Decl;
 pub struct CrdReport {
     /// Errors.
     pub errors: Vec<RuleError>,
-    /// The rules, those of inner schemas first.
+    /// The rules. The rules of inner schemas come first.
     pub rules: Vec<RuleReport>,
     /// The estimated cost of all rules.
     pub cost: u64,
@@ -24,28 +24,28 @@ pub struct CrdReport {
 pub struct RuleReport {
     /// The path of the rule.
     pub path: String,
-    /// The error of compiling it.
+    /// The error of compiling the rule.
     pub error: Option<String>,
-    /// The error of compiling the message's expression.
+    /// The error of compiling the message expression.
     pub message_error: Option<String>,
-    /// True if it uses `oldSelf`.
+    /// True if the rule uses `oldSelf`.
     pub uses_old_self: bool,
     /// The maximum cost of an evaluation.
     pub max_cost: u64,
-    /// How often it is evaluated for one object.
+    /// The maximum number of evaluations for one object.
     pub cardinality: u64,
     /// True if the schema limits the number of evaluations.
     pub cardinality_bounded: bool,
     /// The maximum cost for one object.
     pub cost: u64,
-    /// The maximum cost of the message.
+    /// The maximum cost of the message expression.
     pub message_cost: Option<u64>,
-    /// The field that violations are reported at, relative to the rule.
+    /// The field that violations refer to, relative to the rule.
     pub field_path: Option<String>,
 }
 
-/// Checks the rules of a schema. `unchanged` is true if a stored definition has the same schema: the limit per
-/// rule then does not apply.
+/// Checks the rules of a schema. If the stored definition has the same schema, `unchanged` is true and the cost limit
+/// per rule does not apply.
 pub fn check(schema: &Json, path: &str, unchanged: bool) -> CrdReport {
     let mut checker = Checker { unchanged, report: CrdReport::default(), expensive: Vec::new() };
     let place =
@@ -71,9 +71,9 @@ struct Place {
     is_root: bool,
     /// True if an enclosing schema has rules.
     in_scope: bool,
-    /// How many values the schema can have in one object.
+    /// The maximum number of values of the schema in one object, if bounded.
     cardinality: Option<u64>,
-    /// The enclosing schema whose old items cannot be correlated.
+    /// The path of the enclosing schema whose items cannot be correlated with old items.
     uncorrelatable: Option<Path>,
     depth: usize,
 }
@@ -88,7 +88,7 @@ const REASONS: [&str; 4] =
     ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 const MAX_DEPTH: usize = 120;
 const MAX_REQUEST: u64 = 3 << 20;
-/// Number of rules that are reported when the total cost exceeds the limit.
+/// Maximum number of rules reported when the total cost exceeds the limit.
 const MAX_NAMED: usize = 4;
 
 impl Checker {
@@ -96,7 +96,7 @@ impl Checker {
         self.report.errors.push(RuleError::new(kind, path, value, detail));
     }
 
-    /// Checks a schema and those in it; returns whether their rules are well-formed.
+    /// Checks a schema and the schemas inside it. Returns whether their rules are well-formed.
     fn schema(&mut self, schema: &Json, path: &Path, place: &Place) -> bool {
         if place.depth > MAX_DEPTH || !schema.is_object() {
             return true;
@@ -132,7 +132,7 @@ impl Checker {
         formed
     }
 
-    /// Checks the form of a rule.
+    /// Checks the fields of a rule.
     fn form(&mut self, rule: &Rule, path: &Path, schema: &Json) -> bool {
         let before = self.report.errors.len();
         let breaks = |text: &str| text.contains(['\n', '\r']);
@@ -260,7 +260,7 @@ impl Checker {
         }
     }
 
-    /// Adds to the total, and remembers the most expensive rules.
+    /// Adds to the total cost, and records the most expensive rules.
     fn observe(&mut self, path: &Path, cost: u64) {
         self.report.cost = self.report.cost.saturating_add(cost);
         if cost < MAX_SCHEMA_COST / 100 {

@@ -56,7 +56,7 @@ pub struct RuleError {
     pub kind: ErrorKind,
     /// The path; `<nil>` for the object itself.
     pub field: String,
-    /// The text of the value, if it is shown.
+    /// The text of the value, if the message contains it.
     pub value: Option<String>,
     /// The explanation.
     pub detail: String,
@@ -90,7 +90,7 @@ impl From<RuleError> for FieldError {
         let field = FieldPath::new(&field);
         let parsed = |text: String| serde_json::from_str(&text).unwrap_or(Json::String(text));
         let kind = match kind {
-            // The text of the value is not JSON but upstream's notation, so it becomes part of the detail.
+            // The text of the value is in upstream's notation, not JSON, so it becomes part of the detail.
             ErrorKind::Invalid => {
                 let detail = value.map_or_else(|| detail.clone(), |value| format!("{value}: {detail}"));
                 return Self::with(FieldErrorKind::InvalidWithoutValue, &field, Json::Null, detail);
@@ -105,7 +105,7 @@ impl From<RuleError> for FieldError {
     }
 }
 
-/// The path of an object itself.
+/// The path of the object itself.
 const NIL: &str = "<nil>";
 
 /// Formats a value for error messages.

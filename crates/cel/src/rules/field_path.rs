@@ -1,4 +1,4 @@
-//! The `fieldPath` of a rule: a simple JSON path below the place of the rule.
+//! The `fieldPath` of a rule: a simple JSON path relative to the rule.
 
 use serde_json::Value as Json;
 

@@ -1,6 +1,6 @@
 //! Validation rules in the schemas of custom resources: `x-kubernetes-validations` (KEP-2876).
 //!
-//! [`check`] checks the rules when a CustomResourceDefinition is written, [`Validator`] applies them to objects.
+//! [`check`] checks the rules when a CustomResourceDefinition is written. [`Validator`] applies the rules to objects.
 
 mod crd;
 mod error;

@@ -24,7 +24,7 @@ pub(super) struct RuleNode {
 const MAX_DEPTH: usize = 120;
 
 impl RuleNode {
-    /// Compiles the rules of a schema; `None` if it has none.
+    /// Compiles the rules of a schema; `None` if the schema has no rules.
     pub(super) fn new(schema: &Json, is_root: bool) -> Option<Self> {
         Self::build(schema, is_root, 0)
     }
@@ -75,7 +75,7 @@ pub(super) fn list_keys(schema: &Json) -> Option<Vec<String>> {
     Some(keys.iter().filter_map(|key| key.as_str().map(str::to_owned)).collect())
 }
 
-/// Returns the item of a list whose keys have the same values.
+/// Returns the list item with the same key values as `item`.
 pub(super) fn correlated<'a>(list: &'a [Json], item: &Json, keys: &[String]) -> Option<&'a Json> {
     let item = item.as_object()?;
     list.iter().find(|old| old.is_object() && keys.iter().all(|key| old.get(key) == item.get(key)))

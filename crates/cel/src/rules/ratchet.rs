@@ -1,4 +1,4 @@
-//! Values and their old values: an error of a value that did not change is a warning (KEP-4008).
+//! Correlates values with old values. An error of an unchanged value is a warning (KEP-4008).
 
 use serde_json::Value as Json;
 
@@ -12,7 +12,7 @@ pub(super) struct Correlation<'a> {
     schema: &'a Json,
 }
 
-/// The correlation of a value, and that of the nearest enclosing value that has one.
+/// The correlation of a value, and the correlation of the nearest enclosing value.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ratchet<'a> {
     current: Option<Correlation<'a>>,
@@ -62,7 +62,7 @@ impl Correlation<'_> {
         Some(Self { new, old, schema })
     }
 
-    /// Compares with the old value. Items of map lists are matched by key; fields without a schema count as changed.
+    /// Compares with the old value. Matches items of map lists by key. Fields without a schema count as changed.
     fn is_unchanged(self) -> bool {
         match (self.new, self.old) {
             (Json::Null, Json::Null) => true,

@@ -11,7 +11,7 @@ use crate::kinds::Type;
 use crate::program::{Ast, Program};
 use crate::schema::Decl;
 
-/// A rule as it is written.
+/// A rule as written in the schema.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rule {
     pub(super) expression: String,
@@ -33,11 +33,12 @@ pub(super) struct CompiledRule {
     pub(super) message: Option<Program>,
     pub(super) message_error: Option<String>,
     pub(super) message_max_cost: u64,
-    /// Relative to the place of the rule.
+    /// The field path, relative to the rule.
     pub(super) field_path: Option<String>,
 }
 
-/// The minor version of Kubernetes whose libraries rules can use: that of the oldest supported server in the cluster.
+/// The minor version of Kubernetes whose libraries rules can use: the version of the oldest supported server in the
+/// cluster.
 const COMPATIBILITY: u32 = 35;
 
 impl Rule {
@@ -59,7 +60,7 @@ impl Rule {
         rules.into_iter().flatten().map(Self::read).collect()
     }
 
-    /// Returns the text that stands for the rule in errors.
+    /// Returns the text that identifies the rule in errors.
     pub(super) fn shown(&self) -> &str {
         if self.message.is_empty() { self.expression.trim() } else { self.message.trim() }
     }
@@ -72,7 +73,7 @@ impl Rule {
         self.message.trim().to_owned()
     }
 
-    /// Returns the rule as errors of a definition show it: Go's JSON of its struct.
+    /// Returns the rule as shown in errors of a definition: Go's JSON of the rule's struct.
     pub(super) fn go_json(&self) -> String {
         let text = |text: &str| go_json_text(text);
         let mut shown = String::new();
@@ -168,7 +169,7 @@ fn compile_one(
     Ok((ast, program, cost))
 }
 
-/// Encodes a string as Go's JSON does, which also escapes HTML characters.
+/// Encodes a string as Go's JSON, which also escapes HTML characters.
 fn go_json_text(text: &str) -> String {
     let json = Json::String(text.to_owned()).to_string();
     let escapes = [

@@ -12,7 +12,7 @@ use crate::library::format::go_quote;
 use crate::program::{Activation, PER_CALL_LIMIT};
 use crate::value::{Value, typed};
 
-/// The rules of a schema, compiled. Can be shared.
+/// The compiled rules of a schema. Can be shared.
 #[derive(Debug)]
 pub struct Validator {
     root: Option<RuleNode>,
@@ -24,7 +24,7 @@ pub struct Validator {
 pub struct Validation {
     /// Errors.
     pub errors: Vec<RuleError>,
-    /// Errors of values that did not change.
+    /// Errors of unchanged values.
     pub warnings: Vec<RuleError>,
     /// The cost.
     pub cost: u64,
@@ -32,7 +32,7 @@ pub struct Validation {
     pub exceeded: bool,
 }
 
-/// Maximum length of a message that an expression creates.
+/// Maximum length of the result of a message expression, in bytes.
 const MAX_MESSAGE: usize = 5120;
 
 impl Validator {
@@ -46,7 +46,7 @@ impl Validator {
         self.root.is_none()
     }
 
-    /// Applies the rules to an object and, of an update, its old state.
+    /// Applies the rules to an object. For an update, `old` is the old object.
     pub fn validate(&self, object: &Json, old: Option<&Json>) -> Validation {
         let mut run = Run { budget: MAX_OBJECT_COST, validation: Validation::default() };
         if let Some(root) = &self.root {
@@ -58,7 +58,7 @@ impl Validator {
     }
 }
 
-/// Ends the validation.
+/// Marks that the validation ended early because a limit is exceeded.
 struct Ended;
 
 struct Run {
@@ -225,7 +225,7 @@ impl Run {
         self.validation.cost += cost;
     }
 
-    /// Returns the message of a violation, and whether validation ends because it was too expensive.
+    /// Returns the message of a violation, and whether validation ends because the message was too expensive.
     fn message<'a>(&mut self, rule: &'a CompiledRule, activation: &Activation<'a>) -> (String, bool) {
         let default = || (rule.rule.message_or_default(), false);
         let Some(program) = &rule.message else { return default() };

@@ -63,7 +63,7 @@ impl<'a> Context<'a> {
         if total > self.limit { Err(Failure::Cost) } else { Ok(()) }
     }
 
-    /// Ends the evaluation before work whose cost, charged afterwards, would exceed the limit.
+    /// Returns an error if `cost`, which is charged after the work, would exceed the limit.
     pub(crate) fn reserve_cost(&self, cost: u64) -> Result<(), Failure> {
         let total = self.cost.get().saturating_add(cost).saturating_add(CREATION_COST);
         if total > self.limit {
@@ -100,8 +100,8 @@ impl<'a> Context<'a> {
 /// Maximum size in bytes of the values that one evaluation creates.
 const MAX_MEMORY: usize = 64 << 20;
 
-/// Maximum number of patterns that are compiled during one evaluation and kept.
+/// Maximum number of cached patterns compiled during one evaluation.
 const MAX_PATTERNS: usize = 32;
 
-/// The cost of creating a list and of a call.
+/// The cost of creating a list, plus the cost of a call.
 const CREATION_COST: u64 = 11;

@@ -1,4 +1,4 @@
-//! Lists, maps and objects that expressions create, and constants.
+//! Creation of lists, maps and objects, and evaluation of constants.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
@@ -121,7 +121,7 @@ pub(crate) fn constant(node: &Node) -> Result<Value<'static>, Failure> {
     }
 }
 
-/// Returns the value of an entry, or `None` for an absent optional one.
+/// Returns the value of an entry; `None` for an optional entry without a value.
 fn present<'a>(optional: bool, name: &str, value: Value<'a>) -> Selected<'a> {
     match (optional, value) {
         (false, value) => Ok(Some(value)),

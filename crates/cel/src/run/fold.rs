@@ -52,7 +52,7 @@ impl<'a> Machine<'a, '_> {
         self.eval(&fold.result)
     }
 
-    /// Runs one iteration; returns whether there can be more.
+    /// Runs one iteration. Returns whether the loop continues.
     fn step(
         &mut self,
         fold: &'a Fold,

@@ -23,13 +23,13 @@ const STRUCT_COST: u64 = 40;
 #[derive(Clone)]
 enum Local<'a> {
     Unset,
-    /// An accumulator that was not read yet: its initial value is evaluated on the first read.
+    /// An unread accumulator. Its initial value is evaluated on the first read.
     Lazy(&'a Node),
     Value(Value<'a>),
     Failed(Failure),
 }
 
-/// The result of a selection: the value, or `None` if a part of it is absent.
+/// The result of a selection: the value, or `None` if a selected part is absent.
 type Selected<'a> = Result<Option<Value<'a>>, Failure>;
 
 /// An evaluation.
@@ -65,7 +65,7 @@ impl<'a, 'c> Machine<'a, 'c> {
                 let result = match (&left, &right) {
                     (Ok(left), Ok(right)) => match equal(left, right) {
                         Ok(same) => Ok(Value::Bool(same != *negated)),
-                        // Values that cannot be compared differ.
+                        // Values that cannot be compared are not equal.
                         Err(_) if *negated => Ok(Value::Bool(true)),
                         Err(failure) => Err(failure),
                     },
@@ -109,7 +109,7 @@ impl<'a, 'c> Machine<'a, 'c> {
         }
     }
 
-    /// Evaluates `&&` or `||`: a deciding value wins over errors on either side.
+    /// Evaluates `&&` or `||`. A deciding value takes precedence over an error on the other side.
     fn logic(&mut self, sides: &'a [Node; 2], decisive: bool) -> Result<Value<'a>, Failure> {
         let mut error = None;
         for side in sides {
@@ -166,7 +166,7 @@ impl<'a, 'c> Machine<'a, 'c> {
         if let ([left, right], Rule::Fixed(cost), None, false) =
             (call.args.as_slice(), call.rule, call.takes, call.sequential)
         {
-            // Most operators: nothing is allocated.
+            // The path of most operators, without allocation.
             let (left, right) = (self.eval(left), self.eval(right));
             fatal(&left)?;
             fatal(&right)?;
@@ -203,7 +203,7 @@ impl<'a, 'c> Machine<'a, 'c> {
         args: &mut Vec<Result<Value<'a>, Failure>>,
     ) -> Result<Value<'a>, Failure> {
         if let Some(slot) = call.takes {
-            // The accumulator is replaced by the result, so its contents may move instead of being copied.
+            // The result replaces the accumulator, so the accumulator's contents can be moved instead of copied.
             if let [Ok(Value::List(_)), Ok(Value::List(added))] = args.as_slice() {
                 let added = added.clone();
                 if let Some(local) = self.locals.get_mut(slot) {
@@ -224,7 +224,7 @@ impl<'a, 'c> Machine<'a, 'c> {
         call.function.call(call.only, self.context, &values)
     }
 
-    /// Inserts into the accumulator's map, in place if nothing else shares it.
+    /// Inserts into the accumulator's map, in place if the map is not shared.
     fn insert(&self, args: &mut Vec<Result<Value<'a>, Failure>>) -> Result<Value<'a>, Failure> {
         let added = match args.get(1..) {
             Some([Ok(key), Ok(value)]) => vec![(key.clone(), value.clone())],

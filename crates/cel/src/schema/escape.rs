@@ -1,4 +1,4 @@
-//! Names of properties in expressions: names that are not identifiers are escaped (KEP-2876).
+//! Names of properties in expressions. Names that are not identifiers are escaped (KEP-2876).
 
 use std::borrow::Cow;
 
@@ -34,7 +34,7 @@ pub(crate) fn is_reserved(name: &str) -> bool {
 const ESCAPES: [(&str, &str); 4] =
     [("__", "__underscores__"), (".", "__dot__"), ("-", "__dash__"), ("/", "__slash__")];
 
-/// Returns the name in expressions of a property, or `None` if it cannot have one.
+/// Returns the name of a property in expressions; `None` if expressions cannot name it.
 pub fn escape_property(name: &str) -> Option<Cow<'_, str>> {
     if name.is_empty() || name.starts_with(|it: char| it.is_ascii_digit()) {
         return None;
@@ -61,7 +61,7 @@ pub fn escape_property(name: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(escaped))
 }
 
-/// Returns the name of a property from its name in expressions, or `None` if that is malformed.
+/// Returns the name of a property from its name in expressions; `None` if the escaped name is malformed.
 pub fn unescape_property(escaped: &str) -> Option<Cow<'_, str>> {
     if !escaped.contains("__") {
         return Some(Cow::Borrowed(escaped));

@@ -14,7 +14,7 @@ pub(crate) struct Expr {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Kind {
-    /// The place of an error.
+    /// A placeholder for an invalid part.
     Error,
     Literal(Literal),
     Ident(Arc<str>),
@@ -79,7 +79,7 @@ pub(crate) struct Comprehension {
 }
 
 impl Comprehension {
-    /// Returns whether this only binds a variable: it iterates over an empty list.
+    /// Returns whether the comprehension only binds a variable, by iterating over an empty list.
     pub(crate) fn is_bind(&self) -> bool {
         matches!(&self.range.kind, Kind::List { elements, .. } if elements.is_empty())
             && matches!(self.condition.kind, Kind::Literal(Literal::Bool(false)))
@@ -102,7 +102,7 @@ impl Expr {
         }
     }
 
-    /// Calls a function for this node and all below it, parents first.
+    /// Calls a function for this node and its descendants, parents first.
     pub(crate) fn walk<'a>(&'a self, visit: &mut dyn FnMut(&'a Self)) {
         visit(self);
         for child in self.children() {

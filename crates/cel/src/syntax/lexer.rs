@@ -1,6 +1,6 @@
 //! Tokens.
 
-/// Kinds of tokens, in the grammar's order, which is also the order in error texts.
+/// Kinds of tokens, in the order of the grammar and of error messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Token {
     Equals,
@@ -85,7 +85,7 @@ impl Token {
     }
 }
 
-/// A token and its place, in code points.
+/// A token and its position, in code points.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lexeme {
     pub(super) token: Token,
@@ -93,7 +93,7 @@ pub(super) struct Lexeme {
     pub(super) end: u32,
 }
 
-/// A part of the text that is not a token: it is reported and skipped.
+/// A part of the text that is not a token. It is reported and skipped.
 pub(super) struct Unrecognized {
     pub(super) start: u32,
     pub(super) text: String,
@@ -114,7 +114,7 @@ pub(super) fn tokens(text: &[char]) -> (Vec<Lexeme>, Vec<Unrecognized>) {
                 at = end;
             }
             None => {
-                // The text up to the first character that continues no token, as ANTLR reports it.
+                // The text up to and including the first character that continues no token, as ANTLR reports it.
                 let end = (reach + 1).min(text.len());
                 let skipped = text.get(at..end).unwrap_or_default().iter().collect();
                 unrecognized.push(Unrecognized { start: at as u32, text: skipped });
@@ -144,7 +144,8 @@ impl Scanner<'_> {
         at
     }
 
-    /// Returns the longest token here, or `None` for white space and comments; sets how far a token could have reached.
+    /// Returns the longest token at the current position; the token is `None` for white space and comments. Sets
+    /// `reach` to the farthest position that a token could have matched.
     fn longest(&self, reach: &mut usize) -> Option<(Option<Token>, usize)> {
         let at = self.at;
         let first = self.peek(at)?;
@@ -252,7 +253,7 @@ impl Scanner<'_> {
         Some((Some(token), end))
     }
 
-    /// Scans a string whose quote is at `quote`; the longest match wins, so `''` may begin a triple quote.
+    /// Scans a string whose quote is at `quote`. The longest match wins, so `''` may begin a triple quote.
     fn string(
         &self,
         quote: usize,
@@ -297,7 +298,8 @@ impl Scanner<'_> {
         None
     }
 
-    /// Returns the place after one character or escape, or the place of the character that fits no escape.
+    /// Returns the position after one character or escape. The error is the position of the invalid character of an
+    /// escape.
     fn step(&self, at: usize, raw: bool) -> Result<usize, usize> {
         if raw || self.peek(at) != Some('\\') {
             return Ok(at + 1);

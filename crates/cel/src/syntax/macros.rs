@@ -1,4 +1,4 @@
-//! Macros: calls that stand for comprehensions and presence tests.
+//! Macros: calls that expand to comprehensions and presence tests.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use super::source::Source;
 
 /// The accumulator of comprehensions. No identifier can have this name.
 pub(crate) const ACCUMULATOR: &str = "@result";
-/// The name of the accumulator in older parsers; variables must not have it.
+/// The name of the accumulator in older parsers. Variables must not have this name.
 const OLD_ACCUMULATOR: &str = "__result__";
-/// The variable of comprehensions that only bind.
+/// The iteration variable of comprehensions that only bind a variable.
 const UNUSED: &str = "#unused";
-/// Maximum number of nodes of a tree of which a macro may copy a part.
+/// Maximum number of nodes of a tree up to which a macro may copy a part.
 const MAX_NODES: usize = 250_000;
 const SORT_INPUT: &str = "@__sortBy_input__";
 
@@ -20,7 +20,7 @@ const SORT_INPUT: &str = "@__sortBy_input__";
 pub(super) enum Expanded {
     Expr(Expr),
     Error(Id, String),
-    /// No macro has this name and number of arguments.
+    /// The call itself: no macro has this name and number of arguments.
     Call(Option<Expr>, Vec<Expr>),
 }
 
@@ -63,7 +63,7 @@ pub(super) fn expand(
     }
 }
 
-/// Splits off the first argument. The number of arguments is known here.
+/// Removes and returns the first argument. The caller has checked the number of arguments.
 fn pop_first(args: &mut Vec<Expr>) -> Expr {
     if args.is_empty() { Expr { id: 0, kind: Kind::Error } } else { args.remove(0) }
 }
@@ -235,14 +235,14 @@ impl Builder<'_> {
         self.comprehension(Comprehension { range, var, var2, accu_var, accu_init, condition, step, result })
     }
 
-    /// Makes a step conditional.
+    /// Makes a step conditional on the filter, if any.
     pub(super) fn only_if(&mut self, filter: Option<Expr>, step: Expr) -> Expr {
         let Some(filter) = filter else { return step };
         let same = self.accumulator();
         self.call("_?_:_", vec![filter, step, same])
     }
 
-    /// Creates a comprehension over nothing that binds a variable.
+    /// Creates a comprehension over an empty list that binds a variable.
     fn bind(&mut self, var: Arc<str>, value: Expr, result: Expr) -> Expr {
         let range = self.list(Vec::new());
         let condition = self.literal(Literal::Bool(false));
@@ -269,7 +269,7 @@ impl Builder<'_> {
         let Kind::Ident(var) = &name.kind else {
             return Err((name.id, format!("{function}() variable name must be a simple identifier")));
         };
-        // Each nested use doubles the tree.
+        // Each nested use doubles the size of the tree.
         if self.source.id_count() > MAX_NODES {
             return Err((name.id, "the expression is too large".to_owned()));
         }

@@ -1,6 +1,6 @@
 //! Parses text to a tree: tokens, grammar, error recovery, macros.
 //!
-//! The grammar and the texts of errors are those of cel-go, whose parser ANTLR generates. So this parser also recovers
+//! The grammar and the error messages are those of cel-go. ANTLR generates cel-go's parser, so this parser recovers
 //! from errors as ANTLR's default strategy does.
 
 pub(crate) mod ast;

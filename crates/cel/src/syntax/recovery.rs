@@ -1,10 +1,10 @@
-//! Error recovery of ANTLR's default strategy: skip or insert one token, or skip to a token that can follow.
+//! Error recovery by ANTLR's default strategy: skips or inserts one token, or skips to a token that can follow.
 
 use super::MAX_CODE_POINTS;
 use super::lexer::{Lexeme, Token, tokens};
 use super::source::{Issue, Source};
 
-/// A set of tokens. The bit above the last token says that the rule can end.
+/// A set of tokens. The bit above the last token means that the rule can end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Set(u64);
 
@@ -25,7 +25,7 @@ impl Set {
         Self(self.0 | other.0)
     }
 
-    /// The set of tokens that can follow when the rule can also end.
+    /// Returns the set with the mark that the rule can also end here.
     pub(super) const fn or_end(self) -> Self {
         Self(self.0 | RULE_END)
     }
@@ -51,7 +51,7 @@ impl Set {
 /// Reasons to leave a rule.
 #[derive(Clone, Copy)]
 pub(super) enum Failure {
-    /// Reported where the rule ends; parsing goes on.
+    /// An unexpected token. The error is reported at the end of the rule, and parsing continues.
     Mismatch(Set),
     /// No alternative fits the tokens from the current one to the one with this index.
     NoAlternative(usize),
@@ -142,7 +142,7 @@ impl State {
         lexeme
     }
 
-    /// Consumes a token that is known to be there.
+    /// Consumes the current token, whose kind the caller has checked.
     pub(super) fn accept(&mut self) -> Lexeme {
         self.matched();
         self.consume()
@@ -153,7 +153,8 @@ impl State {
         self.last_recovery = None;
     }
 
-    /// Consumes a token of this kind. If another is there, skips or inserts one where that helps.
+    /// Consumes a token of this kind. If the current token has another kind, recovers by skipping or inserting one
+    /// token if possible.
     pub(super) fn expect(&mut self, token: Token, next: Set) -> Result<Lexeme, Failure> {
         if self.token() == token {
             return Ok(self.accept());
@@ -176,7 +177,7 @@ impl State {
         Err(Failure::Mismatch(expected))
     }
 
-    /// Checks that the current token can begin what follows; skips one that cannot where that helps.
+    /// Checks that the current token is expected. Otherwise recovers by skipping one token if possible.
     pub(super) fn sync(&mut self, expected: Set) -> Result<(), Failure> {
         if self.recovering || expected.contains(self.token()) || expected.ends_rule() {
             return Ok(());
@@ -189,7 +190,7 @@ impl State {
         Err(Failure::Mismatch(expected))
     }
 
-    /// Checks that a loop can continue or end here; otherwise skips to where it can.
+    /// Checks that a loop can continue or end at the current token. Otherwise skips to a token where it can.
     pub(super) fn sync_loop(&mut self, expected: Set) -> Result<(), Failure> {
         if self.recovering || expected.contains(self.token()) || expected.ends_rule() {
             return Ok(());
@@ -215,7 +216,7 @@ impl State {
         self.report(here.start, &message)
     }
 
-    /// Opens a rule after which these tokens can come.
+    /// Opens a rule that these tokens can follow.
     pub(super) fn enter(&mut self, follow: Set) {
         self.follow.push(follow);
     }
@@ -224,7 +225,7 @@ impl State {
         self.follow.pop();
     }
 
-    /// Reports an error of a rule and skips what the rule cannot use.
+    /// Reports an error of a rule and skips to a token that can follow.
     pub(super) fn recover(&mut self, rule: &'static str, failure: Failure) -> Result<(), Failure> {
         let (here, message) = match failure {
             Failure::Abort => return Err(Failure::Abort),
@@ -277,7 +278,7 @@ impl State {
         }
     }
 
-    /// Adds what can follow the open rules as long as they can end.
+    /// Adds the tokens that can follow the open rules, as long as the rules can end.
     fn in_context(&self, mut expected: Set) -> Set {
         for follow in self.follow.iter().rev() {
             if !expected.ends_rule() {
@@ -310,7 +311,7 @@ impl State {
             if too_many { format!("More than {MAX_REPORTS} syntax errors") } else { message.to_owned() };
         let mut issue = self.source.issue_at_offset(start, format!("Syntax error: {text}"));
         if self.text.is_empty() && self.lexemes.len() == 1 {
-            // The end of an empty text has no column.
+            // As in cel-go, the end of an empty text has the column -1.
             issue.column = -1;
         }
         if self.syntax_errors <= MAX_REPORTS + 1 {

@@ -94,7 +94,7 @@ impl Source {
         Issues { list, text }
     }
 
-    /// Appends the position, the line and a mark below it. Wide characters get wide dots and marks.
+    /// Appends the position, the line and a mark below it. Wide characters have wide dots and marks.
     fn show(&self, issue: &Issue, text: &mut String) {
         let _ = write!(text, "ERROR: <input>:{}:{}: {}", issue.line, issue.column + 1, issue.message);
         let line = usize::try_from(issue.line - 1).ok().and_then(|line| self.lines.get(line));

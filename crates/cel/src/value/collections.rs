@@ -16,7 +16,7 @@ type JsonMap = serde_json::Map<String, Json>;
 #[derive(Clone, Debug)]
 pub(crate) struct List<'a> {
     pub(crate) items: Items<'a>,
-    /// The schema, used to convert JSON items, and by equality and `+` for any items.
+    /// The schema. Used to convert JSON items, and by equality and `+` for all items.
     pub(crate) decl: Option<&'a Decl>,
 }
 
@@ -61,12 +61,12 @@ impl<'a> List<'a> {
         (0..self.len()).map(|index| self.get(index).unwrap_or_else(|| Err(Failure::overload())))
     }
 
-    /// Returns the items, or the error of one.
+    /// Returns the items, or the first error.
     pub(crate) fn values(&self) -> Result<Vec<Value<'a>>, Failure> {
         self.iter().collect()
     }
 
-    /// Returns the item at a number.
+    /// Returns the item at an index, which can be any number.
     pub(super) fn at(&self, index: &Value<'_>) -> Result<Option<Value<'a>>, Failure> {
         let wanted = match index {
             Value::Int(index) => *index,
@@ -81,7 +81,7 @@ impl<'a> List<'a> {
         usize::try_from(wanted).ok().and_then(|index| self.get(index)).transpose()
     }
 
-    /// Returns whether an item equals a value; an error only if no item does.
+    /// Returns whether an item equals a value. Returns a comparison error only if no item is equal.
     pub(crate) fn contains(&self, value: &Value<'a>) -> Result<bool, Failure> {
         let mut error = None;
         for item in self.iter() {
@@ -167,7 +167,7 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// Returns the key for a value, or `None` if such values cannot be keys.
+    /// Returns the key for a value; `None` if the type of the value cannot be a key.
     pub(crate) fn new(value: &Value<'a>) -> Option<Self> {
         Some(match value {
             Value::Bool(it) => Self::Bool(*it),
@@ -249,7 +249,7 @@ impl<'a> Map<'a> {
         }
     }
 
-    /// Returns the value of a name.
+    /// Returns the value of the key `name`.
     pub(crate) fn field(&self, name: &str) -> Result<Option<Value<'a>>, Failure> {
         match self {
             Self::Owned(entries) => Ok(entries.get(&Key::String(Text::Borrowed(name))).cloned()),
@@ -306,7 +306,7 @@ impl<'a> Map<'a> {
     }
 }
 
-/// Returns the JSON name and the schema of a property that expressions name, and whether an object declares it.
+/// Returns the JSON name and the schema of a property from its name in expressions, and whether an object declares it.
 fn property<'a, 'n>(decl: &'a Decl, name: &'n str) -> Option<(Cow<'n, str>, &'a Decl, bool)> {
     match &decl.kind {
         DeclKind::Object(object) => {

@@ -12,7 +12,7 @@ use crate::schema::{DeclKind, ListType};
 /// Compares two values for equality. Values of different types differ; numbers compare by value.
 ///
 /// # Errors
-/// Values with a schema cannot be compared with values of other kinds.
+/// A value with a schema is compared with a value of another kind.
 pub(crate) fn equal<'a>(left: &Value<'a>, right: &Value<'a>) -> Result<bool, Failure> {
     Ok(match (left, right) {
         (Value::Null, Value::Null) => true,
@@ -92,7 +92,7 @@ fn lists<'a>(left: &List<'a>, right: &List<'a>) -> Result<bool, Failure> {
     }
 }
 
-/// Returns a text that is equal for equal scalars.
+/// Returns a text key. Equal scalars have equal keys.
 fn scalar_key(value: &Value<'_>) -> String {
     to_json(value).map(|json| json.to_string()).unwrap_or_default()
 }
@@ -114,7 +114,7 @@ pub(crate) fn item_key(item: &Value<'_>, keys: &[String]) -> Result<String, Fail
     let mut text = String::new();
     for key in keys {
         let value = match map {
-            // The schema of the property is not used: upstream reads the JSON.
+            // Ignores the schema of the property, because upstream reads the JSON.
             Map::Typed(fields, _) | Map::Json(fields) => {
                 fields.get(key).map(Json::to_string).unwrap_or_default()
             }
@@ -156,7 +156,7 @@ fn maps<'a>(left: &Map<'a>, right: &Map<'a>) -> Result<bool, Failure> {
     {
         for (name, value) in *fields {
             if object.property(name).is_none() {
-                // Fields without a schema are compared as JSON, and only where both have them.
+                // Compares fields without a schema as JSON, and only if both objects have the field.
                 let Map::Typed(others, _) = right else { return Err(Failure::overload()) };
                 if others.get(name).is_some_and(|other| other != value) {
                     return Ok(false);

@@ -1,11 +1,11 @@
-//! Values and JSON.
+//! Conversion between values and JSON.
 
 use serde_json::Value as Json;
 
 use super::collections::{Key, List, Map};
 use super::{Text, Value};
 
-/// Converts a JSON value without a schema. Integers are signed; larger ones are doubles, as Go decodes them.
+/// Converts a JSON value without a schema. As in Go, integers are signed, and larger integers become doubles.
 pub(crate) fn from_json(json: &Json) -> Value<'_> {
     match json {
         Json::Null => Value::Null,

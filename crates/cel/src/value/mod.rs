@@ -36,7 +36,7 @@ pub(crate) enum Value<'a> {
     Double(f64),
     String(Text<'a>),
     Bytes(Arc<[u8]>),
-    /// In nanoseconds.
+    /// A duration in nanoseconds.
     Duration(i64),
     Timestamp(Timestamp),
     List(List<'a>),
@@ -67,12 +67,12 @@ pub(crate) struct Object<'a> {
     pub(crate) fields: std::collections::BTreeMap<Arc<str>, Value<'a>>,
 }
 
-/// A point in time. Its zone only shows in its text.
+/// A point in time. The zone affects only the text.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timestamp {
     pub(crate) seconds: i64,
     pub(crate) nanos: u32,
-    /// The zone's distance from UTC in seconds.
+    /// The offset of the zone from UTC, in seconds.
     pub(crate) offset: i32,
 }
 
@@ -195,7 +195,7 @@ impl Value<'_> {
         }
     }
 
-    /// Returns the size that costs are counted in: code points, bytes, items or entries; otherwise 1.
+    /// Returns the size for costs: the number of code points, bytes, items or entries; otherwise 1.
     pub(crate) fn size(&self) -> u64 {
         match self {
             Self::String(text) => text.chars().count() as u64,
@@ -203,13 +203,13 @@ impl Value<'_> {
             Self::List(list) => list.len() as u64,
             Self::Map(map) => map.len() as u64,
             Self::Ip(ip) => network_size(*ip),
-            // The bytes of the prefix.
+            // The number of bytes of the prefix.
             Self::Cidr(cidr) => u64::from(cidr.bits).div_ceil(8),
             _ => 1,
         }
     }
 
-    /// As [`Self::size`], also within an optional value, as cel-go's own costs count.
+    /// Like [`Self::size`], but returns the inner size of an optional value, as cel-go's costs do.
     pub(crate) fn inner_size(&self) -> u64 {
         match self {
             Self::Optional(Some(value)) => value.inner_size(),

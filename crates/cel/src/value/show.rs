@@ -1,4 +1,4 @@
-//! Texts of values, in Go's forms.
+//! Texts of values, in Go's formats.
 
 use super::{Timestamp, Value};
 use crate::library::time::{format_duration, format_timestamp};
@@ -22,7 +22,7 @@ pub(crate) fn double(value: f64) -> String {
     format!("{mantissa}e{sign}{:02}", exponent.abs())
 }
 
-/// The number of decimal places from which on there is an exponent.
+/// The decimal exponent from which numbers are written in exponential notation.
 const SHORTEST: i32 = 6;
 
 /// Returns the plain text of a scalar.

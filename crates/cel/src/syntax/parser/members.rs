@@ -41,7 +41,7 @@ impl Parser {
         }
     }
 
-    /// Parses a name, which may be escaped; no library here enables escaped names.
+    /// Parses a name. Reports escaped names, which Kubernetes does not enable.
     pub(super) fn name(&mut self) -> Result<(u32, Arc<str>), Failure> {
         let name = self.state.current();
         if !NAMES.contains(name.token) {

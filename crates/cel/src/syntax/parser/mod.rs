@@ -31,7 +31,7 @@ pub(crate) fn parse(text: &str) -> Result<(Expr, Source), Issues> {
     Err(source.issues(issues))
 }
 
-/// A tree and how many operators, selections and calls of methods are nested in it.
+/// A tree and its nesting of operators, selections and method calls.
 struct Node {
     expr: Expr,
     height: usize,
@@ -100,7 +100,7 @@ impl Parser {
         Ok(node.unwrap_or_else(|| self.node(start, Kind::Error, 0)))
     }
 
-    /// Runs a rule; after an error in it, skips to a token that can follow and returns the default.
+    /// Runs a rule. After an error in the rule, skips to a token that can follow and returns the default.
     fn recovered<T: Default>(
         &mut self,
         name: &'static str,
