@@ -1,7 +1,7 @@
 //! Attribute-based access control: a file with one policy per line (upstream: `pkg/auth/authorizer/abac`).
 //!
-//! A line is a `Policy` of `abac.authorization.kubernetes.io/v1beta1` in JSON, or its older form without a version.
-//! Empty lines and lines that begin with `#` are skipped. A request is allowed if one policy matches.
+//! Each line is a JSON `Policy` of `abac.authorization.kubernetes.io/v1beta1`, or of the older form without a version.
+//! Empty lines and lines that begin with `#` are skipped. A request is allowed if any policy matches.
 
 use std::path::Path;
 
@@ -31,7 +31,7 @@ pub enum AbacError {
     /// A line is not a policy.
     #[error("line {line}: {why}")]
     Line {
-        /// The line, from 1.
+        /// The line number, from 1.
         line: usize,
         /// The error in the line.
         why: String,
@@ -95,14 +95,14 @@ fn policy(line: &str) -> Result<Policy, String> {
     } else {
         unversioned(serde_json::from_value(fields).map_err(|error| error.to_string())?)
     };
-    // `*` stands for all authenticated users.
+    // `*` matches all authenticated users.
     if read.user == ALL || read.group == ALL {
         return Ok(Policy { user: String::new(), group: AUTHENTICATED.to_owned(), ..read });
     }
     Ok(read)
 }
 
-/// Converts the form without a version, in which an absent field matches everything.
+/// Converts a policy without a version. In this form, an absent field matches all values.
 fn unversioned(mut policy: Policy) -> Policy {
     let all = || ALL.to_owned();
     if policy.user.is_empty() && policy.group.is_empty() {
@@ -137,7 +137,8 @@ impl Policy {
             || (pattern.ends_with('*') && attributes.path.starts_with(pattern.trim_end_matches('*')))
     }
 
-    /// A policy with a user and a group requires both; one with neither matches nobody.
+    /// Returns whether the subject matches a user. A policy with a user and a group requires both. A policy with
+    /// neither matches no user.
     fn is_for(&self, user: &UserInfo) -> bool {
         let is_user = self.user.is_empty() || self.user == user.name;
         let is_group = self.group.is_empty() || user.groups.contains(&self.group);

@@ -7,7 +7,7 @@ use crate::rbac::Rule;
 use crate::rules::{RuleResolver, UserRules};
 use crate::{Attributes, Authorizer, Verdict};
 
-/// The group whose members may do everything.
+/// The group whose members may make any request.
 pub const SYSTEM_MASTERS: &str = "system:masters";
 
 /// Allows every request (`--authorization-mode=AlwaysAllow`).

@@ -16,9 +16,9 @@ pub struct Attributes<'a> {
     pub version: &'a str,
     /// The resource, such as `pods`; empty for non-resource requests.
     pub resource: &'a str,
-    /// The subresource, such as `status`; empty for none.
+    /// The subresource, such as `status`; empty for the resource itself.
     pub subresource: &'a str,
-    /// The object's name; empty if the request names none.
+    /// The object's name; empty if the request does not name an object.
     pub name: &'a str,
     /// The namespace; empty for cluster-scoped resources and for all namespaces.
     pub namespace: &'a str,
@@ -32,8 +32,8 @@ pub struct Attributes<'a> {
 
 /// The parsed requirements of a selector.
 ///
-/// Requirements that cannot be parsed are left out. That is safe: requirements narrow a request, so the authorizer
-/// decides about a wider one.
+/// Requirements that cannot be parsed are omitted. This is safe: requirements narrow a request, so the authorizer
+/// decides about a broader request.
 #[derive(Debug)]
 pub struct Selected<'a, R> {
     /// The requirements.
@@ -56,7 +56,7 @@ impl<R> Clone for Selected<'_, R> {
 impl<R> Copy for Selected<'_, R> {}
 
 impl<'a> Attributes<'a> {
-    /// Attributes with this user; all else is empty.
+    /// Creates attributes with this user; all other fields are empty.
     pub fn for_user(user: &'a UserInfo) -> Self {
         let none = "";
         Self {
@@ -74,7 +74,7 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    /// Returns whether the request is for a resource, not for another path.
+    /// Returns whether the request is for a resource and not for a non-resource path.
     pub fn is_resource_request(&self) -> bool {
         !self.resource.is_empty()
     }

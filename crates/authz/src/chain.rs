@@ -30,24 +30,24 @@ pub enum Decision {
 pub struct Verdict {
     /// The decision.
     pub decision: Decision,
-    /// The reason; may be empty. It is shown to clients that are refused.
+    /// The reason, which refused clients see; may be empty.
     pub reason: Cow<'static, str>,
-    /// An error that occurred while deciding.
+    /// An error during the decision.
     pub error: Option<String>,
 }
 
 impl Verdict {
-    /// An allow with this reason.
+    /// Returns an allow with this reason.
     pub fn allow(reason: impl Into<Cow<'static, str>>) -> Self {
         Self { decision: Decision::Allow, reason: reason.into(), error: None }
     }
 
-    /// A deny with this reason.
+    /// Returns a deny with this reason.
     pub fn deny(reason: impl Into<Cow<'static, str>>) -> Self {
         Self { decision: Decision::Deny, ..Self::allow(reason) }
     }
 
-    /// No opinion, with this reason.
+    /// Returns no opinion, with this reason.
     pub fn no_opinion(reason: impl Into<Cow<'static, str>>) -> Self {
         Self { decision: Decision::NoOpinion, ..Self::allow(reason) }
     }
@@ -65,18 +65,18 @@ pub trait Authorizer: Send + Sync {
 pub struct NamedAuthorizer {
     /// The type of the authorizer: `RBAC`, `Webhook`, …
     pub kind: &'static str,
-    /// The name; the type in lower case, unless it is configured.
+    /// The configured name; by default, the type in lower case.
     pub name: Arc<str>,
     /// The authorizer.
     pub authorizer: Arc<dyn Authorizer>,
-    /// Lists a user's rules, if this authorizer supports it.
+    /// Lists a user's rules, if the authorizer supports this.
     pub resolver: Option<Arc<dyn RuleResolver>>,
 }
 
-/// The authorizers, in order. Members of `system:masters` are allowed before any of them is called.
+/// The authorizers, in order. Requests of `system:masters` are allowed without calling them.
 ///
-/// Clones share the authorizers. They can be replaced while requests are decided; a request uses the list it started
-/// with.
+/// Clones share the authorizers, which can be replaced at any time. A request uses the list that was current when its
+/// decision started.
 #[derive(Clone)]
 pub struct Chain {
     authorizers: Arc<ArcSwap<Vec<NamedAuthorizer>>>,
@@ -104,11 +104,11 @@ impl Chain {
         &self.metrics
     }
 
-    /// Returns `Ok` if the request is allowed.
+    /// Checks that the request is allowed.
     ///
     /// # Errors
-    /// 403 with the reasons if it is not. 500 if the authorizer that denied it reported an error, or if none decided and
-    /// any of them did.
+    /// 403 with the reasons. 500 if the authorizer that denied the request reported an error, or if no authorizer
+    /// decided and any of them reported an error.
     pub async fn authorize(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
         let started = Instant::now();
         let verdict = self.decide(attributes).await;
@@ -120,9 +120,9 @@ impl Chain {
         }
     }
 
-    /// Returns the first allow or deny; if there is none, no opinion with all reasons and errors.
+    /// Returns the first allow or deny. If no authorizer decides, returns no opinion with all reasons and errors.
     pub async fn decide(&self, attributes: &Attributes<'_>) -> Verdict {
-        // As upstream's first authorizer (`authorizerfactory.NewPrivilegedGroups`).
+        // Corresponds to upstream's first authorizer (`authorizerfactory.NewPrivilegedGroups`).
         if attributes.in_group(SYSTEM_MASTERS) {
             return Verdict::allow("");
         }
@@ -143,7 +143,7 @@ impl Chain {
         Verdict { decision: Decision::NoOpinion, reason, error: aggregate(errors) }
     }
 
-    /// Lists a user's rules in a namespace, as far as the authorizers support it.
+    /// Lists a user's rules in a namespace, as far as the authorizers support this.
     pub fn rules_for(&self, user: &UserInfo, namespace: &str) -> UserRules {
         let mut all = UserRules::default();
         let mut errors = Vec::new();
@@ -158,7 +158,7 @@ impl Chain {
     }
 }
 
-/// Joins errors as upstream's aggregate: each text once, in brackets if there are several. Very long lists are cut.
+/// Joins errors like upstream's `Aggregate`: each text once, in brackets if there are several. Truncates long lists.
 pub(crate) fn aggregate(errors: impl IntoIterator<Item = String>) -> Option<String> {
     let (mut once, mut seen) = (Vec::new(), HashSet::new());
     for error in errors {
@@ -180,7 +180,7 @@ pub(crate) fn aggregate(errors: impl IntoIterator<Item = String>) -> Option<Stri
     }
 }
 
-/// The most errors in a message.
+/// The maximum number of errors in a message.
 const MAX_ERRORS: usize = 100;
 
 #[cfg(test)]

@@ -47,15 +47,15 @@ pub struct Entry {
 pub struct WebhookEntry {
     /// The timeout of a call.
     pub timeout: Interval,
-    /// How long allows are cached.
+    /// The time for which allowed responses are cached.
     #[serde(rename = "authorizedTTL")]
     pub authorized_ttl: Interval,
-    /// True if allows are cached.
+    /// True if allowed responses are cached.
     pub cache_authorized_requests: bool,
-    /// How long other answers are cached.
+    /// The time for which other responses are cached.
     #[serde(rename = "unauthorizedTTL")]
     pub unauthorized_ttl: Interval,
-    /// True if other answers are cached.
+    /// True if other responses are cached.
     pub cache_unauthorized_requests: bool,
     /// The version of the reviews sent: `v1` or `v1beta1`.
     pub subject_access_review_version: String,
@@ -65,7 +65,7 @@ pub struct WebhookEntry {
     pub failure_policy: String,
     /// The connection to the webhook.
     pub connection_info: ConnectionInfo,
-    /// The webhook is only called for requests that match these.
+    /// The conditions that a request must match for the webhook to be called.
     pub match_conditions: Vec<MatchCondition>,
 }
 
@@ -117,9 +117,9 @@ impl Default for WebhookEntry {
     }
 }
 
-/// How long allows of a webhook are cached by default.
+/// The default time for which a webhook's allowed responses are cached.
 pub const DEFAULT_AUTHORIZED_TTL: Duration = Duration::from_mins(5);
-/// How long other answers of a webhook are cached by default.
+/// The default time for which a webhook's other responses are cached.
 pub const DEFAULT_UNAUTHORIZED_TTL: Duration = Duration::from_secs(30);
 
 /// The reasons why a configuration cannot be used.
@@ -145,12 +145,12 @@ pub enum ConfigError {
         /// The error in the file.
         error: FileError,
     },
-    /// The server lacks what the authorizer needs.
+    /// A dependency of an authorizer is missing.
     #[error("authorizer {name}: {why}")]
     Unavailable {
         /// The authorizer's name.
         name: String,
-        /// The missing part.
+        /// The missing dependency.
         why: &'static str,
     },
 }
@@ -160,7 +160,7 @@ fn list(errors: &[FieldError]) -> String {
     if texts.len() == 1 { texts.concat() } else { format!("[{}]", texts.join(", ")) }
 }
 
-/// The authorizers, and their parts, that exist once per server.
+/// The authorizers and dependencies that exist once per server.
 #[derive(Clone)]
 pub struct Parts {
     /// Roles and bindings.
@@ -174,10 +174,10 @@ pub struct Parts {
 }
 
 impl Configuration {
-    /// Parses and validates a file, YAML or JSON.
+    /// Parses and validates a YAML or JSON file.
     ///
     /// # Errors
-    /// [`ConfigError`], except those of [`Self::build`].
+    /// [`ConfigError`], except the errors of [`Self::build`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
         let decoded = nave_codec::yaml::decode(bytes)?;
         if let Some(duplicate) = decoded.duplicates.into_iter().next() {
@@ -196,7 +196,8 @@ impl Configuration {
         Ok(read)
     }
 
-    /// A configuration from authorizer types, as `--authorization-mode` lists them; each is named after its type.
+    /// Creates a configuration from the authorizer types in `--authorization-mode`. Each authorizer is named after its
+    /// type.
     pub fn of_modes<'a>(modes: impl IntoIterator<Item = &'a str>, webhook: Option<&WebhookEntry>) -> Self {
         let entry = |kind: &str| Entry {
             kind: kind.to_owned(),
@@ -218,7 +219,7 @@ impl Configuration {
     /// Creates the authorizers.
     ///
     /// # Errors
-    /// A webhook's kubeconfig is invalid, or an authorizer lacks what it needs.
+    /// A webhook's kubeconfig is invalid, or a dependency of an authorizer is missing.
     pub fn build(&self, parts: &Parts) -> Result<Vec<NamedAuthorizer>, ConfigError> {
         self.authorizers.iter().map(|entry| entry.build(parts)).collect()
     }
@@ -292,7 +293,7 @@ impl WebhookEntry {
     }
 }
 
-/// The longest timeout of a webhook call.
+/// The maximum timeout of a webhook call.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Converts a string for error messages.

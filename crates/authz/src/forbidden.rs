@@ -6,8 +6,7 @@ use nave_machinery::{GroupResource, Reason, Status, status::StatusDetails};
 
 use crate::Attributes;
 
-/// Returns a 403 with the message and details that upstream sends. For non-resource requests the details are present
-/// but empty.
+/// Returns a 403 with upstream's message and details. For non-resource requests, the details are present but empty.
 pub fn forbidden(attributes: &Attributes<'_>, reason: &str) -> Status {
     let mut why = what_is_forbidden(attributes);
     if !reason.is_empty() {

@@ -1,32 +1,32 @@
 //! Authorization: decides whether a user may make a request.
 //!
 //! ```text
-//! Attributes ─→ Chain ─┬─ system:masters may do everything
-//!                      ├─ Node       what a kubelet needs for the pods on its node
+//! Attributes ─→ Chain ─┬─ system:masters: allowed
+//!                      ├─ Node       access of a kubelet to the objects of its pods
 //!                      ├─ Rbac       roles and bindings
 //!                      ├─ Webhook, Abac, AlwaysAllow, AlwaysDeny: as configured
 //!                      └─ no authorizer allowed it: 403
 //! ```
 //!
-//! | decision | what the chain does |
+//! | decision | action of the chain |
 //! | --- | --- |
 //! | [`Decision::Allow`] | the request proceeds; later authorizers are not called |
 //! | [`Decision::Deny`] | 403; later authorizers are not called |
 //! | [`Decision::NoOpinion`] | calls the next authorizer; 403 after the last one |
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! | --- | --- |
 //! | `attributes`, `chain`, `forbidden` | the request's attributes, the decision, and the 403 response |
 //! | [`rbac`] | roles and bindings as an index; escalation |
-//! | [`node`] | what kubelets may do |
+//! | [`node`] | the permissions of kubelets |
 //! | [`webhook`], `abac` | decisions of an external service; policies in a file |
 //! | [`config`] | the configured authorizers and their order |
-//! | [`bootstrap`] | the roles and bindings that a server starts with |
+//! | [`bootstrap`] | the default roles and bindings |
 //! | `always`, `metrics`, `rules` | authorizers with fixed decisions; the metrics; a user's rules as a list |
 //!
-//! Invariants: a request that no authorizer allows is forbidden. The attributes come from the parsed request, the
-//! same parts that storage keys are built from, never from the raw path. No later stage widens access. The RBAC and
-//! node authorizers do no I/O: all their data is in memory.
+//! Invariants: a request that no authorizer allows is forbidden. The attributes and the storage keys come from the same
+//! parsed request, never from the raw path. Later stages never grant access. The RBAC and node authorizers perform no
+//! I/O: all their data is in memory.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -7,7 +7,7 @@ use prometheus::{GaugeVec, HistogramVec, IntCounterVec, Registry};
 
 use crate::chain::{Decision, NamedAuthorizer, Verdict};
 
-/// Buckets of `authorization_duration_seconds`: 1 ms, doubled 14 times, as upstream's.
+/// The number of buckets of `authorization_duration_seconds`: from 1 ms, each twice the previous one, as in upstream.
 const DURATIONS: usize = 15;
 
 /// The metrics. Clones share the counters.
@@ -128,7 +128,7 @@ impl Metrics {
         self.reload_times.with_label_values(&labels).set(now);
     }
 
-    /// The number of reloads, by status.
+    /// Returns the number of reloads by status.
     #[cfg(test)]
     pub(crate) fn reloads(&self) -> impl Fn(&str) -> u64 {
         let families = prometheus::core::Collector::collect(&self.reloads);

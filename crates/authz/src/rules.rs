@@ -4,19 +4,19 @@ use nave_machinery::user::UserInfo;
 
 use crate::rbac::Rule;
 
-/// The rules that hold for a user in a namespace.
+/// A user's rules in a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserRules {
     /// The rules, in no particular order.
     pub rules: Vec<Rule>,
-    /// True if there may be rules that cannot be listed.
+    /// True if the user may have further rules that cannot be listed.
     pub incomplete: bool,
-    /// The errors while listing, if any.
+    /// The errors that occurred while listing, if any.
     pub error: Option<String>,
 }
 
 impl UserRules {
-    /// An empty, incomplete list with this reason.
+    /// Returns an empty, incomplete list with this reason.
     pub fn unknown(why: &str) -> Self {
         Self { incomplete: true, error: Some(why.to_owned()), ..Self::default() }
     }

@@ -27,7 +27,7 @@ use cache::Cache;
 pub use conditions::{ConditionError, Conditions};
 pub use review::ReviewVersion;
 
-/// Requests with attributes longer than this in total are not cached, because clients could use them to fill memory.
+/// The maximum total length of the attributes of a cached request. Clients could fill memory with longer attributes.
 const LONGEST_CACHED: usize = 10_000;
 
 /// The settings of a webhook authorizer.
@@ -37,9 +37,9 @@ pub struct Settings {
     pub name: Arc<str>,
     /// The version of the reviews sent.
     pub version: ReviewVersion,
-    /// How long allows are cached; zero means not at all.
+    /// The time for which allowed responses are cached; zero disables caching.
     pub authorized_ttl: Duration,
-    /// How long other answers are cached; zero means not at all.
+    /// The time for which other responses are cached; zero disables caching.
     pub unauthorized_ttl: Duration,
     /// The decision after a failed call: no opinion or deny.
     pub on_failure: Decision,
@@ -60,7 +60,7 @@ impl WebhookAuthorizer {
         Self { webhook, settings, conditions, cache: Mutex::default(), metrics }
     }
 
-    /// Returns the cached answer, or calls the webhook.
+    /// Returns the cached response, or calls the webhook.
     async fn review(&self, attributes: &Attributes<'_>) -> Result<review::Outcome, String> {
         let key = cache::key(attributes);
         if let Some(outcome) = self.cache.lock().get(&key, Instant::now()) {

@@ -1,7 +1,7 @@
 //! The default roles and bindings (upstream: `plugin/pkg/auth/authorizer/rbac/bootstrappolicy`).
 //!
-//! [`policy`] lists them; [`reconcile`] computes the update of an existing object. Reconciliation adds missing rules,
-//! subjects, labels and annotations and removes none, so an administrator's additions stay. Objects with the
+//! [`policy`] lists the objects. [`reconcile`] computes the update of an existing object: it adds missing rules,
+//! subjects, labels and annotations but never removes any, so an administrator's additions stay. Objects with the
 //! annotation `rbac.authorization.kubernetes.io/autoupdate: "false"` are skipped.
 
 mod policy;

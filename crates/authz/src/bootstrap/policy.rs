@@ -7,7 +7,7 @@ use crate::rbac::{GROUP, Rule};
 
 const POLICY: &str = include_str!("policy.txt");
 
-/// The label prefix by which roles are aggregated into another role.
+/// The prefix of labels that aggregate roles into another role.
 const AGGREGATE_TO: &str = "rbac.authorization.k8s.io/aggregate-to-";
 
 /// A default object.
@@ -23,17 +23,17 @@ pub struct Bootstrap {
     pub object: Value,
 }
 
-/// A line of the policy that cannot be parsed, which is a bug in this crate.
+/// The error for a line that cannot be parsed, which is a bug in this crate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} of the bootstrap policy: {text}")]
 pub struct PolicyError {
-    /// The line, from 1.
+    /// The line number, from 1.
     pub line: usize,
     /// The text of the line.
     pub text: String,
 }
 
-/// The default roles and bindings: all roles first, then all bindings.
+/// Returns the default roles and bindings: all roles, then all bindings.
 ///
 /// # Errors
 /// A bug in this crate's data.
@@ -52,7 +52,7 @@ pub fn policy() -> Result<Vec<Bootstrap>, PolicyError> {
     Ok(objects)
 }
 
-/// The rules of a default cluster role.
+/// Returns the rules of a default cluster role.
 ///
 /// # Errors
 /// A bug in this crate's data.
@@ -134,7 +134,7 @@ fn add(role: &mut Value, words: &[&str]) -> Option<()> {
         ["gathers", label] => {
             let labels = Map::from_iter([(format!("{AGGREGATE_TO}{label}"), json!("true"))]);
             role["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": labels}]});
-            // The aggregation controller writes these rules.
+            // The aggregation controller writes the rules of this role.
             role["rules"] = Value::Null;
             return Some(());
         }

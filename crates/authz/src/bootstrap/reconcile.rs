@@ -10,7 +10,7 @@ use crate::rbac::{Rule, not_covered};
 /// The result of a reconciliation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reconciled {
-    /// Nothing to do: the object is complete, or excluded from updates.
+    /// No update is needed: the object is complete, or excluded from updates.
     Right,
     /// Replace the object with this one.
     Update(Value),
@@ -41,7 +41,7 @@ pub fn reconcile(existing: &Value, wanted: &Value) -> Reconciled {
 
 const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
-/// Adds missing labels or annotations; existing ones are not changed.
+/// Adds missing labels or annotations. Existing entries are not changed.
 fn add_entries(metadata: &mut Value, place: &str, wanted: &Value) {
     let Some(metadata) = metadata.as_object_mut() else { return };
     let present = metadata.entry(place).or_insert_with(|| Value::Object(Map::new()));
@@ -66,7 +66,7 @@ fn add_rules(object: &mut Value, wanted: &Value) {
         elements(role, "rules").iter().filter_map(|rule| Rule::deserialize(rule).ok()).collect()
     };
     let (present, wanted) = (read(object), read(wanted));
-    // Rules that are too many to compare were written by a user: the role is not changed.
+    // A role with too many rules to compare has been changed by a user, so it is left unchanged.
     let Ok(missing) = not_covered(&present.iter().collect::<Vec<_>>(), &wanted) else { return };
     append(
         object,
@@ -75,7 +75,7 @@ fn add_rules(object: &mut Value, wanted: &Value) {
     );
 }
 
-/// Sets or removes the aggregation rule as the default role has it.
+/// Adds missing selectors to the aggregation rule, or removes the rule if the default role has none.
 fn add_selectors(object: &mut Value, wanted: &Value) {
     const RULE: &str = "aggregationRule";
     const SELECTORS: &str = "clusterRoleSelectors";
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(updated["aggregationRule"], wanted["aggregationRule"]);
         assert_eq!(updated["rules"], existing["rules"]);
         assert_eq!(reconcile(&updated, &wanted), Reconciled::Right);
-        // The aggregation rule is removed if the default role has none.
+        // The aggregation rule is removed if the default role has no such rule.
         existing["aggregationRule"] = wanted["aggregationRule"].clone();
         let Reconciled::Update(updated) = reconcile(&existing, &role(&Value::Null)) else {
             panic!("not updated")

@@ -1,4 +1,4 @@
-//! A configuration file that is reloaded when it changes (upstream: `reloadableAuthorizerResolver`).
+//! Reloads a configuration file when it changes (upstream: `reloadableAuthorizerResolver`).
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{ConfigError, Configuration, Parts};
 use crate::{Chain, NamedAuthorizer};
 
-/// A configuration file, and the parts its authorizers need.
+/// A configuration file, and the dependencies of its authorizers.
 pub struct ConfigFile {
     path: PathBuf,
     parts: Parts,
@@ -39,8 +39,8 @@ impl ConfigFile {
         Ok((file, authorizers))
     }
 
-    /// Reads the file again and replaces the authorizers of `chain` if it changed. An unusable file leaves the chain
-    /// unchanged. Returns whether the chain changed.
+    /// Reads the file again. If it has changed, replaces the authorizers of `chain`; if it cannot be used, leaves the
+    /// chain unchanged. Returns whether the chain has changed.
     ///
     /// # Errors
     /// The reason why the file cannot be used.
@@ -60,7 +60,7 @@ impl ConfigFile {
             return Ok(false);
         }
         let configuration = Configuration::parse(&content)?;
-        // The data of the built-in authorizers is set up when the server starts.
+        // The data of built-in authorizers is loaded only when the server starts.
         if configuration.built_in() != self.built_in {
             let why = "authorizers other than webhooks can be reordered, but not added or removed";
             return Err(ConfigError::Shape(why.to_owned()));
@@ -72,7 +72,7 @@ impl ConfigFile {
     }
 }
 
-/// A hash in the format of the metrics.
+/// Returns a hash in the format of the metrics.
 fn digest(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     Sha256::digest(bytes).iter().fold("sha256:".to_owned(), |mut text, byte| {

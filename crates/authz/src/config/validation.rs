@@ -10,7 +10,7 @@ use crate::webhook::Conditions;
 /// The authorizer types, sorted.
 const KINDS: [&str; 6] = ["ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"];
 
-/// The most match conditions of a webhook.
+/// The maximum number of match conditions of a webhook.
 const MAX_CONDITIONS: usize = 64;
 
 pub(super) fn validate(configuration: &Configuration) -> Vec<FieldError> {
@@ -63,7 +63,7 @@ fn name<'a>(name: &'a str, seen: &mut BTreeSet<&'a str>, at: &FieldPath, errors:
     }
 }
 
-// Upstream's field paths omit `webhook`, and so do these.
+// As in upstream, the field paths omit `webhook`.
 fn webhook(entry: &WebhookEntry, at: &FieldPath, errors: &mut Vec<FieldError>) {
     match entry.timeout.0 {
         None => errors.push(FieldError::required(&at.child("timeout"), "")),

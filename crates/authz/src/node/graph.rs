@@ -1,4 +1,4 @@
-//! The graph of objects and the nodes they are related to.
+//! The graph of objects and their related nodes.
 //!
 //! ```text
 //! node ◄─ pod ◄─ secret, config map, service account, resource claim
@@ -6,8 +6,8 @@
 //! node ◄─ volume attachment, resource slice
 //! ```
 //!
-//! Each object in the first line stores its related nodes with the number of pods that cause the relation. A check is
-//! one lookup, and a pod adds a few numbers. Volumes are resolved through their claim.
+//! Each object in the first line stores its related nodes, and for each the number of pods that cause the relation.
+//! So a check is one lookup, and a pod adds only a few numbers. A volume has the nodes of its claim.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -49,17 +49,17 @@ struct Vertex {
     kind: Kind,
     namespace: Arc<str>,
     name: Arc<str>,
-    /// True if the object was added, and not only referred to.
+    /// True if the object was added; false if other objects only refer to it.
     exists: bool,
-    /// The related nodes with the number of pods for each, ordered by node number.
+    /// The related nodes with their numbers of pods, ordered by node number.
     nodes: Vec<(u32, u32)>,
-    /// The objects this one refers to: a pod's secrets, a volume's secrets.
+    /// The objects to which this object refers: those of a pod, or the claim and secrets of a volume.
     refers_to: Box<[u32]>,
-    /// For a volume, its claim; for a secret, the volumes that refer to it.
+    /// The volumes that refer to this claim or secret.
     leads_to: Vec<u32>,
 }
 
-/// Numbers for node names. A number is kept while something is related to its node.
+/// Numbers for node names. A number is kept while any object is related to its node.
 #[derive(Debug, Default)]
 struct Nodes {
     numbers: HashMap<Arc<str>, u32>,
@@ -74,7 +74,7 @@ impl Graph {
         self.reaches(vertex, *node)
     }
 
-    /// Adds or replaces a pod on a node, with the objects it refers to in its namespace.
+    /// Adds or replaces a pod on a node, with the objects in its namespace to which it refers.
     pub fn set_pod<'a>(
         &mut self,
         namespace: &str,
@@ -103,7 +103,7 @@ impl Graph {
         }
     }
 
-    /// Returns whether the graph already has exactly this pod, as after a status update.
+    /// Returns whether the graph already has the pod with the same node and references, as after a status update.
     fn is_pod<'a>(
         &self,
         namespace: &str,
@@ -131,7 +131,7 @@ impl Graph {
         same_node && known == pod.refers_to.len()
     }
 
-    /// Adds or replaces a persistent volume with its claim and the secrets it refers to (namespace and name).
+    /// Adds or replaces a persistent volume with its claim and its secrets (each by namespace and name).
     pub fn set_volume<'a>(
         &mut self,
         name: &str,
@@ -192,7 +192,7 @@ impl Graph {
         self.forget_if_unused(place);
     }
 
-    /// All added objects of a kind, by namespace and name.
+    /// Returns all added objects of a kind, by namespace and name.
     pub fn known(&self, kind: Kind) -> Vec<(String, String)> {
         let vertices = self.vertices.iter().map(|(_, vertex)| vertex);
         let known = vertices.filter(|vertex| vertex.kind == kind && vertex.exists);
@@ -217,7 +217,7 @@ impl Graph {
             places.iter().filter_map(|place| self.vertices.get(*place as usize)).collect()
         };
         match vertex.kind {
-            // A volume has the nodes of its claim, which is its first reference.
+            // A volume has the nodes of its claim. The claim is its first reference.
             Kind::Volume => others(&vertex.refers_to[..vertex.refers_to.len().min(1)])
                 .into_iter()
                 .any(|claim| self.reaches(claim, node)),
@@ -234,7 +234,7 @@ impl Graph {
         self.places[kind as usize].get(namespace)?.get(name).copied()
     }
 
-    /// Returns the index of an object, which is added if it is absent.
+    /// Returns the index of an object; adds the object if it is absent.
     fn place(&mut self, kind: Kind, namespace: &str, name: &str) -> usize {
         if let Some(place) = self.place_of(kind, namespace, name) {
             return place;
@@ -319,7 +319,7 @@ impl Nodes {
         number
     }
 
-    /// Counts one more object related to the node.
+    /// Counts another relation to the node.
     fn retain(&mut self, number: u32) {
         if let Some((_, uses)) = self.used.get_mut(number as usize) {
             *uses += 1;

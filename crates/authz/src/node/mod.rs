@@ -1,11 +1,11 @@
 //! The node authorizer (upstream: `plugin/pkg/auth/authorizer/node`).
 //!
-//! A kubelet authenticates as `system:node:NAME` in the group `system:nodes`. It may read the objects that pods on
-//! its node refer to, write its own node, lease and `CSINode`, and do what the role `system:node` allows.
+//! A kubelet authenticates as `system:node:NAME` in the group `system:nodes`. It may read the objects to which pods on
+//! its node refer, write its own node, lease and `CSINode`, and make the requests that the role `system:node` allows.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
-//! | `graph` | [`Graph`]: the nodes an object is related to through pods, volumes and claims |
+//! | `graph` | [`Graph`]: the nodes related to an object through pods, volumes and claims |
 //! | `references` | the references of pods and persistent volumes |
 
 mod graph;
@@ -31,7 +31,7 @@ pub const NODES_GROUP: &str = "system:nodes";
 /// The prefix of a kubelet's user name.
 const NODE_USER: &str = "system:node:";
 
-/// The node of a kubelet user: `None` if the user is not a kubelet, `Some("")` if the node is unknown.
+/// Returns the node of a kubelet user: `None` if the user is not a kubelet, `Some("")` if the node is unknown.
 pub fn node_of(user: &UserInfo) -> Option<&str> {
     let name = user.name.strip_prefix(NODE_USER)?;
     user.groups.iter().any(|group| group == NODES_GROUP).then_some(name)
@@ -44,10 +44,10 @@ pub struct Node {
 }
 
 impl Node {
-    /// Creates an authorizer that looks relations up in `graph`, which the caller keeps up to date.
+    /// Creates an authorizer that looks up relations in `graph`. The caller keeps the graph up to date.
     ///
     /// # Errors
-    /// A bug in the bootstrap policy, which has the rules of `system:node`.
+    /// A bug in the bootstrap policy, which contains the rules of `system:node`.
     pub fn new(graph: Arc<RwLock<Graph>>) -> Result<Self, bootstrap::PolicyError> {
         Ok(Self { graph, rules: bootstrap::rules_of("system:node")? })
     }
@@ -75,7 +75,7 @@ impl Node {
         }
     }
 
-    /// Decides about get, list and watch of a single object in a namespace.
+    /// Decides about get, list and watch requests for a single object in a namespace.
     fn read(&self, node: &str, kind: Kind, attributes: &Attributes<'_>) -> Verdict {
         if !matches!(attributes.verb, "get" | "list" | "watch") {
             return Verdict::no_opinion("can only read resources of this type");
@@ -113,7 +113,7 @@ impl Node {
         Verdict::no_opinion(format!("no relationship found between node '{node}' and this object"))
     }
 
-    /// A kubelet may read the service accounts of its pods and create tokens for them.
+    /// Decides about service accounts: a kubelet may read those of its pods and create tokens for them.
     fn service_account(&self, node: &str, attributes: &Attributes<'_>) -> Verdict {
         if attributes.verb == "get" && attributes.subresource.is_empty() {
             return self.related(node, Kind::ServiceAccount, attributes);
@@ -186,7 +186,7 @@ impl RuleResolver for Node {
     }
 }
 
-/// Decides about the kubelet's heartbeat lease.
+/// Decides about leases: a kubelet may access its own heartbeat lease.
 fn lease(node: &str, attributes: &Attributes<'_>) -> Verdict {
     const NAMESPACE: &str = "kube-node-lease";
     if !matches!(attributes.verb, "get" | "create" | "update" | "patch" | "delete") {
@@ -195,7 +195,7 @@ fn lease(node: &str, attributes: &Attributes<'_>) -> Verdict {
     if attributes.namespace != NAMESPACE {
         return Verdict::no_opinion(format!("can only access leases in the {NAMESPACE:?} system namespace"));
     }
-    // A create request does not name the object; NodeRestriction checks the name.
+    // A create request has no object name; NodeRestriction checks the name in the object.
     if attributes.verb != "create" && attributes.name != node {
         return Verdict::no_opinion("can only access node lease with the same name as the requesting node");
     }
@@ -215,7 +215,8 @@ fn csi_node(node: &str, attributes: &Attributes<'_>) -> Verdict {
     Verdict::allow("")
 }
 
-/// Compares the name instead of using the graph, so that a kubelet can look for its node before it creates it.
+/// Decides about nodes. Compares the name instead of using the graph, because a kubelet reads its node before it
+/// creates it.
 fn own_node(node: &str, attributes: &Attributes<'_>) -> Verdict {
     match (attributes.subresource, attributes.verb) {
         ("", "create" | "update" | "patch") | ("status", "update" | "patch") => Verdict::allow(""),

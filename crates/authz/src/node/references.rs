@@ -1,7 +1,7 @@
-//! The references of pods and persistent volumes (upstream: `api/v1/pod` and `api/v1/persistentvolume`, the visitors
-//! of secret and config map names).
+//! The references of pods and persistent volumes (upstream: the visitors of secret and config map names in `api/v1/pod`
+//! and `api/v1/persistentvolume`).
 //!
-//! The views deserialize only the fields that can refer to other objects, and borrow from the JSON.
+//! The views deserialize only fields that can refer to other objects, and borrow from the JSON.
 
 use std::borrow::Cow;
 
@@ -42,7 +42,7 @@ struct Metadata {
     annotations: Annotations,
 }
 
-/// The annotation of mirror pods, which stand for static pods of a kubelet.
+/// The annotation of mirror pods, which represent static pods of a kubelet.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Annotations {
@@ -80,7 +80,7 @@ struct PodStatus<'a> {
     extended_resource_claim_status: Option<PodClaim<'a>>,
 }
 
-/// A resource claim of a pod: in the spec, or in the status.
+/// A resource claim in the spec or status of a pod.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct PodClaim<'a> {
@@ -129,8 +129,8 @@ struct Reference<'a> {
     namespace: Cow<'a, str>,
 }
 
-/// A volume of a pod, or the spec of a persistent volume. One struct has the fields of both, because
-/// `#[serde(flatten)]` would keep all other fields in memory.
+/// A volume of a pod, or the spec of a persistent volume. One struct has the fields of both, because with
+/// `#[serde(flatten)]`, serde buffers all other fields in memory.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Volume<'a> {
@@ -202,13 +202,13 @@ struct Projection<'a> {
 }
 
 impl PodView<'_> {
-    /// Adds the pod to the graph, or removes it if it has no node.
+    /// Adds the pod to the graph. A pod without a node is removed.
     pub fn enter(&self, graph: &mut Graph, namespace: &str, name: &str) {
         let node = &self.spec.node_name;
         if node.is_empty() {
             graph.remove(Kind::Pod, namespace, name);
         } else if self.metadata.annotations.mirror.is_some() {
-            // A kubelet creates mirror pods itself, and must not gain access through them.
+            // A kubelet creates mirror pods itself, so their references must not give it access.
             graph.set_pod(namespace, name, node, []);
         } else {
             let refers_to = self.refers_to(name);
@@ -217,7 +217,7 @@ impl PodView<'_> {
         }
     }
 
-    /// All objects in its namespace that the pod refers to.
+    /// Returns all objects in the pod's namespace to which it refers.
     fn refers_to(&self, pod: &str) -> Vec<(Kind, Cow<'_, str>)> {
         let mut found: Vec<(Kind, Cow<'_, str>)> = Vec::new();
         found.push((Kind::ServiceAccount, Cow::Borrowed(&self.spec.service_account_name)));
@@ -267,7 +267,8 @@ impl PodView<'_> {
         found
     }
 
-    /// Named claims, and claims created from templates, whose names are in the status.
+    /// Returns the names of the pod's resource claims. The status has the names of claims created from templates or for
+    /// extended resources.
     fn resource_claims(&self) -> impl Iterator<Item = &str> {
         let made = |name: &str| self.status.resource_claim_statuses.iter().find(|status| status.name == name);
         let claims = self.spec.resource_claims.iter().filter_map(move |claim| {
@@ -285,7 +286,7 @@ impl PodView<'_> {
 }
 
 impl VolumeView<'_> {
-    /// Adds the volume to the graph, or removes it if it is not bound.
+    /// Adds the volume to the graph. A volume that is not bound is removed.
     pub fn enter(&self, graph: &mut Graph, name: &str) {
         let Some(claim) = &self.spec.claim_ref else {
             return graph.remove(Kind::Volume, "", name);
@@ -306,7 +307,8 @@ impl OwnedView<'_> {
 }
 
 impl Volume<'_> {
-    /// The secrets needed to mount the volume, by namespace (empty if the volume does not name one) and name.
+    /// Returns the secrets needed to mount the volume, by namespace and name. The namespace is empty if the volume does
+    /// not specify it.
     fn remote_secrets(&self) -> impl Iterator<Item = (&str, &str)> {
         let Self { azure_file, cephfs, cinder, flex, rbd, scale_io, iscsi, storageos, csi, .. } = self;
         let with_secret = [cephfs, cinder, flex, rbd, scale_io, iscsi, storageos, csi];

@@ -2,31 +2,32 @@
 //! `Covers`).
 //!
 //! Upstream splits each rule into one part for each combination of its groups, resources, verbs and names, and looks
-//! for a rule that covers the part. The number of parts is the product of the lists' lengths. Here a rule is a
-//! [`Block`], a list of values for each dimension, and each held rule is subtracted from it:
+//! for a rule that covers the part. The number of parts is the product of the lists' lengths. This implementation
+//! represents a rule as a [`Block`], a list of values for each dimension, and subtracts each held rule from the block:
 //!
 //! ```text
 //! verbs ┌─────────┬───┐   At most one block per dimension remains:
-//!       │ covered │ 2 │   1: verbs that the held rule lacks, with all resources
-//!       ├─────────┴───┤   2: verbs that it has, with the resources that it lacks
+//!       │ covered │ 2 │   1: the verbs that the held rule lacks, with all resources
+//!       ├─────────┴───┤   2: the verbs that the held rule has, with the resources that it lacks
 //!       │      1      │   …
 //!       └─────────────┘
 //!          resources
 //! ```
 //!
-//! The result is the same: a part remains if and only if no held rule covers it. The work is counted and bounded.
+//! The result is the same as upstream's: a part remains if and only if no held rule covers it. The number of steps is
+//! bounded.
 
 use std::cell::OnceCell;
 
 use super::rule::{ALL, Entries, Rule};
 
-/// The parts of rules that other rules do not cover.
+/// The parts of some rules that no held rule covers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Missing {
-    /// Parts with one verb and either one group, one resource and at most one name, or one path; in upstream's order.
-    /// At most [`MAX_PARTS`] parts and [`MAX_BYTES`] bytes.
+    /// The parts, in upstream's order. Each has one verb, and either one path or one group, one resource and at most
+    /// one name. Limited to [`MAX_PARTS`] parts and [`MAX_BYTES`] bytes.
     pub(crate) parts: Vec<Rule>,
-    /// The number of parts that are left out.
+    /// The number of omitted parts.
     pub(crate) more: usize,
     bytes: usize,
 }
@@ -52,7 +53,7 @@ fn compare<'a>(
     wanted: impl IntoIterator<Item = &'a Rule>,
     steps: &mut Steps,
 ) -> Result<Missing, TooComplex> {
-    // Broad rules go first. They leave little to compare with the others, which are only indexed when needed.
+    // Broad rules go first, because they often cover everything. The other rules are indexed only if needed.
     let mut held: Vec<&Rule> = held.to_vec();
     held.sort_by_cached_key(|rule| std::cmp::Reverse(breadth(rule)));
     let held: Vec<(&Rule, OnceCell<Held<'_>>)> =
@@ -67,7 +68,7 @@ fn compare<'a>(
     Ok(missing)
 }
 
-/// A rule, or its half about resources or about paths: the values of each dimension.
+/// The part of a rule about resources, or about paths, with the values of each dimension.
 struct Wanted<'a> {
     rule: &'a Rule,
     on_paths: bool,
@@ -84,12 +85,12 @@ const RESOURCES: usize = 1;
 const VERBS: usize = 2;
 const NAMES: usize = 3;
 
-/// The order of comparison: the dimension that usually differs first.
+/// The order of comparison: dimensions that differ most often go first.
 const COMPARED: [usize; DIMENSIONS] = [RESOURCES, GROUPS, VERBS, NAMES];
 
 impl<'a> Wanted<'a> {
     fn on_resources(rule: &'a Rule) -> Self {
-        // `None` stands for all names. Only a rule without names covers it.
+        // `None` means all names. Only a rule without names covers it.
         let names = if rule.resource_names.is_empty() { vec![None] } else { some(&rule.resource_names) };
         let entries = [some(&rule.api_groups), some(&rule.resources), some(&rule.verbs), names];
         Self { rule, on_paths: false, entries }
@@ -100,7 +101,7 @@ impl<'a> Wanted<'a> {
         Self { rule, on_paths: true, entries }
     }
 
-    /// The parts of the rule that `held` does not cover, as disjoint blocks.
+    /// Returns the parts of the rule that `held` does not cover, as disjoint blocks.
     fn not_covered_by<'h>(
         &self,
         held: &[(&'h Rule, OnceCell<Held<'h>>)],
@@ -128,7 +129,7 @@ impl<'a> Wanted<'a> {
         Ok(left)
     }
 
-    /// Appends the remainder of a block after subtracting a held rule to `left`.
+    /// Subtracts a held rule from a block, and appends the remaining blocks to `left`.
     fn cut(
         &self,
         mut block: Block,
@@ -212,7 +213,7 @@ fn size(block: &Block) -> usize {
     block.iter().fold(1, |product, entries| product.saturating_mul(entries.len()))
 }
 
-/// All combinations of a block's values, generated lazily.
+/// Returns all combinations of a block's values, generated lazily.
 fn combinations(block: &Block) -> impl Iterator<Item = [u32; DIMENSIONS]> {
     let [groups, resources, verbs, names] = block;
     groups.iter().flat_map(move |group| {
@@ -222,7 +223,7 @@ fn combinations(block: &Block) -> impl Iterator<Item = [u32; DIMENSIONS]> {
     })
 }
 
-/// A measure of how much a rule can cover.
+/// Estimates how much a rule can cover.
 fn breadth(rule: &Rule) -> (usize, usize) {
     let all = [&rule.api_groups, &rule.resources, &rule.verbs].into_iter().filter(|entries| entries.has(ALL));
     let names = usize::from(rule.resource_names.is_empty());
@@ -249,7 +250,7 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// Returns whether the rule covers a value in a dimension; `None` stands for all names, or for no value.
+    /// Returns whether the rule covers a value in a dimension. `None` means all names, or no value in this dimension.
     fn covers(&self, dimension: usize, on_paths: bool, entry: Option<&str>) -> bool {
         match (dimension, entry) {
             (VERBS, Some(verb)) => self.verbs.has_or_all(verb),
@@ -295,7 +296,7 @@ impl<'a> Set<'a> {
 /// Non-resource paths; some end in `*`.
 struct Paths<'a> {
     exact: Set<'a>,
-    /// The prefixes before the star, sorted, without redundant ones.
+    /// The prefixes before the star, sorted, without redundant prefixes.
     prefixes: Vec<&'a str>,
 }
 
@@ -304,7 +305,7 @@ impl<'a> Paths<'a> {
         let starred = paths.iter().filter(|path| path.ends_with('*'));
         let mut prefixes: Vec<&str> = starred.map(|path| path.trim_end_matches('*')).collect();
         prefixes.sort_unstable();
-        // Paths that begin with a prefix directly follow it.
+        // In sorted order, longer prefixes directly follow the prefix that covers them.
         prefixes.dedup_by(|longer, shorter| longer.starts_with(*shorter));
         Self { exact: Set::new(paths), prefixes }
     }
@@ -326,14 +327,14 @@ impl Steps {
     }
 }
 
-/// The most values that are indexed, compared or copied, a few tenths of a second. Comparing a bootstrap role with
-/// the rules of all of them takes less than a twentieth.
+/// The maximum number of steps, which take a few tenths of a second. Comparing a bootstrap role with the rules of all
+/// bootstrap roles takes less than a twentieth of them.
 const MAX_STEPS: usize = 2_000_000;
 
-/// The most parts in the result.
+/// The maximum number of parts in the result.
 const MAX_PARTS: usize = 10_000;
 
-/// The most bytes of values in the result: each part has its own copy.
+/// The maximum total size of the values in the result, in bytes. Each part has its own copy of its values.
 const MAX_BYTES: usize = 1 << 20;
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Privilege escalation checks: users can only grant rights they have (upstream: `pkg/registry/rbac`, `policybased`
-//! and `ConfirmNoEscalation`).
+//! Privilege escalation checks: users can grant only permissions that they have (upstream: `pkg/registry/rbac`,
+//! `policybased` and `ConfirmNoEscalation`).
 //!
 //! | write | allowed to |
 //! | --- | --- |
 //! | a role | `system:masters`; users with `escalate` on it; users who hold all its rules |
-//! | a cluster role that aggregates others | the same, but users must hold all rights |
+//! | a cluster role that aggregates others | the same, but users must hold all permissions |
 //! | a binding | `system:masters`; users with `bind` on the role; users who hold all the role's rules |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ use super::rule::{ALL, Entries, Rule, quoted};
 
 /// Checks that a user holds all granted rules.
 ///
-/// `held` are the user's rules, and `errors` the errors while resolving them.
+/// `held` are the user's rules. `errors` are the errors that occurred while resolving them.
 ///
 /// # Errors
 /// Upstream's message, with the rules that the user lacks.
@@ -42,12 +42,12 @@ pub(super) fn confirm_no_escalation<'a>(
     Err(text)
 }
 
-/// All rights, which an aggregated cluster role may come to grant.
+/// Returns rules with all permissions, because an aggregated cluster role can later grant any of them.
 pub(super) fn full_authority() -> [Rule; 2] {
     [Rule::for_resource(ALL, ALL, ALL), Rule::for_path(ALL, ALL)]
 }
 
-/// The missing parts, compacted, sorted, one per line.
+/// Formats the missing parts, compacted and sorted, one per line.
 fn listed(missing: Missing) -> String {
     let Missing { parts, mut more, .. } = missing;
     let lines: BTreeSet<String> = compact(parts).iter().map(ToString::to_string).collect();
@@ -66,7 +66,7 @@ fn listed(missing: Missing) -> String {
     text
 }
 
-/// The most bytes of missing rules in a message.
+/// The maximum size of the missing rules in a message, in bytes.
 const MAX_TEXT: usize = 64 << 10;
 
 /// Merges parts on the same resource and name into one rule with all their verbs.

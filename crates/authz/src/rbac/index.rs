@@ -26,7 +26,7 @@ pub(super) type Rules = Arc<[Rule]>;
 pub(super) struct Index {
     roles: HashMap<Key, Rules>,
     bindings: HashMap<Key, Arc<Binding>>,
-    /// The bindings that refer to a role, whether the role exists or not.
+    /// The bindings that refer to each role, including roles that do not exist.
     referrers: HashMap<Key, OrdSet<Key>>,
     scopes: HashMap<Arc<str>, Scope>,
 }
@@ -44,11 +44,11 @@ pub(super) struct Grants {
     list: Vec<Grant>,
     /// The number of grants of roles that do not exist.
     unresolved: usize,
-    /// Grants by the resource of their rules. Built on first use.
+    /// The lookup table of grants by the resources of their rules. Built on first use.
     places: OnceLock<Places>,
 }
 
-/// For the hash of each resource name in rules: the first grant of each role with such a rule.
+/// For the hash of each resource in rules, the indexes of grants: the first grant of each role with such a rule.
 type Places = std::collections::HashMap<u64, Vec<u32>>;
 
 /// A role granted by a binding.
@@ -67,7 +67,7 @@ pub(super) struct Grant {
 type Affected = BTreeSet<(Arc<str>, Who)>;
 
 impl Index {
-    /// Returns the index after some changes.
+    /// Returns an index with these changes applied.
     pub(super) fn with(&self, changes: impl IntoIterator<Item = Change>) -> Self {
         let mut index = self.clone();
         let mut roles = BTreeSet::new();
@@ -111,7 +111,7 @@ impl Index {
         gone.map(change).collect()
     }
 
-    /// All grants of a user for a request in `namespace`: cluster-wide first, then in the namespace.
+    /// Returns all grants of a user that apply in `namespace`: cluster-wide grants first, then those of the namespace.
     pub(super) fn grants<'a>(
         &'a self,
         user: &'a UserInfo,
@@ -156,7 +156,7 @@ impl Index {
         }
     }
 
-    /// Updates the rules of the changed roles in all their grants, each grant once.
+    /// Updates the grants of the changed roles, each grant once.
     fn renew(&mut self, roles: &BTreeSet<Key>) {
         let mut affected = Affected::new();
         for role in roles {
@@ -193,7 +193,7 @@ fn read<T: DeserializeOwned>(key: &Key, json: &[u8]) -> Option<T> {
     object.inspect_err(|error| tracing::error!(?key, %error, "invalid role or binding ignored")).ok()
 }
 
-/// The subjects of a binding, each once, with the index of the first entry for it.
+/// Returns the subjects of a binding, each once, with the index of its first entry.
 fn whom(binding: &Binding) -> impl Iterator<Item = (Who, usize)> {
     let namespace = &binding.metadata.namespace;
     let mut seen = BTreeSet::new();
@@ -205,7 +205,7 @@ fn whom(binding: &Binding) -> impl Iterator<Item = (Who, usize)> {
 }
 
 impl Clone for Grants {
-    /// A clone is about to be modified, so its lookup table is not copied.
+    /// Does not copy the lookup table, because clones are made to be modified.
     fn clone(&self) -> Self {
         Self { list: self.list.clone(), unresolved: self.unresolved, places: OnceLock::new() }
     }
@@ -225,19 +225,19 @@ impl Grants {
         named.filter_map(|at| self.list.get(*at as usize)).find(allows)
     }
 
-    /// The errors about roles that do not exist.
+    /// Returns the errors about roles that do not exist.
     pub(super) fn errors(&self) -> impl Iterator<Item = String> {
-        // Most subjects have no unresolved grants, so the search is skipped.
+        // Skips the search if no grants are unresolved, which is the usual case.
         let grants = if self.unresolved == 0 { &[][..] } else { &self.list };
         grants.iter().filter(|grant| grant.rules.is_none()).map(|grant| grant.binding.role_ref.not_found())
     }
 
-    /// The rules of all grants; the rules of a role occur once.
+    /// Returns the rules of all grants, with each role's rules once.
     pub(super) fn rules(&self) -> impl Iterator<Item = &Rule> {
         self.first_of_each_role().flat_map(|(_, grant)| grant.rules.iter().flat_map(|rules| rules.iter()))
     }
 
-    /// The first grant of each role with its index. Grants are ordered by role.
+    /// Returns the first grant of each role with its index, as grants are ordered by role.
     fn first_of_each_role(&self) -> impl Iterator<Item = (usize, &Grant)> {
         let all = self.list.iter().enumerate();
         all.filter(|(at, grant)| *at == 0 || self.list[at - 1].key.0 != grant.key.0)
@@ -285,7 +285,7 @@ impl Grants {
 }
 
 impl Grant {
-    /// The form in reasons: `RoleBinding "x/y" of Role "z" to User "u"`.
+    /// Formats the grant for a reason: `RoleBinding "name/namespace" of Role "r" to User "u"`.
     pub(super) fn describe(&self) -> String {
         let unknown = Subject::default();
         let subject = self.binding.subjects.iter().flatten().nth(self.subject).unwrap_or(&unknown);
@@ -293,7 +293,7 @@ impl Grant {
     }
 }
 
-/// A request, with the hashes of the resource names that match it in rules.
+/// A request, with the hashes of the resource names in rules that can match it.
 pub(super) struct HashedRequest<'a> {
     attributes: &'a Attributes<'a>,
     words: [u64; 3],
@@ -311,16 +311,16 @@ impl<'a> HashedRequest<'a> {
     }
 }
 
-/// Up to this many grants are scanned without the lookup table.
+/// The maximum number of grants that are scanned without the lookup table.
 const FEW: usize = 16;
 
 /// The key of rules for non-resource paths.
 const PATHS: u64 = 1;
 
-/// The key that matches nothing.
+/// A key that never matches.
 const NONE: u64 = 0;
 
-/// FNV-1a of the concatenated parts. A collision only costs a check of rules that do not match.
+/// Returns the FNV-1a hash of the concatenated parts. A collision costs only a check of rules that do not match.
 fn hash(parts: &[&str]) -> u64 {
     let bytes = parts.iter().flat_map(|part| part.bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))

@@ -1,15 +1,15 @@
 //! Role-based access control, indexed by subject (upstream: `plugin/pkg/auth/authorizer/rbac`).
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
-//! | `rule` | [`Rule`]: which requests a rule allows |
+//! | `rule` | [`Rule`]: the requests that a rule allows |
 //! | `objects` | deserialized roles and bindings; [`Change`] |
 //! | `index` | roles and bindings by subject |
-//! | `covering` | the rights in some rules that others lack |
+//! | `covering` | the parts of rules that other rules do not cover |
 //! | `escalation` | privilege escalation checks |
 //!
-//! A check looks up the user and each group, in the cluster and in the namespace, and scans the grants found there.
-//! It takes no lock and does not visit bindings of other subjects.
+//! A check looks up the grants of the user and each group, in the cluster and in the namespace, and scans them. It
+//! takes no lock and does not visit bindings of other subjects.
 
 mod covering;
 mod escalation;
@@ -49,7 +49,7 @@ impl Rbac {
         self.current.store(Arc::new(changed));
     }
 
-    /// Replaces all objects of one kind: `objects` are puts, and any other object is removed.
+    /// Replaces all objects of one kind with `objects`, which must not contain deletions.
     pub fn replace(&self, kind: Kind, objects: Vec<Change>) {
         let _only = self.writer.lock();
         let current = self.current.load();
@@ -58,11 +58,11 @@ impl Rbac {
         self.current.store(Arc::new(changed));
     }
 
-    /// Checks that a user who is not in `system:masters` holds the rules of a role in a namespace (empty for a
-    /// cluster role). `aggregates` is true if the role has an aggregation rule.
+    /// Checks that a user holds the rules of a role in a namespace (empty for a cluster role). `aggregates` is true if
+    /// the role has an aggregation rule. The caller must exempt members of `system:masters`.
     ///
     /// # Errors
-    /// The reason, in upstream's words.
+    /// The reason, with upstream's message.
     pub fn confirm_role(
         &self,
         user: &UserInfo,
@@ -77,11 +77,11 @@ impl Rbac {
         Ok(())
     }
 
-    /// Checks that a user who is not in `system:masters` holds the rules of a role that a binding grants in a
-    /// namespace (empty for the whole cluster).
+    /// Checks that a user holds the rules of a role that a binding grants in a namespace (empty for the whole cluster).
+    /// The caller must exempt members of `system:masters`.
     ///
     /// # Errors
-    /// The reason, in upstream's words.
+    /// The reason, with upstream's message.
     pub fn confirm_binding(&self, user: &UserInfo, namespace: &str, rules: &[Rule]) -> Result<(), String> {
         self.confirm(user, namespace, rules)
     }
@@ -129,5 +129,5 @@ impl RuleResolver for Rbac {
     }
 }
 
-/// The most bytes of values in the rules listed for a user, because each review copies them.
+/// The maximum size of the rules listed for a user, in bytes. It is limited because each review copies the rules.
 const MAX_LISTED: usize = 2 << 20;

@@ -33,7 +33,7 @@ pub struct Change {
     pub json: Option<Bytes>,
 }
 
-/// A namespace, empty for cluster-scoped objects, and a name.
+/// A namespace and a name. The namespace is empty for cluster-scoped objects.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Key {
     pub(super) namespace: Arc<str>,
@@ -94,7 +94,7 @@ pub(super) enum Who {
 }
 
 impl Subject {
-    /// The user or group of a subject in a binding of this namespace; `None` if the subject is invalid.
+    /// Returns the user or group of a subject in a binding of this namespace; `None` if the subject is invalid.
     pub(super) fn who(&self, binding_namespace: &str) -> Option<Who> {
         match self.kind.as_str() {
             "User" => Some(Who::User(self.name.as_str().into())),
@@ -109,7 +109,7 @@ impl Subject {
         }
     }
 
-    /// The form in reasons: `User "u"`, `ServiceAccount "name/namespace"`.
+    /// Formats the subject for a reason: `User "u"`, `ServiceAccount "name/namespace"`.
     pub(super) fn describe(&self, binding_namespace: &str) -> String {
         match self.kind.as_str() {
             "ServiceAccount" => {
@@ -125,7 +125,7 @@ impl Subject {
 }
 
 impl Binding {
-    /// The form in reasons: `RoleBinding "name/namespace" of Role "r" to User "u"`.
+    /// Formats the binding for a reason: `RoleBinding "name/namespace" of Role "r" to User "u"`.
     pub(super) fn describe(&self, subject: &Subject) -> String {
         let Metadata { namespace, name } = &self.metadata;
         let RoleRef { kind, name: role, .. } = &self.role_ref;
@@ -136,7 +136,7 @@ impl Binding {
         format!("RoleBinding {:?} of {kind} {role:?} to {subject}", format!("{name}/{namespace}"))
     }
 
-    /// The key of the bound role; a `Role` is in the binding's namespace. `None` if the reference is invalid.
+    /// Returns the key of the bound role; `None` if the reference is invalid. A `Role` is in the binding's namespace.
     pub(super) fn role(&self) -> Option<Key> {
         match (self.role_ref.kind.as_str(), self.metadata.namespace.as_str()) {
             ("ClusterRole", _) => Some(Key::new("", &self.role_ref.name)),

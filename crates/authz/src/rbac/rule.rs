@@ -9,7 +9,7 @@ use crate::Attributes;
 /// The wildcard for verbs, groups, resources and paths.
 pub(crate) const ALL: &str = "*";
 
-/// A rule of a role (`rbac.authorization.k8s.io/v1`, `PolicyRule`), in the compact form that the index keeps.
+/// A rule of a role (`PolicyRule` of `rbac.authorization.k8s.io/v1`), in a compact form for the index.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Rule {
@@ -21,10 +21,10 @@ pub struct Rule {
     /// Resources: `pods`, `pods/log`, `*`, `*/scale`.
     #[serde(skip_serializing_if = "Entries::is_empty")]
     pub resources: Entries,
-    /// The only object names that the rule applies to; empty means all.
+    /// The object names to which the rule applies; empty means all names.
     #[serde(skip_serializing_if = "Entries::is_empty")]
     pub resource_names: Entries,
-    /// Non-resource paths; one may end in `*`.
+    /// Non-resource paths. A path may end in `*`.
     #[serde(rename = "nonResourceURLs", skip_serializing_if = "Entries::is_empty")]
     pub non_resource_urls: Entries,
 }

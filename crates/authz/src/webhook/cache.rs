@@ -1,4 +1,4 @@
-//! A cache of webhook answers.
+//! A cache of webhook responses.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::review::{self, Outcome, ReviewVersion};
 use crate::Attributes;
 
-/// The most cached answers.
+/// The maximum number of cached responses.
 const CAPACITY: usize = 8192;
 
 /// The hash of a request's attributes.
@@ -16,14 +16,14 @@ pub(super) type Key = [u8; 32];
 
 /// Computes the key of a request.
 pub(super) fn key(attributes: &Attributes<'_>) -> Key {
-    // The review has everything that a webhook can decide by, in a deterministic form.
+    // The review contains the whole input of a webhook in a deterministic form.
     Sha256::digest(review::request(attributes, ReviewVersion::V1).to_string()).into()
 }
 
-/// Cached answers, each with an expiration; the least recently used ones are evicted.
+/// Cached responses, each with an expiration. The least recently used responses are evicted.
 ///
-/// There are two generations. A used entry moves to the young one. When that is full, it replaces the old one, which
-/// is dropped. Entries in use survive without a linked list or counters.
+/// The cache has two generations. An entry in use moves to the young generation. When the young generation is full, it
+/// replaces the old one. So entries in use survive without a linked list or counters.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     young: HashMap<Key, (Outcome, Instant)>,
@@ -31,7 +31,7 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// Returns the answer if it has not expired.
+    /// Returns the response if it has not expired.
     pub(super) fn get(&mut self, key: &Key, now: Instant) -> Option<Outcome> {
         if let Some((outcome, until)) = self.young.get(key) {
             return (*until > now).then(|| outcome.clone());
@@ -44,7 +44,7 @@ impl Cache {
         Some(outcome)
     }
 
-    /// Stores an answer.
+    /// Stores a response.
     pub(super) fn put(&mut self, key: Key, outcome: Outcome, until: Instant) {
         if self.young.len() >= CAPACITY / 2 {
             self.old = std::mem::take(&mut self.young);
@@ -97,7 +97,7 @@ mod tests {
         for different in [
             Attributes { user: &other, ..get },
             Attributes { name: "q", ..get },
-            // The fields are separated.
+            // The key depends on the boundaries between fields.
             Attributes { resource: "podsp", name: "", ..get },
             Attributes { verb: "get", path: "pods", ..Attributes::for_user(&user) },
         ] {

@@ -1,4 +1,4 @@
-//! Match conditions of a webhook: CEL expressions over the review that it would receive (upstream:
+//! Match conditions of a webhook: CEL expressions over the review to be sent (upstream:
 //! `apiserver/pkg/authorization/cel`).
 
 use nave_cel::{CompileError, Expression, Input, Type, Variable};
@@ -7,13 +7,13 @@ use serde_json::{Map, Value, json};
 use super::review;
 use crate::Attributes;
 
-/// Expressions; a request matches if all are true.
+/// CEL expressions. A request matches if all of them are true.
 #[derive(Default)]
 pub struct Conditions {
     expressions: Vec<Expression>,
 }
 
-/// An expression failed to evaluate.
+/// The error for an expression that cannot be evaluated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cel evaluation error: {expression}: {why}")]
 pub struct ConditionError {
@@ -37,12 +37,12 @@ impl Conditions {
         Ok(())
     }
 
-    /// Returns whether there are no conditions, so that all requests match.
+    /// Returns whether the list of conditions is empty, so that all requests match.
     pub fn is_empty(&self) -> bool {
         self.expressions.is_empty()
     }
 
-    /// Returns whether all conditions are true. One that is false decides, even if others fail.
+    /// Returns whether all conditions are true. If any condition is false, errors in other conditions are ignored.
     ///
     /// # Errors
     /// The first evaluation error, if no condition is false.
@@ -92,7 +92,7 @@ fn request_type() -> Type {
     Type::object("kubernetes.SubjectAccessReviewSpec", spec)
 }
 
-/// The `spec` of a v1 review with all strings, even empty ones, so that expressions need no presence checks.
+/// Returns the `spec` of a v1 review. It includes empty strings, so that expressions need no presence checks.
 fn request(attributes: &Attributes<'_>) -> Value {
     let user = attributes.user;
     let mut spec = json!({"user": user.name, "groups": user.groups, "uid": user.uid, "extra": user.extra});

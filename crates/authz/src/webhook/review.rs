@@ -80,7 +80,7 @@ pub(super) fn parts<'a>(attributes: &Attributes<'a>) -> [(&'static str, &'a str)
     ]
 }
 
-/// The length of the attributes that a client controls.
+/// Returns the total length of the attributes that a client controls.
 pub(super) fn size(attributes: &Attributes<'_>) -> usize {
     parts(attributes).iter().map(|(_, part)| part.len()).sum::<usize>() + attributes.path.len()
 }
@@ -101,7 +101,7 @@ pub(super) fn selectors(review: &mut Map<String, Value>, attributes: &Attributes
             Operator::NotEquals | Operator::NotIn => "NotIn",
             Operator::Exists => "Exists",
             Operator::DoesNotExist => "DoesNotExist",
-            // The API has no operators for these.
+            // The API has no operators for these comparisons.
             Operator::GreaterThan | Operator::LessThan => return None,
         };
         let mut requirement = json!({"key": it.key, "operator": operator});

@@ -1,4 +1,4 @@
-//! Compares the bootstrap policy with one recorded from a kube-apiserver.
+//! Compares the bootstrap policy with the objects recorded from a kube-apiserver.
 
 use nave_authz::bootstrap;
 use serde_json::Value;

@@ -1,5 +1,5 @@
-//! Users times requests against forty roles: the index must decide like the slow evaluator, and both must match the
-//! expectations in this file. Also checks every bootstrap role with a user who has only that role.
+//! Tests all combinations of users and requests against forty roles: the index must decide like the slow evaluator, and
+//! both must match the expectations in this file. Also tests each bootstrap role with a user who has only this role.
 
 use std::collections::BTreeSet;
 
@@ -100,7 +100,7 @@ const KNOWN: [(&str, [&str; 5], &str, bool); 29] = [
     ("root", ["get", "/metrics", "", "", ""], "", true),
     ("operator", ["delete", "", "pods", "", "p"], "b", true),
     ("operator", ["get", "/metrics", "", "", ""], "", false),
-    // A group's name is not a user's name.
+    // A user with the name of a group does not have the group's permissions.
     ("readers", ["get", "", "pods", "", "p"], "a", false),
     ("x", ["get", "", "secrets", "", "two"], "b", true),
     ("ann", ["get", "", "pods", "log", "p"], "b", true),
@@ -226,8 +226,8 @@ async fn reasons_name_the_binding_or_the_missing_role() {
     }
 }
 
-/// For each bootstrap role: a user who only has this role requests every combination of the values in its rules, and
-/// some values that are not in them.
+/// For each bootstrap role, a user who has only this role requests every combination of the values in its rules and of
+/// some other values.
 #[tokio::test]
 async fn bootstrap_roles_match_the_slow_evaluator() {
     let objects: Vec<Value> = bootstrap::policy().unwrap().into_iter().map(|it| it.object).collect();
@@ -253,7 +253,7 @@ async fn bootstrap_roles_match_the_slow_evaluator() {
     }
 }
 
-/// All combinations of the values of a role's rules, rule by rule, and some other values.
+/// All combinations of the values in a role's rules and of some other values, rule by rule.
 fn requests_for(role: &Value) -> BTreeSet<[String; 5]> {
     let mut requests = BTreeSet::new();
     for rule in role["rules"].as_array().into_iter().flatten() {
@@ -285,7 +285,7 @@ fn requests_for(role: &Value) -> BTreeSet<[String; 5]> {
     requests
 }
 
-/// The policy in the file beside this one, as objects.
+/// The objects in `matrix_policy.txt`.
 fn policy() -> Policy {
     let mut objects: Vec<Value> = Vec::new();
     for line in POLICY.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {

@@ -63,7 +63,7 @@ fn history() -> impl Strategy<Value = Vec<Vec<(bool, Value)>>> {
     prop::collection::vec(prop::collection::vec(one, 1..8), 1..8)
 }
 
-/// Many grants for every tested user, of roles that allow none of the tested requests.
+/// Many grants for each tested user, of roles that do not allow the tested requests.
 fn irrelevant_policy() -> Policy {
     let object = |at: usize| {
         let (namespace, prefix) = [("", "Cluster"), ("n1", "")][at % 2];

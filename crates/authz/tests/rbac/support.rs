@@ -1,4 +1,4 @@
-//! A slow and simple RBAC evaluator: it walks over all bindings for each request, and shares no code with the index.
+//! A slow and simple RBAC evaluator. It visits all bindings for each request and shares no code with the index.
 
 use bytes::Bytes;
 use nave_authz::Attributes;
@@ -10,7 +10,7 @@ use serde_json::Value;
 pub(crate) struct Policy(pub(crate) Vec<Value>);
 
 impl Policy {
-    /// Returns whether a rule of a role that is bound to the user allows the request.
+    /// Returns whether a role bound to the user allows the request.
     pub(crate) fn allows(&self, request: &Attributes<'_>) -> bool {
         self.rules(request).into_iter().any(|rule| rule_allows(rule, request))
     }

@@ -3,7 +3,7 @@ use proptest::sample::subsequence;
 
 use super::*;
 
-/// Upstream's algorithm: each part against each rule.
+/// Upstream's algorithm: compares each part with each rule.
 fn by_parts(held: &[&Rule], wanted: &[Rule]) -> Vec<Rule> {
     let mut parts = Vec::new();
     for rule in wanted {
@@ -105,7 +105,7 @@ fn large_products_take_few_steps_and_little_memory() {
     let missing = not_covered(&[], [&wide(300)]).unwrap();
     assert_eq!(missing.parts.len() + missing.more, product);
     assert!(missing.parts.len() <= MAX_PARTS);
-    // All but one value of one dimension is held.
+    // The held rule lacks only one value of one dimension.
     let mut held = wide(300);
     held.resource_names = many("n", 299);
     let missing =
