@@ -168,7 +168,7 @@ enum Source {
 }
 
 impl Delivery {
-    /// An object of the initial state of a watch.
+    /// Creates the delivery of an object of the initial state of a watch.
     pub(crate) fn initial(object: Arc<CachedObject>) -> Self {
         Self { kind: EventType::Added, source: Source::Initial(object) }
     }

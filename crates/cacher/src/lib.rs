@@ -21,23 +21,23 @@
 //! | `object`, `event`, `memo` | wire-ready objects, frames shared by all watchers, other encodings on demand |
 //!
 //! # Invariants
-//! - Only the cacher's one task calls the store, never a client's request. If memory does not contain a state, the
-//!   caller reads it from the store ([`Cacher::snapshot_at`] returns `None`).
+//! - Only the cacher's task calls the store; client requests never do. If memory does not contain a state,
+//!   [`Cacher::snapshot_at`] returns `None` and the caller reads the state from the store.
 //! - A snapshot and a watch from its revision together see each change exactly once. A watch has no gaps: if history is
-//!   lost it ends with [`End::Expired`]. After a new list, made necessary by a compaction, all watches end, because
-//!   deletions in between are unknown.
-//! - No lock is held across an await, nor while decoding, encoding or filtering.
+//!   lost, it ends with [`End::Expired`]. If a compaction forces a new list, all watches end, because the deletions
+//!   before the list are unknown.
+//! - No lock is held across an await or while decoding, encoding or filtering.
 //! - A watcher has no queue. Its unread events are in the shared window; a slow watcher costs only its position.
-//! - An event costs nothing for watchers whose bucket it does not touch, and one wake per bucket and batch of events.
+//! - An event causes no cost for watchers of other buckets, and one wake per affected bucket and batch of events.
 //! - A batch of the store's watch contains all events of each of its revisions.
 //! - Memory is bounded: the window in events and bytes, kept snapshots in number and by the window, encodings by an
 //!   [`EncodingBudget`].
 //! - A stored version that cannot be decoded is treated as absent in state and events: if the object was visible
-//!   before, watchers get `DELETED`. It is logged once and counted. One damaged object does not affect the others;
-//!   upstream, lists of the resource fail until it is repaired.
+//!   before, watchers get `DELETED`. The failure is logged once and counted. A damaged object does not affect other
+//!   objects; upstream, lists of the resource fail until the object is repaired.
 //!
 //! # Cost
-//! `cargo run --release -p nave-cacher --example cost` prints it. On two shared cores, with objects of 3.7 KB: resident
+//! `cargo run --release -p nave-cacher --example cost` measures it. On two shared cores, with objects of 3.7 KB: resident
 //! memory is 1.2 times the JSON of the objects. An event takes 10 to 40 µs of CPU with the in-memory store of the
 //! tests, with no watchers or with 1,000 watchers of other nodes. A delivery to each of 1,000 matching watchers takes
 //! 0.1 to 0.25 µs, including the frame. A scan of 20,000 objects takes 0.4 ms, also by a label that no object has. An

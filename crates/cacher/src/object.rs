@@ -217,7 +217,8 @@ impl CachedObject {
         &self.attributes
     }
 
-    /// Returns the object in another encoding. `encode` makes it on first use; it is kept within the budget.
+    /// Returns the object in another encoding. `encode` makes the encoding on first use; the object keeps it within the
+    /// budget.
     pub fn encoding<E>(
         &self,
         encoding: Encoding,
