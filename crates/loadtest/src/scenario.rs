@@ -227,7 +227,7 @@ impl Session {
         self.create_pods(pods, prefix, |_| pods_path(MANY), self.shape).await
     }
 
-    /// 2,000 creates while `watchers` watch nodes that get no new pods.
+    /// Makes 2,000 creates while `watchers` watch nodes that get no new pods.
     pub async fn create_unseen(&self, watchers: usize, prefix: &str) -> Result<Sample, LoadError> {
         let from = self.resource_version().await?;
         let watch = |n: usize| {
@@ -244,7 +244,7 @@ impl Session {
         Ok(sample)
     }
 
-    /// 100 sequential creates while `watchers` watch all pods. Each delivery is an operation.
+    /// Makes 100 sequential creates while `watchers` watch all pods. Each delivery is an operation.
     pub async fn fan_out(&self, watchers: usize, prefix: &str) -> Result<Sample, LoadError> {
         let from = self.resource_version().await?;
         let watch = |_| format!("{ALL_PODS}?watch=true&resourceVersion={from}");
