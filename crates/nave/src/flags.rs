@@ -212,7 +212,7 @@ impl FlagError {
         Self { flag, why: why.into() }
     }
 
-    /// An error of a flag's file.
+    /// Creates an error about a flag's file.
     pub(crate) fn file(flag: &'static str, file: &Path, why: impl std::fmt::Display) -> Self {
         Self { flag, why: format!("{}: {why}", file.display()) }
     }

@@ -23,8 +23,8 @@ const MAX_MAX_EXPIRATION: Duration = Duration::from_secs(1 << 32);
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = HEADING)]
 pub(crate) struct AuthenticationFlags {
-    /// Accept requests without a credential as the user system:anonymous, which can read only health checks and the
-    /// version. The default is true; with the AlwaysAllow authorizer it is always false. --authentication-config can set it too.
+    /// Accept requests without a credential as the user system:anonymous. This user can read only health checks and the
+    /// version. Defaults to true; always false with the AlwaysAllow authorizer. --authentication-config can set it too.
     #[arg(long, value_name = "BOOL", value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     anonymous_auth: Option<bool>,

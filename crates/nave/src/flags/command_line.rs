@@ -82,7 +82,7 @@ mod tests {
         Cli::read([&["nave"], arguments].concat()).unwrap_err().to_string()
     }
 
-    /// The flags with these value names, each with its command.
+    /// Returns the flags with these value names, each with its command.
     fn flags(names: &[&str]) -> Vec<(String, String)> {
         let root = Cli::command();
         let found = root.get_subcommands().flat_map(|command| {
