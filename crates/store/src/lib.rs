@@ -133,9 +133,9 @@ pub trait Store: Send + Sync + 'static {
     /// Returns sizes and revisions.
     async fn status(&self) -> Result<StoreStatus, StoreError>;
 
-    /// Returns free space to the file system, if the engine does not do so by itself.
+    /// Returns free space to the file system if the engine does not do so automatically.
     async fn defragment(&self) -> Result<Defragmentation, StoreError>;
 
-    /// Writes a consistent copy, which the engine can open, to the new folder `to`.
+    /// Writes a consistent copy to the new folder `to`. The engine can open the copy.
     async fn snapshot(&self, to: &Path) -> Result<(), StoreError>;
 }

@@ -128,7 +128,7 @@ pub async fn compacted_watch_fails(fixture: &dyn Fixture) {
     assert_eq!(events(&mut watch, 1).await[0].kv.mod_revision, fourth);
 }
 
-/// A watch that is not read during thousands of changes then delivers all of them in order.
+/// A watch that is not read during thousands of changes delivers all changes later, in order.
 pub async fn slow_watch_misses_nothing(fixture: &dyn Fixture) {
     const WRITERS: usize = 50;
     const EACH: usize = 120;

@@ -23,8 +23,8 @@ struct Model {
 /// SplitMix64 generator; a seed reproduces a run.
 struct Random(u64);
 
-/// Random transactions, reads at any revision, watches from any revision, compactions and restarts give the model's
-/// results. Prints its seed; `NAVE_SEED` repeats a run.
+/// Compares random transactions, reads and watches at any revision, compactions and restarts with the model. Prints its
+/// seed; `NAVE_SEED` repeats a run.
 pub async fn agrees_with_the_model(fixture: &dyn Fixture) {
     let seed = std::env::var("NAVE_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(clock_seed);

@@ -9,7 +9,7 @@ use super::{Fixture, commit, delete_event, events, keys, kv, put};
 /// One second: the shortest lease that every engine supports.
 const TTL: Duration = Duration::from_secs(1);
 
-/// An expired key is deleted by an ordinary transaction with its own revision.
+/// Expiry deletes the key by an ordinary transaction with its own revision.
 pub async fn ttl_ends_in_a_delete_event(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let written = commit(&*store, Txn::put("/a", "1").with_ttl(TTL)).await;

@@ -186,7 +186,7 @@ impl Store for Embedded {
         })
     }
 
-    /// No-op: freed pages are reused, and the file shrinks when the pages at its end are free.
+    /// Does nothing: freed pages are reused, and the file shrinks when the pages at its end are free.
     async fn defragment(&self) -> Result<Defragmentation, StoreError> {
         Ok(Defragmentation::NotNeeded)
     }
