@@ -40,7 +40,7 @@ impl Conflicts {
         self.0.push(Conflict { manager, fields });
     }
 
-    /// Returns whether there are no conflicts.
+    /// Returns whether the list of conflicts is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
