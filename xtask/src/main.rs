@@ -49,12 +49,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// The root folder of the workspace.
+/// Returns the root folder of the workspace.
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-/// Cargo's target folder.
+/// Returns Cargo's target folder.
 fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| root().join(folder))
 }

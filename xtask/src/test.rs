@@ -57,7 +57,7 @@ fn cargo(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
 enum Tests {
     /// All tests except the end-to-end tests.
     InProcess,
-    /// The end-to-end tests, which use the built server.
+    /// The end-to-end tests. They use the built server.
     EndToEnd,
 }
 
