@@ -76,7 +76,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// Nine levels of nine references each: 387 million nodes if expanded.
+/// Returns nine levels of nine references each: 387 million nodes if expanded.
 fn laughs() -> String {
     let level = |level: usize| match level {
         0 => "a0: &a0 lol\n".to_owned(),

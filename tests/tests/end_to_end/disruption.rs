@@ -66,7 +66,7 @@ async fn percentage_budget_allows_eviction_one_by_one() {
     let _node = FakeNode::start(server.client().await).await;
     server.kubectl(&["create", "deployment", "web", "--image=x:1", "--replicas=3"]).await;
     server.kubectl(&["rollout", "status", "deployment/web", "--timeout=110s"]).await;
-    // A percentage refers to the replicas of the deployment, which is found through the pods' replica set.
+    // A percentage refers to the replicas of the deployment. The deployment is found through the pods' replica set.
     server.kubectl(&["create", "pdb", "web", "--selector=app=web", "--max-unavailable=34%"]).await;
     eventually("the budget is counted", async || status(&server).await["disruptionsAllowed"] == 2).await;
     assert_eq!(status(&server).await["expectedPods"], 3);

@@ -12,7 +12,7 @@ use tempfile::tempdir;
 
 use super::Caller;
 
-/// An identity provider that signs with a real key.
+/// Starts an identity provider that signs with a real key.
 async fn provider(key: &SigningKey) -> HttpsServer {
     let set = json!({"keys": [key.public().to_jwk()]}).to_string();
     HttpsServer::start(move |request| {
