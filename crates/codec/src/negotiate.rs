@@ -3,7 +3,7 @@
 //! Tries the alternatives of a header by quality, then in order. The first alternative that the endpoint offers wins,
 //! as in kube-apiserver. If no alternative matches, the response is 406 (or 415). Ignores unknown parameters.
 
-/// Maximum length of a header; a longer one matches nothing.
+/// Maximum length of a header. A longer header has no match.
 pub const MAX_HEADER: usize = 4096;
 
 /// Maximum number of alternatives evaluated in a header.

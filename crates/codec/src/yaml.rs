@@ -1,4 +1,4 @@
-//! YAML as sigs.k8s.io/yaml decodes and encodes it: one document, with the YAML 1.1 rules that Go's parser keeps.
+//! YAML as in sigs.k8s.io/yaml: one document, with the YAML 1.1 rules that Go's parser supports.
 //!
 //! | plain text | value |
 //! | --- | --- |

@@ -135,7 +135,7 @@ fn part_nanos(whole: &str, fraction: &str, scale: u64) -> Option<u64> {
     whole.checked_add(u64::try_from(part).ok()?).filter(|nanos| *nanos <= LARGEST)
 }
 
-/// The largest magnitude in nanoseconds, that of the most negative duration.
+/// The magnitude of the most negative duration, in nanoseconds.
 const LARGEST: u64 = 1 << 63;
 
 #[cfg(test)]

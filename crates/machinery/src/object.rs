@@ -94,7 +94,7 @@ impl Object {
         self.value_at(path).and_then(Value::as_bool).unwrap_or_default()
     }
 
-    /// Returns the items of the list at a path of field names; empty if there is no list.
+    /// Returns the items of the list at a path of field names; empty if the value is not a list.
     pub fn list_at(&self, path: &[&str]) -> &[Value] {
         self.value_at(path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
     }

@@ -64,7 +64,7 @@ pub struct ListOptions {
     pub limit: usize,
     /// The continue token of the previous page; empty for the first page.
     pub continue_token: String,
-    /// True if a watch starts with the initial state as events; `None` for the legacy behaviour.
+    /// True if a watch starts with events for the initial state; `None` for the legacy behaviour.
     pub send_initial_events: Option<bool>,
 }
 
@@ -245,7 +245,7 @@ impl PatchOptions {
 }
 
 impl DeleteOptions {
-    /// Parses the options of a delete: from the body if there is one, otherwise from the query.
+    /// Parses the options of a delete, from the body if present, otherwise from the query.
     ///
     /// # Errors
     /// 400 for a body that is not a `DeleteOptions`, 422 for unsupported values or conflicting options.
@@ -357,7 +357,7 @@ fn from_body(body: &Value, errors: &mut Vec<FieldError>) -> Result<(DeleteOption
     if let Some(kind) = body.kind.filter(|kind| !matches!(kind.as_str(), "" | "DeleteOptions")) {
         return Err(refused(format!("the kind is {kind}")));
     }
-    // Clients send options in any group's version, including those of custom resources.
+    // Clients send options in any API version, including the versions of custom resources.
     if body.api_version.as_deref().is_some_and(|version| version.matches('/').count() > 1) {
         return Err(refused("the apiVersion is not a group and a version".to_owned()));
     }

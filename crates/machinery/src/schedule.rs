@@ -51,7 +51,7 @@ impl Schedule {
     /// which the API does not allow.
     ///
     /// # Errors
-    /// The text is not a schedule; the message is that of upstream's library.
+    /// The text is not a schedule. The message is from upstream's library.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = match text.strip_prefix("TZ=").or_else(|| text.strip_prefix("CRON_TZ=")) {
             Some(zoned) => zoned.split_once(' ').map_or("", |(_, rest)| rest.trim()),
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn clock_changes_skip_and_repeat_times() {
-        // On 29 March 2026 there is no 02:30 in Berlin; on 25 October it occurs twice.
+        // In Berlin, 02:30 does not occur on 29 March 2026 and occurs twice on 25 October.
         let spring = due("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", 1);
         assert_eq!(spring, ["2026-03-30T00:30:00Z"]);
         let autumn = due("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", 3);

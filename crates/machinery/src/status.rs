@@ -213,7 +213,7 @@ impl Status {
         .with_details(StatusDetails::default())
     }
 
-    /// Returns 406: none of the accepted media types is served.
+    /// Returns 406: the server does not serve any accepted media type.
     pub fn not_acceptable(served: &[&str]) -> Self {
         let list = served.join(", ");
         let message = format!("only the following media types are accepted: {list}");

@@ -5,7 +5,7 @@ use nave_machinery::{Map, Value};
 
 use crate::types::{Field, SchemaSet, Shape, TypeId};
 
-/// Sets the static defaults in `object`, top-down: a default that is an object gets its own defaults in turn.
+/// Sets the static defaults in `object`, top-down, including the defaults inside defaults.
 ///
 /// A field is absent if it is missing or `null`. Visits existing lists and maps, but does not create absent ones.
 ///

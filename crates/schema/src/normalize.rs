@@ -51,7 +51,7 @@ pub struct Normalized {
 /// Error of normalizing an object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NormalizeError {
-    /// The field cannot hold the value; the message is that of upstream's decoder.
+    /// The field cannot hold the value. The message is from upstream's decoder.
     #[error("{0}")]
     Type(String),
     /// The added values exceed the memory limit.
@@ -106,7 +106,7 @@ struct Walk<'a> {
     found: Normalized,
 }
 
-/// What happens to a field of the object.
+/// Whether normalization keeps or drops a field.
 #[derive(PartialEq, Eq)]
 enum Fate {
     Keep,

@@ -10,7 +10,7 @@ use crate::field_index::FieldIndex;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TypeId(pub u32);
 
-/// A closed set of struct types: those of the built-in kinds, or of one version of a custom resource.
+/// A closed set of struct types: all types of the built-in kinds, or of one version of a custom resource.
 #[derive(Debug, std::default::Default)]
 pub struct SchemaSet {
     types: Vec<StructType>,

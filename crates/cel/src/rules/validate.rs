@@ -41,7 +41,7 @@ impl Validator {
         Self { root: RuleNode::new(schema, true), schema: schema.clone() }
     }
 
-    /// Returns whether there are no rules.
+    /// Returns whether the schema has no rules.
     pub fn is_empty(&self) -> bool {
         self.root.is_none()
     }

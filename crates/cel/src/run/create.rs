@@ -84,7 +84,7 @@ impl<'a> Machine<'a, '_> {
     }
 }
 
-/// Evaluates a node whose parts are constants, so that its value borrows nothing.
+/// Evaluates a node whose parts are constants. The value has no borrowed parts.
 pub(crate) fn constant(node: &Node) -> Result<Value<'static>, Failure> {
     static NO_REGEXES: LazyLock<HashMap<String, Regex>> = LazyLock::new(HashMap::new);
     let value = |node: &Node| match node {

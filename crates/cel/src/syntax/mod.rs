@@ -1,7 +1,7 @@
 //! Parses text to a tree: tokens, grammar, error recovery, macros.
 //!
-//! The grammar and the error messages are those of cel-go. ANTLR generates cel-go's parser, so this parser recovers
-//! from errors as ANTLR's default strategy does.
+//! The grammar and the error messages match cel-go. ANTLR generates cel-go's parser, so this parser recovers from
+//! errors by ANTLR's default strategy.
 
 pub(crate) mod ast;
 mod lexer;

@@ -53,7 +53,7 @@ impl Set {
 pub(super) enum Failure {
     /// An unexpected token. The error is reported at the end of the rule, and parsing continues.
     Mismatch(Set),
-    /// No alternative fits the tokens from the current one to the one with this index.
+    /// No alternative matches the tokens from the current token to the token at this index.
     NoAlternative(usize),
     /// Parsing ends.
     Abort,
@@ -106,7 +106,7 @@ impl State {
             if state.skipped.len() < MAX_REPORTS {
                 state.skipped.push((part.start, end));
             }
-            // The limit is checked after each error; too many end the parse like any other.
+            // Ignores the result. The next reported error checks the limit again.
             let _ = state.report(part.start, &message);
         }
         state.lexemes = lexemes;
@@ -122,7 +122,7 @@ impl State {
         self.current().token
     }
 
-    /// Returns a token ahead: 1 is the one after the current.
+    /// Returns the token `count` tokens after the current token.
     pub(super) fn ahead(&self, count: usize) -> Token {
         self.lexeme(self.at + count).token
     }

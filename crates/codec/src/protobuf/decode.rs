@@ -88,7 +88,7 @@ struct Walker<'a, 's, S> {
     sink: &'s mut S,
     /// [`Root::embedded_types`].
     embedded_types: bool,
-    /// Fields of the current message, after those of the enclosing messages.
+    /// A stack of fields: the current message's fields follow the fields of the enclosing messages.
     collected: Vec<CollectedField<'a>>,
     /// Reused buffer for the entries of a map.
     entries: Vec<Entry<'a>>,

@@ -30,7 +30,7 @@ type Present<'a> = (u64, &'a Field, &'a Value);
 
 struct Writer<'a> {
     set: &'a SchemaSet,
-    /// Fields of the current message, after those of the enclosing messages.
+    /// A stack of fields: the current message's fields follow the fields of the enclosing messages.
     present: Vec<Present<'a>>,
 }
 

@@ -12,7 +12,7 @@ pub fn encode(value: &Value) -> Vec<u8> {
     out
 }
 
-/// The position of a value: what precedes it on the line.
+/// The position of a value in its parent.
 #[derive(Clone, Copy, PartialEq)]
 enum Position {
     Document,

@@ -27,7 +27,7 @@ const MAX_ERRORS: usize = 500;
 pub struct Requirements {
     /// The schema must be structural.
     pub structural: bool,
-    /// Types must be those of OpenAPI.
+    /// Types must be OpenAPI types.
     pub known_types: bool,
     /// Defaults must have no unknown fields.
     pub pruned_defaults: bool,
