@@ -186,7 +186,7 @@ pub struct Request<'r> {
     pub name: &'r str,
     /// The operation.
     pub operation: Operation,
-    /// The object; null if there is no object.
+    /// The new object; null for a deletion.
     pub object: Value,
     /// The stored object; null if it does not exist.
     pub old: Value,

@@ -121,7 +121,7 @@ impl Metrics {
         self.config_info.with_label_values(&[server, hash]).set(1.0);
     }
 
-    /// Records a reload that changed the configuration or failed; `now` is in seconds since 1970.
+    /// Records a reload that changed the configuration or failed. `now` is in seconds since 1970.
     pub(crate) fn config_reloaded(&self, server: &str, success: bool, now: f64) {
         let labels = [server, if success { "success" } else { "failure" }];
         self.reloads.with_label_values(&labels).inc();

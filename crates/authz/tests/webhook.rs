@@ -135,7 +135,7 @@ async fn answers_are_cached() {
         decide(&forgetful, "bob", "pods").await;
     }
     assert_eq!(hook.calls(), 3 + 3 + 1);
-    // Requests that are too long for the cache are sent each time.
+    // The webhook is called for each request that is too long for the cache.
     let long = "x".repeat(10_000);
     decide(&chain, "alice", &long).await;
     decide(&chain, "alice", &long).await;

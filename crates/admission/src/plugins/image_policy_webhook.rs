@@ -21,9 +21,9 @@ const NAME: &str = "ImagePolicyWebhook";
 /// The text in the keys of annotations that are sent to the webhook.
 const ANNOTATIONS: &str = ".image-policy.k8s.io/";
 const AUDIT_PREFIX: &str = "imagepolicywebhook.image-policy.k8s.io/";
-/// Maximum number of cached reviews.
+/// The maximum number of cached reviews.
 const CACHE_SIZE: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
-/// The timeout of one attempt; the request's deadline may be earlier.
+/// The timeout of one attempt. The request's deadline may be earlier.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The defaults and bounds of the configuration.

@@ -23,7 +23,7 @@ pub(super) fn plugin(parts: &Parts) -> Plugin {
 
 struct NamespaceLifecycle {
     namespaces: Arc<dyn Lister>,
-    /// Recently deleted namespaces, which the watch cache may still show as active.
+    /// Recently deleted namespaces. The watch cache may still show them as active.
     deleted: Recent,
 }
 

@@ -3,7 +3,7 @@
 //! | write | admitted for |
 //! | --- | --- |
 //! | any | `system:masters`; updates of owners and finalizers only |
-//! | a role | users with `escalate` on it, or with all its rules; if it aggregates roles, with all rights |
+//! | a role | users with `escalate` on it, or with all its rules; if it aggregates roles, with all permissions |
 //! | a binding | users with `bind` on its role, or with all the role's rules |
 //!
 //! This check is not a plugin, so flags cannot disable it.

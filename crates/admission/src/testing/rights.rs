@@ -1,11 +1,11 @@
-//! An authorizer with a list of rights.
+//! An authorizer with a list of permissions.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use nave_authz::{Authorizer, Chain, Metrics, NamedAuthorizer, Verdict};
 
-/// Creates an authorizer that allows the rights listed as `verb resource name` or `verb resource/subresource`.
+/// Creates an authorizer that allows the listed permissions: `verb resource name` or `verb resource/subresource`.
 pub(crate) fn allowing(rights: &[&'static str]) -> Chain {
     let authorizer = NamedAuthorizer {
         kind: "T",

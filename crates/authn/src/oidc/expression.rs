@@ -1,4 +1,4 @@
-//! The variables of CEL expressions in the configuration: the token's claims, or the user mapped from them.
+//! The variables of CEL expressions in the configuration: the token's claims, and the user mapped from the claims.
 
 use nave_cel::{Type, Variable};
 

@@ -33,7 +33,7 @@ impl Reference {
 /// The object, besides the account, that a token is bound to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum BoundObject {
-    /// Not bound.
+    /// The token is not bound to an object.
     #[default]
     None,
     /// A pod, and the node on which it runs. The node is informational.

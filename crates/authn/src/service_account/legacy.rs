@@ -126,7 +126,7 @@ impl LegacyTokens {
             );
             return Err(refused(why));
         }
-        // No grace period: a deleted account invalidates the token at once.
+        // No grace period: deleting the account invalidates the token immediately.
         let lookup = Lookup { objects: &*self.objects, deleted_before: f64::INFINITY };
         let account = lookup.account(namespace, account)?;
         if let Some(metrics) = &self.metrics {

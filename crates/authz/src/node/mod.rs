@@ -132,7 +132,7 @@ impl Node {
             return Verdict::no_opinion("cannot authorize ResourceSlice subresources");
         }
         match attributes.verb {
-            // The NodeRestriction admission plugin checks the node of the new slice.
+            // The NodeRestriction admission plugin checks that the new slice is for the node.
             "create" => Verdict::allow(""),
             "get" | "update" | "patch" | "delete" => self.related(node, Kind::ResourceSlice, attributes),
             "watch" | "list" | "deletecollection" if attributes.requires_field("spec.nodeName", node) => {

@@ -32,7 +32,7 @@ pub(crate) struct Missing {
     bytes: usize,
 }
 
-/// The comparison would take more than [`MAX_STEPS`] steps.
+/// The error for a comparison that takes more than [`MAX_STEPS`] steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many rules to compare with those currently held")]
 pub(crate) struct TooComplex;

@@ -126,7 +126,7 @@ fn path_covers(of: &str, path: &str) -> bool {
 }
 
 impl fmt::Display for Rule {
-    /// Formats the rule as upstream does in errors: `{APIGroups:[""], Resources:["pods"], Verbs:["get"]}`.
+    /// Formats the rule as in upstream's errors: `{APIGroups:[""], Resources:["pods"], Verbs:["get"]}`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [
             ("APIGroups", &self.api_groups),

@@ -111,7 +111,7 @@ const KNOWN: [(&str, [&str; 5], &str, bool); 29] = [
     ("system:serviceaccount:default:scaler", ["patch", "apps", "statefulsets", "scale", "d"], "a", false),
     ("one", ["get", "", "secrets", "", "one"], "a", true),
     ("one", ["get", "", "secrets", "", "two"], "a", false),
-    // A rule with names does not allow a list, unless the list selects the name.
+    // A rule with names does not allow a list request unless it selects the name.
     ("two", ["list", "", "configmaps", "", ""], "a", false),
     ("two", ["list", "", "configmaps", "", "one"], "a", true),
     ("star", ["get", "", "pods", "log", "p"], "", false),
@@ -123,7 +123,7 @@ const KNOWN: [(&str, [&str; 5], &str, bool); 29] = [
     ("bob", ["get", "", "pods", "", "p"], "b", false),
     ("bob", ["list", "", "pods", "", ""], "b", true),
     ("bob", ["list", "", "pods", "", ""], "", false),
-    // A role binding grants a cluster role's rules in its namespace only, and no paths.
+    // A role binding grants the rules of a cluster role only in its namespace, without paths.
     ("dora", ["delete", "", "pods", "", "p"], "a", true),
     ("dora", ["delete", "", "pods", "", "p"], "", false),
     ("carl", ["get", "/metrics", "", "", ""], "", false),

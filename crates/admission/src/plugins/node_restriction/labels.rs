@@ -10,7 +10,7 @@ use nave_machinery::{Value, meta};
 
 const RESTRICTED: &str = "node-restriction.kubernetes.io";
 
-/// The labels of Kubernetes that kubelets set.
+/// The labels of Kubernetes that kubelets may set.
 const KUBELETS: [&str; 11] = [
     "beta.kubernetes.io/arch",
     "beta.kubernetes.io/instance-type",

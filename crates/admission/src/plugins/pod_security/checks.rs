@@ -399,7 +399,7 @@ fn proc_mount(pod: &PodView<'_>) -> Option<Violation> {
     Some(violation("procMount", detail))
 }
 
-/// Checks SELinux options. The first `types` types in `ALLOWED` are allowed; later policy versions allow more.
+/// Checks SELinux options. Allows the first `types` entries of `ALLOWED`; later policy versions allow more entries.
 fn selinux(pod: &PodView<'_>, types: usize) -> Option<Violation> {
     const ALLOWED: [&str; 4] = ["container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
     let allowed = ALLOWED.get(..types).unwrap_or(&ALLOWED);
@@ -500,7 +500,7 @@ fn seccomp_restricted(pod: &PodView<'_>) -> Option<Violation> {
     Some(violation("seccompProfile", detail))
 }
 
-/// Checks sysctls. The first `count` of the sysctls in `SAFE` are allowed; later policy versions allow more.
+/// Checks sysctls. Allows the first `count` entries of `SAFE`; later policy versions allow more entries.
 fn sysctls(pod: &PodView<'_>, count: usize) -> Option<Violation> {
     const SAFE: [&str; 12] = [
         "kernel.shm_rmid_forced",

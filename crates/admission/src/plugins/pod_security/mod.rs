@@ -58,7 +58,7 @@ struct PodSecurity {
     metrics: Metrics,
 }
 
-/// The kinds of resources that the plugin distinguishes.
+/// The kinds of resources that the plugin checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Namespace,

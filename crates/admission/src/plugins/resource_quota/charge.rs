@@ -17,7 +17,7 @@ use crate::{Attributes, Operation};
 /// Resources that quotas ignore (upstream: `DefaultIgnoredResources`).
 const IGNORED: [(&str, &str); 4] =
     [("", "bindings"), ("", "componentstatuses"), ("", "events"), ("events.k8s.io", "events")];
-/// API groups whose resources are not stored.
+/// API groups with resources that are not stored.
 const IGNORED_GROUPS: [&str; 2] = ["authentication.k8s.io", "authorization.k8s.io"];
 /// Amounts that each container must specify if a quota limits them.
 const REQUIRED: [&str; 6] =

@@ -11,7 +11,7 @@ use super::quotas::Quota;
 
 /// The result of a check.
 pub(super) enum Checked {
-    /// No quota must be written.
+    /// No quota needs to be written.
     Free,
     /// The quotas at these indexes are charged, each with its new usage.
     Charged(Vec<(usize, Usage)>),
@@ -23,7 +23,7 @@ pub(super) enum Checked {
 ///
 /// # Errors
 /// A refusal that does not depend on usage: the object does not specify a limited resource, the quota has no usage
-/// yet, or no quota covers a resource that needs one.
+/// yet, or no quota covers a resource that needs a quota.
 pub(super) fn check(quotas: &[Quota], charge: &Charge) -> Result<Checked, Status> {
     let mut counting: Vec<(usize, Vec<&str>)> = Vec::new();
     let mut covered: BTreeSet<&str> = BTreeSet::new();

@@ -1,7 +1,7 @@
 //! ResourceQuota enforces the quotas of a namespace (upstream: `apiserver/pkg/admission/plugin/resourcequota`).
 //!
 //! ```text
-//! request ─→ Charge (usage of the object)   ─→ quotas it counts in ─→ nothing to charge: admitted or refused at once
+//! request ─→ Charge (usage of the object)   ─→ matching quotas     ─→ no write needed: admitted or refused at once
 //!                                                                  └→ Worker of the namespace: charges in batches,
 //!                                                                     writes the quotas' status, then answers
 //! ```

@@ -136,7 +136,7 @@ fn set_account(pod: &mut Object, account: &Object) {
         automount(pod.get("spec")).or_else(|| automount(Some(account.as_value()))).unwrap_or(true);
     let spec = pod.map_mut("spec");
     spec.insert("serviceAccountName".to_owned(), json!(name));
-    // The deprecated name of the field.
+    // Also sets the deprecated field `serviceAccount`.
     spec.insert("serviceAccount".to_owned(), json!(name));
     if automount {
         mount_token(spec);
