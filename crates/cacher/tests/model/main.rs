@@ -3,8 +3,8 @@
 //! Each watcher must get exactly the events of the log that match its selector, in order, without gaps or duplicates,
 //! until it ends for a valid reason. Each list and each page must show the state at its revision.
 //!
-//! A failing schedule is shrunk and printed with the seed of its run. `PROPTEST_RNG_SEED=… cargo nextest run -p
-//! nave-cacher --test model` repeats it. Failures are also saved in `proptest-regressions`; later runs try them first.
+//! A failing schedule is shrunk and printed with the seed of its run. To repeat it, run
+//! `PROPTEST_RNG_SEED=… cargo nextest run -p nave-cacher --test model`. Failures are also saved in `proptest-regressions`; later runs try them first.
 //! `PROPTEST_CASES` sets the number of schedules.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test helpers may panic")]
