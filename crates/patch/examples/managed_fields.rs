@@ -1,5 +1,6 @@
-//! Measures the cost of managed fields in writes of a pod: `cargo run --release -p nave-patch --example
-//! managed_fields`.
+//! Measures the cost of managed fields in writes of a pod.
+//!
+//! Run it with `cargo run --release -p nave-patch --example managed_fields`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
