@@ -4,7 +4,7 @@
 //! Attributes, Object ─→ Chain::mutate ─→ validation (strategy, schema) ─→ Chain::validate ─→ the store
 //!                         │ each plugin in order, a second time if       │ each plugin in order
 //!                         │ a plugin requests reinvocation               │
-//!                         └ then the checks that cannot be disabled      └ the last one is ResourceQuota
+//!                         └ then the checks that cannot be disabled      └ ResourceQuota after the others
 //! ```
 //!
 //! | module | contents |

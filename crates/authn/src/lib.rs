@@ -20,7 +20,7 @@
 //! | `Err(error)` | an invalid credential of this kind | calls the next; 401 if none finds a user |
 //!
 //! Invariants:
-//! - A request with an invalid credential and no valid one is never anonymous.
+//! - A request with an invalid credential is never anonymous.
 //! - Every user except the anonymous user is in `system:authenticated`.
 //! - Errors, logs and `Debug` output never contain a token or a part of a token. Token caches use keyed hashes as keys.
 //! - A token is valid for certain audiences. A token for other audiences is refused, regardless of its issuer.

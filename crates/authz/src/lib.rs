@@ -12,7 +12,7 @@
 //! | --- | --- |
 //! | [`Decision::Allow`] | the request proceeds; later authorizers are not called |
 //! | [`Decision::Deny`] | 403; later authorizers are not called |
-//! | [`Decision::NoOpinion`] | calls the next authorizer; 403 after the last one |
+//! | [`Decision::NoOpinion`] | calls the next authorizer; 403 after the last authorizer |
 //!
 //! | module | contents |
 //! | --- | --- |

@@ -7,7 +7,7 @@ use super::pods::text;
 const EXISTS: &str = "Exists";
 const EQUAL: &str = "Equal";
 
-/// Returns whether a toleration covers another one.
+/// Returns whether the toleration `wide` covers the toleration `narrow`.
 pub(super) fn covers(wide: &Value, narrow: &Value) -> bool {
     if wide == narrow {
         return true;
@@ -50,7 +50,7 @@ pub(super) fn merge(first: &[Value], second: &[Value]) -> Vec<Value> {
     merged.into_iter().cloned().collect()
 }
 
-/// Returns whether each toleration is covered by one in the list; an empty list covers all.
+/// Returns whether the list `by` covers each toleration. An empty list covers all tolerations.
 pub(super) fn are_covered(tolerations: &[Value], by: &[Value]) -> bool {
     by.is_empty() || tolerations.iter().all(|toleration| by.iter().any(|wide| covers(wide, toleration)))
 }

@@ -172,7 +172,7 @@ impl AuthenticationConfiguration {
         if errors.is_empty() { Ok(found) } else { Err(ConfigError::Invalid(errors)) }
     }
 
-    /// The rule for anonymous requests, if the file has one.
+    /// The rule for anonymous requests, if the file contains it.
     pub fn anonymous(&self) -> Option<Anonymous> {
         let AnonymousConfig { enabled, conditions } = self.anonymous.as_ref()?;
         Some(match (enabled, conditions.is_empty()) {

@@ -56,7 +56,7 @@ impl Algorithm {
         }
     }
 
-    /// Parses an `alg` value; `None` for `none`, symmetric algorithms and unknown ones.
+    /// Parses an `alg` value; `None` for `none` and for symmetric or unknown algorithms.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }

@@ -1,4 +1,4 @@
-//! Tests of issued tokens, and of forged ones.
+//! Tests of issued and forged tokens.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

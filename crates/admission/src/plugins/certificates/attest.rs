@@ -25,7 +25,7 @@ impl Validate for TrustBundleAttest {
 
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {
         let Some(bundle) = object else { return Ok(()) };
-        // The new object has the same signer as the stored one: validation refuses to change it.
+        // The new object has the signer of the stored object: validation refuses to change it.
         let signer = signer_name(bundle);
         if signer.is_empty() {
             return Ok(());

@@ -150,7 +150,7 @@ impl Policy {
     }
 }
 
-/// Joins errors into one text.
+/// Joins errors into one message.
 pub(super) fn join(errors: &[FieldError]) -> String {
     match errors {
         [one] => one.to_string(),

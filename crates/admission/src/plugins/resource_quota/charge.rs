@@ -134,7 +134,7 @@ impl Charge {
         Status::forbidden(&self.resource, &self.name, why)
     }
 
-    /// Returns whether objects like this one are counted under a resource name.
+    /// Returns whether objects of this kind are counted under a resource name.
     pub(super) fn counts(&self, name: &str) -> bool {
         match &self.kind {
             Kind::Pod(_) => quota::is_pod_name(name),
