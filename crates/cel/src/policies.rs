@@ -61,10 +61,10 @@ impl PolicyCompiler {
         Self { env: self.env.with_patch_types(), ..self }
     }
 
-    /// Compiles an expression whose type must be one of `wanted`; an empty list accepts any type.
+    /// Compiles an expression whose type must be in `wanted`. An empty list accepts any type.
     ///
     /// # Errors
-    /// The expression is invalid; the message is the API's.
+    /// The expression is invalid. The message is the API's.
     pub fn compile(&self, text: &str, wanted: &[Type]) -> Result<PolicyExpression, String> {
         let ast = Ast::compile(text, &self.env).map_err(|issues| format!("compilation failed: {issues}"))?;
         let ty = ast.output_type().clone();
@@ -83,7 +83,7 @@ impl PolicyCompiler {
     /// Compiles a variable and declares it for later expressions. Returns its type.
     ///
     /// # Errors
-    /// The expression is invalid; the variable then has a dynamic type.
+    /// The expression is invalid. The variable then has a dynamic type.
     pub fn declare(&mut self, name: &str, text: &str) -> Result<Type, String> {
         let compiled = self.compile(text, &[]);
         let ty = compiled.as_ref().map_or(Type::Dyn, |compiled| compiled.ty.clone());

@@ -88,7 +88,7 @@ pub enum FieldErrorKind {
     TypeInvalid,
     /// The value is not one of the supported values.
     NotSupported,
-    /// The value may not be set or changed.
+    /// The value must not be set or changed.
     Forbidden,
     /// The value occurs twice but must be unique.
     Duplicate,
@@ -181,7 +181,7 @@ impl FieldError {
         Self::with(FieldErrorKind::NotSupported, field, value.into(), detail)
     }
 
-    /// Returns an error for a field that may not be set or changed.
+    /// Returns an error for a field that must not be set or changed.
     pub fn forbidden(field: &FieldPath, detail: impl Into<String>) -> Self {
         Self::with(FieldErrorKind::Forbidden, field, Value::Null, detail)
     }

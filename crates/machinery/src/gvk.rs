@@ -19,7 +19,7 @@ impl GroupVersion {
         Self { group: group.into(), version: version.into() }
     }
 
-    /// Parses an `apiVersion` (`v1`, `apps/v1`); `None` if it has more than one slash.
+    /// Parses an `apiVersion` (`v1`, `apps/v1`). Returns `None` for text with more than one slash.
     pub fn parse(api_version: &str) -> Option<Self> {
         match api_version.split_once('/') {
             None => Some(Self::new("", api_version)),

@@ -49,7 +49,7 @@ pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVer
 pub use object::Object;
 pub use status::{Reason, Status};
 
-/// An object or a part of one, between decoding and encoding.
+/// An object or a part of an object, between decoding and encoding.
 pub type Value = serde_json::Value;
 /// The fields of an object.
 pub type Map = serde_json::Map<String, Value>;

@@ -378,7 +378,7 @@ fn from_body(body: &Value, errors: &mut Vec<FieldError>) -> Result<(DeleteOption
     Ok((options, policy))
 }
 
-/// The body of a delete. Unknown fields are ignored, as upstream; a field of the wrong type is an error.
+/// The body of a delete. As upstream, ignores unknown fields and rejects fields of the wrong type.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct DeleteOptionsBody {

@@ -74,12 +74,12 @@ impl Quantity {
         Self { nanos: i128::from(milli) * (NANO / 1000), format: Format::DecimalSi }
     }
 
-    /// Returns the value, rounded up to a whole number.
+    /// Returns the value, rounded away from zero to a whole number.
     pub fn value(self) -> i64 {
         round_up(self.nanos, NANO)
     }
 
-    /// Returns the value in thousandths, rounded up.
+    /// Returns the value in thousandths, rounded away from zero.
     pub fn milli_value(self) -> i64 {
         round_up(self.nanos, NANO / 1000)
     }
@@ -152,7 +152,7 @@ impl fmt::Display for Quantity {
             return f.write_str("0");
         }
         match self.format {
-            // A binary quantity below 1Ki, or with a fraction, is formatted as a decimal one.
+            // A binary quantity below 1Ki, or with a fraction, is formatted in decimal notation.
             Format::BinarySi if self.nanos.abs() >= 1024 * NANO && self.nanos % NANO == 0 => {
                 let value = self.nanos / NANO;
                 let fits = BINARY.iter().find(|(_, bits)| value % (1i128 << bits) == 0);
@@ -244,7 +244,7 @@ fn to_nanos(whole: &str, fraction: &str, scale: Scale) -> i128 {
 
 fn round_up(nanos: i128, unit: i128) -> i64 {
     let quotient = nanos.div_euclid(unit);
-    // Positive values round away from zero, negative ones towards minus infinity, as upstream.
+    // Rounds positive values up and negative values down, as upstream.
     let rounded = if nanos > 0 && nanos % unit != 0 { quotient + 1 } else { quotient };
     i64::try_from(rounded).unwrap_or(if rounded < 0 { i64::MIN } else { i64::MAX })
 }

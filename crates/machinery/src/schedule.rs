@@ -60,7 +60,7 @@ impl Schedule {
         if let Some(duration) = text.strip_prefix("@every ") {
             let nanos = duration::parse_nanos(duration)
                 .map_err(|error| format!("failed to parse duration {text}: {error}"))?;
-            // Intervals are truncated to seconds; the minimum is one second.
+            // Truncates intervals to seconds; the minimum is one second.
             let seconds = u64::try_from(nanos / 1_000_000_000).unwrap_or(0);
             return Ok(Self(Kind::Every(Duration::from_secs(seconds.max(1)))));
         }

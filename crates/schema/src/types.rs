@@ -141,11 +141,11 @@ pub enum Scalar {
 /// How server-side apply merges a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListTopology {
-    /// As one value.
+    /// Replaces the list as one value.
     Atomic,
-    /// As a set of scalars.
+    /// Merges the list as a set of scalars.
     Set,
-    /// As structs identified by these keys.
+    /// Merges structs identified by these keys.
     Map(Vec<String>),
 }
 
@@ -303,7 +303,7 @@ impl StructType {
         fields.filter(|(_, field)| field.default.is_some() || leads(field)).map(|(at, _)| at).collect()
     }
 
-    /// Returns the field with this protobuf number, in the struct's own message (`via` 0) or in an inlined one.
+    /// Returns the field with this protobuf number, in the struct's own message (`via` 0) or in an inlined message.
     pub fn field_by_number(&self, via: u32, number: u32) -> Option<&Field> {
         let place = Wire { number, via, ..Wire::default() }.place();
         let at =

@@ -28,11 +28,11 @@ pub struct Node {
     pub int_or_string: bool,
     /// `x-kubernetes-map-type: atomic`.
     pub atomic_map: bool,
-    /// True if this node or one below it has a default.
+    /// True if this node or a node below it has a default.
     pub(crate) has_defaults: bool,
     /// True if a node below this one is an embedded resource.
     pub(crate) has_embedded: bool,
-    /// True if this node or one below it is a list of type set or map.
+    /// True if this node or a node below it is a list of type set or map.
     pub(crate) has_list_rules: bool,
     /// `x-kubernetes-list-type` with its keys.
     pub list: ListType,

@@ -61,7 +61,7 @@ impl Pruner {
         });
     }
 
-    /// Keeps unknown fields and prunes below the known ones.
+    /// Keeps unknown fields and prunes the values of known fields.
     fn preserved(&mut self, node: &Node, value: &mut Value) {
         match value {
             Value::Object(fields) => {

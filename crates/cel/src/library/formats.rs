@@ -113,7 +113,7 @@ fn characters(messages: Vec<String>) -> Vec<String> {
     messages.into_iter().map(plain).collect()
 }
 
-/// Checks a label key; the messages are upstream's.
+/// Checks a label key, with upstream's messages.
 fn qualified(text: &str) -> Vec<String> {
     let messages = names::is_qualified_name(text).into_iter();
     messages.map(|it| it.replace("a qualified name must", "a valid label key must")).collect()

@@ -181,7 +181,7 @@ fn maps<'a>(left: &Map<'a>, right: &Map<'a>) -> Result<bool, Failure> {
 /// Compares two values.
 ///
 /// # Errors
-/// The values have no order, or one is not a number.
+/// The values have no order, or a value is not a number.
 pub(crate) fn compare(left: &Value<'_>, right: &Value<'_>) -> Result<Ordering, Failure> {
     Ok(match (left, right) {
         (

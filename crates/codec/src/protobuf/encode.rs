@@ -68,7 +68,7 @@ impl<'a> Writer<'a> {
         written
     }
 
-    /// Writes fields in the order of their places; the bits above `shift` select this message.
+    /// Writes fields in the order of their places. The bits above `shift` select this message.
     fn fields(
         &mut self,
         owner: TypeId,

@@ -1,4 +1,4 @@
-//! Times, which are text in JSON and messages in protobuf.
+//! Times: text in JSON, messages in protobuf.
 
 use jiff::SignedDuration;
 use jiff::civil::{DateTime, date};

@@ -19,7 +19,7 @@ pub struct FieldTarget {
 /// Finds the field of a schema at a path such as `.spec.name`.
 ///
 /// # Errors
-/// The path is invalid; the message is upstream's.
+/// The path is invalid. The message is upstream's.
 pub fn field_path(schema: &Value, path: &str) -> Result<FieldTarget, String> {
     let none = Map::new();
     resolve(schema.as_object().unwrap_or(&none), path, false)
