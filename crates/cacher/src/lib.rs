@@ -37,11 +37,11 @@
 //!   objects; upstream, lists of the resource fail until the object is repaired.
 //!
 //! # Cost
-//! Measured by `cargo run --release -p nave-cacher --example cost` on two shared cores, with objects of 3.7 KB. Resident
-//! memory is 1.2 times the JSON of the objects. An event takes 10 to 40 µs of CPU with the in-memory store of the
-//! tests, without watchers or with 1,000 watchers of other nodes. A delivery to each of 1,000 matching watchers takes
-//! 0.1 to 0.25 µs, including the frame. A scan of 20,000 objects takes 0.4 ms, even by a label that no object has. An
-//! empty resource takes 9 KB.
+//! Measured by `cargo run --release -p nave-cacher --example cost` on two shared cores, with objects of 3.7 KB.
+//! Resident memory is 1.2 times the JSON of the objects. An event takes 10 to 40 µs of CPU with the in-memory store of
+//! the tests, without watchers or with 1,000 watchers of other nodes. A delivery to each of 1,000 matching watchers
+//! takes 0.1 to 0.25 µs, including the frame. A scan of 20,000 objects takes 0.4 ms, even by a label that no object
+//! has. An empty resource takes 9 KB.
 //!
 //! # Example
 //! ```

@@ -4,8 +4,8 @@
 //! until it ends for a valid reason. Each list and each page must show the state at its revision.
 //!
 //! A failing schedule is shrunk and printed with the seed of its run. To repeat it, run
-//! `PROPTEST_RNG_SEED=… cargo nextest run -p nave-cacher --test model`. Failures are also saved in `proptest-regressions`; later runs try them first.
-//! `PROPTEST_CASES` sets the number of schedules.
+//! `PROPTEST_RNG_SEED=… cargo nextest run -p nave-cacher --test model`. Failures are also saved in
+//! `proptest-regressions`; later runs try them first. `PROPTEST_CASES` sets the number of schedules.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test helpers may panic")]
 
