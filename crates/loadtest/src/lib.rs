@@ -18,9 +18,11 @@
 //! | [`spawn`] | starts the server under test, to measure its start and its idle memory |
 //! | [`report`] | the targets of each scenario, and the table |
 //!
-//! Invariants: the generator runs on one thread and leaves the other cores to the server; responses are not parsed
-//! during a measurement (newlines are counted, a few fields are found by scanning); counts and times are bounded; a
-//! response with an error status ends the run with the server's message.
+//! Invariants:
+//! - The generator runs on one thread and leaves the other cores to the server.
+//! - Responses are not parsed during a measurement: newlines are counted, and a few fields are found by scanning.
+//! - Counts and times are bounded.
+//! - A response with an error status ends the run with the server's message.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), nave_loadtest::LoadError> {
