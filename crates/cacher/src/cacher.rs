@@ -30,8 +30,8 @@ pub struct CacherConfig {
     pub prefix: Arc<str>,
     /// True if keys contain a namespace before the name.
     pub namespaced: bool,
-    /// Selectable fields to index, by position in [`SelectableAttributes`](crate::SelectableAttributes). An index costs about 60 bytes per
-    /// object.
+    /// Selectable fields to index, by position in [`SelectableAttributes`](crate::SelectableAttributes). An index costs
+    /// about 60 bytes per object.
     pub indexed_fields: Vec<usize>,
     /// Limits of the history.
     pub window: WindowBounds,
