@@ -138,8 +138,8 @@ pub(crate) struct ServeFlags {
     /// Limit of concurrent requests per HTTP/2 connection. 0 means the default of 250.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole(0..=u32::MAX), help_heading = SERVING)]
     http2_max_streams_per_connection: u32,
-    /// Limit of open connections per client address, or per /64 network for IPv6. Clients behind one proxy count as one.
-    /// 0 means half of the connections that the limit of file descriptors allows.
+    /// Limit of open connections per client address, or per /64 network for IPv6. Clients behind a proxy count as one
+    /// client. 0 means half of the connections that the limit of file descriptors allows.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_count, help_heading = SERVING)]
     max_connections_per_address: usize,
 

@@ -28,7 +28,8 @@ pub(crate) struct AuthenticationFlags {
     #[arg(long, value_name = "BOOL", value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     anonymous_auth: Option<bool>,
-    /// AuthenticationConfiguration: issuers of JSON web tokens and rules for anonymous requests. Reloaded when it changes.
+    /// AuthenticationConfiguration: issuers of JSON Web Tokens and rules for anonymous requests. Reloaded when the file
+    /// changes.
     #[arg(long, value_name = "FILE")]
     authentication_config: Option<PathBuf>,
     /// Additional CAs of client certificates (PEM). Certificates of the server's own CA are always accepted. Reloaded
@@ -69,7 +70,8 @@ pub(crate) struct AuthenticationFlags {
     #[arg(long, value_name = "URL")]
     service_account_jwks_uri: Option<String>,
 
-    /// CAs of the client certificates of front proxies (PEM), whose user headers are accepted. Reloaded when it changes.
+    /// CAs of the client certificates of front proxies (PEM). Their user headers are accepted. Reloaded when the file
+    /// changes.
     #[arg(long, value_name = "FILE")]
     requestheader_client_ca_file: Option<PathBuf>,
     /// Common names accepted in certificates of front proxies. Any name by default.
