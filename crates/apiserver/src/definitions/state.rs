@@ -117,8 +117,8 @@ impl State {
         self.known.iter().filter(waits).map(|(name, _)| name.clone()).collect()
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the definition and what is known about it")]
     /// Updates the state from one definition; returns the definitions with conflicts if it released names.
+    #[allow(clippy::too_many_arguments, reason = "the definition and what is known about it")]
     fn take(
         &mut self,
         name: &str,
