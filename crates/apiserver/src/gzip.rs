@@ -34,7 +34,7 @@ pub(crate) fn compressed(body: ResponseBody) -> Result<ResponseBody, ResponseBod
     }
 }
 
-/// Compresses one step of the input, then lets other tasks run. Writing to memory cannot fail.
+/// Compresses a stream in steps and lets other tasks run between them. Writing to memory cannot fail.
 fn gzip(
     chunks: impl Stream<Item = Result<Pieces, BodyError>> + Send + 'static,
 ) -> impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static {

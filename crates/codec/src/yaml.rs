@@ -3,7 +3,7 @@
 //! | plain text | value |
 //! | --- | --- |
 //! | empty, `~`, `null`, `Null`, `NULL` | null |
-//! | `true`, `yes`, `on`, `false`, `no`, `off` (also `True`, `TRUE`, …) | a boolean |
+//! | `true`, `yes`, `y`, `on`, `false`, `no`, `n`, `off` (also `True`, `TRUE`, …) | a boolean |
 //! | `12`, `0x1F`, `0o17`, `017`, `0b11`, `1_000`, `-3` | an integer, or a double beyond 64 bits |
 //! | `1.5`, `1e3`, `.5` | a double, or an integer if it has no fraction |
 //! | anything else, and quoted text | a string |

@@ -8,9 +8,9 @@ use std::ops::{Add, Sub};
 
 /// Nanos per unit.
 const NANO: i128 = 1_000_000_000;
-/// Maximum magnitude in nanos, as upstream: 2^63 - 1.
+/// Maximum magnitude, in nanos: 2^63 - 1 units, as upstream.
 const MAX: i128 = (i64::MAX as i128) * NANO;
-/// Maximum number of significant digits parsed.
+/// Maximum length of the number before the suffix; longer ones are rejected.
 const DIGITS_MAX: usize = 200;
 
 /// Decimal suffixes, in descending order, with their powers of ten.
@@ -213,7 +213,7 @@ fn to_nanos(whole: &str, fraction: &str, scale: Scale) -> i128 {
         Scale::Ten(exponent) => (exponent, 0),
         Scale::Two(bits) => (0, bits),
     };
-    // The decimal exponent, in nanos, of the next digit.
+    // One more than the power of ten, relative to nanos, of the next digit.
     let mut place = point + ten + 9;
     let mut nanos: i128 = 0;
     let mut rest = false;

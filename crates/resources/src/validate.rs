@@ -247,7 +247,7 @@ pub(crate) fn not_supported_unless(holds: bool, at: At, supported: &[&str], erro
     }
 }
 
-/// Checks the name of a CSI driver: a domain name in any case, with at most 63 characters.
+/// Checks the name of a CSI driver: a DNS subdomain of at most 63 characters; upper case is allowed.
 pub(crate) fn driver_name(at: At, errors: &mut Errors) {
     if !required_text(at, errors) {
         return;

@@ -8,7 +8,7 @@
 //! Invariants:
 //! - The size of a response and the time of a call are bounded.
 //! - Redirects are not followed: a call reaches the configured address or fails.
-//! - A changed file applies to the next call; an invalid one has no effect.
+//! - A changed file applies to calls made at least one second later; an invalid one has no effect.
 //! - No token, password or key appears in an error, a log line or `Debug` output.
 //!
 //! ```no_run
@@ -51,7 +51,7 @@ pub use kubeconfig::{FileError, Kubeconfig};
 /// The error of a webhook call.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The webhook did not respond.
+    /// The request could not be sent, or no complete response was received.
     #[error(transparent)]
     Client(#[from] ClientError),
     /// The webhook responded with an error status.

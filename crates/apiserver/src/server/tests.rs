@@ -420,7 +420,7 @@ async fn a_client_shortens_the_time_of_its_request() {
 }
 
 #[tokio::test]
-async fn times_out_on_a_body_that_does_not_arrive() {
+async fn times_out_on_a_body_that_never_ends() {
     let it = Fixture::start(InflightLimits::default(), Duration::from_secs(2)).await;
     let one = format!("{MAPS}/a");
     let drip = || {

@@ -26,7 +26,7 @@ pub enum ClientCaError {
 #[derive(Debug)]
 pub struct ClientCa(ArcSwap<Authorities>);
 
-/// One version of the bundle. Each verdict refers to one version.
+/// One version of the bundle. Cached verification results refer to the version they were computed with.
 #[derive(Debug)]
 pub(super) struct Authorities {
     certificates: Vec<CertificateDer<'static>>,

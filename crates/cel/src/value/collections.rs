@@ -16,7 +16,7 @@ type JsonMap = serde_json::Map<String, Json>;
 #[derive(Clone, Debug)]
 pub(crate) struct List<'a> {
     pub(crate) items: Items<'a>,
-    /// The schema. Used to convert JSON items, and by equality and `+` for all items.
+    /// The schema. Converts JSON items; its list type (atomic, set, map) also determines equality and `+`.
     pub(crate) decl: Option<&'a Decl>,
 }
 
@@ -306,7 +306,8 @@ impl<'a> Map<'a> {
     }
 }
 
-/// Returns the JSON name and the schema of a property from its name in expressions, and whether an object declares it.
+/// Returns the JSON name and the schema of the property that expressions call `name`, and whether `decl` is an object
+/// rather than a map.
 fn property<'a, 'n>(decl: &'a Decl, name: &'n str) -> Option<(Cow<'n, str>, &'a Decl, bool)> {
     match &decl.kind {
         DeclKind::Object(object) => {

@@ -57,7 +57,7 @@ impl Fixture {
     async fn set(&self, key: &str, label: &str) -> u64 {
         let txn = Txn::put(format!("{PREFIX}{key}").as_str(), label.to_owned());
         let TxnOutcome::Committed { revision, .. } = self.store.txn(txn).await.unwrap() else {
-            panic!("a put that asks for nothing is not refused");
+            panic!("an unconditional put cannot fail");
         };
         self.cacher.wait_ready().await;
         self.cacher.wait_until(revision, Duration::from_mins(2)).await.unwrap();

@@ -223,7 +223,7 @@ async fn lists_after_410_on_a_watch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_an_unknown_version_once() {
+async fn lists_without_a_version_after_the_server_rejects_it() {
     for error in [
         ListWatchError::Expired("the version is too old".into()),
         ListWatchError::TooLargeResourceVersion("the server was restored from a backup".into()),
@@ -240,7 +240,7 @@ async fn requests_an_unknown_version_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn resumes_or_lists_by_the_watch_error() {
+async fn watch_error_decides_between_resuming_and_listing() {
     let status = |code: u16| ListWatchError::Status { code, reason: String::new(), message: String::new() };
     for (error, is_listed) in [
         (ListWatchError::TooManyRequests { message: String::new(), retry_after: None }, false),
@@ -434,7 +434,7 @@ async fn stuck_handler_blocks_nobody_and_catches_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stops_with_its_handlers_and_runs_once() {
+async fn second_run_returns_immediately() {
     let fixture = Fixture::with(FakeServer::new(), &["ns/a"]).await;
     let ended = tokio::spawn({
         let (informer, stop) = (fixture.informer.clone(), fixture.stop.clone());

@@ -75,7 +75,7 @@ struct DisruptionController {
 }
 
 impl Reconciler for DisruptionController {
-    /// Updates the status of a budget. If that fails, the status allows no disruptions.
+    /// Updates the status of a budget. If the pods cannot be counted, the status allows no disruptions.
     async fn sync(&self, key: ObjectName) -> Result<Action, SyncError> {
         let Some(budget) = self.budgets.get_by_key(&key) else { return Ok(Action::Done) };
         let budget = budget.decode()?;

@@ -77,7 +77,7 @@ impl Visitor<'_> for ScalarVisitor {
     }
 }
 
-/// Appends a JSON string. `opening` is its quote and any text before the content.
+/// Appends a JSON string without Go's HTML escapes. `opening` is the quote and any text before the content.
 pub(super) fn push_quoted(out: &mut String, opening: &str, text: &str) {
     out.push_str(opening);
     // Most texts have no special characters. A loop without an early exit can be vectorized.
@@ -131,7 +131,7 @@ fn push_number(text: &mut String, number: &serde_json::Number) {
     };
 }
 
-/// Appends a quoted string.
+/// Appends a string as Go's encoder formats it.
 pub(super) fn push_text(text: &mut String, value: &str) {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&');
     if value.bytes().all(is_plain) {

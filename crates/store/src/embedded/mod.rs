@@ -2,7 +2,7 @@
 //!
 //! | file | content |
 //! | --- | --- |
-//! | `engine.rs` | the redb file: rows by revision, one commit, recovery from a failed one |
+//! | `engine.rs` | the redb file: rows by revision, commits, recovery from a failed commit |
 //! | `record.rs` | encoding of a row |
 //! | `index.rs` | key → revisions, in memory |
 //! | `writer.rs`, `batch.rs` | the writer thread: group commit, expiry, compaction |
@@ -48,7 +48,8 @@ const INLINE_VALUES: usize = 16;
 /// Maximum number of concurrent blocking reads. More reads would not be faster on one disk and would occupy all of the
 /// runtime's blocking threads.
 const BLOCKING_READS: usize = 8;
-/// A range is read by one scan of the log if at least one in this many scanned rows belongs to it.
+/// A range is read by scanning the log if at least one in `SPARSE` scanned rows belongs to it; otherwise its rows are
+/// read one by one.
 const SPARSE: u64 = 4;
 /// Number of retries of a read while the file is reopened after a failed write.
 const RECOVERY_TRIES: u32 = 100;
@@ -63,13 +64,14 @@ pub struct Options {
     pub cache_bytes: usize,
 }
 
-/// Retention of history. States beyond either limit are compacted soon afterwards.
+/// Retention of history. A state is compacted once it is older than `time` or more than `revisions` behind, whichever
+/// comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct History {
-    /// Minimum time that a state stays readable (at most twice as long). Applies at low write rates. Defaults to 5
+    /// The age at which states are compacted, at the latest at twice this age. Applies at low write rates. Defaults to 5
     /// minutes, the default of kube-apiserver's `--etcd-compaction-interval`.
     pub time: Duration,
-    /// Minimum number of readable revisions (at most a few thousand more). Applies at high write rates. Bounds the
+    /// The number of readable revisions; a few thousand more may remain. Applies at high write rates. Bounds the
     /// memory and disk space of history. etcd has no such limit.
     pub revisions: u64,
 }

@@ -54,7 +54,7 @@ fn is_cost(text: &str) -> bool {
     (text == "0" || digits.starts_with(|c: char| ('1'..='9').contains(&c))) && text.parse::<i32>().is_ok()
 }
 
-/// Checks a seccomp annotation. In upstream's path, the annotation is a field (`annotations.<key>`).
+/// Checks a seccomp annotation. As upstream, the error path is `annotations.<key>`, not `annotations[<key>]`.
 fn seccomp(key: &str, profile: At, annotations: At, errors: &mut Errors) {
     let text = profile.text();
     if matches!(text, "runtime/default" | "docker/default" | "unconfined") {
@@ -135,7 +135,8 @@ pub(super) fn differs(annotation: &str, kind: &str, file: &str) -> Option<&'stat
     }
 }
 
-/// Checks that an update of a pod, including through a subresource, does not change these annotations.
+/// Checks that an update of a pod, including through a subresource, does not change the AppArmor and mirror pod
+/// annotations, and validates all annotations.
 pub(crate) fn validate_update(pod: &Value, old: &Value, errors: &mut Errors) {
     let none = Map::new();
     let annotations = |pod| meta::field(pod, "annotations").and_then(Value::as_object);
