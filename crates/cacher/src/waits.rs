@@ -23,7 +23,7 @@ struct Waited {
     unrequested: bool,
 }
 
-/// Whether the cache must request progress from the store.
+/// The need of the cache for a progress report from the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Demand {
     /// No reader waits for a revision that the cache has not reached.

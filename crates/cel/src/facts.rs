@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 use crate::failure::Failure;
 use crate::kinds::Type;
 use crate::library::quantity::Quantity;
+use crate::library::read_type_name;
 use crate::library::semver::Semver;
 use crate::library::urls::Url;
 use crate::library::{network, time};
@@ -53,36 +54,7 @@ impl Recorded {
 
 /// Reads the name of a type.
 pub fn read_type(text: &str) -> Option<Type> {
-    if let Some(inner) = text.strip_suffix(')') {
-        let (name, inner) = inner.split_once('(')?;
-        return Some(match name {
-            "list" => Type::list(read_type(inner)?),
-            "optional" | "optional_type" => Type::optional(read_type(inner)?),
-            "map" => {
-                let (from, to) = inner.split_once(',')?;
-                Type::map(read_type(from.trim())?, read_type(to.trim())?)
-            }
-            _ => return None,
-        });
-    }
-    Some(match text {
-        "dyn" => Type::Dyn,
-        "null" => Type::Null,
-        "bool" => Type::Bool,
-        "int" => Type::Int,
-        "uint" => Type::Uint,
-        "double" => Type::Double,
-        "string" => Type::String,
-        "bytes" => Type::Bytes,
-        "duration" => Type::Duration,
-        "timestamp" => Type::Timestamp,
-        "ip" => Type::Opaque("net.IP", None),
-        "cidr" => Type::Opaque("net.CIDR", None),
-        "quantity" => Type::object("kubernetes.Quantity", []),
-        "url" => Type::object("kubernetes.URL", []),
-        "semver" => Type::object("kubernetes.Semver", []),
-        _ => return None,
-    })
+    read_type_name(text)
 }
 
 fn read_value<'a>(json: &'a Json, ty: &Type) -> Option<Value<'a>> {

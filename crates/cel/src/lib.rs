@@ -61,7 +61,7 @@ pub use expression::{CompileError, EvaluationError, Expression, Input, Variable}
 pub use failure::Failure;
 pub use kinds::{ObjectType, Type};
 pub use program::{Activation, Ast, Outcome, PER_CALL_LIMIT, Program};
-pub use schema::{Decl, DeclSizes, escape_property, unescape_property};
+pub use schema::{Decl, DeclSizes, escape_property, is_reserved, unescape_property};
 pub use syntax::{Issue, Issues};
 
 #[cfg(test)]

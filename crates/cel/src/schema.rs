@@ -9,8 +9,7 @@ use serde_json::Value as Json;
 
 use crate::cost::{Bounds, SizeEstimator};
 use crate::kinds::{ObjectType, Type};
-pub(crate) use escape::is_reserved;
-pub use escape::{escape_property, unescape_property};
+pub use escape::{escape_property, is_reserved, unescape_property};
 
 /// Maximum size of a request in bytes.
 const MAX_REQUEST: u64 = 3 << 20;

@@ -169,7 +169,7 @@ pub fn content_type(header: &str) -> Option<ContentType> {
 struct Media<'h> {
     name: &'h str,
     quality: f32,
-    /// Whether `stream=watch` is set; `None` for another stream.
+    /// True if `stream=watch` is set; `None` for another stream.
     stream: Option<bool>,
     kind: Option<&'h str>,
     group: Option<&'h str>,

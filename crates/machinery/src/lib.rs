@@ -41,6 +41,7 @@ pub mod schedule;
 pub mod selector;
 pub mod status;
 pub mod time;
+pub mod url;
 pub mod user;
 
 pub use cidr::Cidr;

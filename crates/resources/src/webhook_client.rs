@@ -1,5 +1,6 @@
 //! Validation of the URL or service of a webhook (upstream: `apiserver/pkg/util/webhook`).
 
+use nave_machinery::url::split_scheme;
 use nave_machinery::{FieldError, names};
 
 use crate::validate::{At, Errors, required_text};
@@ -69,21 +70,6 @@ impl<'a> Url<'a> {
         let is_sound =
             is_host(url.host) && [path, fragment, url.user.unwrap_or("")].into_iter().all(is_escaped);
         is_sound.then_some(url)
-    }
-}
-
-/// Splits off the scheme, which may be empty.
-fn split_scheme(text: &str) -> Option<(&str, &str)> {
-    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
-    match text.split_once(':') {
-        Some(("", _)) => None,
-        Some((scheme, rest))
-            if scheme.bytes().all(is_part)
-                && scheme.starts_with(|first: char| first.is_ascii_alphabetic()) =>
-        {
-            Some((scheme, rest))
-        }
-        _ => Some(("", text)),
     }
 }
 

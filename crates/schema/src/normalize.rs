@@ -106,7 +106,7 @@ struct Walk<'a> {
     found: Normalized,
 }
 
-/// Whether normalization keeps or drops a field.
+/// The decision of normalization about a field.
 #[derive(PartialEq, Eq)]
 enum Fate {
     Keep,

@@ -200,7 +200,7 @@ impl Ports {
         known: Option<StoredPorts>,
     ) -> Option<StoredPorts> {
         let mut known = known;
-        // Whether the state comes from the store in this call. A cached state may be outdated if other servers allocate
+        // True if the state comes from the store in this call. A cached state may be outdated if other servers allocate
         // too.
         let mut is_fresh = false;
         for _ in 0..MAX_ATTEMPTS {

@@ -21,6 +21,7 @@ pub(crate) mod urls;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+pub(crate) use self::signature::read_type_name;
 use crate::failure::Failure;
 use crate::kinds::Type;
 use crate::run::Context;

@@ -16,16 +16,16 @@ pub(super) fn parse(
     let open = name_start + text.get(name_start..)?.find('(')?;
     let close = text.rfind(") ")?;
     let (head, args, result) = (text.get(..open)?, text.get(open + 1..close)?, text.get(close + 2..)?);
-    let mut types: Vec<Type> = split(args).into_iter().map(read).collect::<Option<_>>()?;
+    let mut types: Vec<Type> = split(args).into_iter().map(read_type_name).collect::<Option<_>>()?;
     let (member, name) = match head.rfind("::") {
         Some(at) => {
-            types.insert(0, read(head.get(..at)?)?);
+            types.insert(0, read_type_name(head.get(..at)?)?);
             (true, head.get(at + 2..)?)
         }
         None => (false, head),
     };
     let (since, patch) = (library.since, library.patch);
-    let result = read(result)?;
+    let result = read_type_name(result)?;
     Some((name, Overload { id, member, args: types, result, implementation, since, patch }))
 }
 
@@ -46,14 +46,15 @@ fn split(text: &str) -> Vec<&str> {
     parts.into_iter().map(str::trim).collect()
 }
 
-fn read(text: &str) -> Option<Type> {
+/// Reads the name of a type, as in signatures: `map(string, list(int))`.
+pub(crate) fn read_type_name(text: &str) -> Option<Type> {
     if let Some(inner) = text.strip_suffix(')') {
         let (name, inner) = inner.split_once('(')?;
-        let mut of = split(inner).into_iter().map(read).collect::<Option<Vec<_>>>()?.into_iter();
+        let mut of = split(inner).into_iter().map(read_type_name).collect::<Option<Vec<_>>>()?.into_iter();
         return Some(match name {
             "list" => Type::list(of.next()?),
             "map" => Type::map(of.next()?, of.next()?),
-            "optional" => Type::optional(of.next()?),
+            "optional" | "optional_type" => Type::optional(of.next()?),
             "type" => Type::type_of(of.next()?),
             _ => return None,
         });

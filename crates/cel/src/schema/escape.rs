@@ -27,7 +27,7 @@ const RESERVED: [&str; 21] = [
 ];
 
 /// Returns whether a name is a reserved word of the language.
-pub(crate) fn is_reserved(name: &str) -> bool {
+pub fn is_reserved(name: &str) -> bool {
     !name.is_empty() && RESERVED.contains(&name)
 }
 

@@ -138,7 +138,7 @@ enum WebhookVersion {
 /// The checked configuration of authentication.
 #[derive(Clone, Debug)]
 pub(crate) struct Authentication {
-    /// Whether anonymous requests are accepted; `None` if the flag is not set.
+    /// True if anonymous requests are accepted; `None` if the flag is not set.
     pub(crate) anonymous: Option<bool>,
     pub(crate) config_file: Option<PathBuf>,
     pub(crate) client_ca_file: Option<PathBuf>,

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-/// Whether a file is synced to disk.
+/// The durability of a file: synced to disk or not.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
     /// Synced, because the file cannot be recreated.

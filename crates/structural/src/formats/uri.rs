@@ -1,5 +1,7 @@
 //! Request URIs, as parsed by Go's `url.ParseRequestURI`.
 
+use nave_machinery::url::split_scheme;
+
 /// An absolute URI or an absolute path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestUri<'a> {
@@ -31,21 +33,6 @@ impl<'a> RequestUri<'a> {
         let is_user = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:~!$&'()*+,;=%@".contains(&byte);
         let is_sound = user.bytes().all(is_user) && is_escaped(user) && is_host(host) && is_escaped(path);
         is_sound.then_some(Self { scheme, host })
-    }
-}
-
-/// Splits off the scheme, which is empty if absent. Returns `None` for a text that begins with a colon.
-fn split_scheme(text: &str) -> Option<(&str, &str)> {
-    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
-    match text.split_once(':') {
-        Some(("", _)) => None,
-        Some((scheme, rest))
-            if scheme.bytes().all(is_part)
-                && scheme.starts_with(|first: char| first.is_ascii_alphabetic()) =>
-        {
-            Some((scheme, rest))
-        }
-        _ => Some(("", text)),
     }
 }
 

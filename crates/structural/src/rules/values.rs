@@ -6,7 +6,7 @@ use super::{Errors, list, map};
 use crate::compile::{flag, present, text};
 use crate::go_regex;
 
-/// Whether `anyOf` holds the alternatives of an int-or-string, which may specify types.
+/// True if `anyOf` holds the alternatives of an int-or-string, which may specify types.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Skip {
     /// `anyOf` itself.

@@ -226,14 +226,15 @@ pub(super) fn keep_times_of_unchanged(object: &mut Value, old: &Object) {
     let old = old.as_value();
     let (Some(new_entries), Some(old_entries)) = (entries(object), entries(old)) else { return };
     let metadata = |object| Value::as_object(object)?.get("metadata")?.as_object();
+    // Entries are compared last: those with text must be parsed.
     let is_same = new_entries != old_entries
         && new_entries.len() == old_entries.len()
+        && is_same_but(object.as_object(), old.as_object(), &["metadata"])
+        && is_same_but(metadata(object), metadata(old), &["managedFields", "resourceVersion"])
         && new_entries
             .iter()
             .zip(old_entries)
-            .all(|(new, old)| managed_fields::is_same_entry(new, old, &["time"]))
-        && is_same_but(metadata(object), metadata(old), &["managedFields", "resourceVersion"])
-        && is_same_but(object.as_object(), old.as_object(), &["metadata"]);
+            .all(|(new, old)| managed_fields::is_same_entry(new, old, &["time"]));
     if is_same {
         meta::set(object, "managedFields", Value::Array(old_entries.clone()));
     }

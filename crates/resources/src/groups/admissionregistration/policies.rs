@@ -16,31 +16,6 @@ const ANNOTATIONS_MAX: usize = 20;
 /// The maximum length of the value expression of an audit annotation.
 const VALUE_MAX: usize = 5 * 1024;
 
-/// The reserved words of CEL.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
-
 pub(super) fn policy(policy: At, errors: &mut Errors) {
     let spec = policy.field("spec");
     required_one_of(spec.field("failurePolicy"), &FAILURE_POLICIES, errors);
@@ -187,7 +162,7 @@ fn is_identifier(name: &str) -> bool {
     let start = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
     name.bytes().next().is_some_and(start)
         && name.bytes().all(|byte| start(byte) || byte.is_ascii_digit())
-        && !RESERVED.contains(&name)
+        && !nave_cel::is_reserved(name)
 }
 
 fn parameter_kind(kind: At, errors: &mut Errors) {
