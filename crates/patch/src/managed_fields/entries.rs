@@ -222,6 +222,16 @@ fn encode_entry(id: ManagerId, entry: Entry<'_>, form: Form) -> Result<Value, Fi
         Form::Text => Value::String(entry.set.to_fields_v1_text()?),
         Form::Tree => entry.set.to_fields_v1()?,
     };
+    Ok(entry_value(id, entry.api_version, entry.time.unwrap_or_default(), fields))
+}
+
+/// Returns the entry of a new update manager, with this text of `fieldsV1`.
+pub(super) fn new_entry(id: ManagerId, time: &str, fields: String) -> Value {
+    let api_version = id.api_version.clone();
+    entry_value(id, api_version, time.to_owned(), Value::String(fields))
+}
+
+fn entry_value(id: ManagerId, api_version: String, time: String, fields: Value) -> Value {
     let mut encoded = Map::new();
     let mut put = |name: &str, text: String| {
         if !text.is_empty() {
@@ -230,12 +240,12 @@ fn encode_entry(id: ManagerId, entry: Entry<'_>, form: Form) -> Result<Value, Fi
     };
     put("manager", id.manager);
     put("operation", if id.applied { APPLY } else { UPDATE }.to_owned());
-    put("apiVersion", entry.api_version);
-    put("time", entry.time.unwrap_or_default());
+    put("apiVersion", api_version);
+    put("time", time);
     put("fieldsType", FIELDS_V1.to_owned());
     put("subresource", id.subresource);
     encoded.insert(FIELDS.to_owned(), fields);
-    Ok(Value::Object(encoded))
+    Value::Object(encoded)
 }
 
 const APPLY: &str = "Apply";

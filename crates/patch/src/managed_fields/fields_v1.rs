@@ -11,7 +11,7 @@ use super::set::{FieldSet, Node};
 const SELF: &str = ".";
 
 /// The number of levels above `fieldsV1`: the object, its metadata, the list and the entry.
-const LEVELS_ABOVE: usize = 4;
+pub(super) const LEVELS_ABOVE: usize = 4;
 
 /// The error of an invalid `fieldsV1`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

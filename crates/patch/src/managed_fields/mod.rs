@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `path`, `field_name`, `element_json`, `set`, `fields_v1` | paths to fields, sets of paths, and their `fieldsV1` form |
 //! | `schema` | types as maps, lists and scalars; atomicity; keys of lists |
+//! | `created` | the fields of a created object, as text |
 //! | `field_set`, `compare`, `merge`, `remove`, `validate`, `conform` | operations on a value, or a set, of a type |
 //! | `entries` | the entries of `metadata.managedFields` |
 //! | `updater` | ownership during a change: take-over, conflicts, removal of released fields |
@@ -19,6 +20,7 @@
 mod compare;
 mod conflict;
 mod conform;
+mod created;
 mod element_json;
 mod entries;
 mod field_name;
