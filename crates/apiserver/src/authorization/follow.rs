@@ -60,7 +60,6 @@ impl Follower for RbacFollower {
 /// Starts updating the node authorizer's graph from stored pods, volumes, attachments and resource slices.
 pub fn follow_nodes(storages: &Storages, graph: &Arc<RwLock<Graph>>) -> Vec<Following> {
     let kinds = [
-        ("", "pods", node::Kind::Pod),
         ("", "persistentvolumes", node::Kind::Volume),
         ("storage.k8s.io", "volumeattachments", node::Kind::Attachment),
         ("resource.k8s.io", "resourceslices", node::Kind::ResourceSlice),
@@ -70,10 +69,69 @@ pub fn follow_nodes(storages: &Storages, graph: &Arc<RwLock<Graph>>) -> Vec<Foll
         let follower = GraphFollower { graph: Arc::clone(graph), kind };
         Some(Following::start(Arc::clone(cacher), Arc::new(follower)))
     };
-    kinds.into_iter().filter_map(follow).collect()
+    kinds.into_iter().filter_map(follow).chain(follow_pods(storages, graph)).collect()
 }
 
-/// Updates the graph from the objects of one kind.
+fn follow_pods(storages: &Storages, graph: &Arc<RwLock<Graph>>) -> Option<Following> {
+    let storage = storages.get(&GroupVersionResource::new("", "v1", "pods"))?;
+    let node_field = storage.def().fields.iter().position(|field| field.path == "spec.nodeName")?;
+    let follower = PodFollower { graph: Arc::clone(graph), node_field };
+    Some(Following::start(Arc::clone(storage.cacher()), Arc::new(follower)))
+}
+
+/// Updates the pods of the graph.
+struct PodFollower {
+    graph: Arc<RwLock<Graph>>,
+    /// The index of `spec.nodeName` in the attributes of cached pods.
+    node_field: usize,
+}
+
+impl PodFollower {
+    fn node<'o>(&self, pod: &'o CachedObject) -> &'o str {
+        pod.attributes().field(self.node_field)
+    }
+
+    fn enter(&self, graph: &mut Graph, pod: &CachedObject) {
+        match self.node(pod) {
+            "" => graph.remove_pod(pod.key(), ""),
+            node => graph.defer_pod(pod.key(), node, pod.json().clone()),
+        }
+    }
+}
+
+impl Follower for PodFollower {
+    fn replace(&self, pods: &[Arc<CachedObject>]) {
+        self.graph.write().clear_deferred();
+        remove_absent(&self.graph, node::Kind::Pod, pods);
+        for pod in pods {
+            self.enter(&mut self.graph.write(), pod);
+        }
+    }
+
+    fn apply(&self, changes: &[Delivery]) {
+        for change in changes {
+            let (pod, mut graph) = (change.object(), self.graph.write());
+            if change.kind == EventType::Deleted {
+                graph.remove_pod(pod.key(), self.node(&pod));
+            } else {
+                self.enter(&mut graph, &pod);
+            }
+        }
+    }
+}
+
+/// Removes the objects of a kind that no longer exist.
+fn remove_absent(graph: &RwLock<Graph>, kind: node::Kind, objects: &[Arc<CachedObject>]) {
+    let present: HashSet<(&str, &str)> = objects.iter().map(|it| (it.namespace(), it.name())).collect();
+    let known = graph.read().known(kind);
+    for (namespace, name) in known {
+        if !present.contains(&(namespace.as_str(), name.as_str())) {
+            graph.write().remove(kind, &namespace, &name);
+        }
+    }
+}
+
+/// Updates the graph from the objects of a kind other than pods.
 struct GraphFollower {
     graph: Arc<RwLock<Graph>>,
     kind: node::Kind,
@@ -85,8 +143,6 @@ impl GraphFollower {
         let (namespace, name, json) = (object.namespace(), object.name(), object.json());
         let graph = || self.graph.write();
         let entered = match self.kind {
-            node::Kind::Pod => serde_json::from_slice(json)
-                .map(|pod: node::PodView<'_>| pod.enter(&mut graph(), namespace, name)),
             node::Kind::Volume => serde_json::from_slice(json)
                 .map(|volume: node::VolumeView<'_>| volume.enter(&mut graph(), name)),
             kind => serde_json::from_slice(json)
@@ -101,13 +157,7 @@ impl GraphFollower {
 
 impl Follower for GraphFollower {
     fn replace(&self, objects: &[Arc<CachedObject>]) {
-        let present: HashSet<(&str, &str)> = objects.iter().map(|it| (it.namespace(), it.name())).collect();
-        let known = self.graph.read().known(self.kind);
-        for (namespace, name) in known {
-            if !present.contains(&(namespace.as_str(), name.as_str())) {
-                self.graph.write().remove(self.kind, &namespace, &name);
-            }
-        }
+        remove_absent(&self.graph, self.kind, objects);
         for object in objects {
             self.enter(object);
         }

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use super::deferred::Deferred;
+
 /// The kind of an object in the graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)]
@@ -38,6 +40,7 @@ pub struct Graph {
     places: [Places; KINDS],
     vertices: Slab<Vertex>,
     nodes: Nodes,
+    pub(super) deferred: Deferred,
 }
 
 /// The index of each object of a kind, by namespace and name.

@@ -6,8 +6,10 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `graph` | [`Graph`]: the nodes related to an object through pods, volumes and claims |
+//! | `deferred` | pods that are read when their node makes a request |
 //! | `references` | the references of pods and persistent volumes |
 
+mod deferred;
 mod graph;
 mod references;
 
@@ -15,7 +17,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use nave_machinery::user::UserInfo;
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 
 use crate::bootstrap;
 use crate::rbac::Rule;
@@ -23,7 +25,7 @@ use crate::rules::{RuleResolver, UserRules};
 use crate::{Attributes, Authorizer, Verdict};
 
 pub use graph::{Graph, Kind};
-pub use references::{OwnedView, PodView, VolumeView};
+pub use references::{OwnedView, VolumeView};
 
 /// The group of kubelets.
 pub const NODES_GROUP: &str = "system:nodes";
@@ -107,7 +109,14 @@ impl Node {
     }
 
     fn relation(&self, node: &str, kind: Kind, attributes: &Attributes<'_>) -> Verdict {
-        if self.graph.read().is_related(kind, attributes.namespace, attributes.name, node) {
+        let mut graph = self.graph.read();
+        if graph.has_deferred(node) {
+            drop(graph);
+            let mut changed = self.graph.write();
+            changed.read_deferred(node);
+            graph = RwLockWriteGuard::downgrade(changed);
+        }
+        if graph.is_related(kind, attributes.namespace, attributes.name, node) {
             return Verdict::allow("");
         }
         Verdict::no_opinion(format!("no relationship found between node '{node}' and this object"))
@@ -343,6 +352,21 @@ mod tests {
             cases += 1;
         }
         assert!(cases > 50, "{cases}");
+    }
+
+    #[tokio::test]
+    async fn a_check_reads_the_pods_of_its_node_first() {
+        let pod = r#"{"spec":{"nodeName":"n1","imagePullSecrets":[{"name":"s"}]}}"#;
+        let mut graph = Graph::default();
+        graph.defer_pod(&"/registry/pods/a/p".into(), "n1", pod.into());
+        let node = Node::new(Arc::new(RwLock::new(graph))).unwrap();
+        for (name, expected) in [("n2", Decision::NoOpinion), ("n1", Decision::Allow)] {
+            let kubelet = user(&format!("system:node:{name}"), &["system:nodes"]);
+            let all = Attributes::for_user(&kubelet);
+            let attributes =
+                Attributes { verb: "get", resource: "secrets", namespace: "a", name: "s", ..all };
+            assert_eq!(node.authorize(&attributes).await.decision, expected, "{name}");
+        }
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use super::graph::{Graph, Kind};
 /// The fields of a pod that name its node and refer to other objects.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct PodView<'a> {
+pub(super) struct PodView<'a> {
     metadata: Metadata,
     #[serde(borrow)]
     spec: PodSpec<'a>,
@@ -203,7 +203,7 @@ struct Projection<'a> {
 
 impl PodView<'_> {
     /// Adds the pod to the graph. A pod without a node is removed.
-    pub fn enter(&self, graph: &mut Graph, namespace: &str, name: &str) {
+    pub(super) fn enter(&self, graph: &mut Graph, namespace: &str, name: &str) {
         let node = &self.spec.node_name;
         if node.is_empty() {
             graph.remove(Kind::Pod, namespace, name);

@@ -67,6 +67,7 @@ struct Writer {
 }
 
 /// The values below a value that the create may set.
+#[derive(Clone, Copy)]
 enum Below<'t, 'v> {
     Nothing,
     /// The fields of a struct or map, and its fields in the empty object.

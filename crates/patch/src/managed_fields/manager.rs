@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use nave_machinery::{Reason, Status, Value, meta};
 
 use super::conflict::Conflicts;
-use super::created::{Excluded, created_fields};
+use super::created::{Excluded, MustCompare, created_fields};
 use super::entries::{self, EntriesError, Entry, Form, ManagerId, Managers};
 use super::last_applied::{self, KUBECTL};
 use super::path::PathElement;
@@ -82,13 +82,12 @@ impl FieldManager<'_> {
         if live.is_some() && managers.is_empty() {
             return;
         }
-        let entries = match self.created_entries(live, new, &managers, manager) {
-            Some(entries) => entries,
-            None => {
-                let updated = self.update_managers(live.unwrap_or(self.empty), new, managers, manager);
-                updated.ok().and_then(|managers| entries::encode(managers, Form::Text).ok()).flatten()
-            }
-        };
+        let entries = self.created_entries(live, new, &managers, manager).or_else(|MustCompare| {
+            let updated = self.update_managers(live.unwrap_or(self.empty), new, managers, manager);
+            updated
+                .and_then(|managers| entries::encode(managers, Form::Text).map_err(|error| error.to_string()))
+        });
+        let entries = entries.ok().flatten();
         if let Some(entries) = entries {
             meta::set(new, "managedFields", entries);
         }
@@ -159,24 +158,26 @@ impl FieldManager<'_> {
         }
     }
 
-    /// Returns the entries of a created object with only one manager; `Some(None)` if it owns no fields. Returns `None`
-    /// if there are other managers or the objects must be compared.
+    /// Returns the entries of a created object with only one manager; `None` if it owns no fields.
+    ///
+    /// # Errors
+    /// There are other managers, or the objects must be compared.
     fn created_entries(
         &self,
         live: Option<&Value>,
         new: &Value,
         managers: &Managers<'_>,
         manager: &str,
-    ) -> Option<Option<Value>> {
+    ) -> Result<Option<Value>, MustCompare> {
         if live.is_some() || !managers.is_empty() {
-            return None;
+            return Err(MustCompare);
         }
-        let ty = self.versions.type_of(self.api_version)?;
+        let ty = self.versions.type_of(self.api_version).ok_or(MustCompare)?;
         let excluded =
             Excluded { reset: self.versions.reset_fields(self.api_version), never: Some(&NEVER_OWNED) };
-        let text = created_fields(ty, self.empty, new, excluded).ok()?;
+        let text = created_fields(ty, self.empty, new, excluded)?;
         let id = self.manager_id(manager, false);
-        Some(text.map(|text| Value::Array(vec![entries::new_entry(id, self.now, text)])))
+        Ok(text.map(|text| Value::Array(vec![entries::new_entry(id, self.now, text)])))
     }
 
     fn update_managers<'v>(
