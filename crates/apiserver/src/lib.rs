@@ -30,6 +30,7 @@
 //! | [`lifecycle`] | changes of metadata on create, update and delete |
 //! | [`virtual_resources`] | resources without stored objects: bindings, evictions, reviews, tokens |
 //! | `internal` | writes by the server itself |
+//! | [`webhooks`] | the services that webhooks run in |
 //! | [`admission`] | listers and writers for admission plugins |
 //! | [`allocation`] | cluster IPs and node ports of services |
 //! | [`definitions`] | custom resource definitions: names, serving, deletion |
@@ -83,4 +84,5 @@ mod upgrade;
 pub mod version;
 pub mod virtual_resources;
 mod warnings;
+pub mod webhooks;
 mod websocket;

@@ -13,6 +13,7 @@ use nave_authn::{Identity, UserInfo};
 use nave_machinery::Status;
 use nave_store::Store;
 use nave_supervisor::{RestartMetrics, Supervisor};
+use nave_webhook::ClientManager;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -81,6 +82,8 @@ pub struct Config {
     pub token_discovery: Option<Discovery>,
     /// The metrics registry; the metrics of authentication and authorization are already registered.
     pub metrics: prometheus::Registry,
+    /// The clients of the webhooks that objects configure.
+    pub webhooks: Arc<ClientManager>,
     /// The authentication settings for extension servers; they may change at run time.
     pub cluster_authentication: watch::Receiver<ClusterAuthentication>,
 }

@@ -40,7 +40,7 @@ use controllers::{ControllersFlags, controllers_help, known_controllers};
 pub(crate) use signing::Signing;
 use signing::SigningFlags;
 pub(crate) use values::Controllers;
-use values::{parse_count, parse_duration, parse_ports, parse_verbosity, whole};
+use values::{parse_bool, parse_count, parse_duration, parse_ports, parse_verbosity, whole};
 
 const GENERAL: &str = "General";
 const SERVING: &str = "Serving";
@@ -112,6 +112,10 @@ pub(crate) struct ServeFlags {
     /// Minimum duration of a watch without timeoutSeconds, in seconds. The maximum is twice as long.
     #[arg(long, value_name = "SECONDS", default_value_t = 1800, value_parser = whole(0..=u32::MAX), help_heading = GENERAL)]
     min_request_timeout: u32,
+    /// Call webhooks in services at a ready endpoint instead of the cluster IP.
+    #[arg(long, value_name = "BOOL", default_value_t = false, value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", help_heading = GENERAL)]
+    enable_aggregator_routing: bool,
     /// Time to continue serving after SIGTERM while /readyz fails, so that load balancers notice.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration, help_heading = GENERAL)]
     shutdown_delay_duration: Duration,
@@ -192,6 +196,8 @@ pub(crate) struct Config {
     pub(crate) admission: Admission,
     pub(crate) service_ranges: ServiceRanges,
     pub(crate) node_ports: RangeInclusive<u16>,
+    /// True if webhooks in services are called at their endpoints.
+    pub(crate) endpoint_routing: bool,
     /// The CORS and HSTS settings for browsers.
     pub(crate) browsers: Browsers,
     pub(crate) watch_caches: WatchCacheSizes,
@@ -276,6 +282,7 @@ impl ServeFlags {
             admission: self.admission.validate()?,
             service_ranges: self.service_cluster_ip_range,
             node_ports: self.service_node_port_range,
+            endpoint_routing: self.enable_aggregator_routing,
             browsers: self.browsers.validate()?,
             watch_caches: self.caches.sizes(),
             signing: self.signing.validate(own_authority)?,

@@ -1,26 +1,29 @@
 //! HTTPS client.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as PooledClient;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 
+use crate::dial::{DialError, Dialer};
+use crate::hook::CallLimits;
 use crate::unchecked::AnyServer;
 
-/// Maximum length of a response body, in bytes.
+/// Maximum length of a response body, in bytes, unless the caller sets one.
 const MAX_RESPONSE_BYTES: usize = 4 << 20;
 /// Time after which an idle connection is closed.
 const IDLE: Duration = Duration::from_secs(30);
+/// Maximum number of idle connections per host (client-go: `idleConnsPerHost`).
+const MAX_IDLE: usize = 25;
 
 /// TLS configuration of a client.
 #[derive(Default)]
@@ -58,13 +61,16 @@ pub enum ClientError {
     #[error("invalid request: {0}")]
     Request(#[from] http::Error),
     /// The connection failed.
-    #[error("{}", with_causes(.0))]
+    #[error("{}", describe(.0))]
     Connection(#[from] hyper_util::client::legacy::Error),
     /// The response body is incomplete or too long.
     #[error("cannot read the response: {0}")]
     Body(Box<dyn std::error::Error + Send + Sync>),
+    /// The response body is too long.
+    #[error("the response is longer than {0} bytes")]
+    TooLong(usize),
     /// The call timed out.
-    #[error("no response within {0:?}")]
+    #[error("context deadline exceeded (no response within {0:?})")]
     TimedOut(Duration),
 }
 
@@ -80,6 +86,8 @@ impl ClientError {
 pub struct Response {
     /// The HTTP status.
     pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
     /// The complete body.
     pub body: Bytes,
 }
@@ -87,8 +95,8 @@ pub struct Response {
 /// An HTTPS client with its own connection pool. Clones share the pool.
 #[derive(Clone)]
 pub struct Client {
-    pool: PooledClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    timeout: Duration,
+    pool: PooledClient<HttpsConnector<Dialer>, Full<Bytes>>,
+    limits: CallLimits,
 }
 
 impl Client {
@@ -97,34 +105,28 @@ impl Client {
     /// # Errors
     /// The roots, the certificate or its key are invalid.
     pub fn new(tls: Tls, timeout: Duration) -> Result<Self, ClientError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?;
-        let builder = match tls.roots {
-            Roots::Unchecked => {
-                let verifier = AnyServer(provider.signature_verification_algorithms);
-                builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
-            }
-            Roots::Custom(roots) => builder.with_root_certificates(store(roots)?),
-            Roots::System => builder.with_root_certificates(system_roots()),
+        let limits = CallLimits { timeout, response_bytes: MAX_RESPONSE_BYTES };
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(config(tls.roots, tls.identity)?).https_or_http();
+        let connector = match tls.server_name {
+            None => connector,
+            Some(name) => connector.with_server_name_resolver(fixed_name(name)?),
         };
-        let config = match tls.identity {
-            Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
-            None => builder.with_no_client_auth(),
+        let connector = connector.enable_all_versions().wrap_connector(Dialer::new(None));
+        Ok(Self { pool: pool(connector), limits })
+    }
+
+    /// Creates a client that opens its connections with a dialer and uses HTTPS with HTTP/1.1 only, so that calls are
+    /// spread over the endpoints of a service.
+    pub(crate) fn with_dialer(tls: Tls, dialer: Dialer) -> Result<Self, ClientError> {
+        let limits = CallLimits { timeout: IDLE, response_bytes: MAX_RESPONSE_BYTES };
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(config(tls.roots, tls.identity)?).https_only();
+        let connector = match tls.server_name {
+            None => connector,
+            Some(name) => connector.with_server_name_resolver(fixed_name(name)?),
         };
-        let builder = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http();
-        let builder = match tls.server_name {
-            None => builder,
-            Some(name) => {
-                let fixed = ServerName::try_from(name.clone()).map_err(|_| ClientError::ServerName(name))?;
-                builder.with_server_name_resolver(FixedServerNameResolver::new(fixed))
-            }
-        };
-        let pool = PooledClient::builder(TokioExecutor::new())
-            .pool_idle_timeout(IDLE)
-            .pool_timer(TokioTimer::new())
-            .build(builder.enable_all_versions().build());
-        Ok(Self { pool, timeout })
+        Ok(Self { pool: pool(connector.enable_http1().wrap_connector(dialer)), limits })
     }
 
     /// Sends a GET request.
@@ -154,22 +156,71 @@ impl Client {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Response, ClientError> {
+        self.send_within(method, uri, headers, body, self.limits).await
+    }
+
+    /// Sends a request within bounds of its own.
+    pub(crate) async fn send_within(
+        &self,
+        method: Method,
+        uri: &Uri,
+        headers: HeaderMap,
+        body: Bytes,
+        limits: CallLimits,
+    ) -> Result<Response, ClientError> {
         let mut request = Request::builder().method(method).uri(uri.clone()).body(Full::new(body))?;
         *request.headers_mut() = headers;
         let whole = async {
-            let response = self.pool.request(request).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect().await;
-            Ok(Response { status, body: body.map_err(ClientError::Body)?.to_bytes() })
+            let (parts, body) = self.pool.request(request).await?.into_parts();
+            let body = Limited::new(body, limits.response_bytes).collect().await;
+            let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
+                Ok(_) => ClientError::TooLong(limits.response_bytes),
+                Err(error) => ClientError::Body(error),
+            })?;
+            Ok(Response { status: parts.status, headers: parts.headers, body: body.to_bytes() })
         };
-        tokio::time::timeout(self.timeout, whole).await.map_err(|_| ClientError::TimedOut(self.timeout))?
+        let timed_out = |_| ClientError::TimedOut(limits.timeout);
+        tokio::time::timeout(limits.timeout, whole).await.map_err(timed_out)?
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("timeout", &self.timeout).finish_non_exhaustive()
+        f.debug_struct("Client").field("limits", &self.limits).finish_non_exhaustive()
     }
+}
+
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn config(roots: Roots, identity: Option<Identity>) -> Result<ClientConfig, ClientError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let builder = match roots {
+        Roots::Unchecked => {
+            let verifier = AnyServer(provider.signature_verification_algorithms);
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
+        Roots::Custom(roots) => builder.with_root_certificates(store(roots)?),
+        Roots::System => builder.with_root_certificates(system_roots()),
+    };
+    Ok(match identity {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+        None => builder.with_no_client_auth(),
+    })
+}
+
+fn fixed_name(name: String) -> Result<FixedServerNameResolver, ClientError> {
+    let fixed = ServerName::try_from(name.clone()).map_err(|_| ClientError::ServerName(name))?;
+    Ok(FixedServerNameResolver::new(fixed))
+}
+
+fn pool(connector: HttpsConnector<Dialer>) -> PooledClient<HttpsConnector<Dialer>, Full<Bytes>> {
+    PooledClient::builder(TokioExecutor::new())
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(MAX_IDLE)
+        .pool_timer(TokioTimer::new())
+        .build(connector)
 }
 
 fn store(roots: Vec<CertificateDer<'static>>) -> Result<RootCertStore, ClientError> {
@@ -188,8 +239,54 @@ fn system_roots() -> RootCertStore {
     store
 }
 
+/// Describes a failed exchange by its innermost known cause, with Go's texts for those that operators search for.
+fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = || std::iter::successors(Some(error), |error| cause(*error));
+    if let Some(dial) = causes().find_map(|cause| cause.downcast_ref::<DialError>()) {
+        return dial.to_string();
+    }
+    if let Some(tls) = causes().find_map(|cause| cause.downcast_ref()) {
+        return describe_tls(tls);
+    }
+    let is_end = |cause: &(dyn std::error::Error + 'static)| {
+        let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        let http = cause.downcast_ref::<hyper::Error>();
+        io == Some(io::ErrorKind::UnexpectedEof) || http.is_some_and(hyper::Error::is_incomplete_message)
+    };
+    if causes().any(is_end) {
+        return "EOF".to_owned();
+    }
+    with_causes(error)
+}
+
+/// Returns the cause of an error, or the error that an I/O error contains, which `source` skips.
+fn cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a (dyn std::error::Error + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(contained) => Some(contained),
+        None => error.source(),
+    }
+}
+
+fn describe_tls(error: &rustls::Error) -> String {
+    let rustls::Error::InvalidCertificate(why) = error else { return format!("tls: {error}") };
+    let why = match why {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "certificate signed by unknown authority".to_owned()
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "certificate has expired or is not yet valid".to_owned()
+        }
+        CertificateError::NotValidForNameContext { expected, presented } => {
+            let presented = presented.join(", ");
+            format!("certificate is valid for {presented}, not {}", expected.to_str())
+        }
+        other => other.to_string(),
+    };
+    format!("tls: failed to verify certificate: x509: {why}")
+}
+
 /// Formats an error with its sources, because hyper's message does not contain the cause.
-fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! Webhook ── a kubeconfig file: address, authorities, credentials; retries with backoff
+//! ClientManager, HookClient ── a `WebhookClientConfig` in an object: URL or service, authorities
 //!    └─ Client ── HTTPS: own roots, own client certificate, bounded response size and time, no redirects
+//!        └─ Dialer ── resolves a service, dials the address
 //! ```
 //!
 //! Invariants:
@@ -25,9 +27,12 @@
 //! ```
 
 mod client;
+mod dial;
 mod files;
+mod hook;
 mod kubeconfig;
 mod retry;
+mod service;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod unchecked;
@@ -46,7 +51,9 @@ use serde_json::Value;
 
 pub use client::{Client, ClientError, Response, Roots, Tls};
 pub use files::WatchedFiles;
+pub use hook::{Address, CallLimits, ClientConfig, ClientConfigError, ClientManager, HookClient, HookError};
 pub use kubeconfig::{FileError, Kubeconfig};
+pub use service::{Destination, ResolveError, Routing, ServiceResolver, Services};
 
 /// The error of a webhook call.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,6 @@
 //! An HTTPS server for tests with its own port and certificates.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a failed step fails the test")]
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +35,15 @@ type Ca = CertifiedIssuer<'static, KeyPair>;
 impl HttpsServer {
     /// Starts a server that accepts all clients.
     pub async fn start(answer: impl Fn(&Request<Bytes>) -> Response<Bytes> + Send + Sync + 'static) -> Self {
+        Self::start_for(false, always(answer)).await
+    }
+
+    /// Starts a server that accepts all clients and responds asynchronously. It closes the connection instead of
+    /// responding if the function returns `None`.
+    pub async fn start_async<A>(answer: impl Fn(Request<Bytes>) -> A + Send + Sync + 'static) -> Self
+    where
+        A: Future<Output = Option<Response<Bytes>>> + Send + 'static,
+    {
         Self::start_for(false, answer).await
     }
 
@@ -43,13 +51,16 @@ impl HttpsServer {
     pub async fn start_for_clients(
         answer: impl Fn(&Request<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
     ) -> Self {
-        Self::start_for(true, answer).await
+        Self::start_for(true, always(answer)).await
     }
 
-    async fn start_for(
+    async fn start_for<A>(
         clients_only: bool,
-        answer: impl Fn(&Request<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
-    ) -> Self {
+        answer: impl Fn(Request<Bytes>) -> A + Send + Sync + 'static,
+    ) -> Self
+    where
+        A: Future<Output = Option<Response<Bytes>>> + Send + 'static,
+    {
         let ca = ca();
         let (certificate, key) = leaf(&ca, ExtendedKeyUsagePurpose::ServerAuth);
         let (client, client_key) = leaf(&ca, ExtendedKeyUsagePurpose::ClientAuth);
@@ -112,18 +123,27 @@ fn ca() -> Ca {
 }
 
 fn leaf(ca: &Ca, usage: ExtendedKeyUsagePurpose) -> (rcgen::Certificate, KeyPair) {
-    let names = ["127.0.0.1", "localhost", "webhook.test"].map(str::to_owned);
+    let names = ["127.0.0.1", "localhost", "webhook.test", "hook.default.svc"].map(str::to_owned);
     let mut params = CertificateParams::new(names).unwrap();
     params.extended_key_usages = vec![usage];
     let key = KeyPair::generate().unwrap();
     (params.signed_by(&key, ca).unwrap(), key)
 }
 
-async fn serve(
+/// Makes a function of a request asynchronous.
+fn always(
+    answer: impl Fn(&Request<Bytes>) -> Response<Bytes>,
+) -> impl Fn(Request<Bytes>) -> std::future::Ready<Option<Response<Bytes>>> {
+    move |request| std::future::ready(Some(answer(&request)))
+}
+
+async fn serve<A>(
     listener: TcpListener,
     tls: TlsAcceptor,
-    answer: Arc<impl Fn(&Request<Bytes>) -> Response<Bytes> + Send + Sync + 'static>,
-) {
+    answer: Arc<impl Fn(Request<Bytes>) -> A + Send + Sync + 'static>,
+) where
+    A: Future<Output = Option<Response<Bytes>>> + Send + 'static,
+{
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
         let (tls, answer) = (tls.clone(), Arc::clone(&answer));
@@ -134,8 +154,8 @@ async fn serve(
                 async move {
                     let (parts, body) = request.into_parts();
                     let body = body.collect().await.unwrap().to_bytes();
-                    let answered = answer(&Request::from_parts(parts, body));
-                    Ok::<_, Infallible>(answered.map(Full::new))
+                    let answered = answer(Request::from_parts(parts, body)).await;
+                    answered.map(|response| response.map(Full::new)).ok_or("closed")
                 }
             });
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;

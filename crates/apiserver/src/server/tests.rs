@@ -62,8 +62,11 @@ impl Fixture {
         );
         let virtual_resources =
             crate::virtual_resources::with_access_reviews(crate::virtual_resources::table(), &authorization);
+        let storages = Storages::open(registry, store, &WatchCacheSizes::default());
+        let own = "127.0.0.1:6443".parse().unwrap();
         let config = Config {
-            storages: Storages::open(registry, store, &WatchCacheSizes::default()),
+            webhooks: crate::webhooks::client_manager(&storages, nave_webhook::Routing::ClusterIp, own),
+            storages,
             authentication: nave_authn::Chain::new(Vec::new()).with_anonymous(),
             authorization,
             admission: AdmissionConfig {

@@ -91,6 +91,11 @@ impl World {
             hostname: "host".to_owned(),
             token_discovery: None,
             metrics: prometheus::Registry::new(),
+            webhooks: nave_apiserver::webhooks::client_manager(
+                &storages,
+                nave_webhook::Routing::ClusterIp,
+                "127.0.0.1:6443".parse().unwrap(),
+            ),
             cluster_authentication,
         };
         let server = ApiServer::start(config).await.unwrap();

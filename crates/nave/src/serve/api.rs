@@ -4,10 +4,11 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use nave_apiserver::server::{self, ApiServer};
 use nave_apiserver::storage::{Following, Storages};
-use nave_apiserver::virtual_resources;
+use nave_apiserver::{virtual_resources, webhooks};
 use nave_authn::service_account::{Issuer, KeyRing, SecretUse};
 use nave_resources::Registry;
 use nave_store::{Embedded, Store, StoreError, embedded};
+use nave_webhook::Routing;
 use tokio::sync::mpsc;
 
 use super::ServeError;
@@ -67,6 +68,8 @@ pub(super) async fn start(
     let authorization = Authorization::open(&config.authorization, &reachable.to_string(), &metrics)?;
     let always_allow = authorization.always_allow();
     let authentication = Authentication::open(config, keys, cas, &storages, always_allow, &metrics)?;
+    let routing = if config.endpoint_routing { Routing::Endpoints } else { Routing::ClusterIp };
+    let webhooks = webhooks::client_manager(&storages, routing, reachable);
     let with_tokens = authentication.virtual_resources(virtual_resources::table());
     let server = server::Config {
         storages: storages.clone(),
@@ -85,6 +88,7 @@ pub(super) async fn start(
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         token_discovery: authentication.discovery(&reachable.to_string()),
         metrics,
+        webhooks,
         cluster_authentication: cas.subscribe(),
     };
     let server = ApiServer::start(server).await?;
