@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use nave_cacher::{CachedObject, DecodeError, DecodedObject, Decoder, SelectableAttributes};
 use nave_codec::json;
-use nave_codec::protobuf::{self, ProtobufError, project};
+use nave_codec::protobuf::project::{self, Projection};
+use nave_codec::protobuf::{self, ProtobufError};
 use nave_machinery::limits::{self, LimitError, MAX_DEPTH};
 use nave_machinery::{GroupVersion, Map, Reason, Status, Value, meta};
 use nave_resources::{ResourceDef, ResourceVersion};
@@ -36,6 +37,8 @@ pub struct ObjectCodec {
     def: Arc<ResourceDef>,
     api_version: String,
     type_id: Option<TypeId>,
+    /// All paths of the selectable fields.
+    fields: Projection,
     /// Position of the resourceVersion's digits in transcoded JSON, which depends on the length of the kind's name.
     version_at: usize,
     growth: Growth,
@@ -49,7 +52,10 @@ impl ObjectCodec {
         let (api_version, type_id) = (storage.version.to_string(), storage.type_id);
         let head = format!("{{\"kind\":\"{}\",\"apiVersion\":\"{api_version}\",", def.kind);
         let version_at = head.len() + VERSION_HEAD.len();
+        let paths = def.fields.iter().flat_map(|field| &field.at).map(Vec::as_slice);
+        let fields = type_id.map(|id| Projection::new(nave_schema::builtin(), id, paths));
         Some(Self {
+            fields: fields.unwrap_or_default(),
             def,
             api_version,
             type_id,
@@ -209,17 +215,15 @@ impl ObjectCodec {
         else {
             return Ok(None);
         };
-        let mut fields = Vec::with_capacity(self.def.fields.len());
-        for field in &self.def.fields {
-            let mut found = None;
-            for path in &field.at {
-                found = project::text_at(set, type_id, message, path)?.filter(|text| !text.is_empty());
-                if found.is_some() {
-                    break;
-                }
-            }
-            fields.push(found.unwrap_or(Cow::Borrowed(field.missing)));
-        }
+        let mut texts = self.fields.texts(message)?.into_iter();
+        let fields = self.def.fields.iter().map(|field| {
+            // A field has the first value of its paths that is not empty.
+            let found = texts.by_ref().take(field.at.len()).flatten();
+            found
+                .fold(None, |first, text| first.or((!text.is_empty()).then_some(text)))
+                .unwrap_or(Cow::Borrowed(field.missing))
+        });
+        let fields: Vec<_> = fields.collect();
         let mut labels = Vec::new();
         let path = ["metadata", "labels"];
         project::strings_at(set, type_id, message, &path, &mut |key, value| labels.push((key, value)))?;

@@ -25,8 +25,90 @@ pub fn text_at<'a>(
     let Some(raw) = content(message, field)? else { return Ok(None) };
     match (&field.shape, raw) {
         (Shape::Struct(id), Raw::Bytes(message)) => text_at(set, *id, message, rest),
-        (Shape::Scalar(scalar), raw) if rest.is_empty() => Ok(text(*scalar, raw, field)?),
+        (Shape::Scalar(scalar), raw) if rest.is_empty() => Ok(text(*scalar, raw, &field.name)?),
         _ => Ok(None),
+    }
+}
+
+/// Several paths of a type, read in one pass over the messages along them.
+#[derive(Default)]
+pub struct Projection {
+    root: Level,
+    paths: usize,
+}
+
+/// The fields of a message that are on a path, by number.
+#[derive(Default)]
+struct Level(Vec<(u32, Step)>);
+
+#[derive(Default)]
+struct Step {
+    /// The scalar at the end of a path: its type, its name and the index of the path.
+    scalar: Option<(Scalar, String, usize)>,
+    below: Level,
+}
+
+impl Projection {
+    /// Prepares paths of JSON field names.
+    pub fn new<'p>(set: &SchemaSet, id: TypeId, paths: impl IntoIterator<Item = &'p [String]>) -> Self {
+        let mut projection = Self { root: Level::default(), paths: 0 };
+        for path in paths {
+            projection.root.add(set, id, path, projection.paths);
+            projection.paths += 1;
+        }
+        projection
+    }
+
+    /// Returns the scalar at each path as text, as [`text_at`] does.
+    ///
+    /// # Errors
+    /// The message is malformed.
+    pub fn texts<'a>(&self, message: &'a [u8]) -> Result<Vec<Option<Cow<'a, str>>>> {
+        let mut texts = vec![None; self.paths];
+        self.root.read(message, &mut texts)?;
+        Ok(texts)
+    }
+}
+
+impl Level {
+    fn add(&mut self, set: &SchemaSet, id: TypeId, path: &[String], index: usize) {
+        let Some((name, rest)) = path.split_first() else { return };
+        let Some(field) = set.get(id).field(name).filter(|field| field.wire.number != 0) else { return };
+        let vias = [field.wire.via >> 16, field.wire.via & 0xffff].into_iter().filter(|via| *via != 0);
+        let level = vias.fold(self, |level, via| &mut level.step(via).below);
+        match &field.shape {
+            Shape::Struct(id) => level.step(field.wire.number).below.add(set, *id, rest, index),
+            Shape::Scalar(scalar) if rest.is_empty() => {
+                level.step(field.wire.number).scalar = Some((*scalar, field.name.clone(), index));
+            }
+            _ => {}
+        }
+    }
+
+    fn step(&mut self, number: u32) -> &mut Step {
+        let at = self.0.iter().position(|(other, _)| *other == number).unwrap_or_else(|| {
+            self.0.push((number, Step::default()));
+            self.0.len() - 1
+        });
+        &mut self.0[at].1
+    }
+
+    fn read<'a>(&self, message: &'a [u8], texts: &mut [Option<Cow<'a, str>>]) -> Result<()> {
+        let mut found: Vec<Option<Raw<'a>>> = vec![None; self.0.len()];
+        let mut reader = Reader::new(message);
+        while let Some((number, raw)) = reader.next()? {
+            if let Some(at) = self.0.iter().position(|(wanted, _)| *wanted == number) {
+                found[at] = Some(raw);
+            }
+        }
+        for ((_, step), raw) in self.0.iter().zip(found) {
+            match (raw, &step.scalar) {
+                (Some(raw), Some((scalar, name, index))) => texts[*index] = text(*scalar, raw, name)?,
+                (Some(Raw::Bytes(message)), None) => step.below.read(message, texts)?,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 
@@ -53,8 +135,8 @@ pub fn strings_at<'a>(
                     let mut reader = Reader::new(pair);
                     while let Some((number, raw)) = reader.next()? {
                         match (number, raw) {
-                            (1, Raw::Bytes(bytes)) => key = utf8(bytes, field)?,
-                            (2, Raw::Bytes(bytes)) => value = utf8(bytes, field)?,
+                            (1, Raw::Bytes(bytes)) => key = utf8(bytes, &field.name)?,
+                            (2, Raw::Bytes(bytes)) => value = utf8(bytes, &field.name)?,
                             _ => {}
                         }
                     }
@@ -90,7 +172,7 @@ fn last(message: &[u8], wanted: u32) -> Result<Option<Raw<'_>>> {
     Ok(found)
 }
 
-fn text<'a>(scalar: Scalar, raw: Raw<'a>, field: &Field) -> Result<Option<Cow<'a, str>>> {
+fn text<'a>(scalar: Scalar, raw: Raw<'a>, field: &str) -> Result<Option<Cow<'a, str>>> {
     Ok(match (scalar, raw) {
         (Scalar::String, Raw::Bytes(bytes)) => Some(Cow::Borrowed(utf8(bytes, field)?)),
         (Scalar::Bool, Raw::Varint(value)) => Some(Cow::Borrowed(if value == 0 { "false" } else { "true" })),
@@ -99,8 +181,8 @@ fn text<'a>(scalar: Scalar, raw: Raw<'a>, field: &Field) -> Result<Option<Cow<'a
     })
 }
 
-fn utf8<'a>(bytes: &'a [u8], field: &Field) -> Result<&'a str> {
-    std::str::from_utf8(bytes).map_err(|_| ProtobufError::NotUtf8(field.name.clone()))
+fn utf8<'a>(bytes: &'a [u8], field: &str) -> Result<&'a str> {
+    std::str::from_utf8(bytes).map_err(|_| ProtobufError::NotUtf8(field.to_owned()))
 }
 
 #[cfg(test)]
@@ -123,7 +205,10 @@ mod tests {
         encode(set, id, &pod, &mut message).unwrap();
         let at = |path: &str| {
             let path: Vec<String> = path.split('.').map(str::to_owned).collect();
-            text_at(set, id, &message, &path).unwrap().map(Cow::into_owned)
+            let found = text_at(set, id, &message, &path).unwrap();
+            let projection = Projection::new(set, id, [&path[..], &path[..1], &path[..]]);
+            assert_eq!(projection.texts(&message).unwrap().last(), Some(&found), "{path:?}");
+            found.map(Cow::into_owned)
         };
         assert_eq!(at("spec.nodeName").as_deref(), Some("n"));
         assert_eq!(at("spec.hostNetwork").as_deref(), Some("true"));
@@ -152,6 +237,8 @@ mod tests {
         let mut message = Vec::new();
         encode(set, id, &json!({"hostPath": {"path": "/x"}}), &mut message).unwrap();
         let path = ["hostPath".to_owned(), "path".to_owned()];
-        assert_eq!(text_at(set, id, &message, &path).unwrap().as_deref(), Some("/x"));
+        let found = text_at(set, id, &message, &path).unwrap();
+        assert_eq!(found.as_deref(), Some("/x"));
+        assert_eq!(Projection::new(set, id, [&path[..]]).texts(&message).unwrap(), [found]);
     }
 }
