@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use nave_machinery::options::{CreateOptions, DeleteOptions};
 use nave_machinery::user::UserInfo;
-use nave_machinery::{GroupVersionKind, Object, Status, Value};
+use nave_machinery::{GroupVersionKind, GroupVersionResource, Object, Status, Value};
 use nave_resources::ResourceDef;
 
 use crate::notes::Notes;
@@ -93,6 +93,11 @@ impl Attributes<'_> {
     /// Returns whether the request is for this group and resource.
     pub fn is_resource(&self, group: &str, resource: &str) -> bool {
         self.def.group == group && self.def.resource == resource
+    }
+
+    /// The resource, in the version of the request.
+    pub fn resource(&self) -> GroupVersionResource {
+        GroupVersionResource::new(&*self.def.group, self.version, &*self.def.resource)
     }
 
     /// Returns whether the request is for pods or one of their subresources.

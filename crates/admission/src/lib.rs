@@ -13,6 +13,7 @@
 //! | `notes` | [`Notes`], the warnings and audit annotations that plugins add |
 //! | `chain` | [`Mutate`], [`Validate`] and the [`Chain`] of both phases |
 //! | `cluster` | access of plugins to the cluster |
+//! | [`expressions`] | CEL: the variables, match conditions, limits |
 //! | [`config`] | the enabled plugins and their configuration files |
 //! | [`plugins`] | the plugins, one file each, and the list that orders them |
 //! | `metrics` | the metrics, under upstream's names |
@@ -55,6 +56,7 @@ mod attributes;
 mod chain;
 mod cluster;
 pub mod config;
+pub mod expressions;
 mod metrics;
 mod notes;
 pub mod plugins;

@@ -11,6 +11,7 @@ use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType, Quantile, S
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
 
 use crate::attributes::Operation;
+use crate::expressions::ExpressionMetrics;
 
 const STEP: &str = "apiserver_admission_step_admission_duration_seconds";
 const CONTROLLER: &str = "apiserver_admission_controller_admission_duration_seconds";
@@ -35,6 +36,7 @@ struct Inner {
     controller: HistogramVec,
     steps: Handles,
     summary: SummaryVec,
+    expressions: ExpressionMetrics,
     evaluations: IntCounterVec,
     exemptions: IntCounterVec,
     /// The counter of the most common evaluation: a pod is created in a namespace at the level `privileged`.
@@ -96,6 +98,7 @@ impl Metrics {
             controller,
             steps: Handles::default(),
             summary: registrar.register(SummaryVec::new()?)?,
+            expressions: ExpressionMetrics::new(registry)?,
             evaluations: counter(
                 "pod_security_evaluations_total",
                 "Number of policy evaluations that occurred, not counting ignored or exempt requests.",
@@ -118,6 +121,11 @@ impl Metrics {
             usual_evaluation: OnceLock::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The metrics of match conditions.
+    pub fn expressions(&self) -> &ExpressionMetrics {
+        &self.inner.expressions
     }
 
     /// Returns the timer of one plugin in one phase.

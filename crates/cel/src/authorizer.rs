@@ -16,7 +16,7 @@ pub struct Decision {
 }
 
 /// The user of an authorization check.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Subject {
     /// The namespace and the name of a service account; `None` for the user of the request.
     pub service_account: Option<(String, String)>,
@@ -29,7 +29,7 @@ impl Subject {
 }
 
 /// An authorization check for a path.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PathCheck {
     /// The user.
     pub subject: Arc<Subject>,
@@ -45,7 +45,7 @@ pub(crate) struct GroupCheck {
 }
 
 /// An authorization check for a resource. Unset fields are empty.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ResourceCheck {
     /// The user.
     pub subject: Arc<Subject>,

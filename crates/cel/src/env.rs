@@ -46,6 +46,20 @@ impl Env {
         self
     }
 
+    /// Declares a field of a variable that is an object.
+    pub(crate) fn declare_field(&mut self, variable: &str, field: &str, ty: Type) {
+        if let Some((_, Type::Object(object))) = self.variables.get_mut(variable) {
+            Arc::make_mut(object).fields.insert(field.into(), ty);
+        }
+    }
+
+    /// Removes a variable.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.variables.remove(name);
+        self
+    }
+
     /// Returns the minor version of Kubernetes.
     pub(crate) fn version(&self) -> u32 {
         self.version

@@ -3,15 +3,16 @@
 //! Upstream: `apiserver/pkg/admission/plugin/cel` and `…/policy/validating`.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
 use serde_json::Value as Json;
 
-use crate::authorizer::{Authorizer, authorizer_type, resource_check_type};
+use crate::authorizer::{Authorizer, NoAuthorizer, ResourceCheck, authorizer_type, resource_check_type};
+use crate::deep::with_stack;
 use crate::env::Env;
 use crate::failure::Failure;
-use crate::kinds::{ObjectType, Type};
+use crate::kinds::Type;
 use crate::program::{Activation, Ast, Outcome, PER_CALL_LIMIT, Program};
 use crate::run::Lazy;
 use crate::value::Value;
@@ -25,13 +26,12 @@ pub const MAX_POLICY_COST: u64 = 10_000_000;
 #[derive(Debug)]
 pub struct PolicyCompiler {
     env: Env,
-    fields: Vec<(Arc<str>, Type)>,
-    variables: Vec<(Arc<str>, Result<Program, String>)>,
+    variables: PolicyVariables,
 }
 
 /// The compiled variables of a policy.
-#[derive(Debug)]
-pub struct PolicyVariables(Vec<(Arc<str>, Result<Program, String>)>);
+#[derive(Debug, Default)]
+pub struct PolicyVariables(HashMap<Arc<str>, Result<Program, String>>);
 
 /// A compiled expression of a policy.
 #[derive(Debug)]
@@ -52,7 +52,14 @@ impl PolicyCompiler {
             .with("authorizer", authorizer_type())
             .with("authorizer.requestResource", resource_check_type());
         let env = if with_params { env.with("params", Type::Dyn) } else { env };
-        Self { env: env.with(VARIABLES, variables_type(&[])), fields: Vec::new(), variables: Vec::new() }
+        let variables = Type::object("kubernetes.variables", []);
+        Self { env: env.with(VARIABLES, variables), variables: PolicyVariables::default() }
+    }
+
+    /// Creates a compiler for the match conditions of webhooks, which have no parameters and no variables.
+    pub fn for_webhooks(version: u32) -> Self {
+        let compiler = Self::new(version, false);
+        Self { env: compiler.env.without(VARIABLES), ..compiler }
     }
 
     /// Adds the types that mutations create.
@@ -66,18 +73,20 @@ impl PolicyCompiler {
     /// # Errors
     /// The expression is invalid. The message is the API's.
     pub fn compile(&self, text: &str, wanted: &[Type]) -> Result<PolicyExpression, String> {
-        let ast = Ast::compile(text, &self.env).map_err(|issues| format!("compilation failed: {issues}"))?;
-        let ty = ast.output_type().clone();
-        if !wanted.is_empty() && !wanted.contains(&ty) {
-            let names: Vec<String> = wanted.iter().map(Type::long_name).collect();
-            let names = match names.as_slice() {
-                [one] => one.clone(),
-                several => format!("one of [{}]", several.join(" ")),
-            };
-            return Err(format!("must evaluate to {names} but got {}", ty.long_name()));
-        }
-        let program = ast.program().map_err(|failure| format!("program instantiation failed: {failure}"))?;
-        Ok(PolicyExpression { program, ty })
+        compile(&self.env, text, wanted)
+    }
+
+    /// Compiles an expression that cannot use the authorizer, such as a message expression.
+    ///
+    /// # Errors
+    /// See [`Self::compile`].
+    pub fn compile_without_authorizer(
+        &self,
+        text: &str,
+        wanted: &[Type],
+    ) -> Result<PolicyExpression, String> {
+        let env = self.env.clone().without("authorizer").without("authorizer.requestResource");
+        compile(&env, text, wanted)
     }
 
     /// Compiles a variable and declares it for later expressions. Returns its type.
@@ -87,19 +96,18 @@ impl PolicyCompiler {
     pub fn declare(&mut self, name: &str, text: &str) -> Result<Type, String> {
         let compiled = self.compile(text, &[]);
         let ty = compiled.as_ref().map_or(Type::Dyn, |compiled| compiled.ty.clone());
-        self.fields.push((name.into(), ty.clone()));
-        self.env = self.env.clone().with(VARIABLES, variables_type(&self.fields));
+        self.env.declare_field(VARIABLES, name, ty.clone());
         let (result, program) = match compiled {
             Ok(compiled) => (Ok(ty), Ok(compiled.program)),
             Err(why) => (Err(why.clone()), Err(why)),
         };
-        self.variables.push((name.into(), program));
+        self.variables.0.insert(name.into(), program);
         result
     }
 
     /// Returns the declared variables.
     pub fn into_variables(self) -> PolicyVariables {
-        PolicyVariables(self.variables)
+        self.variables
     }
 }
 
@@ -115,6 +123,9 @@ struct Shared<'a> {
     values: Mutex<HashMap<Arc<str>, Result<Value<'a>, Failure>>>,
     /// The cost of variables since the last expression.
     cost: AtomicU64,
+    /// The number of variables that are being evaluated, each for the one before.
+    depth: AtomicUsize,
+    this: Weak<Shared<'a>>,
 }
 
 /// The variables of a request. Missing values are null.
@@ -137,22 +148,35 @@ impl<'a> PolicyRun<'a> {
     pub fn new(
         variables: &'a PolicyVariables,
         input: &PolicyInput<'a>,
-        resource: crate::authorizer::ResourceCheck,
+        resource: ResourceCheck,
         authorizer: &'a dyn Authorizer,
     ) -> Self {
-        let activation = Activation::new()
-            .with("object", input.object)
-            .with("oldObject", input.old_object)
-            .with("request", input.request)
-            .with("namespaceObject", input.namespace)
+        let activation = activation(input)
             .with_value("authorizer", Ok(Value::Authorizer(Arc::default())))
             .with_value("authorizer.requestResource", Ok(Value::ResourceCheck(Arc::new(resource))));
-        let activation = match input.params {
-            Some(params) => activation.with("params", params),
-            None => activation,
-        };
-        let (values, cost) = (Mutex::default(), AtomicU64::new(0));
-        Self { shared: Arc::new(Shared { variables, activation, authorizer, values, cost }) }
+        Self::start(variables, activation, authorizer)
+    }
+
+    /// Starts a run in which reading the authorizer is an error, as for messages and audit annotations.
+    pub fn without_authorizer(variables: &'a PolicyVariables, input: &PolicyInput<'a>) -> Self {
+        Self::start(variables, activation(input), &NoAuthorizer)
+    }
+
+    fn start(
+        variables: &'a PolicyVariables,
+        activation: Activation<'a>,
+        authorizer: &'a dyn Authorizer,
+    ) -> Self {
+        let shared = Arc::new_cyclic(|this| Shared {
+            variables,
+            activation,
+            authorizer,
+            values: Mutex::default(),
+            cost: AtomicU64::new(0),
+            depth: AtomicUsize::new(0),
+            this: Weak::clone(this),
+        });
+        Self { shared }
     }
 
     /// Evaluates an expression. The cost includes the evaluation of variables that no earlier expression read.
@@ -177,53 +201,16 @@ impl<'a> PolicyRun<'a> {
     }
 }
 
-/// A handle that variables pass on to the variables they read.
-struct Again<'a>(Arc<Shared<'a>>);
-
-impl<'a> Lazy<'a> for Again<'a> {
-    fn get(&self, name: &str) -> Option<Result<Value<'a>, Failure>> {
-        self.0.find(name)
-    }
-}
-
 impl<'a> Lazy<'a> for Shared<'a> {
-    fn get(&self, name: &str) -> Option<Result<Value<'a>, Failure>> {
-        self.find(name)
-    }
-}
-
-impl<'a> Shared<'a> {
     /// Returns the value of a variable. Evaluates it on the first read.
-    fn find(&self, name: &str) -> Option<Result<Value<'a>, Failure>> {
+    fn get(&self, name: &str) -> Option<Result<Value<'a>, Failure>> {
         let known = self.values.lock().ok()?.get(name).cloned();
         if known.is_some() {
             return known;
         }
-        let (name, program) = self.variables.0.iter().find(|(known, _)| &**known == name)?;
+        let (name, program) = self.variables.0.get_key_value(name)?;
         let value = match program {
-            Ok(program) => {
-                // Variables read only earlier variables, so the recursion ends.
-                let again = Arc::new(Again(Arc::new(Shared {
-                    variables: self.variables,
-                    activation: self.activation.clone(),
-                    authorizer: self.authorizer,
-                    values: Mutex::new(self.values.lock().ok()?.clone()),
-                    cost: AtomicU64::new(0),
-                })));
-                let lazy: Arc<dyn Lazy<'a> + 'a> = Arc::clone(&again) as _;
-                let outcome =
-                    program.evaluate_lazily(&self.activation, PER_CALL_LIMIT, self.authorizer, Some(lazy));
-                let cost = outcome.cost.saturating_add(again.0.cost.load(Ordering::Relaxed));
-                self.cost.fetch_add(cost, Ordering::Relaxed);
-                // Keeps the values of the variables that this evaluation read.
-                let inner = again.0.values.lock().ok()?.clone();
-                self.values.lock().ok()?.extend(inner);
-                let failed = |failure: Failure| {
-                    let message = format!("composited variable \"{name}\" fails to evaluate: {failure}");
-                    if failure.is_fatal() { failure } else { Failure::new(message) }
-                };
-                outcome.into_value().map_err(failed)
-            }
+            Ok(program) => self.evaluate(name, program),
             Err(why) => Err(Failure::new(format!("composited variable \"{name}\" fails to compile: {why}"))),
         };
         self.values.lock().ok()?.insert(Arc::clone(name), value.clone());
@@ -231,9 +218,58 @@ impl<'a> Shared<'a> {
     }
 }
 
-fn variables_type(fields: &[(Arc<str>, Type)]) -> Type {
-    let fields = fields.iter().cloned().collect();
-    Type::Object(Arc::new(ObjectType { name: "kubernetes.variables".into(), fields }))
+impl<'a> Shared<'a> {
+    /// Evaluates a variable. Variables read only earlier variables, so the recursion ends.
+    fn evaluate(&self, name: &str, program: &'a Program) -> Result<Value<'a>, Failure> {
+        let depth = self.depth.fetch_add(1, Ordering::Relaxed);
+        let outcome = if depth > MAX_DEPTH {
+            let why = format!("variables must not read each other through more than {MAX_DEPTH} others");
+            Outcome::failed(Failure::new(why))
+        } else {
+            let lazy = || self.this.upgrade().map(|this| this as Arc<dyn Lazy<'a> + 'a>);
+            let run = || program.evaluate_lazily(&self.activation, PER_CALL_LIMIT, self.authorizer, lazy());
+            with_stack(depth == SHALLOW, run).unwrap_or_else(|| Outcome::failed(Failure::Memory))
+        };
+        self.depth.fetch_sub(1, Ordering::Relaxed);
+        self.cost.fetch_add(outcome.cost, Ordering::Relaxed);
+        outcome.into_value().map_err(|failure| {
+            let message = format!("composited variable \"{name}\" fails to evaluate: {failure}");
+            if failure.is_fatal() { failure } else { Failure::new(message) }
+        })
+    }
+}
+
+/// Number of variables that read each other before the evaluation moves to a large stack.
+const SHALLOW: usize = 8;
+/// Maximum number of variables that read each other.
+const MAX_DEPTH: usize = 256;
+
+/// Returns the variables that all expressions can use.
+fn activation<'a>(input: &PolicyInput<'a>) -> Activation<'a> {
+    let activation = Activation::new()
+        .with("object", input.object)
+        .with("oldObject", input.old_object)
+        .with("request", input.request)
+        .with("namespaceObject", input.namespace);
+    match input.params {
+        Some(params) => activation.with("params", params),
+        None => activation,
+    }
+}
+
+fn compile(env: &Env, text: &str, wanted: &[Type]) -> Result<PolicyExpression, String> {
+    let ast = Ast::compile(text, env).map_err(|issues| format!("compilation failed: {issues}"))?;
+    let ty = ast.output_type().clone();
+    if !wanted.is_empty() && !wanted.contains(&ty) {
+        let names: Vec<String> = wanted.iter().map(Type::long_name).collect();
+        let names = match names.as_slice() {
+            [one] => one.clone(),
+            several => format!("one of [{}]", several.join(" ")),
+        };
+        return Err(format!("must evaluate to {names} but got {}", ty.long_name()));
+    }
+    let program = ast.program().map_err(|failure| format!("program instantiation failed: {failure}"))?;
+    Ok(PolicyExpression { program, ty })
 }
 
 fn texts<const N: usize>(names: [&'static str; N]) -> impl Iterator<Item = (&'static str, Type)> {

@@ -164,6 +164,10 @@ impl<'a> Activation<'a> {
 }
 
 impl<'a> Outcome<'a> {
+    pub(crate) fn failed(failure: Failure) -> Self {
+        Self { result: Err(failure), cost: 0 }
+    }
+
     /// Returns the value as JSON; `None` if it has no JSON form.
     ///
     /// # Errors
@@ -194,6 +198,11 @@ impl<'a> Outcome<'a> {
             Ok(_) => Ok(None),
             Err(failure) => Err(failure.clone()),
         }
+    }
+
+    /// Returns the error of the evaluation.
+    pub fn failure(&self) -> Option<&Failure> {
+        self.result.as_ref().err()
     }
 
     pub(crate) fn into_value(self) -> Result<Value<'a>, Failure> {
