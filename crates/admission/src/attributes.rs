@@ -110,6 +110,17 @@ impl Attributes<'_> {
         self.subresource.is_empty()
     }
 
+    /// Returns the namespace that webhooks and policies see. For a namespace, it is the namespace itself (upstream:
+    /// `GetNamespace`).
+    pub fn request_namespace(&self) -> &str {
+        if self.is_resource("", "namespaces") { self.name } else { self.namespace }
+    }
+
+    /// Returns whether the request's object is a `Scale`, a view of another object.
+    pub fn is_scale(&self) -> bool {
+        self.subresource == "scale" && self.kind.kind == "Scale"
+    }
+
     /// Returns whether the operation is a create.
     pub fn is_create(&self) -> bool {
         self.operation == Operation::Create

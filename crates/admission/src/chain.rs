@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use nave_machinery::{Object, Status};
+use nave_machinery::{GroupResource, Object, Status};
 
 use crate::attributes::Attributes;
 use crate::metrics::{Metrics, Phase, PluginTimer};
+use crate::observe::{Observation, Observer};
 
 /// A plugin of the mutating phase (upstream: `MutationInterface`).
 #[async_trait]
@@ -42,23 +43,31 @@ pub struct Plugin {
     pub mutate: Option<Arc<dyn Mutate>>,
     /// The validating phase.
     pub validate: Option<Arc<dyn Validate>>,
+    /// The stored objects that the plugin follows.
+    pub observes: Vec<Observation>,
 }
 
 impl Plugin {
     /// A plugin of the mutating phase.
     pub fn mutating(plugin: impl Mutate + 'static) -> Self {
-        Self { mutate: Some(Arc::new(plugin)), validate: None }
+        Self { mutate: Some(Arc::new(plugin)), ..Self::default() }
     }
 
     /// A plugin of the validating phase.
     pub fn validating(plugin: impl Validate + 'static) -> Self {
-        Self { mutate: None, validate: Some(Arc::new(plugin)) }
+        Self { validate: Some(Arc::new(plugin)), ..Self::default() }
     }
 
     /// A plugin of both phases.
     pub fn both(plugin: impl Mutate + Validate + 'static) -> Self {
         let plugin = Arc::new(plugin);
-        Self { mutate: Some(Arc::clone(&plugin) as _), validate: Some(plugin) }
+        Self { mutate: Some(Arc::clone(&plugin) as _), validate: Some(plugin), ..Self::default() }
+    }
+
+    /// Adds an observer of the stored objects of a resource.
+    pub fn observing(mut self, group: &str, resource: &str, observer: Arc<dyn Observer>) -> Self {
+        self.observes.push(Observation { resource: GroupResource::new(group, resource), observer });
+        self
     }
 }
 
@@ -70,6 +79,7 @@ pub struct Chain {
     mutating: Vec<ChainEntry<dyn Mutate>>,
     validating: Vec<ChainEntry<dyn Validate>>,
     checks: Vec<Arc<dyn Validate>>,
+    observes: Vec<Observation>,
     metrics: Metrics,
 }
 
@@ -82,7 +92,8 @@ impl Chain {
     /// Creates a chain of named plugins, in this order.
     pub fn new(plugins: Vec<(&'static str, Plugin)>, metrics: Metrics) -> Self {
         let mut chain = Self { metrics, ..Self::default() };
-        for (name, Plugin { mutate, validate }) in plugins {
+        for (name, Plugin { mutate, validate, observes }) in plugins {
+            chain.observes.extend(observes);
             if let Some(plugin) = mutate {
                 let timer = chain.metrics.plugin(name, Phase::Admit);
                 chain.mutating.push(ChainEntry { plugin, timer });
@@ -99,6 +110,11 @@ impl Chain {
     pub fn with_check(mut self, check: Arc<dyn Validate>) -> Self {
         self.checks.push(check);
         self
+    }
+
+    /// Returns the observers of the plugins. The caller reports the stored objects to them.
+    pub fn observations(&self) -> &[Observation] {
+        &self.observes
     }
 
     /// Runs the mutating phase: the plugins in order, a second time if a plugin requests reinvocation, then the checks.

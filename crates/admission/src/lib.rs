@@ -14,6 +14,9 @@
 //! | `chain` | [`Mutate`], [`Validate`] and the [`Chain`] of both phases |
 //! | `cluster` | access of plugins to the cluster |
 //! | [`expressions`] | CEL: the variables, match conditions, limits |
+//! | [`matching`] | selection of the webhooks and policies that apply to a request |
+//! | `objects` | objects in the versions that webhooks and policies see |
+//! | `observe` | plugins that keep their own form of stored objects |
 //! | [`config`] | the enabled plugins and their configuration files |
 //! | [`plugins`] | the plugins, one file each, and the list that orders them |
 //! | `metrics` | the metrics, under upstream's names |
@@ -25,13 +28,18 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use nave_admission::{Cluster, KindResolver, Lister, Metrics, Parts, PluginConfig, Writers, build};
+//! use nave_admission::matching::Matcher;
+//! use nave_admission::{
+//!     Cluster, KindResolver, Lister, Metrics, ObjectInterfaces, Parts, PluginConfig, Writers, build,
+//! };
 //! # use nave_admission::{Chain, ConfigError};
 //!
-//! # fn example(lister: Arc<dyn Lister>, writers: Writers, kinds: Arc<dyn KindResolver>, authorizer: nave_authz::Chain, rbac: Arc<nave_authz::rbac::Rbac>) -> Result<Chain, Box<dyn std::error::Error>> {
+//! # fn example(lister: Arc<dyn Lister>, writers: Writers, kinds: Arc<dyn KindResolver>, interfaces: Arc<dyn ObjectInterfaces>, authorizer: nave_authz::Chain, rbac: Arc<nave_authz::rbac::Rbac>) -> Result<Chain, Box<dyn std::error::Error>> {
 //! // A lister for each resource that plugins read, by group and resource.
 //! let cluster = Cluster::new(|_| Some(Arc::clone(&lister)), writers, kinds)?;
 //! let parts = Parts {
+//!     matcher: Matcher::new(Arc::clone(&cluster.namespaces), Arc::clone(&interfaces)),
+//!     interfaces,
 //!     cluster,
 //!     authorizer,
 //!     rbac,
@@ -57,8 +65,11 @@ mod chain;
 mod cluster;
 pub mod config;
 pub mod expressions;
+pub mod matching;
 mod metrics;
 mod notes;
+mod objects;
+mod observe;
 pub mod plugins;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -69,4 +80,6 @@ pub use cluster::{Cluster, KindResolver, Lister, MissingResource, NamespaceCreat
 pub use config::{ConfigError, PluginConfig};
 pub use metrics::Metrics;
 pub use notes::{AnnotationError, Notes};
+pub use objects::ObjectInterfaces;
+pub use observe::{Compiled, ObjectChange, Observation, Observer};
 pub use plugins::{Parts, build, set_certificate_requester};

@@ -174,6 +174,23 @@ impl MemoryCluster {
     }
 }
 
+#[cfg(test)]
+impl MemoryCluster {
+    /// The dependencies of plugins, with this authorizer and no roles.
+    pub(crate) fn parts(&self, authorizer: nave_authz::Chain) -> crate::Parts {
+        let interfaces = Arc::new(crate::objects::StoredObjects(Arc::clone(registry())));
+        crate::Parts {
+            cluster: self.cluster(registry()),
+            matcher: crate::matching::Matcher::new(Arc::clone(&self.namespaces) as _, interfaces.clone()),
+            interfaces,
+            authorizer,
+            rbac: Arc::default(),
+            default_not_ready_toleration_seconds: 300,
+            default_unreachable_toleration_seconds: 300,
+        }
+    }
+}
+
 /// An admission request, with the warnings and annotations that plugins add.
 pub struct Request<'r> {
     def: &'r ResourceDef,

@@ -1,10 +1,14 @@
 //! The cluster as admission plugins access it: listers over the watch caches, and the few writes that plugins make.
 
+mod objects;
+mod observe;
+
 use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
 use lru::LruCache;
+use nave_admission::matching::Matcher;
 use nave_admission::{
     Chain, Cluster, Lister, Metrics, NamespaceCreator, Parts, Plugin, PluginConfig, QuotaStatus, Writers,
 };
@@ -15,6 +19,8 @@ use nave_resources::{list_prefix, storage_key};
 use nave_store::Range;
 use parking_lot::Mutex;
 
+use self::objects::CatalogObjects;
+pub use self::observe::follow_observed;
 use crate::catalog::Catalogs;
 use crate::endpoints::Endpoint;
 use crate::internal::InternalWriter;
@@ -83,9 +89,13 @@ impl AdmissionConfig {
         let lister = |resource: &GroupResource| -> Option<Arc<dyn Lister>> {
             Some(Arc::new(StorageLister::new(stored(&resource.group, &resource.resource)?)))
         };
+        let cluster = Cluster::new(lister, writers, Arc::new(catalogs.clone()) as _)
+            .map_err(AdmissionError::Missing)?;
+        let interfaces = Arc::new(CatalogObjects(catalogs.clone()));
         let parts = Parts {
-            cluster: Cluster::new(lister, writers, Arc::new(catalogs.clone()) as _)
-                .map_err(AdmissionError::Missing)?,
+            matcher: Matcher::new(Arc::clone(&cluster.namespaces), Arc::clone(&interfaces) as _),
+            interfaces,
+            cluster,
             authorizer: authorizer.clone(),
             rbac: Arc::clone(&self.rbac),
             default_not_ready_toleration_seconds: self.default_not_ready_toleration_seconds,

@@ -17,7 +17,7 @@ use nave_webhook::ClientManager;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{AdmissionConfig, AdmissionError};
+use crate::admission::{AdmissionConfig, AdmissionError, follow_observed};
 use crate::allocation::{Repair, ServiceAllocator, ServiceRanges};
 use crate::authentication::Authentication;
 use crate::authorization::Authorization;
@@ -43,7 +43,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::route::Router;
 use crate::serving::{ConnectionInfo, Served};
-use crate::storage::{Storages, check_consistency, evict_encodings};
+use crate::storage::{Following, Storages, check_consistency, evict_encodings};
 
 /// Maximum time after a request timeout within which a write of a service may still be committed.
 const REPAIR_MARGIN: Duration = Duration::from_secs(5);
@@ -116,6 +116,8 @@ pub struct ApiServer {
     repair: Option<Arc<Repair>>,
     stopping: Switch,
     closing: CancellationToken,
+    /// Reports stored objects to admission plugins.
+    _following: Arc<[Following]>,
 }
 
 impl ApiServer {
@@ -157,6 +159,11 @@ impl ApiServer {
         if let Some(definitions) = &definitions {
             Box::pin(definitions.load()).await;
         }
+        // Bootstrap objects are created before webhooks and policies apply, so that these cannot prevent a start.
+        let following = follow_observed(&storages, resources.admission());
+        for observed in &following {
+            observed.synced().await;
+        }
         let documents = Documents {
             health: health(&catalogs, storages.store(), &stopping),
             metrics: Arc::clone(&metrics),
@@ -185,6 +192,7 @@ impl ApiServer {
             repair,
             stopping,
             closing,
+            _following: following.into(),
         })
     }
 

@@ -102,6 +102,17 @@ impl ResourceDef {
         self.versions.iter().find(|version| version.name == name)
     }
 
+    /// Returns the kind of the objects of a version or of one of its subresources; an empty name selects the objects
+    /// themselves. Returns `None` if the version has no such subresource.
+    pub fn kind_of(&self, version: &ResourceVersion, subresource: &str) -> Option<GroupVersionKind> {
+        let own = |kind: &str| GroupVersionKind::new(&*self.group, &*version.name, kind);
+        if subresource.is_empty() {
+            return Some(own(&self.kind));
+        }
+        let response = &version.subresource(subresource)?.response;
+        Some(if response.version.is_empty() { own(&response.kind) } else { response.clone() })
+    }
+
     /// Returns whether the resource serves `verb`.
     pub fn serves(&self, verb: Verb) -> bool {
         self.verbs.contains(&verb)

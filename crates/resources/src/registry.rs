@@ -161,6 +161,23 @@ impl Registry {
     }
 }
 
+/// The resources that two groups serve from the same stored objects: resource, group and the other group (upstream:
+/// `AddCohabitatingResources`).
+const COHABITING: [(&str, &str, &str); 2] =
+    [("events", "", "events.k8s.io"), ("events", "events.k8s.io", "")];
+
+/// Returns the resources of a group that another group also serves from the same stored objects, with the other group.
+/// The resource `*` stands for all resources of the group.
+pub fn cohabiting_resources(
+    group: &str,
+    resource: &str,
+) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let found = COHABITING
+        .into_iter()
+        .filter(move |(of, in_group, _)| *in_group == group && (*of == resource || resource == "*"));
+    found.map(|(resource, _, other)| (resource, other))
+}
+
 /// Returns the name and kind of a resource in each version.
 fn names(def: &ResourceDef) -> impl Iterator<Item = (GroupVersionResource, GroupVersionKind)> {
     def.versions.iter().map(|version| {

@@ -38,7 +38,7 @@ impl VersionedRequest<'_> {
             ("subResource", attributes.subresource),
             ("requestSubResource", attributes.subresource),
             ("name", attributes.name),
-            ("namespace", attributes.namespace),
+            ("namespace", attributes.request_namespace()),
         ];
         for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
             set(name, text.into());
@@ -104,7 +104,7 @@ pub(crate) fn request_resource(attributes: &Attributes<'_>) -> ResourceCheck {
         group: attributes.def.group.clone(),
         resource: attributes.def.resource.clone(),
         subresource: attributes.subresource.to_owned(),
-        namespace: attributes.namespace.to_owned(),
+        namespace: attributes.request_namespace().to_owned(),
         name: attributes.name.to_owned(),
         ..ResourceCheck::default()
     }

@@ -43,7 +43,9 @@ use nave_machinery::{Object, Reason, Status, Value};
 use crate::chain::{Chain, Plugin};
 use crate::cluster::Cluster;
 use crate::config::{ConfigError, PluginConfig};
+use crate::matching::Matcher;
 use crate::metrics::Metrics;
+use crate::objects::ObjectInterfaces;
 
 pub use certificates::set_certificate_requester;
 
@@ -52,6 +54,10 @@ pub use certificates::set_certificate_requester;
 pub struct Parts {
     /// Access to the cluster.
     pub cluster: Cluster,
+    /// Matches requests against the criteria of webhooks and policies.
+    pub matcher: Matcher,
+    /// Converts objects for webhooks and policies.
+    pub interfaces: Arc<dyn ObjectInterfaces>,
     /// The authorizer, for plugins that check access.
     pub authorizer: nave_authz::Chain,
     /// The roles and bindings for escalation checks.
@@ -205,16 +211,10 @@ mod tests {
     use crate::testing::{MemoryCluster, Request, outcome, registry};
 
     fn parts(cluster: &MemoryCluster) -> Parts {
-        Parts {
-            cluster: cluster.cluster(registry()),
-            authorizer: nave_authz::Chain::new(
-                Vec::new(),
-                AuthzMetrics::new(&prometheus::Registry::new()).unwrap(),
-            ),
-            rbac: Arc::default(),
-            default_not_ready_toleration_seconds: 300,
-            default_unreachable_toleration_seconds: 300,
-        }
+        cluster.parts(nave_authz::Chain::new(
+            Vec::new(),
+            AuthzMetrics::new(&prometheus::Registry::new()).unwrap(),
+        ))
     }
 
     #[test]

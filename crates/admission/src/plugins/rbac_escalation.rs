@@ -153,13 +153,7 @@ mod tests {
         let cluster = MemoryCluster::default();
         cluster.roles.put_uncached(json!({"metadata": {"name": "r", "namespace": "ns"}, "rules": [
             {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]}));
-        let parts = Parts {
-            cluster: cluster.cluster(registry()),
-            authorizer: allowing(rights),
-            rbac: Arc::default(),
-            default_not_ready_toleration_seconds: 300,
-            default_unreachable_toleration_seconds: 300,
-        };
+        let parts = cluster.parts(allowing(rights));
         let request = Request::new(registry(), rbac::GROUP, resource, new, old).by("jane", &["dev"]);
         outcome(request.validate(check(&parts).as_ref()).await)
     }
@@ -223,13 +217,8 @@ mod tests {
         let parts_free = Request::new(registry(), rbac::GROUP, "roles", role("delete"), Value::Null)
             .by("root", &[SYSTEM_MASTERS]);
         let cluster = MemoryCluster::default();
-        let parts = Parts {
-            cluster: cluster.cluster(registry()),
-            authorizer: Chain::new(Vec::new(), Metrics::new(&prometheus::Registry::new()).unwrap()),
-            rbac: Arc::default(),
-            default_not_ready_toleration_seconds: 300,
-            default_unreachable_toleration_seconds: 300,
-        };
+        let parts =
+            cluster.parts(Chain::new(Vec::new(), Metrics::new(&prometheus::Registry::new()).unwrap()));
         assert_eq!(outcome(parts_free.validate(check(&parts).as_ref()).await), Ok(()));
     }
 }

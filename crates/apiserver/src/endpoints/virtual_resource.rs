@@ -81,12 +81,7 @@ impl<'a> VirtualRequest<'a> {
         else {
             return (own, self.endpoint.version().schema.clone());
         };
-        let GroupVersionKind { group, version, kind } = &found.response;
-        let gvk = if version.is_empty() {
-            GroupVersionKind::new(&own.group, &own.version, kind)
-        } else {
-            GroupVersionKind::new(group, version, kind)
-        };
+        let gvk = self.endpoint.def.kind_of(self.endpoint.version(), subresource).unwrap_or(own);
         (gvk, Schema::Builtin(found.type_id))
     }
 }

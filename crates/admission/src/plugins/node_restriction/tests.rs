@@ -29,13 +29,7 @@ fn chain() -> Chain {
 }
 
 fn plugin(cluster: &MemoryCluster) -> Plugin {
-    let parts = Parts {
-        cluster: cluster.cluster(registry()),
-        authorizer: chain(),
-        rbac: Arc::default(),
-        default_not_ready_toleration_seconds: 300,
-        default_unreachable_toleration_seconds: 300,
-    };
+    let parts = cluster.parts(chain());
     super::plugin(&parts)
 }
 

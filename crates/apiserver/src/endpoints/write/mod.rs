@@ -28,7 +28,7 @@ use nave_machinery::{
 
 pub use self::apply::Apply;
 pub use self::patch::Patch;
-pub use self::target::{Payload, Target};
+pub use self::target::{Payload, Target, typed_object};
 use super::decode;
 use super::response::ObjectResponse;
 use super::view::{self, View};

@@ -89,15 +89,9 @@ impl Target<'_> {
     /// # Errors
     /// 400 if the body is not an object of the kind, or violates strict decoding.
     pub fn typed(&self, body: decode::Body, validation: FieldValidation) -> Result<Value, decode::Refusal> {
-        let schema = self.view.schema(self.endpoint);
         let mut body = body;
         keep_reset_of_managed_fields(&mut body.object);
-        let (mut object, warnings) = decode::typed(body, &self.view.gvk(self.endpoint), &schema, validation)?;
-        decode::set_defaults(&mut object, &schema)?;
-        if !matches!(self.view, View::Scale(_)) {
-            self.endpoint.def.strategy.default(&mut object, &self.endpoint.version().name);
-        }
-        limits::check(&object).map_err(LimitError::into_status)?;
+        let (object, warnings) = typed_object(self.endpoint, &self.view, body, validation)?;
         self.warn(warnings);
         Ok(object)
     }
@@ -203,6 +197,26 @@ impl Target<'_> {
             }
         }
     }
+}
+
+/// Converts a body to a defaulted object of a view's kind. Also returns the warnings for the client.
+///
+/// # Errors
+/// 400 if the body is not an object of the kind, or violates strict decoding.
+pub fn typed_object(
+    endpoint: &Endpoint,
+    view: &View,
+    body: decode::Body,
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), decode::Refusal> {
+    let schema = view.schema(endpoint);
+    let (mut object, warnings) = decode::typed(body, &view.gvk(endpoint), &schema, validation)?;
+    decode::set_defaults(&mut object, &schema)?;
+    if !matches!(view, View::Scale(_)) {
+        endpoint.def.strategy.default(&mut object, &endpoint.version().name);
+    }
+    limits::check(&object).map_err(LimitError::into_status)?;
+    Ok((object, warnings))
 }
 
 /// Replaces an empty list of managed fields by a list with one empty entry, which also requests their removal. The

@@ -1,0 +1,88 @@
+//! Objects in the versions that webhooks and policies see (upstream: `admission.ObjectInterfaces`).
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use nave_machinery::{Object, Status, Value};
+use nave_resources::ResourceDef;
+
+use crate::attributes::Attributes;
+use crate::matching::MatchedResource;
+
+/// Converts the objects of a request between the form of built-in plugins (see [`Attributes`]) and the form that a
+/// webhook or policy sees, which is the kind of a [`MatchedResource`].
+#[async_trait]
+pub trait ObjectInterfaces: Send + Sync {
+    /// Returns the definition of a resource, if it is served.
+    fn definition(&self, group: &str, resource: &str) -> Option<Arc<ResourceDef>>;
+
+    /// Converts an object of the request to the kind of a matched resource.
+    ///
+    /// # Errors
+    /// The conversion fails.
+    async fn versioned(
+        &self,
+        attributes: &Attributes<'_>,
+        matched: &MatchedResource,
+        object: &Object,
+    ) -> Result<Value, Status>;
+
+    /// Checks and defaults a changed object of the kind of a matched resource, as in a request body: drops unknown
+    /// fields and sets static defaults.
+    ///
+    /// # Errors
+    /// The object is not of the kind, or exceeds a limit.
+    fn decode(
+        &self,
+        attributes: &Attributes<'_>,
+        matched: &MatchedResource,
+        object: Value,
+    ) -> Result<Value, Status>;
+
+    /// Converts a changed object back. `base` is the object from which [`versioned`](Self::versioned) made it.
+    ///
+    /// # Errors
+    /// The conversion fails.
+    async fn restore_stored(
+        &self,
+        attributes: &Attributes<'_>,
+        matched: &MatchedResource,
+        object: Value,
+        base: &Object,
+    ) -> Result<Object, Status>;
+}
+
+/// Objects in their storage version, for tests of plugins that need no conversion.
+#[cfg(test)]
+pub(crate) struct StoredObjects(pub(crate) Arc<nave_resources::Registry>);
+
+#[cfg(test)]
+#[async_trait]
+impl ObjectInterfaces for StoredObjects {
+    fn definition(&self, group: &str, resource: &str) -> Option<Arc<ResourceDef>> {
+        self.0.all().find(|def| def.group == group && def.resource == resource).cloned()
+    }
+
+    async fn versioned(
+        &self,
+        _: &Attributes<'_>,
+        _: &MatchedResource,
+        object: &Object,
+    ) -> Result<Value, Status> {
+        Ok(object.as_value().clone())
+    }
+
+    fn decode(&self, _: &Attributes<'_>, _: &MatchedResource, object: Value) -> Result<Value, Status> {
+        Ok(object)
+    }
+
+    async fn restore_stored(
+        &self,
+        _: &Attributes<'_>,
+        _: &MatchedResource,
+        object: Value,
+        _: &Object,
+    ) -> Result<Object, Status> {
+        Object::try_from(object).map_err(Status::internal)
+    }
+}

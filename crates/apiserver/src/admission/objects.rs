@@ -1,0 +1,104 @@
+//! Objects in the versions that webhooks and policies see.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use nave_admission::matching::MatchedResource;
+use nave_admission::{Attributes, ObjectInterfaces};
+use nave_machinery::options::FieldValidation;
+use nave_machinery::{Object, Status, Value, managed_fields};
+use nave_resources::{ResourceDef, Schema};
+
+use crate::catalog::{Catalog, Catalogs};
+use crate::endpoints::Endpoint;
+use crate::endpoints::decode::{self, Body};
+use crate::endpoints::view::View;
+use crate::endpoints::write::typed_object;
+
+/// Converts objects by the current catalog.
+pub(super) struct CatalogObjects(pub(super) Catalogs);
+
+/// The form in which a matched resource shows an object.
+enum Form<'a> {
+    /// A view of a stored object.
+    View(&'a Endpoint, View),
+    /// The object of a virtual resource or subresource, which has one form.
+    Only(Schema),
+}
+
+impl<'a> Form<'a> {
+    fn new(
+        catalog: &'a Catalog,
+        attributes: &Attributes<'_>,
+        matched: &MatchedResource,
+    ) -> Result<Self, Status> {
+        let unknown = || Status::internal(format!("unable to convert to {}: unknown kind", matched.kind));
+        let endpoint = catalog.endpoint(&matched.resource).ok_or_else(unknown)?;
+        let subresource = attributes.subresource;
+        Ok(match View::for_subresource(endpoint, subresource) {
+            Ok(view) if endpoint.def.storage.is_some() => Self::View(endpoint, view),
+            _ => Self::Only(match endpoint.version().subresource(subresource) {
+                Some(subresource) => Schema::Builtin(subresource.type_id),
+                None => endpoint.version().schema.clone(),
+            }),
+        })
+    }
+}
+
+#[async_trait]
+impl ObjectInterfaces for CatalogObjects {
+    fn definition(&self, group: &str, resource: &str) -> Option<Arc<ResourceDef>> {
+        let catalog = self.0.load();
+        let group = catalog.registry().group(group)?;
+        group.resources.iter().find(|def| def.resource == resource).cloned()
+    }
+
+    async fn versioned(
+        &self,
+        attributes: &Attributes<'_>,
+        matched: &MatchedResource,
+        object: &Object,
+    ) -> Result<Value, Status> {
+        let mut object = object.as_value().clone();
+        managed_fields::expand(&mut object);
+        let catalog = self.0.load();
+        match Form::new(&catalog, attributes, matched)? {
+            Form::View(endpoint, view) => view.to_served(endpoint, object),
+            Form::Only(_) => Ok(object),
+        }
+    }
+
+    fn decode(
+        &self,
+        attributes: &Attributes<'_>,
+        matched: &MatchedResource,
+        object: Value,
+    ) -> Result<Value, Status> {
+        let body = Body { object, strict_errors: Vec::new() };
+        let catalog = self.0.load();
+        let decoded = match Form::new(&catalog, attributes, matched)? {
+            Form::View(endpoint, view) => typed_object(endpoint, &view, body, FieldValidation::Ignore),
+            Form::Only(schema) => decode::typed(body, &matched.kind, &schema, FieldValidation::Ignore)
+                .and_then(|(mut object, _)| {
+                    decode::set_defaults(&mut object, &schema)?;
+                    Ok((object, Vec::new()))
+                }),
+        };
+        Ok(decoded?.0)
+    }
+
+    async fn restore_stored(
+        &self,
+        attributes: &Attributes<'_>,
+        matched: &MatchedResource,
+        object: Value,
+        base: &Object,
+    ) -> Result<Object, Status> {
+        let catalog = self.0.load();
+        let object = match Form::new(&catalog, attributes, matched)? {
+            Form::View(endpoint, view) => view.to_storage(endpoint, base.as_value(), object)?,
+            Form::Only(_) => object,
+        };
+        Object::try_from(object).map_err(Status::internal)
+    }
+}
