@@ -1,18 +1,19 @@
 //! Plans a checked tree as a program: resolves names to slots, folds constants, compiles regular expressions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use nave_machinery::go_regex;
 use regex::Regex;
 
 use crate::check::{Checked, Reference};
 use crate::cost::Rule;
 use crate::failure::Failure;
 use crate::kinds::Type;
-use crate::library::{Function, Overload, regexes};
+use crate::library::{Function, Overload};
 use crate::run::constant;
 use crate::syntax::ast::{Comprehension, Expr, Id, Kind, Literal, MapEntry, StructField};
-use crate::value::{Key, Map, OwnedMap, Text, Value};
+use crate::value::{Key, Text, Value};
 
 /// A step of a program.
 #[derive(Clone, Debug)]
@@ -27,7 +28,7 @@ pub(crate) enum Node {
         rule: Rule,
     },
     /// Membership in a constant list of scalars.
-    InSet(Box<Node>, Map<'static>),
+    InSet(Box<Node>, BTreeSet<Key<'static>>),
     Call(Box<Call>),
     List(Vec<(Node, bool)>),
     Map(Vec<(Node, Node, bool)>),
@@ -267,7 +268,7 @@ impl Planner<'_> {
             && let Some(Node::Const(Value::String(pattern))) = args.get(1)
             && !self.plan.regexes.contains_key(&**pattern)
         {
-            let regex = regexes::compile(pattern).map_err(Failure::new)?;
+            let regex = go_regex::compile(pattern).map_err(|error| Failure::new(error.to_string()))?;
             self.plan.regexes.insert((**pattern).to_owned(), regex);
         }
         Ok(())
@@ -390,15 +391,14 @@ fn constant_value(node: &Node) -> Result<Node, Failure> {
     constant(node).map(Node::Const)
 }
 
-/// Returns a list of scalars as a set.
-fn constant_set(list: &crate::value::List<'static>) -> Option<Map<'static>> {
-    let mut set = OwnedMap::new();
+/// Returns a list of scalars as a set, with the equal numbers of other types.
+fn constant_set(list: &crate::value::List<'static>) -> Option<BTreeSet<Key<'static>>> {
+    let mut set = BTreeSet::new();
     for item in list.iter() {
-        let item = item.ok()?;
-        if !is_index(&item) {
-            return None;
-        }
-        set.insert(Key::new(&item)?, Value::Bool(true));
+        let item = item.ok().filter(is_index)?;
+        let key = Key::new(&item)?;
+        set.extend(key.equal_numbers());
+        set.insert(key);
     }
-    Some(Map::owned(set))
+    Some(set)
 }

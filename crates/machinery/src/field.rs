@@ -10,8 +10,11 @@ use crate::limits;
 /// value below it.
 const MAX_PATH_BYTES: usize = 1024;
 
-/// Maximum number of bytes of a value, and of a detail, in an error.
+/// Maximum number of bytes of a value in an error.
 const MAX_SHOWN_BYTES: usize = 2 * 1024;
+
+/// Maximum number of bytes of a detail in an error. The message of a validation rule has up to 5 KiB.
+const MAX_DETAIL_BYTES: usize = 6 * 1024;
 
 /// The path of a field in an object, such as `spec.containers[0].name` or `data[a.b]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,6 +95,8 @@ pub enum FieldErrorKind {
     Forbidden,
     /// The value occurs twice but must be unique.
     Duplicate,
+    /// The value occurs twice but must be unique. The message omits the value.
+    DuplicateWithoutValue,
     /// The object that the value refers to does not exist.
     NotFound,
     /// The value is longer than allowed.
@@ -111,7 +116,7 @@ impl FieldErrorKind {
             Self::TypeInvalid => "FieldValueTypeInvalid",
             Self::NotSupported => "FieldValueNotSupported",
             Self::Forbidden => "FieldValueForbidden",
-            Self::Duplicate => "FieldValueDuplicate",
+            Self::Duplicate | Self::DuplicateWithoutValue => "FieldValueDuplicate",
             Self::NotFound => "FieldValueNotFound",
             Self::TooLong => "FieldValueTooLong",
             Self::TooMany => "FieldValueTooMany",
@@ -125,7 +130,7 @@ impl FieldErrorKind {
             Self::Invalid | Self::InvalidWithoutValue | Self::TypeInvalid => "Invalid value",
             Self::NotSupported => "Unsupported value",
             Self::Forbidden => "Forbidden",
-            Self::Duplicate => "Duplicate value",
+            Self::Duplicate | Self::DuplicateWithoutValue => "Duplicate value",
             Self::NotFound => "Not found",
             Self::TooLong => "Too long",
             Self::TooMany => "Too many",
@@ -223,7 +228,7 @@ impl FieldError {
             text = format!("{text}: {}", format_value(&self.value));
         }
         if !self.detail.is_empty() {
-            text = format!("{text}: {}", limits::clipped(&self.detail, MAX_SHOWN_BYTES));
+            text = format!("{text}: {}", limits::clipped(&self.detail, MAX_DETAIL_BYTES));
         }
         text
     }
@@ -262,6 +267,8 @@ mod tests {
         let hidden = FieldError::with(FieldErrorKind::InvalidWithoutValue, &at, Value::from("b"), "no");
         assert_eq!(hidden.to_string(), "spec.x: Invalid value: no");
         assert_eq!(FieldError::invalid(&at, "b", "no").to_string(), "spec.x: Invalid value: \"b\": no");
+        let hidden = FieldError::with(FieldErrorKind::DuplicateWithoutValue, &at, Value::Null, "");
+        assert_eq!(hidden.to_string(), "spec.x: Duplicate value");
         assert_eq!(FieldError::forbidden(&at, "never").to_string(), "spec.x: Forbidden: never");
         assert_eq!(
             FieldError::not_supported(&at, "z", &["a", "b"]).to_string(),

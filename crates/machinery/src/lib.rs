@@ -3,6 +3,7 @@
 //! | module | content |
 //! | --- | --- |
 //! | [`cidr`] | blocks of IP addresses |
+//! | [`go_regex`] | regular expressions in Go's syntax |
 //! | [`gvk`] | group, version, kind and resource names |
 //! | [`status`] | [`Status`], the error (and success) document of the API, with its causes |
 //! | [`field`] | field paths and validation errors |
@@ -28,6 +29,7 @@ pub mod cidr;
 pub mod conditions;
 pub mod duration;
 pub mod field;
+pub mod go_regex;
 pub mod gvk;
 pub mod limits;
 pub mod managed_fields;

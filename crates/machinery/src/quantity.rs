@@ -8,8 +8,10 @@ use std::ops::{Add, Sub};
 
 /// Nanos per unit.
 const NANO: i128 = 1_000_000_000;
-/// Maximum magnitude, in nanos: 2^63 - 1 units, as upstream.
-const MAX: i128 = (i64::MAX as i128) * NANO;
+/// Maximum magnitude, in nanos: 10^29 units. Upstream has no maximum.
+const MAX: i128 = 10i128.pow(38);
+/// Maximum magnitude of a parsed binary quantity, in nanos: 2^63 - 1 units, as upstream.
+const BINARY_MAX: i128 = (i64::MAX as i128) * NANO;
 /// Maximum length of the number before the suffix; longer ones are rejected.
 const DIGITS_MAX: usize = 200;
 
@@ -60,7 +62,8 @@ impl Quantity {
             return Err(QuantityError);
         }
         let (scale, format) = read_suffix(suffix)?;
-        let nanos = to_nanos(whole, fraction, scale);
+        let max = if format == Format::BinarySi { BINARY_MAX } else { MAX };
+        let nanos = to_nanos(whole, fraction, scale).map_or(max, |nanos| nanos.min(max));
         Ok(Self { nanos: if negative { -nanos } else { nanos }, format })
     }
 
@@ -98,6 +101,15 @@ impl Quantity {
         self.nanos as f64 / NANO as f64
     }
 
+    /// Returns the amount as an integer and a decimal exponent of at least -9, as large as possible up to `max`.
+    pub fn scaled(self, max: i32) -> (i128, i32) {
+        let (mut amount, mut exponent) = (self.nanos, -9);
+        while exponent < max && amount % 10 == 0 {
+            (amount, exponent) = (amount / 10, exponent + 1);
+        }
+        (amount, exponent)
+    }
+
     /// Returns the amount in binary notation.
     #[must_use]
     pub fn in_binary(self) -> Self {
@@ -126,7 +138,7 @@ impl Add for Quantity {
     /// Adds two quantities. The result has the notation of `self`, or that of `other` if `self` is zero.
     fn add(self, other: Self) -> Self {
         let format = if self.nanos == 0 { other.format } else { self.format };
-        Self { nanos: (self.nanos + other.nanos).clamp(-MAX, MAX), format }
+        Self { nanos: self.nanos.saturating_add(other.nanos).clamp(-MAX, MAX), format }
     }
 }
 
@@ -205,41 +217,33 @@ fn read_suffix(suffix: &str) -> Result<(Scale, Format), QuantityError> {
     Ok((Scale::Ten(exponent.clamp(-400, 400)), Format::DecimalExponent))
 }
 
-/// Returns the magnitude in nanos, rounded up and limited to [`MAX`].
-fn to_nanos(whole: &str, fraction: &str, scale: Scale) -> i128 {
-    let digits = whole.bytes().chain(fraction.bytes()).map(|b| i128::from(b - b'0'));
-    let point = i32::try_from(whole.len()).unwrap_or(i32::MAX);
-    let (ten, two) = match scale {
-        Scale::Ten(exponent) => (exponent, 0),
-        Scale::Two(bits) => (0, bits),
+/// Returns the magnitude in nanos, rounded up; `None` if it is too large.
+fn to_nanos(whole: &str, fraction: &str, scale: Scale) -> Option<i128> {
+    let (ten, factor) = match scale {
+        Scale::Ten(exponent) => (exponent, 1),
+        Scale::Two(bits) => (0, 1i128 << bits),
     };
-    // One more than the power of ten, relative to nanos, of the next digit.
-    let mut place = point + ten + 9;
-    let mut nanos: i128 = 0;
-    let mut rest = false;
-    for digit in digits {
-        place -= 1;
-        if digit == 0 {
-            continue;
-        }
-        if place < -20 {
-            rest = true;
-        } else if place >= 30 {
-            return MAX;
-        } else if place >= 0 {
-            nanos = nanos.saturating_add((digit * 10i128.pow(place.unsigned_abs())).saturating_mul(1 << two));
-        } else {
-            // A fraction of a nano counts only if a binary factor multiplies it, or when rounding up.
-            let divisor = 10i128.pow(place.unsigned_abs());
-            let scaled = digit.saturating_mul(1 << two);
-            nanos = nanos.saturating_add(scaled / divisor);
-            rest |= scaled % divisor != 0;
-        }
-        if nanos >= MAX {
-            return MAX;
-        }
+    let digits: Vec<i128> = whole.bytes().chain(fraction.bytes()).map(|b| i128::from(b - b'0')).collect();
+    // The number of digits that are whole nanos before multiplication by the factor.
+    let point = i32::try_from(whole.len()).ok()? + ten + 9;
+    let (above, below) = digits.split_at(usize::try_from(point).unwrap_or(0).min(digits.len()));
+    // Multiplies the digits below a nano from the right, so that the carry is exact.
+    let (mut carry, mut rest) = (0, false);
+    let zeros = (point..0).map(|_| &0);
+    for digit in below.iter().rev().chain(zeros) {
+        let product = digit * factor + carry;
+        rest |= product % 10 != 0;
+        carry = product / 10;
     }
-    nanos + i128::from(rest)
+    let mut nanos: i128 = 0;
+    for digit in above {
+        nanos = nanos.checked_mul(10)?.checked_add(*digit)?;
+    }
+    if nanos != 0 {
+        let zeros = usize::try_from(point).unwrap_or(0) - above.len();
+        nanos = nanos.checked_mul(10i128.checked_pow(u32::try_from(zeros).ok()?)?)?;
+    }
+    nanos.checked_mul(factor)?.checked_add(carry + i128::from(rest))
 }
 
 fn round_up(nanos: i128, unit: i128) -> i64 {
@@ -288,6 +292,14 @@ mod tests {
             ("512", "512"),
             ("0.5Ki", "512"),
             ("2048Ki", "2Mi"),
+            ("9223372036854775808", "9223372036854775808"),
+            ("100000000000000000000", "100E"),
+            ("-1e20", "-100e18"),
+            ("9223372036854775808Ki", "9223372036854775807"),
+            ("0.0000000001", "1n"),
+            ("0.00000000000000000000000001", "1n"),
+            ("0.00000000001Ki", "11n"),
+            ("0.0000000009765625Ki", "1u"),
         ];
         for (text, wanted) in cases {
             assert_eq!(canonical(text), wanted, "{text}");
@@ -304,6 +316,8 @@ mod tests {
         }
         assert!(Quantity::parse(&"9".repeat(1000)).is_err());
         assert_eq!(Quantity::parse(&"9".repeat(100)).unwrap().value(), i64::MAX);
+        assert_eq!(Quantity::parse("1e200").unwrap().value(), i64::MAX);
+        assert_eq!(Quantity::parse("0e200").unwrap().value(), 0);
     }
 
     #[test]
@@ -338,6 +352,19 @@ mod tests {
         assert_eq!(sum("0", "1Mi"), "1Mi");
         assert!((Quantity::parse("1").unwrap() - Quantity::parse("2").unwrap()).is_negative());
         assert!(Quantity::parse("1Ki").unwrap() > Quantity::parse("1k").unwrap());
+    }
+
+    /// Each digit below a nano adds a fraction that a binary suffix makes larger than a nano.
+    #[test]
+    fn binary_suffixes_carry_fractions_of_nanos() {
+        let cases = [
+            ("0.0000000009999999999Ki", 1024),
+            ("0.00000000055555Mi", 583),
+            ("0.00000000099999999999999999999999Ei", 1_152_921_504_606_846_976),
+        ];
+        for (text, nanos) in cases {
+            assert_eq!(Quantity::parse(text).unwrap().nanos, nanos, "{text}");
+        }
     }
 
     proptest! {

@@ -7,7 +7,6 @@
 //! | [`defaults`] | validation of the defaults in a schema | `apiserver/schema/defaulting` |
 //! | [`validate`] | validation of objects, with ratcheting (KEP-4008) | `apiserver/validation`, `kube-openapi/validate` |
 //! | [`metadata`] | metadata of embedded resources | `apiserver/schema/objectmeta` |
-//! | [`go_regex`] | regular expressions in Go's syntax | Go's `regexp/syntax` |
 //! | [`jsonpath`] | JSONPath of printer columns and selectable fields | `client-go/util/jsonpath` |
 //! | [`column`] | cells of printer columns | `registry/customresource/tableconvertor` |
 //!
@@ -38,7 +37,6 @@ mod defaulting;
 pub mod defaults;
 mod excerpt;
 pub mod formats;
-pub mod go_regex;
 pub mod jsonpath;
 mod list_type;
 pub mod metadata;

@@ -4,11 +4,10 @@ use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
-use nave_machinery::Value;
+use nave_machinery::{Value, go_regex};
 use regex::Regex;
 
 use crate::formats::Format;
-use crate::go_regex;
 
 /// One schema: of an object or a property, or a value validation inside `allOf`, `anyOf`, `oneOf` or `not`.
 ///

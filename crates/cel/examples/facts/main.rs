@@ -27,6 +27,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 policies::compare(&case, &mut report);
             } else if case.get("schema").is_some() {
                 rules::compare(&case, &mut report);
+            } else {
+                report.count(
+                    "unknown records",
+                    &case,
+                    &serde_json::json!("a record"),
+                    &serde_json::Value::Null,
+                );
             }
         }
     }

@@ -1,9 +1,11 @@
 //! Validates checked trees: constant arguments, and equal types in literals. Upstream: cel-go's AST validators.
 
+use nave_machinery::go_regex;
+
 use super::{Checked, format_calls};
 use crate::env::Env;
 use crate::kinds::Type;
-use crate::library::{regexes, time};
+use crate::library::time;
 use crate::syntax::Issue;
 use crate::syntax::ast::{Expr, Id, Kind, Literal};
 use crate::value::Timestamp;
@@ -42,7 +44,7 @@ fn constant_argument(expr: &Expr, wanted: &str, report: &mut dyn FnMut(Id, Strin
         }
         ("timestamp", Literal::Int(seconds)) => Timestamp::RANGE.contains(seconds),
         ("timestamp", _) => false,
-        (_, Literal::String(pattern)) => regexes::compile(pattern).is_ok(),
+        (_, Literal::String(pattern)) => go_regex::compile(pattern).is_ok(),
         _ => true,
     };
     if !valid {

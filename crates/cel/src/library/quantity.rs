@@ -41,6 +41,8 @@ pub(crate) struct Quantity {
     /// Number and decimal exponent, if upstream stores the quantity as an integer. `isInteger` is true only for such
     /// quantities.
     exact: Option<(i64, i32)>,
+    /// The decimal exponent of the number that upstream stores otherwise.
+    exponent: i32,
     /// The original text, if upstream keeps it instead of the canonical form.
     text: Option<String>,
     /// True if the quantity is the result of a calculation.
@@ -56,6 +58,8 @@ impl fmt::Display for Quantity {
     }
 }
 
+/// The decimal exponent of nanos.
+const NANO: i32 = -9;
 const SUFFIX: &str = "unable to parse quantity's suffix";
 const FORMAT: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
@@ -70,10 +74,12 @@ impl Quantity {
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         let amount = Amount::parse(text).map_err(|_| explain(text))?;
         if text == "0" {
-            return Ok(Self { amount, exact: Some((0, 0)), text: Some(text.to_owned()), computed: false });
+            let text = Some(text.to_owned());
+            return Ok(Self { amount, exact: Some((0, 0)), exponent: 0, text, computed: false });
         }
         let (exact, keeps_text) = exact_form(text).unwrap_or((None, false));
-        Ok(Self { amount, exact, text: keeps_text.then(|| text.to_owned()), computed: false })
+        let text = keeps_text.then(|| text.to_owned());
+        Ok(Self { amount, exact, exponent: NANO, text, computed: false })
     }
 
     pub(crate) fn compare(&self, other: &Self) -> Ordering {
@@ -95,16 +101,33 @@ impl Quantity {
             }
             _ => None,
         };
-        Self { amount, exact, text: None, computed: true }
+        let exponent = self.stored_exponent().min(other.stored_exponent());
+        Self { amount, exact, exponent, text: None, computed: true }
+    }
+
+    fn stored_exponent(&self) -> i32 {
+        self.exact.map_or(self.exponent, |(_, exponent)| exponent)
+    }
+
+    /// Returns the product of the stored number and its power of ten, each rounded, as upstream.
+    fn as_approximate_float(&self) -> f64 {
+        let (number, exponent) = match self.exact {
+            Some((number, exponent)) => (number as f64, exponent),
+            None => {
+                let (number, exponent) = self.amount.scaled(self.exponent);
+                (number as f64, exponent)
+            }
+        };
+        if exponent == 0 { number } else { number * format!("1e{exponent}").parse().unwrap_or(f64::INFINITY) }
     }
 }
 
 fn add_exact(a: (i64, i32), b: (i64, i32)) -> Option<(i64, i32)> {
-    if a.0 == 0 {
-        return Some(b);
-    }
     if b.0 == 0 {
         return Some(a);
+    }
+    if a.0 == 0 {
+        return Some(b);
     }
     let exponent = a.1.min(b.1);
     let scaled = |(value, own): (i64, i32)| value.checked_mul(10i64.checked_pow((own - exponent) as u32)?);
@@ -216,12 +239,7 @@ fn sign<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
 }
 
 fn as_approximate_float<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
-    let quantity = one(args)?;
-    // The integer form is exact where nanos are not.
-    Ok(Value::Double(match quantity.exact {
-        Some((value, exponent)) => format!("{value}e{exponent}").parse().unwrap_or(f64::INFINITY),
-        None => quantity.amount.as_f64(),
-    }))
+    Ok(Value::Double(one(args)?.as_approximate_float()))
 }
 
 fn as_integer<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
@@ -257,7 +275,7 @@ fn combine<'a>(args: &[Value<'a>], negative: bool) -> Result<Value<'a>, Failure>
         [Value::Quantity(a), Value::Quantity(b)] => (a, Arc::clone(b)),
         [Value::Quantity(a), Value::Int(b)] => {
             let amount = Amount::from_value(*b);
-            (a, Arc::new(Quantity { amount, exact: Some((*b, 0)), text: None, computed: true }))
+            (a, Arc::new(Quantity { amount, exact: Some((*b, 0)), exponent: 0, text: None, computed: true }))
         }
         _ => return Err(Failure::overload()),
     };

@@ -4,6 +4,7 @@
 use super::{Implementation, Library, Overload};
 use crate::authorizer;
 use crate::kinds::Type;
+use crate::messages::WRAPPER;
 
 /// Reads a signature. Returns `None` if it is malformed. A test reads all signatures.
 pub(super) fn parse(
@@ -56,6 +57,7 @@ pub(crate) fn read_type_name(text: &str) -> Option<Type> {
             "map" => Type::map(of.next()?, of.next()?),
             "optional" | "optional_type" => Type::optional(of.next()?),
             "type" => Type::type_of(of.next()?),
+            "wrapper" => Type::Opaque(WRAPPER, Some(of.next()?.into())),
             _ => return None,
         });
     }

@@ -3,6 +3,7 @@
 use serde_json::Value as Json;
 
 use super::error::{ErrorKind, Path, RuleError};
+use super::node::is_embedded;
 use super::rule::{CompiledRule, Rule};
 use super::{MAX_RULE_COST, MAX_SCHEMA_COST, field_path};
 use crate::library::format::go_quote;
@@ -179,8 +180,7 @@ impl Checker {
     }
 
     fn rules(&mut self, rules: Vec<Rule>, schema: &Json, path: &Path, place: &Place, formed: bool) {
-        let embedded = schema.get("x-kubernetes-embedded-resource").and_then(Json::as_bool) == Some(true);
-        let Some(decl) = Decl::from_schema(schema, place.is_root || embedded) else {
+        let Some(decl) = Decl::from_schema(schema, place.is_root || is_embedded(schema)) else {
             if formed {
                 let detail = "internal error: failed to construct type information for \
                               x-kubernetes-validations rules: unable to convert structural schema to CEL \

@@ -98,11 +98,23 @@ impl From<RuleError> for FieldError {
             ErrorKind::Required => FieldErrorKind::Required,
             ErrorKind::Forbidden => FieldErrorKind::Forbidden,
             ErrorKind::NotSupported => FieldErrorKind::NotSupported,
+            ErrorKind::Duplicate if value.is_none() => FieldErrorKind::DuplicateWithoutValue,
             ErrorKind::Duplicate => FieldErrorKind::Duplicate,
             ErrorKind::Internal => FieldErrorKind::Internal,
         };
         Self::with(kind, &field, value.map_or(Json::Null, parsed), detail)
     }
+}
+
+/// Returns the error that replaces the evaluation of rules if one of the `errors` of an object makes evaluation unsafe.
+/// Upstream: `hasBlockingErr`.
+pub fn blocking_error(errors: &[FieldError]) -> Option<FieldError> {
+    use FieldErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+    let is_blocking =
+        |error: &FieldError| matches!(error.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid);
+    let why = "some validation rules were not checked because the object was invalid; correct the existing errors \
+               to complete validation";
+    errors.iter().any(is_blocking).then(|| FieldError::invalid(&FieldPath::new(NIL), Json::Null, why))
 }
 
 /// The path of the object itself.

@@ -1,8 +1,10 @@
 //! Validation rules in the schemas of custom resources: `x-kubernetes-validations` (KEP-2876).
 //!
-//! [`check`] checks the rules when a CustomResourceDefinition is written. [`Validator`] applies the rules to objects.
+//! [`check`] and [`check_defaults`] check the rules when a CustomResourceDefinition is written. [`Validator`] applies the
+//! rules to objects.
 
 mod crd;
+mod defaults;
 mod error;
 mod field_path;
 mod node;
@@ -11,7 +13,8 @@ mod rule;
 mod validate;
 
 pub use crd::{CrdReport, RuleReport, check};
-pub use error::{ErrorKind, RuleError};
+pub use defaults::check_defaults;
+pub use error::{ErrorKind, RuleError, blocking_error};
 pub use validate::{Validation, Validator};
 
 /// Maximum estimated cost of one rule.

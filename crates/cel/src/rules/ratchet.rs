@@ -25,6 +25,11 @@ impl<'a> Ratchet<'a> {
         Self { current: old.map(|old| Correlation { new, old, schema }), parent: None }
     }
 
+    /// Returns the correlation of a value in `allOf`, whose errors are never warnings by themselves.
+    pub(super) fn all_of(self) -> Self {
+        Self { current: None, ..self }
+    }
+
     /// Returns whether errors of the value are warnings.
     pub(super) fn is_unchanged(&self) -> bool {
         self.current.or(self.parent).is_some_and(Correlation::is_unchanged)

@@ -48,7 +48,7 @@ impl Validator {
 
     /// Applies the rules to an object. For an update, `old` is the old object.
     pub fn validate(&self, object: &Json, old: Option<&Json>) -> Validation {
-        let mut run = Run { budget: MAX_OBJECT_COST, validation: Validation::default() };
+        let mut run = Run::new();
         if let Some(root) = &self.root {
             let ratchet = Ratchet::new(object, old, &self.schema);
             let ended = run.node(root, &Path::default(), object, old, ratchet);
@@ -59,15 +59,20 @@ impl Validator {
 }
 
 /// Marks that the validation ended early because a limit is exceeded.
-struct Ended;
+pub(super) struct Ended;
 
-struct Run {
-    budget: u64,
-    validation: Validation,
+/// A validation with a common budget.
+pub(super) struct Run {
+    pub(super) budget: u64,
+    pub(super) validation: Validation,
 }
 
 impl Run {
-    fn node(
+    pub(super) fn new() -> Self {
+        Self { budget: MAX_OBJECT_COST, validation: Validation::default() }
+    }
+
+    pub(super) fn node(
         &mut self,
         node: &RuleNode,
         path: &Path,
@@ -79,6 +84,9 @@ impl Run {
             return Ok(());
         }
         self.rules(node, path, value, old.filter(|old| !old.is_null()), ratchet)?;
+        for all_of in &node.all_of {
+            self.node(all_of, path, value, old, ratchet.all_of())?;
+        }
         match value {
             Json::Array(items) => {
                 let Some(below) = &node.items else { return Ok(()) };
@@ -120,10 +128,15 @@ impl Run {
         old: Option<&Json>,
         ratchet: Ratchet<'_>,
     ) -> Result<(), Ended> {
-        let Some(decl) = &node.decl else { return Ok(()) };
-        if node.rules.is_empty() {
+        if !node.has_rules {
             return Ok(());
         }
+        let Some(decl) = &node.decl else {
+            let detail =
+                "rule compiler initialization error: failed to convert to declType for CEL validation rules";
+            self.invalid(path, node, detail.to_owned());
+            return Ok(());
+        };
         if self.budget == 0 {
             self.invalid(path, node, OUT_OF_BUDGET.to_owned());
             return Err(Ended);

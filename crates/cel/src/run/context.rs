@@ -4,11 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use nave_machinery::go_regex;
 use regex::Regex;
 
 use crate::authorizer::Authorizer;
 use crate::failure::Failure;
-use crate::library::regexes;
 use crate::value::Value;
 
 /// Variables that are evaluated when they are read.
@@ -88,7 +88,7 @@ impl<'a> Context<'a> {
         if let Some(regex) = self.patterns.borrow().get(pattern) {
             return Ok(regex.clone());
         }
-        let regex = regexes::compile(pattern)?;
+        let regex = go_regex::compile(pattern).map_err(|error| error.to_string())?;
         let mut patterns = self.patterns.borrow_mut();
         if patterns.len() < MAX_PATTERNS {
             patterns.insert(pattern.to_owned(), regex.clone());

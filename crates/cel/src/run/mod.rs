@@ -11,7 +11,7 @@ use crate::cost::Rule;
 use crate::failure::Failure;
 use crate::library::operators;
 use crate::plan::{Call, Node, Root};
-use crate::value::{Map, Value, equal};
+use crate::value::{Key, Map, Value, equal};
 pub(crate) use context::{Context, Lazy};
 pub(crate) use create::constant;
 
@@ -76,7 +76,7 @@ impl<'a, 'c> Machine<'a, 'c> {
             }
             Node::InSet(item, set) => {
                 let item = self.eval(item)?;
-                Ok(Value::Bool(set.find(&item)?.is_some()))
+                Ok(Value::Bool(Key::to_find(&item).is_some_and(|key| set.contains(&key))))
             }
             Node::Call(call) => self.call(call),
             Node::List(elements) => {

@@ -78,7 +78,12 @@ impl<'a> List<'a> {
                 return Err(Failure::new(format!("unsupported index type '{name}' in list")));
             }
         };
-        usize::try_from(wanted).ok().and_then(|index| self.get(index)).transpose()
+        let found = usize::try_from(wanted).ok().and_then(|index| self.get(index)).transpose()?;
+        // Lists with a schema support only one type of index. Upstream checks the range first.
+        if self.decl.is_some() && found.is_some() && !matches!(index, Value::Int(_)) {
+            return Err(Failure::new(format!("unsupported index: {}", super::display(index))));
+        }
+        Ok(found)
     }
 
     /// Returns whether an item equals a value. Returns a comparison error only if no item is equal.
@@ -123,6 +128,8 @@ pub(crate) enum Key<'a> {
     Null,
     Duration(i64),
     Timestamp(Timestamp),
+    /// A value that equals only itself, as a pointer in Go.
+    Other(Arc<Value<'a>>),
 }
 
 impl PartialEq for Key<'_> {
@@ -148,6 +155,7 @@ impl Ord for Key<'_> {
             (Self::Double(a), Self::Double(b)) => a.total_cmp(b),
             (Self::String(a), Self::String(b)) => (**a).cmp(b),
             (Self::Timestamp(a), Self::Timestamp(b)) => a.cmp(b),
+            (Self::Other(a), Self::Other(b)) => Arc::as_ptr(a).cmp(&Arc::as_ptr(b)),
             _ => self.rank().cmp(&other.rank()),
         }
     }
@@ -164,6 +172,7 @@ impl<'a> Key<'a> {
             Self::Null => 5,
             Self::Duration(_) => 6,
             Self::Timestamp(_) => 7,
+            Self::Other(_) => 8,
         }
     }
 
@@ -178,8 +187,14 @@ impl<'a> Key<'a> {
             Value::Null => Self::Null,
             Value::Duration(it) => Self::Duration(*it),
             Value::Timestamp(it) => Self::Timestamp(*it),
-            _ => return None,
+            Value::Bytes(_) => return None,
+            other => Self::Other(Arc::new(other.clone())),
         })
+    }
+
+    /// Returns the key to look up a value; `None` if no key equals the value.
+    pub(crate) fn to_find(value: &Value<'a>) -> Option<Self> {
+        Self::new(value).filter(|key| !matches!(key, Self::Double(it) if it.is_nan()))
     }
 
     pub(crate) fn value(&self) -> Value<'a> {
@@ -192,6 +207,7 @@ impl<'a> Key<'a> {
             Self::Null => Value::Null,
             Self::Duration(it) => Value::Duration(*it),
             Self::Timestamp(it) => Value::Timestamp(*it),
+            Self::Other(it) => (**it).clone(),
         }
     }
 
@@ -202,16 +218,29 @@ impl<'a> Key<'a> {
             Self::Int(it) => aliases.extend(u64::try_from(*it).ok().map(Self::Uint)),
             Self::Uint(it) => aliases.extend(i64::try_from(*it).ok().map(Self::Int)),
             Self::Double(it) if it.fract() == 0.0 => {
-                if it.abs() < 9.223_372_036_854_775e18 {
+                if it.abs() < 9_223_372_036_854_775_808.0 {
                     aliases.push(Self::Int(*it as i64));
                 }
-                if (0.0..1.844_674_407_370_955e19).contains(it) {
+                if (0.0..18_446_744_073_709_551_616.0).contains(it) {
                     aliases.push(Self::Uint(*it as u64));
                 }
             }
             _ => {}
         }
         aliases
+    }
+}
+
+impl Key<'_> {
+    /// Returns the keys of other number types that equal this one. Integers are compared as floating-point numbers.
+    pub(crate) fn equal_numbers(&self) -> Vec<Self> {
+        let mut equal = self.numeric_aliases();
+        match self {
+            Self::Int(it) => equal.push(Self::Double(*it as f64)),
+            Self::Uint(it) => equal.push(Self::Double(*it as f64)),
+            _ => {}
+        }
+        equal
     }
 }
 
@@ -231,7 +260,7 @@ impl<'a> Map<'a> {
     pub(crate) fn find(&self, key: &Value<'_>) -> Result<Option<Value<'a>>, Failure> {
         match self {
             Self::Owned(entries) => {
-                let Some(key) = Key::new(key) else { return Ok(None) };
+                let Some(key) = Key::to_find(key) else { return Ok(None) };
                 if let Some(found) = entries.get(&key) {
                     return Ok(Some(found.clone()));
                 }

@@ -2,9 +2,9 @@
 
 use std::sync::OnceLock;
 
-use nave_cel::rules::Validator;
+use nave_cel::rules::{Validator, blocking_error};
 use nave_machinery::limits::LimitError;
-use nave_machinery::{FieldError, FieldErrorKind, FieldPath, Value, meta};
+use nave_machinery::{FieldError, FieldPath, Value, meta};
 use nave_structural::{Malformed, Structural};
 use sha2::{Digest, Sha256};
 
@@ -142,7 +142,7 @@ impl CustomSchema {
     }
 
     /// Evaluates the validation rules (`x-kubernetes-validations`) for an object or an update of `old`. Skips them if
-    /// one of the `errors` makes evaluation unsafe (upstream: `hasBlockingErr`).
+    /// one of the `errors` makes evaluation unsafe.
     pub fn validate_rules(
         &self,
         object: &Value,
@@ -152,9 +152,7 @@ impl CustomSchema {
         if !self.has_rules {
             return (Vec::new(), Vec::new());
         }
-        if errors.iter().any(is_blocking) {
-            let why = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
-            let error = FieldError::invalid(&FieldPath::new("<nil>"), Value::Null, why);
+        if let Some(error) = blocking_error(errors) {
             return (vec![error], Vec::new());
         }
         let rules = self.rules.get_or_init(|| Validator::new(&self.json().unwrap_or_default()));
@@ -175,11 +173,6 @@ impl CustomSchema {
         }
         errors
     }
-}
-
-fn is_blocking(error: &FieldError) -> bool {
-    use FieldErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
-    matches!(error.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid)
 }
 
 /// Checks that the number of replicas is an integer that `autoscaling/v1` `Scale` can represent.

@@ -1,10 +1,9 @@
 //! Checks that value validations do not specify structure (upstream: `validateNestedValueValidation`).
 
-use nave_machinery::{FieldPath, Map, Value};
+use nave_machinery::{FieldPath, Map, Value, go_regex};
 
 use super::{Errors, list, map};
 use crate::compile::{flag, present, text};
-use crate::go_regex;
 
 /// True if `anyOf` holds the alternatives of an int-or-string, which may specify types.
 #[derive(Clone, Copy, Default)]

@@ -52,7 +52,8 @@ pub(super) fn check(
     errors.extend(wrong);
     if is_sound && rules::has_expressions(value) {
         let report = nave_cel::rules::check(value, root.path().as_str(), old.contains(&value));
-        errors.extend(report.errors.into_iter().map(FieldError::from));
+        let defaults = nave_cel::rules::check_defaults(value, root.path().as_str());
+        errors.extend(report.errors.into_iter().chain(defaults).map(FieldError::from));
     }
 }
 

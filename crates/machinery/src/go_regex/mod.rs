@@ -41,7 +41,7 @@ impl GoRegexError {
 /// Compiles an expression in Go's syntax.
 ///
 /// ```
-/// use nave_structural::go_regex::compile;
+/// use nave_machinery::go_regex::compile;
 ///
 /// assert!(compile(r"^[a-z[]{2}\d$").unwrap().is_match("a[3"));
 /// let error = compile("^(?!x)").unwrap_err();
@@ -68,7 +68,7 @@ fn too_large(pattern: &str) -> GoRegexError {
 }
 
 fn clipped(text: &str) -> String {
-    nave_machinery::limits::clipped(text, 1024)
+    crate::limits::clipped(text, 1024)
 }
 
 struct Translator<'p> {
