@@ -359,7 +359,7 @@ mod tests {
     fn binary_suffixes_carry_fractions_of_nanos() {
         let cases = [
             ("0.0000000009999999999Ki", 1024),
-            ("0.00000000055555Mi", 583),
+            ("0.00000000055555Mi", 582_537),
             ("0.00000000099999999999999999999999Ei", 1_152_921_504_606_846_976),
         ];
         for (text, nanos) in cases {

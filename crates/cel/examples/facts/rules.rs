@@ -85,12 +85,11 @@ fn validate(case: &Value, result: &Value, report: &mut Report) {
         errors.extend(structural.validate(new, old).errors);
     }
     let mut warnings = Vec::new();
-    match blocking_error(&errors) {
-        Some(error) => errors.push(error),
-        None => {
-            errors.extend(validation.errors.into_iter().map(FieldError::from));
-            warnings.extend(validation.warnings.into_iter().map(FieldError::from));
-        }
+    if let Some(error) = blocking_error(&errors) {
+        errors.push(error);
+    } else {
+        errors.extend(validation.errors.into_iter().map(FieldError::from));
+        warnings.extend(validation.warnings.into_iter().map(FieldError::from));
     }
     report.count("rules: errors", case, &recorded(&result["errors"]), &texts(&errors));
     let expected = result.get("warnings").and_then(Value::as_array).into_iter().flatten();

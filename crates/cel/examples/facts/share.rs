@@ -10,6 +10,7 @@ pub(crate) struct Report {
     /// True to print differences.
     pub(crate) show: bool,
     counts: BTreeMap<&'static str, (usize, usize)>,
+    skipped: BTreeMap<&'static str, usize>,
 }
 
 impl Report {
@@ -29,13 +30,21 @@ impl Report {
         }
     }
 
-    /// Prints the shares.
+    /// Counts a fact that is not compared.
+    pub(crate) fn skip(&mut self, kind: &'static str) {
+        *self.skipped.entry(kind).or_default() += 1;
+    }
+
+    /// Prints the shares, and the numbers of facts that are not compared.
     pub(crate) fn print(&self) {
         for (kind, (equal, all)) in &self.counts {
             println!(
                 "{kind:28} {equal:6} of {all:6}  {:6.2} %",
                 100.0 * *equal as f64 / (*all).max(1) as f64
             );
+        }
+        for (kind, count) in &self.skipped {
+            println!("not compared: {count:6}  {kind}");
         }
     }
 }

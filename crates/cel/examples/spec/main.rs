@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (mut equal, mut run, mut apart) = (0, 0, 0);
         for section in file.all("section") {
             for test in section.all("test") {
-                match verdict(&file.text("name"), test) {
+                match verdict(&file.text("name"), &section.text("name"), test) {
                     Verdict::Equal => (equal, run) = (equal + 1, run + 1),
                     Verdict::Skipped(reason) => {
                         apart += 1;
@@ -82,13 +82,47 @@ const ABSENT: [(&str, &str); 4] = [
     ("math_ext", "math is not in the environment"),
 ];
 
+/// Tests whose expectation differs from Kubernetes' environment, by section and name. An empty name means the whole
+/// section.
+const DIFFERENT: [(&str, &str, &str); 14] = [
+    ("quoted_map_fields", "", "escaped field names are not enabled"),
+    ("map_fields", "map_bad_key_type_or_true", FOLDED),
+    ("map_fields", "map_bad_key_type_and_false", FOLDED),
+    ("qualified_identifier_resolution", "map_value_repeat_key", "cel-go keeps the last of repeated keys"),
+    ("namespace_shadowing", "", "cel-go 0.26 prefers qualified names to local variables"),
+    ("ipv4", "ipv4_equals_ipv6", "Kubernetes rejects IPv4 addresses mapped to IPv6"),
+    ("ipv4", "ipv4_not_equals_ipv6", "Kubernetes rejects IPv4 addresses mapped to IPv6"),
+    ("optionals", "map_null_entry_no_such_key", "presence tests of scalars are false"),
+    ("optionals", "map_present_key_invalid_field", "presence tests of scalars are false"),
+    ("reverse", "", "the string extension has version 2, without reverse"),
+    ("format", "", "the string extension has version 2, with another format"),
+    ("value_errors", "indexof_out_of_range", "cel-go returns -1 beyond the end"),
+    ("value_errors", "lastindexof_out_of_range", "cel-go returns -1 beyond the end"),
+    ("duration_converters", "get_milliseconds", "cel-go returns the whole duration"),
+];
+const FOLDED: &str = "a constant index of a wrong type is an error of the program";
+
 /// Runs a test.
-fn verdict(file: &str, test: &Message) -> Verdict {
+fn verdict(file: &str, section: &str, test: &Message) -> Verdict {
+    let verdict = outcome(file, test);
+    let name = test.text("name");
+    let known =
+        DIFFERENT.iter().find(|(place, only, _)| *place == section && (only.is_empty() || *only == name));
+    match (verdict, known) {
+        (Verdict::Different(_), Some((_, _, reason))) => Verdict::Skipped(reason),
+        (verdict, _) => verdict,
+    }
+}
+
+fn outcome(file: &str, test: &Message) -> Verdict {
     let expr = test.text("expr");
     if let Some((_, reason)) = ABSENT.iter().find(|(name, _)| *name == file) {
         return Verdict::Skipped(reason);
     }
-    if !test.text("container").is_empty() || expr.contains("cel.expr.conformance") {
+    if !test.text("container").is_empty()
+        || expr.contains("TestAllTypes")
+        || expr.contains("cel.expr.conformance")
+    {
         return Verdict::Skipped("uses messages of the test suite, or a container");
     }
     if test.text("disable_macros") == "true" {
@@ -148,7 +182,7 @@ fn verdict(file: &str, test: &Message) -> Verdict {
         Err(failure) => return Verdict::Different(failure.to_string()),
     };
     let activation = bindings.iter().fold(Activation::new(), |all, (name, value)| value.add(all, name));
-    let found = show(&program.evaluate(&activation, PER_CALL_LIMIT));
+    let found = without_parameters(show(&program.evaluate(&activation, PER_CALL_LIMIT)));
     match expected {
         None if found.get("error").is_some() => Verdict::Equal,
         Some(value) if found == json!({"value": value}) => Verdict::Equal,
@@ -156,6 +190,16 @@ fn verdict(file: &str, test: &Message) -> Verdict {
             Verdict::Different(format!("want {}\n  have {found}", expected.unwrap_or(Json::from("an error"))))
         }
     }
+}
+
+/// Removes the parameters of a shown type.
+fn without_parameters(mut shown: Json) -> Json {
+    if let Some(ty) = shown.pointer_mut("/value/type")
+        && let Some((name, _)) = ty.as_str().and_then(|text| text.split_once('('))
+    {
+        *ty = Json::from(name);
+    }
+    shown
 }
 
 /// Returns the expected value in shown form; `None` for an error.

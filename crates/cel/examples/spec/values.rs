@@ -144,7 +144,7 @@ pub(crate) fn type_name(ty: &Message) -> Option<String> {
     let word = field.text();
     let inner = |message: Option<&Message>| message.map_or_else(|| Some("dyn".to_owned()), type_name);
     Some(match (kind, word.as_str()) {
-        ("dyn", _) => "dyn".to_owned(),
+        ("dyn", _) | ("message_type", "google.protobuf.Value") => "dyn".to_owned(),
         ("null", _) => "null".to_owned(),
         ("primitive", "INT64") => "int".to_owned(),
         ("primitive", "UINT64") => "uint".to_owned(),
@@ -152,17 +152,14 @@ pub(crate) fn type_name(ty: &Message) -> Option<String> {
         ("wrapper", "INT64") => "wrapper(int)".to_owned(),
         ("wrapper", "UINT64") => "wrapper(uint)".to_owned(),
         ("wrapper", other) => format!("wrapper({})", other.to_ascii_lowercase()),
-        ("well_known", "DURATION") => "duration".to_owned(),
-        ("well_known", "TIMESTAMP") => "timestamp".to_owned(),
+        ("well_known", "DURATION") | ("message_type", "google.protobuf.Duration") => "duration".to_owned(),
+        ("well_known", "TIMESTAMP") | ("message_type", "google.protobuf.Timestamp") => "timestamp".to_owned(),
         ("list_type", _) => format!("list({})", inner(field.message()?.message("elem_type"))?),
         ("map_type", _) => {
             let map = field.message()?;
             format!("map({}, {})", inner(map.message("key_type"))?, inner(map.message("value_type"))?)
         }
         ("type", _) => format!("type({})", inner(field.message())?),
-        ("message_type", "google.protobuf.Duration") => "duration".to_owned(),
-        ("message_type", "google.protobuf.Timestamp") => "timestamp".to_owned(),
-        ("message_type", "google.protobuf.Value") => "dyn".to_owned(),
         ("abstract_type", _) => {
             let ty = field.message()?;
             let parameters = ty.all("parameter_types").map(type_name).collect::<Option<Vec<_>>>()?;

@@ -127,14 +127,22 @@ fn is_uuid(text: &str) -> bool {
 }
 
 fn is_base64(text: &str) -> bool {
-    use base64::Engine as _;
-    !text.is_empty() && base64::engine::general_purpose::STANDARD.decode(text).is_ok()
+    !text.is_empty() && crate::value::decode_base64(text).is_some()
 }
 
-/// Returns whether a text is a date and a valid time of day, separated by `T` or `t`.
+/// Returns whether a text is a date and a time of day, separated by `T` or `t`. As upstream, does not check the offset,
+/// and ignores what follows another `t`.
 fn is_date_time(text: &str) -> bool {
-    let upper = text.to_ascii_uppercase();
-    super::time::parse_timestamp(&upper).is_some()
+    static CLOCK: LazyLock<Option<Regex>> = LazyLock::new(|| {
+        Regex::new("^([0-9]{2}):([0-9]{2}):([0-9]{2})(.[0-9]+)?(z|([+-][0-9]{2}:[0-9]{2}))$").ok()
+    });
+    let lower = text.to_lowercase();
+    let mut parts = lower.split('t');
+    let (Some(date), Some(clock)) = (parts.next(), parts.next()) else { return false };
+    let Some(found) = CLOCK.as_ref().and_then(|pattern| pattern.captures(clock)) else { return false };
+    let limits = [(1, "23"), (2, "59"), (3, "59")];
+    super::time::parse_full_date(date).is_some()
+        && limits.iter().all(|(index, max)| found.get(*index).is_some_and(|it| it.as_str() <= *max))
 }
 
 fn validate<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {

@@ -55,8 +55,7 @@ fn local(args: &[Value<'_>]) -> Result<DateTime, Failure> {
         [Value::Timestamp(at), Value::String(zone)] => (*at, Some(&**zone)),
         _ => return Err(Failure::overload()),
     };
-    let instant = |_| Failure::new("timestamp overflow");
-    let instant = jiff::Timestamp::new(at.seconds, at.nanos as i32).map_err(instant);
+    let overflow = || Failure::new("timestamp overflow");
     let zone = match zone {
         None | Some("" | "UTC") => return civil(at.seconds, at.nanos).ok_or_else(Failure::overload),
         Some(name) => match name.split_once(':') {
@@ -64,19 +63,20 @@ fn local(args: &[Value<'_>]) -> Result<DateTime, Failure> {
             Some((hours, minutes)) => {
                 let (hours, minutes) = (number(hours)?, number(minutes)?);
                 let minutes = if name.starts_with('-') { hours * 60 - minutes } else { hours * 60 + minutes };
-                let seconds = i32::try_from(minutes * 60).ok();
-                let offset = seconds.and_then(|seconds| jiff::tz::Offset::from_seconds(seconds).ok());
-                let unknown = || Failure::new(format!("unknown time zone {name}"));
-                TimeZone::fixed(offset.ok_or_else(unknown)?)
+                return civil(at.seconds.saturating_add(minutes * 60), at.nanos).ok_or_else(overflow);
             }
         },
     };
-    Ok(zone.to_datetime(instant?))
+    let instant = jiff::Timestamp::new(at.seconds, at.nanos as i32).map_err(|_| overflow())?;
+    Ok(zone.to_datetime(instant))
 }
 
 fn named_zone(name: &str) -> Result<TimeZone, Failure> {
-    if name.eq_ignore_ascii_case("local") && name == "Local" {
+    if name == "Local" {
         return Ok(TimeZone::UTC);
+    }
+    if name.starts_with(['/', '\\']) || name.split(['/', '\\']).any(|part| part == "..") {
+        return Err(Failure::new("time: invalid location name"));
     }
     // Names are case-sensitive, because Go reads them as file names.
     let zone = TimeZone::get(name).ok().filter(|zone| zone.iana_name() == Some(name));
@@ -125,9 +125,9 @@ macro_rules! duration_part {
     };
 }
 
-duration_part!(duration_hours, nanos, nanos / 3_600_000_000_000);
-duration_part!(duration_minutes, nanos, nanos / 60_000_000_000);
-duration_part!(duration_seconds, nanos, nanos / 1_000_000_000);
+duration_part!(duration_hours, nanos, whole_units(*nanos, HOUR));
+duration_part!(duration_minutes, nanos, whole_units(*nanos, MINUTE));
+duration_part!(duration_seconds, nanos, whole_units(*nanos, SECOND));
 duration_part!(duration_milliseconds, nanos, nanos / 1_000_000);
 
 /// Reads a duration in Go's notation, such as `1h30m` or `-1.5s`, in nanoseconds.
@@ -190,7 +190,7 @@ pub(crate) fn parse_openapi_duration(text: &str) -> Option<i64> {
         let end = tail.find(|it: char| !it.is_ascii_digit()).unwrap_or(tail.len());
         let (digits, after) = tail.split_at(end);
         let after = after.trim_start();
-        let unit_end = after.find(|it: char| !it.is_ascii_alphabetic()).unwrap_or(after.len());
+        let unit_end = after.find(|it: char| !it.is_ascii_alphabetic() && it != 'µ').unwrap_or(after.len());
         let (unit, after) = after.split_at(unit_end);
         let lower = unit.to_ascii_lowercase();
         for (names, prefix, nanos) in UNITS {
@@ -217,16 +217,25 @@ const UNITS: &[(&[&str], &str, i64)] = &[
     (&["w", "wk"], "week", 604_800_000_000_000),
 ];
 
-/// Formats a duration in seconds, as `string()` does.
+/// Formats a duration in seconds, as `string()` does. Long durations lose digits, as in Go.
 pub(crate) fn format_duration(nanos: i64) -> String {
-    let sign = if nanos < 0 { "-" } else { "" };
-    let (seconds, rest) = (nanos.unsigned_abs() / 1_000_000_000, nanos.unsigned_abs() % 1_000_000_000);
-    if rest == 0 {
-        return format!("{sign}{seconds}s");
-    }
-    let fraction = format!("{rest:09}");
-    format!("{sign}{seconds}.{}s", fraction.trim_end_matches('0'))
+    format!("{}s", in_units(nanos, SECOND))
 }
+
+/// Converts a duration to a floating-point number of units, with Go's rounding.
+fn in_units(nanos: i64, unit: i64) -> f64 {
+    (nanos / unit) as f64 + (nanos % unit) as f64 / unit as f64
+}
+
+/// Returns the whole units of a duration, from the rounded number, as upstream.
+fn whole_units(nanos: i64, unit: i64) -> i64 {
+    in_units(nanos, unit) as i64
+}
+
+/// Nanoseconds of the units.
+const SECOND: i64 = 1_000_000_000;
+const MINUTE: i64 = 60 * SECOND;
+const HOUR: i64 = 60 * MINUTE;
 
 /// Reads an RFC 3339 time.
 pub(crate) fn parse_timestamp(text: &str) -> Option<Timestamp> {
@@ -287,6 +296,9 @@ fn parse_date(text: &str) -> Option<Date> {
 
 fn parse_clock(text: &str) -> Option<Time> {
     let digits = |part: &str| part.len() == 2 && part.bytes().all(|it| it.is_ascii_digit());
+    // As in Go, the hour can have one digit.
+    let padded = format!("0{text}");
+    let text = if text.find(':') == Some(1) { &*padded } else { text };
     let mut parts = text.split(':');
     let (hour, minute, second) = (parts.next()?, parts.next()?, parts.next()?);
     if parts.next().is_some() || ![hour, minute, second].into_iter().all(digits) {

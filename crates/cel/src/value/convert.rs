@@ -62,6 +62,17 @@ pub(crate) fn to_json(value: &Value<'_>) -> Option<Json> {
     })
 }
 
+/// Decodes padded base64. As in Go, the unused bits of the last letter can have any value.
+pub(crate) fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    use base64::Engine as _;
+    use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(
+        &base64::alphabet::STANDARD,
+        GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+    );
+    LENIENT.decode(text).ok()
+}
+
 pub(crate) fn base64_text(bytes: &[u8]) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(bytes)

@@ -22,7 +22,7 @@ use crate::library::semver::Semver;
 use crate::library::urls::Url;
 pub(crate) use collections::{Key, List, Map, OwnedMap};
 pub(crate) use compare::{compare, equal, is_ordered};
-pub(crate) use convert::{from_json, to_json};
+pub(crate) use convert::{decode_base64, from_json, to_json};
 pub(crate) use show::{display, double as display_double, go_type, plain};
 pub(crate) use typed::typed;
 

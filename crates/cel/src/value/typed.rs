@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 
 use super::collections::{List, Map};
-use super::{Text, Value};
+use super::{Text, Value, decode_base64};
 use crate::failure::Failure;
 use crate::library::time::{parse_date_time, parse_full_date, parse_openapi_duration};
 use crate::schema::{Decl, DeclKind};
@@ -73,11 +73,9 @@ pub(crate) fn typed<'a>(json: &'a Json, decl: &'a Decl) -> Result<Value<'a>, Fai
 }
 
 fn bytes(text: &str) -> Result<Value<'static>, Failure> {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
-    match STANDARD.decode(text) {
-        Ok(bytes) => Ok(Value::Bytes(bytes.into())),
-        Err(_) => Err(Failure::new(format!("Invalid byte formatted string {text}: illegal base64 data"))),
+    match decode_base64(&text.replace(['\r', '\n'], "")) {
+        Some(bytes) => Ok(Value::Bytes(bytes.into())),
+        None => Err(Failure::new(format!("Invalid byte formatted string {text}: illegal base64 data"))),
     }
 }
 
