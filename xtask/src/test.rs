@@ -18,6 +18,8 @@ pub(crate) fn run(target: &Path) -> ExitCode {
     report.step("format", cargo(["fmt", "--all", "--check"]));
     let deny_warnings = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     report.step("clippy", cargo(deny_warnings));
+    // The tests of the store start real etcd servers.
+    let tools = Tools::ensure(target);
     report.step("unit and property tests", runner(Tests::InProcess));
     report.step("doc tests", cargo(["test", "--doc", "--workspace"]));
     report.step("facts", cargo(["run", "--quiet", "--package", "xtask", "--", "facts", "--check"]));
@@ -34,7 +36,7 @@ pub(crate) fn run(target: &Path) -> ExitCode {
         report.skip("advisories", "cargo-deny is not installed");
     }
     let built = report.step("server build", cargo(["build", "--profile", "e2e", "--package", "nave"]));
-    match Tools::ensure(target) {
+    match tools {
         Ok(_) if !built => report.skip("end-to-end tests", "the server build failed"),
         Ok(tools) => {
             let mut tests = runner(Tests::EndToEnd);

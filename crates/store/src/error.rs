@@ -51,6 +51,15 @@ pub enum StoreError {
         /// The process that holds the lock, if known.
         pid: Option<u32>,
     },
+    /// No server of the store can be reached, or the servers cannot agree. The operation had no effect.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(Arc<str>),
+    /// The connection or the time limit ended after the write was sent.
+    #[error("the outcome of the write is unknown: {0}")]
+    OutcomeUnknown(Arc<str>),
+    /// The store's server has refused the operation, for example because the client is not authorized.
+    #[error("the store has refused the operation: {0}")]
+    Rejected(Arc<str>),
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
@@ -59,7 +68,10 @@ pub enum StoreError {
 impl StoreError {
     /// Returns whether the failed write may have happened or may become visible later.
     pub fn is_outcome_unknown(&self) -> bool {
-        matches!(self, Self::Io(_) | Self::Corrupt(_) | Self::Recovering | Self::Closed)
+        matches!(
+            self,
+            Self::Io(_) | Self::Corrupt(_) | Self::Recovering | Self::OutcomeUnknown(_) | Self::Closed
+        )
     }
 }
 

@@ -1,5 +1,7 @@
-//! The ordered, durable, versioned log that holds all data: the [`Store`] contract (etcd's model) and the engine
-//! [`embedded`], which stores it in one local folder.
+//! The ordered, durable, versioned log that holds all data: the [`Store`] contract (etcd's model) and two engines:
+//! [`embedded`], which stores it in one local folder, and [`etcd`], which uses an etcd cluster.
+//!
+//! The embedded engine:
 //!
 //! ```text
 //!   txn ──► queue ──► writer thread: compare, number ──► one redb commit + fdatasync for all waiting
@@ -71,6 +73,10 @@ pub mod contract;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 mod error;
+#[cfg(feature = "etcd")]
+pub mod etcd;
+#[cfg(feature = "etcd")]
+mod grpc;
 pub mod private_files;
 
 use std::path::Path;
@@ -84,6 +90,8 @@ pub use api::{
 #[cfg(feature = "embedded")]
 pub use embedded::Embedded;
 pub use error::StoreError;
+#[cfg(feature = "etcd")]
+pub use etcd::Etcd;
 
 /// The contract of every engine; used as `Arc<dyn Store>`.
 ///

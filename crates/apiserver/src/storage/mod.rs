@@ -203,7 +203,10 @@ pub fn store_status(error: &StoreError) -> Status {
         }
         StoreError::FutureRevision { requested, current } => too_large(*requested, *current),
         StoreError::TooLarge { .. } => Status::too_large(error.to_string()),
-        StoreError::NoSpace(_) | StoreError::Closed => Status::service_unavailable(error.to_string()),
+        StoreError::NoSpace(_) | StoreError::Closed | StoreError::Unavailable(_) => {
+            Status::service_unavailable(error.to_string())
+        }
+        StoreError::OutcomeUnknown(_) => Status::failure(504, Reason::Timeout, error.to_string()),
         _ => Status::failure(500, Reason::InternalError, error.to_string()),
     }
 }

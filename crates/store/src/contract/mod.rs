@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test suite")]
 
+mod etcd_process;
 mod history;
 mod model;
 mod time;
@@ -18,6 +19,7 @@ use futures_util::StreamExt;
 
 use crate::{Event, EventKind, KeyValue, Store, StoreError, Txn, TxnOutcome, WatchBatch, WatchStream};
 
+pub use etcd_process::{EtcdProcess, installed_etcd};
 pub use history::{
     compacted_watch_fails, compaction_hides_old_states, future_revisions_fail, old_revisions_stay_readable,
     progress_is_reported_on_request, quiet_watch_survives_compaction, slow_watch_misses_nothing,

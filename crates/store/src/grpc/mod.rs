@@ -1,0 +1,247 @@
+//! A small gRPC client: calls with one request, and streams, over an HTTP/2 connection.
+//!
+//! It distinguishes requests that were never sent from requests whose outcome is unknown, which tonic hides behind one
+//! status. Only the first can be repeated if they write.
+//!
+//! Source: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
+
+mod body;
+mod status;
+
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper::rt::{Read, Write};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use prost::Message;
+use tokio::sync::mpsc;
+
+pub(crate) use body::RequestBody;
+pub(crate) use status::{Code, Status};
+
+/// The reasons why a call fails.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// The connection ended before the request was sent.
+    #[error("the request was not sent: {0}")]
+    NotSent(String),
+    /// The connection ended after the request was sent, or the response is not gRPC.
+    #[error("{0}")]
+    Broken(String),
+    /// The server's status.
+    #[error(transparent)]
+    Status(#[from] Status),
+}
+
+/// A connection to a server. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    requests: SendRequest<RequestBody>,
+    /// Scheme and authority of the server, for the requests' `:authority`.
+    origin: String,
+}
+
+impl Connection {
+    /// Opens an HTTP/2 connection on a byte stream.
+    pub(crate) async fn open<Io>(io: Io, origin: String) -> Result<Self, String>
+    where
+        Io: Read + Write + Unpin + Send + 'static,
+    {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .initial_stream_window_size(STREAM_WINDOW)
+            // A stream whose reader is slow must not block the others.
+            .initial_connection_window_size(CONNECTION_WINDOW);
+        let opened = builder.handshake(io).await;
+        let (requests, connection) = opened.map_err(|error| chain(&error))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error = chain(&error), "gRPC connection ended");
+            }
+        });
+        Ok(Self { requests, origin })
+    }
+
+    /// Returns whether requests can no longer be sent.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.requests.is_closed()
+    }
+
+    /// Sends one message and returns the one message of the response.
+    pub(crate) async fn call<Out: Message + Default>(
+        &self,
+        method: &str,
+        request: &impl Message,
+    ) -> Result<Out, CallError> {
+        let mut stream = self.send(method, RequestBody::once(frame(request)), &[]).await?;
+        let message = stream.next().await?;
+        let message = message.ok_or_else(|| CallError::Broken("the response has no message".to_owned()))?;
+        // Reads the status at the end.
+        match stream.next::<Out>().await? {
+            None => Ok(message),
+            Some(_) => Err(CallError::Broken("the response has several messages".to_owned())),
+        }
+    }
+
+    /// Sends one message and returns the stream of messages of the response.
+    pub(crate) async fn call_for_stream(
+        &self,
+        method: &str,
+        request: &impl Message,
+    ) -> Result<MessageStream, CallError> {
+        self.send(method, RequestBody::once(frame(request)), &[]).await
+    }
+
+    /// Starts a call with a stream of messages in both directions.
+    pub(crate) async fn open_stream(
+        &self,
+        method: &str,
+        headers: &[(&'static str, &'static str)],
+        first: &impl Message,
+    ) -> Result<(MessageSender, MessageStream), CallError> {
+        let (sender, receiver) = mpsc::channel(PENDING_MESSAGES);
+        let sender = MessageSender(sender);
+        sender.send(first).await;
+        let stream = self.send(method, RequestBody::stream(receiver), headers).await?;
+        Ok((sender, stream))
+    }
+
+    async fn send(
+        &self,
+        method: &str,
+        body: RequestBody,
+        headers: &[(&'static str, &'static str)],
+    ) -> Result<MessageStream, CallError> {
+        let mut request = Request::post(format!("{}{method}", self.origin))
+            .header(header::CONTENT_TYPE, "application/grpc")
+            .header(header::TE, "trailers")
+            .header(header::USER_AGENT, concat!("nave/", env!("CARGO_PKG_VERSION")))
+            .body(body)
+            .map_err(|error| CallError::NotSent(error.to_string()))?;
+        for (name, value) in headers {
+            request.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        let sent = self.requests.clone().try_send_request(request).await;
+        let response = sent.map_err(|mut failed| {
+            let never_sent = failed.take_message().is_some();
+            let why = chain(&failed.into_error());
+            if never_sent { CallError::NotSent(why) } else { CallError::Broken(why) }
+        })?;
+        MessageStream::new(response)
+    }
+}
+
+/// The client's side of a stream of messages. Dropping it ends that side.
+#[derive(Clone)]
+pub(crate) struct MessageSender(mpsc::Sender<Bytes>);
+
+impl MessageSender {
+    /// Queues a message. Does nothing if the stream has ended: its reader gets the reason.
+    pub(crate) async fn send(&self, message: &impl Message) {
+        let _ = self.0.send(frame(message)).await;
+    }
+}
+
+/// The messages of a response.
+pub(crate) struct MessageStream {
+    body: Incoming,
+    buffer: BytesMut,
+}
+
+impl MessageStream {
+    fn new(response: Response<Incoming>) -> Result<Self, CallError> {
+        let (head, body) = response.into_parts();
+        if head.status != StatusCode::OK {
+            return Err(Status::of_http(head.status).into());
+        }
+        // A response without messages has its status in the header.
+        if let Some(status) = Status::from_headers(&head.headers) {
+            status.into_result()?;
+        }
+        Ok(Self { body, buffer: BytesMut::new() })
+    }
+
+    /// Returns the next message, or `None` after the last one if the status is OK.
+    pub(crate) async fn next<In: Message + Default>(&mut self) -> Result<Option<In>, CallError> {
+        loop {
+            if let Some(message) = self.take_buffered()? {
+                let decoded = In::decode(message);
+                return decoded.map(Some).map_err(|error| CallError::Broken(error.to_string()));
+            }
+            let Some(frame) = self.body.frame().await else {
+                return Err(CallError::Broken("the response ended without a status".to_owned()));
+            };
+            let frame = frame.map_err(|error| CallError::Broken(chain(&error)))?;
+            match frame.into_data() {
+                Ok(data) => self.buffer.extend_from_slice(&data),
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_else(|_| HeaderMap::new());
+                    let status = Status::from_headers(&trailers);
+                    let Some(status) = status else {
+                        return Err(CallError::Broken("the response has no status".to_owned()));
+                    };
+                    status.into_result()?;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    fn take_buffered(&mut self) -> Result<Option<Bytes>, CallError> {
+        let Some((&compressed, rest)) = self.buffer.split_first() else { return Ok(None) };
+        let Some((length, _)) = rest.split_first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*length) as usize;
+        if compressed != 0 {
+            return Err(CallError::Broken("the response is compressed".to_owned()));
+        }
+        if length > MAX_MESSAGE {
+            return Err(CallError::Broken(format!("a message of {length} bytes is over the limit")));
+        }
+        if self.buffer.len() < PREFIX + length {
+            self.buffer.reserve(PREFIX + length - self.buffer.len());
+            return Ok(None);
+        }
+        self.buffer.advance(PREFIX);
+        Ok(Some(self.buffer.split_to(length).freeze()))
+    }
+}
+
+/// Returns a message with its length prefix.
+fn frame(message: &impl Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut framed = BytesMut::with_capacity(PREFIX + length);
+    framed.put_u8(0);
+    framed.put_u32(length as u32);
+    framed.put(message.encode_to_vec().as_slice());
+    framed.freeze()
+}
+
+/// Returns an error's message with its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Length of the flag and the length before each message.
+const PREFIX: usize = 5;
+/// Maximum length of a received message, in bytes.
+const MAX_MESSAGE: usize = 1 << 30;
+/// Maximum number of messages that wait to be sent in a stream.
+const PENDING_MESSAGES: usize = 16;
+/// As kube-apiserver's client of etcd.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 1 << 30;
