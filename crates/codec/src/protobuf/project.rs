@@ -43,8 +43,8 @@ struct Level(Vec<(u32, Step)>);
 
 #[derive(Default)]
 struct Step {
-    /// The scalar at the end of a path: its type, its name and the index of the path.
-    scalar: Option<(Scalar, String, usize)>,
+    /// The scalar at the end of paths: its type, its name and the indexes of the paths.
+    scalar: Option<(Scalar, String, Vec<usize>)>,
     below: Level,
 }
 
@@ -79,7 +79,10 @@ impl Level {
         match &field.shape {
             Shape::Struct(id) => level.step(field.wire.number).below.add(set, *id, rest, index),
             Shape::Scalar(scalar) if rest.is_empty() => {
-                level.step(field.wire.number).scalar = Some((*scalar, field.name.clone(), index));
+                let step = level.step(field.wire.number);
+                let (_, _, indexes) =
+                    step.scalar.get_or_insert_with(|| (*scalar, field.name.clone(), Vec::new()));
+                indexes.push(index);
             }
             _ => {}
         }
@@ -103,7 +106,10 @@ impl Level {
         }
         for ((_, step), raw) in self.0.iter().zip(found) {
             match (raw, &step.scalar) {
-                (Some(raw), Some((scalar, name, index))) => texts[*index] = text(*scalar, raw, name)?,
+                (Some(raw), Some((scalar, name, indexes))) => {
+                    let found = text(*scalar, raw, name)?;
+                    indexes.iter().for_each(|index| texts[*index].clone_from(&found));
+                }
                 (Some(Raw::Bytes(message)), None) => step.below.read(message, texts)?,
                 _ => {}
             }
@@ -207,7 +213,8 @@ mod tests {
             let path: Vec<String> = path.split('.').map(str::to_owned).collect();
             let found = text_at(set, id, &message, &path).unwrap();
             let projection = Projection::new(set, id, [&path[..], &path[..1], &path[..]]);
-            assert_eq!(projection.texts(&message).unwrap().last(), Some(&found), "{path:?}");
+            let texts = projection.texts(&message).unwrap();
+            assert_eq!(texts, [found.clone(), None, found.clone()], "{path:?}");
             found.map(Cow::into_owned)
         };
         assert_eq!(at("spec.nodeName").as_deref(), Some("n"));
