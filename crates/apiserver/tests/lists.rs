@@ -152,7 +152,8 @@ impl World {
         let mut object = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"namespace": key.0, "name": key.1, "labels": {"l": label.to_string()}},
-            "spec": {"containers": [], "nodeName": format!("node{node}")},
+            "spec": {"containers": null, "nodeName": format!("node{node}")},
+            "status": {},
         });
         let storage = self.storages.get(&pods()).unwrap();
         let path = path_of(&key);

@@ -82,7 +82,10 @@ pub(crate) fn decode_within(
 }
 
 /// Checks that `bytes` are one JSON document with at most `depth` levels, without building it.
-pub(crate) fn check(bytes: &[u8], depth: usize) -> Result<(), JsonError> {
+///
+/// # Errors
+/// They are not.
+pub fn check(bytes: &[u8], depth: usize) -> Result<(), JsonError> {
     let text = std::str::from_utf8(bytes).map_err(|error| JsonError::NotUtf8(error.valid_up_to()))?;
     if is_tree_of_maps(bytes, depth) {
         return Ok(());

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use nave_cacher::{CachedObject, DecodeError, DecodedObject, Decoder, SelectableAttributes};
-use nave_codec::json;
+use nave_codec::json::{self, JsonError};
 use nave_codec::protobuf::project::{self, Projection};
 use nave_codec::protobuf::{self, ProtobufError};
 use nave_machinery::limits::{self, LimitError, MAX_DEPTH};
@@ -18,7 +18,7 @@ use nave_resources::{ResourceDef, ResourceVersion};
 use nave_schema::TypeId;
 use nave_store::KeyValue;
 
-use super::written_versions::{WriteGuard, WrittenVersions};
+use super::written_versions::{Taken, Unversioned, WriteGuard, WrittenVersions};
 
 /// The start of the metadata in transcoded JSON.
 const VERSION_HEAD: &[u8] = b"\"metadata\":{\"resourceVersion\":\"";
@@ -172,10 +172,20 @@ impl ObjectCodec {
         Ok(DecodedObject { json, version_at, attributes })
     }
 
-    /// Registers a write of this server, so that the written version is decoded only once for the watch cache and the
-    /// response.
-    pub(super) fn begin_write(&self) -> WriteGuard {
-        self.written.begin()
+    /// Registers a write of this server: the JSON of `object` is used for the watch cache and the response if the store
+    /// returns `value`, its stored form.
+    pub(super) fn begin_write(&self, key: &Arc<str>, value: &Bytes, object: &Value) -> WriteGuard {
+        // Objects stored as JSON get defaults when they are read, so their stored form must be decoded.
+        let is_prepared = self.type_id.is_some() && value.len() <= MAX_PREPARED_BYTES;
+        let prepared = is_prepared.then(|| self.prepare(object, value.len())).flatten();
+        self.written.begin(key, value, prepared)
+    }
+
+    /// Makes the JSON of an object that is being written.
+    fn prepare(&self, object: &Value, stored: usize) -> Option<Unversioned> {
+        let mut json = Vec::with_capacity(self.growth.capacity(stored));
+        let version_at = write_unversioned(object, &mut json).ok()?;
+        Some(Unversioned { json, version_at, attributes: self.attributes(object) })
     }
 
     /// Like [`decode_cached`](Self::decode_cached), for the two readers of a version that this server writes: the
@@ -184,12 +194,29 @@ impl ObjectCodec {
     /// # Errors
     /// The stored bytes are not an object of the resource.
     pub(super) fn decode_written(&self, kv: &KeyValue) -> Result<DecodedObject, DecodeError> {
-        if let Some(decoded) = self.written.take(kv) {
-            return Ok(decoded);
-        }
-        let decoded = self.decode_cached(kv)?;
+        let decoded = match self.written.take(kv) {
+            Taken::Decoded(decoded) => return Ok(decoded),
+            Taken::Prepared(prepared) => {
+                let decoded = prepared.at_revision(kv.mod_revision);
+                debug_assert!(self.is_decoded_form(&decoded, kv), "{} differs from its stored form", kv.key);
+                decoded
+            }
+            Taken::Nothing => self.decode_cached(kv)?,
+        };
         self.written.leave(kv, &decoded);
         Ok(decoded)
+    }
+
+    /// Returns whether prepared JSON is what decoding the stored form results in.
+    fn is_decoded_form(&self, prepared: &DecodedObject, kv: &KeyValue) -> bool {
+        let Ok(decoded) = self.decode_cached(kv) else { return false };
+        let parsed = |json: &[u8]| serde_json::from_slice::<Value>(json).ok();
+        let is_same =
+            parsed(&prepared.json) == parsed(&decoded.json) && prepared.attributes == decoded.attributes;
+        if !is_same {
+            tracing::error!(prepared = ?prepared.json, decoded = ?decoded.json, "a written version differs from its stored form");
+        }
+        is_same
     }
 
     /// Transcodes protobuf to JSON without a tree; `None` if the metadata is not the first field of the message, as it
@@ -284,40 +311,87 @@ fn failed(kv: &KeyValue, error: &dyn std::fmt::Display) -> DecodeError {
     DecodeError(format!("{}: {error}", kv.key))
 }
 
+/// Maximum length of stored bytes for which JSON is made in advance: it is held in memory during the commit.
+const MAX_PREPARED_BYTES: usize = 256 * 1024;
+
 /// Encodes an object with its resourceVersion as the first metadata field. Also returns the position of the version's
 /// digits.
-fn encode_with_version(object: &Value, revision: u64) -> Result<(Bytes, usize), serde_json::Error> {
+fn encode_with_version(object: &Value, revision: u64) -> Result<(Bytes, usize), JsonError> {
+    let mut json = Vec::with_capacity(2048);
+    let version_at = write_unversioned(object, &mut json)?;
+    let attributes = SelectableAttributes::default();
+    let decoded = Unversioned { json, version_at, attributes }.at_revision(revision);
+    Ok((decoded.json, version_at))
+}
+
+/// Writes an object with an empty resourceVersion as the first metadata field. Returns the position in the empty text.
+/// Writes `fieldsV1` texts as the trees that they contain.
+///
+/// # Errors
+/// A `fieldsV1` text is not JSON.
+fn write_unversioned(object: &Value, out: &mut Vec<u8>) -> Result<usize, JsonError> {
     let none = Map::new();
     let fields = object.as_object().unwrap_or(&none);
-    let mut out = Vec::with_capacity(2048);
     for name in ["kind", "apiVersion"] {
         out.push(if out.is_empty() { b'{' } else { b',' });
-        write_field(&mut out, name, fields.get(name).unwrap_or(&Value::Null))?;
+        write_field(out, name, fields.get(name).unwrap_or(&Value::Null));
     }
     out.extend_from_slice(b",\"metadata\":{\"resourceVersion\":\"");
     let version_at = out.len();
-    out.extend_from_slice(itoa::Buffer::new().format(revision).as_bytes());
     out.push(b'"');
     let metadata = fields.get("metadata").and_then(Value::as_object).unwrap_or(&none);
     for (name, value) in metadata.iter().filter(|(name, _)| *name != RESOURCE_VERSION) {
         out.push(b',');
-        write_field(&mut out, name, value)?;
+        match value {
+            Value::Array(entries) if name == "managedFields" => write_managed_fields(entries, out)?,
+            _ => write_field(out, name, value),
+        }
     }
     out.push(b'}');
     for (name, value) in
         fields.iter().filter(|(name, _)| !matches!(name.as_str(), "kind" | "apiVersion" | "metadata"))
     {
         out.push(b',');
-        write_field(&mut out, name, value)?;
+        write_field(out, name, value);
     }
     out.push(b'}');
-    Ok((out.into(), version_at))
+    Ok(version_at)
 }
 
-fn write_field(out: &mut Vec<u8>, name: &str, value: &Value) -> Result<(), serde_json::Error> {
-    serde_json::to_writer(&mut *out, name)?;
+fn write_managed_fields(entries: &[Value], out: &mut Vec<u8>) -> Result<(), JsonError> {
+    out.extend_from_slice(b"\"managedFields\":[");
+    for (at, entry) in entries.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        let Value::Object(fields) = entry else {
+            json::encode_into(entry, out);
+            continue;
+        };
+        out.push(b'{');
+        for (at, (name, value)) in fields.iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            match value {
+                Value::String(text) if name == "fieldsV1" => {
+                    json::check(text.as_bytes(), MAX_DEPTH)?;
+                    out.extend_from_slice(b"\"fieldsV1\":");
+                    out.extend_from_slice(text.as_bytes());
+                }
+                _ => write_field(out, name, value),
+            }
+        }
+        out.push(b'}');
+    }
+    out.push(b']');
+    Ok(())
+}
+
+fn write_field(out: &mut Vec<u8>, name: &str, value: &Value) {
+    json::encode_into(name, out);
     out.push(b':');
-    serde_json::to_writer(out, value)
+    json::encode_into(value, out);
 }
 
 #[cfg(test)]
@@ -333,6 +407,35 @@ mod tests {
         assert_eq!(&json[at..at + 4], b"123\"");
         let wanted = json!({"spec": {"a": 1}, "metadata": {"name": "x", "resourceVersion": "123"}, "kind": "K", "apiVersion": "v1"});
         assert_eq!(serde_json::from_slice::<Value>(&json).unwrap(), wanted);
+    }
+
+    #[test]
+    fn written_versions_have_the_form_of_decoded_ones() {
+        let registry = nave_resources::Registry::builtin(nave_schema::builtin());
+        let pods = nave_machinery::GroupVersionResource::new("", "v1", "pods");
+        let codec = ObjectCodec::new(Arc::clone(registry.lookup(&pods).unwrap())).unwrap();
+        let pod = |fields: &str| {
+            json!({"kind": "Pod", "apiVersion": "v1",
+                "metadata": {"name": "p", "labels": {"a\u{1}\"": "b<"}, "managedFields": [
+                    {"manager": "m", "operation": "Update", "fieldsType": "FieldsV1", "fieldsV1": fields}]},
+                "spec": {"nodeName": "n", "containers": [{"name": "c", "resources": {"limits": {"cpu": "1"}}}]},
+                "status": {}})
+        };
+        let key: Arc<str> = "/registry/pods/a/p".into();
+        let written = |fields: &str| {
+            let object = pod(fields);
+            let value = codec.encode(&object).unwrap();
+            let guard = codec.begin_write(&key, &value, &object);
+            (guard, KeyValue { key: Arc::clone(&key), value, mod_revision: 12 })
+        };
+        let (_guard, kv) = written(r#"{"f:metadata":{"f:labels":{".":{}}}}"#);
+        let first = codec.decode_written(&kv).unwrap();
+        assert!(first.json.ends_with(b"}") && codec.is_decoded_form(&first, &kv));
+        assert_eq!(&first.json[first.version_at..first.version_at + 3], b"12\"");
+        assert_eq!(codec.decode_written(&kv).unwrap().json, first.json);
+        // Invalid text is not copied into JSON.
+        let (_guard, kv) = written("{");
+        assert!(codec.decode_written(&kv).is_err());
     }
 
     #[test]

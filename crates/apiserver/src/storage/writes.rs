@@ -197,23 +197,22 @@ impl ResourceStorage {
                 }
                 (Update::Delete(object), _) => (object, Op::Delete),
             };
-            let value = match &op {
-                Op::Put { value, .. } => Some(value.clone()),
+            let key: Arc<str> = Arc::from(key);
+            let written = match &op {
+                Op::Put { value, .. } => Some((value.clone(), self.codec.begin_write(&key, value, &object))),
                 Op::Delete => None,
             };
-            let write_guard = self.codec.begin_write();
             let expect = current.map_or(Expect::Absent, |current| Expect::Revision(current.revision));
-            let key: Arc<str> = Arc::from(key);
             let txn = Txn { key: Arc::clone(&key), expect, op };
             match self.send(txn, &object, reservation).await? {
                 TxnOutcome::Committed { revision } => {
                     meta::set(&mut object, "resourceVersion", Value::String(revision.to_string()));
                     let stored = Stored { object: as_object(object)?, revision };
-                    let deleted = value.is_none();
-                    let version = value.map(|value| WrittenVersion {
+                    let deleted = written.is_none();
+                    let version = written.map(|(value, guard)| WrittenVersion {
                         kv: KeyValue { key, value, mod_revision: revision },
                         codec: Arc::clone(&self.codec),
-                        _write: write_guard,
+                        _write: guard,
                     });
                     return Ok(WriteResult { stored, deleted, version });
                 }

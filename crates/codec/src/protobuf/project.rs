@@ -108,7 +108,9 @@ impl Level {
             match (raw, &step.scalar) {
                 (Some(raw), Some((scalar, name, indexes))) => {
                     let found = text(*scalar, raw, name)?;
-                    indexes.iter().for_each(|index| texts[*index].clone_from(&found));
+                    for index in indexes {
+                        texts[*index].clone_from(&found);
+                    }
                 }
                 (Some(Raw::Bytes(message)), None) => step.below.read(message, texts)?,
                 _ => {}
