@@ -155,10 +155,15 @@ impl Writer {
                     if old == Some(new) {
                         continue;
                     }
-                    let parts = parts(map.entry(name).unwrap_or(TypeRef::Untyped), old, new)?;
+                    let declared = map.field_of(name);
+                    let parts = parts(declared.or(map.values()).unwrap_or(TypeRef::Untyped), old, new)?;
                     let before = self.text.len();
                     self.separate(needs_comma);
-                    push_quoted(&mut self.text, "\"f:", name);
+                    match declared {
+                        // Names of built-in fields need no escapes.
+                        Some(TypeRef::Shape(..)) => self.text.extend(["\"f:", name, "\""]),
+                        _ => push_quoted(&mut self.text, "\"f:", name),
+                    }
                     needs_comma |= self.node(before, parts, excluded, level)?;
                 }
             }

@@ -111,6 +111,37 @@ fn is_special(byte: u8) -> bool {
     matches!(byte, ..b' ' | b'"' | b'\\')
 }
 
+/// Appends `k:` and the JSON of a key as a JSON string. Most keys have only plain texts and integers, whose quotes are
+/// written escaped. Returns false, without a change, for other keys.
+pub(super) fn push_plain_key(out: &mut String, fields: &[(FieldName, Value)]) -> bool {
+    let is_plain_value = |value: &Value| match value {
+        Value::String(text) => is_plain(text),
+        Value::Number(number) => !number.is_f64(),
+        _ => false,
+    };
+    if !fields.iter().all(|(name, value)| is_plain(name.as_str()) && is_plain_value(value)) {
+        return false;
+    }
+    let mut opening = "\"k:{\\\"";
+    for (name, value) in fields {
+        out.push_str(opening);
+        opening = ",\\\"";
+        out.push_str(name.as_str());
+        out.push_str("\\\":");
+        match value {
+            Value::String(text) => {
+                out.push_str("\\\"");
+                out.push_str(text);
+                out.push_str("\\\"");
+            }
+            // Writing to a string cannot fail.
+            number => drop(write!(out, "{number}")),
+        }
+    }
+    out.push_str(if fields.is_empty() { "\"k:{}\"" } else { "}\"" });
+    true
+}
+
 /// Appends a value as Go's encoder formats it.
 pub(super) fn push_json(text: &mut String, value: &Value) {
     match value {
@@ -133,14 +164,18 @@ fn push_number(text: &mut String, number: &serde_json::Number) {
 
 /// Appends a string as Go's encoder formats it.
 pub(super) fn push_text(text: &mut String, value: &str) {
-    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&');
-    if value.bytes().all(is_plain) {
+    if is_plain(value) {
         text.push('"');
         text.push_str(value);
         text.push('"');
     } else {
         escape(text, &Value::String(value.to_owned()).to_string());
     }
+}
+
+/// Returns whether Go's encoder writes a string without escapes.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&'))
 }
 
 /// Appends JSON, with `<`, `>` and `&` escaped as Go's encoder does.

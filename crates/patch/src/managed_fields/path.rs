@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 
 use nave_machinery::Value;
 
-use super::element_json::{KeyFields, Scalar, push_json, push_quoted, push_text};
+use super::element_json::{KeyFields, Scalar, push_json, push_plain_key, push_quoted, push_text};
 use super::field_name::FieldName;
 use super::value;
 use super::visits::visit;
@@ -98,8 +98,10 @@ impl PathElement {
     /// Appends the `fieldsV1` form as a JSON string. `scratch` is a reusable buffer that saves an allocation per
     /// element.
     pub(super) fn push_serialized(&self, out: &mut String, scratch: &mut String) {
-        if let Self::Field(name) = self {
-            return push_quoted(out, "\"f:", name.as_str());
+        match self {
+            Self::Field(name) => return push_quoted(out, "\"f:", name.as_str()),
+            Self::Key(fields) if push_plain_key(out, fields) => return,
+            _ => {}
         }
         scratch.clear();
         self.push_plain(scratch);
@@ -204,6 +206,24 @@ mod tests {
             "i:0",
         ] {
             assert_eq!(PathElement::parse(text).unwrap().serialized(), text);
+        }
+    }
+
+    #[test]
+    fn serialized_elements_are_the_plain_form_as_a_json_string() {
+        for text in [
+            "f:a\"b",
+            "k:{}",
+            r#"k:{"name":"x","port":80}"#,
+            r#"k:{"name":"a b","port":8.5}"#,
+            r#"k:{"a\"b":"\\"}"#,
+            r#"k:{"a":true}"#,
+            r#"v:"x\"""#,
+        ] {
+            let element = PathElement::parse(text).unwrap();
+            let mut written = String::new();
+            element.push_serialized(&mut written, &mut String::new());
+            assert_eq!(serde_json::from_str::<String>(&written).unwrap(), element.serialized());
         }
     }
 
