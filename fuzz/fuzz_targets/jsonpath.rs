@@ -4,10 +4,10 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use nave_machinery::{Value, time};
+use nave_machinery::{Value, go_regex, time};
 use nave_structural::formats::Format;
 use nave_structural::jsonpath::JsonPath;
-use nave_structural::{PrinterColumn, SelectablePath, go_regex};
+use nave_structural::{PrinterColumn, SelectablePath};
 use serde_json::json;
 
 static OBJECT: LazyLock<Value> = LazyLock::new(|| {

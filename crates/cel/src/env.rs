@@ -1,7 +1,7 @@
 //! Environments: the names that expressions can use.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
 
 use crate::kinds::{ObjectType, Type};
 use crate::library::{self, Function, Overload};
@@ -17,6 +17,8 @@ pub struct Env {
     version: u32,
     patch: bool,
     variables: HashMap<Arc<str>, (Arc<str>, Type)>,
+    /// See [`Self::identity`]. Computed when it is first needed.
+    identity: OnceLock<Arc<str>>,
 }
 
 impl Default for Env {
@@ -28,14 +30,14 @@ impl Default for Env {
 impl Env {
     /// Creates an environment with the libraries of Kubernetes 1.VERSION and without variables.
     pub fn new(version: u32) -> Self {
-        Self { version, patch: false, variables: HashMap::new() }
+        Self { version, patch: false, variables: HashMap::new(), identity: OnceLock::new() }
     }
 
     /// Adds the types and functions of mutating policies: the types `Object` and `JSONPatch`, and
     /// `jsonpatch.escapeKey`.
     #[must_use]
     pub fn with_patch_types(self) -> Self {
-        Self { patch: true, ..self }
+        Self { patch: true, identity: OnceLock::new(), ..self }
     }
 
     /// Declares a variable.
@@ -43,11 +45,13 @@ impl Env {
     pub fn with(mut self, name: &str, ty: Type) -> Self {
         let name: Arc<str> = name.into();
         self.variables.insert(Arc::clone(&name), (name, ty));
+        self.identity = OnceLock::new();
         self
     }
 
     /// Declares a field of a variable that is an object.
     pub(crate) fn declare_field(&mut self, variable: &str, field: &str, ty: Type) {
+        self.identity = OnceLock::new();
         if let Some((_, Type::Object(object))) = self.variables.get_mut(variable) {
             Arc::make_mut(object).fields.insert(field.into(), ty);
         }
@@ -57,7 +61,17 @@ impl Env {
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
         self.variables.remove(name);
+        self.identity = OnceLock::new();
         self
+    }
+
+    /// Returns a text that is equal for environments with the same names and types only.
+    pub(crate) fn identity(&self) -> Arc<str> {
+        let identity = self.identity.get_or_init(|| {
+            let sorted: BTreeMap<_, _> = self.variables.iter().map(|(name, (_, ty))| (name, ty)).collect();
+            format!("{} {} {sorted:?}", self.version, self.patch).into()
+        });
+        Arc::clone(identity)
     }
 
     /// Returns the minor version of Kubernetes.

@@ -35,6 +35,7 @@
 )]
 
 mod authorizer;
+mod cache;
 mod check;
 mod cost;
 mod deep;
@@ -55,6 +56,7 @@ mod syntax;
 mod value;
 
 pub use authorizer::{Authorizer, Decision, NoAuthorizer, PathCheck, ResourceCheck, Subject};
+pub use cache::{Compiled, ProgramCache};
 pub use cost::{Bounds, NodePath, SizeEstimator, Unlimited};
 pub use env::{Env, NEWEST};
 pub use expression::{CompileError, EvaluationError, Expression, Input, Variable};

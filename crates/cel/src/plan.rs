@@ -107,6 +107,8 @@ pub(crate) struct Fold {
 pub(crate) struct Plan {
     pub(crate) variables: Vec<Arc<str>>,
     pub(crate) locals: usize,
+    /// The number of planned nodes.
+    pub(crate) nodes: usize,
     pub(crate) regexes: HashMap<String, Regex>,
 }
 
@@ -129,6 +131,7 @@ struct Planner<'c> {
 
 impl Planner<'_> {
     fn node(&mut self, expr: &Expr) -> Result<Node, Failure> {
+        self.plan.nodes += 1;
         match &expr.kind {
             Kind::Error => Err(Failure::new("unsupported expr")),
             Kind::Literal(literal) => Ok(Node::Const(literal_value(literal))),

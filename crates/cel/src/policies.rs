@@ -9,8 +9,10 @@ use std::sync::{Arc, Mutex, Weak};
 use serde_json::Value as Json;
 
 use crate::authorizer::{Authorizer, NoAuthorizer, ResourceCheck, authorizer_type, resource_check_type};
+use crate::cache::{Compiled, ProgramCache};
 use crate::deep::with_stack;
 use crate::env::Env;
+use crate::expression::CompileError;
 use crate::failure::Failure;
 use crate::kinds::Type;
 use crate::program::{Activation, Ast, Outcome, PER_CALL_LIMIT, Program};
@@ -27,16 +29,17 @@ pub const MAX_POLICY_COST: u64 = 10_000_000;
 pub struct PolicyCompiler {
     env: Env,
     variables: PolicyVariables,
+    cache: Option<Arc<ProgramCache>>,
 }
 
 /// The compiled variables of a policy.
 #[derive(Debug, Default)]
-pub struct PolicyVariables(HashMap<Arc<str>, Result<Program, String>>);
+pub struct PolicyVariables(HashMap<Arc<str>, Result<Arc<Compiled>, String>>);
 
 /// A compiled expression of a policy.
 #[derive(Debug)]
 pub struct PolicyExpression {
-    program: Program,
+    compiled: Arc<Compiled>,
     /// The type of the expression.
     pub ty: Type,
 }
@@ -53,13 +56,19 @@ impl PolicyCompiler {
             .with("authorizer.requestResource", resource_check_type());
         let env = if with_params { env.with("params", Type::Dyn) } else { env };
         let variables = Type::object("kubernetes.variables", []);
-        Self { env: env.with(VARIABLES, variables), variables: PolicyVariables::default() }
+        Self { env: env.with(VARIABLES, variables), variables: PolicyVariables::default(), cache: None }
     }
 
     /// Creates a compiler for the match conditions of webhooks, which have no parameters and no variables.
     pub fn for_webhooks(version: u32) -> Self {
         let compiler = Self::new(version, false);
         Self { env: compiler.env.without(VARIABLES), ..compiler }
+    }
+
+    /// Takes programs from a cache, and adds new ones to it.
+    #[must_use]
+    pub fn with_cache(self, cache: Arc<ProgramCache>) -> Self {
+        Self { cache: Some(cache), ..self }
     }
 
     /// Adds the types that mutations create.
@@ -73,7 +82,7 @@ impl PolicyCompiler {
     /// # Errors
     /// The expression is invalid. The message is the API's.
     pub fn compile(&self, text: &str, wanted: &[Type]) -> Result<PolicyExpression, String> {
-        compile(&self.env, text, wanted)
+        self.compile_in(&self.env, text, wanted)
     }
 
     /// Compiles an expression that cannot use the authorizer, such as a message expression.
@@ -86,7 +95,7 @@ impl PolicyCompiler {
         wanted: &[Type],
     ) -> Result<PolicyExpression, String> {
         let env = self.env.clone().without("authorizer").without("authorizer.requestResource");
-        compile(&env, text, wanted)
+        self.compile_in(&env, text, wanted)
     }
 
     /// Compiles a variable and declares it for later expressions. Returns its type.
@@ -98,17 +107,50 @@ impl PolicyCompiler {
         let ty = compiled.as_ref().map_or(Type::Dyn, |compiled| compiled.ty.clone());
         self.env.declare_field(VARIABLES, name, ty.clone());
         let (result, program) = match compiled {
-            Ok(compiled) => (Ok(ty), Ok(compiled.program)),
+            Ok(compiled) => (Ok(ty), Ok(compiled.compiled)),
             Err(why) => (Err(why.clone()), Err(why)),
         };
         self.variables.0.insert(name.into(), program);
         result
     }
 
+    fn compile_in(&self, env: &Env, text: &str, wanted: &[Type]) -> Result<PolicyExpression, String> {
+        let compiled = match &self.cache {
+            Some(cache) => cache.compile(text, env),
+            None => Compiled::new(text, env).map(Arc::new),
+        };
+        let compiled = match compiled {
+            Ok(compiled) => compiled,
+            Err(error @ CompileError::Constant(_)) => {
+                // A wrong type is reported first.
+                let ast = Ast::compile(text, env).map_err(|issues| issues.to_string())?;
+                require(ast.output_type(), wanted)?;
+                return Err(error.to_string());
+            }
+            Err(error) => return Err(error.to_string()),
+        };
+        let ty = compiled.output_type().clone();
+        require(&ty, wanted)?;
+        Ok(PolicyExpression { compiled, ty })
+    }
+
     /// Returns the declared variables.
     pub fn into_variables(self) -> PolicyVariables {
         self.variables
     }
+}
+
+/// Checks that a type is in `wanted`. An empty list accepts any type.
+fn require(ty: &Type, wanted: &[Type]) -> Result<(), String> {
+    if wanted.is_empty() || wanted.contains(ty) {
+        return Ok(());
+    }
+    let names: Vec<String> = wanted.iter().map(Type::long_name).collect();
+    let names = match names.as_slice() {
+        [one] => one.clone(),
+        several => format!("one of [{}]", several.join(" ")),
+    };
+    Err(format!("must evaluate to {names} but got {}", ty.long_name()))
 }
 
 /// The evaluations of a policy for one request. Each variable is evaluated at most once.
@@ -189,7 +231,7 @@ impl<'a> PolicyRun<'a> {
     pub fn outcome(&self, expression: &'a PolicyExpression) -> Outcome<'a> {
         let shared = &self.shared;
         let lazy: Arc<dyn Lazy<'a> + 'a> = Arc::clone(shared) as _;
-        let mut outcome = expression.program.evaluate_lazily(
+        let mut outcome = expression.compiled.program().evaluate_lazily(
             &shared.activation,
             PER_CALL_LIMIT,
             shared.authorizer,
@@ -210,7 +252,7 @@ impl<'a> Lazy<'a> for Shared<'a> {
         }
         let (name, program) = self.variables.0.get_key_value(name)?;
         let value = match program {
-            Ok(program) => self.evaluate(name, program),
+            Ok(compiled) => self.evaluate(name, compiled.program()),
             Err(why) => Err(Failure::new(format!("composited variable \"{name}\" fails to compile: {why}"))),
         };
         self.values.lock().ok()?.insert(Arc::clone(name), value.clone());
@@ -255,21 +297,6 @@ fn activation<'a>(input: &PolicyInput<'a>) -> Activation<'a> {
         Some(params) => activation.with("params", params),
         None => activation,
     }
-}
-
-fn compile(env: &Env, text: &str, wanted: &[Type]) -> Result<PolicyExpression, String> {
-    let ast = Ast::compile(text, env).map_err(|issues| format!("compilation failed: {issues}"))?;
-    let ty = ast.output_type().clone();
-    if !wanted.is_empty() && !wanted.contains(&ty) {
-        let names: Vec<String> = wanted.iter().map(Type::long_name).collect();
-        let names = match names.as_slice() {
-            [one] => one.clone(),
-            several => format!("one of [{}]", several.join(" ")),
-        };
-        return Err(format!("must evaluate to {names} but got {}", ty.long_name()));
-    }
-    let program = ast.program().map_err(|failure| format!("program instantiation failed: {failure}"))?;
-    Ok(PolicyExpression { program, ty })
 }
 
 fn texts<const N: usize>(names: [&'static str; N]) -> impl Iterator<Item = (&'static str, Type)> {

@@ -48,6 +48,15 @@ impl Checked {
 }
 
 impl Checked {
+    /// Returns the variables that the expression names.
+    pub(crate) fn variables(&self) -> Vec<Arc<str>> {
+        let names = self.references.values().filter_map(|reference| match reference {
+            Reference::Variable(name) => Some(Arc::clone(name)),
+            _ => None,
+        });
+        names.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+    }
+
     /// Returns whether the expression names a variable.
     pub(crate) fn uses(&self, variable: &str) -> bool {
         self.references.values().any(|it| matches!(it, Reference::Variable(name) if **name == *variable))

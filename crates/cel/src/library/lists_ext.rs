@@ -60,6 +60,9 @@ pub(super) const SETS: Library = Library {
     unguarded: &[],
 };
 
+/// The cost of creating a list, plus the cost of a call.
+const CREATION_COST: u64 = 11;
+
 fn allocate(context: &Context<'_>, items: usize) -> Result<(), Failure> {
     context.allocate(items.saturating_mul(size_of::<Value<'_>>()))
 }
@@ -166,7 +169,7 @@ fn sorted<'a>(context: &Context<'a>, list: &List<'a>, keys: &List<'a>) -> Result
 fn range<'a>(context: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
     let [Value::Int(count)] = args else { return Err(Failure::overload()) };
     // The cost of the call is the number of items, so the call ends early if they would exceed the limit.
-    context.reserve_cost((*count).max(0) as u64)?;
+    context.reserve_cost(((*count).max(0) as u64).saturating_add(CREATION_COST))?;
     allocate(context, usize::try_from(*count).unwrap_or_default())?;
     Ok(Value::list((0..*count).map(Value::Int).collect()))
 }
@@ -181,8 +184,9 @@ fn reverse<'a>(context: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, F
 
 fn distinct<'a>(context: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
     let [Value::List(list)] = args else { return Err(Failure::overload()) };
-    // The call costs twice the square of the size.
-    context.reserve_cost((list.len() as u64).saturating_mul(list.len() as u64))?;
+    // The call costs at least twice the square of the size.
+    let size = list.len() as u64;
+    context.reserve_cost(size.saturating_mul(size).saturating_mul(2).saturating_add(CREATION_COST))?;
     allocate(context, list.len())?;
     let mut unique: Vec<Value<'a>> = Vec::new();
     for item in list.iter() {
@@ -200,7 +204,7 @@ fn two<'v, 'a>(
 ) -> Result<(&'v List<'a>, &'v List<'a>), Failure> {
     match args {
         [Value::List(a), Value::List(b)] => {
-            context.reserve_cost((a.len() as u64).saturating_mul(b.len() as u64))?;
+            context.reserve_cost((a.len() as u64).saturating_mul(b.len() as u64).saturating_add(1))?;
             Ok((a, b))
         }
         _ => Err(Failure::overload()),

@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use super::error::{ErrorKind, Path, RuleError};
 use super::node::is_embedded;
-use super::rule::{CompiledRule, Rule};
+use super::rule::{CompiledRule, Purpose, Rule, RuleCompiler};
 use super::{MAX_RULE_COST, MAX_SCHEMA_COST, field_path};
 use crate::library::format::go_quote;
 use crate::schema::Decl;
@@ -189,8 +189,9 @@ impl Checker {
             }
             return;
         };
+        let compiler = RuleCompiler::new(&decl, Purpose::Check);
         for (index, rule) in rules.into_iter().enumerate() {
-            let compiled = rule.compile(schema, &decl);
+            let compiled = rule.compile(schema, &compiler);
             self.compiled(&compiled, &decl, &path.index(index), place, formed);
         }
     }

@@ -5,6 +5,7 @@ use serde_json::Value as Json;
 use super::error::{Path, RuleError};
 use super::node::{MAX_DEPTH, RuleNode};
 use super::ratchet::Ratchet;
+use super::rule::Purpose;
 use super::validate::{Ended, Run};
 
 /// Applies the rules of a schema at `path` to the defaults in it, as to unchanged values and as to new values. The
@@ -14,7 +15,7 @@ pub fn check_defaults(schema: &Json, path: &str) -> Vec<RuleError> {
         return Vec::new();
     }
     let mut run = Run::new();
-    if let Some(node) = RuleNode::new(schema, true) {
+    if let Some(node) = RuleNode::new(schema, true, Purpose::Validate(None)) {
         // Exhaustion of the budget is one of the errors.
         let _ = run.defaults(schema, &node, &Path(path.to_owned()));
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
-use super::rule::{CompiledRule, Rule};
+use super::rule::{CompiledRule, Purpose, Rule, RuleCompiler};
 use crate::schema::Decl;
 
 /// The rules of a value and of the values inside it.
@@ -29,26 +29,32 @@ pub(super) const MAX_DEPTH: usize = 120;
 
 impl RuleNode {
     /// Compiles the rules of a schema; `None` if the schema has no rules outside `allOf`, as upstream.
-    pub(super) fn new(schema: &Json, is_root: bool) -> Option<Self> {
-        if has_rules(schema, 0) { Self::build(schema, schema, is_root, 0) } else { None }
+    pub(super) fn new(schema: &Json, is_root: bool, purpose: Purpose<'_>) -> Option<Self> {
+        if has_rules(schema, 0) { Self::build(schema, schema, is_root, purpose, 0) } else { None }
     }
 
     /// Compiles the rules in `validation` for the values of `schema`. These are the same schema, except inside
     /// `allOf`, where `validation` lacks types.
-    fn build(validation: &Json, schema: &Json, is_resource: bool, depth: usize) -> Option<Self> {
+    fn build(
+        validation: &Json,
+        schema: &Json,
+        is_resource: bool,
+        purpose: Purpose<'_>,
+        depth: usize,
+    ) -> Option<Self> {
         if depth > MAX_DEPTH {
             return None;
         }
         let below = |name: &str| {
             let [inner, schema] = [validation, schema].map(|it| it.get(name).filter(|it| it.is_object()));
             let (inner, schema) = inner.zip(schema)?;
-            Self::build(inner, schema, is_embedded(schema), depth + 1).map(Box::new)
+            Self::build(inner, schema, is_embedded(schema), purpose, depth + 1).map(Box::new)
         };
         let (items, values) = (below("items"), below("additionalProperties"));
         let mut properties = BTreeMap::new();
         for (name, inner) in object(validation, "properties") {
             let Some(schema) = schema.get("properties").and_then(|it| it.get(name)) else { continue };
-            let below = Self::build(inner, schema, is_embedded(schema), depth + 1);
+            let below = Self::build(inner, schema, is_embedded(schema), purpose, depth + 1);
             // Properties that expressions cannot use are not validated.
             if let Some(below) = below.filter(|below| below.decl.is_some()) {
                 properties.insert(name.clone(), below);
@@ -56,7 +62,7 @@ impl RuleNode {
         }
         let all_of = validation.get("allOf").and_then(Json::as_array).into_iter().flatten();
         let all_of: Vec<Self> =
-            all_of.filter_map(|inner| Self::build(inner, schema, is_resource, depth + 1)).collect();
+            all_of.filter_map(|inner| Self::build(inner, schema, is_resource, purpose, depth + 1)).collect();
         let own = Rule::read_all(validation);
         let is_empty = items.is_none() && values.is_none() && properties.is_empty() && all_of.is_empty();
         if own.is_empty() && is_empty {
@@ -68,8 +74,11 @@ impl RuleNode {
         }
         let has_rules = !own.is_empty();
         let rules = match &decl {
-            Some(decl) => own.into_iter().map(|rule| rule.compile(schema, decl)).collect(),
-            None => Vec::new(),
+            Some(decl) if has_rules => {
+                let compiler = RuleCompiler::new(decl, purpose);
+                own.into_iter().map(|rule| rule.compile(schema, &compiler)).collect()
+            }
+            _ => Vec::new(),
         };
         let type_name = schema.get("type").and_then(Json::as_str).unwrap_or_default().to_owned();
         let list_keys = list_keys(schema);

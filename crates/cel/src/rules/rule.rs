@@ -1,14 +1,16 @@
 //! Compiled rules.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use serde_json::Value as Json;
 
 use super::field_path;
+use crate::cache::{Compiled, ProgramCache};
 use crate::cost::{Bounds, SizeEstimator};
 use crate::env::Env;
 use crate::kinds::Type;
-use crate::program::{Ast, Program};
+use crate::program::Ast;
 use crate::schema::Decl;
 
 /// A rule as written in the schema.
@@ -26,11 +28,11 @@ pub(super) struct Rule {
 #[derive(Debug, Default)]
 pub(super) struct CompiledRule {
     pub(super) rule: Rule,
-    pub(super) program: Option<Program>,
+    pub(super) program: Option<Arc<Compiled>>,
     pub(super) error: Option<String>,
     pub(super) uses_old_self: bool,
     pub(super) max_cost: u64,
-    pub(super) message: Option<Program>,
+    pub(super) message: Option<Arc<Compiled>>,
     pub(super) message_error: Option<String>,
     pub(super) message_max_cost: u64,
     /// The field path, relative to the rule.
@@ -87,14 +89,10 @@ impl Rule {
     }
 
     /// Compiles the rule for values of a schema.
-    pub(super) fn compile(self, schema: &Json, decl: &Decl) -> CompiledRule {
+    pub(super) fn compile(self, schema: &Json, compiler: &RuleCompiler<'_>) -> CompiledRule {
         let mut compiled = CompiledRule::default();
         if !self.expression.trim().is_empty() {
-            let ty = decl.to_type("selfType");
-            let old =
-                if self.optional_old_self == Some(true) { Type::optional(ty.clone()) } else { ty.clone() };
-            let env = Env::new(COMPATIBILITY).with("self", ty).with("oldSelf", old);
-            self.compile_in(&env, decl, &mut compiled);
+            self.compile_with(compiler, &mut compiled);
             if compiled.error.is_none() && compiled.message_error.is_none() && !self.field_path.is_empty() {
                 compiled.field_path = field_path::normalize(&self.field_path, schema);
             }
@@ -102,10 +100,11 @@ impl Rule {
         CompiledRule { rule: self, ..compiled }
     }
 
-    fn compile_in(&self, env: &Env, decl: &Decl, compiled: &mut CompiledRule) {
-        match compile_one(&self.expression, env, &Type::Bool, decl) {
-            Ok((ast, program, cost)) => {
-                compiled.uses_old_self = ast.uses("oldSelf");
+    fn compile_with(&self, compiler: &RuleCompiler<'_>, compiled: &mut CompiledRule) {
+        let env = if self.optional_old_self == Some(true) { &compiler.optional } else { &compiler.plain };
+        match compiler.compile(&self.expression, env, &Type::Bool) {
+            Ok((program, cost)) => {
+                compiled.uses_old_self = program.uses("oldSelf");
                 compiled.max_cost = cost;
                 compiled.program = Some(program);
             }
@@ -122,8 +121,8 @@ impl Rule {
         if self.message_expression.is_empty() {
             return;
         }
-        match compile_one(&self.message_expression, env, &Type::String, decl) {
-            Ok((_, program, cost)) => {
+        match compiler.compile(&self.message_expression, env, &Type::String) {
+            Ok((program, cost)) => {
                 compiled.message_max_cost = cost;
                 compiled.message = Some(program);
             }
@@ -153,20 +152,52 @@ impl SizeEstimator for SelfSizes<'_> {
     }
 }
 
-fn compile_one(
-    text: &str,
-    env: &Env,
-    wanted: &Type,
-    decl: &Decl,
-) -> Result<(Ast, Program, u64), (Invalid, bool)> {
-    let ast = Ast::compile(text, env).map_err(|issues| (Invalid::Text(issues.to_string()), false))?;
-    if ast.output_type() != wanted {
-        return Err((Invalid::Type, false));
+/// The purpose of compiled rules.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose<'c> {
+    /// To check a definition, with estimates of costs.
+    Check,
+    /// To validate objects, with programs from a cache.
+    Validate(Option<&'c ProgramCache>),
+}
+
+/// Compiles the rules of one schema.
+pub(super) struct RuleCompiler<'c> {
+    decl: &'c Decl,
+    purpose: Purpose<'c>,
+    plain: Env,
+    /// The environment of rules with `optionalOldSelf`.
+    optional: Env,
+}
+
+impl<'c> RuleCompiler<'c> {
+    pub(super) fn new(decl: &'c Decl, purpose: Purpose<'c>) -> Self {
+        let ty = decl.to_type("selfType");
+        let env = Env::new(COMPATIBILITY).with("self", ty.clone());
+        let optional = env.clone().with("oldSelf", Type::optional(ty.clone()));
+        Self { decl, purpose, plain: env.with("oldSelf", ty), optional }
     }
-    let program =
-        ast.program().map_err(|failure| (Invalid::Constant(failure.to_string()), ast.uses("oldSelf")))?;
-    let cost = ast.estimate(&SelfSizes(decl)).max;
-    Ok((ast, program, cost))
+
+    /// Compiles an expression. Returns its estimated maximum cost if the purpose is to check it.
+    fn compile(&self, text: &str, env: &Env, wanted: &Type) -> Result<(Arc<Compiled>, u64), (Invalid, bool)> {
+        if let Purpose::Validate(Some(cache)) = self.purpose
+            && let Ok(compiled) = cache.compile(text, env)
+            && compiled.output_type() == wanted
+        {
+            return Ok((compiled, 0));
+        }
+        let ast = Ast::compile(text, env).map_err(|issues| (Invalid::Text(issues.to_string()), false))?;
+        if ast.output_type() != wanted {
+            return Err((Invalid::Type, false));
+        }
+        let compiled = Compiled::from_ast(&ast)
+            .map_err(|failure| (Invalid::Constant(failure.to_string()), ast.uses("oldSelf")))?;
+        let cost = match self.purpose {
+            Purpose::Check => ast.estimate(&SelfSizes(self.decl)).max,
+            Purpose::Validate(_) => 0,
+        };
+        Ok((Arc::new(compiled), cost))
+    }
 }
 
 /// Encodes a string as Go's JSON, which also escapes HTML characters.

@@ -6,7 +6,8 @@ use super::MAX_OBJECT_COST;
 use super::error::{ErrorKind, Path, RuleError, shown};
 use super::node::{RuleNode, correlated};
 use super::ratchet::Ratchet;
-use super::rule::CompiledRule;
+use super::rule::{CompiledRule, Purpose};
+use crate::cache::ProgramCache;
 use crate::failure::Failure;
 use crate::library::format::go_quote;
 use crate::program::{Activation, PER_CALL_LIMIT};
@@ -38,7 +39,16 @@ const MAX_MESSAGE: usize = 5120;
 impl Validator {
     /// Compiles the rules of the schema of a resource.
     pub fn new(schema: &Json) -> Self {
-        Self { root: RuleNode::new(schema, true), schema: schema.clone() }
+        Self::compile(schema, Purpose::Validate(None))
+    }
+
+    /// Like [`Self::new`], with programs from a cache.
+    pub fn cached(schema: &Json, cache: &ProgramCache) -> Self {
+        Self::compile(schema, Purpose::Validate(Some(cache)))
+    }
+
+    fn compile(schema: &Json, purpose: Purpose<'_>) -> Self {
+        Self { root: RuleNode::new(schema, true, purpose), schema: schema.clone() }
     }
 
     /// Returns whether the schema has no rules.
@@ -179,7 +189,7 @@ impl Run {
         if rule.uses_old_self && old.is_none() && !is_optional {
             return Ok(());
         }
-        let outcome = program.evaluate(if is_optional { optional } else { plain }, PER_CALL_LIMIT);
+        let outcome = program.program().evaluate(if is_optional { optional } else { plain }, PER_CALL_LIMIT);
         if outcome.cost > self.budget {
             self.validation.cost += outcome.cost;
             self.invalid(path, node, OUT_OF_BUDGET.to_owned());
@@ -242,7 +252,7 @@ impl Run {
     fn message<'a>(&mut self, rule: &'a CompiledRule, activation: &Activation<'a>) -> (String, bool) {
         let default = || (rule.rule.message_or_default(), false);
         let Some(program) = &rule.message else { return default() };
-        let outcome = program.evaluate(activation, PER_CALL_LIMIT);
+        let outcome = program.program().evaluate(activation, PER_CALL_LIMIT);
         if outcome.cost > self.budget {
             self.validation.cost += outcome.cost;
             let detail = "messageExpression evaluation failed due to running out of cost budget, \

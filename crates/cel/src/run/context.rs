@@ -65,7 +65,7 @@ impl<'a> Context<'a> {
 
     /// Returns an error if `cost`, which is charged after the work, would exceed the limit.
     pub(crate) fn reserve_cost(&self, cost: u64) -> Result<(), Failure> {
-        let total = self.cost.get().saturating_add(cost).saturating_add(CREATION_COST);
+        let total = self.cost.get().saturating_add(cost);
         if total > self.limit {
             self.cost.set(total);
             return Err(Failure::Cost);
@@ -102,6 +102,3 @@ const MAX_MEMORY: usize = 64 << 20;
 
 /// Maximum number of cached patterns compiled during one evaluation.
 const MAX_PATTERNS: usize = 32;
-
-/// The cost of creating a list, plus the cost of a call.
-const CREATION_COST: u64 = 11;
