@@ -166,6 +166,10 @@ fn show_value(value: &Value<'_>) -> Json {
         Value::List(list) => {
             json!({"list": list.iter().map(|item| item.map_or(Json::Null, |it| show_value(&it))).collect::<Vec<_>>()})
         }
+        // Upstream cannot iterate over fields without a schema.
+        Value::Map(map) if map.keys().len() < map.len() => {
+            json!({"struct": {"type": "map", "json": to_json(value)}})
+        }
         Value::Map(map) => {
             let entries = map.entries().unwrap_or_default();
             let mut shown: Vec<_> = entries.iter().map(|(k, v)| (show_value(k), show_value(v))).collect();

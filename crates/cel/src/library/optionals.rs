@@ -3,7 +3,7 @@
 use super::Library;
 use crate::failure::Failure;
 use crate::run::Context;
-use crate::value::{Value, display};
+use crate::value::{Map, Value, display};
 
 /// cel-go's optional values, version 2.
 pub(super) const LIBRARY: Library = Library {
@@ -43,14 +43,15 @@ fn none<'a>(_: &Context<'a>, _: &[Value<'a>]) -> Result<Value<'a>, Failure> {
 fn of_non_zero<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
     let [value] = args else { return Err(Failure::overload()) };
     let zero = match value {
-        Value::Null | Value::Bool(false) | Value::Int(0) | Value::Uint(0) | Value::Optional(None) => true,
+        Value::Null | Value::Bool(false) | Value::Int(0) | Value::Uint(0) => true,
         Value::Double(it) => *it == 0.0,
         Value::String(text) => text.is_empty(),
         Value::Bytes(bytes) => bytes.is_empty(),
         Value::Duration(nanos) => *nanos == 0,
         Value::Timestamp(at) => at.seconds == *crate::value::Timestamp::RANGE.start() && at.nanos == 0,
-        Value::List(list) => list.len() == 0,
-        Value::Map(map) => map.len() == 0,
+        // As upstream, lists and maps with a schema are never zero.
+        Value::List(list) => list.decl.is_none() && list.len() == 0,
+        Value::Map(map) => !matches!(map, Map::Typed(..)) && map.len() == 0,
         Value::Object(object) => object.fields.is_empty(),
         _ => false,
     };

@@ -28,7 +28,7 @@ pub(super) const LIBRARY: Library = Library {
 };
 
 /// A URL.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Url {
     /// The canonical text.
     pub(crate) text: String,
@@ -84,6 +84,10 @@ fn read(text: &str, fragment: bool) -> Result<Url, String> {
     if text.is_empty() {
         return fail("empty url");
     }
+    if text == "*" {
+        let text = || text.to_owned();
+        return Ok(Url { text: text(), path: text(), ..Url::default() });
+    }
     let (rest, tag) = match text.split_once('#') {
         Some((rest, tag)) if fragment => (rest, Some(tag)),
         _ => (text, None),
@@ -102,9 +106,13 @@ fn read(text: &str, fragment: bool) -> Result<Url, String> {
         Some(query) if forced || !query.is_empty() => format!("?{query}"),
         _ => String::new(),
     };
-    let fragment_text = tag.map_or(String::new(), |tag| {
-        if tag.is_empty() { String::new() } else { format!("#{}", escape_path(tag, true)) }
-    });
+    let fragment_text = match tag {
+        None | Some("") => String::new(),
+        Some(tag) => match escaped(tag, FRAGMENT_ALLOWED) {
+            Ok(tag) => format!("#{tag}"),
+            Err(why) => return Err(format!("parse {}: {why}", go_quote(text))),
+        },
+    };
     let query = query.unwrap_or_default().to_owned();
     if !rest.starts_with('/') {
         if scheme.is_empty() {
@@ -130,34 +138,45 @@ fn read(text: &str, fragment: bool) -> Result<Url, String> {
         } else {
             (None, String::new(), rest)
         };
-    if let Some(user) = user
-        && !user.bytes().all(|it| it.is_ascii_alphanumeric() || b"-._:~!$&'()*+,;=%@".contains(&it))
-    {
-        return fail("net/url: invalid userinfo");
-    }
-    if let Err(why) = unescape(path) {
-        return fail(&why);
-    }
-    let escaped = escape_path(path, false);
+    let user = match user.map(canonical_user).transpose() {
+        Ok(user) => user,
+        Err(why) => return fail(&why),
+    };
+    let escaped = match escaped(path, PATH_ALLOWED) {
+        Ok(path) => path,
+        Err(why) => return fail(&why),
+    };
     let mut canonical = String::new();
     if !scheme.is_empty() {
         canonical.push_str(&scheme);
         canonical.push(':');
     }
-    if !scheme.is_empty() || !host.is_empty() || user.is_some() {
-        if !host.is_empty() || user.is_some() || rest.starts_with("//") {
-            canonical.push_str("//");
-        }
-        if let Some(user) = user {
-            canonical.push_str(user);
-            canonical.push('@');
-        }
-        canonical.push_str(&escape_host(&host));
+    // A URL such as `http:/path` keeps its form without an authority.
+    let has_authority = rest.starts_with("//") && path != rest;
+    if !host.is_empty() || user.is_some() || (has_authority && !path.is_empty()) {
+        canonical.push_str("//");
     }
+    if let Some(user) = user {
+        canonical.push_str(&user);
+        canonical.push('@');
+    }
+    canonical.push_str(&escape(host.as_bytes(), HOST_ALLOWED));
     canonical.push_str(&escaped);
     canonical.push_str(&query_text);
     canonical.push_str(&fragment_text);
     Ok(Url { text: canonical, scheme, host, path: escaped, query })
+}
+
+/// Returns the user information with only the necessary escapes.
+fn canonical_user(user: &str) -> Result<String, String> {
+    if !user.bytes().all(|it| it.is_ascii_alphanumeric() || b"-._:~!$&'()*+,;=%@".contains(&it)) {
+        return Err("net/url: invalid userinfo".to_owned());
+    }
+    let part = |text: &str| Ok::<_, String>(escape(&unescape_bytes(text)?, USER_ALLOWED));
+    match user.split_once(':') {
+        None => part(user),
+        Some((name, password)) => Ok(format!("{}:{}", part(name)?, part(password)?)),
+    }
 }
 
 fn split_scheme(text: &str) -> Result<(&str, &str), &'static str> {
@@ -224,6 +243,10 @@ fn check_host(host: &str) -> Result<String, String> {
 
 /// Decodes escapes.
 fn unescape(text: &str) -> Result<String, String> {
+    unescape_bytes(text).map(|decoded| String::from_utf8_lossy(&decoded).into_owned())
+}
+
+fn unescape_bytes(text: &str) -> Result<Vec<u8>, String> {
     let (mut decoded, bytes, mut at) = (Vec::with_capacity(text.len()), text.as_bytes(), 0);
     while let Some(byte) = bytes.get(at) {
         if *byte != b'%' {
@@ -240,24 +263,28 @@ fn unescape(text: &str) -> Result<String, String> {
         decoded.push(value);
         at += 3;
     }
-    Ok(String::from_utf8_lossy(&decoded).into_owned())
+    Ok(decoded)
 }
 
-/// Escapes the characters that a path or fragment cannot contain; keeps existing escapes.
-fn escape_path(path: &str, fragment: bool) -> String {
-    let allowed: &[u8] = if fragment { b"-_.~!$&'()*+,;=:@/?%" } else { b"-_.~!$&'()*+,;=:@/[]%" };
-    escape(path, allowed)
+/// The characters besides letters and digits that a path, fragment, host or user can contain.
+const PATH_ALLOWED: &[u8] = b"-_.~$&+,/:;=@";
+const FRAGMENT_ALLOWED: &[u8] = b"-_.~$&+,/:;=?@!()*";
+const HOST_ALLOWED: &[u8] = b"-_.~!$&'()*+,;=:[]<>\"";
+const USER_ALLOWED: &[u8] = b"-_.~$&+,;=";
+
+/// Returns a path or fragment in escaped form. As in Go, a text that needs no further escapes stays as it is; otherwise
+/// all escapes are new.
+fn escaped(text: &str, allowed: &[u8]) -> Result<String, String> {
+    let decoded = unescape_bytes(text)?;
+    let is_valid = |it: u8| it.is_ascii_alphanumeric() || allowed.contains(&it) || b"!'()*[]%".contains(&it);
+    Ok(if text.bytes().all(is_valid) { text.to_owned() } else { escape(&decoded, allowed) })
 }
 
-fn escape_host(host: &str) -> String {
-    escape(host, b"-_.~!$&'()*+,;=:[]<>\"")
-}
-
-fn escape(text: &str, allowed: &[u8]) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || allowed.contains(&byte) {
-            escaped.push(char::from(byte));
+fn escape(bytes: &[u8], allowed: &[u8]) -> String {
+    let mut escaped = String::with_capacity(bytes.len());
+    for byte in bytes {
+        if byte.is_ascii_alphanumeric() || allowed.contains(byte) {
+            escaped.push(char::from(*byte));
         } else {
             let _ = write!(escaped, "%{byte:02X}");
         }
@@ -326,4 +353,51 @@ fn get_query<'a>(context: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>,
         .map(|(key, values)| (Key::String(Text::Shared(key.into())), Value::texts(values)))
         .collect();
     Ok(Value::Map(Map::owned(entries)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Url;
+
+    /// The results of Go's `url.Parse(text).String()`.
+    #[test]
+    fn escapes_as_go() {
+        let cases = [
+            ("*", "*"),
+            ("/a%2Fb", "/a%2Fb"),
+            ("/a%2Fb c", "/a/b%20c"),
+            ("/a!b'(c)*[d]", "/a!b'(c)*[d]"),
+            ("/a!b c", "/a%21b%20c"),
+            ("http://", "http:"),
+            ("http:/x", "http:/x"),
+            ("http:///x", "http:///x"),
+            ("HTTPS://u!:p%40q@h:1/", "https://u%21:p%40q@h:1/"),
+            ("https://h/p#a'b c", "https://h/p#a%27b%20c"),
+            ("https://h/p#a'b", "https://h/p#a'b"),
+            ("https://[::1]:80/p?q=1&r", "https://[::1]:80/p?q=1&r"),
+            ("mailto:a@b.c?x", "mailto:a@b.c?x"),
+            ("/p?", "/p?"),
+        ];
+        for (text, canonical) in cases {
+            assert_eq!(Url::parse(text).unwrap().text, canonical, "{text}");
+        }
+    }
+
+    #[test]
+    fn reports_errors_as_go() {
+        let cases = [
+            ("", "empty url"),
+            ("a b", "invalid URI for request"),
+            (":x", "missing protocol scheme"),
+            ("https://u%zz@h/", "invalid URL escape \"%zz\""),
+            ("https://u^@h/", "net/url: invalid userinfo"),
+            ("https://h:x/", "invalid port \":x\" after host"),
+            ("https://h h/", "invalid character \" \" in host name"),
+            ("https://[::1/", "missing ']' in host"),
+            ("/%2", "invalid URL escape \"%2\""),
+        ];
+        for (text, why) in cases {
+            assert_eq!(Url::parse(text).unwrap_err(), format!("parse {text:?}: {why}"));
+        }
+    }
 }
