@@ -6,7 +6,7 @@
 //! | roles and bindings | at start | at the next start (`rbac/rest`) |
 //! | system priority classes | at start | cannot be deleted (`scheduling/rest`) |
 //! | [`api_services`] of the built-in groups | at start | at the next start, unless a user manages them (`autoregister`) |
-//! | `kubernetes` service, its endpoints and slice | at start | every ten seconds (`kubernetesservice`) |
+//! | `kubernetes` service, its endpoints and slice with the [`server_addresses`] | at start | every ten seconds (`kubernetesservice`) |
 //! | default `ServiceCIDR` | at start | every ten seconds; a difference from the flags is reported, not corrected (`defaultservicecidr`) |
 //! | [`identity`] lease of this server | at start | renewed every ten seconds (`start-kube-apiserver-identity-lease-controller`) |
 //! | start date of the tracking of secret-based tokens | at start | every ten seconds (`legacytokentracking`) |
@@ -17,6 +17,7 @@ mod ensure;
 mod identity;
 mod kubernetes_service;
 mod rbac;
+mod server_addresses;
 mod service_cidr;
 
 use std::convert::Infallible;
@@ -148,6 +149,13 @@ impl Bootstrap {
         loop {
             ticks.tick().await;
             self.reconcile(resources).await;
+        }
+    }
+
+    /// Removes this server from the endpoints of the `kubernetes` service. A failure only logs: the address expires.
+    pub(crate) async fn withdraw_address(&self, resources: &Resources) {
+        if let Err(status) = self.service.withdraw(resources).await {
+            tracing::warn!(error = status.message, "the address of this server cannot be removed");
         }
     }
 

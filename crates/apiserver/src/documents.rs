@@ -1,6 +1,7 @@
 //! Non-resource paths: discovery, OpenAPI, version, health, metrics.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use nave_authn::service_account::discovery::{CONFIGURATION_PATH, Discovery, JWKS_PATH};
@@ -152,9 +153,12 @@ impl Documents {
     }
 
     async fn metrics(&self, storages: &Storages) -> Result<Response<ResponseBody>, Status> {
-        match storages.store().status().await {
-            Ok(status) => self.metrics.set_storage_size(status.size_on_disk),
-            Err(error) => tracing::warn!(%error, "size of the store is unknown"),
+        for (number, store) in storages.stores().all().enumerate() {
+            match tokio::time::timeout(STORE_STATUS_TIMEOUT, store.status()).await {
+                Ok(Ok(status)) => self.metrics.set_storage_size(&status, number),
+                Ok(Err(error)) => tracing::warn!(%error, "size of the store is unknown"),
+                Err(_) => tracing::warn!("size of the store is unknown: no answer in time"),
+            }
         }
         let text = self.metrics.render().map_err(Status::internal)?;
         Ok(raw_response::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
@@ -179,6 +183,9 @@ impl Documents {
         paths
     }
 }
+
+/// Time that metrics wait for the size of a store.
+const STORE_STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Returns the response for an unknown path: as upstream, a `Status` below a served group, otherwise plain text.
 fn nothing_at(registry: &Registry, parts: &[&str]) -> Result<EndpointResponse, Status> {

@@ -15,7 +15,7 @@ use http::StatusCode;
 
 use crate::request_info::Query;
 
-/// Timeout of one check.
+/// Timeout of a check without one of its own.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A check; the error is a short reason.
@@ -32,6 +32,7 @@ struct Check {
     name: String,
     /// True if the check applies to `/livez` as well as to `/readyz`.
     live: bool,
+    timeout: Duration,
     probe: Probe,
 }
 
@@ -75,16 +76,17 @@ impl Health {
         live: bool,
         probe: impl Fn() -> Result<(), String> + Send + Sync + 'static,
     ) {
-        self.add_async(name, live, move || ready(probe()));
+        self.add_async(name, live, PROBE_TIMEOUT, move || ready(probe()));
     }
 
     /// Adds an asynchronous check; it fails if it times out.
-    pub fn add_async<F, Fut>(&mut self, name: &str, live: bool, probe: F)
+    pub fn add_async<F, Fut>(&mut self, name: &str, live: bool, timeout: Duration, probe: F)
     where
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), String>> + Send + 'static,
     {
-        self.checks.push(Check { name: name.to_owned(), live, probe: Arc::new(move || probe().boxed()) });
+        let probe: Probe = Arc::new(move || probe().boxed());
+        self.checks.push(Check { name: name.to_owned(), live, timeout, probe });
     }
 
     /// Returns the response for `path`; `None` if it is not a health path or names an unknown check.
@@ -169,7 +171,7 @@ impl Health {
 
 impl Check {
     async fn run(&self) -> Result<(), String> {
-        tokio::time::timeout(PROBE_TIMEOUT, (self.probe)())
+        tokio::time::timeout(self.timeout, (self.probe)())
             .await
             .unwrap_or_else(|_| Err("timed out".to_owned()))
     }

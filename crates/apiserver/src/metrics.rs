@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use nave_metrics::Registrar;
+use nave_store::StoreStatus;
 use prometheus::{Encoder, HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder, core::Collector};
 
 use crate::request_info::RequestInfo;
@@ -46,9 +47,6 @@ pub struct Metrics {
     terminations: IntCounterVec,
     storage_size: IntGaugeVec,
 }
-
-/// The storage cluster ID of the store, in the form that upstream uses for its etcd clusters.
-const STORAGE: &str = "embedded-0";
 
 impl Metrics {
     /// Registers all metrics.
@@ -112,9 +110,11 @@ impl Metrics {
         self.terminations.with_label_values(&labels).inc();
     }
 
-    /// Sets the size of the store on disk.
-    pub fn set_storage_size(&self, bytes: u64) {
-        self.storage_size.with_label_values(&[STORAGE]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    /// Sets the size on disk of one of the stores. Their ids have the form of upstream's: `etcd-0`, `etcd-1`.
+    pub fn set_storage_size(&self, status: &StoreStatus, number: usize) {
+        let engine = status.engine.split(' ').next().unwrap_or_default();
+        let bytes = i64::try_from(status.size_on_disk).unwrap_or(i64::MAX);
+        self.storage_size.with_label_values(&[format!("{engine}-{number}").as_str()]).set(bytes);
     }
 
     /// Counts a request as in flight until the guard is dropped.

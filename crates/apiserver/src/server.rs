@@ -6,12 +6,12 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use http::Request;
 use hyper::body::Incoming;
 use nave_authn::service_account::discovery::Discovery;
 use nave_authn::{Identity, UserInfo};
 use nave_machinery::Status;
-use nave_store::Store;
 use nave_supervisor::{RestartMetrics, Supervisor};
 use nave_webhook::ClientManager;
 use tokio::sync::watch;
@@ -43,7 +43,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::route::Router;
 use crate::serving::{ConnectionInfo, Served};
-use crate::storage::{Following, Storages, check_consistency, evict_encodings};
+use crate::storage::{Following, Storages, Stores, check_consistency, evict_encodings};
 
 /// Maximum time after a request timeout within which a write of a service may still be committed.
 const REPAIR_MARGIN: Duration = Duration::from_secs(5);
@@ -165,7 +165,7 @@ impl ApiServer {
             observed.synced().await;
         }
         let documents = Documents {
-            health: health(&catalogs, storages.store(), &stopping),
+            health: health(&catalogs, storages.stores(), &stopping),
             metrics: Arc::clone(&metrics),
             address: config.address,
             token_discovery: config.token_discovery,
@@ -263,20 +263,33 @@ impl ApiServer {
         self.stopping.set();
     }
 
+    /// Removes this server's address from the endpoints of the `kubernetes` service.
+    pub async fn withdraw_address(&self) {
+        self.bootstrap.withdraw_address(&self.pipeline.router.resources).await;
+    }
+
     /// Ends all watches, so that connections can drain.
     pub fn end_watches(&self) {
         self.closing.cancel();
     }
 }
 
-fn health(catalogs: &Catalogs, store: &Arc<dyn Store>, stopping: &Switch) -> Health {
+fn health(catalogs: &Catalogs, stores: &Stores, stopping: &Switch) -> Health {
     let mut health = Health::new();
-    // The name that Kubernetes monitoring expects, whatever the storage engine is.
-    let store = Arc::clone(store);
-    health.add_async("etcd", true, move || {
-        let store = Arc::clone(&store);
-        async move { store.status().await.map(drop).map_err(|error| error.to_string()) }
-    });
+    let timeouts = stores.timeouts();
+    // The names that Kubernetes monitoring expects, whatever the storage engine is.
+    for (name, live, timeout) in
+        [("etcd", true, timeouts.health), ("etcd-readiness", false, timeouts.readiness)]
+    {
+        let stores = stores.clone();
+        health.add_async(name, live, timeout, move || {
+            let stores: Vec<_> = stores.all().cloned().collect();
+            async move {
+                let checks = stores.iter().map(|store| store.status());
+                try_join_all(checks).await.map(drop).map_err(|error| error.to_string())
+            }
+        });
+    }
     let catalogs = catalogs.clone();
     health.add("informer-sync", false, move || {
         let catalog = catalogs.load();

@@ -11,6 +11,7 @@ mod caches;
 mod command_line;
 mod controller_options;
 mod controllers;
+mod etcd;
 mod signing;
 mod values;
 
@@ -37,6 +38,8 @@ use browsers::BrowserFlags;
 use caches::CacheFlags;
 pub(crate) use controllers::ControllersConfig;
 use controllers::{ControllersFlags, controllers_help, known_controllers};
+use etcd::EtcdFlags;
+pub(crate) use etcd::{EngineConfig, StoreConfig};
 pub(crate) use signing::Signing;
 use signing::SigningFlags;
 pub(crate) use values::Controllers;
@@ -161,9 +164,8 @@ pub(crate) struct ServeFlags {
     #[arg(long, value_name = "RANGE", default_value = "30000-32767", value_parser = parse_ports, help_heading = NETWORK)]
     service_node_port_range: RangeInclusive<u16>,
 
-    /// Not supported by this version, which stores objects in --data-dir.
-    #[arg(long, value_name = "URLS", help_heading = ETCD)]
-    etcd_servers: Option<String>,
+    #[command(flatten)]
+    etcd: EtcdFlags,
     #[command(flatten)]
     caches: CacheFlags,
     #[command(flatten)]
@@ -201,6 +203,8 @@ pub(crate) struct Config {
     /// The CORS and HSTS settings for browsers.
     pub(crate) browsers: Browsers,
     pub(crate) watch_caches: WatchCacheSizes,
+    /// The stores of objects.
+    pub(crate) store: StoreConfig,
     /// The authorities that sign certificates.
     pub(crate) signing: Signing,
 }
@@ -230,10 +234,6 @@ impl ServeFlags {
     /// # Errors
     /// The first invalid flag and the reason.
     pub(crate) fn validate(self) -> Result<Config, FlagError> {
-        if self.etcd_servers.is_some() {
-            let why = "this version serves from its embedded store in --data-dir; etcd is not supported yet";
-            return Err(FlagError::new("etcd-servers", why));
-        }
         if self.request_timeout.is_zero() {
             return Err(FlagError::new("request-timeout", "must be more than 0"));
         }
@@ -285,6 +285,7 @@ impl ServeFlags {
             endpoint_routing: self.enable_aggregator_routing,
             browsers: self.browsers.validate()?,
             watch_caches: self.caches.sizes(),
+            store: self.etcd.validate()?,
             signing: self.signing.validate(own_authority)?,
         })
     }
@@ -351,7 +352,14 @@ mod tests {
     #[test]
     fn error_names_the_flag() {
         for (arguments, flag) in [
-            (&["--etcd-servers=http://localhost:2379"][..], "--etcd-servers"),
+            (&["--etcd-servers=localhost:2379"][..], "--etcd-servers"),
+            (&["--etcd-servers=http://a", "--etcd-certfile=a"], "--etcd-keyfile"),
+            (&["--etcd-servers=http://a", "--etcd-cafile=/no/such/file"], "/no/such/file"),
+            (
+                &["--etcd-servers=http://a", "--etcd-servers-overrides=events#http://b"],
+                "group/resource#URL;URL",
+            ),
+            (&["--etcd-servers-overrides=/events#http://b"], "--etcd-servers is required"),
             (&["--tls-cert-file=a.crt"], "--tls-private-key-file"),
             (&["--tls-private-key-file=a.key"], "--tls-cert-file"),
             (&["--request-timeout=0s"], "--request-timeout"),

@@ -1,7 +1,7 @@
 //! Starts and stops the parts of the server in order.
 //!
 //! Start: data folder → store → keys and certificates → listener → API → kubeconfig → ready → controllers.
-//! Stop, on SIGTERM or SIGINT: /readyz fails → `--shutdown-delay-duration` → controllers stop → no new connections,
+//! Stop, on SIGTERM or SIGINT: /readyz fails, the `kubernetes` service loses the address → `--shutdown-delay-duration` → controllers stop → no new connections,
 //! watches end, requests in flight complete → the store is synced and closed. A second signal exits immediately.
 
 mod api;
@@ -11,6 +11,7 @@ mod certificates;
 mod client_cas;
 mod controllers;
 mod memory;
+mod store;
 mod token_tracking;
 
 use std::{
@@ -73,6 +74,9 @@ pub(crate) enum ServeError {
         .folder.display()
     )]
     Damaged { folder: PathBuf, why: String },
+    /// The etcd cluster cannot be used.
+    #[error("--etcd-servers: {0}")]
+    Etcd(String),
     /// The API cannot be started.
     #[error("cannot start the API: {0}")]
     Start(#[from] StartError),
@@ -100,7 +104,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let descriptors = descriptors::raise_limit();
     create_folder(&config.data_dir)?;
 
-    let store = api::open_store(&config).await?;
+    let store = store::open(&config).await?;
     let certificates = Certificates::open(&config)?;
     let keys = authentication::service_account_keys(&config)?;
     let cas = ClientCas::open(&config, &certificates)?;
@@ -259,6 +263,7 @@ async fn run_renewals(task: &Mutex<RenewalTask>) -> std::convert::Infallible {
 async fn stop(config: &Config, api: &ApiServer, controllers: &InProcessControllers, running: &Running) {
     tracing::info!("shutdown started");
     api.turn_unready();
+    api.withdraw_address().await;
     tokio::time::sleep(config.shutdown_delay).await;
     controllers.shutdown().await;
     api.end_watches();
@@ -306,8 +311,8 @@ mod tests {
     async fn distinguishes_damaged_store_from_store_in_use() {
         let folder = tempfile::tempdir().unwrap();
         let config = config(&[&format!("--data-dir={}", folder.path().display())]);
-        let store = api::open_store(&config).await.unwrap();
-        let in_use = api::open_store(&config).await.err().unwrap();
+        let store = store::open(&config).await.unwrap();
+        let in_use = store::open(&config).await.err().unwrap();
         assert!(matches!(in_use, ServeError::Store(StoreError::Locked { .. })), "{in_use}");
         drop(store);
         let file = folder.path().join("store/store.redb");
@@ -316,10 +321,10 @@ mod tests {
         overwritten[4096..].fill(0xa5);
         for damaged in [b"hello".to_vec(), bytes[..5000].to_vec(), overwritten] {
             fs::write(&file, damaged).unwrap();
-            let error = api::open_store(&config).await.err().unwrap().to_string();
+            let error = store::open(&config).await.err().unwrap().to_string();
             assert!(error.contains("is damaged") && error.contains("move it away"), "{error}");
         }
         fs::write(&file, bytes).unwrap();
-        assert!(api::open_store(&config).await.is_ok());
+        assert!(store::open(&config).await.is_ok());
     }
 }

@@ -180,7 +180,8 @@ pub struct StoreStatus {
     pub size_in_use: u64,
     /// The latest revision.
     pub revision: u64,
-    /// The oldest readable revision.
+    /// The oldest readable revision, as far as this process knows. See
+    /// [`compacted_revision`](crate::Store::compacted_revision) for the exact one.
     pub compacted: u64,
 }
 

@@ -79,7 +79,7 @@ impl ServiceAllocator {
         let (store, runtime) = (storages.store(), Handle::current());
         let cidrs = ServiceCidrs::new(networking("servicecidrs")?, ranges);
         let objects = networking("ipaddresses")?;
-        let addresses = Addresses::new(Arc::clone(store), objects, cidrs.clone(), runtime.clone());
+        let addresses = Addresses::new(Arc::clone(objects.store()), objects, cidrs.clone(), runtime.clone());
         Some(Arc::new(Self {
             ranges,
             addresses: Arc::new(addresses),

@@ -1,5 +1,5 @@
-//! The `kubernetes` service in the `default` namespace, its endpoints and its endpoint slice (upstream:
-//! `controller/kubernetesservice` and `reconcilers`).
+//! The `kubernetes` service in the `default` namespace, its endpoints and its endpoint slice with the addresses of all
+//! servers that share the store (upstream: `controller/kubernetesservice` and `reconcilers`).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,6 +7,7 @@ use nave_machinery::{GroupVersionResource, Status, Value, meta};
 use serde_json::json;
 
 use super::ensure::{core, ensure, with_field};
+use super::server_addresses;
 use crate::endpoints::Resources;
 
 const NAMESPACE: &str = "default";
@@ -37,14 +38,35 @@ impl KubernetesService {
         .await
     }
 
-    /// Creates the service if it is missing, and adds this server to its endpoints and slice.
+    /// Creates the service if it is missing, renews the address of this server, and writes the addresses of all servers
+    /// into the endpoints and the slice.
     pub(super) async fn reconcile(&self, resources: &Resources) -> Result<(), Status> {
         ensure(resources, core("services"), NAMESPACE, self.service(), &|_| None).await?;
         // Loopback addresses are invalid in endpoints and unusable on other hosts.
         if self.advertise.ip().is_loopback() {
             return Ok(());
         }
-        let endpoints = self.endpoints();
+        server_addresses::renew(resources, self.advertise.ip()).await?;
+        self.publish(resources).await
+    }
+
+    /// Removes this server from the endpoints and the slice.
+    pub(super) async fn withdraw(&self, resources: &Resources) -> Result<(), Status> {
+        if self.advertise.ip().is_loopback() {
+            return Ok(());
+        }
+        server_addresses::remove(resources, self.advertise.ip()).await?;
+        self.publish(resources).await
+    }
+
+    /// Writes the addresses of all servers into the endpoints and the slice.
+    async fn publish(&self, resources: &Resources) -> Result<(), Status> {
+        let addresses = server_addresses::list(resources, self.advertise.ip()).await?;
+        // Clients need an address even if it may not answer.
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        let endpoints = self.endpoints(&addresses);
         let subsets = endpoints["subsets"].clone();
         ensure(resources, core("endpoints"), NAMESPACE, endpoints, &|stored| {
             let object = stored.as_value();
@@ -58,7 +80,7 @@ impl KubernetesService {
             Some(changed)
         })
         .await?;
-        let slice = self.endpoint_slice();
+        let slice = self.endpoint_slice(&addresses);
         let slices = GroupVersionResource::new("discovery.k8s.io", "v1", "endpointslices");
         let required = slice.clone();
         ensure(resources, slices, NAMESPACE, slice, &|stored| {
@@ -96,19 +118,22 @@ impl KubernetesService {
         })
     }
 
-    fn endpoints(&self) -> Value {
+    fn endpoints(&self, addresses: &[String]) -> Value {
+        let addresses: Vec<Value> = addresses.iter().map(|address| json!({"ip": address})).collect();
         json!({
             "apiVersion": "v1",
             "kind": "Endpoints",
             "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": {SKIP_MIRROR: "true"}},
             "subsets": [{
-                "addresses": [{"ip": self.advertise.ip().to_string()}],
+                "addresses": addresses,
                 "ports": [{"name": "https", "port": self.advertise.port(), "protocol": "TCP"}],
             }],
         })
     }
 
-    fn endpoint_slice(&self) -> Value {
+    fn endpoint_slice(&self, addresses: &[String]) -> Value {
+        let endpoint = |address| json!({"addresses": [address], "conditions": {"ready": true}});
+        let endpoints: Vec<Value> = addresses.iter().map(endpoint).collect();
         json!({
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
@@ -118,9 +143,7 @@ impl KubernetesService {
                 "labels": {"kubernetes.io/service-name": NAME},
             },
             "addressType": if self.advertise.is_ipv4() { "IPv4" } else { "IPv6" },
-            "endpoints": [
-                {"addresses": [self.advertise.ip().to_string()], "conditions": {"ready": true}}
-            ],
+            "endpoints": endpoints,
             "ports": [{"name": "https", "port": self.advertise.port(), "protocol": "TCP"}],
         })
     }

@@ -11,6 +11,8 @@ mod reads;
 mod reservation;
 mod sizes;
 mod storages;
+mod store_metrics;
+mod stores;
 mod writes;
 mod written_versions;
 
@@ -31,6 +33,7 @@ pub use reads::{ConsistentReads, ListStats, ReadStats};
 pub use reservation::{NO_REVISION, Reservation, ReservationOutcome, send_until_known};
 pub use sizes::WatchCacheSizes;
 pub use storages::{SharedParts, Storages};
+pub use stores::{CheckTimeouts, Stores};
 pub(crate) use writes::unchanged;
 pub use writes::{Attempt, NextState, Stored, Update, WriteResult, WrittenVersion};
 
@@ -152,18 +155,24 @@ impl ResourceStorage {
         })
     }
 
-    /// Returns the latest state of an object.
+    /// Returns the latest state of an object. Asks the store for the key's revision, because waiting for the store's
+    /// revision would require progress of the watch.
     ///
     /// # Errors
     /// The error of the store.
     pub async fn get_latest(&self, key: &str) -> Result<Option<Arc<CachedObject>>, Status> {
-        match self.latest().await? {
-            Latest::Memory(snapshot) => Ok(snapshot.get(key).cloned()),
-            Latest::Store(_) => {
-                let found = self.store.get(key, None).await.map_err(|error| store_status(&error))?;
-                found.map(|kv| self.cached(&kv).map(Arc::new)).transpose()
-            }
+        let revision = self.store.revision(key).await.map_err(|error| store_status(&error))?;
+        let Some(revision) = revision else { return Ok(None) };
+        if self.cacher.wait_until(revision, CACHE_WAIT).await.is_ok() {
+            return Ok(self.cacher.snapshot().get(key).cloned());
         }
+        let found = self.store.get(key, None).await.map_err(|error| store_status(&error))?;
+        found.map(|kv| self.cached(&kv).map(Arc::new)).transpose()
+    }
+
+    /// Returns the store of the resource.
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
     }
 
     /// Reads objects from the store, for states that the cache lacks.

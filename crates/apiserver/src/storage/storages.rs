@@ -8,7 +8,7 @@ use nave_resources::{Registry, ResourceDef};
 use nave_store::Store;
 use nave_supervisor::Supervisor;
 
-use super::{ResourceStorage, WatchCacheSizes};
+use super::{ResourceStorage, Stores, WatchCacheSizes};
 
 /// Memory budget for encodings made on demand, for all resources together, in bytes.
 const ENCODINGS_KEPT: usize = 32 << 20;
@@ -33,7 +33,7 @@ pub struct SharedParts {
 #[derive(Clone)]
 pub struct Storages {
     registry: Arc<Registry>,
-    store: Arc<dyn Store>,
+    stores: Stores,
     shared: SharedParts,
     sizes: WatchCacheSizes,
     by_prefix: imbl::HashMap<String, Arc<ResourceStorage>>,
@@ -41,14 +41,14 @@ pub struct Storages {
 
 impl Storages {
     /// Opens the storage of each stored resource and starts filling its watch cache.
-    pub fn open(registry: Registry, store: Arc<dyn Store>, sizes: &WatchCacheSizes) -> Self {
+    pub fn open(registry: Registry, stores: impl Into<Stores>, sizes: &WatchCacheSizes) -> Self {
         let shared = SharedParts {
             encodings: EncodingBudget::new(ENCODINGS_KEPT),
             frames: EncodingBudget::new(FRAMES_KEPT),
             supervisor: Supervisor::new(),
         };
-        let (registry, sizes) = (Arc::new(registry), sizes.clone());
-        let mut storages = Self { registry, store, shared, sizes, by_prefix: imbl::HashMap::new() };
+        let (registry, sizes, stores) = (Arc::new(registry), sizes.clone(), stores.into());
+        let mut storages = Self { registry, stores, shared, sizes, by_prefix: imbl::HashMap::new() };
         for def in Arc::clone(&storages.registry).all() {
             if storages.for_resource(def).is_none()
                 && let Some(opened) = storages.open_one(def)
@@ -63,7 +63,8 @@ impl Storages {
     /// be called within a Tokio runtime.
     pub fn open_one(&self, def: &Arc<ResourceDef>) -> Option<Arc<ResourceStorage>> {
         let window = self.sizes.bounds(&def.group_resource());
-        ResourceStorage::open(Arc::clone(def), Arc::clone(&self.store), window, &self.shared)
+        let store = self.stores.for_resource(&def.group_resource());
+        ResourceStorage::open(Arc::clone(def), store, window, &self.shared)
     }
 
     /// Returns the storages for another registry, without those of `removed` and with `added`.
@@ -100,9 +101,14 @@ impl Storages {
         &self.registry
     }
 
-    /// Returns the store.
+    /// Returns the store of most resources.
     pub fn store(&self) -> &Arc<dyn Store> {
-        &self.store
+        self.stores.main()
+    }
+
+    /// Returns the stores.
+    pub fn stores(&self) -> &Stores {
+        &self.stores
     }
 
     /// Returns the parts that all watch caches share.

@@ -1,13 +1,13 @@
 //! Starts and stops the API server and its store.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
-use nave_apiserver::server::{self, ApiServer};
-use nave_apiserver::storage::{Following, Storages};
+use nave_apiserver::server::{self, ApiServer, StartError};
+use nave_apiserver::storage::{Following, Storages, Stores};
 use nave_apiserver::{virtual_resources, webhooks};
 use nave_authn::service_account::{Issuer, KeyRing, SecretUse};
 use nave_resources::Registry;
-use nave_store::{Embedded, Store, StoreError, embedded};
+use nave_store::Store;
 use nave_webhook::Routing;
 use tokio::sync::mpsc;
 
@@ -15,28 +15,8 @@ use super::ServeError;
 use super::authentication::{Authentication, ConfigFile};
 use super::authorization::Authorization;
 use super::client_cas::ClientCas;
+use super::store;
 use crate::flags::Config;
-
-/// Opens the store in the data folder. Only one process can open it.
-pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeError> {
-    let folder = config.data_dir.join("store");
-    let damaged = |why: String| ServeError::Damaged { folder: folder.clone(), why };
-    let opening = {
-        let folder = folder.clone();
-        tokio::task::spawn_blocking(move || Embedded::open(&folder, &embedded::Options::default()))
-    };
-    match opening.await {
-        Ok(Ok(store)) => Ok(Arc::new(store)),
-        Ok(Err(StoreError::Corrupt(why))) => Err(damaged(why.to_string())),
-        // The engine does not recognize the file.
-        Ok(Err(StoreError::Io(error))) if error.kind() == io::ErrorKind::InvalidData => {
-            Err(damaged(error.to_string()))
-        }
-        Ok(Err(error)) => Err(ServeError::Store(error)),
-        // The engine panics on some damaged files.
-        Err(_) => Err(damaged("its pages cannot be read".to_owned())),
-    }
-}
 
 /// The API server, its authorizers, and the tasks that keep them up to date.
 pub(super) struct Api {
@@ -63,8 +43,13 @@ pub(super) async fn start(
     for resource in config.watch_caches.unknown(&registry) {
         tracing::warn!(resource, "unknown resource in --watch-cache-sizes ignored");
     }
-    let storages = Storages::open(registry, store, &config.watch_caches);
     let metrics = prometheus::Registry::new();
+    let stores = Stores::new(store)
+        .with_overrides(store::open_overrides(&config.store))
+        .with_timeouts(config.store.timeouts)
+        .measured(&metrics)
+        .map_err(StartError::Metrics)?;
+    let storages = Storages::open(registry, stores, &config.watch_caches);
     let authorization = Authorization::open(&config.authorization, &reachable.to_string(), &metrics)?;
     let always_allow = authorization.always_allow();
     let authentication = Authentication::open(config, keys, cas, &storages, always_allow, &metrics)?;

@@ -309,7 +309,7 @@ fn progress_request() -> m::WatchRequest {
 
 /// Returns whether a version of etcd orders requested progress after the events before it (kube-apiserver:
 /// `storage/feature/feature_support_checker.go`).
-fn has_ordered_progress(version: &str) -> bool {
+pub(super) fn has_ordered_progress(version: &str) -> bool {
     let mut numbers = version.split(['.', '-', '+']).map(|part| part.parse::<u32>().unwrap_or(0));
     let mut next = || numbers.next().unwrap_or(0);
     match (next(), next(), next()) {

@@ -1,0 +1,73 @@
+//! Opens the stores: the embedded one in the data folder, or etcd clusters.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nave_machinery::GroupResource;
+use nave_machinery::backoff::Backoff;
+use nave_store::{Embedded, Etcd, Store, StoreError, embedded, etcd};
+use tokio::time::{Instant, timeout_at};
+
+use super::ServeError;
+use crate::flags::{Config, EngineConfig, StoreConfig};
+
+/// Opens the store of most resources.
+pub(super) async fn open(config: &Config) -> Result<Arc<dyn Store>, ServeError> {
+    match &config.store.engine {
+        EngineConfig::Embedded(options) => open_embedded(config, options.clone()).await,
+        EngineConfig::Etcd(options) => open_etcd(options, config.store.initialization_timeout).await,
+    }
+}
+
+/// Opens the stores of single resources.
+pub(super) fn open_overrides(config: &StoreConfig) -> HashMap<GroupResource, Arc<dyn Store>> {
+    let open = |options: &etcd::Options| Arc::new(Etcd::new(options.clone())) as Arc<dyn Store>;
+    config.overrides.iter().map(|(resource, options)| (resource.clone(), open(options))).collect()
+}
+
+/// Opens the store in the data folder. Only one process can open it.
+async fn open_embedded(config: &Config, options: embedded::Options) -> Result<Arc<dyn Store>, ServeError> {
+    let folder = config.data_dir.join("store");
+    let damaged = |why: String| ServeError::Damaged { folder: folder.clone(), why };
+    let opening = {
+        let folder = folder.clone();
+        tokio::task::spawn_blocking(move || Embedded::open(&folder, &options))
+    };
+    match opening.await {
+        Ok(Ok(store)) => Ok(Arc::new(store)),
+        Ok(Err(StoreError::Corrupt(why))) => Err(damaged(why.to_string())),
+        // The engine does not recognize the file.
+        Ok(Err(StoreError::Io(error))) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(damaged(error.to_string()))
+        }
+        Ok(Err(error)) => Err(ServeError::Store(error)),
+        // The engine panics on some damaged files.
+        Err(_) => Err(damaged("its pages cannot be read".to_owned())),
+    }
+}
+
+/// Waits until the cluster answers.
+async fn open_etcd(options: &etcd::Options, limit: Duration) -> Result<Arc<dyn Store>, ServeError> {
+    let store = Etcd::new(options.clone());
+    let deadline = Instant::now() + limit;
+    let mut pauses = RETRY.pauses();
+    loop {
+        let error = match timeout_at(deadline, store.status()).await {
+            Ok(Ok(status)) => {
+                tracing::info!(engine = status.engine, revision = status.revision, "etcd connected");
+                store.report_flaws().await;
+                return Ok(Arc::new(store));
+            }
+            Ok(Err(error @ StoreError::Unavailable(_))) if Instant::now() < deadline => error,
+            Ok(Err(error)) => return Err(ServeError::Etcd(error.to_string())),
+            Err(_) => return Err(ServeError::Etcd(format!("no answer within {limit:?}"))),
+        };
+        tracing::warn!(%error, "etcd is not available yet");
+        tokio::time::sleep(pauses.next_pause()).await;
+    }
+}
+
+/// Pauses between attempts to connect at start.
+const RETRY: Backoff = Backoff::doubling(Duration::from_millis(100), Duration::from_secs(2));
