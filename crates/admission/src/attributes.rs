@@ -141,9 +141,11 @@ impl Attributes<'_> {
         self.options.dry_run()
     }
 
-    /// The options of the request as an object: `CreateOptions`, `UpdateOptions` or `DeleteOptions`.
+    /// The options of the request as an object: `CreateOptions`, `UpdateOptions` or `DeleteOptions`. A connection has
+    /// none: its options are its object.
     pub fn options_object(&self) -> Value {
         match self.options {
+            _ if self.operation == Operation::Connect => Value::Null,
             RequestOptions::Delete(options) => options.to_value(),
             RequestOptions::Write(options) if self.is_update() => options.to_value("UpdateOptions"),
             RequestOptions::Write(options) => options.to_value("CreateOptions"),

@@ -34,12 +34,13 @@
 //! };
 //! # use nave_admission::{Chain, ConfigError};
 //!
-//! # fn example(lister: Arc<dyn Lister>, writers: Writers, kinds: Arc<dyn KindResolver>, interfaces: Arc<dyn ObjectInterfaces>, authorizer: nave_authz::Chain, rbac: Arc<nave_authz::rbac::Rbac>) -> Result<Chain, Box<dyn std::error::Error>> {
+//! # fn example(lister: Arc<dyn Lister>, writers: Writers, kinds: Arc<dyn KindResolver>, interfaces: Arc<dyn ObjectInterfaces>, webhooks: Arc<nave_webhook::ClientManager>, authorizer: nave_authz::Chain, rbac: Arc<nave_authz::rbac::Rbac>) -> Result<Chain, Box<dyn std::error::Error>> {
 //! // A lister for each resource that plugins read, by group and resource.
 //! let cluster = Cluster::new(|_| Some(Arc::clone(&lister)), writers, kinds)?;
 //! let parts = Parts {
 //!     matcher: Matcher::new(Arc::clone(&cluster.namespaces), Arc::clone(&interfaces)),
 //!     interfaces,
+//!     webhooks,
 //!     cluster,
 //!     authorizer,
 //!     rbac,
@@ -73,6 +74,7 @@ mod observe;
 pub mod plugins;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod versioned;
 
 pub use attributes::{Attributes, Operation, RequestOptions};
 pub use chain::{Chain, Mutate, Plugin, Validate};

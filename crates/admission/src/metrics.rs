@@ -12,6 +12,7 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
 
 use crate::attributes::Operation;
 use crate::expressions::ExpressionMetrics;
+use crate::plugins::WebhookMetrics;
 
 const STEP: &str = "apiserver_admission_step_admission_duration_seconds";
 const CONTROLLER: &str = "apiserver_admission_controller_admission_duration_seconds";
@@ -37,6 +38,7 @@ struct Inner {
     steps: Handles,
     summary: SummaryVec,
     expressions: ExpressionMetrics,
+    webhooks: WebhookMetrics,
     evaluations: IntCounterVec,
     exemptions: IntCounterVec,
     /// The counter of the most common evaluation: a pod is created in a namespace at the level `privileged`.
@@ -99,6 +101,7 @@ impl Metrics {
             steps: Handles::default(),
             summary: registrar.register(SummaryVec::new()?)?,
             expressions: ExpressionMetrics::new(registry)?,
+            webhooks: WebhookMetrics::new(registry)?,
             evaluations: counter(
                 "pod_security_evaluations_total",
                 "Number of policy evaluations that occurred, not counting ignored or exempt requests.",
@@ -126,6 +129,11 @@ impl Metrics {
     /// The metrics of match conditions.
     pub fn expressions(&self) -> &ExpressionMetrics {
         &self.inner.expressions
+    }
+
+    /// The metrics of webhooks.
+    pub(crate) fn webhooks(&self) -> &WebhookMetrics {
+        &self.inner.webhooks
     }
 
     /// Returns the timer of one plugin in one phase.

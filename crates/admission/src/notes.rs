@@ -1,5 +1,6 @@
 //! The warnings and audit annotations of a request.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 
 use nave_machinery::names;
@@ -28,6 +29,8 @@ struct Inner {
     annotations: BTreeMap<String, String>,
     annotation_bytes: usize,
     reinvocation: Reinvocation,
+    /// The states of plugins between both runs of the mutating phase.
+    states: Vec<(&'static str, Box<dyn Any + Send>)>,
 }
 
 /// The state of reinvocation.
@@ -65,9 +68,12 @@ pub enum AnnotationError {
 }
 
 impl Notes {
-    /// Adds a warning for the client. Duplicates are ignored.
+    /// Adds a warning for the client. Duplicates are ignored, and as upstream also texts with control characters.
     pub fn warn(&self, text: impl Into<String>) {
         let text = text.into();
+        if text.is_empty() || text.contains(char::is_control) {
+            return;
+        }
         let inner = &mut *self.inner.lock();
         let fits =
             inner.warnings.len() < MAX_WARNINGS && inner.warning_bytes + text.len() <= MAX_WARNING_BYTES;
@@ -131,6 +137,19 @@ impl Notes {
         self.inner.lock().reinvocation == Reinvocation::Running
     }
 
+    /// Removes and returns the state that a plugin stored in the first run of the mutating phase.
+    pub(crate) fn take_state<T: Default + 'static>(&self, plugin: &'static str) -> T {
+        let states = &mut self.inner.lock().states;
+        let place = states.iter().position(|(name, _)| *name == plugin);
+        let state = place.and_then(|place| states.swap_remove(place).1.downcast().ok());
+        state.map(|state| *state).unwrap_or_default()
+    }
+
+    /// Stores the state of a plugin for the second run of the mutating phase.
+    pub(crate) fn put_state<T: Send + 'static>(&self, plugin: &'static str, state: T) {
+        self.inner.lock().states.push((plugin, Box::new(state)));
+    }
+
     /// Starts the second run if it was requested; returns whether it was.
     pub(crate) fn start_reinvocation(&self) -> bool {
         let inner = &mut *self.inner.lock();
@@ -143,7 +162,9 @@ impl Notes {
 
     /// Ends the mutating phase. A retry of the write can then reinvoke plugins again.
     pub(crate) fn end_reinvocation(&self) {
-        self.inner.lock().reinvocation = Reinvocation::No;
+        let inner = &mut *self.inner.lock();
+        inner.reinvocation = Reinvocation::No;
+        inner.states.clear();
     }
 }
 

@@ -31,7 +31,7 @@ pub trait ObjectInterfaces: Send + Sync {
     /// fields and sets static defaults.
     ///
     /// # Errors
-    /// The object is not of the kind, or exceeds a limit.
+    /// 500: the object is not of the kind, or exceeds a limit.
     fn decode(
         &self,
         attributes: &Attributes<'_>,

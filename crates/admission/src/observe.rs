@@ -58,6 +58,11 @@ impl<T, S> Compiled<T, S> {
         self.summary.load()
     }
 
+    /// Returns the current summary, to keep while waiting.
+    pub fn load_full(&self) -> Arc<S> {
+        self.summary.load_full()
+    }
+
     fn publish(&self, by_name: &BTreeMap<String, Arc<T>>) {
         self.summary.store(Arc::new((self.summarize)(by_name)));
     }

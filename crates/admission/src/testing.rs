@@ -175,14 +175,34 @@ impl MemoryCluster {
 }
 
 #[cfg(test)]
+struct NoServices;
+
+#[cfg(test)]
+impl nave_webhook::Services for NoServices {
+    fn service(&self, _: &str, _: &str) -> Option<Arc<Value>> {
+        None
+    }
+
+    fn endpoint_slices(&self, _: &str, _: &str) -> Vec<Arc<Value>> {
+        Vec::new()
+    }
+}
+
+#[cfg(test)]
 impl MemoryCluster {
     /// The dependencies of plugins, with this authorizer and no roles.
     pub(crate) fn parts(&self, authorizer: nave_authz::Chain) -> crate::Parts {
+        use nave_webhook::{ClientManager, Routing, ServiceResolver};
         let interfaces = Arc::new(crate::objects::StoredObjects(Arc::clone(registry())));
         crate::Parts {
             cluster: self.cluster(registry()),
             matcher: crate::matching::Matcher::new(Arc::clone(&self.namespaces) as _, interfaces.clone()),
             interfaces,
+            webhooks: Arc::new(ClientManager::new(ServiceResolver::new(
+                Arc::new(NoServices),
+                Routing::ClusterIp,
+                None,
+            ))),
             authorizer,
             rbac: Arc::default(),
             default_not_ready_toleration_seconds: 300,

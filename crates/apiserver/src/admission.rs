@@ -17,6 +17,7 @@ use nave_cacher::CachedObject;
 use nave_machinery::{GroupResource, GroupVersionResource, Object, Status, meta};
 use nave_resources::{list_prefix, storage_key};
 use nave_store::Range;
+use nave_webhook::ClientManager;
 use parking_lot::Mutex;
 
 use self::objects::CatalogObjects;
@@ -63,6 +64,7 @@ impl AdmissionConfig {
         &self,
         catalogs: &Catalogs,
         authorizer: &nave_authz::Chain,
+        webhooks: Arc<ClientManager>,
         metrics: Metrics,
     ) -> Result<Arc<Chain>, AdmissionError> {
         let (chain, catalog) = (LateChain::default(), catalogs.load());
@@ -95,6 +97,7 @@ impl AdmissionConfig {
         let parts = Parts {
             matcher: Matcher::new(Arc::clone(&cluster.namespaces), Arc::clone(&interfaces) as _),
             interfaces,
+            webhooks,
             cluster,
             authorizer: authorizer.clone(),
             rbac: Arc::clone(&self.rbac),

@@ -137,7 +137,8 @@ impl ApiServer {
             .clone()
             .map(|allocator| Arc::new(Repair::new(allocator, config.request_timeout + REPAIR_MARGIN)));
         let catalogs = Catalogs::new(Catalog::new(storages.clone(), allocator.as_ref()));
-        let admission = config.admission.build(&catalogs, &config.authorization, admission_metrics)?;
+        let admission =
+            config.admission.build(&catalogs, &config.authorization, config.webhooks, admission_metrics)?;
         let cpu = CpuPool::with_all_cores();
         let authorization = config.authorization.clone();
         let definitions = Definitions::new(catalogs.clone(), Arc::clone(&admission));

@@ -94,6 +94,8 @@ pub struct Status {
     pub details: Option<Box<StatusDetails>>,
     /// The token to continue an expired list at the latest state; may be empty.
     pub continue_token: String,
+    /// A reason that is not a [`Reason`], from a webhook.
+    pub other_reason: Option<Box<str>>,
 }
 
 impl Status {
@@ -105,6 +107,7 @@ impl Status {
             message: limits::clip(message.into(), MAX_MESSAGE_BYTES),
             details: None,
             continue_token: String::new(),
+            other_reason: None,
         }
     }
 
@@ -291,6 +294,14 @@ impl Status {
         self
     }
 
+    /// Sets the reason, which may be any text; an empty text is no reason.
+    pub fn with_reason(mut self, text: &str) -> Self {
+        let known = serde_json::from_value(Value::String(text.to_owned())).ok();
+        self.other_reason = known.is_none().then(|| text.into());
+        self.reason = Some(known.unwrap_or(Reason::Unknown));
+        self
+    }
+
     /// Sets the details.
     pub fn with_details(mut self, details: StatusDetails) -> Self {
         self.details = Some(Box::new(details));
@@ -310,7 +321,10 @@ impl Status {
             metadata: Metadata { token: &self.continue_token },
             status: if self.is_success() { "Success" } else { "Failure" },
             message: &self.message,
-            reason: self.reason.filter(|reason| *reason != Reason::Unknown),
+            reason: match &self.other_reason {
+                Some(other) => Some(WireReason::Other(other)),
+                None => self.reason.filter(|reason| *reason != Reason::Unknown).map(WireReason::Known),
+            },
             details: self.details.as_deref(),
             // The body of a successful deletion has no code, unlike that of other successes.
             code: if self.is_success() && self.code == 200 { 0 } else { self.code },
@@ -329,11 +343,18 @@ struct Wire<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<Reason>,
+    reason: Option<WireReason<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<&'a StatusDetails>,
     #[serde(skip_serializing_if = "is_zero")]
     code: u16,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum WireReason<'a> {
+    Known(Reason),
+    Other(&'a str),
 }
 
 #[derive(Serialize)]

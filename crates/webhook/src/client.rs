@@ -70,7 +70,7 @@ pub enum ClientError {
     #[error("the response is longer than {0} bytes")]
     TooLong(usize),
     /// The call timed out.
-    #[error("context deadline exceeded (no response within {0:?})")]
+    #[error("context deadline exceeded")]
     TimedOut(Duration),
 }
 

@@ -16,12 +16,14 @@ use serde_json::Value;
 
 use crate::client::{Client, ClientError, Response, Roots, Tls};
 use crate::dial::{Dialer, ServiceTarget};
+use crate::kubeconfig::FileError;
 use crate::service::ServiceResolver;
+use crate::users::{Authorization, HostCredentials, Users};
 
 /// Number of clients that are kept, each with its idle connections (upstream: `defaultCacheSize`).
 const CLIENTS: NonZeroUsize = NonZeroUsize::new(200).expect("not zero");
-/// The port of a service reference without a port.
-const SERVICE_PORT: u16 = 443;
+/// The port of a URL or a service reference without a port.
+const HTTPS_PORT: u16 = 443;
 /// Number of calls that a webhook can defer by `Retry-After` (client-go: `maxRetries`).
 const DEFERRALS: usize = 10;
 /// Maximum length of a response text in an error, in bytes (client-go: `maxUnstructuredResponseTextBytes`).
@@ -67,6 +69,9 @@ pub enum ClientConfigError {
     /// The bundle contains no certificate.
     #[error("unable to load root certificates: unable to parse bytes as PEM block")]
     CaBundle,
+    /// The user of the host cannot be used.
+    #[error(transparent)]
+    User(FileError),
     /// TLS cannot be set up.
     #[error(transparent)]
     Client(ClientError),
@@ -85,7 +90,7 @@ impl ClientConfig {
                 namespace: text(service, "namespace"),
                 name: text(service, "name"),
                 path: text(service, "path"),
-                port: port.filter(|port| *port != 0).unwrap_or(SERVICE_PORT),
+                port: port.filter(|port| *port != 0).unwrap_or(HTTPS_PORT),
             }
         } else {
             Address::Url(config["url"].as_str().ok_or(ClientConfigError::NoAddress)?.to_owned())
@@ -122,13 +127,21 @@ impl ClientConfig {
 /// connections; a changed configuration has a client of its own, so it applies to the next call.
 pub struct ClientManager {
     resolver: Arc<ServiceResolver>,
+    users: Option<Users>,
     clients: Mutex<LruCache<ClientConfig, HookClient>>,
 }
 
 impl ClientManager {
     /// Creates a manager without clients.
     pub fn new(resolver: ServiceResolver) -> Self {
-        Self { resolver: Arc::new(resolver), clients: Mutex::new(LruCache::new(CLIENTS)) }
+        Self { resolver: Arc::new(resolver), users: None, clients: Mutex::new(LruCache::new(CLIENTS)) }
+    }
+
+    /// Creates a manager without clients that resolves services in the same way. Its clients authenticate as `users`.
+    #[must_use]
+    pub fn with_users(&self, users: Users) -> Self {
+        let (resolver, clients) = (Arc::clone(&self.resolver), Mutex::new(LruCache::new(CLIENTS)));
+        Self { resolver, users: Some(users), clients }
     }
 
     /// Returns the client of a configuration.
@@ -147,9 +160,17 @@ impl ClientManager {
             let (namespace, name) = (Arc::from(namespace.as_str()), Arc::from(name.as_str()));
             service = Some(ServiceTarget { resolver, namespace, name, port: *port });
         }
-        let tls = Tls { roots: config.roots()?, server_name, ..Tls::default() };
+        let credentials = match &self.users {
+            Some(users) => {
+                let host = server_name.as_deref().or_else(|| uri.host()).unwrap_or_default();
+                users.for_host(host, uri.port_u16().unwrap_or(HTTPS_PORT)).map_err(ClientConfigError::User)?
+            }
+            None => HostCredentials::default(),
+        };
+        let HostCredentials { identity, authorization } = credentials;
+        let tls = Tls { roots: config.roots()?, server_name, identity };
         let client = Client::with_dialer(tls, Dialer::new(service)).map_err(ClientConfigError::Client)?;
-        let client = HookClient { client, uri };
+        let client = HookClient { client, uri, authorization };
         self.clients.lock().put(config.clone(), client.clone());
         Ok(client)
     }
@@ -205,6 +226,7 @@ pub struct CallLimits {
 pub struct HookClient {
     client: Client,
     uri: Uri,
+    authorization: Authorization,
 }
 
 impl HookClient {
@@ -214,7 +236,7 @@ impl HookClient {
     /// # Errors
     /// No response was received, or it has an error status or no body.
     pub async fn post(&self, document: Bytes, limits: CallLimits) -> Result<Bytes, HookError> {
-        let query = format!("timeout={}", duration::write_nanos(nanos(limits.timeout)));
+        let query = format!("timeout={}", duration::write_nanos(nanos(whole_seconds(limits.timeout))));
         let path = match self.uri.path() {
             "" => "/",
             path => path,
@@ -237,10 +259,14 @@ impl HookClient {
 
     /// Calls until the webhook does not ask for another attempt.
     async fn exchange(&self, uri: &Uri, body: &Bytes, limits: CallLimits) -> Result<Response, ClientError> {
+        let mut headers = headers();
+        let authorization =
+            self.authorization.value().await.map_err(|error| ClientError::Body(error.into()))?;
+        headers.extend(authorization.map(|value| (header::AUTHORIZATION, value)));
         let (end, mut deferrals) = (Instant::now() + limits.timeout, 0);
         loop {
             let left = CallLimits { timeout: end.saturating_duration_since(Instant::now()), ..limits };
-            let sent = self.client.send_within(Method::POST, uri, headers(), body.clone(), left).await;
+            let sent = self.client.send_within(Method::POST, uri, headers.clone(), body.clone(), left).await;
             let response = sent.map_err(|error| match error {
                 ClientError::TimedOut(_) => ClientError::TimedOut(limits.timeout),
                 other => other,
@@ -251,6 +277,11 @@ impl HookClient {
             tokio::time::sleep(wait).await;
         }
     }
+}
+
+/// Rounds up to seconds, as client-go shows timeouts.
+fn whole_seconds(time: Duration) -> Duration {
+    Duration::from_secs(time.as_secs() + u64::from(time.subsec_nanos() > 0))
 }
 
 fn nanos(time: Duration) -> i64 {

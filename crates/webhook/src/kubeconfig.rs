@@ -1,5 +1,6 @@
 //! Kubeconfig files: the cluster and the user of the current context, for webhooks and the load generator.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -76,10 +77,63 @@ impl Kubeconfig {
     }
 }
 
+/// The users of a kubeconfig by name, without its clusters. The names are hosts (see [`Users`](crate::Users)).
+pub(crate) struct KubeconfigUsers {
+    pub(crate) users: BTreeMap<String, Credentials>,
+    /// The user of the current context.
+    pub(crate) current: Option<String>,
+}
+
+/// The credentials of a user. At most one of the last three is used, the token file before the token.
+pub(crate) struct Credentials {
+    pub(crate) identity: Option<Identity>,
+    pub(crate) token: Option<String>,
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) password: Option<(String, String)>,
+}
+
+impl KubeconfigUsers {
+    /// Reads the users of a kubeconfig.
+    ///
+    /// # Errors
+    /// The kubeconfig or a file it refers to cannot be read, or a user has unsupported credentials.
+    pub(crate) fn read(path: &Path) -> Result<Self, FileError> {
+        let config = Config::read(path)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let current = config.contexts.into_iter().find(|entry| entry.name == config.current_context);
+        let users =
+            config.users.into_iter().map(|NamedUser { name, user }| Ok((name, user.credentials(folder)?)));
+        Ok(Self {
+            users: users.collect::<Result<_, FileError>>()?,
+            current: current.map(|entry| entry.context.user).filter(|user| !user.is_empty()),
+        })
+    }
+}
+
+impl User {
+    fn credentials(self, folder: &Path) -> Result<Credentials, FileError> {
+        if self.exec.is_some() || self.auth_provider.is_some() {
+            return Err(FileError::Unsupported("a user's exec or auth-provider"));
+        }
+        Ok(Credentials {
+            identity: identity(&self, folder)?,
+            token: self.token.filter(|token| !token.is_empty()),
+            token_file: self.token_file.map(|file| folder.join(file)),
+            password: self.username.zip(self.password),
+        })
+    }
+}
+
+impl Config {
+    fn read(path: &Path) -> Result<Self, FileError> {
+        let text = read_bytes(path)?;
+        let text = String::from_utf8(text).map_err(|_| FileError::NotKubeconfig)?;
+        serde_saphyr::from_str(&text).map_err(|_| FileError::NotKubeconfig)
+    }
+}
+
 fn read(path: &Path) -> Result<Kubeconfig, FileError> {
-    let text = read_bytes(path)?;
-    let text = String::from_utf8(text).map_err(|_| FileError::NotKubeconfig)?;
-    let config: Config = serde_saphyr::from_str(&text).map_err(|_| FileError::NotKubeconfig)?;
+    let config = Config::read(path)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let context = config.contexts.into_iter().find(|entry| entry.name == config.current_context);
     let Context { cluster, user } = context.ok_or(FileError::Missing("the current context"))?.context;
@@ -87,22 +141,17 @@ fn read(path: &Path) -> Result<Kubeconfig, FileError> {
     let cluster = cluster.ok_or(FileError::Missing("the current context's cluster"))?.cluster;
     let user = config.users.into_iter().find(|entry| entry.name == user);
     let user = user.map(|entry| entry.user).unwrap_or_default();
-    if user.exec.is_some() || user.auth_provider.is_some() {
-        return Err(FileError::Unsupported("a user's exec or auth-provider"));
-    }
     let named = [&cluster.ca, &user.certificate, &user.key].into_iter().flatten();
     let files = std::iter::once(path.to_owned()).chain(named.map(|file| folder.join(file)));
+    let files = files.collect();
+    let Credentials { identity, token, token_file, password } = user.credentials(folder)?;
     Ok(Kubeconfig {
-        files: files.collect(),
+        files,
         server: parse_server(&cluster.server)?,
-        tls: Tls {
-            roots: roots(&cluster, folder)?,
-            identity: identity(&user, folder)?,
-            server_name: cluster.tls_server_name,
-        },
-        token: user.token.filter(|token| !token.is_empty()),
-        token_file: user.token_file.map(|file| folder.join(file)),
-        password: user.username.zip(user.password),
+        tls: Tls { roots: roots(&cluster, folder)?, identity, server_name: cluster.tls_server_name },
+        token,
+        token_file,
+        password,
     })
 }
 
@@ -127,7 +176,7 @@ fn roots(cluster: &Cluster, folder: &Path) -> Result<Roots, FileError> {
     Ok(Roots::Custom(chain(&pem, NAME)?))
 }
 
-type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+pub(crate) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn identity(user: &User, folder: &Path) -> Result<Option<Identity>, FileError> {
     const CERTIFICATE: &str = "client-certificate";

@@ -36,13 +36,13 @@ mod service;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod unchecked;
+mod users;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use nave_machinery::backoff::Backoff;
 use parking_lot::Mutex;
@@ -54,6 +54,8 @@ pub use files::WatchedFiles;
 pub use hook::{Address, CallLimits, ClientConfig, ClientConfigError, ClientManager, HookClient, HookError};
 pub use kubeconfig::{FileError, Kubeconfig};
 pub use service::{Destination, ResolveError, Routing, ServiceResolver, Services};
+pub use users::Users;
+use users::{Authorization, TokenFileError};
 
 /// The error of a webhook call.
 #[derive(Debug, thiserror::Error)]
@@ -110,16 +112,8 @@ struct Loaded {
 struct Target {
     client: Client,
     uri: Uri,
-    user: User,
-}
-
-/// Credentials sent to a webhook in addition to the client certificate.
-enum User {
-    Anonymous,
-    /// The value of the `Authorization` header.
-    Header(HeaderValue),
-    /// A file with a bearer token. Its content may change.
-    TokenFile(PathBuf),
+    /// Sent in addition to the client certificate.
+    authorization: Authorization,
 }
 
 /// Minimum interval between checks of the files. Checks are made only before a call.
@@ -187,36 +181,20 @@ impl Target {
         // The watch starts before the final read, so that changes in between are detected.
         let files = WatchedFiles::new(Kubeconfig::read(path)?.files);
         let found = Kubeconfig::read(path)?;
-        let user = match (found.token_file, found.token, found.password) {
-            (Some(file), ..) => User::TokenFile(file),
-            (None, Some(token), _) => User::Header(secret(&format!("Bearer {token}"))?),
-            (None, None, Some((name, password))) => {
-                let pair = BASE64_STANDARD.encode(format!("{name}:{password}"));
-                User::Header(secret(&format!("Basic {pair}"))?)
-            }
-            (None, None, None) => User::Anonymous,
-        };
+        let authorization =
+            Authorization::new(found.token_file.as_deref(), found.token.as_deref(), found.password.as_ref())?;
         let client = Client::new(found.tls, timeout)?;
-        Ok((Self { client, uri: found.server, user }, files))
+        Ok((Self { client, uri: found.server, authorization }, files))
     }
 
     async fn attempt(&self, body: bytes::Bytes) -> Result<Value, CallError> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        match &self.user {
-            User::Anonymous => {}
-            User::Header(value) => {
-                headers.insert(header::AUTHORIZATION, value.clone());
-            }
-            User::TokenFile(path) => {
-                let in_file = |error| CallError::TokenFile { path: path.clone(), error };
-                let token = tokio::fs::read_to_string(path).await.map_err(in_file)?;
-                let value = secret(&format!("Bearer {}", token.trim()));
-                let value = value.map_err(|_| in_file(std::io::ErrorKind::InvalidData.into()))?;
-                headers.insert(header::AUTHORIZATION, value);
-            }
-        }
+        let authorization = self.authorization.value().await;
+        let authorization =
+            authorization.map_err(|TokenFileError { path, error }| CallError::TokenFile { path, error })?;
+        headers.extend(authorization.map(|value| (header::AUTHORIZATION, value)));
         let answer = self.client.post(&self.uri, headers, body).await?;
         if !answer.status.is_success() {
             return Err(CallError::Status(answer.status));

@@ -34,11 +34,13 @@ mod runtime_class;
 mod service_account;
 mod storage_object_in_use;
 mod tolerations;
+mod webhooks;
 
 use std::sync::Arc;
 
 use nave_authz::rbac::Rbac;
 use nave_machinery::{Object, Reason, Status, Value};
+use nave_webhook::ClientManager;
 
 use crate::chain::{Chain, Plugin};
 use crate::cluster::Cluster;
@@ -48,6 +50,7 @@ use crate::metrics::Metrics;
 use crate::objects::ObjectInterfaces;
 
 pub use certificates::set_certificate_requester;
+pub(crate) use webhooks::WebhookMetrics;
 
 /// The dependencies of plugins.
 #[derive(Clone)]
@@ -58,6 +61,8 @@ pub struct Parts {
     pub matcher: Matcher,
     /// Converts objects for webhooks and policies.
     pub interfaces: Arc<dyn ObjectInterfaces>,
+    /// The clients of admission webhooks.
+    pub webhooks: Arc<ClientManager>,
     /// The authorizer, for plugins that check access.
     pub authorizer: nave_authz::Chain,
     /// The roles and bindings for escalation checks.
@@ -84,7 +89,7 @@ enum Make {
     /// A function of the dependencies and the configuration.
     Plain(fn(&Parts, &PluginConfig) -> Result<Plugin, ConfigError>),
     /// A function that also takes the metrics.
-    WithMetrics(fn(&Parts, &PluginConfig, &Metrics) -> Result<Plugin, ConfigError>),
+    WithMetrics(MakeWithMetrics),
     /// The caller of [`build`] constructs the plugin.
     ByCaller,
     /// The plugin is behind a feature gate that is off by default.
@@ -105,7 +110,7 @@ pub const PLUGINS: [Entry; 40] = [
     enabled("TaintNodesByCondition", |_, _| Ok(node_taint::plugin())),
     disabled("AlwaysPullImages", |_, _| Ok(always_pull_images::plugin())),
     disabled("ImagePolicyWebhook", |_, config| image_policy_webhook::plugin(config)),
-    Entry { name: "PodSecurity", enabled_by_default: true, make: Make::WithMetrics(pod_security::plugin) },
+    with_metrics("PodSecurity", pod_security::plugin),
     disabled("PodNodeSelector", pod_node_selector::plugin),
     enabled("Priority", |parts, _| Ok(priority::plugin(parts))),
     enabled("DefaultTolerationSeconds", |parts, _| Ok(default_toleration_seconds::plugin(parts))),
@@ -129,9 +134,9 @@ pub const PLUGINS: [Entry; 40] = [
     Entry { name: "JobValidation", enabled_by_default: true, make: Make::Gated },
     enabled("PodResizeValidator", |parts, _| Ok(pod_resize::plugin(parts))),
     by_caller("MutatingAdmissionPolicy"),
-    by_caller("MutatingAdmissionWebhook"),
+    with_metrics("MutatingAdmissionWebhook", webhooks::mutating),
     by_caller("ValidatingAdmissionPolicy"),
-    by_caller("ValidatingAdmissionWebhook"),
+    with_metrics("ValidatingAdmissionWebhook", webhooks::validating),
     enabled("ResourceQuota", resource_quota::plugin),
     disabled("AlwaysDeny", |_, _| Ok(always::deny())),
 ];
@@ -146,7 +151,13 @@ const fn disabled(name: &'static str, make: MakeFn) -> Entry {
     Entry { name, enabled_by_default: false, make: Make::Plain(make) }
 }
 
-/// An entry for a webhook or policy plugin, which is enabled by default. The caller has the clients and caches to
+type MakeWithMetrics = fn(&Parts, &PluginConfig, &Metrics) -> Result<Plugin, ConfigError>;
+
+const fn with_metrics(name: &'static str, make: MakeWithMetrics) -> Entry {
+    Entry { name, enabled_by_default: true, make: Make::WithMetrics(make) }
+}
+
+/// An entry for a policy plugin, which is enabled by default. The caller has the clients and caches to
 /// construct it.
 const fn by_caller(name: &'static str) -> Entry {
     Entry { name, enabled_by_default: true, make: Make::ByCaller }
@@ -256,7 +267,7 @@ mod tests {
     #[test]
     fn plugins_of_the_caller_are_ordered_by_the_list() {
         let cluster = MemoryCluster::default();
-        let given = [("ValidatingAdmissionWebhook", always::deny()), ("Other", always::deny())];
+        let given = [("ValidatingAdmissionPolicy", always::deny()), ("Other", always::deny())];
         let all: Vec<String> = PLUGINS.iter().map(|entry| entry.name.to_owned()).collect();
         let without = ["ImagePolicyWebhook", "EventRateLimit"];
         let enabled: Vec<String> =

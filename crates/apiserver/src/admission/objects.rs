@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use nave_admission::matching::MatchedResource;
 use nave_admission::{Attributes, ObjectInterfaces};
 use nave_machinery::options::FieldValidation;
-use nave_machinery::{Object, Status, Value, managed_fields};
+use nave_machinery::{Object, Reason, Status, Value, managed_fields};
 use nave_resources::{ResourceDef, Schema};
 
 use crate::catalog::{Catalog, Catalogs};
 use crate::endpoints::Endpoint;
-use crate::endpoints::decode::{self, Body};
+use crate::endpoints::decode::{self, Body, Refusal};
 use crate::endpoints::view::View;
 use crate::endpoints::write::typed_object;
 
@@ -84,7 +84,12 @@ impl ObjectInterfaces for CatalogObjects {
                     Ok((object, Vec::new()))
                 }),
         };
-        Ok(decoded?.0)
+        decoded.map(|(object, _)| object).map_err(|Refusal { status, why }| match why {
+            // As upstream, where the conversion at the end of admission fails.
+            Some(why) if why.starts_with("converting ") => Status::failure(500, Reason::Unknown, why),
+            Some(why) => Status::internal(why),
+            None => Status::internal(status.message),
+        })
     }
 
     async fn restore_stored(

@@ -23,11 +23,15 @@ pub async fn delete(target: &Target<'_>, options: &DeleteOptions) -> Result<Obje
     if let Some(why) = def.strategy.refuses_deletion(target.name) {
         return Err(Status::forbidden(&def.group_resource(), target.name, why));
     }
-    delete_one(target, options).await
+    delete_one(target, Write::delete(target, options), options).await
 }
 
-async fn delete_one(target: &Target<'_>, options: &DeleteOptions) -> Result<ObjectResponse, Status> {
-    let written = Write::delete(target, options).run(target.name).await;
+async fn delete_one(
+    target: &Target<'_>,
+    write: Write<'_>,
+    options: &DeleteOptions,
+) -> Result<ObjectResponse, Status> {
+    let written = write.run(target.name).await;
     match written {
         Ok(written) => {
             let deletion = written.deletion;
@@ -79,7 +83,7 @@ pub async fn delete_collection_of_undecodable(
         let name = parts.next().unwrap_or_default();
         let namespace = if def.namespaced { parts.next().unwrap_or_default() } else { "" };
         let one = Target { view: View::Object, name, namespace, ..*target };
-        match delete_one(&one, options).await {
+        match delete_one(&one, Write::delete(&one, options).of_collection(), options).await {
             Err(status) if status.code != 404 => return Err(status),
             _ => {}
         }
@@ -100,7 +104,7 @@ pub async fn delete_collection(
     for object in selected {
         let (namespace, name) = (object.namespace(), object.name());
         let one = Target { view: View::Object, namespace, name, ..*target };
-        match delete_one(&one, options).await {
+        match delete_one(&one, Write::delete(&one, options).of_collection(), options).await {
             Ok(_) => deleted.push(object),
             Err(status) if status.code == 404 => {}
             Err(status) => return Err(status),

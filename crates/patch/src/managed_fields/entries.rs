@@ -129,6 +129,15 @@ pub(super) fn decode_copy(list: Value) -> Result<Managers<'static>, EntriesError
     decoded.collect()
 }
 
+/// Checks the entries of an object, as those of a request body (upstream: `ValidateManagedFields`). Null is an empty
+/// list.
+///
+/// # Errors
+/// An entry is malformed.
+pub fn validate(list: &Value) -> Result<(), EntriesError> {
+    if list.is_null() { Ok(()) } else { decode_request(list).map(drop) }
+}
+
 /// Decodes the entries of a request body.
 ///
 /// # Errors

@@ -43,7 +43,7 @@ mod visits;
 mod tests;
 
 pub use conflict::Conflicts;
-pub use entries::EntriesError;
+pub use entries::{EntriesError, validate};
 pub use field_name::FieldName;
 pub use fields_v1::FieldsError;
 pub use manager::{ApplyError, FieldManager};

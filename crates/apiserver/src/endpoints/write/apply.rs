@@ -89,7 +89,8 @@ impl Write<'_> {
             if let Some(right) = create {
                 right.authorization.authorize(&right.attributes).await?;
             }
-            return self.prepare_new(self.applied_to_storage(None, object)?).await;
+            let admitted = self.admit_new(self.applied_to_storage(None, object)?).await?;
+            return self.prepare_new(admitted).await;
         };
         target.check_name(&object)?;
         if parse_resource_version(&object)?.is_some_and(|version| version != current.revision) {

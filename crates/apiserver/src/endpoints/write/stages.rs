@@ -14,8 +14,8 @@ use crate::lifecycle;
 use crate::storage::{Attempt, Update};
 
 impl Write<'_> {
-    /// Prepares the creation of a decoded object in its storage version.
-    pub(super) async fn prepare_new(&self, mut object: Value) -> Result<Attempt, Status> {
+    /// Runs mutating admission on a new object in its storage version. The result has a name.
+    pub(super) async fn admit_new(&self, mut object: Value) -> Result<Value, Status> {
         let target = self.target;
         let def = &target.endpoint.def;
         lifecycle::wipe_system_fields(&mut object, target.namespace)?;
@@ -24,9 +24,17 @@ impl Write<'_> {
             return Err(Status::forbidden(&def.group_resource(), &self.name, why));
         }
         let mut object = self.mutate(Operation::Create, object, None).await?;
+        super::check_has_no_version(&object, self.options.dry_run())?;
         if meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty() {
             meta::set(&mut object, "name", Value::String(self.name.clone()));
         }
+        Ok(object)
+    }
+
+    /// Prepares the creation of an admitted object.
+    pub(super) async fn prepare_new(&self, mut object: Value) -> Result<Attempt, Status> {
+        let target = self.target;
+        let def = &target.endpoint.def;
         if meta::name(&object) != self.name {
             return Err(Status::internal("admission changed the name of a new object"));
         }
@@ -66,6 +74,10 @@ impl Write<'_> {
         let (strategy, old_value) = (&def.strategy, old.as_value());
         lifecycle::ensure_namespace(&mut object, target.namespace)?;
         let mut object = self.mutate(Operation::Update, object, Some(old)).await?;
+        let (version, stored) = (meta::resource_version(&object), old.resource_version());
+        if !matches!(version, "" | "0") && !stored.is_empty() && version != stored {
+            return Err(target.modified());
+        }
         keep_times_of_unchanged(&mut object, old);
         match &target.view {
             View::Status => object = with_status_of(old_value, &object),
@@ -152,7 +164,9 @@ impl Write<'_> {
         old: Option<&Object>,
     ) -> Result<Value, Status> {
         let object = Object::try_from(object).map_err(Status::internal)?;
-        let attributes = self.attributes(operation, object.name(), old);
+        // As upstream, a new object that admission has renamed is validated by its first name.
+        let name = if self.requested_name.is_empty() { object.name() } else { &self.requested_name };
+        let attributes = self.attributes(operation, name, old);
         self.target.admission.validate(&attributes, Some(&object)).await?;
         Ok(object.into_value())
     }
