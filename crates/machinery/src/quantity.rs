@@ -58,10 +58,14 @@ impl Quantity {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (number, suffix) = rest.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if whole.is_empty() && fraction.is_empty() || fraction.contains('.') || number.len() > DIGITS_MAX {
+        if text.is_empty() || fraction.contains('.') || number.len() > DIGITS_MAX {
             return Err(QuantityError);
         }
         let (scale, format) = read_suffix(suffix)?;
+        // A quantity without digits is zero, unless the suffix is very large or very small.
+        if whole.is_empty() && fraction.is_empty() && !scale.allows_no_digits() {
+            return Err(QuantityError);
+        }
         let max = if format == Format::BinarySi { BINARY_MAX } else { MAX };
         let nanos = to_nanos(whole, fraction, scale).map_or(max, |nanos| nanos.min(max));
         Ok(Self { nanos: if negative { -nanos } else { nanos }, format })
@@ -205,6 +209,15 @@ enum Scale {
     Two(u32),
 }
 
+impl Scale {
+    fn allows_no_digits(self) -> bool {
+        match self {
+            Self::Ten(exponent) => exponent >= -9,
+            Self::Two(bits) => bits <= 40,
+        }
+    }
+}
+
 fn read_suffix(suffix: &str) -> Result<(Scale, Format), QuantityError> {
     if let Some((_, exponent)) = DECIMAL.iter().find(|(known, _)| *known == suffix) {
         return Ok((Scale::Ten(*exponent), Format::DecimalSi));
@@ -267,6 +280,10 @@ mod tests {
     fn formats_the_canonical_form() {
         let cases = [
             ("0", "0"),
+            (".", "0"),
+            ("-", "0"),
+            ("e3", "0"),
+            ("Ki", "0"),
             ("1500m", "1500m"),
             ("0.5", "500m"),
             ("1.0", "1"),
@@ -309,8 +326,7 @@ mod tests {
     #[test]
     fn rejects_invalid_quantities() {
         for text in [
-            "", ".", "-", "1.2.3", "1x", "1 ", " 1", "1ki", "1K", "e3", "1e", "1e3.5", "--1", "0x1", "1mi",
-            "é",
+            "", "1.2.3", "1x", "1 ", " 1", "1ki", "1K", "Ei", "e-10", "1e", "1e3.5", "--1", "0x1", "1mi", "é",
         ] {
             assert_eq!(Quantity::parse(text), Err(QuantityError), "{text}");
         }

@@ -105,7 +105,10 @@ fn to_double<'a>(_: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failu
 fn parse_double(text: &str) -> Option<f64> {
     // Underscores may separate digits.
     let bytes = text.as_bytes();
-    let is_digit = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_hexdigit);
+    // The prefix of hexadecimal numbers counts as a digit.
+    let is_digit = |at: Option<usize>| {
+        at.and_then(|at| bytes.get(at)).is_some_and(|it| it.is_ascii_hexdigit() || matches!(it, b'x' | b'X'))
+    };
     let misplaced =
         |(at, byte): (usize, &u8)| *byte == b'_' && !(is_digit(at.checked_sub(1)) && is_digit(Some(at + 1)));
     if bytes.iter().enumerate().any(misplaced) {

@@ -149,8 +149,8 @@ fn apply(clause: Clause, value: &Value<'_>) -> Result<String, String> {
             Some(it) => Ok(fixed(it, precision.unwrap_or(DEFAULT_PRECISION))),
             None => wrong(),
         },
-        (Clause::Scientific(precision), _) => match number(value) {
-            Some(it) => Ok(scientific(it, precision.unwrap_or(DEFAULT_PRECISION))),
+        (Clause::Scientific(width), _) => match number(value) {
+            Some(it) => Ok(scientific(it, width.unwrap_or(DEFAULT_PRECISION))),
             None => wrong(),
         },
         (Clause::Binary, Value::Bool(it)) => Ok(u8::from(*it).to_string()),
@@ -228,13 +228,16 @@ fn not_finite(value: f64) -> Option<String> {
     }
 }
 
-/// Formats with a power of ten in superscript digits, as the locale en_US does.
-fn scientific(value: f64, precision: usize) -> String {
-    if let Some(text) = not_finite(value) {
-        // Padded to the width of an exponent.
-        return format!("{text:>6}");
-    }
-    let text = format!("{:.*e}", precision.min(MAX_PRECISION), value);
+/// Formats with six decimals and a power of ten in superscript digits, as the locale en_US does. As in cel-go, the
+/// precision of the clause is the width.
+fn scientific(value: f64, width: usize) -> String {
+    let text = not_finite(value).unwrap_or_else(|| scientific_digits(value));
+    let missing = width.min(MAX_PRECISION).saturating_sub(text.chars().count());
+    format!("{}{text}", " ".repeat(missing))
+}
+
+fn scientific_digits(value: f64) -> String {
+    let text = format!("{value:.DEFAULT_PRECISION$e}");
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let exponent: i32 = exponent.parse().unwrap_or_default();
     let sign = if exponent < 0 { "⁻" } else { "" };

@@ -127,7 +127,7 @@ fn is_uuid(text: &str) -> bool {
 }
 
 fn is_base64(text: &str) -> bool {
-    !text.is_empty() && crate::value::decode_base64(text).is_some()
+    !text.is_empty() && crate::value::decode_base64(text, &base64::alphabet::STANDARD).is_ok()
 }
 
 /// Returns whether a text is a date and a time of day, separated by `T` or `t`. As upstream, does not check the offset,

@@ -97,7 +97,7 @@ fn is_mapped(address: IpAddr) -> bool {
 }
 
 /// Parses an address as Go's `netip.ParseAddr` does, with its errors. Returns whether there is a zone.
-fn parse_address(text: &str) -> Result<(IpAddr, bool), String> {
+pub(super) fn parse_address(text: &str) -> Result<(IpAddr, bool), String> {
     let fail = |why: String| Err(format!("ParseAddr({}): {why}", go_quote(text)));
     for letter in text.chars() {
         match letter {

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::Library;
 use super::format::go_quote;
+use super::{Library, network};
 use crate::failure::Failure;
 use crate::run::Context;
 use crate::value::{Key, Map, OwnedMap, Text, Value};
@@ -197,17 +197,21 @@ fn parse_host(host: &str) -> Result<String, String> {
     let valid_port = |text: &str| {
         text.is_empty() || (text.starts_with(':') && text.bytes().skip(1).all(|it| it.is_ascii_digit()))
     };
-    if host.starts_with('[') {
-        let end = host.rfind(']').ok_or("missing ']' in host")?;
-        let port = host.get(end + 1..).unwrap_or_default();
+    if let Some(open) = host.rfind('[') {
+        let close = host.rfind(']').ok_or("missing ']' in host")?;
+        let port = host.get(close + 1..).unwrap_or_default();
         if !valid_port(port) {
             return Err(port_error(port));
         }
-        if let Some(zone) = host.get(..end).and_then(|it| it.find("%25")) {
-            let (address, rest) = host.split_at(zone);
-            let (zone, tail) = rest.split_at(end - zone);
-            return Ok(format!("{}{}{tail}", check_host(address)?, unescape(zone)?));
+        let literal = host.get(open + 1..close).unwrap_or_default();
+        let zone = literal.find("%25").unwrap_or(literal.len());
+        let (address, zone) = literal.split_at(zone);
+        let address = format!("{}{}", check_host(address)?, unescape(zone)?);
+        let (parsed, _) = network::parse_address(&address).map_err(|why| format!("invalid host: {why}"))?;
+        if open > 0 || parsed.is_ipv4() {
+            return Err("invalid IP-literal".to_owned());
         }
+        return Ok(format!("[{address}]{port}"));
     } else if let Some(at) = host.rfind(':') {
         let port = host.get(at..).unwrap_or_default();
         if !valid_port(port) {
@@ -394,6 +398,9 @@ mod tests {
             ("https://h:x/", "invalid port \":x\" after host"),
             ("https://h h/", "invalid character \" \" in host name"),
             ("https://[::1/", "missing ']' in host"),
+            ("https://[zz]/", "invalid host: ParseAddr(\"zz\"): unable to parse IP"),
+            ("https://[1.2.3.4]/", "invalid IP-literal"),
+            ("https://a[::1]/", "invalid IP-literal"),
             ("/%2", "invalid URL escape \"%2\""),
         ];
         for (text, why) in cases {

@@ -42,9 +42,7 @@ pub(super) fn expand(
 ) -> Expanded {
     let expanded = match (function, target, args.len()) {
         ("has", None, 1) => builder.has(args),
-        ("all" | "exists" | "exists_one" | "existsOne", Some(target), 2) => {
-            builder.quantifier(function, target, args)
-        }
+        ("all" | "exists" | "exists_one", Some(target), 2) => builder.quantifier(function, target, args),
         ("map", Some(target), 2 | 3) => builder.map(target, args),
         ("filter", Some(target), 2) => builder.filter(target, args),
         ("optMap" | "optFlatMap", Some(target), 2) => builder.optional_map(function, target, args),

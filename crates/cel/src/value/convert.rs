@@ -63,14 +63,17 @@ pub(crate) fn to_json(value: &Value<'_>) -> Option<Json> {
 }
 
 /// Decodes padded base64. As in Go, the unused bits of the last letter can have any value.
-pub(crate) fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    use base64::Engine as _;
+///
+/// # Errors
+/// The text is invalid. The error is the position of the first invalid byte.
+pub(crate) fn decode_base64(text: &str, alphabet: &base64::alphabet::Alphabet) -> Result<Vec<u8>, usize> {
     use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
-    const LENIENT: GeneralPurpose = GeneralPurpose::new(
-        &base64::alphabet::STANDARD,
-        GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
-    );
-    LENIENT.decode(text).ok()
+    use base64::{DecodeError, Engine as _};
+    let lenient = GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true);
+    GeneralPurpose::new(alphabet, lenient).decode(text).map_err(|error| match error {
+        DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+        DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len() - text.len() % 4,
+    })
 }
 
 pub(crate) fn base64_text(bytes: &[u8]) -> String {

@@ -1,5 +1,6 @@
 //! JSON values that follow a schema.
 
+use base64::alphabet::URL_SAFE;
 use serde_json::Value as Json;
 
 use super::collections::{List, Map};
@@ -73,9 +74,12 @@ pub(crate) fn typed<'a>(json: &'a Json, decl: &'a Decl) -> Result<Value<'a>, Fai
 }
 
 fn bytes(text: &str) -> Result<Value<'static>, Failure> {
-    match decode_base64(&text.replace(['\r', '\n'], "")) {
-        Some(bytes) => Ok(Value::Bytes(bytes.into())),
-        None => Err(Failure::new(format!("Invalid byte formatted string {text}: illegal base64 data"))),
+    // As upstream, the alphabet is that of URLs, although the format has the standard alphabet.
+    match decode_base64(&text.replace(['\r', '\n'], ""), &URL_SAFE) {
+        Ok(bytes) => Ok(Value::Bytes(bytes.into())),
+        Err(at) => Err(Failure::new(format!(
+            "Invalid byte formatted string {text}: illegal base64 data at input byte {at}"
+        ))),
     }
 }
 

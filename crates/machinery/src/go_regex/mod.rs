@@ -76,7 +76,6 @@ struct Translator<'p> {
     rest: &'p str,
     out: String,
     groups: Vec<Group>,
-    names: Vec<&'p str>,
     last: Last<'p>,
 }
 
@@ -113,7 +112,6 @@ impl<'p> Translator<'p> {
             rest: pattern,
             out: String::with_capacity(pattern.len() + 16),
             groups: vec![Group { repeats: 1 }],
-            names: Vec::new(),
             last: Last::Nothing,
         }
     }
@@ -214,10 +212,7 @@ impl<'p> Translator<'p> {
         if !is_name {
             return Err(invalid(start.strip_suffix(rest).unwrap_or(start)));
         }
-        if self.names.contains(&name) || self.names.len() >= MAX_REPEAT as usize {
-            return Err(GoRegexError::new("duplicate capture group name", name));
-        }
-        self.names.push(name);
+        // Several groups may have the same name.
         self.rest = rest;
         Ok(())
     }
