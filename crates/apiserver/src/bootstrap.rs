@@ -111,7 +111,7 @@ impl Bootstrap {
         };
         let classes = try_join_all(PRIORITY_CLASSES.map(class));
         let service = async {
-            self.service.repair(resources).await?;
+            self.service.start(resources).await?;
             self.service.reconcile(resources).await
         };
         let (tracking, identity) = (token_tracking(resources), self.identity.renew(resources));

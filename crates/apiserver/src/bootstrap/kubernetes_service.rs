@@ -2,9 +2,11 @@
 //! servers that share the store (upstream: `controller/kubernetesservice` and `reconcilers`).
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use nave_machinery::{GroupVersionResource, Status, Value, meta};
 use serde_json::json;
+use tokio::time::sleep;
 
 use super::ensure::{core, ensure, with_field};
 use super::server_addresses;
@@ -14,6 +16,9 @@ const NAMESPACE: &str = "default";
 const NAME: &str = "kubernetes";
 /// Label that disables mirroring of the endpoints, because the server creates their slice.
 const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
+/// Number of attempts to create the service while its address is allocated.
+const START_ATTEMPTS: u32 = 50;
+const START_PAUSE: Duration = Duration::from_millis(100);
 
 /// The `kubernetes` service, which pods use to reach the API.
 pub(super) struct KubernetesService {
@@ -24,8 +29,20 @@ pub(super) struct KubernetesService {
 }
 
 impl KubernetesService {
+    /// Creates or corrects the service at start. Waits for another server that starts at the same time: it allocates the
+    /// address before it creates the service.
+    pub(super) async fn start(&self, resources: &Resources) -> Result<(), Status> {
+        for _ in 0..START_ATTEMPTS {
+            match self.repair(resources).await {
+                Err(status) if status.code == 422 => sleep(START_PAUSE).await,
+                outcome => return outcome,
+            }
+        }
+        self.repair(resources).await
+    }
+
     /// Corrects the ports and the type of the service at start, as upstream.
-    pub(super) async fn repair(&self, resources: &Resources) -> Result<(), Status> {
+    async fn repair(&self, resources: &Resources) -> Result<(), Status> {
         let wanted = self.service();
         let spec = wanted["spec"].clone();
         ensure(resources, core("services"), NAMESPACE, wanted, &|stored| {

@@ -2,7 +2,7 @@
 //! engine.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -25,6 +25,8 @@ pub(super) struct StoreMetrics {
 /// A store of one resource that measures its operations.
 pub(super) struct MeasuredStore {
     inner: Arc<dyn Store>,
+    metrics: StoreMetrics,
+    resource: GroupResource,
     create: Operation,
     update: Operation,
     delete: Operation,
@@ -32,8 +34,14 @@ pub(super) struct MeasuredStore {
     list: Operation,
 }
 
-/// The metrics of one operation on one resource.
+/// One operation on one resource. Its metrics are created at the first use, so that operations that never happen have
+/// none.
 struct Operation {
+    name: &'static str,
+    metrics: OnceLock<OperationMetrics>,
+}
+
+struct OperationMetrics {
     duration: Histogram,
     requests: IntCounter,
     errors: IntCounter,
@@ -50,9 +58,9 @@ impl StoreMetrics {
         Ok(Self { durations, requests, errors })
     }
 
-    fn operation(&self, name: &str, resource: &GroupResource) -> Operation {
+    fn of_operation(&self, name: &str, resource: &GroupResource) -> OperationMetrics {
         let labels = [name, resource.group.as_str(), resource.resource.as_str()];
-        Operation {
+        OperationMetrics {
             duration: self.durations.with_label_values(&labels),
             requests: self.requests.with_label_values(&labels),
             errors: self.errors.with_label_values(&labels),
@@ -62,9 +70,11 @@ impl StoreMetrics {
 
 impl MeasuredStore {
     pub(super) fn new(inner: Arc<dyn Store>, metrics: &StoreMetrics, resource: &GroupResource) -> Self {
-        let operation = |name| metrics.operation(name, resource);
+        let operation = |name| Operation { name, metrics: OnceLock::new() };
         Self {
             inner,
+            metrics: metrics.clone(),
+            resource: resource.clone(),
             create: operation("create"),
             update: operation("update"),
             delete: operation("delete"),
@@ -72,23 +82,24 @@ impl MeasuredStore {
             list: operation("list"),
         }
     }
-}
 
-impl Operation {
     async fn measure<T>(
         &self,
-        operation: impl Future<Output = Result<T, StoreError>>,
+        operation: &Operation,
+        outcome: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let started = Instant::now();
-        let outcome = operation.await;
-        self.requests.inc();
-        self.duration.observe(started.elapsed().as_secs_f64());
+        let outcome = outcome.await;
+        let create = || self.metrics.of_operation(operation.name, &self.resource);
+        let metrics = operation.metrics.get_or_init(create);
+        metrics.requests.inc();
+        metrics.duration.observe(started.elapsed().as_secs_f64());
         // A compacted or future revision is the caller's error.
         let is_failure = |error: &StoreError| {
             !matches!(error, StoreError::Compacted { .. } | StoreError::FutureRevision { .. })
         };
         if outcome.as_ref().is_err_and(is_failure) {
-            self.errors.inc();
+            metrics.errors.inc();
         }
         outcome
     }
@@ -102,19 +113,19 @@ impl Store for MeasuredStore {
             (Op::Put { .. }, Expect::Absent) => &self.create,
             (Op::Put { .. }, _) => &self.update,
         };
-        operation.measure(self.inner.txn(txn)).await
+        self.measure(operation, self.inner.txn(txn)).await
     }
 
     async fn get(&self, key: &str, revision: Option<u64>) -> Result<Option<KeyValue>, StoreError> {
-        self.get.measure(self.inner.get(key, revision)).await
+        self.measure(&self.get, self.inner.get(key, revision)).await
     }
 
     async fn revision(&self, key: &str) -> Result<Option<u64>, StoreError> {
-        self.get.measure(self.inner.revision(key)).await
+        self.measure(&self.get, self.inner.revision(key)).await
     }
 
     async fn range(&self, range: Range) -> Result<RangeResult, StoreError> {
-        self.list.measure(self.inner.range(range)).await
+        self.measure(&self.list, self.inner.range(range)).await
     }
 
     async fn count(&self, prefix: &str) -> Result<u64, StoreError> {
