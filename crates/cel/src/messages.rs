@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::failure::Failure;
 use crate::kinds::{ObjectType, Type};
-use crate::value::{Object, Timestamp, Value};
+use crate::value::{Key, Map, Object, Timestamp, Value};
 
 /// The name of wrapper types, which are nullable scalars.
 pub(crate) const WRAPPER: &str = "wrapper";
@@ -89,8 +89,14 @@ pub(crate) fn create<'a>(
             let names = ["number_value", "string_value", "bool_value", "struct_value", "list_value"];
             names.into_iter().find_map(take).unwrap_or(Value::Null)
         }
-        "Struct" => take("fields").unwrap_or_else(|| Value::Map(crate::value::Map::owned(BTreeMap::new()))),
-        "ListValue" => take("values").unwrap_or_else(|| Value::list(Vec::new())),
+        "Struct" => match take("fields") {
+            Some(fields) => json_value(&fields)?,
+            None => Value::Map(Map::owned(BTreeMap::new())),
+        },
+        "ListValue" => match take("values") {
+            Some(values) => json_value(&values)?,
+            None => Value::list(Vec::new()),
+        },
         "Duration" => {
             let (seconds, nanos) = time(take("seconds"), take("nanos"));
             let total = seconds.checked_mul(1_000_000_000).and_then(|it| it.checked_add(nanos));
@@ -119,5 +125,29 @@ pub(crate) fn create<'a>(
             ("UInt32Value" | "UInt64Value", None) => Value::Uint(0),
             _ => Value::Int(0),
         },
+    })
+}
+
+/// Converts the parts of a value to types that JSON has. Numbers become doubles, or texts if they are not exact.
+fn json_value<'a>(value: &Value<'a>) -> Result<Value<'a>, Failure> {
+    const EXACT: u64 = (1 << 53) - 1;
+    Ok(match value {
+        Value::Int(it) if it.unsigned_abs() <= EXACT => Value::Double(*it as f64),
+        Value::Uint(it) if *it <= EXACT => Value::Double(*it as f64),
+        Value::Int(it) => Value::text(it.to_string()),
+        Value::Uint(it) => Value::text(it.to_string()),
+        Value::List(list) => {
+            let items = list.iter().map(|item| json_value(&item?));
+            Value::list(items.collect::<Result<_, _>>()?)
+        }
+        Value::Map(map) => {
+            let mut entries = BTreeMap::new();
+            for (key, value) in map.entries()? {
+                let key = Key::new(&key).ok_or_else(Failure::overload)?;
+                entries.insert(key, json_value(&value)?);
+            }
+            Value::Map(Map::owned(entries))
+        }
+        other => other.clone(),
     })
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use crate::rules::{Validator, check};
-use crate::{Activation, Ast, Bounds, Env, Failure, PER_CALL_LIMIT, SizeEstimator, Type};
+use crate::{Activation, Ast, Bounds, Decl, Env, Failure, PER_CALL_LIMIT, SizeEstimator, Type};
 
 fn env() -> Env {
     Env::default()
@@ -255,4 +255,69 @@ fn checks_rules_of_definitions_and_objects() {
         ]
     );
     assert_eq!(warnings, ["spec.names[1]: Forbidden: failed rule: self != 'bad'"]);
+}
+
+/// Details of a real server that the recorded cases do not show.
+#[test]
+fn follows_details_of_the_libraries() {
+    let cases = [
+        ("dyn(3) in [5.0, 3.0]", Ok(json!(true))),
+        ("dyn(3.0) in [3u]", Ok(json!(true))),
+        ("dyn(b'a') in ['a']", Ok(json!(false))),
+        ("{[1]: 1}.size()", Ok(json!(1))),
+        ("[1].existsOne(x, x == 1)", Err("undeclared reference to 'existsOne'")),
+        ("quantity('0.3').asApproximateFloat() == 0.3", Ok(json!(false))),
+        ("quantity('0.0').add(quantity('0')).isInteger()", Ok(json!(false))),
+        (
+            "quantity('9223372036854775807').add(1).asApproximateFloat()",
+            Ok(json!(9_223_372_036_854_775_808.0)),
+        ),
+        ("string(duration('100000000.123456789s'))", Ok(json!("100000000.12345679s"))),
+        ("timestamp('2024-01-01T00:00:00Z').getHours('+30:00')", Ok(json!(6))),
+        ("timestamp('2024-01-01T00:00:00Z').getHours('../UTC')", Err("time: invalid location name")),
+        ("timestamp('2024-02-29T1:02:03Z').getHours()", Ok(json!(1))),
+        ("double('0x_1p2')", Ok(json!(4.0))),
+        ("'%.3e'.format([-12345.678])", Ok(json!("-1.234568×10⁰⁴"))),
+        ("'%.15e'.format([1.5])", Ok(json!("  1.500000×10⁰⁰"))),
+        ("format.byte().validate('QR==').hasValue()", Ok(json!(false))),
+        ("format.datetime().validate('2024-02-29T00:00:00+99:99').hasValue()", Ok(json!(false))),
+        ("optional.ofNonZeroValue(optional.none()).hasValue()", Ok(json!(true))),
+        ("google.protobuf.Struct{fields: {'a': 1}}.a == 1.0", Ok(json!(true))),
+        ("l[dyn(1u)]", Ok(json!(2))),
+    ];
+    let list = json!([1, 2, 3]);
+    let activation = Activation::new().with("l", &list);
+    for (text, wanted) in cases {
+        let program = Ast::compile(text, &env()).map_err(|issues| issues.to_string());
+        let program = program.and_then(|ast| ast.program().map_err(|failure| failure.to_string()));
+        let found = program.as_ref().map_err(Clone::clone).and_then(|program| {
+            program.evaluate(&activation, PER_CALL_LIMIT).json().map_err(|failure| failure.to_string())
+        });
+        match (found, wanted) {
+            (Ok(found), Ok(wanted)) => assert_eq!(found, Some(wanted), "{text}"),
+            (Err(found), Err(wanted)) => assert!(found.contains(wanted), "{text}: {found}"),
+            (found, wanted) => panic!("{text}: {found:?} instead of {wanted:?}"),
+        }
+    }
+}
+
+/// Lists with a schema take only integers as an index, and bytes have the alphabet of URLs.
+#[test]
+fn follows_details_of_typed_values() {
+    let schema = json!({"type": "object", "properties": {
+        "list": {"type": "array", "items": {"type": "integer"}}, "blob": {"type": "string", "format": "byte"},
+        "bad": {"type": "string", "format": "byte"},
+    }});
+    let value = json!({"list": [], "blob": "_-8=", "bad": "/+8="});
+    let decl = Decl::from_schema(&schema, false).unwrap();
+    let env = Env::default().with("self", decl.to_type("selfType"));
+    let activation = Activation::new().with_typed("self", &value, &decl);
+    let evaluate = |text: &str| {
+        let program = Ast::compile(text, &env).unwrap().program().unwrap();
+        program.evaluate(&activation, PER_CALL_LIMIT).json().map_err(|failure| failure.to_string())
+    };
+    assert_eq!(evaluate("self.blob == b'\\xff\\xef'"), Ok(Some(json!(true))));
+    let error = "Invalid byte formatted string /+8=: illegal base64 data at input byte 0";
+    assert_eq!(evaluate("self.bad == b''"), Err(error.to_owned()));
+    assert_eq!(evaluate("optional.ofNonZeroValue(self.list).hasValue()"), Ok(Some(json!(true))));
 }
