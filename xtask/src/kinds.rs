@@ -18,16 +18,6 @@ const DIFFERENCES: &[(&str, &str, &str)] = &[
     ),
     (
         "admissionregistration.k8s.io",
-        "policies, match conditions",
-        "CEL expressions are not compiled on writes; an invalid one fails when it is evaluated.",
-    ),
-    (
-        "admissionregistration.k8s.io",
-        "policies with `paramKind`, bindings with `paramRef`",
-        "The author's right to read the parameters is not checked.",
-    ),
-    (
-        "admissionregistration.k8s.io",
         "webhook configurations",
         "An update of an object whose stored selector has an invalid label value is refused.",
     ),

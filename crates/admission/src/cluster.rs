@@ -104,6 +104,8 @@ pub struct Cluster {
     pub csi_drivers: Arc<dyn Lister>,
     pub roles: Arc<dyn Lister>,
     pub cluster_roles: Arc<dyn Lister>,
+    pub validating_admission_policies: Arc<dyn Lister>,
+    pub mutating_admission_policies: Arc<dyn Lister>,
     pub writers: Writers,
     /// Maps the kinds of owners to resources.
     pub kinds: Arc<dyn KindResolver>,
@@ -120,6 +122,7 @@ impl Cluster {
         kinds: Arc<dyn KindResolver>,
     ) -> Result<Self, MissingResource> {
         const RBAC: &str = "rbac.authorization.k8s.io";
+        const POLICIES: &str = "admissionregistration.k8s.io";
         const STORAGE: &str = "storage.k8s.io";
         let lister = |group: &str, resource: &str| {
             let resource = GroupResource::new(group, resource);
@@ -141,6 +144,8 @@ impl Cluster {
             csi_drivers: lister(STORAGE, "csidrivers")?,
             roles: lister(RBAC, "roles")?,
             cluster_roles: lister(RBAC, "clusterroles")?,
+            validating_admission_policies: lister(POLICIES, "validatingadmissionpolicies")?,
+            mutating_admission_policies: lister(POLICIES, "mutatingadmissionpolicies")?,
             writers,
             kinds,
         })

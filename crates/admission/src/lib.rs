@@ -72,6 +72,7 @@ mod notes;
 mod objects;
 mod observe;
 pub mod plugins;
+mod policies;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod versioned;
@@ -85,3 +86,4 @@ pub use notes::{AnnotationError, Notes};
 pub use objects::ObjectInterfaces;
 pub use observe::{Compiled, ObjectChange, Observation, Observer};
 pub use plugins::{Parts, build, set_certificate_requester};
+pub use policies::ParamKinds;

@@ -13,6 +13,7 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
 use crate::attributes::Operation;
 use crate::expressions::ExpressionMetrics;
 use crate::plugins::WebhookMetrics;
+use crate::policies::PolicyMetrics;
 
 const STEP: &str = "apiserver_admission_step_admission_duration_seconds";
 const CONTROLLER: &str = "apiserver_admission_controller_admission_duration_seconds";
@@ -39,6 +40,7 @@ struct Inner {
     summary: SummaryVec,
     expressions: ExpressionMetrics,
     webhooks: WebhookMetrics,
+    policies: PolicyMetrics,
     evaluations: IntCounterVec,
     exemptions: IntCounterVec,
     /// The counter of the most common evaluation: a pod is created in a namespace at the level `privileged`.
@@ -102,6 +104,7 @@ impl Metrics {
             summary: registrar.register(SummaryVec::new()?)?,
             expressions: ExpressionMetrics::new(registry)?,
             webhooks: WebhookMetrics::new(registry)?,
+            policies: PolicyMetrics::new(registry)?,
             evaluations: counter(
                 "pod_security_evaluations_total",
                 "Number of policy evaluations that occurred, not counting ignored or exempt requests.",
@@ -134,6 +137,11 @@ impl Metrics {
     /// The metrics of webhooks.
     pub(crate) fn webhooks(&self) -> &WebhookMetrics {
         &self.inner.webhooks
+    }
+
+    /// The metrics of policies.
+    pub(crate) fn policies(&self) -> &PolicyMetrics {
+        &self.inner.policies
     }
 
     /// Returns the timer of one plugin in one phase.

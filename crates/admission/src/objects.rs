@@ -39,6 +39,30 @@ pub trait ObjectInterfaces: Send + Sync {
         object: Value,
     ) -> Result<Value, Status>;
 
+    /// As [`decode`](Self::decode), but an unknown field of a built-in kind is an error.
+    ///
+    /// # Errors
+    /// The object is not of the kind, has an unknown field, or exceeds a limit.
+    fn decode_strictly(
+        &self,
+        attributes: &Attributes<'_>,
+        matched: &MatchedResource,
+        object: Value,
+    ) -> Result<Value, Status>;
+
+    /// Merges a configuration into an object of the kind of a matched resource, as server-side apply does, but without
+    /// owners. Atomic lists and maps cannot be set.
+    ///
+    /// # Errors
+    /// The configuration does not fit the kind. The text is upstream's.
+    fn merge(
+        &self,
+        attributes: &Attributes<'_>,
+        matched: &MatchedResource,
+        object: &Value,
+        configuration: &Value,
+    ) -> Result<Value, String>;
+
     /// Converts a changed object back. `base` is the object from which [`versioned`](Self::versioned) made it.
     ///
     /// # Errors
@@ -74,6 +98,28 @@ impl ObjectInterfaces for StoredObjects {
 
     fn decode(&self, _: &Attributes<'_>, _: &MatchedResource, object: Value) -> Result<Value, Status> {
         Ok(object)
+    }
+
+    fn decode_strictly(
+        &self,
+        attributes: &Attributes<'_>,
+        matched: &MatchedResource,
+        object: Value,
+    ) -> Result<Value, Status> {
+        self.decode(attributes, matched, object)
+    }
+
+    fn merge(
+        &self,
+        attributes: &Attributes<'_>,
+        _: &MatchedResource,
+        object: &Value,
+        configuration: &Value,
+    ) -> Result<Value, String> {
+        use nave_patch::managed_fields::{TypeRef, merge_configuration};
+        let ty = attributes.def.storage.as_ref().and_then(|storage| storage.type_id);
+        let ty = ty.map_or(TypeRef::Deduced, |id| TypeRef::Struct(nave_schema::builtin(), id));
+        merge_configuration(ty, object, configuration).map_err(|error| error.to_string())
     }
 
     async fn restore_stored(

@@ -143,6 +143,8 @@ pub struct MemoryCluster {
     pub csi_drivers: Arc<Memory>,
     pub roles: Arc<Memory>,
     pub cluster_roles: Arc<Memory>,
+    pub validating_admission_policies: Arc<Memory>,
+    pub mutating_admission_policies: Arc<Memory>,
 }
 
 impl MemoryCluster {
@@ -165,6 +167,8 @@ impl MemoryCluster {
             csi_drivers: lister(&self.csi_drivers),
             roles: lister(&self.roles),
             cluster_roles: lister(&self.cluster_roles),
+            validating_admission_policies: lister(&self.validating_admission_policies),
+            mutating_admission_policies: lister(&self.mutating_admission_policies),
             writers: Writers {
                 quota_status: Arc::clone(&self.resource_quotas) as _,
                 namespace_creator: Arc::clone(&self.namespaces) as _,
@@ -203,11 +207,44 @@ impl MemoryCluster {
                 Routing::ClusterIp,
                 None,
             ))),
+            params: Arc::new(Params(Arc::clone(&self.pods))),
             authorizer,
             rbac: Arc::default(),
             default_not_ready_toleration_seconds: 300,
             default_unreachable_toleration_seconds: 300,
         }
+    }
+}
+
+/// Parameters of policies: all kinds of the core group are namespaced and kept in one place.
+#[cfg(test)]
+struct Params(Arc<Memory>);
+
+#[cfg(test)]
+#[async_trait]
+impl crate::ParamKinds for Params {
+    fn is_namespaced(&self, kind: &GroupVersionKind) -> Option<bool> {
+        kind.group.is_empty().then_some(true)
+    }
+
+    async fn get(
+        &self,
+        _: &GroupVersionKind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<Object>>, Status> {
+        Lister::get(&*self.0, namespace, name)
+    }
+
+    async fn list(
+        &self,
+        _: &GroupVersionKind,
+        namespace: &str,
+        selector: &nave_machinery::selector::LabelSelector,
+    ) -> Result<Vec<Arc<Object>>, Status> {
+        let mut objects = Lister::list(&*self.0, Some(namespace))?;
+        objects.retain(|object| selector.matches(|key| object.label(key)));
+        Ok(objects)
     }
 }
 

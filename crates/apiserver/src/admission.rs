@@ -2,6 +2,7 @@
 
 mod objects;
 mod observe;
+mod params;
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock, Weak};
@@ -22,6 +23,7 @@ use parking_lot::Mutex;
 
 use self::objects::CatalogObjects;
 pub use self::observe::follow_observed;
+use self::params::CatalogParams;
 use crate::catalog::Catalogs;
 use crate::endpoints::Endpoint;
 use crate::internal::InternalWriter;
@@ -98,6 +100,7 @@ impl AdmissionConfig {
             matcher: Matcher::new(Arc::clone(&cluster.namespaces), Arc::clone(&interfaces) as _),
             interfaces,
             webhooks,
+            params: Arc::new(CatalogParams::new(catalogs.clone())),
             cluster,
             authorizer: authorizer.clone(),
             rbac: Arc::clone(&self.rbac),

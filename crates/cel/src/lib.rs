@@ -46,6 +46,7 @@ mod failure;
 mod kinds;
 mod library;
 mod messages;
+mod mutation;
 mod plan;
 pub mod policies;
 mod program;
@@ -53,6 +54,7 @@ pub mod rules;
 mod run;
 mod schema;
 mod syntax;
+pub mod type_checking;
 mod value;
 
 pub use authorizer::{Authorizer, Decision, NoAuthorizer, PathCheck, ResourceCheck, Subject};

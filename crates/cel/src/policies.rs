@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use crate::authorizer::{Authorizer, NoAuthorizer, ResourceCheck, authorizer_type, resource_check_type};
 use crate::cache::{Compiled, ProgramCache};
 use crate::deep::with_stack;
-use crate::env::Env;
+use crate::env::{Env, NEWEST};
 use crate::expression::CompileError;
 use crate::failure::Failure;
 use crate::kinds::Type;
@@ -21,6 +21,9 @@ use crate::value::Value;
 
 /// The name of the variable whose fields are the composed variables.
 pub(crate) const VARIABLES: &str = "variables";
+/// The minor version of Kubernetes whose libraries admission expressions can use. As upstream's default compatibility
+/// version, it is the release before the server's.
+pub const COMPATIBILITY_VERSION: u32 = NEWEST - 1;
 /// Maximum cost of all expressions of a policy for one request.
 pub const MAX_POLICY_COST: u64 = 10_000_000;
 
@@ -35,6 +38,18 @@ pub struct PolicyCompiler {
 /// The compiled variables of a policy.
 #[derive(Debug, Default)]
 pub struct PolicyVariables(HashMap<Arc<str>, Result<Arc<Compiled>, String>>);
+
+impl PolicyVariables {
+    /// Returns the number of variables.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns whether there are no variables.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 /// A compiled expression of a policy.
 #[derive(Debug)]
@@ -59,9 +74,9 @@ impl PolicyCompiler {
         Self { env: env.with(VARIABLES, variables), variables: PolicyVariables::default(), cache: None }
     }
 
-    /// Creates a compiler for the match conditions of webhooks, which have no parameters and no variables.
-    pub fn for_webhooks(version: u32) -> Self {
-        let compiler = Self::new(version, false);
+    /// Creates a compiler for expressions without composed variables, such as match conditions of webhooks.
+    pub fn without_variables(version: u32, with_params: bool) -> Self {
+        let compiler = Self::new(version, with_params);
         Self { env: compiler.env.without(VARIABLES), ..compiler }
     }
 
@@ -303,7 +318,7 @@ fn texts<const N: usize>(names: [&'static str; N]) -> impl Iterator<Item = (&'st
     names.into_iter().map(|name| (name, Type::String))
 }
 
-fn request_type() -> Type {
+pub(crate) fn request_type() -> Type {
     let list = || Type::list(Type::String);
     let kind = Type::object("kubernetes.GroupVersionKind", texts(["group", "version", "kind"]));
     let resource = Type::object("kubernetes.GroupVersionResource", texts(["group", "version", "resource"]));
@@ -325,7 +340,7 @@ fn request_type() -> Type {
     )
 }
 
-fn namespace_type() -> Type {
+pub(crate) fn namespace_type() -> Type {
     let list = || Type::list(Type::String);
     let map = || Type::map(Type::String, Type::String);
     let names = texts(["name", "generateName", "namespace", "UID", "resourceVersion"]);

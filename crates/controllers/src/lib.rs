@@ -42,7 +42,7 @@
 //! | `horizontal_pod_autoscaler` | replica counts from metrics |
 //! | `volume_attributes_class_protection` | protects volume attributes classes in use from deletion |
 //! | `legacy_token_cleaner` | deletes unused secret-based tokens |
-//! | `validating_admission_policy_status` | observed generations of policies |
+//! | `validating_admission_policy_status` | type checking and observed generations of policies |
 //! | `disruption` | the allowed disruptions of pod disruption budgets |
 //! | `volume_protection` | protects volumes and claims in use from deletion |
 //! | `resource_quota` | the usage of resource quotas |

@@ -141,7 +141,7 @@ impl Patching {
                 if path()?.find(target)?.unwrap_or(&Value::Null) == value {
                     Ok(())
                 } else {
-                    Err(not_applicable(&format!("testing value {} failed", path()?.text())))
+                    Err(PatchError::TestFailed(format!("testing value {} failed", path()?.text())))
                 }
             }
             op => Err(not_applicable(&format!("Unexpected kind: {}", op.unwrap_or("unknown")))),

@@ -35,6 +35,9 @@ pub enum PatchError {
     /// The patch cannot be applied to this object: a test failed or a path does not exist.
     #[error("the server rejected our request due to an error in our request: {0}")]
     Unfit(String),
+    /// A test of a JSON patch failed.
+    #[error("the server rejected our request due to an error in our request: {0}")]
+    TestFailed(String),
     /// The patch requires something a merge cannot do. Upstream answers such errors with 500.
     #[error("{0}")]
     Failed(String),
@@ -51,7 +54,7 @@ impl PatchError {
     pub fn into_status(self) -> Status {
         match &self {
             Self::Malformed(text) => Status::bad_request(text.as_str()),
-            Self::Unfit(_) => Status::failure(422, Reason::Invalid, self.to_string()),
+            Self::Unfit(_) | Self::TestFailed(_) => Status::failure(422, Reason::Invalid, self.to_string()),
             Self::Failed(_) => Status::failure(500, Reason::Unknown, self.to_string()),
             Self::Limit(limit) => limit.into_status(),
             Self::TooManyOperations(_) => Status::too_large(self.to_string()),

@@ -27,6 +27,7 @@ mod kubectl_verbs;
 mod kubectl_watch;
 mod namespaces;
 mod pod_gc;
+mod policies;
 mod protocols;
 mod python;
 mod quota_usage;

@@ -62,7 +62,7 @@ impl MatchConditions {
         if conditions.is_empty() {
             return Self::default();
         }
-        Self::compile(&PolicyCompiler::for_webhooks(VERSION), conditions)
+        Self::compile(&PolicyCompiler::without_variables(VERSION, false), conditions)
     }
 
     /// Compiles the `matchConditions` of a policy, which can use its variables.

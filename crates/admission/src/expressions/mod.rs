@@ -12,19 +12,16 @@
 
 mod authorizer;
 mod conditions;
-#[allow(dead_code, reason = "policies use them")]
 mod expression;
 mod metrics;
-#[allow(dead_code, reason = "policies use them")]
 mod request;
+mod workload;
 
 pub use authorizer::AuthorizerChecks;
 pub use conditions::{ConditionLabels, MatchConditions, MatchOutcome};
-pub(crate) use expression::{Budget, Expression};
+pub(crate) use expression::{Budget, Expression, OutOfBudget};
 pub use metrics::ExpressionMetrics;
+pub(crate) use nave_cel::policies::COMPATIBILITY_VERSION as VERSION;
 pub use request::VersionedRequest;
 pub(crate) use request::{Inputs, request_resource};
-
-/// The minor version of Kubernetes whose CEL libraries stored expressions can use: upstream's default compatibility
-/// version is the previous release.
-pub(crate) const VERSION: u32 = nave_cel::NEWEST - 1;
+pub(crate) use workload::Workload;

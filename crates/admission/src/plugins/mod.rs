@@ -48,6 +48,7 @@ use crate::config::{ConfigError, PluginConfig};
 use crate::matching::Matcher;
 use crate::metrics::Metrics;
 use crate::objects::ObjectInterfaces;
+use crate::policies::{self, ParamKinds};
 
 pub use certificates::set_certificate_requester;
 pub(crate) use webhooks::WebhookMetrics;
@@ -63,6 +64,8 @@ pub struct Parts {
     pub interfaces: Arc<dyn ObjectInterfaces>,
     /// The clients of admission webhooks.
     pub webhooks: Arc<ClientManager>,
+    /// Reads the parameters of policies.
+    pub params: Arc<dyn ParamKinds>,
     /// The authorizer, for plugins that check access.
     pub authorizer: nave_authz::Chain,
     /// The roles and bindings for escalation checks.
@@ -90,8 +93,6 @@ enum Make {
     Plain(fn(&Parts, &PluginConfig) -> Result<Plugin, ConfigError>),
     /// A function that also takes the metrics.
     WithMetrics(MakeWithMetrics),
-    /// The caller of [`build`] constructs the plugin.
-    ByCaller,
     /// The plugin is behind a feature gate that is off by default.
     Gated,
 }
@@ -133,9 +134,9 @@ pub const PLUGINS: [Entry; 40] = [
     enabled("NodeDeclaredFeatureValidator", |parts, _| Ok(node_declared_features::plugin(parts))),
     Entry { name: "JobValidation", enabled_by_default: true, make: Make::Gated },
     enabled("PodResizeValidator", |parts, _| Ok(pod_resize::plugin(parts))),
-    by_caller("MutatingAdmissionPolicy"),
+    with_metrics("MutatingAdmissionPolicy", |parts, _, metrics| Ok(policies::mutating(parts, metrics))),
     with_metrics("MutatingAdmissionWebhook", webhooks::mutating),
-    by_caller("ValidatingAdmissionPolicy"),
+    with_metrics("ValidatingAdmissionPolicy", |parts, _, metrics| Ok(policies::validating(parts, metrics))),
     with_metrics("ValidatingAdmissionWebhook", webhooks::validating),
     enabled("ResourceQuota", resource_quota::plugin),
     disabled("AlwaysDeny", |_, _| Ok(always::deny())),
@@ -157,14 +158,8 @@ const fn with_metrics(name: &'static str, make: MakeWithMetrics) -> Entry {
     Entry { name, enabled_by_default: true, make: Make::WithMetrics(make) }
 }
 
-/// An entry for a policy plugin, which is enabled by default. The caller has the clients and caches to
-/// construct it.
-const fn by_caller(name: &'static str) -> Entry {
-    Entry { name, enabled_by_default: true, make: Make::ByCaller }
-}
-
-/// Builds the admission chain of the enabled plugins, in the order of [`PLUGINS`]. `given` are the plugins that the
-/// caller has constructed, by name.
+/// Builds the admission chain of the enabled plugins, in the order of [`PLUGINS`]. `given` are plugins that replace those
+/// of the list, by name.
 ///
 /// # Errors
 /// [`ConfigError`]: a plugin rejects its configuration.
@@ -176,17 +171,18 @@ pub fn build(
 ) -> Result<Chain, ConfigError> {
     let mut plugins = Vec::new();
     for entry in PLUGINS.iter().filter(|entry| config.is_enabled(entry)) {
-        let plugin = match entry.make {
-            Make::Plain(make) => Some(make(parts, config)?),
-            Make::WithMetrics(make) => Some(make(parts, config, &metrics)?),
-            Make::ByCaller => {
-                given.iter().find(|(name, _)| *name == entry.name).map(|(_, plugin)| plugin.clone())
-            }
-            Make::Gated => None,
+        let given = given.iter().find(|(name, _)| *name == entry.name);
+        let plugin = match (given, entry.make) {
+            (Some((_, plugin)), _) => Some(plugin.clone()),
+            (None, Make::Plain(make)) => Some(make(parts, config)?),
+            (None, Make::WithMetrics(make)) => Some(make(parts, config, &metrics)?),
+            (None, Make::Gated) => None,
         };
         plugins.extend(plugin.map(|plugin| (entry.name, plugin)));
     }
-    Ok(Chain::new(plugins, metrics).with_check(rbac_escalation::check(parts)))
+    Ok(Chain::new(plugins, metrics)
+        .with_check(rbac_escalation::check(parts))
+        .with_check(policies::check_param_rights(parts)))
 }
 
 /// Returns a 500 without a reason: upstream's response to an error that is not a status.

@@ -7,13 +7,14 @@ use nave_admission::matching::MatchedResource;
 use nave_admission::{Attributes, ObjectInterfaces};
 use nave_machinery::options::FieldValidation;
 use nave_machinery::{Object, Reason, Status, Value, managed_fields};
+use nave_patch::managed_fields::merge_configuration;
 use nave_resources::{ResourceDef, Schema};
 
 use crate::catalog::{Catalog, Catalogs};
 use crate::endpoints::Endpoint;
 use crate::endpoints::decode::{self, Body, Refusal};
 use crate::endpoints::view::View;
-use crate::endpoints::write::typed_object;
+use crate::endpoints::write::{type_ref, typed_object, view_type};
 
 /// Converts objects by the current catalog.
 pub(super) struct CatalogObjects(pub(super) Catalogs);
@@ -41,6 +42,34 @@ impl<'a> Form<'a> {
                 Some(subresource) => Schema::Builtin(subresource.type_id),
                 None => endpoint.version().schema.clone(),
             }),
+        })
+    }
+}
+
+impl CatalogObjects {
+    fn decode_as(
+        &self,
+        attributes: &Attributes<'_>,
+        matched: &MatchedResource,
+        object: Value,
+        validation: FieldValidation,
+    ) -> Result<Value, Status> {
+        let body = Body { object, strict_errors: Vec::new() };
+        let catalog = self.0.load();
+        let decoded = match Form::new(&catalog, attributes, matched)? {
+            Form::View(endpoint, view) => typed_object(endpoint, &view, body, validation),
+            Form::Only(schema) => {
+                decode::typed(body, &matched.kind, &schema, validation).and_then(|(mut object, _)| {
+                    decode::set_defaults(&mut object, &schema)?;
+                    Ok((object, Vec::new()))
+                })
+            }
+        };
+        decoded.map(|(object, _)| object).map_err(|Refusal { status, why }| match why {
+            // As upstream, where the conversion at the end of admission fails.
+            Some(why) if why.starts_with("converting ") => Status::failure(500, Reason::Unknown, why),
+            Some(why) => Status::internal(why),
+            None => Status::internal(status.message),
         })
     }
 }
@@ -74,22 +103,37 @@ impl ObjectInterfaces for CatalogObjects {
         matched: &MatchedResource,
         object: Value,
     ) -> Result<Value, Status> {
-        let body = Body { object, strict_errors: Vec::new() };
+        self.decode_as(attributes, matched, object, FieldValidation::Ignore)
+    }
+
+    fn decode_strictly(
+        &self,
+        attributes: &Attributes<'_>,
+        matched: &MatchedResource,
+        object: Value,
+    ) -> Result<Value, Status> {
+        // Upstream decodes custom resources without their schema.
+        let is_custom = attributes.def.is_custom();
+        let validation = if is_custom { FieldValidation::Ignore } else { FieldValidation::Strict };
+        self.decode_as(attributes, matched, object, validation)
+    }
+
+    fn merge(
+        &self,
+        attributes: &Attributes<'_>,
+        matched: &MatchedResource,
+        object: &Value,
+        configuration: &Value,
+    ) -> Result<Value, String> {
         let catalog = self.0.load();
-        let decoded = match Form::new(&catalog, attributes, matched)? {
-            Form::View(endpoint, view) => typed_object(endpoint, &view, body, FieldValidation::Ignore),
-            Form::Only(schema) => decode::typed(body, &matched.kind, &schema, FieldValidation::Ignore)
-                .and_then(|(mut object, _)| {
-                    decode::set_defaults(&mut object, &schema)?;
-                    Ok((object, Vec::new()))
-                }),
+        let form = Form::new(&catalog, attributes, matched).map_err(|status| status.message)?;
+        let unknown = || format!("no type for {}", matched.kind);
+        let ty = match &form {
+            Form::View(endpoint, view) => view_type(endpoint, view).ok_or_else(unknown)?,
+            Form::Only(Schema::Builtin(type_id)) => type_ref(*type_id),
+            Form::Only(Schema::Custom(_)) => return Err(unknown()),
         };
-        decoded.map(|(object, _)| object).map_err(|Refusal { status, why }| match why {
-            // As upstream, where the conversion at the end of admission fails.
-            Some(why) if why.starts_with("converting ") => Status::failure(500, Reason::Unknown, why),
-            Some(why) => Status::internal(why),
-            None => Status::internal(status.message),
-        })
+        merge_configuration(ty, object, configuration).map_err(|error| error.to_string())
     }
 
     async fn restore_stored(

@@ -18,6 +18,7 @@
 //! is linear in the sizes of object and sets, except for sorting list items.
 
 mod compare;
+mod configuration;
 mod conflict;
 mod conform;
 mod created;
@@ -42,6 +43,7 @@ mod visits;
 #[cfg(test)]
 mod tests;
 
+pub use configuration::{ConfigurationError, merge_configuration};
 pub use conflict::Conflicts;
 pub use entries::{EntriesError, validate};
 pub use field_name::FieldName;

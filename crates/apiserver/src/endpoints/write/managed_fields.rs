@@ -149,11 +149,7 @@ impl<'a> Tracker<'a> {
 
 impl Versions for Tracker<'_> {
     fn type_of(&self, api_version: &str) -> Option<TypeRef<'_>> {
-        let Target { view, endpoint, .. } = self.target;
-        match view {
-            View::Scale(_) => (api_version == "autoscaling/v1").then(|| type_ref(view.type_id(endpoint))),
-            _ => type_of(endpoint, api_version),
-        }
+        type_in_version(self.target.endpoint, &self.target.view, api_version)
     }
 
     fn convert(&self, object: &Value, api_version: &str) -> Result<Value, String> {
@@ -167,6 +163,18 @@ impl Versions for Tracker<'_> {
 
     fn reset_fields(&self, _: &str) -> Option<&FieldSet> {
         Some(&self.reset)
+    }
+}
+
+/// Returns the type of a view's objects.
+pub fn view_type<'e>(endpoint: &'e Endpoint, view: &View) -> Option<TypeRef<'e>> {
+    type_in_version(endpoint, view, &view.gvk(endpoint).group_version().to_string())
+}
+
+fn type_in_version<'e>(endpoint: &'e Endpoint, view: &View, api_version: &str) -> Option<TypeRef<'e>> {
+    match view {
+        View::Scale(_) => (api_version == "autoscaling/v1").then(|| type_ref(view.type_id(endpoint))),
+        _ => type_of(endpoint, api_version),
     }
 }
 
@@ -184,7 +192,7 @@ fn type_of<'e>(endpoint: &'e Endpoint, api_version: &str) -> Option<TypeRef<'e>>
 }
 
 /// Returns the type with this id, or the untyped reference if the id is `None`.
-fn type_ref(type_id: Option<TypeId>) -> TypeRef<'static> {
+pub fn type_ref(type_id: Option<TypeId>) -> TypeRef<'static> {
     type_id.map_or(TypeRef::Deduced, |id| TypeRef::Struct(nave_schema::builtin(), id))
 }
 

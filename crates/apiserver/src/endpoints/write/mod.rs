@@ -27,6 +27,7 @@ use nave_machinery::{
 };
 
 pub use self::apply::Apply;
+pub use self::managed_fields::{type_ref, view_type};
 pub use self::patch::Patch;
 pub use self::target::{Payload, Target, typed_object};
 use super::decode;

@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 
+use nave_cel::Type;
+use nave_cel::policies::{COMPATIBILITY_VERSION, PolicyCompiler};
 use nave_machinery::{FieldError, names};
 
 use super::rules::{
-    FAILURE_POLICIES, REINVOCATIONS, expression, match_conditions, match_resources, required_one_of,
+    FAILURE_POLICIES, REINVOCATIONS, compiled, match_conditions, match_resources, required_one_of,
 };
 use crate::conditions::conditions;
 use crate::validate::{
@@ -16,7 +18,42 @@ const ANNOTATIONS_MAX: usize = 20;
 /// The maximum length of the value expression of an audit annotation.
 const VALUE_MAX: usize = 5 * 1024;
 
-pub(super) fn policy(policy: At, errors: &mut Errors) {
+/// The compiler of a policy's expressions, which knows the variables once they are checked.
+pub(super) struct Expressions {
+    compiler: PolicyCompiler,
+    /// Match conditions that an update does not change are not compiled again.
+    skips_conditions: bool,
+}
+
+impl Expressions {
+    /// Creates the compiler. Only mutating policies can use `variables` without declaring any.
+    pub(super) fn new(policy: At, stored: Option<At>, is_mutating: bool) -> Self {
+        let spec = policy.field("spec");
+        let with_params = spec.field("paramKind").is_set();
+        let has_variables = is_mutating || spec.field("variables").len() > 0;
+        let new = if has_variables { PolicyCompiler::new } else { PolicyCompiler::without_variables };
+        let is_same = |old: At| {
+            ["paramKind", "matchConditions"]
+                .into_iter()
+                .all(|field| old.field("spec").field(field).value() == spec.field(field).value())
+        };
+        Self {
+            compiler: new(COMPATIBILITY_VERSION, with_params),
+            skips_conditions: stored.is_some_and(is_same),
+        }
+    }
+}
+
+/// Checks an expression that must not be empty.
+fn expression(at: At, compiler: &PolicyCompiler, wanted: &[Type], errors: &mut Errors) {
+    if at.text().trim().is_empty() {
+        errors.push(at.required("expression is not specified"));
+    } else {
+        compiled(at, at.text(), compiler.compile(at.text(), wanted), errors);
+    }
+}
+
+pub(super) fn policy(policy: At, expressions: &mut Expressions, errors: &mut Errors) {
     let spec = policy.field("spec");
     required_one_of(spec.field("failurePolicy"), &FAILURE_POLICIES, errors);
     let kind = spec.field("paramKind");
@@ -32,11 +69,15 @@ pub(super) fn policy(policy: At, errors: &mut Errors) {
     } else {
         errors.push(matching.required(""));
     }
-    match_conditions(spec.field("matchConditions"), errors);
-    variables(spec.field("variables"), errors);
+    if !expressions.skips_conditions {
+        let compiler = PolicyCompiler::without_variables(COMPATIBILITY_VERSION, kind.is_set());
+        match_conditions(spec.field("matchConditions"), &compiler, errors);
+    }
+    variables(spec.field("variables"), expressions, errors);
 }
 
-pub(super) fn validations(policy: At, errors: &mut Errors) {
+pub(super) fn validations(policy: At, expressions: Expressions, errors: &mut Errors) {
+    let compiler = expressions.compiler;
     let spec = policy.field("spec");
     let (validations, annotations) = (spec.field("validations"), spec.field("auditAnnotations"));
     if validations.len() == 0 && annotations.len() == 0 {
@@ -44,7 +85,7 @@ pub(super) fn validations(policy: At, errors: &mut Errors) {
         errors.push(validations.required(why));
         errors.push(annotations.required(why));
     }
-    validations.items().for_each(|it| validation(it, errors));
+    validations.items().for_each(|it| validation(it, &compiler, errors));
     if annotations.len() > ANNOTATIONS_MAX {
         errors
             .push(annotations.invalid(format!("must not have more than {ANNOTATIONS_MAX} auditAnnotations")));
@@ -53,16 +94,20 @@ pub(super) fn validations(policy: At, errors: &mut Errors) {
     let metadata = policy.field("metadata");
     for annotation in annotations.items() {
         let key = annotation.field("key");
-        audit_annotation(annotation, metadata.field("name").text(), errors);
+        audit_annotation(annotation, metadata.field("name").text(), &compiler, errors);
         if !seen.insert(key.text()) {
             errors.push(FieldError::duplicate(&key.path(), key.text()));
         }
     }
 }
 
-fn validation(validation: At, errors: &mut Errors) {
-    expression(validation.field("expression"), errors);
+fn validation(validation: At, compiler: &PolicyCompiler, errors: &mut Errors) {
+    expression(validation.field("expression"), compiler, &[Type::Bool], errors);
     let (detail, message) = (validation.field("messageExpression"), validation.field("message"));
+    if !detail.text().trim().is_empty() {
+        let result = compiler.compile_without_authorizer(detail.text(), &[Type::String]);
+        compiled(detail, detail.text(), result, errors);
+    }
     for text in [detail, message] {
         if !text.text().is_empty() && text.text().trim().is_empty() {
             errors.push(text.invalid("must be non-empty if specified"));
@@ -75,7 +120,7 @@ fn validation(validation: At, errors: &mut Errors) {
     absent_or_one_of(validation.field("reason"), &reasons, errors);
 }
 
-fn audit_annotation(annotation: At, policy: &str, errors: &mut Errors) {
+fn audit_annotation(annotation: At, policy: &str, compiler: &PolicyCompiler, errors: &mut Errors) {
     let (key, value) = (annotation.field("key"), annotation.field("valueExpression"));
     if policy.is_empty() {
         errors.push(key.invalid_text("requires metadata.name be non-empty"));
@@ -86,18 +131,23 @@ fn audit_annotation(annotation: At, policy: &str, errors: &mut Errors) {
     }
     match value.text().trim().len() {
         0 => errors.push(value.required("valueExpression is not specified")),
-        1..=VALUE_MAX => {}
+        1..=VALUE_MAX => {
+            let result = compiler.compile(value.text().trim(), &[Type::String, Type::Null]);
+            compiled(value, value.text(), result, errors);
+        }
         _ => errors.push(value.required(format!("must not exceed {VALUE_MAX} bytes in length"))),
     }
 }
 
-pub(super) fn mutations(policy: At, errors: &mut Errors) {
+pub(super) fn mutations(policy: At, expressions: Expressions, errors: &mut Errors) {
+    // Only the expressions of mutations can create objects.
+    let compiler = expressions.compiler.with_patch_types();
     let spec = policy.field("spec");
     let mutations = spec.field("mutations");
     if mutations.len() == 0 {
         errors.push(mutations.required("mutations must contain at least one item"));
     }
-    mutations.items().for_each(|it| mutation(it, errors));
+    mutations.items().for_each(|it| mutation(it, &compiler, errors));
     let again = spec.field("reinvocationPolicy");
     if required_text(again, errors) {
         one_of(again, &REINVOCATIONS, errors);
@@ -105,7 +155,7 @@ pub(super) fn mutations(policy: At, errors: &mut Errors) {
     changes_only(spec.field("matchConstraints"), errors);
 }
 
-fn mutation(mutation: At, errors: &mut Errors) {
+fn mutation(mutation: At, compiler: &PolicyCompiler, errors: &mut Errors) {
     const FIELDS: [(&str, &str); 2] =
         [("ApplyConfiguration", "applyConfiguration"), ("JSONPatch", "jsonPatch")];
     let kind = mutation.field("patchType");
@@ -119,7 +169,7 @@ fn mutation(mutation: At, errors: &mut Errors) {
     for (known, field) in FIELDS {
         let patch = mutation.field(field);
         match (known == kind.text(), patch.is_set()) {
-            (true, true) => expression(patch.field("expression"), errors),
+            (true, true) => patch_expression(patch.field("expression"), field, compiler, errors),
             (true, false) => {
                 errors.push(patch.required(format!("must be specified when patchType is {known}")));
             }
@@ -129,6 +179,18 @@ fn mutation(mutation: At, errors: &mut Errors) {
             }
             (false, false) => {}
         }
+    }
+}
+
+/// Checks the expression of a patch. Leading and trailing space is ignored.
+fn patch_expression(at: At, field: &str, compiler: &PolicyCompiler, errors: &mut Errors) {
+    let wanted = match field {
+        "jsonPatch" => Type::list(Type::object("JSONPatch", [])),
+        _ => Type::object("Object", []),
+    };
+    match at.text().trim() {
+        "" => errors.push(at.required("")),
+        text => compiled(at, text, compiler.compile(text, &[wanted]), errors),
     }
 }
 
@@ -146,7 +208,7 @@ pub(super) fn changes_only(matching: At, errors: &mut Errors) {
     }
 }
 
-fn variables(variables: At, errors: &mut Errors) {
+fn variables(variables: At, expressions: &mut Expressions, errors: &mut Errors) {
     for variable in variables.items() {
         let name = variable.field("name");
         if name.text().trim().is_empty() {
@@ -154,7 +216,13 @@ fn variables(variables: At, errors: &mut Errors) {
         } else if !is_identifier(name.text()) {
             errors.push(name.invalid("must be a valid CEL identifier"));
         }
-        expression(variable.field("expression"), errors);
+        let expression = variable.field("expression");
+        if expression.text().trim().is_empty() {
+            errors.push(expression.required("expression is not specified"));
+        } else {
+            let result = expressions.compiler.declare(name.text(), expression.text());
+            compiled(expression, expression.text(), result, errors);
+        }
     }
 }
 

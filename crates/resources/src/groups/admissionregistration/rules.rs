@@ -1,9 +1,11 @@
 //! Validation shared by webhook configurations and policies (upstream:
-//! `pkg/apis/admissionregistration/validation`). CEL expressions are compiled on evaluation, not here.
+//! `pkg/apis/admissionregistration/validation`).
 
 use std::collections::HashSet;
 
-use nave_machinery::names;
+use nave_cel::Type;
+use nave_cel::policies::{COMPATIBILITY_VERSION, PolicyCompiler};
+use nave_machinery::{FieldError, FieldErrorKind, Value, limits, names};
 
 use crate::validate::{
     At, Errors, absent_or_one_of, checked, label_selector, one_of, required_checked, required_text,
@@ -85,25 +87,44 @@ fn resources(list: At, errors: &mut Errors) {
     }
 }
 
-pub(super) fn match_conditions(conditions: At, errors: &mut Errors) {
+/// Checks match conditions. Unlike at evaluation, the API does not let them use the variables of a policy.
+pub(super) fn match_conditions(conditions: At, compiler: &PolicyCompiler, errors: &mut Errors) {
     if conditions.len() > CONDITIONS_MAX {
         errors.push(conditions.too_many(CONDITIONS_MAX));
     }
     let mut seen = HashSet::new();
     for condition in conditions.items() {
-        let name = condition.field("name");
+        let (expression, name) = (condition.field("expression"), condition.field("name"));
+        match expression.text().trim() {
+            "" => errors.push(expression.required("")),
+            text => compiled(expression, text, compiler.compile(text, &[Type::Bool]), errors),
+        }
         required_checked(name, names::is_qualified_name, errors);
         if !name.text().is_empty() && !seen.insert(name.text()) {
             errors.push(name.duplicate());
         }
-        expression(condition.field("expression"), errors);
     }
 }
 
-pub(super) fn expression(at: At, errors: &mut Errors) {
-    if at.text().trim().is_empty() {
-        errors.push(at.required("expression is not specified"));
-    }
+/// Reports the error of compiling an expression. `shown` is the text that the error quotes.
+pub(super) fn compiled<T>(at: At, shown: &str, result: Result<T, String>, errors: &mut Errors) {
+    errors.extend(result.err().map(|why| {
+        // A constant part of the expression fails.
+        let is_internal = why.starts_with("program instantiation failed");
+        if is_internal {
+            FieldError::with(FieldErrorKind::Internal, &at.path(), Value::Null, why)
+        } else {
+            FieldError::invalid(&at.path(), limits::clipped(shown, MAX_SHOWN_BYTES), why)
+        }
+    }));
+}
+
+/// Maximum size of an expression in an error, in bytes.
+const MAX_SHOWN_BYTES: usize = 16 * 1024;
+
+/// Returns the compiler of the match conditions of webhooks.
+pub(super) fn webhook_compiler() -> PolicyCompiler {
+    PolicyCompiler::without_variables(COMPATIBILITY_VERSION, false)
 }
 
 pub(super) fn match_resources(matching: At, errors: &mut Errors) {

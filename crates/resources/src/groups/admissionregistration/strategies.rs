@@ -2,6 +2,7 @@
 
 use nave_machinery::{Value, meta};
 
+use super::policies::Expressions;
 use super::webhooks::Leniency;
 use super::{defaults, policies, webhooks};
 use crate::strategy::Strategy;
@@ -28,7 +29,11 @@ impl Strategy for Webhooks {
 
     fn validate_update(&self, configuration: &Value, old: &Value) -> Errors {
         let mut errors = Errors::new();
-        webhooks::webhooks(At::root(configuration), Leniency::for_stored(At::root(old)), &mut errors);
+        webhooks::webhooks(
+            At::root(configuration),
+            Leniency::for_stored(At::root(old), At::root(configuration)),
+            &mut errors,
+        );
         errors
     }
 
@@ -49,12 +54,11 @@ impl Strategy for Policy {
     }
 
     fn validate(&self, policy: &Value) -> Errors {
-        let mut errors = Errors::new();
-        let root = At::root(policy);
-        policies::policy(root, &mut errors);
-        let own = if self.mutating { policies::mutations } else { policies::validations };
-        own(root, &mut errors);
-        errors
+        self.errors(policy, None)
+    }
+
+    fn validate_update(&self, policy: &Value, old: &Value) -> Errors {
+        self.errors(policy, Some(old))
     }
 
     fn validate_status_update(&self, policy: &Value, _old: &Value) -> Errors {
@@ -65,6 +69,18 @@ impl Strategy for Policy {
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
         reserved_name(object)
+    }
+}
+
+impl Policy {
+    fn errors(&self, policy: &Value, stored: Option<&Value>) -> Errors {
+        let mut errors = Errors::new();
+        let root = At::root(policy);
+        let mut expressions = Expressions::new(root, stored.map(At::root), self.mutating);
+        policies::policy(root, &mut expressions, &mut errors);
+        let own = if self.mutating { policies::mutations } else { policies::validations };
+        own(root, expressions, &mut errors);
+        errors
     }
 }
 
@@ -332,6 +348,97 @@ mod tests {
                 "spec.matchConstraints.resourceRules.operations",
             ]
         );
+    }
+
+    #[test]
+    fn rejects_expressions_that_do_not_compile() {
+        let policy = |mutating: bool, more: Value| {
+            let mut policy = json!({"metadata": {"name": "p"}, "spec": {
+                "matchConstraints": {"resourceRules": [
+                    {"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}
+                ]},
+                "reinvocationPolicy": "Never",
+            }});
+            policy["spec"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let kind = Policy { mutating };
+            kind.default(&mut policy, "v1");
+            let errors = kind.validate(&policy);
+            errors.iter().map(|it| (it.field.to_string(), it.to_string())).collect::<Vec<_>>()
+        };
+        let validate = |validation: Value, more: Value| {
+            let mut spec = json!({"validations": [validation]});
+            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            policy(false, spec)
+        };
+        let undeclared = |field: &str, text: &str, name: &str, column: usize| {
+            let dots = ".".repeat(column - 1);
+            let error = format!(
+                "{field}: Invalid value: {text:?}: compilation failed: ERROR: <input>:1:{column}: undeclared reference to '{name}' (in container '')\n | {text}\n | {dots}^"
+            );
+            vec![(field.to_owned(), error)]
+        };
+        let expression = |text: &str| json!({"expression": text});
+        let first = "spec.validations[0].expression";
+        let none = json!({});
+        assert_eq!(validate(expression("object.a == 1"), none.clone()), []);
+        assert_eq!(
+            validate(expression("object.a"), none.clone()),
+            [(
+                first.to_owned(),
+                format!("{first}: Invalid value: \"object.a\": must evaluate to bool but got dyn")
+            )]
+        );
+        assert_eq!(
+            validate(expression("params.a == 1"), none.clone()),
+            undeclared(first, "params.a == 1", "params", 1)
+        );
+        let params = json!({"paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}});
+        assert_eq!(validate(expression("params.a == 1"), params), []);
+        assert_eq!(
+            validate(expression("variables.a == 1"), none.clone()),
+            undeclared(first, "variables.a == 1", "variables", 1)
+        );
+        let variables = json!({"variables": [{"name": "a", "expression": "1"}, {"name": "b", "expression": "variables.a + 1"}]});
+        assert_eq!(validate(expression("variables.b == 1"), variables.clone()), []);
+        // Match conditions cannot use variables, messages cannot use the authorizer.
+        let mut conditions = variables;
+        conditions["matchConditions"] = json!([{"name": "c", "expression": " variables.a == 1"}]);
+        assert_eq!(
+            validate(expression("true"), conditions),
+            undeclared("spec.matchConditions[0].expression", "variables.a == 1", "variables", 1)
+        );
+        let message = "authorizer.path('/').check('get').reason()";
+        assert_eq!(
+            validate(json!({"expression": "true", "messageExpression": message}), none.clone()),
+            undeclared("spec.validations[0].messageExpression", message, "authorizer", 1)
+        );
+        // A constant part that fails is an internal error.
+        let failing = validate(expression("int('a') == 1"), none);
+        assert!(failing[0].1.starts_with(&format!("{first}: Internal error: program instantiation failed")));
+        let mutate = |text: &str| {
+            let mutation =
+                json!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": text}});
+            policy(true, json!({"mutations": [mutation]}))
+        };
+        assert_eq!(mutate(" Object{spec: Object.spec{replicas: 1}} "), []);
+        let field = "spec.mutations[0].applyConfiguration.expression";
+        assert_eq!(
+            mutate("'x'"),
+            [(
+                field.to_owned(),
+                format!("{field}: Invalid value: \"'x'\": must evaluate to Object but got string")
+            )]
+        );
+    }
+
+    #[test]
+    fn unchanged_match_conditions_are_not_compiled_again() {
+        let mut old = configuration();
+        old["webhooks"][0]["matchConditions"] = json!([{"name": "c", "expression": "broken("}]);
+        Webhooks { mutating: false }.default(&mut old, "v1");
+        let errors = Webhooks { mutating: false }.validate(&old);
+        assert_eq!(errors[0].field.as_str(), "webhooks[0].matchConditions[0].expression");
+        assert_eq!(messages(&Webhooks { mutating: false }.validate_update(&old, &old)), [""; 0]);
     }
 
     #[test]

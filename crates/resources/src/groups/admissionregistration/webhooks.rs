@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use nave_machinery::names;
 
-use super::rules::{FAILURE_POLICIES, MATCH_POLICIES, REINVOCATIONS, match_conditions, rule};
+use super::rules::{
+    FAILURE_POLICIES, MATCH_POLICIES, REINVOCATIONS, match_conditions, rule, webhook_compiler,
+};
 use crate::validate::{At, Errors, absent_or_one_of, checked, fully_qualified_name, label_selector, one_of};
 use crate::webhook_client::{webhook_service, webhook_url};
 
@@ -14,18 +16,27 @@ const ALL_EFFECTS: [&str; 4] = ["None", "NoneOnDryRun", "Some", "Unknown"];
 
 /// Requirements that an update need not meet because the stored configuration does not meet them.
 #[derive(Clone, Copy, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each waives one requirement")]
 pub(super) struct Leniency {
     effects: bool,
     versions: bool,
     names: bool,
+    /// Match conditions that an update does not change are not compiled again.
+    conditions: bool,
 }
 
 impl Leniency {
     /// Returns the waivers for a stored configuration.
-    pub(super) fn for_stored(stored: At) -> Self {
+    pub(super) fn for_stored(stored: At, updated: At) -> Self {
         let webhooks = stored.field("webhooks");
         let mut names = HashSet::new();
+        let updated = updated.field("webhooks");
+        let mut pairs = webhooks.items().zip(updated.items());
         Self {
+            conditions: webhooks.len() == updated.len()
+                && pairs.all(|(old, new)| {
+                    old.field("matchConditions").value() == new.field("matchConditions").value()
+                }),
             effects: webhooks.items().any(|it| !SIDE_EFFECTS.contains(&it.field("sideEffects").text())),
             versions: webhooks.items().any(|it| {
                 let versions = it.field("admissionReviewVersions");
@@ -70,7 +81,9 @@ fn webhook(webhook: At, leniency: Leniency, errors: &mut Errors) {
     label_selector(webhook.field("objectSelector"), errors);
     absent_or_one_of(webhook.field("reinvocationPolicy"), &REINVOCATIONS, errors);
     client_config(webhook.field("clientConfig"), errors);
-    match_conditions(webhook.field("matchConditions"), errors);
+    if !leniency.conditions {
+        match_conditions(webhook.field("matchConditions"), &webhook_compiler(), errors);
+    }
 }
 
 fn client_config(config: At, errors: &mut Errors) {

@@ -1,0 +1,57 @@
+//! Keeps expensive evaluations off the executor's threads.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+/// Duration above which the next evaluations of a policy leave the executor's threads. A budget allows seconds, in which
+/// health checks and watches of the same thread would wait.
+const EXPENSIVE: Duration = Duration::from_millis(2);
+
+/// The evaluations of one policy, which remember whether the last one was expensive.
+#[derive(Debug, Default)]
+pub(crate) struct Workload {
+    is_expensive: AtomicBool,
+}
+
+impl Workload {
+    /// Runs an evaluation. If the last one was expensive, another thread runs the other tasks of this thread meanwhile.
+    pub(crate) fn run<T>(&self, evaluate: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let result = if self.is_expensive.load(Ordering::Relaxed) && can_hand_over() {
+            tokio::task::block_in_place(evaluate)
+        } else {
+            evaluate()
+        };
+        self.is_expensive.store(started.elapsed() > EXPENSIVE, Ordering::Relaxed);
+        result
+    }
+}
+
+/// Returns whether another thread can run the other tasks of this thread; false on a single-threaded runtime.
+fn can_hand_over() -> bool {
+    Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn other_tasks_run_during_an_expensive_evaluation() {
+        let workload = Workload { is_expensive: AtomicBool::new(true) };
+        let (sent, received) = std::sync::mpsc::channel();
+        let evaluation = tokio::spawn(async move {
+            tokio::spawn(async move { sent.send(()) });
+            // The only thread of the executor waits for another task.
+            workload.run(|| received.recv()).unwrap();
+        });
+        evaluation.await.unwrap();
+    }
+
+    #[test]
+    fn evaluations_run_without_an_executor() {
+        assert_eq!(Workload { is_expensive: AtomicBool::new(true) }.run(|| 7), 7);
+    }
+}
