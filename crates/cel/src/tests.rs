@@ -321,3 +321,17 @@ fn follows_details_of_typed_values() {
     assert_eq!(evaluate("self.bad == b''"), Err(error.to_owned()));
     assert_eq!(evaluate("optional.ofNonZeroValue(self.list).hasValue()"), Ok(Some(json!(true))));
 }
+
+#[test]
+fn limits_the_patterns_that_an_evaluation_compiles() {
+    let evaluate = |text: &str| {
+        let program = Ast::compile(text, &env()).unwrap().program().unwrap();
+        program.evaluate(&Activation::new(), PER_CALL_LIMIT).json()
+    };
+    assert_eq!(
+        evaluate("lists.range(1000).all(i, string(i).matches('^' + string(i) + '$'))"),
+        Ok(Some(json!(true)))
+    );
+    let many = "lists.range(10000).all(i, string(i).matches('^' + string(i) + '$'))";
+    assert_eq!(evaluate(many), Err(Failure::Memory));
+}

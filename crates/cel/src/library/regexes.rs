@@ -20,7 +20,7 @@ pub(super) const LIBRARY: Library = Library {
 
 fn find<'a>(context: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
     let [Value::String(text), Value::String(pattern)] = args else { return Err(Failure::overload()) };
-    let regex = illegal(context.regex(pattern))?;
+    let regex = illegal(context.regex(pattern)?)?;
     Ok(Value::text(regex.find(text).map_or("", |found| found.as_str())))
 }
 
@@ -30,7 +30,7 @@ fn find_all<'a>(context: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, 
         [Value::String(text), Value::String(pattern), Value::Int(limit)] => (text, pattern, *limit),
         _ => return Err(Failure::overload()),
     };
-    let regex = illegal(context.regex(pattern))?;
+    let regex = illegal(context.regex(pattern)?)?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let found: Vec<String> = regex.find_iter(text).take(limit).map(|it| it.as_str().to_owned()).collect();
     context.allocate(found.len() * 64)?;

@@ -62,7 +62,7 @@ fn matches<'a>(context: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, F
         [Value::String(_), Value::String(_)] => pair(args)?,
         _ => return Err(Failure::overload()),
     };
-    let regex = context.regex(pattern).map_err(Failure::new)?;
+    let regex = context.regex(pattern)?.map_err(Failure::new)?;
     Ok(Value::Bool(regex.is_match(text)))
 }
 

@@ -80,25 +80,35 @@ impl<'a> Context<'a> {
         if total > MAX_MEMORY { Err(Failure::Memory) } else { Ok(()) }
     }
 
-    /// Returns a compiled pattern.
-    pub(crate) fn regex(&self, pattern: &str) -> Result<Regex, String> {
+    /// Returns a compiled pattern. The inner error is Go's message.
+    ///
+    /// # Errors
+    /// The evaluation compiles too many patterns. Compilation takes far longer than its cost.
+    pub(crate) fn regex(&self, pattern: &str) -> Result<Result<Regex, String>, Failure> {
         if let Some(regex) = self.regexes.get(pattern) {
-            return Ok(regex.clone());
+            return Ok(Ok(regex.clone()));
         }
         if let Some(regex) = self.patterns.borrow().get(pattern) {
-            return Ok(regex.clone());
+            return Ok(Ok(regex.clone()));
         }
-        let regex = go_regex::compile(pattern).map_err(|error| error.to_string())?;
+        self.allocate(PATTERN_BYTES)?;
+        let regex = match go_regex::compile(pattern) {
+            Ok(regex) => regex,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
         let mut patterns = self.patterns.borrow_mut();
         if patterns.len() < MAX_PATTERNS {
             patterns.insert(pattern.to_owned(), regex.clone());
         }
-        Ok(regex)
+        Ok(Ok(regex))
     }
 }
 
 /// Maximum size in bytes of the values that one evaluation creates.
 const MAX_MEMORY: usize = 64 << 20;
+
+/// The memory that a pattern compiled during an evaluation counts as. Limits such patterns to about 2,000.
+const PATTERN_BYTES: usize = 32 << 10;
 
 /// Maximum number of cached patterns compiled during one evaluation.
 const MAX_PATTERNS: usize = 32;
