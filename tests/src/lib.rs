@@ -5,6 +5,7 @@
 //!   ├─ kubectl(…), helm(…), python(…)   real programs, with the server's kubeconfig and a separate home
 //!   ├─ client()                         kube-rs
 //!   └─ target()                         raw HTTP/1.1 and HTTP/2
+//! StandInKubelet ── a kubelet's HTTPS server, which runs commands on this machine
 //! Proxy ── a TCP proxy that can drop connections
 //! ```
 //!
@@ -21,6 +22,7 @@
 #![allow(clippy::panic, reason = "in a harness a step that fails is a test that fails")]
 
 pub mod cluster;
+pub mod kubelet;
 
 mod proxy;
 

@@ -54,16 +54,7 @@ const DIFFERENCES: &[(&str, &str, &str)] = &[
 ];
 
 /// Resources and subresources that discovery lists but that return 501: resource, subresource.
-const NOT_SERVED: &[(&str, &str)] = &[
-    ("componentstatuses", ""),
-    ("nodes", "proxy"),
-    ("pods", "attach"),
-    ("pods", "exec"),
-    ("pods", "log"),
-    ("pods", "portforward"),
-    ("pods", "proxy"),
-    ("services", "proxy"),
-];
+const NOT_SERVED: &[(&str, &str)] = &[("componentstatuses", "")];
 
 /// The reasons why the page cannot be generated.
 #[derive(Debug, thiserror::Error)]

@@ -131,7 +131,7 @@ impl Catalog {
     /// Returns the metric labels of a request. They contain only names of known resources, so that clients cannot
     /// create new label values.
     pub fn labels(&self, info: &RequestInfo) -> RequestLabels<'_> {
-        let verb = info.verb.metric_label();
+        let verb = if info.is_connection() { "CONNECT" } else { info.verb.metric_label() };
         let known =
             info.resource.as_ref().and_then(|resource| Some((resource, self.endpoint(&resource.gvr)?)));
         let Some((resource, endpoint)) = known else {

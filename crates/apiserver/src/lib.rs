@@ -26,7 +26,8 @@
 //! | [`catalog`] | the served resources, as one value |
 //! | [`cpu_pool`] | threads for large requests, apart from the executor's |
 //! | [`endpoints`] | the verbs, the same for all resources |
-//! | `websocket` | watches over WebSocket |
+//! | `websocket` | watches and streams over WebSocket |
+//! | [`connect`] | connections to kubelets, pods and services |
 //! | [`lifecycle`] | changes of metadata on create, update and delete |
 //! | [`virtual_resources`] | resources without stored objects: bindings, evictions, reviews, tokens |
 //! | `internal` | writes by the server itself |
@@ -54,6 +55,7 @@ pub mod browsers;
 mod cache_metrics;
 pub mod catalog;
 pub mod cluster_authentication;
+pub mod connect;
 pub mod context;
 pub mod cpu_pool;
 pub mod deadline;

@@ -93,14 +93,15 @@ impl RequestInfo {
     }
 
     /// Returns whether the request has no deadline: a watch, or a connection to a pod, node or service (upstream:
-    /// `BasicLongRunningRequestCheck`, which also includes all log requests).
+    /// `BasicLongRunningRequestCheck`).
     pub fn is_long_running(&self) -> bool {
-        let Some(resource) = &self.resource else { return false };
-        match resource.subresource.as_str() {
-            "proxy" | "exec" | "attach" | "portforward" => true,
-            "log" => self.query.flag("follow"),
-            _ => self.verb == Verb::Watch,
-        }
+        self.is_connection() || self.resource.is_some() && self.verb == Verb::Watch
+    }
+
+    /// Returns whether the request is passed on to a kubelet, a pod or a service.
+    pub fn is_connection(&self) -> bool {
+        let subresource = self.resource.as_ref().map_or("", |resource| resource.subresource.as_str());
+        matches!(subresource, "proxy" | "exec" | "attach" | "portforward" | "log")
     }
 
     /// Returns whether the request is a health check.
@@ -379,7 +380,7 @@ mod tests {
             (Method::GET, format!("{pod}/proxy/a/b"), true),
             (Method::DELETE, "/api/v1/nodes/n/proxy".to_owned(), true),
             (Method::GET, format!("{pod}/log?follow=true"), true),
-            (Method::GET, format!("{pod}/log?follow=false"), false),
+            (Method::GET, format!("{pod}/log?follow=false"), true),
             (Method::GET, format!("{pod}/log"), false),
             (Method::GET, pod.to_owned(), false),
             (Method::GET, "/api/v1/pods?watch=false".to_owned(), false),

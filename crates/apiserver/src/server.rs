@@ -27,6 +27,7 @@ use crate::browsers::Browsers;
 use crate::cache_metrics::CacheMetrics;
 use crate::catalog::{Catalog, Catalogs};
 use crate::cluster_authentication::{self, ClusterAuthentication};
+use crate::connect::backends::Backends;
 use crate::context::Client;
 use crate::cpu_pool::CpuPool;
 use crate::deadline::RequestTimeout;
@@ -84,6 +85,8 @@ pub struct Config {
     pub metrics: prometheus::Registry,
     /// The clients of the webhooks that objects configure.
     pub webhooks: Arc<ClientManager>,
+    /// Connections to kubelets, pods and services.
+    pub backends: Arc<Backends>,
     /// The authentication settings for extension servers; they may change at run time.
     pub cluster_authentication: watch::Receiver<ClusterAuthentication>,
 }
@@ -149,6 +152,7 @@ impl ApiServer {
             authorization,
             watches,
             cpu.clone(),
+            config.backends,
         );
         metrics.register(Box::new(CacheMetrics::new(catalogs.clone())?))?;
         metrics.register(Box::new(RestartMetrics::new(storages.shared().supervisor.clone())?))?;

@@ -12,6 +12,7 @@ mod command_line;
 mod controller_options;
 mod controllers;
 mod etcd;
+mod kubelet;
 mod signing;
 mod values;
 
@@ -40,6 +41,8 @@ pub(crate) use controllers::ControllersConfig;
 use controllers::{ControllersFlags, controllers_help, known_controllers};
 use etcd::EtcdFlags;
 pub(crate) use etcd::{EngineConfig, StoreConfig};
+pub(crate) use kubelet::Kubelet;
+use kubelet::KubeletFlags;
 pub(crate) use signing::Signing;
 use signing::SigningFlags;
 pub(crate) use values::Controllers;
@@ -172,6 +175,8 @@ pub(crate) struct ServeFlags {
     browsers: BrowserFlags,
     #[command(flatten)]
     signing: SigningFlags,
+    #[command(flatten)]
+    kubelet: KubeletFlags,
 }
 
 /// The checked configuration of `nave serve`.
@@ -207,6 +212,8 @@ pub(crate) struct Config {
     pub(crate) store: StoreConfig,
     /// The authorities that sign certificates.
     pub(crate) signing: Signing,
+    /// Connections to kubelets, pods and services.
+    pub(crate) kubelet: Kubelet,
 }
 
 /// An invalid flag.
@@ -287,6 +294,7 @@ impl ServeFlags {
             watch_caches: self.caches.sizes(),
             store: self.etcd.validate()?,
             signing: self.signing.validate(own_authority)?,
+            kubelet: self.kubelet.validate()?,
         })
     }
 }
@@ -400,6 +408,14 @@ mod tests {
             (&["--authentication-token-webhook-version=v2"], "--authentication-token-webhook-version"),
             (&["--requestheader-username-headers=a b"], "--requestheader-username-headers"),
             (&["--watch-cache-sizes=pods"], "--watch-cache-sizes"),
+            (&["--kubelet-client-certificate=a"], "--kubelet-client-key"),
+            (&["--kubelet-client-key=a"], "--kubelet-client-certificate"),
+            (&["--kubelet-certificate-authority="], "--kubelet-insecure-skip-verify"),
+            (
+                &["--kubelet-certificate-authority=a", "--kubelet-insecure-skip-verify"],
+                "--kubelet-insecure-skip-verify",
+            ),
+            (&["--kubelet-timeout=0s"], "--kubelet-timeout"),
             (&["--controllers=*,-no-such-controller"], "no-such-controller"),
             (&["--no-such-flag"], "--no-such-flag"),
         ] {

@@ -2,8 +2,9 @@
 //!
 //! | file | content | valid for |
 //! | --- | --- | --- |
-//! | `ca.crt`, `ca.key` | the CA of the other two and of client certificates | 10 years |
+//! | `ca.crt`, `ca.key` | the CA of the other three and of client certificates | 10 years |
 //! | `apiserver.crt`, `apiserver.key` | the serving certificate | 1 year |
+//! | `apiserver-kubelet-client.crt`, `apiserver-kubelet-client.key` | the client certificate for kubelets, in `system:masters` | 1 year |
 //! | `admin.crt`, `admin.key` | user `nave-admin` in `system:masters`, for `admin.kubeconfig` | 1 year |
 //!
 //! Existing files are reused. A certificate is reissued when two thirds of its validity are over, or when it no
@@ -40,6 +41,8 @@ const SERVING_NAMES: [&str; 5] = [
     "kubernetes.default.svc.cluster.local",
 ];
 const ADMIN: &str = "nave-admin";
+/// The user as which kubelets see this server (kubeadm's name).
+const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
 const ADMIN_GROUP: &str = "system:masters";
 
 /// The reasons why the keys and certificates cannot be used or created.
@@ -71,6 +74,7 @@ pub(crate) struct Pki {
     pub(crate) ca: Pair,
     pub(crate) serving: Pair,
     pub(crate) admin: Pair,
+    pub(crate) kubelet_client: Pair,
 }
 
 impl Pki {
@@ -87,8 +91,9 @@ impl Pki {
         tighten_keys(&folder).map_err(in_file(&folder))?;
         let ca = ensure_ca(&folder, now)?;
         let serving = ensure_serving(&folder, &ca, &addresses, now)?;
-        let admin = ensure_admin(&folder, &ca, now)?;
-        Ok(Self { folder, addresses, ca, serving, admin })
+        let admin = ensure_master(&folder, "admin", ADMIN, &ca, now)?;
+        let kubelet_client = ensure_master(&folder, "apiserver-kubelet-client", KUBELET_CLIENT, &ca, now)?;
+        Ok(Self { folder, addresses, ca, serving, admin, kubelet_client })
     }
 
     /// Reissues the certificates that are due at `now`; returns whether any certificate was reissued.
@@ -97,7 +102,10 @@ impl Pki {
     /// As [`Self::open`]. The current certificates then stay in use.
     pub(crate) fn renew(&mut self, now: SystemTime) -> Result<bool, PkiError> {
         let fresh = Self::open(self.folder.clone(), self.addresses.clone(), now)?;
-        let changed = fresh.ca != self.ca || fresh.serving != self.serving || fresh.admin != self.admin;
+        let changed = fresh.ca != self.ca
+            || fresh.serving != self.serving
+            || fresh.admin != self.admin
+            || fresh.kubelet_client != self.kubelet_client;
         *self = fresh;
         Ok(changed)
     }
@@ -155,16 +163,23 @@ fn ensure_serving(
     })
 }
 
-fn ensure_admin(folder: &Path, ca: &Pair, now: SystemTime) -> Result<Pair, PkiError> {
+/// Returns the certificate of a user in `system:masters`.
+fn ensure_master(
+    folder: &Path,
+    name: &'static str,
+    user: &str,
+    ca: &Pair,
+    now: SystemTime,
+) -> Result<Pair, PkiError> {
     ensure_leaf(
         folder,
-        "admin",
+        name,
         ca,
         now,
         |_| true,
         || {
             let (params, usage) = (CertificateParams::default(), ExtendedKeyUsagePurpose::ClientAuth);
-            Ok(certificate::leaf(params, ADMIN, Some(ADMIN_GROUP), usage, now, LEAF_LIFETIME))
+            Ok(certificate::leaf(params, user, Some(ADMIN_GROUP), usage, now, LEAF_LIFETIME))
         },
     )
 }

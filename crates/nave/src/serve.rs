@@ -7,6 +7,7 @@
 mod api;
 mod authentication;
 mod authorization;
+mod backends;
 mod certificates;
 mod client_cas;
 mod controllers;
@@ -26,6 +27,7 @@ use std::{
 
 use http::Request;
 use hyper::body::Incoming;
+use nave_apiserver::connect::backends::KubeletTls;
 use nave_apiserver::server::{ApiServer, StartError};
 use nave_apiserver::serving::{ConnectionInfo, ConnectionLimits, Limits, Running, Server, Tls, TlsError};
 use nave_authn::ClientCaError;
@@ -109,11 +111,14 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let keys = authentication::service_account_keys(&config)?;
     let cas = ClientCas::open(&config, &certificates)?;
     let tls = Tls::new(certificates.serving(), Some(&cas.all()))?;
-    let bound = Server::bind(&[config.listen], tls.clone(), limits(&config, descriptors)?).await;
+    let limits = limits(&config, descriptors)?;
+    let backends = backends::open(&config, &certificates, limits.connections.total)?;
+    let bound = Server::bind(&[config.listen], tls.clone(), limits).await;
     let server = bound.map_err(ServeError::Listen)?;
     let listening = server.local_addresses()?.first().copied().unwrap_or(config.listen);
     let reachable = SocketAddr::new(config.advertise, listening.port());
-    let mut api = api::start(&config, Arc::clone(&store), keys, &cas, reachable).await?;
+    let mut api =
+        api::start(&config, Arc::clone(&store), keys, &cas, Arc::clone(&backends), reachable).await?;
     let kubeconfig = Kubeconfig { path: config.data_dir.join("admin.kubeconfig"), server: reachable };
     kubeconfig.write(&certificates)?;
 
@@ -132,7 +137,15 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         controllers::start(&config.controllers, &api.server, certificates.server_ca(), tokens, signer);
 
     let authentication = api.authentication.take();
-    let task = Mutex::new(RenewalTask { certificates, kubeconfig, cas, tls, authentication });
+    let task = Mutex::new(RenewalTask {
+        config: config.clone(),
+        certificates,
+        kubeconfig,
+        cas,
+        tls,
+        kubelets: Arc::clone(&backends.kubelets.tls),
+        authentication,
+    });
     let used = Mutex::new(api.used);
     let supervisor = api.server.supervisor();
     let renew = || run_renewals(&task);
@@ -216,10 +229,13 @@ fn print_addresses(config: &Config, server: SocketAddr, kubeconfig: &Path, revis
 
 /// The files that are checked while the server runs.
 struct RenewalTask {
+    config: Config,
     certificates: Certificates,
     kubeconfig: Kubeconfig,
     cas: ClientCas,
     tls: Tls,
+    /// TLS to kubelets.
+    kubelets: Arc<KubeletTls>,
     authentication: Option<ConfigFile>,
 }
 
@@ -233,7 +249,7 @@ impl RenewalTask {
             self.tls.set_client_cas(&self.cas.all())?;
             tracing::info!("client CA reloaded");
         }
-        Ok(())
+        backends::reload(&self.config, &self.certificates, &self.kubelets)
     }
 }
 

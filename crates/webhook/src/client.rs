@@ -192,7 +192,7 @@ impl fmt::Debug for Client {
 
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-fn config(roots: Roots, identity: Option<Identity>) -> Result<ClientConfig, ClientError> {
+pub(crate) fn config(roots: Roots, identity: Option<Identity>) -> Result<ClientConfig, ClientError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder =
         ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
@@ -240,7 +240,7 @@ fn system_roots() -> RootCertStore {
 }
 
 /// Describes a failed exchange by its innermost known cause, with Go's texts for those that operators search for.
-fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = || std::iter::successors(Some(error), |error| cause(*error));
     if let Some(dial) = causes().find_map(|cause| cause.downcast_ref::<DialError>()) {
         return dial.to_string();

@@ -4,7 +4,9 @@
 //! Webhook ── a kubeconfig file: address, authorities, credentials; retries with backoff
 //! ClientManager, HookClient ── a `WebhookClientConfig` in an object: URL or service, authorities
 //!    └─ Client ── HTTPS: own roots, own client certificate, bounded response size and time, no redirects
-//!        └─ Dialer ── resolves a service, dials the address
+//!        └─ Dialer ── resolves a service
+//! BackendDialer ── connections to kubelets, pods and endpoints, for streams
+//! both ── `tcp`: resolves a name, checks the addresses, dials exactly these
 //! ```
 //!
 //! Invariants:
@@ -26,6 +28,7 @@
 //! # }
 //! ```
 
+mod backend;
 mod client;
 mod dial;
 mod files;
@@ -33,6 +36,7 @@ mod hook;
 mod kubeconfig;
 mod retry;
 mod service;
+mod tcp;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod unchecked;
@@ -49,6 +53,7 @@ use parking_lot::Mutex;
 use retry::ATTEMPTS;
 use serde_json::Value;
 
+pub use backend::{BackendConnection, BackendDialer, BackendError, BackendTls};
 pub use client::{Client, ClientError, Response, Roots, Tls};
 pub use files::WatchedFiles;
 pub use hook::{Address, CallLimits, ClientConfig, ClientConfigError, ClientManager, HookClient, HookError};
@@ -56,6 +61,7 @@ pub use kubeconfig::{FileError, Kubeconfig};
 pub use service::{Destination, ResolveError, Routing, ServiceResolver, Services};
 pub use users::Users;
 use users::{Authorization, TokenFileError};
+pub use tcp::{AddressPolicy, ConnectError};
 
 /// The error of a webhook call.
 #[derive(Debug, thiserror::Error)]

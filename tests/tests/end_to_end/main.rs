@@ -36,6 +36,7 @@ mod server_side_apply;
 mod service_account_pods;
 mod service_allocation;
 mod stateful_sets;
+mod streams;
 mod volume_protection;
 mod volumes;
 mod watch_window;

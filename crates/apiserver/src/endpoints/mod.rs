@@ -49,6 +49,8 @@ use crate::allocation::ServiceAllocator;
 use crate::authorization::RequestAttributes;
 use crate::body::{self, BodyError};
 use crate::catalog::{Catalog, Catalogs};
+use crate::connect::backends::Backends;
+use crate::connect::{self, ConnectRequest};
 use crate::context::RequestContext;
 use crate::cpu_pool::{CpuPool, LARGE};
 use crate::negotiation::Offer;
@@ -81,6 +83,7 @@ pub struct Resources {
     authorization: nave_authz::Chain,
     watches: Watches,
     cpu: CpuPool,
+    backends: Arc<Backends>,
 }
 
 impl Resources {
@@ -92,8 +95,9 @@ impl Resources {
         authorization: nave_authz::Chain,
         watches: Watches,
         cpu: CpuPool,
+        backends: Arc<Backends>,
     ) -> Self {
-        Self { catalogs, admission, virtual_endpoints, authorization, watches, cpu }
+        Self { catalogs, admission, virtual_endpoints, authorization, watches, cpu, backends }
     }
 
     /// Serves a request for a resource.
@@ -116,6 +120,14 @@ impl Resources {
             return Ok(raw_response::page_not_found().into());
         }
         endpoint.check_request(info.verb, resource)?;
+        if connect::is_connection(&endpoint.def, &resource.subresource) {
+            let (backends, admission, authorization) =
+                (&*self.backends, &*self.admission, &self.authorization);
+            let connect =
+                ConnectRequest { backends, admission, authorization, catalog, endpoint, resource, context };
+            // Boxed, because this large future is rarely needed.
+            return Box::pin(connect.serve(request)).await.map(EndpointResponse::from);
+        }
         if info.method == Method::HEAD {
             return Err(Status::method_not_allowed_here());
         }
@@ -375,7 +387,9 @@ impl Endpoint {
         } else {
             self.version().subresource(&request.subresource).ok_or_else(Status::no_such_path)?.verbs
         };
-        let served = verbs.iter().any(|served| served.as_str() == verb.as_str());
+        // A proxy also passes on the method OPTIONS, which has no verb.
+        let is_passed_on = verb == Verb::Other && request.subresource == PATH_SUBRESOURCE;
+        let served = is_passed_on || verbs.iter().any(|served| served.as_str() == verb.as_str());
         // A create targets the collection or a subresource; other requests for one object must name it.
         let named = !request.name.is_empty();
         let fits = match verb {

@@ -14,6 +14,7 @@ use nave_authz::{AlwaysAllow, NamedAuthorizer};
 use nave_machinery::Value;
 use nave_resources::Registry;
 use nave_store::embedded::{Embedded, Options};
+use nave_webhook::{AddressPolicy, BackendDialer};
 use serde_json::json;
 
 use super::*;
@@ -22,6 +23,7 @@ use crate::storage::WatchCacheSizes;
 
 mod admission;
 mod bootstrap;
+mod connect;
 mod custom;
 
 /// Longer than any test.
@@ -29,6 +31,13 @@ const LONG: Duration = Duration::from_mins(10);
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+
+/// Returns connections that may lead to this machine.
+fn local_backends() -> Arc<Backends> {
+    let dialer = BackendDialer { policy: AddressPolicy::Unicast, timeout: LONG };
+    let Backends { kubelets, unverified, .. } = Backends::default();
+    Arc::new(Backends::new(dialer, kubelets, unverified))
+}
 
 struct Fixture {
     server: ApiServer,
@@ -85,6 +94,7 @@ impl Fixture {
             hostname: "host".to_owned(),
             token_discovery: None,
             metrics: prometheus::Registry::new(),
+            backends: local_backends(),
             cluster_authentication: watch::channel(ClusterAuthentication::default()).1,
         };
         Self { server: ApiServer::start(config).await.unwrap(), _folder: folder }

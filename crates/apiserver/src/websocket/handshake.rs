@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::Body;
 
-use super::WebSocket;
+use super::{MAX_CLIENT_MESSAGE, WebSocket};
 use crate::body::ResponseBody;
 use crate::raw_response;
 use crate::upgrade::Upgrade;
@@ -17,7 +17,8 @@ use crate::upgrade::Upgrade;
 pub(crate) struct Handshake {
     /// The value of `Sec-WebSocket-Accept`.
     accept: String,
-    /// The first subprotocol that the client offers. Watches have the same format in all subprotocols.
+    /// The chosen subprotocol; at first the first one that the client offers. Watches have the same format in all
+    /// subprotocols.
     protocol: Option<HeaderValue>,
 }
 
@@ -66,12 +67,23 @@ impl Handshake {
         let key = single(headers, &header::SEC_WEBSOCKET_KEY)
             .filter(|key| BASE64_STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == KEY_BYTES));
         let accept = accept_key(key.ok_or(Refusal::Key)?);
-        let protocol = tokens(headers, &header::SEC_WEBSOCKET_PROTOCOL).next();
+        let protocol = offered_protocols(headers).next();
         let protocol = protocol.and_then(|protocol| HeaderValue::try_from(protocol).ok());
         Ok(Some(Self { accept, protocol }))
     }
 
-    /// Returns the response that accepts the handshake, and the protocol to run afterwards.
+    /// Chooses a subprotocol, which the client must have offered.
+    pub(crate) fn with_protocol(self, protocol: &str) -> Self {
+        Self { protocol: HeaderValue::try_from(protocol).ok(), ..self }
+    }
+
+    /// Chooses no subprotocol.
+    pub(crate) fn without_protocol(self) -> Self {
+        Self { protocol: None, ..self }
+    }
+
+    /// Returns the response that accepts the handshake, and the protocol to run afterwards. Messages of the client are
+    /// ignored.
     pub(crate) fn accept<B, F>(
         self,
         request: &mut Request<B>,
@@ -80,8 +92,21 @@ impl Handshake {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let upgrade = Upgrade::new(request, |connection| async move {
-            session(super::open(connection).await).await;
+        self.accept_messages(request, MAX_CLIENT_MESSAGE, session)
+    }
+
+    /// As [`Self::accept`], for a client that sends messages of at most `max_message` bytes.
+    pub(crate) fn accept_messages<B, F>(
+        self,
+        request: &mut Request<B>,
+        max_message: usize,
+        session: impl FnOnce(WebSocket) -> F + Send + 'static,
+    ) -> Response<ResponseBody>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let upgrade = Upgrade::new(request, move |connection| async move {
+            session(super::open(connection, max_message).await).await;
         });
         let mut response = Response::new(ResponseBody::Upgrade(upgrade));
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -125,6 +150,11 @@ const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Length of a decoded client key, in bytes.
 const KEY_BYTES: usize = 16;
+
+/// Returns the subprotocols that a client offers, in order of preference.
+pub(crate) fn offered_protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    tokens(headers, &header::SEC_WEBSOCKET_PROTOCOL)
+}
 
 /// Returns the value of a header that occurs exactly once.
 fn single<'h>(headers: &'h HeaderMap, name: &header::HeaderName) -> Option<&'h str> {

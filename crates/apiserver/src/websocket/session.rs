@@ -120,7 +120,7 @@ mod tests {
     use tokio_tungstenite::tungstenite::protocol::Role;
 
     use super::*;
-    use crate::websocket::config;
+    use crate::websocket::{MAX_CLIENT_MESSAGE, config};
 
     /// Number of bytes in transit to the client.
     const PIPE: usize = 1 << 10;
@@ -130,7 +130,8 @@ mod tests {
         messages: impl Stream<Item = Message> + Send + 'static,
     ) -> (DuplexStream, JoinHandle<()>) {
         let (server, client) = duplex(PIPE);
-        let socket = WebSocketStream::from_raw_socket(server, Role::Server, Some(config())).await;
+        let socket =
+            WebSocketStream::from_raw_socket(server, Role::Server, Some(config(MAX_CLIENT_MESSAGE))).await;
         let batches = messages.map(|message| [message]);
         (client, tokio::spawn(send_all(socket, batches)))
     }

@@ -103,6 +103,7 @@ impl Cluster {
                 nave_webhook::Routing::ClusterIp,
                 "127.0.0.1:6443".parse().unwrap(),
             ),
+            backends: Arc::default(),
             cluster_authentication,
         };
         let server = ApiServer::start(config).await.unwrap();

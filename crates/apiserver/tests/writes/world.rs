@@ -96,6 +96,7 @@ impl World {
                 nave_webhook::Routing::ClusterIp,
                 "127.0.0.1:6443".parse().unwrap(),
             ),
+            backends: Arc::default(),
             cluster_authentication,
         };
         let server = ApiServer::start(config).await.unwrap();

@@ -29,7 +29,7 @@ fn keys_have_mode_0600() {
         assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, wanted, "{name}");
         seen += 1;
     }
-    assert_eq!(seen, 6);
+    assert_eq!(seen, 8);
     assert_eq!(fs::metadata(folder.path().join("pki")).unwrap().permissions().mode() & 0o777, 0o700);
 }
 

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use nave_apiserver::connect::backends::Backends;
 use nave_apiserver::server::{self, ApiServer, StartError};
 use nave_apiserver::storage::{Following, Storages, Stores};
 use nave_apiserver::{virtual_resources, webhooks};
@@ -37,6 +38,7 @@ pub(super) async fn start(
     store: Arc<dyn Store>,
     keys: Arc<KeyRing>,
     cas: &ClientCas,
+    backends: Arc<Backends>,
     reachable: SocketAddr,
 ) -> Result<Api, ServeError> {
     let registry = Registry::builtin(nave_schema::builtin());
@@ -74,6 +76,7 @@ pub(super) async fn start(
         token_discovery: authentication.discovery(&reachable.to_string()),
         metrics,
         webhooks,
+        backends,
         cluster_authentication: cas.subscribe(),
     };
     let server = ApiServer::start(server).await?;

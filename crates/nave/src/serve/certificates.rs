@@ -61,7 +61,9 @@ impl Certificates {
             .client_ca_file
             .iter()
             .chain(authentication.proxy.as_ref().map(|proxy| &proxy.ca_file));
-        pair.chain(cas).cloned().collect()
+        let kubelet = &self.config.kubelet;
+        let kubelet_pair = kubelet.client_pair.iter().flat_map(|(certificate, key)| [certificate, key]);
+        pair.chain(cas).chain(kubelet_pair).chain(&kubelet.ca_file).cloned().collect()
     }
 
     pub(super) fn serving(&self) -> Arc<ServingCertificate> {
@@ -70,6 +72,11 @@ impl Certificates {
 
     pub(super) fn admin(&self) -> &Pair {
         &self.own.admin
+    }
+
+    /// Returns the client certificate for kubelets that the server created.
+    pub(super) fn kubelet_client(&self) -> &Pair {
+        &self.own.kubelet_client
     }
 
     /// Returns the CA with which clients verify the server: the server's own CA, or the certificate in the flags,

@@ -1,0 +1,224 @@
+//! One HTTP/1.1 request and response on a connection of its own.
+//!
+//! No task is spawned: the connection is polled by whoever waits for the response or reads its body, and closed when
+//! they are dropped.
+
+use std::convert::Infallible;
+use std::future::{pending, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use nave_webhook::BackendConnection;
+use tokio::sync::mpsc;
+
+use crate::body::{BodyError, ResponseBody};
+
+/// Maximum size of the head of a response, in bytes.
+const MAX_HEAD: usize = 1 << 20;
+/// Pieces of a request's body that wait to be sent.
+const QUEUED_PIECES: usize = 2;
+
+/// A response whose body is read while the connection is polled.
+pub(super) struct Exchange {
+    pub(super) response: Response<Incoming>,
+    driver: Driver,
+}
+
+/// Sends a request, with the body of a client's request if there is one, and waits for the head of the response. The
+/// rest of the body is not sent if the backend responds before its end.
+///
+/// # Errors
+/// The connection fails.
+pub(super) async fn send<B>(
+    connection: Box<dyn BackendConnection>,
+    request: Request<()>,
+    body: Option<&mut B>,
+) -> hyper::Result<Exchange>
+where
+    B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
+{
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(MAX_HEAD);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(connection)).await?;
+    let mut driver = Driver(Some(Box::pin(async move {
+        // The failure of a connection is also the failure of its response.
+        let _ = connection.with_upgrades().await;
+    })));
+    let (pieces, receiver) = mpsc::channel(QUEUED_PIECES);
+    let content = if body.is_some() { RequestBody::Pieces(receiver) } else { RequestBody::Empty };
+    let response = {
+        let mut response = pin!(sender.send_request(request.map(|()| content)));
+        let mut sending = pin!(pass_on(body, pieces));
+        poll_fn(|cx| {
+            driver.poll(cx);
+            let _ = sending.as_mut().poll(cx);
+            response.as_mut().poll(cx)
+        })
+        .await?
+    };
+    Ok(Exchange { response, driver })
+}
+
+/// Passes on the pieces of a body and its end. Never returns.
+async fn pass_on<B>(body: Option<&mut B>, pieces: mpsc::Sender<Option<Bytes>>)
+where
+    B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
+{
+    if let Some(body) = body {
+        // A body that the client aborts has no end.
+        while let Some(piece) = next_piece(body).await {
+            let is_end = piece.is_none();
+            if pieces.send(piece).await.is_err() || is_end {
+                break;
+            }
+        }
+    }
+    pending::<()>().await;
+}
+
+/// Returns the next piece of a body; `Some(None)` at its end, `None` if the client has aborted it.
+async fn next_piece<B>(body: &mut B) -> Option<Option<Bytes>>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    loop {
+        return match body.frame().await {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => Some(Some(data)),
+                Err(_) => continue,
+            },
+            Some(Err(_)) => None,
+            None => Some(None),
+        };
+    }
+}
+
+impl Exchange {
+    /// Returns the body of the response for the client.
+    pub(super) fn into_body(self) -> ResponseBody {
+        let body = self.response.into_body();
+        ResponseBody::try_stream(ResponseStream { body, driver: self.driver })
+    }
+
+    /// Reads the body of an error, at most `limit` bytes.
+    pub(super) async fn read(self, limit: usize) -> Vec<u8> {
+        let mut stream = ResponseStream { body: self.response.into_body(), driver: self.driver };
+        let mut text = Vec::new();
+        while text.len() < limit
+            && let Some(Ok(piece)) = futures_util::StreamExt::next(&mut stream).await
+        {
+            text.extend_from_slice(&piece);
+        }
+        text.truncate(limit);
+        text
+    }
+
+    /// Returns the future connection of a response with the status 101.
+    pub(super) fn into_upgrade(mut self) -> PendingUpgrade {
+        PendingUpgrade { upgrade: hyper::upgrade::on(&mut self.response), driver: self.driver }
+    }
+}
+
+/// A connection that switches to another protocol.
+pub(super) struct PendingUpgrade {
+    upgrade: OnUpgrade,
+    driver: Driver,
+}
+
+impl PendingUpgrade {
+    /// Waits until the connection has switched.
+    ///
+    /// # Errors
+    /// The connection fails.
+    pub(super) async fn complete(mut self) -> hyper::Result<TokioIo<Upgraded>> {
+        let upgraded = poll_fn(|cx| {
+            self.driver.poll(cx);
+            Pin::new(&mut self.upgrade).poll(cx)
+        });
+        upgraded.await.map(TokioIo::new)
+    }
+}
+
+/// Reads and writes the connection while it is polled.
+struct Driver(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Driver {
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        if let Some(connection) = &mut self.0
+            && connection.as_mut().poll(cx).is_ready()
+        {
+            self.0 = None;
+        }
+    }
+}
+
+struct ResponseStream {
+    body: Incoming,
+    driver: Driver,
+}
+
+impl Stream for ResponseStream {
+    type Item = Result<Bytes, BodyError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.driver.poll(cx);
+        loop {
+            return Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => Some(Ok(data)),
+                    // Trailers are not passed on.
+                    Err(_) => continue,
+                },
+                Some(Err(error)) => Some(Err(error.into())),
+                None => None,
+            });
+        }
+    }
+}
+
+/// The body of a request to a backend.
+enum RequestBody {
+    Empty,
+    /// `None` is the end. A body that ends otherwise is never complete, so the backend does not take it as such.
+    Pieces(mpsc::Receiver<Option<Bytes>>),
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Self::Pieces(pieces) = &mut *self else { return Poll::Ready(None) };
+        match ready!(pieces.poll_recv(cx)) {
+            Some(Some(piece)) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+            Some(None) => {
+                *self = Self::Empty;
+                Poll::Ready(None)
+            }
+            None => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Pieces(_) => SizeHint::default(),
+        }
+    }
+}

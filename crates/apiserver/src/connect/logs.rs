@@ -1,0 +1,80 @@
+//! `pods/log`: the log of a container (upstream: `LogREST`, `LocationStreamer`).
+
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use nave_machinery::status::StatusDetails;
+use nave_machinery::{Reason, Status, meta};
+
+use super::exchange::{self, Exchange};
+use super::location::{container, encode_query};
+use super::options::LogOptions;
+use super::{ConnectRequest, unreachable};
+use crate::body::ResponseBody;
+use crate::raw_response;
+
+/// Maximum size of a kubelet's error text, in bytes.
+const MAX_ERROR: usize = 50_000;
+
+/// Streams the log of a container.
+pub(super) async fn serve(request: &ConnectRequest<'_>) -> Result<Response<ResponseBody>, Status> {
+    let name = request.resource.name.as_str();
+    let options = LogOptions::parse(&request.context.info.query)?;
+    options.validate(name)?;
+    let pod = request.read("pods", &request.resource.namespace, name).await?;
+    let container = container(&pod, &options.container)?;
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+    if node.is_empty() {
+        // A pod without a node has no log.
+        return Ok(raw_response::bytes(StatusCode::NO_CONTENT, "", bytes::Bytes::new()));
+    }
+    let mut location = request.kubelet(node, !options.skip_verification).await?.location;
+    location.path = format!("/containerLogs/{}/{name}/{container}", meta::namespace(&pod));
+    location.query = encode_query(&options.parameters());
+    let mut head = Request::get(location.target()?).body(()).map_err(Status::internal)?;
+    let authority = HeaderValue::try_from(location.authority()).map_err(Status::internal)?;
+    head.headers_mut().insert(header::HOST, authority);
+    let connection = location.connect(&request.backends.dialer).await.map_err(|error| {
+        let url = format!("https://{}{}", location.authority(), head.uri());
+        match unreachable(&error) {
+            status if status.code == 400 => status,
+            _ => super::failed(format!("Get {url:?}: {error}")),
+        }
+    })?;
+    let body: Option<&mut http_body_util::Empty<bytes::Bytes>> = None;
+    let exchange = exchange::send(connection, head, body).await;
+    let exchange = exchange.map_err(|error| super::failed(format!("reading the log: {error}")))?;
+    if !matches!(exchange.response.status().as_u16(), 200..=206) {
+        return Err(error(name, exchange).await);
+    }
+    Ok(raw_response::with_body(StatusCode::OK, "text/plain".into(), exchange.into_body()))
+}
+
+/// Returns the kubelet's error for the client (upstream: `GenericHttpResponseChecker`).
+async fn error(pod: &str, exchange: Exchange) -> Status {
+    let code = exchange.response.status().as_u16();
+    let text = String::from_utf8_lossy(&exchange.read(MAX_ERROR).await).into_owned();
+    let generic = |reason, message: String| {
+        let details =
+            StatusDetails { name: pod.to_owned(), kind: "pods/log".to_owned(), ..StatusDetails::default() };
+        Status::failure(code, reason, format!("{message} ( pods/log {pod})")).with_details(details)
+    };
+    match code {
+        400 => Status::bad_request(text),
+        500 => Status::internal(text),
+        401 => generic(
+            Reason::Unauthorized,
+            "the server has asked for the client to provide credentials".to_owned(),
+        ),
+        403 => generic(Reason::Forbidden, text),
+        404 => generic(Reason::NotFound, "the server could not find the requested resource".to_owned()),
+        503 => generic(
+            Reason::ServiceUnavailable,
+            "the server is currently unable to handle the request".to_owned(),
+        ),
+        // Redirects are not followed.
+        300..=399 => super::failed("the kubelet redirects the request, which is not allowed"),
+        _ => generic(
+            Reason::InternalError,
+            format!("an error on the server ({text:?}) has prevented the request from succeeding"),
+        ),
+    }
+}

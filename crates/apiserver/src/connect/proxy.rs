@@ -1,0 +1,232 @@
+//! `pods/proxy`, `services/proxy` and `nodes/proxy`: any request, passed on (upstream: `UpgradeAwareHandler`,
+//! `proxy.Transport`).
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http_body::Body;
+use nave_machinery::Status;
+use nave_webhook::{BackendError, ConnectError};
+
+use super::location::Location;
+use super::streams::peer;
+use super::{ConnectRequest, exchange, headers, options, unreachable, upgrade};
+use crate::body::{BodyError, ResponseBody};
+use crate::raw_response;
+
+const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+
+/// Methods that are passed on.
+const METHODS: [Method; 7] =
+    [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
+
+/// Passes on a request.
+pub(super) async fn serve<B>(
+    connect: &ConnectRequest<'_>,
+    request: &mut Request<B>,
+) -> Result<Response<ResponseBody>, Status>
+where
+    B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
+{
+    let info = &connect.context.info;
+    if !METHODS.contains(&info.method) {
+        return Err(Status::method_not_allowed_here());
+    }
+    let admitted = connect.admit(options::proxy_object(&connect.kind().kind, &connect.resource.rest)).await?;
+    let mut location = connect.proxied().await?;
+    let rest = clean(admitted.str_at(&["path"]).unwrap_or_default());
+    let paths = ProxyPaths::new(&info.path, &rest);
+    location.path = paths.backend.clone();
+    location.query = request.uri().query().unwrap_or_default().to_owned();
+    let mut passed = headers::for_backend(request.headers(), peer(connect));
+    set_host(request, &mut passed)?;
+    if let Some(protocol) = upgrade::requested(request) {
+        let place = connect.backends.admit_stream()?;
+        let connection = location.connect(&connect.backends.dialer).await;
+        let connection = connection.map_err(|error| unreachable(&error))?;
+        return upgrade::pass_on(request, connection, (location.target()?, passed), protocol, place).await;
+    }
+    if location.path.is_empty() && matches!(info.method, Method::GET | Method::HEAD) {
+        return Ok(redirect_to_folder(request.uri()));
+    }
+    if let Ok(uri) = HeaderValue::try_from(paths.forwarded()) {
+        passed.insert(FORWARDED_URI, uri);
+    }
+    let mut head = Request::new(());
+    (*head.method_mut(), *head.uri_mut(), *head.headers_mut()) =
+        (info.method.clone(), location.target()?, passed);
+    *head.version_mut() = Version::HTTP_11;
+    let connection = location.connect(&connect.backends.dialer).await.map_err(|error| not_reached(&error))?;
+    let has_body = !request.body().is_end_stream();
+    let sent = exchange::send(connection, head, has_body.then(|| request.body_mut())).await;
+    let exchange =
+        sent.map_err(|error| Status::service_unavailable(format!("error trying to reach service: {error}")))?;
+    let status = exchange.response.status();
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Status::service_unavailable(
+            "error trying to reach service: an upgrade that was not requested",
+        ));
+    }
+    let mut passed = headers::for_client(exchange.response.headers());
+    if let Some(target) = passed.get(header::LOCATION).cloned() {
+        let target = target.to_str().unwrap_or_default();
+        let target = paths.rewrite(target, &location, request_host(request).unwrap_or_default());
+        let target = target
+            .map_err(|why| Status::internal(format!("error trying to parse Location header: {why}")))?;
+        passed.insert(header::LOCATION, HeaderValue::try_from(target).map_err(Status::internal)?);
+    }
+    let mut response = Response::new(exchange.into_body());
+    (*response.status_mut(), *response.headers_mut()) = (status, passed);
+    Ok(response)
+}
+
+/// Passes on the `Host` that the client sent, as upstream.
+fn set_host<B>(request: &Request<B>, headers: &mut http::HeaderMap) -> Result<(), Status> {
+    let host = request_host(request).unwrap_or_default();
+    headers.insert(header::HOST, HeaderValue::try_from(host).map_err(Status::internal)?);
+    Ok(())
+}
+
+fn request_host<B>(request: &Request<B>) -> Option<&str> {
+    let header = || request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    request.uri().authority().map(http::uri::Authority::as_str).or_else(header)
+}
+
+fn not_reached(error: &BackendError) -> Status {
+    match error {
+        BackendError::Connect(ConnectError::Refused(_)) => Status::bad_request("address not allowed"),
+        error => Status::service_unavailable(format!("error trying to reach service: {error}")),
+    }
+}
+
+/// Redirects to the path with a trailing slash, because relative links of the backend's page would not work otherwise.
+fn redirect_to_folder(uri: &Uri) -> Response<ResponseBody> {
+    let mut response = raw_response::bytes(StatusCode::MOVED_PERMANENTLY, "", Bytes::new());
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    raw_response::set_header(&mut response, header::LOCATION, &format!("{}/{query}", uri.path()));
+    response
+}
+
+/// The paths of a request.
+struct ProxyPaths {
+    /// The path up to and including `/proxy`, as clients see it.
+    prefix: String,
+    /// The path at the backend.
+    backend: String,
+}
+
+impl ProxyPaths {
+    /// `rest` is the cleaned path after `/proxy`, empty or with a leading slash.
+    fn new(path: &str, rest: &str) -> Self {
+        let mut backend = rest.to_owned();
+        if path.ends_with('/') && !backend.ends_with('/') {
+            backend.push('/');
+        }
+        let prefix = path.strip_suffix(backend.as_str()).unwrap_or(path).to_owned();
+        Self { prefix, backend }
+    }
+
+    /// Returns the path as the client sees it, for `X-Forwarded-Uri`.
+    fn forwarded(&self) -> String {
+        let path = format!("{}{}", self.prefix, self.backend);
+        percent_encoding::utf8_percent_encode(&path, percent_encoding::CONTROLS).to_string()
+    }
+
+    /// Rewrites the target of a redirect within the backend, so that it leads through the proxy.
+    fn rewrite(&self, target: &str, backend: &Location, requested_host: &str) -> Result<String, String> {
+        let uri = target.parse::<Uri>();
+        let Ok(uri) = uri else {
+            // A relative reference is relative to the request, so it needs no change.
+            let is_relative = !target.starts_with('/') && !target.contains("://");
+            return if is_relative { Ok(target.to_owned()) } else { Err(format!("{target:?} is not a URL")) };
+        };
+        let host = uri.authority().map(http::uri::Authority::as_str);
+        let is_elsewhere = host.is_some_and(|host| {
+            host != backend.authority() && host != backend.host && host != requested_host
+        });
+        if is_elsewhere || !target_path(&uri).starts_with('/') || host.is_none() && !target.starts_with('/') {
+            return Ok(target.to_owned());
+        }
+        let path = target_path(&uri);
+        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        let prefix = if path.starts_with(&self.prefix) { "" } else { &self.prefix };
+        // The client's own host stays in the target; others are those of the backend.
+        match (uri.scheme_str(), host) {
+            (Some(scheme), Some(host)) if host == requested_host => {
+                Ok(format!("{scheme}://{host}{prefix}{path}{query}"))
+            }
+            _ => Ok(format!("{prefix}{path}{query}")),
+        }
+    }
+}
+
+fn target_path(uri: &Uri) -> &str {
+    if uri.path().is_empty() { "/" } else { uri.path() }
+}
+
+/// Resolves `.` and `..`, and removes empty segments (Go: `path.Join`). A path cannot leave the backend's root.
+fn clean(rest: &str) -> String {
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in rest.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    let ends_with_slash = rest.ends_with('/');
+    let mut path = String::new();
+    for segment in &segments {
+        path.push('/');
+        path.push_str(segment);
+    }
+    if ends_with_slash {
+        path.push('/');
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_stays_below_the_backends_root() {
+        for (rest, expected) in [
+            ("", ""),
+            ("a/b", "/a/b"),
+            ("a//b/./c", "/a/b/c"),
+            ("a/../../../etc", "/etc"),
+            ("..", ""),
+            ("a/", "/a/"),
+        ] {
+            assert_eq!(clean(rest), expected, "{rest}");
+        }
+    }
+
+    #[test]
+    fn redirects_within_the_backend_lead_through_the_proxy() {
+        let prefix = "/api/v1/namespaces/a/services/s/proxy";
+        let paths = ProxyPaths::new(&format!("{prefix}/one/"), &clean("one"));
+        assert_eq!((&*paths.prefix, &*paths.backend), (prefix, "/one/"));
+        let backend = Location {
+            host: "10.0.0.9".to_owned(),
+            port: 80,
+            tls: None,
+            path: String::new(),
+            query: String::new(),
+        };
+        for (target, expected) in [
+            ("/two?x=1", "/api/v1/namespaces/a/services/s/proxy/two?x=1"),
+            ("/two/", "/api/v1/namespaces/a/services/s/proxy/two/"),
+            ("http://10.0.0.9:80/two", "/api/v1/namespaces/a/services/s/proxy/two"),
+            ("https://api:6443/two", "https://api:6443/api/v1/namespaces/a/services/s/proxy/two"),
+            ("https://elsewhere.example/two", "https://elsewhere.example/two"),
+            ("two", "two"),
+            ("../two", "../two"),
+            ("/api/v1/namespaces/a/services/s/proxy/two", "/api/v1/namespaces/a/services/s/proxy/two"),
+        ] {
+            assert_eq!(paths.rewrite(target, &backend, "api:6443").unwrap(), expected, "{target}");
+        }
+        assert!(paths.rewrite("http://[", &backend, "api:6443").is_err());
+    }
+}

@@ -1,0 +1,196 @@
+//! Requests that are passed on to pods and services, with backends that misbehave.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+/// Serves the same bytes for each connection, after the head of a request. Returns the port and the requests.
+async fn backend(response: &'static [u8]) -> (u16, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (seen, requests) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            let mut piece = [0; 4096];
+            while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+                match socket.read(&mut piece).await {
+                    Ok(count @ 1..) => request.extend_from_slice(&piece[..count]),
+                    _ => break,
+                }
+            }
+            let _ = seen.send(String::from_utf8(request).unwrap());
+            let _ = socket.write_all(response).await;
+            let _ = socket.shutdown().await;
+        }
+    });
+    (port, requests)
+}
+
+/// Creates a pod whose address is this machine's.
+async fn pod(fixture: &Fixture, name: &str) {
+    let pod =
+        json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "main", "image": "none"}]}});
+    assert_eq!(fixture.send(Method::POST, PODS, &pod).await.0, 201);
+    let status = json!({"status": {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}});
+    assert_eq!(fixture.send(Method::PATCH, &format!("{PODS}/{name}/status"), &status).await.0, 200);
+}
+
+async fn fixture() -> Fixture {
+    let fixture = Fixture::start(InflightLimits::default(), LONG).await;
+    pod(&fixture, "p").await;
+    fixture
+}
+
+#[tokio::test]
+async fn a_request_is_passed_on_without_credentials() {
+    let fixture = fixture().await;
+    let (port, mut requests) = backend(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nAccess-Control-Allow-Origin: *\r\nX-A: 1\r\n\r\nhi",
+    )
+    .await;
+    let path = format!("{PODS}/p:{port}/proxy/a/../b%20c?x=%26&y");
+    let headers =
+        [("authorization", "Bearer secret"), ("x-remote-user", "admin"), ("cookie", "c=1"), ("host", "api")];
+    let response = fixture.open(&Method::PUT, &path, &headers, Bytes::from_static(b"")).await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["x-a"], "1");
+    assert!(!response.headers().contains_key("access-control-allow-origin"));
+    assert_eq!(bytes_of(response).await, "hi");
+    let request = requests.recv().await.unwrap();
+    let lower = request.to_ascii_lowercase();
+    assert!(request.starts_with("PUT /b%20c?x=%26&y HTTP/1.1\r\n"), "{request}");
+    assert!(lower.contains("cookie: c=1") && lower.contains("host: api"), "{request}");
+    assert!(!lower.contains("secret") && !lower.contains("x-remote-user"), "{request}");
+}
+
+#[tokio::test]
+async fn a_backend_cannot_break_the_response() {
+    let fixture = fixture().await;
+    for (response, code) in [
+        (&b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"[..], 503),
+        (b"SSH-2.0-OpenSSH_9\r\n", 503),
+        (b"", 503),
+        (b"HTTP/1.1 200 OK\r\nX: a\x00b\r\n\r\n", 503),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 503),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n", 302),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", 404),
+    ] {
+        let (port, _requests) = backend(response).await;
+        let path = format!("{PODS}/p:{port}/proxy/");
+        let answer = fixture.open(&Method::GET, &path, &[], Bytes::new()).await;
+        assert_eq!(answer.status(), code, "{}", String::from_utf8_lossy(response));
+    }
+    let huge: &'static [u8] = Box::leak(
+        format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(2 << 20)).into_bytes().into_boxed_slice(),
+    );
+    let (port, _requests) = backend(huge).await;
+    let answer = fixture.open(&Method::GET, &format!("{PODS}/p:{port}/proxy/"), &[], Bytes::new()).await;
+    assert_eq!(answer.status(), 503);
+}
+
+#[tokio::test]
+async fn a_service_leads_to_the_addresses_of_its_pods_only() {
+    let fixture = fixture().await;
+    let (port, _requests) = backend(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"name": "web", "port": 80}]}});
+    assert_eq!(fixture.send(Method::POST, "/api/v1/namespaces/default/services", &service).await.0, 201);
+    let endpoints = "/api/v1/namespaces/default/endpoints";
+    let target = |name: &str, namespace: &str| json!({"kind": "Pod", "name": name, "namespace": namespace});
+    for (index, (address, code)) in [
+        (json!({"ip": "127.0.0.1", "targetRef": target("p", "default")}), 200),
+        (json!({"ip": "127.0.0.1"}), 503),
+        (json!({"ip": "127.0.0.1", "targetRef": target("p", "other")}), 503),
+        (json!({"ip": "127.0.0.1", "targetRef": target("none", "default")}), 503),
+        (json!({"ip": "10.0.0.1", "targetRef": target("p", "default")}), 503),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let object = json!({"metadata": {"name": "s"},
+            "subsets": [{"addresses": [address], "ports": [{"name": "web", "port": port}]}]});
+        let (method, uri) = match index {
+            0 => (Method::POST, endpoints.to_owned()),
+            _ => (Method::PUT, format!("{endpoints}/s")),
+        };
+        // Validation may refuse the object; the previous one must not stay.
+        let (written, answer) = fixture.send(method, &uri, &object).await;
+        assert!(written < 300, "{answer}");
+        for name in ["s:web", "s:80", "http:s:80"] {
+            let path = format!("/api/v1/namespaces/default/services/{name}/proxy/");
+            let response = fixture.open(&Method::GET, &path, &[], Bytes::new()).await;
+            assert_eq!(response.status(), code, "{name}: {object}");
+        }
+    }
+    for (name, message) in [
+        ("s:81", "no service port 81 found for service \"s\""),
+        ("s:none", "no endpoints available for service \"s:none\""),
+        ("ftp:s:80", "invalid service request \"ftp:s:80\""),
+        ("none:web", "services \"none\" not found"),
+    ] {
+        let path = format!("/api/v1/namespaces/default/services/{name}/proxy/");
+        let (_, status) = fixture.get(&path, &[]).await;
+        assert_eq!(status["message"], message, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_large_body_is_streamed_to_the_backend() {
+    let fixture = fixture().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let length: usize = 20 << 20;
+    let counted = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let (mut total, mut piece) = (0, vec![0; 64 << 10]);
+        while total < length {
+            total += socket.read(&mut piece).await.unwrap();
+        }
+        socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        total
+    });
+    let body = Bytes::from(vec![b'x'; length]);
+    let content_length = length.to_string();
+    let headers = [("content-length", content_length.as_str())];
+    let path = format!("{PODS}/p:{port}/proxy/upload");
+    let response = fixture.open(&Method::POST, &path, &headers, body).await;
+    assert_eq!(response.status(), 200);
+    assert!(counted.await.unwrap() >= length);
+}
+
+#[tokio::test]
+async fn requests_that_cannot_be_passed_on_say_why() {
+    let fixture = fixture().await;
+    for (method, path, code, message) in [
+        (Method::POST, format!("{PODS}/p/exec?command=id"), 400, "pod p does not have a host assigned"),
+        (Method::GET, format!("{PODS}/p/attach?container=x"), 400, "container x is not valid for pod p"),
+        (Method::POST, format!("{PODS}/none/portforward"), 404, "pods \"none\" not found"),
+        (
+            Method::GET,
+            format!("{PODS}/p/portforward?ports=x"),
+            400,
+            "cannot convert to []int32: strconv.ParseUint: parsing \"x\": invalid syntax",
+        ),
+        (Method::GET, "/api/v1/nodes/none/proxy/".to_owned(), 404, "nodes \"none\" not found"),
+        (Method::GET, format!("{PODS}/a:b:c:d/proxy/"), 400, "invalid pod request \"a:b:c:d\""),
+        (
+            Method::DELETE,
+            format!("{PODS}/p/exec"),
+            405,
+            "the server does not allow this method on the requested resource",
+        ),
+    ] {
+        let (answered, status) = fixture.send(method, &path, &json!({})).await;
+        assert_eq!((answered, &status["message"]), (code, &json!(message)), "{path}");
+    }
+    // A pod without a node has no log.
+    let response = fixture.open(&Method::GET, &format!("{PODS}/p/log"), &[], Bytes::new()).await;
+    assert_eq!(response.status(), 204);
+    // A proxied path without a trailing slash is redirected to one.
+    let response = fixture.open(&Method::GET, &format!("{PODS}/p/proxy?x=1"), &[], Bytes::new()).await;
+    assert_eq!(response.status(), 301);
+    assert_eq!(response.headers()["location"], format!("{PODS}/p/proxy/?x=1").as_str());
+}

@@ -1,0 +1,84 @@
+//! Connections to kubelets, pods and endpoints, for requests and streams that the server passes on.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+
+use crate::client::{self, ClientError, Tls, describe};
+use crate::tcp::{self, AddressPolicy, ConnectError};
+
+/// A connection to a backend.
+pub trait BackendConnection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> BackendConnection for T {}
+
+/// The reason why a backend cannot be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// No connection was opened.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The TLS handshake failed.
+    #[error("{0}")]
+    Tls(String),
+    /// The TLS handshake took too long.
+    #[error("net/http: TLS handshake timeout")]
+    TlsTimeout,
+}
+
+/// The TLS configuration of connections to backends: HTTP/1.1 only, because HTTP/2 has no upgrades.
+#[derive(Clone, Debug)]
+pub struct BackendTls(Arc<ClientConfig>);
+
+impl BackendTls {
+    /// Creates a configuration.
+    ///
+    /// # Errors
+    /// The roots, the certificate or its key are invalid.
+    pub fn new(tls: Tls) -> Result<Self, ClientError> {
+        let mut config = client::config(tls.roots, tls.identity)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self(Arc::new(config)))
+    }
+}
+
+/// Opens connections to backends.
+#[derive(Clone, Copy, Debug)]
+pub struct BackendDialer {
+    /// The addresses that may be dialled.
+    pub policy: AddressPolicy,
+    /// Maximum time of the lookup, of dialling an address, and of the TLS handshake, each.
+    pub timeout: Duration,
+}
+
+impl BackendDialer {
+    /// Opens a connection to a host, with TLS if `tls` is given. The certificate must be valid for the host.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    pub async fn connect(
+        &self,
+        host: &str,
+        port: u16,
+        tls: Option<&BackendTls>,
+    ) -> Result<Box<dyn BackendConnection>, BackendError> {
+        let stream = tcp::connect(host, port, self.policy, self.timeout).await?;
+        let Some(BackendTls(config)) = tls else { return Ok(Box::new(stream)) };
+        let invalid = |_| BackendError::Tls(format!("tls: {host:?} is not a valid server name"));
+        let name = match host.parse::<IpAddr>() {
+            Ok(address) => ServerName::IpAddress(address.into()),
+            Err(_) => ServerName::try_from(host.to_owned()).map_err(invalid)?,
+        };
+        let handshake = TlsConnector::from(Arc::clone(config)).connect(name, stream);
+        match tokio::time::timeout(self.timeout, handshake).await {
+            Ok(Ok(stream)) => Ok(Box::new(stream)),
+            Ok(Err(error)) => Err(BackendError::Tls(describe(&error))),
+            Err(_) => Err(BackendError::TlsTimeout),
+        }
+    }
+}
