@@ -14,7 +14,7 @@ use nave_codec::protobuf::project::{self, Projection};
 use nave_codec::protobuf::{self, ProtobufError};
 use nave_machinery::limits::{self, LimitError, MAX_DEPTH};
 use nave_machinery::{GroupVersion, Map, Reason, Status, Value, meta};
-use nave_resources::{ResourceDef, ResourceVersion};
+use nave_resources::{ConversionError, ResourceDef, ResourceVersion};
 use nave_schema::TypeId;
 use nave_store::KeyValue;
 
@@ -113,6 +113,8 @@ impl ObjectCodec {
             let mut object = serde_json::from_slice(&kv.value).map_err(|error| failed(kv, &error))?;
             if self.def.is_custom() {
                 self.read_custom(&mut object).map_err(|error| failed(kv, &error))?;
+            } else {
+                self.convert_stored(&mut object).map_err(|error| failed(kv, &error))?;
             }
             return Ok(object);
         };
@@ -124,6 +126,14 @@ impl ObjectCodec {
             fields.insert("kind".to_owned(), Value::String(self.def.kind.clone()));
         }
         Ok(object)
+    }
+
+    /// Converts a built-in object that is stored as JSON of another version, as kube-apiserver stores the definitions of
+    /// custom resources.
+    fn convert_stored(&self, object: &mut Value) -> Result<(), ConversionError> {
+        let Some(storage) = &self.def.storage else { return Ok(()) };
+        let from = GroupVersion::parse(meta::api_version(object)).unwrap_or_default();
+        nave_resources::convert(&self.def, object, &from, &storage.version)
     }
 
     /// Sets the defaults of a stored custom object. If the resource has a schema for stored objects, also coerces the

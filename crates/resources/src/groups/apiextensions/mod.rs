@@ -1,6 +1,7 @@
 //! `apiextensions.k8s.io`: the definitions of custom resources.
 
 mod approval;
+mod beta;
 mod columns;
 mod conversion;
 mod definition;

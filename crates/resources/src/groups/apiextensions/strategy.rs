@@ -1,10 +1,12 @@
 //! Defaults, preparation, validation and warnings of definitions (upstream: `registry/customresourcedefinition`).
 
-use nave_machinery::{FieldError, Map, Value};
+use nave_machinery::{FieldError, GroupVersion, Map, Value};
 use nave_structural::rules;
 
+use super::beta;
 use super::definition::{self, Old};
 use super::versions::Parts;
+use crate::convert::{self, ConversionError};
 use crate::custom::deletion;
 use crate::defaults::{object, set};
 use crate::strategy::Strategy;
@@ -23,6 +25,20 @@ impl Strategy for DefinitionStrategy {
         if let Some(storage) = storage {
             add_stored_version(fields, &storage, StoredVersions::IfEmpty);
         }
+    }
+
+    fn convert(
+        &self,
+        object: &mut Value,
+        from: &GroupVersion,
+        to: &GroupVersion,
+    ) -> Result<(), ConversionError> {
+        if from.version == beta::V1BETA1
+            && let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut)
+        {
+            beta::convert_spec(spec);
+        }
+        convert::relabel(object, from, to)
     }
 
     fn prepare_for_create(&self, object: &mut Value) {
