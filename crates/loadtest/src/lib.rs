@@ -12,6 +12,7 @@
 //! | [`load`] | the closed loop, and the [`Sample`](load::Sample) that each scenario returns |
 //! | [`objects`] | the pods and config maps to write |
 //! | [`scenario`] | the scenarios, in the order in which they run |
+//! | [`definitions`] | many CustomResourceDefinitions |
 //! | [`growth`] | growth of cost with objects and watchers, and the cost of a restart |
 //! | [`watchers`] | many concurrent watchers; each connection is read frame by frame (`streams`) |
 //! | [`soak`] | steady load over a long time |
@@ -35,6 +36,7 @@
 //! # Ok(()) }
 //! ```
 
+pub mod definitions;
 pub mod growth;
 pub mod http;
 pub mod load;

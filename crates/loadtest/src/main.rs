@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use nave_loadtest::LoadError;
+use nave_loadtest::definitions::{self, Family};
 use nave_loadtest::growth::{self, Growth};
 use nave_loadtest::http::Target;
 use nave_loadtest::load::Sample;
@@ -69,6 +70,18 @@ enum Command {
     Soak(SoakArguments),
     /// Measure how cost grows with objects and watchers, and the time of a restart.
     Growth(GrowthArguments),
+    /// Measure many CustomResourceDefinitions.
+    Definitions(DefinitionsArguments),
+}
+
+#[derive(Args)]
+struct DefinitionsArguments {
+    /// Program to start on an empty folder.
+    #[arg(long, value_name = "PROGRAM")]
+    start: PathBuf,
+    /// Measure only the 200 small definitions.
+    #[arg(long)]
+    small: bool,
 }
 
 #[derive(Args)]
@@ -131,6 +144,7 @@ fn main() -> ExitCode {
     }
     let rows = match &arguments.command {
         Some(Command::Growth(arguments)) => runtime.block_on(grow(arguments)),
+        Some(Command::Definitions(arguments)) => runtime.block_on(define(arguments)),
         _ => runtime.block_on(run(&arguments)),
     };
     match rows {
@@ -241,6 +255,17 @@ async fn grow(arguments: &GrowthArguments) -> Result<Vec<Row>, LoadError> {
         },
     };
     growth::run(&arguments.start, folder.path(), &growth).await
+}
+
+async fn define(arguments: &DefinitionsArguments) -> Result<Vec<Row>, LoadError> {
+    let families: &[Family] =
+        if arguments.small { &[Family::SMALL] } else { &[Family::SMALL, Family::LARGE] };
+    let mut rows = Vec::new();
+    for family in families {
+        let folder = tempfile::tempdir().map_err(|e| LoadError::File(std::env::temp_dir(), e))?;
+        rows.extend(definitions::run(&arguments.start, folder.path(), *family).await?);
+    }
+    Ok(rows)
 }
 
 /// Starts the program and measures its start and its idle memory.

@@ -183,6 +183,11 @@ impl Row {
         }
     }
 
+    /// Returns the row of a memory size in bytes, without a goal.
+    pub fn size(work: &str, rss: u64) -> Self {
+        Self { work: work.into(), rss: megabytes(rss), ..Self::default() }
+    }
+
     /// Returns the row of a memory size in bytes and its maximum.
     pub fn memory(work: &str, rss: u64, most: u64) -> Self {
         Self {
@@ -240,7 +245,10 @@ pub fn duration(of: Duration) -> String {
 }
 
 pub(crate) fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
+    match bytes {
+        ..1_000_000 => format!("{:.1} KB", bytes as f64 / 1e3),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
 }
 
 fn grouped(number: f64) -> String {
@@ -308,5 +316,6 @@ mod tests {
         assert_eq!(duration(Duration::from_millis(1_450)), "1450 ms");
         assert_eq!(grouped(1_234_567.2), "1,234,567");
         assert_eq!(grouped(12.0), "12");
+        assert_eq!((megabytes(50_000), megabytes(1_500_000)), ("50.0 KB".into(), "1.5 MB".into()));
     }
 }
