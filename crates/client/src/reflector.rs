@@ -307,7 +307,13 @@ impl Run<'_> {
 
     async fn failed(&mut self, error: &ListWatchError) {
         let wait = self.waits.next_delay().max(error.retry_after().unwrap_or_default().min(MAX_RETRY_AFTER));
-        tracing::warn!(name = %self.reflector.config.name, %error, ?wait, "list or watch failed");
+        let name = &self.reflector.config.name;
+        if matches!(error, ListWatchError::Status { code: 404, .. }) {
+            // The definition of the resource was deleted, or is not established yet.
+            tracing::debug!(%name, %error, ?wait, "list or watch failed");
+        } else {
+            tracing::warn!(%name, %error, ?wait, "list or watch failed");
+        }
         if let Some(on_error) = &self.reflector.config.on_error {
             on_error(error);
         }

@@ -115,6 +115,14 @@ impl CountedResources {
         handlers.insert(resource.clone(), handler);
         self.informers.start();
     }
+
+    /// Stops watching a resource that is no longer served. If it is served again, it is watched again.
+    pub(super) fn forget(&self, group: &str, plural: &str) {
+        let mut handlers = self.handlers.lock();
+        for (_, handler) in handlers.extract_if(|known, _| known.group == group && known.resource == plural) {
+            handler.remove();
+        }
+    }
 }
 
 #[cfg(test)]

@@ -208,6 +208,7 @@ impl QuotaController {
         for (name, (plural, group)) in others {
             let Some(resource) = discovered.resource(group, plural).filter(|resource| resource.namespaced)
             else {
+                self.counted_resources.forget(group, plural);
                 continue;
             };
             self.counted_resources.watch(&resource.resource());
