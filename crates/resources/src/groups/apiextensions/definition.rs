@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use nave_machinery::{FieldError, Value, conditions, names};
 use nave_structural::rules::{self, Requirements};
 
+use super::schema::OldSchemas;
 use super::versions::Parts;
 use super::{approval, columns, conversion, schema};
 use crate::validate::{At, Errors, immutable};
@@ -25,7 +26,7 @@ impl<'o> Old<'o> {
 struct Options<'o> {
     requirements: Requirements,
     /// The schemas of the old versions. Their rules are exempt from the cost limit per rule.
-    old_schemas: Vec<&'o Value>,
+    old_schemas: OldSchemas,
     requires_schema: bool,
     conversion: conversion::Options,
     /// The selectable fields of the old versions, by version name.
@@ -38,7 +39,7 @@ impl<'o> Options<'o> {
     fn of_create() -> Self {
         Self {
             requirements: Requirements::ALL,
-            old_schemas: Vec::new(),
+            old_schemas: OldSchemas::default(),
             requires_schema: true,
             conversion: conversion::Options {
                 requires_known_review_version: true,
@@ -54,9 +55,10 @@ impl<'o> Options<'o> {
         let has_schema = |version: &Value| {
             version.pointer("/schema/openAPIV3Schema").is_some_and(|schema| !schema.is_null())
         };
+        let schemas = Parts::schemas(old.object);
         Self {
-            requirements: Requirements::of_update(&Parts::schemas(old.object)),
-            old_schemas: Parts::schemas(old.object),
+            requirements: Requirements::of_update(&schemas),
+            old_schemas: OldSchemas::new(&schemas),
             requires_schema: versions.is_none_or(|versions| versions.iter().all(has_schema)),
             conversion: conversion::Options::of_update(old.object, old.is_established),
             old_selectable: versions.into_iter().flatten().filter_map(named_selectable).collect(),

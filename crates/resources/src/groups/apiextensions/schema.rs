@@ -1,7 +1,10 @@
 //! The schema of a version.
 
+use std::collections::HashSet;
+
 use nave_machinery::{FieldError, Value};
 use nave_structural::rules::{self, Requirements};
+use sha2::{Digest, Sha256};
 
 use crate::validate::{At, Errors};
 
@@ -36,7 +39,7 @@ pub(super) fn check(
     schema: At,
     has_status: bool,
     requirements: Requirements,
-    old: &[&Value],
+    old: &OldSchemas,
     errors: &mut Errors,
 ) {
     let root = schema.field("openAPIV3Schema");
@@ -51,10 +54,30 @@ pub(super) fn check(
     let is_sound = wrong.is_empty();
     errors.extend(wrong);
     if is_sound && rules::has_expressions(value) {
-        let report = nave_cel::rules::check(value, root.path().as_str(), old.contains(&value));
-        let defaults = nave_cel::rules::check_defaults(value, root.path().as_str());
+        let (path, unchanged) = (root.path(), old.contains(value));
+        let report = nave_cel::rules::check(value, path.as_str(), unchanged);
+        let defaults = nave_cel::rules::check_defaults(value, path.as_str());
         errors.extend(report.errors.into_iter().chain(defaults).map(FieldError::from));
     }
+}
+
+/// The schemas of an old definition, to find those that an update does not change. Compared by hash, because a
+/// definition may have many versions with large schemas.
+#[derive(Default)]
+pub(super) struct OldSchemas(HashSet<[u8; 32]>);
+
+impl OldSchemas {
+    pub(super) fn new(schemas: &[&Value]) -> Self {
+        Self(schemas.iter().map(|schema| digest(schema)).collect())
+    }
+
+    fn contains(&self, schema: &Value) -> bool {
+        !self.0.is_empty() && self.0.contains(&digest(schema))
+    }
+}
+
+fn digest(schema: &Value) -> [u8; 32] {
+    Sha256::digest(schema.to_string()).into()
 }
 
 /// Checks the root keywords. The root must not restrict `status`, because status updates are validated only by the
