@@ -12,6 +12,7 @@ use nave_cacher::Cacher;
 use nave_machinery::{GroupVersionKind, GroupVersionResource};
 use nave_resources::{Registry, ResourceDef};
 
+use crate::aggregated_discovery::AggregatedDiscovery;
 use crate::allocation::ServiceAllocator;
 use crate::endpoints::Endpoint;
 use crate::endpoints::watch::WatchStats;
@@ -24,6 +25,7 @@ use crate::storage::{ResourceStorage, Storages};
 pub struct Catalog {
     storages: Storages,
     endpoints: imbl::HashMap<GroupVersionResource, Arc<Endpoint>>,
+    discovery: AggregatedDiscovery,
     openapi: OpenApi,
 }
 
@@ -36,7 +38,8 @@ impl Catalog {
     /// services.
     pub fn new(storages: Storages, allocator: Option<&Arc<ServiceAllocator>>) -> Self {
         let openapi = OpenApi::new(storages.registry());
-        let mut catalog = Self { storages, endpoints: imbl::HashMap::new(), openapi };
+        let discovery = AggregatedDiscovery::new(storages.registry());
+        let mut catalog = Self { storages, endpoints: imbl::HashMap::new(), discovery, openapi };
         for def in Arc::clone(catalog.registry()).all() {
             let storage = catalog.storages.for_resource(def).cloned();
             let is_services = def.group.is_empty() && def.resource == "services";
@@ -56,12 +59,13 @@ impl Catalog {
         let storages_of_old = old.iter().filter_map(|def| self.storages.for_resource(def).cloned());
         let removed: Vec<_> = storages_of_old.collect();
         let openapi = self.openapi.with_group(&registry, group);
+        let discovery = self.discovery.with_group(&registry, group);
         let storages = self.storages.with(
             registry,
             &removed,
             custom.iter().map(|(_, storage)| Arc::clone(storage)).collect(),
         );
-        let mut catalog = Self { storages, endpoints: self.endpoints.clone(), openapi };
+        let mut catalog = Self { storages, endpoints: self.endpoints.clone(), discovery, openapi };
         for def in old {
             for version in &def.versions {
                 catalog.endpoints.remove(&resource_of(def, &version.name));
@@ -103,6 +107,11 @@ impl Catalog {
     /// Returns the storages of the resources.
     pub fn storages(&self) -> &Storages {
         &self.storages
+    }
+
+    /// Returns the aggregated discovery documents.
+    pub(crate) fn discovery(&self) -> &AggregatedDiscovery {
+        &self.discovery
     }
 
     /// Returns the OpenAPI documents.

@@ -95,29 +95,30 @@ impl Documents {
                 catalog.openapi().answer(rest, info, headers).map(EndpointResponse::from)
             }
             ["api" | "apis", parts_of_group @ .., ""] if !parts_of_group.contains(&"") => {
-                self.discovery(catalog.registry(), &parts[..parts.len() - 1], headers, negotiation)
+                self.discovery(catalog, &parts[..parts.len() - 1], headers, negotiation)
             }
-            ["api" | "apis", ..] => self.discovery(catalog.registry(), &parts, headers, negotiation),
+            ["api" | "apis", ..] => self.discovery(catalog, &parts, headers, negotiation),
             _ => Ok(raw_response::page_not_found().into()),
         }
     }
 
     fn discovery(
         &self,
-        registry: &Registry,
+        catalog: &Catalog,
         parts: &[&str],
         headers: &HeaderMap,
         negotiation: &Negotiation,
     ) -> Result<EndpointResponse, Status> {
+        let registry = catalog.registry();
         let accepted = negotiation.choose(Offer::Discovery, &Format::ALL)?;
         let aggregated =
             |document| raw_response::aggregated_discovery(document, headers.get(header::IF_NONE_MATCH));
         let document = match parts {
             ["api"] if accepted.transform.is_some() => {
-                return Ok(aggregated(&discovery::aggregated_core(registry)).into());
+                return Ok(aggregated(catalog.discovery().core()).into());
             }
             ["apis"] if accepted.transform.is_some() => {
-                return Ok(aggregated(&discovery::aggregated_groups(registry)).into());
+                return Ok(aggregated(catalog.discovery().named()).into());
             }
             ["api"] => Some(ObjectResponse::ordered(200, discovery::api_versions(registry, &self.address))),
             ["apis"] => Some(ObjectResponse::ordered(200, discovery::api_group_list(registry))),

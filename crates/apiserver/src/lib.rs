@@ -37,6 +37,7 @@
 //! | [`definitions`] | custom resource definitions: names, serving, deletion |
 //! | [`storage`] | the objects of one resource, between the endpoints and the store |
 //! | `raw_response` | responses that are not API objects |
+//! | `aggregated_discovery` | the aggregated discovery documents |
 //! | [`documents`], [`openapi`], [`health`], [`metrics`], [`introspection`] | paths that are not resources |
 //! | [`local`] | requests from within the process |
 //! | [`server`] | construction of a server; [`bootstrap`] creates the objects that the server needs |
@@ -46,6 +47,7 @@
 //! never call the store; no stage after authorization widens access; client text never becomes a metric label.
 
 pub mod admission;
+mod aggregated_discovery;
 pub mod allocation;
 pub mod authentication;
 pub mod authorization;

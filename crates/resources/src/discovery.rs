@@ -92,18 +92,9 @@ struct ApiResource {
     storage_version_hash: Option<String>,
 }
 
-/// The document at `/api` and `/apis` in the aggregated form, `apidiscovery.k8s.io/v2`.
+/// A group in the document at `/api` and `/apis` in the aggregated form, `apidiscovery.k8s.io/v2`.
 #[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ApiGroupDiscoveryList {
-    kind: &'static str,
-    api_version: &'static str,
-    metadata: BTreeMap<&'static str, String>,
-    items: Vec<ApiGroupDiscovery>,
-}
-
-#[derive(Debug, Serialize)]
-struct ApiGroupDiscovery {
+pub struct ApiGroupDiscovery {
     metadata: BTreeMap<&'static str, String>,
     versions: Vec<ApiVersionDiscovery>,
 }
@@ -184,14 +175,20 @@ pub fn api_resource_list(group: &Group, version: &str) -> ApiResourceList {
     }
 }
 
-/// `/api` in the aggregated form, `apidiscovery.k8s.io/v2`.
-pub fn aggregated_core(registry: &Registry) -> ApiGroupDiscoveryList {
-    aggregated(registry.groups().iter().map(AsRef::as_ref).filter(|group| group.name.is_empty()))
-}
-
-/// `/apis` in the aggregated form, `apidiscovery.k8s.io/v2`.
-pub fn aggregated_groups(registry: &Registry) -> ApiGroupDiscoveryList {
-    aggregated(named_groups(registry))
+/// `/api` and `/apis` in the aggregated form, `apidiscovery.k8s.io/v2`, from the JSON of each
+/// [group](aggregated_group).
+pub fn aggregated<'a>(groups: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut json =
+        br#"{"kind":"APIGroupDiscoveryList","apiVersion":"apidiscovery.k8s.io/v2","metadata":{},"items":["#
+            .to_vec();
+    for (at, group) in groups.into_iter().enumerate() {
+        if at > 0 {
+            json.push(b',');
+        }
+        json.extend_from_slice(group);
+    }
+    json.extend_from_slice(b"]}");
+    json
 }
 
 /// Returns a hash of the stored kind. Clients compare it to detect a change of the storage version.
@@ -215,16 +212,8 @@ fn group_version(group: &str, version: &str) -> String {
     if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }
 
-fn aggregated<'a>(groups: impl Iterator<Item = &'a Group>) -> ApiGroupDiscoveryList {
-    ApiGroupDiscoveryList {
-        kind: "APIGroupDiscoveryList",
-        api_version: "apidiscovery.k8s.io/v2",
-        metadata: BTreeMap::new(),
-        items: groups.map(aggregated_group).collect(),
-    }
-}
-
-fn aggregated_group(group: &Group) -> ApiGroupDiscovery {
+/// A group with all its versions and resources, in the aggregated form.
+pub fn aggregated_group(group: &Group) -> ApiGroupDiscovery {
     let version = |version: &String| ApiVersionDiscovery {
         version: version.clone(),
         resources: served(group, version).map(|(def, version)| aggregated_resource(def, version)).collect(),
@@ -313,7 +302,10 @@ mod tests {
 
     /// Returns the field names of an object, in serialized order.
     fn order(document: &impl Serialize, object: &str) -> Vec<String> {
-        let text = serde_json::to_string(document).unwrap();
+        order_in(&serde_json::to_string(document).unwrap(), object)
+    }
+
+    fn order_in(text: &str, object: &str) -> Vec<String> {
         let mut rest = &text[text.find(object).unwrap()..];
         let (mut depth, mut names, mut key) = (0, Vec::new(), true);
         while let Some(next) = rest.chars().next() {
@@ -345,6 +337,8 @@ mod tests {
         let core = registry.group("").unwrap();
         let apps = registry.group("apps").unwrap();
         let resources = api_resource_list(core, "v1");
+        let group = serde_json::to_vec(&aggregated_group(core)).unwrap();
+        let aggregated = String::from_utf8(aggregated([&*group])).unwrap();
         let expected: &[(Vec<String>, &[&str])] = &[
             (order(&resources, "{"), &["kind", "groupVersion", "resources"]),
             (
@@ -372,10 +366,10 @@ mod tests {
             (order(&api_group_list(&registry), "{"), &["kind", "apiVersion", "groups"]),
             (order(&api_group_list(&registry), "{\"name\""), &["name", "versions", "preferredVersion"]),
             (order(&api_versions(&registry, "a"), "{"), &["kind", "versions", "serverAddressByClientCIDRs"]),
-            (order(&aggregated_core(&registry), "{"), &["kind", "apiVersion", "metadata", "items"]),
-            (order(&aggregated_core(&registry), "{\"version\""), &["version", "resources", "freshness"]),
+            (order_in(&aggregated, "{"), &["kind", "apiVersion", "metadata", "items"]),
+            (order_in(&aggregated, "{\"version\""), &["version", "resources", "freshness"]),
             (
-                order(&aggregated_core(&registry), "{\"resource\":\"pods\""),
+                order_in(&aggregated, "{\"resource\":\"pods\""),
                 &[
                     "resource",
                     "responseKind",
@@ -387,10 +381,7 @@ mod tests {
                     "subresources",
                 ],
             ),
-            (
-                order(&aggregated_core(&registry), "{\"subresource\""),
-                &["subresource", "responseKind", "verbs"],
-            ),
+            (order_in(&aggregated, "{\"subresource\""), &["subresource", "responseKind", "verbs"]),
         ];
         for (found, expected) in expected {
             assert_eq!(found, expected);

@@ -15,6 +15,8 @@ pub struct Registry {
     groups: Vec<Arc<Group>>,
     by_resource: imbl::HashMap<GroupVersionResource, Arc<ResourceDef>>,
     by_kind: imbl::HashMap<GroupVersionKind, Arc<ResourceDef>>,
+    /// The storage prefixes of the built-in resources.
+    reserved: Arc<[String]>,
 }
 
 /// An API group with its versions and resources.
@@ -45,6 +47,9 @@ impl Registry {
             }
             registry.groups.push(Arc::new(group));
         }
+        let builtin = registry.all().filter(|def| !def.is_custom());
+        let prefix = |def: &Arc<ResourceDef>| def.storage.as_ref().map(|storage| storage.prefix.clone());
+        registry.reserved = builtin.filter_map(prefix).collect();
         registry
     }
 
@@ -59,10 +64,7 @@ impl Registry {
         let is_below = |one: &str, other: &str| {
             one.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        let builtin = self.all().filter(|def| !def.is_custom()).filter_map(|def| def.storage.as_ref());
-        builtin
-            .into_iter()
-            .any(|storage| is_below(prefix, &storage.prefix) || is_below(&storage.prefix, prefix))
+        self.reserved.iter().any(|reserved| is_below(prefix, reserved) || is_below(reserved, prefix))
     }
 
     /// Returns the groups in discovery order; the core group is the first.
