@@ -3,11 +3,14 @@
 //! Label values come from the server's own data (resource definitions, known verbs and codes), never from client text.
 //! A request for an unknown resource is counted without the resource's name.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use nave_machinery::GroupVersionResource;
 use nave_metrics::Registrar;
 use nave_store::StoreStatus;
-use prometheus::{Encoder, HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder, core::Collector};
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+use prometheus::{Encoder, HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 
 use crate::request_info::RequestInfo;
 
@@ -128,6 +131,15 @@ impl Metrics {
         Serving::count(self.inflight.with_label_values(&[kind]))
     }
 
+    /// Removes the series of resources that are no longer served, so that definitions that come and go do not
+    /// accumulate. `is_served` gets the group, version and resource of a series.
+    pub(crate) fn retain_resources(&self, is_served: impl Fn(&GroupVersionResource) -> bool) {
+        retain(&self.requests, &is_served);
+        retain(&self.durations, &is_served);
+        retain(&self.long_running, &is_served);
+        retain(&self.terminations, &is_served);
+    }
+
     /// Encodes all metrics in Prometheus' text format.
     ///
     /// # Errors
@@ -136,6 +148,22 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
+    }
+}
+
+/// Removes the series that name a resource that is not served.
+fn retain<B: MetricVecBuilder>(vec: &MetricVec<B>, is_served: &impl Fn(&GroupVersionResource) -> bool) {
+    for family in vec.collect() {
+        for metric in family.get_metric() {
+            let labels: HashMap<&str, &str> =
+                metric.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
+            let label = |name: &str| labels.get(name).copied().unwrap_or_default();
+            let gvr = GroupVersionResource::new(label("group"), label("version"), label("resource"));
+            if !gvr.resource.is_empty() && !is_served(&gvr) {
+                // Fails only if another thread has removed the series.
+                let _ = vec.remove(&labels);
+            }
+        }
     }
 }
 
@@ -152,5 +180,31 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_go_with_their_resource() {
+        let metrics = Metrics::new(Registry::new()).unwrap();
+        let labels = |resource| RequestLabels {
+            verb: "GET",
+            group: "example.com",
+            version: "v1",
+            resource,
+            ..RequestLabels::default()
+        };
+        for resource in ["ants", "bees", ""] {
+            metrics.request_completed(labels(resource), 200, Duration::ZERO);
+        }
+        metrics.retain_resources(|gvr| gvr.resource == "bees");
+        let text = String::from_utf8(metrics.render().unwrap()).unwrap();
+        assert!(!text.contains("ants"), "{text}");
+        for kept in ["resource=\"bees\"", "resource=\"\""] {
+            assert!(text.contains(kept), "{text}");
+        }
     }
 }

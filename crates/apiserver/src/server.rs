@@ -144,7 +144,7 @@ impl ApiServer {
             config.admission.build(&catalogs, &config.authorization, config.webhooks, admission_metrics)?;
         let cpu = CpuPool::with_all_cores();
         let authorization = config.authorization.clone();
-        let definitions = Definitions::new(catalogs.clone(), Arc::clone(&admission));
+        let definitions = Definitions::new(catalogs.clone(), Arc::clone(&admission), Arc::clone(&metrics));
         let resources = Resources::new(
             catalogs.clone(),
             admission,

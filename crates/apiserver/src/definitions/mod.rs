@@ -21,7 +21,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
+use futures_util::{FutureExt, StreamExt, stream};
 use nave_admission::Chain;
 use nave_cacher::{Filter, Snapshot, WatchItem, WatchRequest, WatchStart};
 use nave_machinery::{GroupVersionResource, Status, Value, meta, time};
@@ -33,10 +34,14 @@ use self::state::{Plan, State};
 use crate::catalog::Catalogs;
 use crate::endpoints::Endpoint;
 use crate::internal::InternalWriter;
+use crate::metrics::Metrics;
 use crate::storage::ResourceStorage;
 
 /// Pause before a failed write is retried.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Number of concurrent writes, which share commits of the store.
+const CONCURRENT_WRITES: usize = 32;
 
 /// The controller of the definitions of one server.
 pub struct Definitions {
@@ -44,16 +49,17 @@ pub struct Definitions {
     endpoint: Endpoint,
     storage: Arc<ResourceStorage>,
     admission: Arc<Chain>,
+    metrics: Arc<Metrics>,
     state: Mutex<State>,
 }
 
 impl Definitions {
     /// Creates the controller; `None` if `catalogs` does not serve definitions.
-    pub fn new(catalogs: Catalogs, admission: Arc<Chain>) -> Option<Arc<Self>> {
+    pub fn new(catalogs: Catalogs, admission: Arc<Chain>, metrics: Arc<Metrics>) -> Option<Arc<Self>> {
         let resource = GroupVersionResource::new("apiextensions.k8s.io", "v1", "customresourcedefinitions");
         let endpoint = catalogs.load().endpoint(&resource)?.clone();
         let storage = endpoint.storage.clone()?;
-        Some(Arc::new(Self { catalogs, endpoint, storage, admission, state: Mutex::default() }))
+        Some(Arc::new(Self { catalogs, endpoint, storage, admission, metrics, state: Mutex::default() }))
     }
 
     /// Serves all custom resources that are defined at start.
@@ -122,14 +128,20 @@ impl Definitions {
                 self.catalogs.store(next);
             }
         }
+        if !closed.is_empty() {
+            let catalog = self.catalogs.load();
+            self.metrics.retain_resources(|gvr| catalog.endpoint(gvr).is_some());
+        }
         // End the watches of removed resources, so that clients start new watches.
         for storage in closed {
             storage.cacher().stop();
         }
         let mut failed = BTreeSet::new();
-        for definition in writes {
-            let name = meta::name(&definition).to_owned();
-            if let Err(status) = self.write_status(definition).await
+        let writes: Vec<BoxFuture<'_, _>> =
+            writes.into_iter().map(|definition| self.write_status(definition).boxed()).collect();
+        let mut written = stream::iter(writes).buffer_unordered(CONCURRENT_WRITES);
+        while let Some((name, outcome)) = written.next().await {
+            if let Err(status) = outcome
                 // After a conflict or deletion, the event of the other write triggers the next sync.
                 && !matches!(status.code, 404 | 409)
             {
@@ -137,18 +149,26 @@ impl Definitions {
                 failed.insert(name);
             }
         }
-        for group in &groups {
-            if let Err(status) = self.sync_api_services(group).await {
-                tracing::error!(group, error = status.message, "the APIServices cannot be written");
+        let syncs: Vec<BoxFuture<'_, _>> =
+            groups.iter().map(|group| self.sync_api_services(group).boxed()).collect();
+        let mut synced = stream::iter(syncs).buffer_unordered(CONCURRENT_WRITES);
+        while let Some(outcome) = synced.next().await {
+            if let Err(status) = outcome {
+                tracing::error!(error = status.message, "the APIServices of a group cannot be written");
             }
         }
         Outcome { failed, deleting }
     }
 
-    /// Writes a status, and waits until it is in the watch cache.
-    async fn write_status(&self, definition: Value) -> Result<(), Status> {
-        let stored = InternalWriter::new(&self.endpoint, &self.admission).replace_status(definition).await?;
-        self.storage.wait_until(meta::resource_version(&stored).parse().unwrap_or(0)).await
+    /// Writes a status, and waits until it is in the watch cache. Returns the definition's name and the outcome.
+    async fn write_status(&self, definition: Value) -> (String, Result<(), Status>) {
+        let name = meta::name(&definition).to_owned();
+        let write = async {
+            let writer = InternalWriter::new(&self.endpoint, &self.admission);
+            let stored = writer.replace_status(definition).await?;
+            self.storage.wait_until(meta::resource_version(&stored).parse().unwrap_or(0)).await
+        };
+        (name, write.await)
     }
 }
 
