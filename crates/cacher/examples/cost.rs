@@ -73,7 +73,7 @@ async fn run() {
     let cacher = Cacher::start(config, Arc::new(store.clone()), Arc::new(PodDecoder));
     cacher.wait_ready().await;
     let snapshot = cacher.snapshot();
-    let json: usize = snapshot.range(PREFIX, None).map(|object| object.json().len()).sum();
+    let json: usize = snapshot.range(PREFIX, None).map(|object| object.json_len()).sum();
     println!("{OBJECTS} objects: ready in {:?}", begin.elapsed());
     println!(
         "memory an object: JSON {} B, counted {} B, resident {} B ({:.2} of the JSON)",
@@ -122,7 +122,7 @@ fn lists(cacher: &Cacher) {
     let walk = |filter: Filter| {
         let once = |_| {
             let begin = Instant::now();
-            let bytes: usize = snapshot.select(&filter, None).map(|object| object.json().len()).sum();
+            let bytes: usize = snapshot.select(&filter, None).map(|object| object.json_len()).sum();
             (begin.elapsed(), bytes)
         };
         (0..9).map(once).min()

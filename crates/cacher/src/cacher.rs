@@ -45,6 +45,8 @@ pub struct CacherConfig {
     pub frames: Arc<EncodingBudget>,
     /// Restarts the cache's task after a panic. Several caches may share it.
     pub supervisor: Supervisor,
+    /// Keep the JSON of objects compressed, for resources with large objects that are rarely read.
+    pub packed: bool,
 }
 
 impl CacherConfig {
@@ -61,6 +63,7 @@ impl CacherConfig {
             encodings: EncodingBudget::new(16 << 20),
             frames: EncodingBudget::new(16 << 20),
             supervisor: Supervisor::new(),
+            packed: false,
         }
     }
 }

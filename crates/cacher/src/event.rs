@@ -219,6 +219,6 @@ fn frame<E>(
 
 fn json_frame(kind: EventType, object: &CachedObject) -> Bytes {
     let parts: [&[u8]; 5] =
-        [br#"{"type":""#, kind.as_str().as_bytes(), br#"","object":"#, object.json(), b"}\n"];
+        [br#"{"type":""#, kind.as_str().as_bytes(), br#"","object":"#, &object.json(), b"}\n"];
     parts.concat().into()
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use nave_machinery::packed::Packed;
 use nave_store::KeyValue;
 
 use crate::memo::{Encoding, EncodingBudget, Memo};
@@ -137,9 +138,25 @@ pub struct CachedObject {
     name_at: u32,
     version_at: u32,
     resource_version: u64,
-    json: Bytes,
+    json: Json,
     attributes: SelectableAttributes,
     encodings: Memo<Encoding>,
+}
+
+/// The JSON of an object, as the cache keeps it.
+#[derive(Debug)]
+enum Json {
+    Plain(Bytes),
+    Packed(Packed),
+}
+
+impl Json {
+    fn bytes(&self) -> Bytes {
+        match self {
+            Self::Plain(json) => json.clone(),
+            Self::Packed(json) => json.unpack().into(),
+        }
+    }
 }
 
 impl CachedObject {
@@ -157,33 +174,45 @@ impl CachedObject {
             name_at: name.start as u32,
             version_at: decoded.version_at as u32,
             resource_version: kv.mod_revision,
-            json: decoded.json,
+            json: Json::Plain(decoded.json),
             attributes: decoded.attributes,
             encodings: Memo::new(Arc::clone(budget)),
         };
-        let stamped = object.json.get(object.version_range());
-        if stamped == Some(kv.mod_revision.to_string().as_bytes()) {
+        let json = object.json.bytes();
+        if json.get(object.version_range()) == Some(kv.mod_revision.to_string().as_bytes()) {
             Ok(object)
         } else {
             Err(DecodeError(format!("no resourceVersion {} at byte {}", kv.mod_revision, decoded.version_at)))
         }
     }
 
+    /// Compresses the JSON, for objects that are large and rarely read.
+    #[must_use]
+    pub fn packed(self) -> Self {
+        let json = match self.json {
+            Json::Plain(json) => Json::Packed(Packed::new(&json)),
+            packed @ Json::Packed(_) => packed,
+        };
+        Self { json, ..self }
+    }
+
     /// Returns a copy with a different `resourceVersion`, for the last state of a deleted object.
     pub(crate) fn with_resource_version(&self, revision: u64) -> Self {
         let digits = self.version_range();
         let stamp = revision.to_string();
-        let json = [&self.json[..digits.start], stamp.as_bytes(), &self.json[digits.end..]].concat();
-        Self {
+        let json = self.json.bytes();
+        let json = [&json[..digits.start], stamp.as_bytes(), &json[digits.end..]].concat();
+        let copy = Self {
             key: Arc::clone(&self.key),
             namespace_at: self.namespace_at,
             name_at: self.name_at,
             version_at: self.version_at,
             resource_version: revision,
-            json: json.into(),
+            json: Json::Plain(json.into()),
             attributes: self.attributes.clone(),
             encodings: Memo::new(self.encodings.budget()),
-        }
+        };
+        if self.is_packed() { copy.packed() } else { copy }
     }
 
     /// Returns the key in the store.
@@ -207,9 +236,22 @@ impl CachedObject {
         self.resource_version
     }
 
-    /// Returns the JSON wire form.
-    pub fn json(&self) -> &Bytes {
-        &self.json
+    /// Returns the JSON wire form. Copies a pointer, unless the object [is packed](Self::is_packed).
+    pub fn json(&self) -> Bytes {
+        self.json.bytes()
+    }
+
+    /// Returns the length of the JSON.
+    pub fn json_len(&self) -> usize {
+        match &self.json {
+            Json::Plain(json) => json.len(),
+            Json::Packed(json) => json.len(),
+        }
+    }
+
+    /// Returns whether the JSON is kept compressed, so that each call of [`json`](Self::json) decompresses it.
+    pub fn is_packed(&self) -> bool {
+        matches!(self.json, Json::Packed(_))
     }
 
     /// Returns the values that selectors use.
@@ -225,7 +267,7 @@ impl CachedObject {
         encode: impl FnOnce(&Self) -> Result<Bytes, E>,
     ) -> Result<Bytes, E> {
         if encoding == Encoding::JSON {
-            return Ok(self.json.clone());
+            return Ok(self.json());
         }
         self.encodings.get_or_make(encoding, || encode(self))
     }
@@ -237,7 +279,11 @@ impl CachedObject {
 
     /// Returns the size of this version in bytes, without encodings and allocator overhead.
     pub fn size(&self) -> usize {
-        size_of::<Self>() + self.key.len() + self.json.len() + self.attributes.text.len()
+        let json = match &self.json {
+            Json::Plain(json) => json.len(),
+            Json::Packed(json) => json.packed_len(),
+        };
+        size_of::<Self>() + self.key.len() + json + self.attributes.text.len()
     }
 
     fn version_range(&self) -> Range<usize> {
@@ -311,6 +357,10 @@ mod tests {
         assert_eq!(later.resource_version(), 100);
         assert_eq!(later.with_resource_version(7).json(), r#"{"v":"7","x":"99"}"#.as_bytes());
         assert_eq!(later.attributes(), pod.attributes());
+        let packed = pod.packed();
+        let later = packed.with_resource_version(100);
+        assert!(later.is_packed() && later.json_len() == later.json().len());
+        assert_eq!(later.json(), r#"{"v":"100","x":"99"}"#.as_bytes());
     }
 
     #[test]

@@ -238,7 +238,7 @@ impl Codec {
         let decoded = catch_unwind(AssertUnwindSafe(|| self.decoder.decode(kv)));
         let decoded = decoded.unwrap_or_else(|_| Err(DecodeError("the decoder panicked".into())));
         match decoded.and_then(|it| CachedObject::new(kv, config.namespaced, it, &config.encodings)) {
-            Ok(object) => Outcome::Object(Arc::new(object)),
+            Ok(object) => Outcome::Object(Arc::new(if config.packed { object.packed() } else { object })),
             Err(error) => {
                 if stats.undecodable.get() == 0 {
                     warn!(resource = %config.resource, key = %kv.key, %error, "object cannot be decoded, skipping it; later ones are not logged");

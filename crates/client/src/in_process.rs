@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use nave_cacher::{
     CachedObject, Cacher, Delivery, End, EventType, FieldRef, FieldTerm, Filter, WatchError, WatchItem,
     WatchRequest, WatchStart as Start, Watcher,
 };
+use nave_machinery::scan;
 use nave_machinery::selector::{FieldSelector, LabelSelector};
 
 use crate::list_watch::Scope;
@@ -18,7 +20,7 @@ use crate::{
 };
 
 /// Lists and watches a resource of the server in this process. Objects share their bytes with the watch cache. They
-/// are always complete and in their storage version.
+/// are complete and in their storage version, but objects that the cache keeps compressed have only their metadata.
 pub struct CacherListerWatcher {
     find: Box<dyn Fn() -> Option<Arc<Cacher>> + Send + Sync>,
     /// The filter, or the error that each list and watch returns if a selector is not supported.
@@ -117,7 +119,24 @@ fn event(delivery: &Delivery) -> Result<WatchEvent, ListWatchError> {
 }
 
 fn object_of(object: &CachedObject) -> Result<Object, ListWatchError> {
-    Ok(Object::from_json(object.json().clone())?)
+    let json = object.json();
+    // The objects of such a resource are too large for an informer to hold. All controllers need is the metadata.
+    let json = if object.is_packed() { identity_of(&json) } else { json };
+    Ok(Object::from_json(json)?)
+}
+
+/// Returns an object with only `kind`, `apiVersion` and `metadata`.
+fn identity_of(json: &[u8]) -> Bytes {
+    let mut identity = Vec::with_capacity(1024);
+    for name in ["kind", "apiVersion", "metadata"] {
+        let Some(value) = scan::member(json, name).and_then(|value| json.get(value)) else { continue };
+        identity.extend_from_slice(if identity.is_empty() { b"{\"" } else { b",\"" });
+        identity.extend_from_slice(name.as_bytes());
+        identity.extend_from_slice(b"\":");
+        identity.extend_from_slice(value);
+    }
+    identity.push(b'}');
+    identity.into()
 }
 
 fn filter(scope: &Scope) -> Result<Filter, String> {

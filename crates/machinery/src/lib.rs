@@ -37,6 +37,7 @@ pub mod meta;
 pub mod names;
 pub mod object;
 pub mod options;
+pub mod packed;
 pub mod quantity;
 pub mod scan;
 pub mod schedule;

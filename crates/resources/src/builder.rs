@@ -211,6 +211,12 @@ impl Builder {
         self
     }
 
+    /// Keeps the objects compressed in the watch cache.
+    pub(crate) fn packed(mut self) -> Self {
+        self.rules.packed = true;
+        self
+    }
+
     /// Lets a PUT create the object.
     pub(crate) fn create_on_update(mut self) -> Self {
         self.rules.create_on_update = true;

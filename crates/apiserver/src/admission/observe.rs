@@ -43,7 +43,7 @@ impl Follower for ObserverFollower {
 
 fn decode(cached: &CachedObject) -> Option<Object> {
     let object =
-        serde_json::from_slice(cached.json()).ok().and_then(|value: Value| Object::try_from(value).ok());
+        serde_json::from_slice(&cached.json()).ok().and_then(|value: Value| Object::try_from(value).ok());
     if object.is_none() {
         tracing::error!(key = %cached.key(), "object cannot be decoded; admission ignores it");
     }

@@ -261,7 +261,7 @@ impl Comparison<'_> {
             missing.push((address, name, None));
             return;
         };
-        match serde_json::from_slice::<Value>(object.json()).ok().and_then(|object| parent(&object)) {
+        match serde_json::from_slice::<Value>(&object.json()).ok().and_then(|object| parent(&object)) {
             Some(parent) if parent == name => {
                 let family = Family::from_address(address).as_str();
                 let labels = object.attributes();
@@ -288,7 +288,7 @@ impl Comparison<'_> {
                 continue;
             }
             let (Ok(address), Ok(value)) =
-                (object.name().parse::<IpAddr>(), serde_json::from_slice::<Value>(object.json()))
+                (object.name().parse::<IpAddr>(), serde_json::from_slice::<Value>(&object.json()))
             else {
                 continue;
             };
@@ -329,7 +329,8 @@ fn age(object: &Value) -> Duration {
 }
 
 fn allocations_of(service: &CachedObject) -> Option<Allocations> {
-    let mut json = serde_json::Deserializer::from_slice(service.json());
+    let bytes = service.json();
+    let mut json = serde_json::Deserializer::from_slice(&bytes);
     match Allocations::from_service(&mut json) {
         Ok(allocations) => Some(allocations),
         Err(error) => {
@@ -356,7 +357,7 @@ struct AddressFollower {
 impl AddressFollower {
     fn is_missed(&self, change: &Delivery) -> bool {
         let object = change.object();
-        let Ok(value) = serde_json::from_slice::<Value>(object.json()) else { return false };
+        let Ok(value) = serde_json::from_slice::<Value>(&object.json()) else { return false };
         let (Some(parent), Ok(address)) = (parent(&value), object.name().parse::<IpAddr>()) else {
             return true;
         };

@@ -189,7 +189,7 @@ struct ConditionView {
 
 impl CidrView {
     fn parse(object: &CachedObject) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(object.json())
+        serde_json::from_slice(&object.json())
     }
 
     /// Returns the status of the Ready condition; `None` if it is missing or `Unknown`.

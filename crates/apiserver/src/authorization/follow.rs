@@ -39,7 +39,7 @@ impl RbacFollower {
             kind: self.kind,
             namespace: object.namespace().to_owned(),
             name: object.name().to_owned(),
-            json: (!gone).then(|| object.json().clone()),
+            json: (!gone).then(|| object.json()),
         }
     }
 }
@@ -94,7 +94,7 @@ impl PodFollower {
     fn enter(&self, graph: &mut Graph, pod: &CachedObject) {
         match self.node(pod) {
             "" => graph.remove_pod(pod.key(), ""),
-            node => graph.defer_pod(pod.key(), node, pod.json().clone()),
+            node => graph.defer_pod(pod.key(), node, pod.json()),
         }
     }
 }
@@ -143,9 +143,9 @@ impl GraphFollower {
         let (namespace, name, json) = (object.namespace(), object.name(), object.json());
         let graph = || self.graph.write();
         let entered = match self.kind {
-            node::Kind::Volume => serde_json::from_slice(json)
+            node::Kind::Volume => serde_json::from_slice(&json)
                 .map(|volume: node::VolumeView<'_>| volume.enter(&mut graph(), name)),
-            kind => serde_json::from_slice(json)
+            kind => serde_json::from_slice(&json)
                 .map(|owned: node::OwnedView<'_>| owned.enter(&mut graph(), kind, name)),
         };
         if let Err(error) = entered {

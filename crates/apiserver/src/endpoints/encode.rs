@@ -176,10 +176,10 @@ fn cached(
 /// Returns an object's JSON in the endpoint's version.
 pub(super) fn object_json(endpoint: &Endpoint, object: &CachedObject) -> Result<Bytes, Status> {
     if endpoint.is_storage_version() {
-        return Ok(object.json().clone());
+        return Ok(object.json());
     }
     object.encoding(json_slot(endpoint), |object| {
-        let value = view::from_stored(endpoint, parse(object.json())?)?;
+        let value = view::from_stored(endpoint, parse(&object.json())?)?;
         Ok(json::encode(&value).into())
     })
 }

@@ -343,7 +343,7 @@ impl Endpoint {
     /// Returns the size of the requested object in the watch cache; 0 if it does not exist.
     fn size_of_object(&self, request: &ResourceRequest) -> usize {
         let Some(storage) = self.storage.as_ref().filter(|_| !request.name.is_empty()) else { return 0 };
-        storage.find(&request.namespace, &request.name).map_or(0, |object| object.json().len())
+        storage.find(&request.namespace, &request.name).map_or(0, |object| object.json_len())
     }
 
     /// Returns 404 if the requested object does not exist. A missing object takes precedence over an unsupported

@@ -146,13 +146,13 @@ impl ObjectResponse {
             Content::Object(_, _, size) => *size,
             Content::Written(_, _, version) => version.size(),
             Content::Cached(endpoint, object) => {
-                let size = object.json().len();
+                let size = object.json_len();
                 if size < LARGE || encode::is_copied(endpoint, Offer::Object, negotiation) { 0 } else { size }
             }
             Content::List(list) => {
                 // Copying the pointer to encoded bytes costs about as much as encoding one byte.
                 let copied = list.objects.len();
-                let sizes = list.objects.iter().map(|object| object.json().len());
+                let sizes = list.objects.iter().map(|object| object.json_len());
                 let size = sum_up_to_large(sizes);
                 if size < LARGE || encode::is_copied(&list.endpoint, Offer::List, negotiation) {
                     copied

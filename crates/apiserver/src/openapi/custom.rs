@@ -2,10 +2,11 @@
 //! `apiextensions-apiserver`).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use nave_machinery::{Map, Value};
 use nave_resources::custom::CustomSchema;
-use nave_resources::{Registry, ResourceDef, ResourceVersion, Verb};
+use nave_resources::{ResourceDef, ResourceVersion, Verb};
 use serde_json::json;
 
 use super::definitions::{Definitions, Dialect, META, describe, object};
@@ -22,10 +23,10 @@ pub(super) struct CustomType<'r> {
     is_list: bool,
 }
 
-/// Returns the custom types of a registry.
-pub(super) fn types(registry: &Registry) -> CustomTypes<'_> {
+/// Returns the custom types among the resources.
+pub(super) fn types<'r>(resources: impl Iterator<Item = &'r Arc<ResourceDef>>) -> CustomTypes<'r> {
     let mut types = CustomTypes::new();
-    for def in registry.all().filter(|def| def.is_custom()) {
+    for def in resources.filter(|def| def.is_custom()) {
         for version in &def.versions {
             types.insert(version.type_name.clone(), CustomType { def, version, is_list: false });
             if def.serves(Verb::List) {

@@ -15,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use nave_codec::json as codec;
+use nave_machinery::packed::Packed;
 use nave_machinery::{GroupVersion, Map, Status, Value};
 use nave_resources::custom::CustomSchema;
 use nave_resources::{Group, Registry, ResourceDef};
@@ -58,6 +59,8 @@ pub struct OpenApi {
     v3: imbl::OrdMap<String, Arc<Lazy>>,
     v2_json: Lazy,
     v2_protobuf: Lazy,
+    /// The list of the documents of version 3, and its hash.
+    index: OnceLock<(Bytes, String)>,
 }
 
 /// A document that is generated on the first request.
@@ -65,7 +68,14 @@ struct Lazy {
     coverage: Coverage,
     /// Identifies the content: depends on the program's version and on the resources that the document describes.
     hash: OnceLock<String>,
-    bytes: OnceLock<Bytes>,
+    content: OnceLock<Content>,
+}
+
+/// The bytes of a document. A cluster can have thousands of documents of custom resources, which are rarely read, so
+/// these are kept compressed.
+enum Content {
+    Plain(Bytes),
+    Packed(Packed),
 }
 
 /// The part of the API that a document describes.
@@ -88,6 +98,7 @@ impl OpenApi {
             v3: imbl::OrdMap::new(),
             v2_json: Lazy::new(Coverage::Everything),
             v2_protobuf: Lazy::new(Coverage::Everything),
+            index: OnceLock::new(),
             registry: Arc::clone(registry),
         };
         for path in operations::of_server().map(|(path, _)| path) {
@@ -106,6 +117,7 @@ impl OpenApi {
             v3: self.v3.clone(),
             v2_json: Lazy::new(Coverage::Everything),
             v2_protobuf: Lazy::new(Coverage::Everything),
+            index: OnceLock::new(),
             registry: Arc::clone(registry),
         };
         if let Some(old) = self.registry.group(group) {
@@ -131,7 +143,7 @@ impl OpenApi {
 
     /// Returns `usize::MAX` if the document at `/openapi/PATH` must be generated (its size is unknown); 0 if it exists.
     pub(crate) fn size(&self, path: &str) -> usize {
-        let is_made = |document: &Lazy| document.bytes.get().is_some();
+        let is_made = |document: &Lazy| matches!(document.content.get(), Some(Content::Plain(_)));
         let is_there = match path.split_once('/') {
             None if path == "v2" => is_made(&self.v2_json) && is_made(&self.v2_protobuf),
             Some(("v3", path)) => self.v3.get(path).is_none_or(|document| is_made(document)),
@@ -154,8 +166,8 @@ impl OpenApi {
         match path {
             ["v2"] => self.answer_v2(headers),
             ["v3"] => {
-                let index = codec::encode(&self.index());
-                Ok(answer("application/json", &hash_of(&[&index]), seen, || index.into()))
+                let (index, hash) = self.index();
+                Ok(answer("application/json", hash, seen, || index.clone()))
             }
             ["v3", path @ ..] => {
                 let path = path.join("/");
@@ -240,16 +252,50 @@ impl OpenApi {
         })
     }
 
-    fn index(&self) -> Value {
-        let entry = |(path, document): (&String, &Arc<Lazy>)| {
-            (path.clone(), json!({"serverRelativeURL": self.url(path, document)}))
-        };
-        json!({"paths": self.v3.iter().map(entry).collect::<Map>()})
+    fn index(&self) -> &(Bytes, String) {
+        self.index.get_or_init(|| {
+            let entry = |(path, document): (&String, &Arc<Lazy>)| {
+                (path.clone(), json!({"serverRelativeURL": self.url(path, document)}))
+            };
+            let index = codec::encode(&json!({"paths": self.v3.iter().map(entry).collect::<Map>()}));
+            let hash = hash_of(&[&index]);
+            (index.into(), hash)
+        })
     }
 
     /// Returns the encoded document. The tree is dropped after encoding.
     fn bytes<B: Into<Bytes>>(&self, document: &Lazy, encode: impl Fn(&Value) -> B) -> Bytes {
-        document.bytes.get_or_init(|| encode(&self.make(&document.coverage)).into()).clone()
+        let make = || {
+            let bytes = encode(&self.make(&document.coverage)).into();
+            if self.is_packed(&document.coverage) {
+                Content::Packed(Packed::new(&bytes))
+            } else {
+                Content::Plain(bytes)
+            }
+        };
+        match document.content.get_or_init(make) {
+            Content::Plain(bytes) => bytes.clone(),
+            Content::Packed(bytes) => bytes.unpack().into(),
+        }
+    }
+
+    fn is_packed(&self, coverage: &Coverage) -> bool {
+        match coverage {
+            Coverage::Version(version) => self.registry.group(&version.group).is_some_and(Group::is_custom),
+            Coverage::Group(_) | Coverage::Server(_) => false,
+            Coverage::Everything => self.registry.all().any(|def| def.is_custom()),
+        }
+    }
+
+    /// Returns the resources that the document describes.
+    fn resources(&self, coverage: &Coverage) -> Box<dyn Iterator<Item = &Arc<ResourceDef>> + '_> {
+        match coverage {
+            Coverage::Version(version) => {
+                Box::new(self.registry.group(&version.group).into_iter().flat_map(|group| &group.resources))
+            }
+            Coverage::Group(_) | Coverage::Server(_) => Box::new(std::iter::empty()),
+            Coverage::Everything => Box::new(self.registry.all()),
+        }
     }
 
     fn make(&self, coverage: &Coverage) -> Value {
@@ -258,14 +304,14 @@ impl OpenApi {
             Coverage::Everything => v2::document(
                 &self.everything(),
                 &self.kinds(coverage),
-                custom::types(&self.registry),
+                custom::types(self.resources(coverage)),
                 schemas,
                 &documentation,
             ),
             _ => v3::document(
                 &self.items(coverage),
                 &self.kinds(coverage),
-                custom::types(&self.registry),
+                custom::types(self.resources(coverage)),
                 schemas,
                 &documentation,
             ),
@@ -307,7 +353,7 @@ impl OpenApi {
 
 impl Lazy {
     fn new(coverage: Coverage) -> Self {
-        Self { coverage, hash: OnceLock::new(), bytes: OnceLock::new() }
+        Self { coverage, hash: OnceLock::new(), content: OnceLock::new() }
     }
 }
 

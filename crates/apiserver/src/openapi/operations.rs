@@ -1,5 +1,8 @@
 //! The paths and operations of the API, computed from the registry; the same for both OpenAPI versions.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use nave_machinery::{GroupVersion, GroupVersionKind};
 use nave_resources::{Registry, ResourceDef, ResourceVersion, Subresource, Verb};
 
@@ -113,7 +116,10 @@ pub(super) fn of_server() -> [(&'static str, PathItem); 2] {
 /// Returns the group, version and kind of each top-level type, for documents about these versions.
 pub(super) fn kinds(registry: &Registry, versions: &[GroupVersion]) -> Kinds {
     let mut kinds = Kinds::new();
-    for def in registry.all() {
+    let groups: HashSet<&str> = versions.iter().map(|version| version.group.as_str()).collect();
+    // Documents of other groups never refer to custom types.
+    let described = |def: &&Arc<ResourceDef>| !def.is_custom() || groups.contains(def.group.as_str());
+    for def in registry.all().filter(described) {
         for version in &def.versions {
             let group_version = def.group_version(&version.name);
             kinds.insert(version.type_name.clone(), vec![group_version.with_kind(&*def.kind)]);

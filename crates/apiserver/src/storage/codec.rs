@@ -105,7 +105,7 @@ impl ObjectCodec {
     /// # Errors
     /// 500 if the cached bytes are not JSON.
     pub fn parse_cached(&self, cached: &CachedObject) -> Result<Value, Status> {
-        serde_json::from_slice(cached.json()).map_err(Status::internal)
+        serde_json::from_slice(&cached.json()).map_err(Status::internal)
     }
 
     fn decode_value(&self, kv: &KeyValue) -> Result<Value, DecodeError> {

@@ -70,6 +70,7 @@ impl ResourceStorage {
         let codec = Arc::new(ObjectCodec::new(Arc::clone(&def))?);
         let mut config = CacherConfig::new(def.group_resource().to_string(), prefix, def.namespaced);
         config.window = window;
+        config.packed = def.rules.packed;
         config.encodings = Arc::clone(&shared.encodings);
         config.frames = Arc::clone(&shared.frames);
         config.supervisor = shared.supervisor.clone();

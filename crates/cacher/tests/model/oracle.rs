@@ -37,7 +37,8 @@ pub(crate) struct Oracle<'a>(pub(crate) &'a FakeStore);
 impl Model {
     /// Parses the JSON of a cached object.
     pub(crate) fn from_object(object: &CachedObject) -> Self {
-        let json = std::str::from_utf8(object.json()).unwrap();
+        let bytes = object.json();
+        let json = std::str::from_utf8(&bytes).unwrap();
         let (version, text) = json
             .strip_prefix(r#"{"metadata":{"resourceVersion":""#)
             .and_then(|rest| rest.strip_suffix(r#""}"#)?.split_once(r#""},"is":""#))

@@ -58,7 +58,7 @@ impl Watch {
         let frame = format!(
             "{{\"type\":\"{}\",\"object\":{}}}\n",
             delivery.kind.as_str(),
-            std::str::from_utf8(object.json()).unwrap()
+            std::str::from_utf8(&object.json()).unwrap()
         );
         assert_eq!(delivery.json_frame(), frame.as_bytes());
         let object = Model::from_object(&object);

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use nave_cel::rules::{Validator, blocking_error};
 use nave_machinery::limits::LimitError;
+use nave_machinery::packed::Packed;
 use nave_machinery::{FieldError, FieldPath, Value, meta};
 use nave_structural::{Malformed, Structural};
 use sha2::{Digest, Sha256};
@@ -13,21 +14,22 @@ use crate::scale::ScalePaths;
 /// The schema of a version.
 #[derive(Debug)]
 pub struct CustomSchema {
-    /// `None` for a version without a schema; its objects are not changed.
-    structural: Option<Structural>,
+    /// `None` for a version without a schema; its objects are not changed. Compiled when the first object is read or
+    /// written, because most definitions have no objects.
+    structural: OnceLock<Option<Structural>>,
     /// True if no field is pruned (`spec.preserveUnknownFields` of definitions older than v1).
     preserves_unknown: bool,
     /// The fields of the `scale` subresource, if the version has it.
     scale: Option<ScalePaths>,
-    /// The validation rules. Compiled when the first object is validated, because most definitions have no objects.
+    /// The validation rules. Compiled when the first object is validated.
     rules: OnceLock<Validator>,
     /// True if the schema has validation rules.
     has_rules: bool,
     /// True if the schema has validation rules or alternatives (`anyOf`, `oneOf`).
     is_costly: bool,
-    /// The schema as compact JSON.
-    text: Box<str>,
-    /// The SHA-256 of `text`.
+    /// The schema as compact JSON; empty for a version without a schema.
+    text: Packed,
+    /// The SHA-256 of the text.
     digest: [u8; 32],
 }
 
@@ -41,20 +43,20 @@ impl CustomSchema {
         preserves_unknown: bool,
         scale: Option<ScalePaths>,
     ) -> Result<Self, String> {
-        let structural = schema.map(Structural::compile).transpose().map_err(|why| why.to_string())?;
+        schema.map(Structural::compile).transpose().map_err(|why| why.to_string())?;
         let text = schema.map(Value::to_string).unwrap_or_default();
         let digest = Sha256::digest(&text).into();
         let has_alternatives = ["\"anyOf\":", "\"oneOf\":"].iter().any(|keyword| text.contains(keyword));
         let has_rules = schema.is_some_and(nave_structural::rules::has_expressions);
         let rules = OnceLock::new();
         Ok(Self {
-            structural,
+            structural: OnceLock::new(),
             preserves_unknown,
             scale,
             rules,
             has_rules,
             is_costly: has_rules || has_alternatives,
-            text: text.into(),
+            text: Packed::new(text.as_bytes()),
             digest,
         })
     }
@@ -67,7 +69,7 @@ impl CustomSchema {
 
     /// Returns `openAPIV3Schema` as JSON; `None` if the version has no schema.
     pub fn json(&self) -> Option<Value> {
-        serde_json::from_str(&self.text).ok()
+        serde_json::from_slice(&self.text.unpack()).ok()
     }
 
     /// Returns a hash of the schema.
@@ -78,7 +80,12 @@ impl CustomSchema {
     /// Returns the schema that defines list topology for server-side apply; `None` for a version without a schema,
     /// whose topology is inferred from the values.
     pub fn topology(&self) -> Option<&Structural> {
-        self.structural.as_ref()
+        self.structural()
+    }
+
+    fn structural(&self) -> Option<&Structural> {
+        // `compile` has checked that the schema compiles.
+        self.structural.get_or_init(|| Structural::compile(&self.json()?).ok()).as_ref()
     }
 
     /// Prunes an object from a client and returns the paths of unknown fields. The caller decodes the object's
@@ -87,7 +94,7 @@ impl CustomSchema {
     /// # Errors
     /// The metadata of an embedded resource is malformed.
     pub fn decode(&self, object: &mut Value) -> Result<Vec<String>, FieldError> {
-        let Some(structural) = &self.structural else { return Ok(Vec::new()) };
+        let Some(structural) = self.structural() else { return Ok(Vec::new()) };
         let mut unknown = if self.preserves_unknown { Vec::new() } else { structural.prune(object) };
         structural.drop_nulls(object);
         unknown.extend(structural.coerce_metadata(object, Malformed::Refuse)?);
@@ -100,7 +107,7 @@ impl CustomSchema {
     /// # Errors
     /// The object becomes too large.
     pub fn default(&self, object: &mut Value) -> Result<(), LimitError> {
-        self.structural.as_ref().map_or(Ok(()), |structural| structural.default(object))
+        self.structural().map_or(Ok(()), |structural| structural.default(object))
     }
 
     /// Prunes and defaults a stored object, because the schema may have changed since it was stored.
@@ -114,7 +121,7 @@ impl CustomSchema {
 
     /// Drops the fields that the schema does not allow, after conversion to this version or a change of the schema.
     pub fn coerce(&self, object: &mut Value) {
-        let Some(structural) = &self.structural else { return };
+        let Some(structural) = self.structural() else { return };
         if !self.preserves_unknown {
             structural.prune(object);
         }
@@ -130,7 +137,7 @@ impl CustomSchema {
         if found != kind {
             errors.push(FieldError::invalid(&FieldPath::new("kind"), found, format!("must be {kind}")));
         }
-        if let Some(structural) = &self.structural {
+        if let Some(structural) = self.structural() {
             errors.extend(structural.validate(object, old).errors);
         }
         if let Some(scale) = &self.scale {
@@ -164,7 +171,7 @@ impl CustomSchema {
     /// Validates an update of the status.
     pub fn validate_status(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors: Vec<FieldError> = Vec::new();
-        if let Some(structural) = &self.structural {
+        if let Some(structural) = self.structural() {
             errors.extend(structural.validate_status(object, old).errors);
         }
         if let Some(scale) = &self.scale {

@@ -61,38 +61,46 @@ pub(super) fn list_meta<'a>(list: &'a List, revision: &'a str) -> ListMeta<'a> {
 fn list_json(list: List) -> Result<Encoded, Status> {
     let head = list_head(&list);
     let List { endpoint, objects, .. } = list;
-    // Convert the objects before the response starts, so that a failure can still be reported.
-    let items = objects.iter().map(|object| object_json(&endpoint, object)).collect::<Result<Vec<_>, _>>()?;
     let type_meta = type_meta(&endpoint);
     let mut first = true;
-    let body = chunked(head, items, b"]}\n", move |out, item| {
+    let put = move |out: &mut Vec<u8>, item: &[u8]| {
         if !std::mem::take(&mut first) {
             out.push(b',');
         }
         put_item(out, item, type_meta.as_deref());
-    });
+    };
+    let body = if endpoint.is_storage_version() {
+        let size = objects.iter().map(|object| object.json_len() + 8).sum();
+        chunked(head, objects.into_iter().map(|object| object.json()), size, b"]}\n", put)
+    } else {
+        // Convert the objects before the response starts, so that a failure can still be reported.
+        let items =
+            objects.iter().map(|object| object_json(&endpoint, object)).collect::<Result<Vec<_>, _>>()?;
+        let size = items.iter().map(|item| item.len() + 8).sum();
+        chunked(head, items.into_iter(), size, b"]}\n", put)
+    };
     Ok((Format::Json.media_type().into(), body))
 }
 
-/// Creates a body from a head, items and a tail: at once if it is small, otherwise in chunks while the client reads
-/// them.
+/// Creates a body from a head, items of about `size` bytes together, and a tail: at once if it is small, otherwise in
+/// chunks while the client reads them.
 fn chunked(
     head: Vec<u8>,
-    items: Vec<Bytes>,
+    mut items: impl Iterator<Item = Bytes> + Send + 'static,
+    size: usize,
     tail: &'static [u8],
     mut put: impl FnMut(&mut Vec<u8>, &[u8]) + Send + 'static,
 ) -> ResponseBody {
-    let mut items = items.into_iter();
-    let mut next = Some(head);
+    let (mut next, mut left) = (Some(head), size);
     let mut chunks = std::iter::from_fn(move || {
         let mut out = next.take()?;
-        let rest: usize = items.as_slice().iter().take(CHUNK / 256).map(|item| item.len() + 8).sum();
-        out.reserve(rest.min(CHUNK) + 4096);
+        out.reserve(left.min(CHUNK) + 4096);
         while out.len() < CHUNK {
             let Some(item) = items.next() else {
                 out.extend_from_slice(tail);
                 return Some(Bytes::from(out));
             };
+            left = left.saturating_sub(item.len());
             put(&mut out, &item);
         }
         next = Some(Vec::new());
@@ -149,7 +157,8 @@ fn list_protobuf(list: &List) -> Result<Encoded, Status> {
     let version = list.endpoint.gvk().group_version().to_string();
     let kind = &list.endpoint.def.list_kind;
     let head = protobuf::envelope::list_head(&version, kind, &meta, items.iter().map(Bytes::len));
-    let body = chunked(head, items, protobuf::envelope::LIST_TAIL, |out, item| {
+    let size = items.iter().map(|item| item.len() + 8).sum();
+    let body = chunked(head, items.into_iter(), size, protobuf::envelope::LIST_TAIL, |out, item| {
         protobuf::envelope::put_list_item(item, out);
     });
     Ok((Format::Protobuf.media_type().into(), body))
@@ -164,7 +173,8 @@ mod tests {
     async fn written(items: usize, len: usize) -> (bool, Vec<u8>) {
         let items = vec![Bytes::from(vec![b'x'; len]); items];
         let mut first = true;
-        let body = chunked(b"[".to_vec(), items, b"]", move |out, item| {
+        let size = items.iter().map(|item| item.len() + 8).sum();
+        let body = chunked(b"[".to_vec(), items.into_iter(), size, b"]", move |out, item| {
             if !std::mem::take(&mut first) {
                 out.push(b',');
             }

@@ -40,7 +40,7 @@ pub(super) fn list(list: &List, transform: Transform, include: IncludeObject) ->
         Transform::PartialObjectMetadataList(version) => {
             let mut writer = MetadataListWriter::new(version, &meta);
             for object in &list.objects {
-                writer.item(object.json());
+                writer.item(&object.json());
             }
             Ok(writer.finish())
         }
@@ -66,7 +66,7 @@ pub(super) fn cached(
             Ok(table_of_one(endpoint, &value, row_object(include, &bytes), version, with_columns))
         }
         Transform::PartialObjectMetadata(version) | Transform::PartialObjectMetadataList(version) => {
-            Ok(partial_object_metadata(version, object.json()))
+            Ok(partial_object_metadata(version, &object.json()))
         }
         Transform::Discovery { .. } => Err(Status::not_acceptable(&["application/json"])),
     }
@@ -98,7 +98,7 @@ pub(super) fn object(
 /// Returns the JSON that the cells of an object are computed from: the storage version of built-in objects, the served
 /// version of custom objects.
 fn cells_json(endpoint: &Endpoint, object: &CachedObject) -> Result<Bytes, Status> {
-    if endpoint.def.is_custom() { object_json(endpoint, object) } else { Ok(object.json().clone()) }
+    if endpoint.def.is_custom() { object_json(endpoint, object) } else { Ok(object.json()) }
 }
 
 /// Returns the JSON for the object in a row: the served version if the row includes the whole object, otherwise the
@@ -106,7 +106,7 @@ fn cells_json(endpoint: &Endpoint, object: &CachedObject) -> Result<Bytes, Statu
 fn row_bytes(endpoint: &Endpoint, object: &CachedObject, include: IncludeObject) -> Result<Bytes, Status> {
     match include {
         IncludeObject::Object => object_json(endpoint, object),
-        IncludeObject::None | IncludeObject::Metadata => Ok(object.json().clone()),
+        IncludeObject::None | IncludeObject::Metadata => Ok(object.json()),
     }
 }
 
