@@ -50,6 +50,14 @@ pub enum PatchError {
 }
 
 impl PatchError {
+    /// Marks an error of the form of a patch as found by upstream's strict decoder.
+    fn in_patch(self) -> Self {
+        match self {
+            Self::Malformed(text) => Self::Malformed(format!("error decoding patch: {text}")),
+            other => other,
+        }
+    }
+
     /// Returns the response to the client.
     pub fn into_status(self) -> Status {
         match &self {

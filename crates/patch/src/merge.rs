@@ -1,4 +1,6 @@
 //! JSON merge patch (RFC 7386): fields in the patch replace fields of the object; `null` removes them.
+//!
+//! Like upstream's library, and unlike the RFC, a merge also drops fields that are `null` within the lists of a patch.
 
 use nave_machinery::{Map, Value};
 
@@ -15,7 +17,7 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
 
 fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(changes) = patch else {
-        *target = patch.clone();
+        *target = without_nulls(patch);
         return;
     };
     if !target.is_object() {
@@ -28,6 +30,18 @@ fn merge(target: &mut Value, patch: &Value) {
         } else {
             merge(fields.entry(name.as_str()).or_insert(Value::Null), change);
         }
+    }
+}
+
+/// Returns a value without the fields that are `null`, at any depth.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.iter().filter(|(_, value)| !value.is_null());
+            Value::Object(fields.map(|(name, value)| (name.clone(), without_nulls(value))).collect())
+        }
+        Value::Array(items) => items.iter().map(without_nulls).collect(),
+        other => other.clone(),
     }
 }
 
@@ -60,6 +74,15 @@ mod tests {
         for (mut target, patch, wanted) in cases {
             merge(&mut target, &patch);
             assert_eq!(target, wanted, "{patch}");
+        }
+    }
+
+    #[test]
+    fn drops_nulls_within_lists() {
+        let patch = json!({"a": [{"x": null, "y": [null, {"z": null}]}]});
+        for mut target in [json!({}), json!({"a": [1]}), json!({"a": {}})] {
+            merge(&mut target, &patch);
+            assert_eq!(target, json!({"a": [{"y": [null, {}]}]}));
         }
     }
 

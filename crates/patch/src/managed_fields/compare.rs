@@ -193,6 +193,8 @@ fn compare_items(list: ListType<'_>, old: &[Value], new: &[Value]) -> Result<Com
     let mut found = Differences::default();
     for (element, Same { old, new }) in pairs {
         let difference = match (old.as_slice(), new.as_slice()) {
+            // Most items do not change.
+            ([old], [new]) if old == new => continue,
             ([] | [_], [] | [_]) => compare(list.items, old.first().copied(), new.first().copied())?,
             // Duplicate items are compared as one value.
             ([_, _, ..], [_, _, ..]) => {

@@ -1,8 +1,8 @@
 //! The `fieldsV1` encoding of sets: a tree of maps in which `.` is the field itself. [`nave_machinery::managed_fields`]
 //! describes its two forms in a value.
 
-use nave_machinery::Value;
 use nave_machinery::limits::MAX_DEPTH;
+use nave_machinery::{Map, Value};
 
 use super::path::{ElementError, PathElement};
 use super::set::{FieldSet, Node};
@@ -64,8 +64,10 @@ impl FieldSet {
     /// # Errors
     /// An object with this set would be nested too deeply.
     pub fn to_fields_v1(&self) -> Result<Value, FieldsError> {
-        let text = self.to_fields_v1_text()?;
-        serde_json::from_str(&text).map_err(|error| FieldsError::Element(error.to_string()))
+        if self.depth() + LEVELS_ABOVE >= MAX_DEPTH {
+            return Err(FieldsError::TooDeep);
+        }
+        Ok(tree(self, false))
     }
 }
 
@@ -95,6 +97,16 @@ fn read(fields: &Value, depth: usize) -> Result<(FieldSet, bool), FieldsError> {
     let set = FieldSet::from_nodes(nodes);
     let is_leaf = set.is_empty();
     Ok((set, is_member || is_leaf))
+}
+
+fn tree(set: &FieldSet, is_member: bool) -> Value {
+    let own = is_member.then(|| (SELF.to_owned(), Value::Object(Map::new())));
+    let below = set.nodes().iter().map(|node| {
+        // The mark is needed only if there are other fields below.
+        let is_marked = node.member && !node.children.is_empty();
+        (node.element.serialized(), tree(&node.children, is_marked))
+    });
+    Value::Object(own.into_iter().chain(below).collect())
 }
 
 fn write(set: &FieldSet, is_member: bool, text: &mut String, scratch: &mut String) {

@@ -109,8 +109,7 @@ impl PathElement {
     }
 
     /// Returns the `fieldsV1` form.
-    #[cfg(test)]
-    fn serialized(&self) -> String {
+    pub(super) fn serialized(&self) -> String {
         let mut text = String::new();
         self.push_plain(&mut text);
         text
