@@ -6,6 +6,8 @@
 //! Go encodes `<`, `>` and `&` in strings as `\u003c`, `\u003e` and `\u0026`. This encoder does not escape them, which
 //! is equivalent JSON.
 
+mod strict;
+
 use std::collections::HashSet;
 use std::{fmt, io};
 
@@ -18,6 +20,7 @@ use serde::{
 use serde_json::map::Entry;
 use serde_json::ser::{CompactFormatter, Formatter};
 
+pub use self::strict::strict_errors;
 use crate::{DecodedDocument, syntax};
 
 /// Maximum number of reported duplicate fields, as in kube-apiserver's decoder.
@@ -283,14 +286,15 @@ impl Reading<'_> {
         E::custom(limit)
     }
 
-    /// Records a duplicate field, unless it is already recorded or [`MAX_REPORTED`] is reached.
-    fn report(&mut self, path: &Path<'_>) {
+    /// Records a duplicate field at a position of the list, unless it is already recorded or [`MAX_REPORTED`] is
+    /// reached.
+    fn report(&mut self, position: usize, path: &Path<'_>) {
         if self.duplicates.len() >= MAX_REPORTED {
             return;
         }
         let path = limits::clipped(path, MAX_REPORTED_BYTES);
         if !self.reported.contains(&path) {
-            self.duplicates.push(format!("duplicate field \"{path}\""));
+            self.duplicates.insert(position, format!("duplicate field {path:?}"));
             self.reported.insert(path);
         }
     }
@@ -369,6 +373,8 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
         let mut object = Map::new();
         while let Some(name) = fields.next_key::<String>()? {
             let path = Path::Field(self.path, &name);
+            // A duplicate field is reported before the duplicates within its value.
+            let reported = self.reading.duplicates.len();
             let value = fields.next_value_seed(Node { path: &path, depth, reading: self.reading })?;
             if object.is_empty() {
                 self.reading.charge(cost::OBJECT)?;
@@ -380,7 +386,7 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
                     place.insert(value);
                 }
                 Entry::Occupied(mut place) => {
-                    self.reading.report(&Path::Field(self.path, place.key()));
+                    self.reading.report(reported, &Path::Field(self.path, place.key()));
                     place.insert(value);
                 }
             }
@@ -426,6 +432,10 @@ pub(crate) mod tests {
 
     #[test]
     fn reports_a_duplicate_once_and_limits_their_number() {
+        assert_eq!(
+            duplicates(r#"{"a":{},"a":{"b\n":1,"b\n":2}}"#),
+            [r#"duplicate field "a""#, r#"duplicate field "a.b\n""#]
+        );
         assert_eq!(duplicates(r#"{"a":1,"a":2,"a":3}"#), [r#"duplicate field "a""#]);
         let many = (0..500).map(|n| format!("\"k{n}\":1,\"k{n}\":2")).collect::<Vec<_>>().join(",");
         assert_eq!(duplicates(&format!("{{{many}}}")).len(), MAX_REPORTED);

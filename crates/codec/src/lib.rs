@@ -10,7 +10,7 @@
 //!
 //! | module | content |
 //! | --- | --- |
-//! | [`json`] | one pass: value, duplicate fields with their paths, limited depth |
+//! | [`json`] | one pass: value, duplicate fields with their paths, limited depth; strict errors of a typed document |
 //! | [`yaml`] | the same for one YAML document, with YAML 1.1 scalars as clients expect |
 //! | [`protobuf`] | messages described by a [`nave_schema::SchemaSet`], the `k8s\0` envelope, watch frames, lists |
 //! | [`negotiate`] | `Accept` and `Content-Type` as enums |

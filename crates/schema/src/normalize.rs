@@ -246,19 +246,27 @@ impl Walk<'_> {
     ) -> Result<(), NormalizeError> {
         match (form, &mut *value) {
             (AnyForm::Raw | AnyForm::FieldsV1, _) | (AnyForm::SchemaOrBool, Value::Bool(_)) => Ok(()),
-            (_, Value::Object(map)) => self.structure(owner, map, path),
-            (AnyForm::SchemaOrArray, Value::Array(list)) => {
-                for (at, item) in list.iter_mut().enumerate() {
-                    self.element(owner, form, &Shape::Struct(owner), item, &Path::Index(path, at))?;
-                }
-                Ok(())
-            }
+            (_, Value::Object(map)) => self.unreported(|walk| walk.structure(owner, map, path)),
+            (AnyForm::SchemaOrArray, Value::Array(list)) => self.unreported(|walk| {
+                let mut items = list.iter_mut().enumerate();
+                items.try_for_each(|(at, item)| {
+                    walk.element(owner, form, &Shape::Struct(owner), item, &Path::Index(path, at))
+                })
+            }),
             (AnyForm::SchemaOrStrings, Value::Array(list)) if list.iter().all(Value::is_string) => Ok(()),
             (AnyForm::SchemaOrBool, _) => {
                 Err(NormalizeError::Type("boolean or JSON schema expected".to_owned()))
             }
             _ => Err(NormalizeError::Type(mismatch(kind_of(value), &go_struct(self.set.get(owner)), path))),
         }
+    }
+
+    /// Runs `walk` without reporting unknown fields. Go reads the `SchemaOr…` forms with decoders that are not strict.
+    fn unreported<T>(&mut self, walk: impl FnOnce(&mut Self) -> T) -> T {
+        let mode = std::mem::replace(&mut self.mode, Mode::Ignore);
+        let outcome = walk(self);
+        self.mode = mode;
+        outcome
     }
 
     fn report(&mut self, path: &Path, name: &str) {
