@@ -28,7 +28,7 @@ impl<'a> InternalWriter<'a> {
     /// 409 if the name is taken, or the error that rejects the object.
     pub(crate) async fn create(&self, namespace: &str, object: Value) -> Result<Value, Status> {
         let target = self.target(View::Object, namespace, "");
-        let body = decode::Body { object, strict_errors: Vec::new() };
+        let body = decode::Body { object, ..decode::Body::default() };
         let object = target.typed(body, FieldValidation::Ignore)?;
         Ok(write::create_object(&target, object, &CreateOptions::default()).await?.into_object())
     }

@@ -2,6 +2,8 @@
 //! `BeforeDelete` in `registry/rest`). All functions are pure: they depend on the object, its previous state, and the
 //! time.
 
+use std::collections::HashSet;
+
 use nave_machinery::options::{DeleteOptions, DeletionPropagation};
 use nave_machinery::time::Timestamp;
 use nave_machinery::{Status, Value, meta};
@@ -48,6 +50,24 @@ pub fn wipe_system_fields(object: &mut Value, namespace: &str) -> Result<(), Sta
         meta::remove(object, field);
     }
     Ok(())
+}
+
+/// Removes owner references that occur before, and returns their uids.
+pub fn remove_repeated_owners(object: &mut Value) -> Vec<String> {
+    let owners = object.get_mut("metadata").and_then(|metadata| metadata.get_mut("ownerReferences"));
+    let Some(owners) = owners.and_then(Value::as_array_mut).filter(|owners| owners.len() > 1) else {
+        return Vec::new();
+    };
+    let mut seen = HashSet::with_capacity(owners.len());
+    let mut repeated = Vec::new();
+    owners.retain(|owner| {
+        let is_new = seen.insert(owner.clone());
+        if !is_new {
+            repeated.push(owner["uid"].as_str().unwrap_or_default().to_owned());
+        }
+        is_new
+    });
+    repeated
 }
 
 /// Restores the metadata that an update may not change.

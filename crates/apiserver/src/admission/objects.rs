@@ -54,7 +54,7 @@ impl CatalogObjects {
         object: Value,
         validation: FieldValidation,
     ) -> Result<Value, Status> {
-        let body = Body { object, strict_errors: Vec::new() };
+        let body = Body { object, ..Body::default() };
         let catalog = self.0.load();
         let decoded = match Form::new(&catalog, attributes, matched)? {
             Form::View(endpoint, view) => typed_object(endpoint, &view, body, validation),

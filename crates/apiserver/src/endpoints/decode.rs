@@ -22,12 +22,14 @@ pub const BODY_TYPES: [&str; 3] =
     ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
 /// A decoded object, with the errors of strict decoding.
-#[derive(Debug)]
-pub struct Body {
+#[derive(Debug, Default)]
+pub struct Body<'a> {
     /// The object.
     pub object: Value,
     /// Unknown and duplicate fields, such as `unknown field "spec.x"`.
     pub strict_errors: Vec<String>,
+    /// The JSON text of the object, for the order of strict errors; `None` if the object has another source.
+    pub json: Option<&'a [u8]>,
 }
 
 /// The error for a body or patched object that is not a valid object of its kind.
@@ -55,7 +57,7 @@ impl From<Refusal> for Status {
 ///
 /// # Errors
 /// 400 if the body is malformed, not an object or nested too deeply; 413 if it has too many values.
-pub fn parse(bytes: &[u8], format: Format, expected: &str) -> Result<Body, Status> {
+pub fn parse<'a>(bytes: &'a [u8], format: Format, expected: &str) -> Result<Body<'a>, Status> {
     let decoded = match format {
         Format::Json => json::decode(bytes).map_err(|error| match error {
             JsonError::Limit(limit) => limit.into_status(),
@@ -79,10 +81,11 @@ pub fn parse(bytes: &[u8], format: Format, expected: &str) -> Result<Body, Statu
         let why = format!("couldn't get version/kind; json parse error: json: cannot unmarshal {why}");
         return Err(unrecognized(bytes, expected, &why));
     }
-    Ok(Body { object, strict_errors: decoded.duplicates })
+    let json = (format == Format::Json).then_some(bytes);
+    Ok(Body { object, strict_errors: decoded.duplicates, json })
 }
 
-fn parse_protobuf(bytes: &[u8], expected: &str) -> Result<Body, Status> {
+fn parse_protobuf<'a>(bytes: &[u8], expected: &str) -> Result<Body<'a>, Status> {
     let unknown = protobuf::envelope::unwrap(bytes).map_err(|error| match error {
         ProtobufError::Limit(limit) => limit.into_status(),
         other => unrecognized(bytes, expected, &other.to_string()),
@@ -101,7 +104,7 @@ fn parse_protobuf(bytes: &[u8], expected: &str) -> Result<Body, Status> {
         fields.insert("apiVersion".to_owned(), Value::String(gv.to_string()));
         fields.insert("kind".to_owned(), Value::String(kind.kind));
     }
-    Ok(Body { object, strict_errors: Vec::new() })
+    Ok(Body { object, ..Body::default() })
 }
 
 /// Returns the error of Go's decoder if the version and kind of a value cannot be read.
@@ -166,12 +169,12 @@ fn summary(bytes: &[u8]) -> String {
 /// 400 if the body has another kind, fields of wrong types or, with strict validation, unknown or duplicate fields; 413
 /// if normalization makes it too large.
 pub fn typed(
-    body: Body,
+    body: Body<'_>,
     gvk: &GroupVersionKind,
     schema: &Schema,
     validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), Refusal> {
-    let Body { mut object, mut strict_errors } = body;
+    let Body { mut object, mut strict_errors, json } = body;
     let mode = if validation == FieldValidation::Ignore { Mode::Ignore } else { Mode::Report };
     match schema {
         Schema::Builtin(_) => check_kind(&mut object, gvk)?,
@@ -187,6 +190,10 @@ pub fn typed(
                 NormalizeError::Type(why) => cannot_be_handled(&object, gvk, &why),
             })?;
         strict_errors.extend(normalized.unknown.iter().map(|path| format!("unknown field {path:?}")));
+        // Scan the text only if it has errors, because a second pass costs as much as the first one.
+        if let Some(json) = json.filter(|_| mode == Mode::Report && !strict_errors.is_empty()) {
+            strict_errors = json::strict_errors(json, nave_schema::builtin(), type_id);
+        }
     }
     match validation {
         FieldValidation::Strict if !strict_errors.is_empty() => {
@@ -194,8 +201,18 @@ pub fn typed(
             Err(cannot_be_handled(&object, gvk, &text))
         }
         FieldValidation::Strict | FieldValidation::Ignore => Ok((object, Vec::new())),
-        FieldValidation::Warn => Ok((object, strict_errors)),
+        FieldValidation::Warn => Ok((object, strict_warnings(strict_errors))),
     }
+}
+
+/// Returns the warnings of strict decoding. The YAML decoder has one error for all duplicate keys, with a heading and a
+/// line per key, which becomes a warning per key.
+pub(super) fn strict_warnings(errors: Vec<String>) -> Vec<String> {
+    let warnings = |error: String| match error.strip_prefix(YAML_ERRORS) {
+        None => vec![error],
+        Some(lines) => lines.lines().map(|line| line.trim().to_owned()).collect(),
+    };
+    errors.into_iter().flat_map(warnings).collect()
 }
 
 /// Checks a decoded body that is not an object of a resource, such as options, against a type.
@@ -336,6 +353,8 @@ fn mismatch(kind: &str, version: &GroupVersion, expected: &str, why: &str) -> St
     Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {expected}: {why}"))
 }
 
+/// The heading of the YAML decoder's error.
+const YAML_ERRORS: &str = "yaml: unmarshal errors:\n";
 /// Maximum number of bytes of a body shown in an error.
 const MAX_SUMMARY: usize = 30;
 /// Location of kube-apiserver's scheme, as shown in errors.
@@ -431,10 +450,8 @@ mod tests {
     #[test]
     fn errors_show_the_version_without_its_group() {
         let gvk = GroupVersionKind::new("apps", "v1", "Deployment");
-        let body = Body {
-            object: serde_json::json!({"kind": "Nope", "apiVersion": "apps/v1"}),
-            strict_errors: Vec::new(),
-        };
+        let body =
+            Body { object: serde_json::json!({"kind": "Nope", "apiVersion": "apps/v1"}), ..Body::default() };
         let status = typed(body, &gvk, &Schema::Builtin(None), FieldValidation::Strict).unwrap_err().status;
         let why = r#"no kind "Nope" is registered for version "apps/v1" in scheme "pkg/api/legacyscheme/scheme.go:30""#;
         let expected = format!("Nope in version \"v1\" cannot be handled as a Deployment: {why}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nave_machinery::managed_fields;
 use nave_machinery::{GroupResource, Object, Status, Value, meta};
-use nave_store::{Expect, KeyValue, Op, Txn, TxnOutcome};
+use nave_store::{Expect, KeyValue, Op, StoreError, Txn, TxnOutcome};
 
 use super::reservation::{Reservation, ReservedTxn};
 use super::written_versions::WriteGuard;
@@ -43,6 +43,11 @@ pub trait NextState: Send {
     /// Returns the error for a stored object that cannot be decoded.
     fn refuse_undecodable(&self, error: Status) -> Status {
         error
+    }
+
+    /// Returns whether an object that is too large for the store is stored without its managed fields.
+    fn may_drop_managed_fields(&self) -> bool {
+        false
     }
 }
 
@@ -198,13 +203,21 @@ impl ResourceStorage {
                 (Update::Delete(object), _) => (object, Op::Delete),
             };
             let key: Arc<str> = Arc::from(key);
-            let written = match &op {
-                Op::Put { value, .. } => Some((value.clone(), self.codec.begin_write(&key, value, &object))),
-                Op::Delete => None,
-            };
+            let mut written = self.begin_write(&key, &op, &object);
             let expect = current.map_or(Expect::Absent, |current| Expect::Revision(current.revision));
             let txn = Txn { key: Arc::clone(&key), expect, op };
-            match self.send(txn, &object, reservation).await? {
+            let drops_fields = reservation.is_none() && next_state.may_drop_managed_fields();
+            let mut outcome = self.send(txn, &object, reservation).await;
+            if drops_fields
+                && matches!(outcome, Err(StoreError::TooLarge { .. }))
+                && meta::remove(&mut object, "managedFields").is_some()
+            {
+                let op = Op::Put { value: self.codec.encode(&object)?, ttl: self.ttl() };
+                drop(written);
+                written = self.begin_write(&key, &op, &object);
+                outcome = self.send(Txn { key: Arc::clone(&key), expect, op }, &object, None).await;
+            }
+            match outcome.map_err(|error| store_status(&error))? {
                 TxnOutcome::Committed { revision } => {
                     meta::set(&mut object, "resourceVersion", Value::String(revision.to_string()));
                     let stored = Stored { object: as_object(object)?, revision };
@@ -227,6 +240,14 @@ impl ResourceStorage {
             name,
             "the object was changed by other writers at each attempt; please try again",
         ))
+    }
+
+    /// Announces a version to the codec, which then need not decode it. Returns its stored form; `None` for a deletion.
+    fn begin_write(&self, key: &Arc<str>, op: &Op, object: &Value) -> Option<(Bytes, WriteGuard)> {
+        match op {
+            Op::Put { value, .. } => Some((value.clone(), self.codec.begin_write(key, value, object))),
+            Op::Delete => None,
+        }
     }
 
     /// Deletes an object that cannot be decoded, if `may_delete` returns true for its revision and, if readable, its
@@ -269,16 +290,15 @@ impl ResourceStorage {
         txn: Txn,
         object: &Value,
         reservation: Option<Box<dyn Reservation>>,
-    ) -> Result<TxnOutcome, Status> {
-        let outcome = match reservation {
+    ) -> Result<TxnOutcome, StoreError> {
+        match reservation {
             None => self.store.txn(txn).await,
             Some(reservation) => {
                 let object = matches!(txn.op, Op::Put { .. }).then(|| object.clone());
                 let (store, codec) = (Arc::clone(&self.store), Arc::clone(&self.codec));
                 ReservedTxn { store, codec, txn, object, reservation }.send().await
             }
-        };
-        outcome.map_err(|error| store_status(&error))
+        }
     }
 
     /// Decodes an object read from the store.

@@ -88,7 +88,9 @@ impl Client {
             let Some(frame) = frame else { break };
             bytes.extend_from_slice(&frame.unwrap().into_data().unwrap_or_default());
         }
-        TestResponse { code: response.status().as_u16(), body: bytes.into() }
+        let warnings = response.headers().get_all("warning").iter();
+        let warnings = warnings.map(|value| value.to_str().unwrap().to_owned()).collect();
+        TestResponse { code: response.status().as_u16(), body: bytes.into(), warnings }
     }
 
     /// Starts a watch to read its events one by one.
@@ -138,6 +140,8 @@ impl Events {
 pub(crate) struct TestResponse {
     pub(crate) code: u16,
     pub(crate) body: Bytes,
+    /// The `Warning` headers.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl TestResponse {

@@ -195,7 +195,7 @@ fn job(def: &Arc<ResourceDef>, gvk: &GroupVersionKind, id: TypeId, mut object: V
 
 fn validated(def: &ResourceDef, gvk: &GroupVersionKind, id: TypeId, body: &[u8]) -> Result<usize, Status> {
     let decoded = json::decode(body).map_err(json::JsonError::into_status)?;
-    let body = Body { object: decoded.value, strict_errors: decoded.duplicates };
+    let body = Body { object: decoded.value, strict_errors: decoded.duplicates, json: None };
     let (mut object, _) = decode::typed(body, gvk, &Schema::Builtin(Some(id)), FieldValidation::Warn)?;
     decode::set_defaults(&mut object, &Schema::Builtin(Some(id)))?;
     let strategy = &def.strategy;

@@ -52,9 +52,7 @@ impl<'a> Apply<'a> {
                 Err(Status::bad_request(text))
             }
             FieldValidation::Warn => {
-                // The error has a heading, followed by an indented line per field.
-                let lines = self.duplicates.iter().flat_map(|text| text.lines());
-                target.warn(lines.filter_map(|line| line.strip_prefix("  ")).map(str::to_owned).collect());
+                target.warn(decode::strict_warnings(self.duplicates.clone()));
                 Ok(())
             }
             _ => Ok(()),
@@ -74,7 +72,7 @@ impl Write<'_> {
         let stored = current.map(|current| current.object.as_value());
         let object = self.merge_applied(stored, configuration, apply.force)?;
         apply.check_duplicates(target)?;
-        let body = decode::Body { object, strict_errors: Vec::new() };
+        let body = decode::Body { object, ..decode::Body::default() };
         // Unknown fields were rejected when the configuration was merged.
         let object = target.typed(body, FieldValidation::Ignore)?;
         let Some(current) = current else {

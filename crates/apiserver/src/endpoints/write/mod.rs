@@ -214,7 +214,7 @@ pub async fn patch(
     let change = if payload.content_type == Some(ContentType::Patch(PatchType::Apply)) {
         Change::Apply(Box::new(Apply::parse(&payload.bytes, options.force, validation, create)))
     } else {
-        Change::Patch { patch: Patch::parse(target, payload)?, validation }
+        Change::Patch { patch: Patch::parse(target, payload, validation)?, validation }
     };
     change_or_create(target, change, &options.update).await
 }
@@ -299,7 +299,8 @@ impl<'a> Write<'a> {
         self.create(object).await.err().unwrap_or(status)
     }
 
-    async fn create(&mut self, object: Value) -> Result<Attempt, Status> {
+    async fn create(&mut self, mut object: Value) -> Result<Attempt, Status> {
+        self.remove_repeated_owners(&mut object, "");
         let admitted = match self.renamed.take() {
             Some(admitted) => admitted,
             None => self.admit_new(self.to_storage(None, object)?).await?,
@@ -323,12 +324,13 @@ impl<'a> Write<'a> {
             let error = FieldError::invalid(&at, 0, "must be specified for an update");
             return Err(target.invalid(target.name, &[error]));
         }
-        let object = match &self.change {
+        let mut object = match &self.change {
             Change::Replace { object, .. } if version.is_none() => object.clone(),
             // Only one attempt can match this version, so the object can be moved.
             _ => self.take_object(),
         };
         target.check_uid(&object, &current.object)?;
+        self.remove_repeated_owners(&mut object, "");
         let changed = self.to_storage(Some(current.object.as_value()), object)?;
         self.prepare_changed(changed, &current.object).await
     }
@@ -350,12 +352,15 @@ impl<'a> Write<'a> {
     ) -> Result<Attempt, Status> {
         let target = self.target;
         let stored = current.object.as_value();
-        let mut view = target.view.to_served(target.endpoint, stored.clone())?;
-        patch.apply(target, &mut view)?;
-        let body = decode::Body { object: view, strict_errors: patch.strict_errors() };
+        let patched = || {
+            let mut view = target.view.to_served(target.endpoint, stored.clone())?;
+            patch.apply(target, &mut view)?;
+            Ok::<_, Status>(view)
+        };
+        let body = decode::Body { object: patched()?, strict_errors: patch.strict_errors(), json: None };
         let object = match target.typed(body, validation) {
             Ok(object) => object,
-            Err(decode::Refusal { why: Some(why), .. }) => return Err(patch.refuse(&why)),
+            Err(decode::Refusal { why: Some(why), .. }) => return Err(patch.refuse(&patched()?, &why)),
             Err(refusal) => return Err(refusal.into()),
         };
         target.check_name(&object)?;
@@ -516,6 +521,11 @@ impl NextState for Write<'_> {
             Change::Create(_) => Status::already_exists(&self.target.endpoint.resource(), &self.name),
             _ => error,
         }
+    }
+
+    /// As upstream, an apply must not lose the record of what it owns.
+    fn may_drop_managed_fields(&self) -> bool {
+        !matches!(self.change, Change::Apply(_))
     }
 }
 

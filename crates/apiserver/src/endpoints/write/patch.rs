@@ -1,7 +1,11 @@
 //! Patches, which are parsed once and applied to each observed state.
 
+use std::fmt;
+
 use nave_codec::json::{self, JsonError};
 use nave_codec::negotiate::{ContentType, PatchType};
+use nave_machinery::limits;
+use nave_machinery::options::FieldValidation;
 use nave_machinery::{FieldError, FieldPath, GroupKind, Status, Value};
 use nave_patch::{PatchError, json_patch, merge, strategic};
 
@@ -39,7 +43,11 @@ impl Patch {
     ///
     /// # Errors
     /// 415 for a patch type that the resource does not support.
-    pub(super) fn parse(target: &Target<'_>, payload: &Payload) -> Result<Self, Status> {
+    pub(super) fn parse(
+        target: &Target<'_>,
+        payload: &Payload,
+        validation: FieldValidation,
+    ) -> Result<Self, Status> {
         let unsupported = || Status::unsupported_media_type(patch_types(target));
         let Some(ContentType::Patch(kind)) = payload.content_type else { return Err(unsupported()) };
         // A kind without a built-in type has no merge keys.
@@ -48,43 +56,27 @@ impl Patch {
         {
             return Err(unsupported());
         }
-        Ok(Self::decode(kind, &payload.bytes))
+        Ok(Self::decode(kind, &payload.bytes, validation))
     }
 
-    fn decode(kind: PatchType, bytes: &[u8]) -> Self {
-        // Upstream's decoders word the errors of the patch types differently.
-        let prefix = if kind == PatchType::Strategic { "" } else { "error decoding patch: " };
-        let refused = |why: &str| Status::bad_request(format!("{prefix}{why}"));
-        let decoded = json::decode(bytes).map_err(|error| match error {
-            JsonError::Limit(limit) => limit.into_status(),
-            other => refused(&other.to_string()),
-        });
-        let (value, duplicates) = match decoded {
-            Ok(decoded) => (decoded.value, decoded.duplicates),
-            Err(status) => return Self { kind, body: Err(status), strict_errors: Vec::new() },
-        };
-        if kind == PatchType::Json {
-            let mut strict_errors = duplicates;
-            strict_errors.extend(json_patch::unknown_fields(&value));
-            let strict_errors = strict_errors.into_iter().map(|what| format!("json patch {what}")).collect();
-            return Self { kind, body: Ok(value), strict_errors };
-        }
-        let found = match &value {
-            Value::Null if kind == PatchType::Merge => Some("Invalid JSON Patch".to_owned()),
-            // Go's decoder accepts null as an empty map.
-            Value::Object(_) | Value::Null => None,
-            other => {
-                let found = decode::json_type(other);
-                let why =
-                    format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
-                Some(format!("{prefix}{why}"))
+    fn decode(kind: PatchType, bytes: &[u8], validation: FieldValidation) -> Self {
+        let form = Form { kind, is_strict: validation != FieldValidation::Ignore };
+        let decoded = match json::decode(bytes) {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                return Self { kind, body: Err(form.refuse_text(error)), strict_errors: Vec::new() };
             }
         };
-        Self {
-            kind,
-            body: found.map_or(Ok(value), |why| Err(Status::bad_request(why))),
-            strict_errors: duplicates,
+        let body = form.check(&decoded.value).map(|()| decoded.value);
+        let mut strict_errors = decoded.duplicates;
+        if let (PatchType::Json, Ok(operations)) = (kind, &body) {
+            strict_errors.extend(json_patch::unknown_fields(operations));
+            strict_errors.sort_by_key(|error| operation_of(error));
+            for error in &mut strict_errors {
+                *error = format!("json patch {error}");
+            }
         }
+        Self { kind, body, strict_errors }
     }
 
     /// Returns the errors of strict decoding.
@@ -110,52 +102,160 @@ impl Patch {
     }
 
     /// Returns the error for a patch whose result is not an object of the expected kind. As upstream, the error has no
-    /// kind.
-    pub(super) fn refuse(&self, why: &str) -> Status {
-        let patch = self.body.as_ref().map(json::encode).unwrap_or_default();
-        let shown = String::from_utf8_lossy(&patch).into_owned();
+    /// kind, and shows the result, or the patch if it is a strategic merge patch.
+    pub(super) fn refuse(&self, patched: &Value, why: &str) -> Status {
+        let shown = match (self.kind, &self.body) {
+            (PatchType::Strategic, Ok(patch)) => limits::clipped(GoValue(patch), MAX_SHOWN),
+            _ => limits::clip(String::from_utf8_lossy(&json::encode(patched)).into_owned(), MAX_SHOWN),
+        };
         let error = FieldError::invalid(&FieldPath::new("patch"), shown, why);
         Status::invalid(&GroupKind::default(), "", &[error])
     }
 }
 
+/// Checks the form of a patch. Upstream's decoders of the patch types differ, and for JSON patches and merge patches the
+/// field validation selects the decoder.
+struct Form {
+    kind: PatchType,
+    /// True unless the field validation is `Ignore`.
+    is_strict: bool,
+}
+
+impl Form {
+    /// Returns the response to a body that is not JSON.
+    fn refuse_text(&self, error: JsonError) -> Status {
+        match (error, self.kind) {
+            (JsonError::Limit(limit), _) => limit.into_status(),
+            (_, PatchType::Merge) if !self.is_strict => Status::bad_request(INVALID_MERGE_PATCH),
+            (error, PatchType::Json | PatchType::Merge) if self.is_strict => {
+                Status::bad_request(format!("error decoding patch: {error}"))
+            }
+            (error, _) => Status::bad_request(error.to_string()),
+        }
+    }
+
+    fn check(&self, patch: &Value) -> Result<(), Status> {
+        let not_a_map = || {
+            let found = decode::json_type(patch);
+            format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}")
+        };
+        match (self.kind, patch) {
+            (PatchType::Json, _) if self.is_strict => {
+                json_patch::check_strict(patch).map_err(PatchError::into_status)
+            }
+            (PatchType::Merge, Value::Null) => Err(Status::bad_request(INVALID_MERGE_PATCH)),
+            // Go's decoder accepts null as an empty map. A list replaces the object, which then has no kind.
+            (PatchType::Json, _) | (_, Value::Object(_) | Value::Null) => Ok(()),
+            (PatchType::Merge, Value::Array(_)) if !self.is_strict => Ok(()),
+            (PatchType::Merge, _) if !self.is_strict => Err(Status::bad_request(INVALID_MERGE_PATCH)),
+            (PatchType::Merge, _) => {
+                Err(Status::bad_request(format!("error decoding patch: {}", not_a_map())))
+            }
+            (PatchType::Strategic | PatchType::Apply, _) => Err(Status::bad_request(not_a_map())),
+        }
+    }
+}
+
+/// Returns the index of the operation that an error such as `unknown field "[1].x"` names.
+fn operation_of(error: &str) -> Option<usize> {
+    let (_, rest) = error.split_once("\"[")?;
+    rest.split_once(']')?.0.parse().ok()
+}
+
+/// Formats a value as Go prints a decoded map (`%+v`).
+struct GoValue<'a>(&'a Value);
+
+impl fmt::Display for GoValue<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Value::Null => f.write_str("<nil>"),
+            Value::String(text) => f.write_str(text),
+            Value::Array(items) => {
+                f.write_str("[")?;
+                for (at, item) in items.iter().enumerate() {
+                    let separator = if at == 0 { "" } else { " " };
+                    write!(f, "{separator}{}", GoValue(item))?;
+                }
+                f.write_str("]")
+            }
+            Value::Object(fields) => {
+                f.write_str("map[")?;
+                for (at, (name, value)) in fields.iter().enumerate() {
+                    let separator = if at == 0 { "" } else { " " };
+                    write!(f, "{separator}{name}:{}", GoValue(value))?;
+                }
+                f.write_str("]")
+            }
+            scalar => write!(f, "{scalar}"),
+        }
+    }
+}
+
+/// Maximum length of the patch or the patched object in an error, in bytes.
+const MAX_SHOWN: usize = 16 * 1024;
+
+/// The error of upstream's library for a merge patch that is neither an object nor a list.
+const INVALID_MERGE_PATCH: &str = "Invalid JSON Patch";
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn decoded(kind: PatchType, body: &str, validation: FieldValidation) -> Patch {
+        Patch::decode(kind, body.as_bytes(), validation)
+    }
+
     #[test]
     fn rejects_bodies_that_are_not_patches() {
-        let map = "into Go value of type map[string]interface {}";
+        const INVALID: &str = "Invalid JSON Patch";
+        const END: &str = "unexpected end of JSON input";
+        const ARRAY: &str = "json: cannot unmarshal array into Go value of type map[string]interface {}";
+        const STRING: &str = "json: cannot unmarshal string into Go value of type map[string]interface {}";
+        const OPERATIONS: &str = "json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp";
+        let prefixed = |why: &str| format!("error decoding patch: {why}");
+        // `None`: the body is accepted, or refused when it is applied.
         let cases = [
-            (PatchType::Merge, "[]", format!("error decoding patch: json: cannot unmarshal array {map}")),
-            (PatchType::Merge, "null", "Invalid JSON Patch".to_owned()),
-            (PatchType::Merge, "", "error decoding patch: unexpected end of JSON input".to_owned()),
-            (PatchType::Json, "", "error decoding patch: unexpected end of JSON input".to_owned()),
-            (PatchType::Strategic, "", "unexpected end of JSON input".to_owned()),
-            (PatchType::Strategic, "\"x\"", format!("json: cannot unmarshal string {map}")),
+            (PatchType::Merge, "[]", Some(prefixed(ARRAY)), None),
+            (PatchType::Merge, "\"x\"", Some(prefixed(STRING)), Some(INVALID)),
+            (PatchType::Merge, "null", Some(INVALID.to_owned()), Some(INVALID)),
+            (PatchType::Merge, "", Some(prefixed(END)), Some(INVALID)),
+            (PatchType::Merge, "{}", None, None),
+            (PatchType::Json, "", Some(prefixed(END)), Some(END)),
+            (PatchType::Json, "{}", Some(prefixed(OPERATIONS)), None),
+            (PatchType::Json, "null", None, None),
+            (PatchType::Json, "[]", None, None),
+            (PatchType::Strategic, "", Some(END.to_owned()), Some(END)),
+            (PatchType::Strategic, "\"x\"", Some(STRING.to_owned()), Some(STRING)),
+            (PatchType::Strategic, "{}", None, None),
+            (PatchType::Strategic, "null", None, None),
         ];
-        for (kind, body, message) in cases {
-            let status = Patch::decode(kind, body.as_bytes()).body.unwrap_err();
-            assert_eq!((status.code, status.message), (400, message), "{body}");
-        }
-        for (kind, body) in [
-            (PatchType::Merge, "{}"),
-            (PatchType::Strategic, "{}"),
-            (PatchType::Strategic, "null"),
-            (PatchType::Json, "null"),
-            (PatchType::Json, "[]"),
-        ] {
-            assert!(Patch::decode(kind, body.as_bytes()).body.is_ok(), "{body}");
+        for (kind, body, strict, ignored) in cases {
+            for validation in [FieldValidation::Strict, FieldValidation::Warn] {
+                let status = decoded(kind, body, validation).body.err();
+                assert_eq!(
+                    status.map(|status| (status.code, status.message)),
+                    strict.clone().map(|why| (400, why))
+                );
+            }
+            let status = decoded(kind, body, FieldValidation::Ignore).body.err();
+            let ignored = ignored.map(|why| (400, why.to_owned()));
+            assert_eq!(status.map(|status| (status.code, status.message)), ignored, "{body}");
         }
     }
 
     #[test]
     fn json_patch_reports_its_own_unknown_and_duplicate_fields() {
-        let body = br#"[{"op": "test", "op": "add", "path": "/a", "value": {"b": 1}, "x": 1}]"#;
-        let strict_errors = Patch::decode(PatchType::Json, body).strict_errors;
+        let body = r#"[{"op": "test", "op": "add", "path": "/a", "value": {"b": 1}, "x": 1}]"#;
+        let strict_errors = decoded(PatchType::Json, body, FieldValidation::Warn).strict_errors;
         assert_eq!(
             strict_errors,
             [r#"json patch duplicate field "[0].op""#, r#"json patch unknown field "[0].x""#]
         );
+    }
+
+    #[test]
+    fn errors_show_strategic_patches_as_go_prints_them() {
+        let value = serde_json::json!({"b": [1, "x y", null, true], "a": {"c": 1.5}, "e": [], "f": {}});
+        assert_eq!(GoValue(&value).to_string(), "map[a:map[c:1.5] b:[1 x y <nil> true] e:[] f:map[]]");
     }
 }

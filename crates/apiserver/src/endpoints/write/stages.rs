@@ -153,7 +153,20 @@ impl Write<'_> {
         let name = object.name().to_owned();
         let attributes = self.attributes(operation, &name, old);
         self.target.admission.mutate(&attributes, Some(&mut object)).await?;
-        Ok(object.into_value())
+        let mut object = object.into_value();
+        self.remove_repeated_owners(&mut object, " after mutating admission happens");
+        Ok(object)
+    }
+
+    /// Removes repeated owner references, with a warning; `when` is the stage in the warning.
+    pub(super) fn remove_repeated_owners(&self, object: &mut Value, when: &str) {
+        let repeated = lifecycle::remove_repeated_owners(object);
+        if !repeated.is_empty() {
+            let uids = repeated.join(", ");
+            self.target.context.notes.warn(format!(
+                ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {uids}"
+            ));
+        }
     }
 
     /// Runs validating admission.

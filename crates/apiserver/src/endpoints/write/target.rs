@@ -88,7 +88,11 @@ impl Target<'_> {
     ///
     /// # Errors
     /// 400 if the body is not an object of the kind, or violates strict decoding.
-    pub fn typed(&self, body: decode::Body, validation: FieldValidation) -> Result<Value, decode::Refusal> {
+    pub fn typed(
+        &self,
+        body: decode::Body<'_>,
+        validation: FieldValidation,
+    ) -> Result<Value, decode::Refusal> {
         let mut body = body;
         keep_reset_of_managed_fields(&mut body.object);
         let (object, warnings) = typed_object(self.endpoint, &self.view, body, validation)?;
@@ -206,7 +210,7 @@ impl Target<'_> {
 pub fn typed_object(
     endpoint: &Endpoint,
     view: &View,
-    body: decode::Body,
+    body: decode::Body<'_>,
     validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), decode::Refusal> {
     let schema = view.schema(endpoint);
