@@ -59,9 +59,9 @@ pub use files::WatchedFiles;
 pub use hook::{Address, CallLimits, ClientConfig, ClientConfigError, ClientManager, HookClient, HookError};
 pub use kubeconfig::{FileError, Kubeconfig};
 pub use service::{Destination, ResolveError, Routing, ServiceResolver, Services};
+pub use tcp::{AddressPolicy, ConnectError};
 pub use users::Users;
 use users::{Authorization, TokenFileError};
-pub use tcp::{AddressPolicy, ConnectError};
 
 /// The error of a webhook call.
 #[derive(Debug, thiserror::Error)]

@@ -53,7 +53,8 @@ pub(super) fn applies(attributes: &Attributes<'_>) -> bool {
         ("authorization.k8s.io", "subjectaccessreviews"),
     ];
     let (group, resource) = (attributes.def.group.as_str(), attributes.def.resource.as_str());
-    !(group == GROUP && POLICIES.contains(&resource)) && !REVIEWS.contains(&(group, resource))
+    let is_policy = group == GROUP && POLICIES.contains(&resource);
+    !is_policy && !REVIEWS.contains(&(group, resource))
 }
 
 /// The result of matching a policy.

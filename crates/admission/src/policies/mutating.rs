@@ -263,7 +263,7 @@ impl Run<'_> {
         let request = objects.request(self.attributes);
         let param = invocation.param.value();
         let evaluate = || mutation.evaluate(variables, &request, self.namespace, param, &self.checks);
-        let patch = self.checks.settle(|| invocation.policy.workload.run(&evaluate)).await?;
+        let patch = self.checks.settle(|| invocation.policy.workload.run(evaluate)).await?;
         let interfaces = &*self.dependencies.interfaces;
         let object = mutation.apply(interfaces, self.attributes, &objects.matched, &objects.object, patch)?;
         objects.object = object;

@@ -152,7 +152,7 @@ impl Dispatch<'_> {
             let request = versioned.request(attributes);
             for param in &params {
                 let validate = || policy.evaluator.validate(&request, namespace, param.value(), &self.checks);
-                let validated = self.checks.settle(|| policy.workload.run(&validate)).await;
+                let validated = self.checks.settle(|| policy.workload.run(validate)).await;
                 self.report(policy, binding, validated, &mut annotations);
             }
         }

@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_node_with_many_pods_does_not_defer_all() {
         let mut graph = Graph::default();
-        for at in 0..2 * MAX_PODS + 1 {
+        for at in 0..=2 * MAX_PODS {
             graph.defer_pod(&key(&at.to_string()), "n", pod("n", "s"));
         }
         assert_eq!(graph.known(Kind::Pod).len(), 2 * MAX_PODS);

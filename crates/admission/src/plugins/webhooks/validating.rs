@@ -30,13 +30,11 @@ impl Validate for Validating {
         for position in hooks.index.candidates(attributes) {
             let Some(hook) = hooks.list.get(position) else { continue };
             let Some(matched) = matcher.matches(&hook.criteria, object).await? else { continue };
-            let version = match versions.iter().position(|it| it.matched == matched) {
-                Some(version) => version,
-                None => {
-                    versions.push(webhooks.versioned(attributes, matched, object).await?);
-                    versions.len() - 1
-                }
-            };
+            let known = versions.iter().position(|it| it.matched == matched);
+            if known.is_none() {
+                versions.push(webhooks.versioned(attributes, matched, object).await?);
+            }
+            let version = known.unwrap_or(versions.len() - 1);
             let Some(versioned) = versions.get(version) else { continue };
             if webhooks.meets_conditions(hook, &versioned.request(attributes)).await? {
                 relevant.push((hook, version));
