@@ -31,6 +31,7 @@
 //! | [`lifecycle`] | changes of metadata on create, update and delete |
 //! | [`virtual_resources`] | resources without stored objects: bindings, evictions, reviews, tokens |
 //! | `internal` | writes by the server itself |
+//! | [`conversion`] | the conversion webhooks of custom resources |
 //! | [`webhooks`] | the services that webhooks run in |
 //! | [`admission`] | listers and writers for admission plugins |
 //! | [`allocation`] | cluster IPs and node ports of services |
@@ -59,6 +60,7 @@ pub mod catalog;
 pub mod cluster_authentication;
 pub mod connect;
 pub mod context;
+pub mod conversion;
 pub mod cpu_pool;
 pub mod deadline;
 pub mod definitions;

@@ -29,6 +29,7 @@ use crate::catalog::{Catalog, Catalogs};
 use crate::cluster_authentication::{self, ClusterAuthentication};
 use crate::connect::backends::Backends;
 use crate::context::Client;
+use crate::conversion::{ConversionMetrics, Converters};
 use crate::cpu_pool::CpuPool;
 use crate::deadline::RequestTimeout;
 use crate::definitions::Definitions;
@@ -133,6 +134,7 @@ impl ApiServer {
         storages.wait_ready().await;
         let (stopping, closing) = (Switch::default(), CancellationToken::new());
         let admission_metrics = nave_admission::Metrics::new(&config.metrics)?;
+        let conversion_metrics = Arc::new(ConversionMetrics::new(&config.metrics)?);
         let metrics = Arc::new(Metrics::new(config.metrics)?);
         let watches = Watches { closing: closing.clone(), min_time: config.min_watch_time };
         let allocator = ServiceAllocator::new(&storages, config.service_ranges, config.node_ports);
@@ -140,11 +142,17 @@ impl ApiServer {
             .clone()
             .map(|allocator| Arc::new(Repair::new(allocator, config.request_timeout + REPAIR_MARGIN)));
         let catalogs = Catalogs::new(Catalog::new(storages.clone(), allocator.as_ref()));
-        let admission =
-            config.admission.build(&catalogs, &config.authorization, config.webhooks, admission_metrics)?;
+        let admission = config.admission.build(
+            &catalogs,
+            &config.authorization,
+            Arc::clone(&config.webhooks),
+            admission_metrics,
+        )?;
         let cpu = CpuPool::with_all_cores();
         let authorization = config.authorization.clone();
-        let definitions = Definitions::new(catalogs.clone(), Arc::clone(&admission), Arc::clone(&metrics));
+        let converters = Converters::new(config.webhooks, conversion_metrics);
+        let definitions =
+            Definitions::new(catalogs.clone(), Arc::clone(&admission), converters, Arc::clone(&metrics));
         let resources = Resources::new(
             catalogs.clone(),
             admission,

@@ -197,6 +197,19 @@ impl Delivery {
         }
     }
 
+    /// Returns whether the object is part of the initial state of a watch.
+    pub fn is_initial(&self) -> bool {
+        matches!(self.source, Source::Initial(_))
+    }
+
+    /// Returns the wire form if the event keeps it.
+    pub fn kept_frame(&self, encoding: Encoding) -> Option<Bytes> {
+        match &self.source {
+            Source::Initial(_) => None,
+            Source::Event(event) => event.frames.get_or_make((self.kind, encoding), || Err(())).ok(),
+        }
+    }
+
     /// Returns the wire form in JSON: one line.
     pub fn json_frame(&self) -> Bytes {
         let never = |kind, object: &CachedObject| Ok::<_, std::convert::Infallible>(json_frame(kind, object));

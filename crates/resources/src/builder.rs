@@ -7,8 +7,8 @@ use nave_machinery::{GroupVersion, GroupVersionKind};
 use nave_schema::SchemaSet;
 
 use crate::def::{
-    Generation, KeptMetadata, NameRule, ResourceDef, ResourceVersion, Rules, Schema, SelectableField,
-    Storage, Subresource, SubresourceKind, Verb,
+    Conversion, Generation, KeptMetadata, NameRule, ResourceDef, ResourceVersion, Rules, Schema,
+    SelectableField, Storage, Subresource, SubresourceKind, Verb,
 };
 use crate::registry::Group;
 use crate::scale::ScalePaths;
@@ -329,6 +329,8 @@ impl Builder {
             categories: owned(self.categories),
             namespaced: self.namespaced,
             versions: served.collect(),
+            unserved: Vec::new(),
+            conversion: Conversion::Strategy,
             verbs: self.verbs,
             fields: self.fields,
             storage,

@@ -33,6 +33,10 @@ pub struct ResourceDef {
     pub namespaced: bool,
     /// The served versions, in discovery order.
     pub versions: Vec<ResourceVersion>,
+    /// The versions of a custom resource that are not served, in which objects may still be stored.
+    pub unserved: Vec<ResourceVersion>,
+    /// The conversion between versions.
+    pub conversion: Conversion,
     /// The verbs of the resource itself, sorted.
     pub verbs: &'static [Verb],
     /// The selectable fields of all versions, without `metadata.name` and `metadata.namespace`. Watch caches store
@@ -86,15 +90,15 @@ impl ResourceDef {
     /// Returns the schema of stored objects if the only version is also the storage version. Objects of other custom
     /// resources are pruned and defaulted on read, by the schema of the requested version.
     pub fn stored_schema(&self) -> Option<&CustomSchema> {
-        let [only] = &self.versions[..] else { return None };
+        let ([only], []) = (&self.versions[..], &self.unserved[..]) else { return None };
         let is_stored = self.storage.as_ref().is_some_and(|storage| storage.version.version == only.name);
         only.custom().filter(|_| is_stored)
     }
 
-    /// Returns the schema that prunes and defaults objects before they are stored: the storage version's schema, if
-    /// the resource has several versions.
-    pub fn schema_of_storage(&self) -> Option<&CustomSchema> {
-        self.version(&self.storage.as_ref()?.version.version)?.custom().filter(|_| self.versions.len() > 1)
+    /// Returns the schema of a custom resource in a version, which need not be served.
+    pub fn schema(&self, version: &str) -> Option<&CustomSchema> {
+        let unserved = || self.unserved.iter().find(|unserved| unserved.name == version);
+        self.version(version).or_else(unserved)?.custom()
     }
 
     /// Returns the served version with this name.
@@ -122,6 +126,25 @@ impl ResourceDef {
     pub fn field(&self, path: &str) -> Option<&SelectableField> {
         self.fields.iter().find(|field| field.path == path)
     }
+}
+
+/// The conversion of objects between the versions of a resource.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Conversion {
+    /// [`Strategy::convert`](crate::Strategy::convert).
+    #[default]
+    Strategy,
+    /// A webhook of the definition (`spec.conversion` with the strategy `Webhook`).
+    Webhook(ConversionWebhook),
+}
+
+/// The conversion webhook of a CustomResourceDefinition.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ConversionWebhook {
+    /// The `WebhookClientConfig`.
+    pub client_config: Value,
+    /// The versions of `ConversionReview` that the webhook accepts, in order of its preference.
+    pub review_versions: Vec<String>,
 }
 
 impl fmt::Debug for ResourceDef {

@@ -67,8 +67,8 @@ mod webhook_client;
 
 pub use convert::{ConversionError, convert};
 pub use def::{
-    Generation, KeptMetadata, NameRule, ResourceDef, ResourceVersion, Rules, Schema, SelectableField,
-    Storage, Subresource, SubresourceKind, Verb,
+    Conversion, ConversionWebhook, Generation, KeptMetadata, NameRule, ResourceDef, ResourceVersion, Rules,
+    Schema, SelectableField, Storage, Subresource, SubresourceKind, Verb,
 };
 pub use groups::{Approval, is_protected_group, validate_service_cluster_ips};
 pub use registry::{Group, Registry, cohabiting_resources};

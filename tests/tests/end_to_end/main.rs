@@ -10,6 +10,7 @@ mod bad_input;
 mod certificate_requests;
 mod charts;
 mod controllers;
+mod conversion;
 mod cron_jobs;
 mod custom_resources;
 mod deployments;

@@ -6,13 +6,14 @@ use async_trait::async_trait;
 use nave_admission::matching::MatchedResource;
 use nave_admission::{Attributes, ObjectInterfaces};
 use nave_machinery::options::FieldValidation;
-use nave_machinery::{Object, Reason, Status, Value, managed_fields};
+use nave_machinery::{GroupVersion, Object, Reason, Status, Value, managed_fields};
 use nave_patch::managed_fields::merge_configuration;
 use nave_resources::{ResourceDef, Schema};
 
 use crate::catalog::{Catalog, Catalogs};
 use crate::endpoints::Endpoint;
 use crate::endpoints::decode::{self, Body, Refusal};
+use crate::endpoints::versions;
 use crate::endpoints::view::View;
 use crate::endpoints::write::{type_ref, typed_object, view_type};
 
@@ -92,7 +93,11 @@ impl ObjectInterfaces for CatalogObjects {
         managed_fields::expand(&mut object);
         let catalog = self.0.load();
         match Form::new(&catalog, attributes, matched)? {
-            Form::View(endpoint, view) => view.to_served(endpoint, object),
+            Form::View(endpoint, view) => {
+                let version = endpoint.gvk().group_version();
+                let object = versions::convert_custom(endpoint, object, &version).await?;
+                view.to_served(endpoint, object)
+            }
             Form::Only(_) => Ok(object),
         }
     }
@@ -145,6 +150,13 @@ impl ObjectInterfaces for CatalogObjects {
     ) -> Result<Object, Status> {
         let catalog = self.0.load();
         let object = match Form::new(&catalog, attributes, matched)? {
+            Form::View(endpoint, view) if endpoint.def.is_custom() => {
+                let requested = GroupVersion::parse(base.api_version()).unwrap_or_default();
+                let version = endpoint.gvk().group_version();
+                let base = versions::convert_custom(endpoint, base.as_value().clone(), &version).await?;
+                let object = view.to_storage(endpoint, &base, object)?;
+                versions::convert_custom(endpoint, object, &requested).await?
+            }
             Form::View(endpoint, view) => view.to_storage(endpoint, base.as_value(), object)?,
             Form::Only(_) => object,
         };

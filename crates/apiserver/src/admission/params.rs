@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 use super::StorageLister;
 use crate::catalog::Catalogs;
 use crate::endpoints::Endpoint;
-use crate::endpoints::view::from_stored;
+use crate::endpoints::versions;
+use crate::endpoints::view::View;
 use crate::storage::ResourceStorage;
 
 /// Maximum number of kinds whose parsed objects are cached.
@@ -68,7 +69,12 @@ impl ParamKind {
         if self.endpoint.is_storage_version() {
             return Ok(stored);
         }
-        let served = from_stored(&self.endpoint, stored.as_value().clone())?;
+        let object = stored.as_value().clone();
+        let served = if self.endpoint.def.is_custom() {
+            versions::read_without_webhook(&self.endpoint, object)?
+        } else {
+            View::Object.to_served(&self.endpoint, object)?
+        };
         Ok(Arc::new(Object::try_from(served).map_err(Status::internal)?))
     }
 }

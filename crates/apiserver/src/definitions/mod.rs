@@ -26,12 +26,14 @@ use futures_util::{FutureExt, StreamExt, stream};
 use nave_admission::Chain;
 use nave_cacher::{Filter, Snapshot, WatchItem, WatchRequest, WatchStart};
 use nave_machinery::{GroupVersionResource, Status, Value, meta, time};
+use nave_resources::ResourceDef;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::state::{Plan, State};
 use crate::catalog::Catalogs;
+use crate::conversion::Converters;
 use crate::endpoints::Endpoint;
 use crate::internal::InternalWriter;
 use crate::metrics::Metrics;
@@ -50,16 +52,23 @@ pub struct Definitions {
     storage: Arc<ResourceStorage>,
     admission: Arc<Chain>,
     metrics: Arc<Metrics>,
+    converters: Converters,
     state: Mutex<State>,
 }
 
 impl Definitions {
     /// Creates the controller; `None` if `catalogs` does not serve definitions.
-    pub fn new(catalogs: Catalogs, admission: Arc<Chain>, metrics: Arc<Metrics>) -> Option<Arc<Self>> {
+    pub fn new(
+        catalogs: Catalogs,
+        admission: Arc<Chain>,
+        converters: Converters,
+        metrics: Arc<Metrics>,
+    ) -> Option<Arc<Self>> {
         let resource = GroupVersionResource::new("apiextensions.k8s.io", "v1", "customresourcedefinitions");
         let endpoint = catalogs.load().endpoint(&resource)?.clone();
         let storage = endpoint.storage.clone()?;
-        Some(Arc::new(Self { catalogs, endpoint, storage, admission, metrics, state: Mutex::default() }))
+        let state = Mutex::default();
+        Some(Arc::new(Self { catalogs, endpoint, storage, admission, converters, metrics, state }))
     }
 
     /// Serves all custom resources that are defined at start.
@@ -113,7 +122,8 @@ impl Definitions {
             let cached = self.storage.find("", name)?;
             self.storage.codec().parse_cached(&cached).ok()
         };
-        let open = |def| catalog.storages().open_one(&def);
+        let open =
+            |def: Arc<ResourceDef>| catalog.storages().open_one(&def, self.converters.for_resource(&def));
         let is_reserved = |prefix: &str| catalog.registry().is_reserved_prefix(prefix);
         let Plan { groups, opened, closed, writes, deleting } =
             state.plan(names, &now, find, is_reserved, open);

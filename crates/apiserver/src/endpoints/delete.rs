@@ -1,14 +1,12 @@
 //! The verbs delete and deletecollection: graceful deletion, finalizers, preconditions (upstream:
 //! `registry.Store.Delete`).
 
-use std::sync::Arc;
-
-use nave_cacher::CachedObject;
 use nave_machinery::options::DeleteOptions;
 use nave_machinery::{Reason, Status, Value, meta};
 use nave_resources::list_prefix;
 
 use super::response::ObjectResponse;
+use super::versions::{self, ServedObject};
 use super::view::View;
 use super::write::{Target, Write};
 use crate::lifecycle::{self, Deletion};
@@ -35,7 +33,7 @@ async fn delete_one(
     match written {
         Ok(written) => {
             let deletion = written.deletion;
-            answer(target, written.into_object(), deletion)
+            answer(target, written.into_object(), deletion).await
         }
         Err(status) if status.reason == Some(Reason::StoreReadError) => {
             let (storage, key) = (target.storage()?, target.key(target.name)?);
@@ -97,12 +95,12 @@ pub async fn delete_collection_of_undecodable(
 /// The first failed deletion, ignoring objects that no longer exist.
 pub async fn delete_collection(
     target: &Target<'_>,
-    selected: Vec<Arc<CachedObject>>,
+    selected: Vec<ServedObject>,
     options: &DeleteOptions,
-) -> Result<Vec<Arc<CachedObject>>, Status> {
+) -> Result<Vec<ServedObject>, Status> {
     let mut deleted = Vec::with_capacity(selected.len());
     for object in selected {
-        let (namespace, name) = (object.namespace(), object.name());
+        let (namespace, name) = (object.cached.namespace(), object.cached.name());
         let one = Target { view: View::Object, namespace, name, ..*target };
         match delete_one(&one, Write::delete(&one, options).of_collection(), options).await {
             Ok(_) => deleted.push(object),
@@ -114,9 +112,10 @@ pub async fn delete_collection(
 }
 
 /// Builds the response: the object if it still exists, otherwise a `Status`. Some kinds always return the object.
-fn answer(target: &Target<'_>, object: Value, outcome: Deletion) -> Result<ObjectResponse, Status> {
+async fn answer(target: &Target<'_>, object: Value, outcome: Deletion) -> Result<ObjectResponse, Status> {
     let def = &target.endpoint.def;
     if outcome == Deletion::Marked || def.rules.returns_deleted {
+        let object = versions::read(target.endpoint, object).await?;
         let object = target.view.to_served(target.endpoint, object)?;
         return Ok(ObjectResponse::object(target.endpoint, 200, object));
     }

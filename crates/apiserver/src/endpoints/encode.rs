@@ -8,17 +8,18 @@ mod list;
 mod table;
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use nave_cacher::{CachedObject, Encoding};
+use nave_cacher::Encoding;
 use nave_codec::negotiate::{Accepted, Format};
 use nave_codec::{json, protobuf, yaml};
 use nave_machinery::managed_fields;
 use nave_machinery::{GroupVersion, Status, Value, meta};
 
+use super::Endpoint;
 use super::response::Content;
-use super::{Endpoint, view};
+use super::versions::{self, ServedRef};
+use super::view::View;
 use crate::body::ResponseBody;
 use crate::kinds;
 use crate::negotiation::{IncludeObject, Negotiation, Offer};
@@ -69,7 +70,7 @@ pub(super) fn content(content: Content, negotiation: &Negotiation) -> Result<Enc
             managed_fields::expand(&mut object);
             served(&endpoint, &object, version.size(), negotiation)
         }
-        Content::Cached(endpoint, object) => cached(&endpoint, &object, negotiation),
+        Content::Cached(endpoint, object) => cached(&endpoint, object.as_served(), negotiation),
         Content::List(list) => list::encode(list, negotiation),
     }
 }
@@ -148,11 +149,7 @@ fn json_line(json: &Bytes) -> Encoded {
     (Format::Json.media_type().into(), bytes.into())
 }
 
-fn cached(
-    endpoint: &Endpoint,
-    object: &Arc<CachedObject>,
-    negotiation: &Negotiation,
-) -> Result<Encoded, Status> {
+fn cached(endpoint: &Endpoint, object: ServedRef<'_>, negotiation: &Negotiation) -> Result<Encoded, Status> {
     let accepted = negotiation.choose(Offer::Object, formats(endpoint))?;
     match (accepted.transform, accepted.format) {
         (None, Format::Json) if !negotiation.pretty() => Ok(json_line(&object_json(endpoint, object)?)),
@@ -174,21 +171,30 @@ fn cached(
 }
 
 /// Returns an object's JSON in the endpoint's version.
-pub(super) fn object_json(endpoint: &Endpoint, object: &CachedObject) -> Result<Bytes, Status> {
+pub(super) fn object_json(endpoint: &Endpoint, object: ServedRef<'_>) -> Result<Bytes, Status> {
+    if let Some(converted) = object.converted {
+        return Ok(converted.clone());
+    }
+    let object = object.cached;
     if endpoint.is_storage_version() {
         return Ok(object.json());
     }
     object.encoding(json_slot(endpoint), |object| {
-        let value = view::from_stored(endpoint, parse(&object.json())?)?;
+        let value = parse(&object.json())?;
+        let value = if endpoint.def.is_custom() {
+            versions::read_without_webhook(endpoint, value)?
+        } else {
+            View::Object.to_served(endpoint, value)?
+        };
         Ok(json::encode(&value).into())
     })
 }
 
 /// Returns an object's protobuf message in the endpoint's version, without the envelope.
-pub(super) fn object_protobuf(endpoint: &Endpoint, object: &CachedObject) -> Result<Bytes, Status> {
+pub(super) fn object_protobuf(endpoint: &Endpoint, object: ServedRef<'_>) -> Result<Bytes, Status> {
     let type_id =
         endpoint.version().type_id().ok_or_else(|| Status::not_acceptable(&["application/json"]))?;
-    object.encoding(protobuf_slot(endpoint), |object| {
+    object.cached.encoding(protobuf_slot(endpoint), |_| {
         let value = parse(&object_json(endpoint, object)?)?;
         let mut message = Vec::with_capacity(1024);
         protobuf::encode(nave_schema::builtin(), type_id, &value, &mut message).map_err(Status::internal)?;
@@ -220,7 +226,7 @@ pub(super) fn protobuf_slot(endpoint: &Endpoint) -> Encoding {
 /// Encodes the object of a watch event in the accepted format and form.
 pub(super) fn event_object(
     endpoint: &Endpoint,
-    object: &CachedObject,
+    object: ServedRef<'_>,
     accepted: Accepted,
     first: bool,
     include: IncludeObject,
@@ -263,6 +269,6 @@ fn in_format(mut json: Vec<u8>, format: Format, negotiation: &Negotiation) -> Re
     document_bytes(&parse(&json)?, json.len(), format, negotiation.pretty())
 }
 
-fn parse(bytes: &[u8]) -> Result<Value, Status> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Value, Status> {
     serde_json::from_slice(bytes).map_err(Status::internal)
 }

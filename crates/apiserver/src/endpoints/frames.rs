@@ -4,12 +4,14 @@
 //! frame includes the columns.
 
 use bytes::{Buf, Bytes};
-use nave_cacher::{Delivery, Encoding, EventType};
+use futures_util::future::join_all;
+use nave_cacher::{CachedObject, Delivery, Encoding, EventType};
 use nave_codec::negotiate::{Accepted, Format, MetaVersion, Transform};
 use nave_codec::{json, protobuf};
 use nave_machinery::Status;
 use serde_json::json;
 
+use super::versions::{self, ServedRef};
 use super::{Endpoint, encode};
 use crate::body::Pieces;
 use crate::negotiation::{IncludeObject, Negotiation, Offer};
@@ -20,6 +22,9 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 /// Maximum size of the frames encoded in one step, in bytes. The event that exceeds it is the last of the step.
 const FRAMES_BYTES: usize = 256 << 10;
 
+/// Number of objects of one watch that a webhook converts at a time.
+const CONVERSIONS: usize = 8;
+
 /// Size of the length prefix of protobuf frames, in bytes.
 pub(super) const LENGTH_PREFIX: usize = 4;
 
@@ -27,6 +32,14 @@ pub(super) const LENGTH_PREFIX: usize = 4;
 fn metadata_slot(version: MetaVersion, format: Format) -> Encoding {
     let beta = usize::from(version == MetaVersion::V1Beta1);
     encode::encoding(encode::METADATA, 2 * usize::from(format == Format::Protobuf) + beta)
+}
+
+/// An event whose object has been converted.
+enum Converted {
+    /// The frame is kept.
+    Frame(Bytes),
+    /// The object's JSON, if a webhook converted it.
+    Object(Option<Bytes>),
 }
 
 /// Encodes the frames of a watch.
@@ -73,9 +86,66 @@ impl Frames {
         while frames.remaining() < FRAMES_BYTES
             && let Some(delivery) = deliveries.next()
         {
-            frames.extend([self.event(&delivery)?]);
+            frames.extend([self.event(&delivery, None)?]);
         }
         Ok(frames)
+    }
+
+    /// Returns whether a webhook may have to convert the objects of the events.
+    pub fn need_webhook(&self) -> bool {
+        self.endpoint.converter().is_some()
+    }
+
+    /// As [`events`](Self::events), for objects that a webhook converts: the initial state in one call, events each in a
+    /// call of its own, a few at a time. The frames end before the first event that cannot be converted, which is the
+    /// error of the next step.
+    ///
+    /// # Errors
+    /// 500 if the first object cannot be converted or encoded.
+    pub async fn converted_events(
+        &mut self,
+        deliveries: &mut std::vec::IntoIter<Delivery>,
+    ) -> Result<Pieces, Status> {
+        let needs = |delivery: &Delivery| versions::needs_webhook(&self.endpoint, &delivery.object());
+        if !deliveries.as_slice().iter().any(needs) {
+            return self.events(deliveries);
+        }
+        let initial = deliveries.as_slice().iter().take_while(|delivery| delivery.is_initial());
+        let initial: Vec<_> = initial.map(Delivery::object).collect();
+        if !initial.is_empty() {
+            let page = versions::read_page(&self.endpoint, initial).await?;
+            let mut frames = Pieces::default();
+            for object in page {
+                let Some(delivery) = deliveries.next() else { break };
+                frames.extend([self.event(&delivery, object.as_served().converted)?]);
+            }
+            return Ok(frames);
+        }
+        let ready = deliveries.as_slice().iter().take(CONVERSIONS).map(|delivery| self.convert(delivery));
+        let ready = join_all(ready).await;
+        let mut frames = Pieces::default();
+        for converted in ready {
+            let converted = match converted {
+                Ok(converted) => converted,
+                Err(_) if frames.remaining() > 0 => break,
+                Err(status) => return Err(status),
+            };
+            let Some(delivery) = deliveries.next() else { break };
+            frames.extend([match converted {
+                Converted::Frame(frame) => frame,
+                Converted::Object(object) => self.event(&delivery, object.as_ref())?,
+            }]);
+        }
+        Ok(frames)
+    }
+
+    /// Converts the object of an event, unless its frame is kept.
+    async fn convert(&self, delivery: &Delivery) -> Result<Converted, Status> {
+        if let Some(frame) = self.slot().and_then(|slot| delivery.kept_frame(slot)) {
+            return Ok(Converted::Frame(frame));
+        }
+        let object = versions::event_json(&self.endpoint, &delivery.object()).await?;
+        Ok(Converted::Object(object))
     }
 
     /// Returns the frame of a bookmark: an object with only its kind and revision, and the annotation if the bookmark
@@ -107,10 +177,12 @@ impl Frames {
         self.frame("ERROR", &object)
     }
 
-    fn event(&mut self, delivery: &Delivery) -> Result<Bytes, Status> {
+    /// Returns the frame of an event. `converted` is the object's JSON if a webhook converted it.
+    fn event(&mut self, delivery: &Delivery, converted: Option<&Bytes>) -> Result<Bytes, Status> {
         let first = std::mem::take(&mut self.first);
         let Self { endpoint, accepted, include, .. } = &*self;
-        let make = |kind: EventType, object: &nave_cacher::CachedObject| {
+        let make = |kind: EventType, cached: &CachedObject| {
+            let object = ServedRef { cached, converted };
             let bytes = match accepted.format {
                 Format::Protobuf if accepted.transform.is_none() => {
                     let gvk = endpoint.gvk();

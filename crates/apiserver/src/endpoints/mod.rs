@@ -10,6 +10,7 @@
 //! | [`selection`] | converts the namespace, name and selectors of a request to the watch cache's filter |
 //! | [`continuation`] | the continue token of lists |
 //! | [`view`] | the part of an object that a request reads and writes: the object, its status, its scale |
+//! | `versions` | custom objects in the version of a request |
 //! | [`decode`] | decodes request bodies to objects |
 //! | [`response`] | responses of endpoints |
 //! | `encode`, [`frames`] | encode objects, lists and events |
@@ -22,6 +23,7 @@ pub mod frames;
 pub mod read;
 pub mod response;
 pub mod selection;
+pub mod versions;
 pub mod view;
 pub mod virtual_resource;
 pub mod watch;
@@ -158,6 +160,10 @@ impl Resources {
             }
             Verb::List => {
                 let list = async { read::list(endpoint, resource, &ListOptions::parse(query)?).await };
+                // A request that waits for a webhook must not take the place of a large request.
+                if endpoint.converter().is_some() {
+                    return self.cpu.run_off_executor(pin!(list)).await.map(EndpointResponse::from);
+                }
                 let size = read::size_of_list(endpoint, resource, query);
                 return self.cpu.run(size, pin!(list)).await.map(EndpointResponse::from);
             }
@@ -198,7 +204,7 @@ impl Resources {
         };
         let write = pin!(self.write(&target, &payload, resource));
         let is_costly = endpoint.version().custom().is_some_and(CustomSchema::is_costly);
-        let written = if is_costly && size < LARGE {
+        let written = if endpoint.converter().is_some() || is_costly && size < LARGE {
             self.cpu.run_off_executor(write).await
         } else {
             self.cpu.run(size, write).await

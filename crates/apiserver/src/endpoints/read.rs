@@ -20,7 +20,7 @@ use nave_store::{KeyValue, Range};
 use super::continuation::Continuation;
 use super::response::{List, ObjectResponse};
 use super::view::View;
-use super::{Endpoint, selection};
+use super::{Endpoint, selection, versions};
 use crate::request_info::ResourceRequest;
 use crate::storage::{Latest, ResourceStorage, undecodable};
 
@@ -41,7 +41,8 @@ pub async fn get(
     let namespace = endpoint.def.namespaced.then_some(request.namespace.as_str());
     let key = storage_key(&endpoint.def, namespace, &request.name)
         .map_err(|_| Status::not_found(&endpoint.resource(), &request.name))?;
-    let found = match GetOptions::parse(query)?.resource_version {
+    let requested = GetOptions::parse(query)?.resource_version;
+    let found = match requested {
         None => storage.get_latest(&key).await?,
         Some(revision) => {
             storage.wait_until(revision).await?;
@@ -55,13 +56,21 @@ pub async fn get(
         Status::not_found(&endpoint.resource(), &request.name)
     })?;
     if let View::Scale(paths) = view {
-        let object = storage.codec().parse_cached(&object)?;
+        let object = versions::read(endpoint, storage.codec().parse_cached(&object)?).await?;
         if endpoint.def.is_custom() {
             check_replicas(&object, &paths.spec_replicas)?;
         }
         return Ok(ObjectResponse::document(200, view.to_served(endpoint, object)?));
     }
-    Ok(ObjectResponse::cached(endpoint, object))
+    let served = match requested {
+        // As upstream, the latest state is converted for each request.
+        None => versions::read_live(endpoint, object).await?,
+        Some(_) => {
+            let page = versions::read_page(endpoint, vec![object]).await?;
+            page.into_iter().next().ok_or_else(|| Status::internal("no object was read"))?
+        }
+    };
+    Ok(ObjectResponse::cached(endpoint, served))
 }
 
 /// Checks that a custom object has replicas; without them, its scale cannot be read (upstream:
@@ -137,7 +146,7 @@ async fn page(endpoint: &Endpoint, request: &ResourceRequest, options: &ListOpti
     });
     Ok(List {
         endpoint: endpoint.clone(),
-        objects: page.objects,
+        objects: versions::read_page(endpoint, page.objects).await?,
         revision: page.revision,
         continue_token: continue_token.unwrap_or_default(),
         remaining,

@@ -1,13 +1,11 @@
 //! Responses of endpoints: content that [`ObjectResponse::encode`] encodes for the client, or complete HTTP responses.
 
-use std::sync::Arc;
-
 use http::{HeaderValue, Response, StatusCode, header};
-use nave_cacher::CachedObject;
 use nave_codec::json;
 use nave_machinery::{Status, Value};
 use serde::Serialize;
 
+use super::versions::ServedObject;
 use super::{Endpoint, encode};
 use crate::body::ResponseBody;
 use crate::cpu_pool::LARGE;
@@ -51,7 +49,7 @@ pub(super) enum Content {
     /// An object that was just written.
     Written(Endpoint, Value, WrittenVersion),
     /// An object from the watch cache.
-    Cached(Endpoint, Arc<CachedObject>),
+    Cached(Endpoint, ServedObject),
     /// A list.
     List(List),
 }
@@ -91,7 +89,7 @@ pub struct List {
     /// The resource.
     pub endpoint: Endpoint,
     /// The objects.
-    pub objects: Vec<Arc<CachedObject>>,
+    pub objects: Vec<ServedObject>,
     /// The revision of the page.
     pub revision: u64,
     /// The continue token of the next page; empty for the last page.
@@ -124,7 +122,7 @@ impl ObjectResponse {
     }
 
     /// Creates a response with an object from the watch cache.
-    pub fn cached(endpoint: &Endpoint, object: Arc<CachedObject>) -> Self {
+    pub fn cached(endpoint: &Endpoint, object: ServedObject) -> Self {
         Self::new(200, Content::Cached(endpoint.clone(), object))
     }
 
@@ -146,13 +144,13 @@ impl ObjectResponse {
             Content::Object(_, _, size) => *size,
             Content::Written(_, _, version) => version.size(),
             Content::Cached(endpoint, object) => {
-                let size = object.json_len();
+                let size = object.cached.json_len();
                 if size < LARGE || encode::is_copied(endpoint, Offer::Object, negotiation) { 0 } else { size }
             }
             Content::List(list) => {
                 // Copying the pointer to encoded bytes costs about as much as encoding one byte.
                 let copied = list.objects.len();
-                let sizes = list.objects.iter().map(|object| object.json_len());
+                let sizes = list.objects.iter().map(|object| object.cached.json_len());
                 let size = sum_up_to_large(sizes);
                 if size < LARGE || encode::is_copied(&list.endpoint, Offer::List, negotiation) {
                     copied

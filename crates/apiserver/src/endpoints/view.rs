@@ -74,10 +74,11 @@ impl View {
         }
     }
 
-    /// Converts an object from its storage version to the served form of this view.
+    /// Converts an object to the served form of this view: a built-in object from its storage version, a custom object
+    /// from the served version.
     ///
     /// # Errors
-    /// 400 if a built-in object cannot be converted, 500 for a custom object.
+    /// 400 if the object cannot be converted.
     pub fn to_served(&self, endpoint: &Endpoint, stored: Value) -> Result<Value, Status> {
         match self {
             Self::Scale(paths) => Ok(scale_of(paths, &stored)),
@@ -85,10 +86,11 @@ impl View {
         }
     }
 
-    /// Returns the object to store for a changed view, in the storage version.
+    /// Returns the object to store for a changed view, in the storage version; for a custom object, in the served
+    /// version.
     ///
     /// # Errors
-    /// 400 if a built-in object cannot be converted, 500 for a custom object.
+    /// 400 if the object cannot be converted.
     pub fn to_storage(&self, endpoint: &Endpoint, stored: &Value, view: Value) -> Result<Value, Status> {
         match self {
             Self::Scale(paths) => {
@@ -103,38 +105,27 @@ impl View {
     }
 }
 
-/// Converts an object from its stored version to the served version.
-///
-/// # Errors
-/// 400 if a built-in object cannot be converted, 500 for a custom object.
-pub fn from_stored(endpoint: &Endpoint, object: Value) -> Result<Value, Status> {
-    let Some(storage) = &endpoint.def.storage else { return Ok(object) };
-    // Custom objects may be stored in an earlier storage version.
-    let own = endpoint.def.is_custom().then(|| GroupVersion::parse(meta::api_version(&object))).flatten();
-    let from = own.as_ref().unwrap_or(&storage.version);
-    let mut object = convert(endpoint, object, from, &endpoint.gvk().group_version())?;
-    if let Some(schema) = endpoint.version().custom().filter(|_| !endpoint.is_storage_version()) {
-        schema.coerce(&mut object);
+/// Converts a built-in object from its storage version to the served version. Custom objects have been read in the
+/// served version.
+fn from_stored(endpoint: &Endpoint, object: Value) -> Result<Value, Status> {
+    match builtin_storage(endpoint) {
+        Some(stored) => convert(endpoint, object, stored, &endpoint.gvk().group_version()),
+        None => Ok(object),
     }
-    Ok(object)
 }
 
-/// Converts a stored object to the served version and back. This drops the fields that the schema of the served version
-/// does not allow.
-///
-/// # Errors
-/// See [`from_stored`].
-pub(super) fn with_defaults(endpoint: &Endpoint, stored: Value) -> Result<Value, Status> {
-    to_stored(endpoint, from_stored(endpoint, stored)?)
+/// Converts a built-in object from the served version to the storage version. Custom objects are converted when they
+/// are stored.
+fn to_stored(endpoint: &Endpoint, object: Value) -> Result<Value, Status> {
+    match builtin_storage(endpoint) {
+        Some(stored) => convert(endpoint, object, &endpoint.gvk().group_version(), stored),
+        None => Ok(object),
+    }
 }
 
-/// Converts an object from the served version to the storage version.
-///
-/// # Errors
-/// 400 if a built-in object cannot be converted, 500 for a custom object.
-pub fn to_stored(endpoint: &Endpoint, object: Value) -> Result<Value, Status> {
-    let Some(storage) = &endpoint.def.storage else { return Ok(object) };
-    convert(endpoint, object, &endpoint.gvk().group_version(), &storage.version)
+fn builtin_storage(endpoint: &Endpoint) -> Option<&GroupVersion> {
+    let storage = endpoint.def.storage.as_ref().filter(|_| !endpoint.def.is_custom())?;
+    Some(&storage.version)
 }
 
 fn convert(
@@ -145,13 +136,7 @@ fn convert(
 ) -> Result<Value, Status> {
     if from != to {
         let converted = endpoint.def.strategy.convert(&mut object, from, to);
-        converted.map_err(|error| {
-            if endpoint.def.is_custom() {
-                Status::internal(error)
-            } else {
-                Status::bad_request(error.to_string())
-            }
-        })?;
+        converted.map_err(|error| Status::bad_request(error.to_string()))?;
     }
     Ok(object)
 }

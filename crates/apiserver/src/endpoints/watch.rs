@@ -219,7 +219,7 @@ impl Watching {
     /// Returns the next bytes of the watch; `None` at its end.
     async fn next_chunk(&mut self) -> Option<Pieces> {
         while !self.ended {
-            if let Some(frames) = self.next_frames() {
+            if let Some(frames) = self.next_frames().await {
                 return Some(self.or_error(frames));
             }
             let step = tokio::select! {
@@ -250,9 +250,22 @@ impl Watching {
         None
     }
 
-    /// Returns the frames of the next taken events; `None` if all have been sent.
-    fn next_frames(&mut self) -> Option<Result<Pieces, Status>> {
-        (!self.taken.as_slice().is_empty()).then(|| self.frames.events(&mut self.taken))
+    /// Returns the frames of the next taken events; `None` if all have been sent, or when the server ends all watches.
+    async fn next_frames(&mut self) -> Option<Result<Pieces, Status>> {
+        if self.taken.as_slice().is_empty() {
+            return None;
+        }
+        if !self.frames.need_webhook() {
+            return Some(self.frames.events(&mut self.taken));
+        }
+        tokio::select! {
+            biased;
+            () = self.closing.cancelled() => {
+                self.ended = true;
+                None
+            }
+            frames = self.frames.converted_events(&mut self.taken) => Some(frames),
+        }
     }
 
     fn or_error(&mut self, frames: Result<Pieces, Status>) -> Pieces {

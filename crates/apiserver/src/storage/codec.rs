@@ -14,7 +14,7 @@ use nave_codec::protobuf::project::{self, Projection};
 use nave_codec::protobuf::{self, ProtobufError};
 use nave_machinery::limits::{self, LimitError, MAX_DEPTH};
 use nave_machinery::{GroupVersion, Map, Reason, Status, Value, meta};
-use nave_resources::{ConversionError, ResourceDef, ResourceVersion};
+use nave_resources::{ConversionError, ResourceDef};
 use nave_schema::TypeId;
 use nave_store::KeyValue;
 
@@ -136,22 +136,16 @@ impl ObjectCodec {
         nave_resources::convert(&self.def, object, &from, &storage.version)
     }
 
-    /// Sets the defaults of a stored custom object. If the resource has a schema for stored objects, also coerces the
-    /// object to the schema and converts it to the storage version.
+    /// Coerces a stored custom object to its schema and sets the defaults, if the resource has only one version. With
+    /// several versions an object is kept as it is stored: readers coerce, default and convert it, and a write that
+    /// would store something else is not a no-op.
     fn read_custom(&self, object: &mut Value) -> Result<(), String> {
-        let Some(storage) = &self.def.storage else { return Ok(()) };
+        let (Some(storage), Some(schema)) = (&self.def.storage, self.def.stored_schema()) else {
+            return Ok(());
+        };
         let from = GroupVersion::parse(meta::api_version(object)).unwrap_or_default();
-        let has_stored_form = self.def.stored_schema().is_some();
-        if let Some(schema) = self.def.stored_schema() {
-            schema.coerce(object);
-        }
-        // As upstream, the defaults come from the version in which the object is stored.
-        if let Some(schema) = self.def.version(&from.version).and_then(ResourceVersion::custom) {
-            schema.default(object).map_err(|error| error.to_string())?;
-        }
-        // Without such a schema (several versions), the object keeps the version in which it is stored, so that
-        // rewriting it in the storage version is not a no-op update.
-        if has_stored_form && from != storage.version {
+        schema.read(object).map_err(|error| error.to_string())?;
+        if from != storage.version {
             self.def.strategy.convert(object, &from, &storage.version).map_err(|error| error.to_string())?;
         }
         Ok(())
@@ -176,7 +170,7 @@ impl ObjectCodec {
             return Ok(decoded);
         }
         let object = self.decode_value(kv)?;
-        let attributes = self.attributes(&object);
+        let attributes = self.custom_attributes(&object).unwrap_or_else(|| self.attributes(&object));
         let (json, version_at) =
             encode_with_version(&object, kv.mod_revision).map_err(|error| failed(kv, &error))?;
         Ok(DecodedObject { json, version_at, attributes })
@@ -268,6 +262,17 @@ impl ObjectCodec {
         self.growth.observe(kv.value.len(), json.len());
         json.shrink_to_fit();
         Ok(Some(DecodedObject { json: json.into(), version_at, attributes }))
+    }
+
+    /// Returns the attributes of a custom object with several versions; its selectable fields may have defaults.
+    fn custom_attributes(&self, object: &Value) -> Option<SelectableAttributes> {
+        if self.def.fields.is_empty() || !self.def.is_custom() || self.def.stored_schema().is_some() {
+            return None;
+        }
+        let stored = GroupVersion::parse(meta::api_version(object))?;
+        let mut object = object.clone();
+        self.def.schema(&stored.version)?.read(&mut object).ok()?;
+        Some(self.attributes(&object))
     }
 
     fn attributes(&self, object: &Value) -> SelectableAttributes {

@@ -24,6 +24,8 @@ use nave_machinery::{GroupResource, Reason, Status};
 use nave_resources::ResourceDef;
 use nave_store::{KeyValue, Range, RangeResult, Store, StoreError};
 
+use crate::conversion::Converter;
+
 pub use codec::ObjectCodec;
 pub(crate) use codec::undecodable;
 pub use consistency::{ConsistencyChecks, check_consistency};
@@ -34,7 +36,6 @@ pub use reservation::{NO_REVISION, Reservation, ReservationOutcome, send_until_k
 pub use sizes::WatchCacheSizes;
 pub use storages::{SharedParts, Storages};
 pub use stores::{CheckTimeouts, Stores};
-pub(crate) use writes::unchanged;
 pub use writes::{Attempt, NextState, Stored, Update, WriteResult, WrittenVersion};
 
 /// Maximum time that a read waits for the watch cache to reach a revision.
@@ -46,6 +47,8 @@ pub struct ResourceStorage {
     store: Arc<dyn Store>,
     cacher: Arc<Cacher>,
     codec: Arc<ObjectCodec>,
+    /// Converts the objects between versions; `None` if no webhook is needed.
+    converter: Option<Arc<Converter>>,
     reads: ReadStats,
     consistency: ConsistencyChecks,
 }
@@ -65,6 +68,7 @@ impl ResourceStorage {
         store: Arc<dyn Store>,
         window: WindowBounds,
         shared: &SharedParts,
+        converter: Option<Arc<Converter>>,
     ) -> Option<Arc<Self>> {
         let prefix = format!("{}/", def.storage.as_ref()?.prefix);
         let codec = Arc::new(ObjectCodec::new(Arc::clone(&def))?);
@@ -79,7 +83,7 @@ impl ResourceStorage {
         let cacher = Cacher::start(config, Arc::clone(&store), Arc::clone(&codec) as _);
         let reads = ReadStats::new(&cacher.config().indexed_fields);
         let consistency = ConsistencyChecks::default();
-        Some(Arc::new(Self { def, store, cacher, codec, reads, consistency }))
+        Some(Arc::new(Self { def, store, cacher, codec, converter, reads, consistency }))
     }
 
     /// Returns the resource's key prefix, without a trailing slash.
@@ -105,6 +109,11 @@ impl ResourceStorage {
     /// Returns the statistics of comparisons of the watch cache with the store.
     pub fn consistency(&self) -> &ConsistencyChecks {
         &self.consistency
+    }
+
+    /// Returns the converter of the resource; `None` if its versions are converted without a webhook.
+    pub fn converter(&self) -> Option<&Arc<Converter>> {
+        self.converter.as_ref()
     }
 
     /// Returns the codec.

@@ -9,6 +9,7 @@ use nave_store::Store;
 use nave_supervisor::Supervisor;
 
 use super::{ResourceStorage, Stores, WatchCacheSizes};
+use crate::conversion::Converter;
 
 /// Memory budget for encodings made on demand, for all resources together, in bytes.
 const ENCODINGS_KEPT: usize = 32 << 20;
@@ -51,7 +52,7 @@ impl Storages {
         let mut storages = Self { registry, stores, shared, sizes, by_prefix: imbl::HashMap::new() };
         for def in Arc::clone(&storages.registry).all() {
             if storages.for_resource(def).is_none()
-                && let Some(opened) = storages.open_one(def)
+                && let Some(opened) = storages.open_one(def, None)
             {
                 storages.insert(opened);
             }
@@ -59,12 +60,16 @@ impl Storages {
         storages
     }
 
-    /// Opens the storage of a resource without adding it to these storages; `None` if the resource stores nothing. Must
-    /// be called within a Tokio runtime.
-    pub fn open_one(&self, def: &Arc<ResourceDef>) -> Option<Arc<ResourceStorage>> {
+    /// Opens the storage of a resource, with its converter, without adding it to these storages; `None` if the resource
+    /// stores nothing. Must be called within a Tokio runtime.
+    pub fn open_one(
+        &self,
+        def: &Arc<ResourceDef>,
+        converter: Option<Arc<Converter>>,
+    ) -> Option<Arc<ResourceStorage>> {
         let window = self.sizes.bounds(&def.group_resource());
         let store = self.stores.for_resource(&def.group_resource());
-        ResourceStorage::open(Arc::clone(def), store, window, &self.shared)
+        ResourceStorage::open(Arc::clone(def), store, window, &self.shared, converter)
     }
 
     /// Returns the storages for another registry, without those of `removed` and with `added`.

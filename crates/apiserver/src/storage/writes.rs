@@ -191,9 +191,6 @@ impl ResourceStorage {
                 }
                 (Update::Put(mut object), _) => {
                     meta::remove(&mut object, "resourceVersion");
-                    if let Some(schema) = self.def.schema_of_storage() {
-                        schema.coerce(&mut object);
-                    }
                     if !self.codec.takes_field_texts() {
                         managed_fields::expand(&mut object);
                     }
@@ -319,7 +316,7 @@ fn as_object(value: Value) -> Result<Object, Status> {
 }
 
 /// Returns whether two states of an object differ only in their resourceVersion.
-pub(crate) fn unchanged(new: &Value, old: &Value) -> bool {
+fn unchanged(new: &Value, old: &Value) -> bool {
     let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
     new.len() == old.len()
         && new.iter().all(|(name, value)| match (name.as_str(), old.get(name)) {

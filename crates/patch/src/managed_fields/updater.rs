@@ -18,7 +18,7 @@ use super::validate::validate;
 use super::value::equal;
 
 /// The versions of a kind. A manager's fields are paths in the version of its last write.
-pub trait Versions {
+pub trait Versions: Sync {
     /// Returns the type of the kind in a version; `None` for an unknown version.
     fn type_of(&self, api_version: &str) -> Option<TypeRef<'_>>;
 

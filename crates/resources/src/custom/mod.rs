@@ -22,8 +22,8 @@ use nave_machinery::{FieldPath, GroupVersion, GroupVersionKind, Value, meta, nam
 pub use self::schema::CustomSchema;
 use crate::convert::{self, ConversionError};
 use crate::def::{
-    Generation, KeptMetadata, NameRule, ResourceDef, ResourceVersion, Rules, Schema, SelectableField,
-    Storage, Subresource, SubresourceKind, Verb,
+    Conversion, ConversionWebhook, Generation, KeptMetadata, NameRule, ResourceDef, ResourceVersion, Rules,
+    Schema, SelectableField, Storage, Subresource, SubresourceKind, Verb,
 };
 use crate::read;
 use crate::scale::ScalePaths;
@@ -91,7 +91,7 @@ pub fn resource(definition: &Value) -> Result<ResourceDef, DefinitionError> {
     let stored = specs.iter().find(|spec| read::flag(spec, "storage")).ok_or(DefinitionError::Storage)?;
     let served: Vec<&Value> = specs.iter().filter(|spec| read::flag(spec, "served")).copied().collect();
     let fields = fields(&served);
-    let needs_webhook = read::text(definition, "spec.conversion.strategy") == "Webhook";
+    let conversion = conversion(definition);
     let preserves = read::flag(definition, "spec.preserveUnknownFields");
     let package: Vec<&str> = group.rsplit('.').collect();
     let version = |spec: &&Value| -> Result<ResourceVersion, DefinitionError> {
@@ -122,6 +122,13 @@ pub fn resource(definition: &Value) -> Result<ResourceDef, DefinitionError> {
         categories: accepted("categories"),
         namespaced: read::text(definition, "spec.scope") == "Namespaced",
         versions: served.iter().map(version).collect::<Result<_, _>>()?,
+        unserved: specs
+            .iter()
+            .filter(|spec| !read::flag(spec, "served"))
+            .map(version)
+            .collect::<Result<_, _>>()?,
+        strategy: Arc::new(CustomStrategy { converts: conversion == Conversion::Strategy }),
+        conversion,
         verbs: VERBS,
         fields,
         storage: Some(Storage {
@@ -138,9 +145,20 @@ pub fn resource(definition: &Value) -> Result<ResourceDef, DefinitionError> {
             refuses_creates: read::condition_is_true(definition, "Terminating"),
             ..Rules::default()
         },
-        strategy: Arc::new(CustomStrategy { converts: !needs_webhook }),
         resource: plural,
         kind,
+    })
+}
+
+fn conversion(definition: &Value) -> Conversion {
+    if read::text(definition, "spec.conversion.strategy") != "Webhook" {
+        return Conversion::Strategy;
+    }
+    Conversion::Webhook(ConversionWebhook {
+        client_config: read::value_at(definition, "spec.conversion.webhook.clientConfig")
+            .cloned()
+            .unwrap_or_default(),
+        review_versions: texts(definition, "spec.conversion.webhook.conversionReviewVersions"),
     })
 }
 
@@ -219,7 +237,7 @@ fn subresources(spec: &Value, kind: &str) -> Vec<Subresource> {
 /// The strategy of custom resources, apart from their schemas.
 #[derive(Clone, Copy, Debug)]
 struct CustomStrategy {
-    /// True if the versions differ only in name; false if conversion requires a webhook.
+    /// True if the versions differ only in name; false if the caller must convert with the webhook.
     converts: bool,
 }
 
@@ -233,9 +251,7 @@ impl Strategy for CustomStrategy {
         if self.converts || from == to {
             return convert::relabel(object, from, to);
         }
-        let why =
-            format!("conversion webhook for {from} to {to} failed: conversion webhooks are not supported");
-        Err(ConversionError::Invalid(why))
+        Err(ConversionError::Invalid(format!("converting {from} to {to} needs the conversion webhook")))
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {

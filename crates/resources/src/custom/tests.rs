@@ -29,6 +29,8 @@ fn reads_the_parts_of_each_version() {
         ["v1", "v1beta1"],
         "the preferred version is first, and unserved versions are left out"
     );
+    assert_eq!(def.unserved.iter().map(|version| &*version.name).collect::<Vec<_>>(), ["v1alpha1"]);
+    assert!(def.schema("v1alpha1").is_some() && def.schema("v2").is_none());
     let [stable, beta] = &def.versions[..] else { panic!("two versions") };
     assert!(stable.has_status() && stable.subresource("scale").is_some() && beta.subresources.is_empty());
     assert_eq!(stable.selectable.to_vec(), ["spec.color", "spec.size"]);
@@ -70,8 +72,12 @@ fn warns_once_about_finalizers_without_a_path() {
 #[test]
 fn fails_to_convert_versions_that_need_a_webhook() {
     let mut webhook = definition();
-    webhook["spec"]["conversion"] = json!({"strategy": "Webhook"});
+    let client = json!({"url": "https://a.example"});
+    webhook["spec"]["conversion"] = json!({"strategy": "Webhook",
+        "webhook": {"clientConfig": client, "conversionReviewVersions": ["v1"]}});
     let def = resource(&webhook).unwrap();
+    let expected = ConversionWebhook { client_config: client, review_versions: vec!["v1".to_owned()] };
+    assert_eq!(def.conversion, Conversion::Webhook(expected));
     let [beta, stable] = ["v1beta1", "v1"].map(|version| GroupVersion::new("example.com", version));
     let mut object = json!({"apiVersion": "example.com/v1beta1"});
     assert!(def.strategy.convert(&mut object, &beta, &stable).is_err());

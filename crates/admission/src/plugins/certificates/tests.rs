@@ -285,6 +285,8 @@ async fn attesting_requires_attest_on_signer() {
         categories: Vec::new(),
         namespaced: false,
         versions: Vec::new(),
+        unserved: Vec::new(),
+        conversion: nave_resources::Conversion::Strategy,
         verbs: Verb::ALL,
         fields: Vec::new(),
         storage: None,

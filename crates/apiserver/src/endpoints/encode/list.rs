@@ -1,10 +1,7 @@
 //! Encodes lists from the encoded objects, while the client reads them.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use futures_util::stream;
-use nave_cacher::CachedObject;
 use nave_codec::negotiate::Format;
 use nave_codec::table::ListMeta;
 use nave_codec::{json, protobuf};
@@ -14,6 +11,7 @@ use super::{Encoded, document_bytes, formats, in_format, object_json, object_pro
 use crate::body::ResponseBody;
 use crate::endpoints::Endpoint;
 use crate::endpoints::response::List;
+use crate::endpoints::versions::ServedObject;
 use crate::negotiation::{Negotiation, Offer};
 
 /// Size of the chunks in which a list is passed to the connection, in bytes.
@@ -70,12 +68,14 @@ fn list_json(list: List) -> Result<Encoded, Status> {
         put_item(out, item, type_meta.as_deref());
     };
     let body = if endpoint.is_storage_version() {
-        let size = objects.iter().map(|object| object.json_len() + 8).sum();
-        chunked(head, objects.into_iter().map(|object| object.json()), size, b"]}\n", put)
+        let size = objects.iter().map(|object| object.cached.json_len() + 8).sum();
+        chunked(head, objects.into_iter().map(|object| object.cached.json()), size, b"]}\n", put)
     } else {
         // Convert the objects before the response starts, so that a failure can still be reported.
-        let items =
-            objects.iter().map(|object| object_json(&endpoint, object)).collect::<Result<Vec<_>, _>>()?;
+        let items = objects
+            .iter()
+            .map(|object| object_json(&endpoint, object.as_served()))
+            .collect::<Result<Vec<_>, _>>()?;
         let size = items.iter().map(|item| item.len() + 8).sum();
         chunked(head, items.into_iter(), size, b"]}\n", put)
     };
@@ -133,9 +133,9 @@ fn put_item(out: &mut Vec<u8>, item: &[u8], type_meta: Option<&[u8]>) {
 
 fn list_value(list: &List) -> Result<Value, Status> {
     let type_meta = type_meta(&list.endpoint);
-    let item = |object: &Arc<CachedObject>| {
+    let item = |object: &ServedObject| {
         let mut bytes = Vec::new();
-        put_item(&mut bytes, &object_json(&list.endpoint, object)?, type_meta.as_deref());
+        put_item(&mut bytes, &object_json(&list.endpoint, object.as_served())?, type_meta.as_deref());
         parse(&bytes)
     };
     let items = list.objects.iter().map(item).collect::<Result<_, _>>()?;
@@ -150,7 +150,7 @@ fn list_protobuf(list: &List) -> Result<Encoded, Status> {
     let items = list
         .objects
         .iter()
-        .map(|object| object_protobuf(&list.endpoint, object))
+        .map(|object| object_protobuf(&list.endpoint, object.as_served()))
         .collect::<Result<Vec<_>, _>>()?;
     let remaining = list.remaining.and_then(|remaining| i64::try_from(remaining).ok());
     let meta = protobuf::envelope::list_meta(&list.revision.to_string(), &list.continue_token, remaining);

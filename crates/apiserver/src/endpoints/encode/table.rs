@@ -1,9 +1,9 @@
 //! Encodes objects as tables and as metadata only, in JSON.
 //!
-//! The metadata is always that of the stored version, because upstream builds both before it converts the object.
+//! The metadata of built-in objects is that of the stored version, because upstream builds both before it converts the
+//! object. Custom objects are converted when they are read.
 
 use bytes::Bytes;
-use nave_cacher::CachedObject;
 use nave_codec::json;
 use nave_codec::negotiate::{MetaVersion, Transform};
 use nave_codec::table::{
@@ -18,6 +18,7 @@ use super::{object_json, parse};
 use crate::descriptions;
 use crate::endpoints::Endpoint;
 use crate::endpoints::response::List;
+use crate::endpoints::versions::{ServedObject, ServedRef};
 use crate::negotiation::IncludeObject;
 
 /// Transforms a list.
@@ -30,7 +31,7 @@ pub(super) fn list(list: &List, transform: Transform, include: IncludeObject) ->
     match transform {
         Transform::Table(version) => {
             let mut writer = TableWriter::new(version, &meta, Some(&column_definitions(&list.endpoint)));
-            for object in &list.objects {
+            for object in list.objects.iter().map(ServedObject::as_served) {
                 let value = parse(&cells_json(&list.endpoint, object)?)?;
                 let bytes = row_bytes(&list.endpoint, object, include)?;
                 put_row(&mut writer, &list.endpoint, &value, row_object(include, &bytes));
@@ -40,7 +41,7 @@ pub(super) fn list(list: &List, transform: Transform, include: IncludeObject) ->
         Transform::PartialObjectMetadataList(version) => {
             let mut writer = MetadataListWriter::new(version, &meta);
             for object in &list.objects {
-                writer.item(&object.json());
+                writer.item(&object.as_served().metadata_json());
             }
             Ok(writer.finish())
         }
@@ -54,7 +55,7 @@ pub(super) fn list(list: &List, transform: Transform, include: IncludeObject) ->
 /// 406 for a form that is not available for objects, 500 if the object cannot be converted.
 pub(super) fn cached(
     endpoint: &Endpoint,
-    object: &CachedObject,
+    object: ServedRef<'_>,
     transform: Transform,
     include: IncludeObject,
     with_columns: bool,
@@ -66,7 +67,7 @@ pub(super) fn cached(
             Ok(table_of_one(endpoint, &value, row_object(include, &bytes), version, with_columns))
         }
         Transform::PartialObjectMetadata(version) | Transform::PartialObjectMetadataList(version) => {
-            Ok(partial_object_metadata(version, &object.json()))
+            Ok(partial_object_metadata(version, &object.metadata_json()))
         }
         Transform::Discovery { .. } => Err(Status::not_acceptable(&["application/json"])),
     }
@@ -97,16 +98,16 @@ pub(super) fn object(
 
 /// Returns the JSON that the cells of an object are computed from: the storage version of built-in objects, the served
 /// version of custom objects.
-fn cells_json(endpoint: &Endpoint, object: &CachedObject) -> Result<Bytes, Status> {
-    if endpoint.def.is_custom() { object_json(endpoint, object) } else { Ok(object.json()) }
+fn cells_json(endpoint: &Endpoint, object: ServedRef<'_>) -> Result<Bytes, Status> {
+    if endpoint.def.is_custom() { object_json(endpoint, object) } else { Ok(object.cached.json()) }
 }
 
 /// Returns the JSON for the object in a row: the served version if the row includes the whole object, otherwise the
 /// stored version.
-fn row_bytes(endpoint: &Endpoint, object: &CachedObject, include: IncludeObject) -> Result<Bytes, Status> {
+fn row_bytes(endpoint: &Endpoint, object: ServedRef<'_>, include: IncludeObject) -> Result<Bytes, Status> {
     match include {
         IncludeObject::Object => object_json(endpoint, object),
-        IncludeObject::None | IncludeObject::Metadata => Ok(object.json()),
+        IncludeObject::None | IncludeObject::Metadata => Ok(object.metadata_json()),
     }
 }
 

@@ -70,7 +70,7 @@ impl Write<'_> {
         }
         let configuration = apply.configuration.as_ref().map_err(Status::clone)?;
         let stored = current.map(|current| current.object.as_value());
-        let object = self.merge_applied(stored, configuration, apply.force)?;
+        let object = self.merge_applied(stored, configuration, apply.force).await?;
         apply.check_duplicates(target)?;
         let body = decode::Body { object, ..decode::Body::default() };
         // Unknown fields were rejected when the configuration was merged.

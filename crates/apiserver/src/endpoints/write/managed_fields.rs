@@ -1,5 +1,8 @@
 //! Updates managed fields during a write. At this stage the decoded object has the request's version; conversion and
 //! admission follow. As upstream, fields set by admission and the strategy have no owner.
+//!
+//! Managers may have applied other versions, so the comparison converts objects. It does not wait: if a conversion
+//! needs a webhook, the comparison fails, the webhook is called, and the comparison is repeated.
 
 use std::borrow::Cow;
 
@@ -12,6 +15,7 @@ use nave_patch::managed_fields::{
 use nave_resources::{ResourceVersion, ScalePaths};
 use nave_schema::TypeId;
 use nave_schema::normalize::{Mode, normalize};
+use parking_lot::Mutex;
 
 use super::{Target, Write};
 use crate::endpoints::Endpoint;
@@ -22,16 +26,44 @@ struct Tracker<'a> {
     target: &'a Target<'a>,
     reset: FieldSet,
     now: String,
+    /// The conversions by webhooks so far.
+    conversions: Mutex<Conversions>,
 }
 
+/// Conversions of a write by webhooks.
+#[derive(Default)]
+struct Conversions {
+    done: Vec<Conversion>,
+    /// The next conversion: an object and a version.
+    wanted: Option<(Value, GroupVersion)>,
+}
+
+struct Conversion {
+    object: Value,
+    to: GroupVersion,
+    outcome: Result<Value, String>,
+}
+
+/// Maximum number of conversions by webhooks in one write. Each version of a manager needs a few.
+const MAX_CONVERSIONS: usize = 64;
+
 impl Write<'_> {
-    /// Converts a created or changed view to the object to store, in the storage version, with updated managed fields.
-    pub(super) fn to_storage(&self, stored: Option<&Value>, mut view: Value) -> Result<Value, Status> {
+    /// Converts a created or changed view to the object to store, with updated managed fields.
+    pub(super) async fn to_storage(&self, stored: Option<&Value>, view: Value) -> Result<Value, Status> {
         let tracker = Tracker::new(self.target);
         let live = stored.map(|stored| tracker.live(stored)).transpose()?;
         let gvk = self.target.view.gvk(self.target.endpoint);
         let api_version = gvk.group_version().to_string();
-        tracker.update(live.as_deref(), &mut view, &api_version, &gvk.kind, &self.field_manager());
+        let manager = self.field_manager();
+        let update = |mut view: Value| {
+            tracker.update(live.as_deref(), &mut view, &api_version, &gvk.kind, &manager);
+            view
+        };
+        let view = if self.target.endpoint.converter().is_some() {
+            tracker.with_conversions(|| update(view.clone())).await
+        } else {
+            update(view)
+        };
         tracker.to_storage(stored, view)
     }
 
@@ -48,7 +80,7 @@ impl Write<'_> {
     }
 
     /// Merges an applied configuration into the current view of the object.
-    pub(super) fn merge_applied(
+    pub(super) async fn merge_applied(
         &self,
         stored: Option<&Value>,
         configuration: &Value,
@@ -60,8 +92,9 @@ impl Write<'_> {
         let api_version = gvk.group_version().to_string();
         let empty = tracker.empty();
         let manager = tracker.manager(&api_version, &gvk.kind, &empty);
-        let merged = manager.apply(live.as_deref(), configuration, &self.field_manager(), force);
-        merged.map_err(ApplyError::into_status)
+        let field_manager = self.field_manager();
+        let apply = || manager.apply(live.as_deref(), configuration, &field_manager, force);
+        tracker.with_conversions(apply).await.map_err(ApplyError::into_status)
     }
 
     fn field_manager(&self) -> String {
@@ -76,7 +109,27 @@ impl Write<'_> {
 
 impl<'a> Tracker<'a> {
     fn new(target: &'a Target<'a>) -> Self {
-        Self { target, reset: reset_fields(target), now: time::now().rfc3339() }
+        let (reset, now) = (reset_fields(target), time::now().rfc3339());
+        Self { target, reset, now, conversions: Mutex::default() }
+    }
+
+    /// Repeats a comparison until it needs no more conversions by a webhook.
+    async fn with_conversions<T>(&self, compare: impl Fn() -> T) -> T {
+        loop {
+            let outcome = compare();
+            let Some((object, to)) = self.conversions.lock().wanted.take() else { return outcome };
+            let converted = match self.target.endpoint.converter() {
+                Some(converter) => converter.convert(vec![object.clone()], &to).await,
+                None => Ok(Vec::new()),
+            };
+            let outcome = match converted {
+                Ok(converted) => {
+                    converted.into_iter().next().ok_or_else(|| "no object was converted".to_owned())
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            self.conversions.lock().done.push(Conversion { object, to, outcome });
+        }
     }
 
     fn manager<'s>(&'s self, api_version: &'s str, kind: &'s str, empty: &'s Value) -> FieldManager<'s> {
@@ -116,7 +169,8 @@ impl<'a> Tracker<'a> {
                 }
                 Ok(Cow::Owned(scale))
             }
-            _ if endpoint.is_storage_version() => Ok(Cow::Borrowed(stored)),
+            // Custom objects are read in the request's version.
+            _ if endpoint.is_storage_version() || endpoint.def.is_custom() => Ok(Cow::Borrowed(stored)),
             _ => Ok(Cow::Owned(view.to_served(endpoint, stored.clone())?)),
         }
     }
@@ -154,6 +208,9 @@ impl Versions for Tracker<'_> {
 
     fn convert(&self, object: &Value, api_version: &str) -> Result<Value, String> {
         let version = |text: &str| GroupVersion::parse(text).unwrap_or_default();
+        if self.target.endpoint.converter().is_some() && !matches!(self.target.view, View::Scale(_)) {
+            return self.conversions.lock().find(object, version(api_version));
+        }
         let mut converted = object.clone();
         let (from, to) = (version(meta::api_version(object)), version(api_version));
         let strategy = &self.target.endpoint.def.strategy;
@@ -178,15 +235,30 @@ fn type_in_version<'e>(endpoint: &'e Endpoint, view: &View, api_version: &str) -
     }
 }
 
+impl Conversions {
+    /// Returns the result of a conversion, or an error that leads to the conversion.
+    fn find(&mut self, object: &Value, to: GroupVersion) -> Result<Value, String> {
+        let is_same = |done: &&Conversion| done.to == to && done.object == *object;
+        if let Some(done) = self.done.iter().find(is_same) {
+            return done.outcome.clone();
+        }
+        if self.done.len() >= MAX_CONVERSIONS {
+            return Err("the managed fields need too many conversions".to_owned());
+        }
+        self.wanted = Some((object.clone(), to));
+        Err("the conversion is pending".to_owned())
+    }
+}
+
 /// Returns the type of the resource in a served or stored version; `None` for an unknown version.
 fn type_of<'e>(endpoint: &'e Endpoint, api_version: &str) -> Option<TypeRef<'e>> {
     let def = &endpoint.def;
     let version = GroupVersion::parse(api_version).filter(|version| version.group == def.group)?;
-    let served = def.versions.iter().find(|served| served.name == version.version);
-    let stored = || def.storage.as_ref().filter(|storage| storage.version == version);
-    if let Some(schema) = served.and_then(ResourceVersion::custom) {
+    if let Some(schema) = def.schema(&version.version) {
         return Some(schema.topology().map_or(TypeRef::Deduced, TypeRef::custom));
     }
+    let served = def.versions.iter().find(|served| served.name == version.version);
+    let stored = || def.storage.as_ref().filter(|storage| storage.version == version);
     let type_id = served.map(ResourceVersion::type_id).or_else(|| stored().map(|storage| storage.type_id));
     type_id.map(type_ref)
 }

@@ -5,12 +5,13 @@
 //! | decode, strictness, defaults | [`Target::decode`] |
 //! | apply the change: new object, replacement, patch, applied configuration, deletion | [`Write::next`], [`patch`], `apply` |
 //! | managed fields | `managed_fields` |
-//! | conversion to the storage version | [`View::to_storage`] |
+//! | conversion to the storage version, of built-in objects | [`View::to_storage`] |
 //! | namespace, then mutating admission | `stages` |
 //! | metadata, strategy `prepare_for_*` | `stages`, [`lifecycle`](crate::lifecycle) |
 //! | allocation of addresses and ports | [`allocation`](crate::allocation) |
 //! | validation of metadata and by the strategy, canonical form | `stages` |
 //! | validating admission | `stages` |
+//! | conversion to the storage version, of custom objects | `versions` |
 //! | end of a dry run; otherwise compare-and-swap, repeated from the newer state if another writer was faster | [`ResourceStorage::compare_and_swap`] |
 
 mod apply;
@@ -30,13 +31,11 @@ pub use self::apply::Apply;
 pub use self::managed_fields::{type_ref, view_type};
 pub use self::patch::Patch;
 pub use self::target::{Payload, Target, typed_object};
-use super::decode;
 use super::response::ObjectResponse;
-use super::view::{self, View};
+use super::view::View;
+use super::{decode, versions};
 use crate::lifecycle::{self, Deletion};
-use crate::storage::{
-    Attempt, NextState, ResourceStorage, Stored, Update, WriteResult, WrittenVersion, unchanged,
-};
+use crate::storage::{Attempt, NextState, ResourceStorage, Stored, Update, WriteResult, WrittenVersion};
 
 /// Maximum number of generated names to try, as upstream.
 const MAX_GENERATED_NAMES: usize = 8;
@@ -137,11 +136,11 @@ pub async fn create(
         let is_generated = meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty();
         match create_object(target, object, options).await {
             Err(status) if is_generated && status.reason == Some(Reason::AlreadyExists) => {}
-            outcome => return target.answer(201, outcome?),
+            outcome => return target.answer(201, outcome?).await,
         }
     }
     let object = target.decode(payload, options.validation())?;
-    target.answer(201, create_object(target, object, options).await?)
+    target.answer(201, create_object(target, object, options).await?).await
 }
 
 /// Creates a decoded and defaulted object, with its name or a generated name; returns the stored object.
@@ -226,7 +225,7 @@ async fn change_or_create(
     options: &CreateOptions,
 ) -> Result<ObjectResponse, Status> {
     let written = Write::new(target, change, options).run(target.name).await?;
-    target.answer(if written.created { 201 } else { 200 }, written)
+    target.answer(if written.created { 201 } else { 200 }, written).await
 }
 
 impl<'a> Write<'a> {
@@ -303,7 +302,7 @@ impl<'a> Write<'a> {
         self.remove_repeated_owners(&mut object, "");
         let admitted = match self.renamed.take() {
             Some(admitted) => admitted,
-            None => self.admit_new(self.to_storage(None, object)?).await?,
+            None => self.admit_new(self.to_storage(None, object).await?).await?,
         };
         if matches!(self.change, Change::Create(_)) && meta::name(&admitted) != self.name {
             let status = Status::internal("admission changed the name of a new object");
@@ -331,7 +330,7 @@ impl<'a> Write<'a> {
         };
         target.check_uid(&object, &current.object)?;
         self.remove_repeated_owners(&mut object, "");
-        let changed = self.to_storage(Some(current.object.as_value()), object)?;
+        let changed = self.to_storage(Some(current.object.as_value()), object).await?;
         self.prepare_changed(changed, &current.object).await
     }
 
@@ -367,7 +366,7 @@ impl<'a> Write<'a> {
         if parse_resource_version(&object)?.is_some_and(|version| version != current.revision) {
             return Err(target.modified());
         }
-        let changed = self.to_storage(Some(stored), object)?;
+        let changed = self.to_storage(Some(stored), object).await?;
         self.prepare_changed(changed, &current.object).await
     }
 
@@ -487,14 +486,15 @@ impl<'a> Write<'a> {
 }
 
 impl Write<'_> {
-    /// Returns the stored state as read in the request's version, in the storage version; `None` if it is the same as
-    /// the stored state.
-    fn as_read(&self, current: &Stored) -> Result<Option<Stored>, Status> {
+    /// Returns the state of a custom object as read in the request's version; `None` if the write uses the stored
+    /// state.
+    async fn as_read(&self, current: &Stored) -> Result<Option<Stored>, Status> {
         let endpoint = self.target.endpoint;
-        if !endpoint.def.is_custom() || endpoint.is_storage_version() {
+        let is_used = !matches!(self.change, Change::Create(_));
+        if !endpoint.def.is_custom() || endpoint.is_storage_version() || !is_used {
             return Ok(None);
         }
-        let object = view::with_defaults(endpoint, current.object.as_value().clone())?;
+        let object = versions::read(endpoint, current.object.as_value().clone()).await?;
         let object = Object::try_from(object).map_err(Status::internal)?;
         Ok(Some(Stored { object, revision: current.revision }))
     }
@@ -503,14 +503,13 @@ impl Write<'_> {
 impl NextState for Write<'_> {
     async fn next(&mut self, current: Option<&Stored>) -> Result<Attempt, Status> {
         self.creates = current.is_none();
-        let read = current.map(|current| self.as_read(current)).transpose()?.flatten();
+        let read = match current {
+            Some(current) => self.as_read(current).await?,
+            None => None,
+        };
         let mut attempt = self.next_attempt(read.as_ref().or(current)).await?;
-        // Differences made by the read alone are not written, unless the storage version has changed.
-        if let (Some(read), Some(stored), Update::Put(object)) = (&read, current, &mut attempt.update)
-            && stored.object.api_version() == read.object.api_version()
-            && unchanged(object, read.object.as_value())
-        {
-            attempt = Update::NoWrite(std::mem::take(object)).into();
+        if let Update::Put(object) = &mut attempt.update {
+            *object = versions::write(self.target.endpoint, std::mem::take(object)).await?;
         }
         // A dry run ends before the transaction and returns the object that would have been stored.
         Ok(if self.options.dry_run() { attempt.dry() } else { attempt })

@@ -11,7 +11,7 @@ use nave_resources::{Schema, storage_key};
 
 use super::super::response::ObjectResponse;
 use super::super::view::View;
-use super::super::{Endpoint, decode};
+use super::super::{Endpoint, decode, versions};
 use super::Written;
 use crate::context::RequestContext;
 use crate::storage::{Attempt, Reservation, ResourceStorage, Update};
@@ -187,8 +187,10 @@ impl Target<'_> {
     }
 
     /// Builds the response with a written object, in the request's version.
-    pub(super) fn answer(&self, code: u16, written: Written) -> Result<ObjectResponse, Status> {
-        let Written { mut object, version, .. } = written;
+    pub(super) async fn answer(&self, code: u16, written: Written) -> Result<ObjectResponse, Status> {
+        let Written { object, version, .. } = written;
+        // As upstream, the response is the stored object as read in the request's version.
+        let mut object = versions::read(self.endpoint, object).await?;
         match version {
             Some(version) if !matches!(self.view, View::Scale(_)) => {
                 let object = self.view.to_served(self.endpoint, object)?;
