@@ -48,6 +48,7 @@ pub mod soak;
 pub mod spawn;
 mod streams;
 pub mod watchers;
+mod webhooks;
 
 use std::path::PathBuf;
 use std::time::Duration;

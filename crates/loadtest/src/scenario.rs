@@ -9,6 +9,7 @@ use crate::load::{Limits, Meter, Sample, closed_loop};
 use crate::objects::{PodShape, config_map, default_service_account, namespace, node_name};
 use crate::process::Processes;
 use crate::watchers::{Watchers, delays};
+use crate::webhooks::{CONFIGURATIONS, LABEL, NAME, WebhookPair};
 
 /// Sizes of the scenarios.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +37,8 @@ pub struct Sizes {
 pub enum Scenario {
     /// Creates pods, 64 in flight.
     CreatePods,
+    /// 2,000 creates of pods with a mutating and a validating webhook, 64 in flight.
+    CreateWithWebhooks,
     /// Creates config maps of 1 KB, 64 in flight.
     CreateConfigMaps,
     /// Lists with `limit=1`, 16 in flight.
@@ -69,8 +72,9 @@ pub struct Session {
 
 impl Scenario {
     /// All scenarios, in order. Pods are created first, so that the memory measured afterwards is only that of pods.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::CreatePods,
+        Self::CreateWithWebhooks,
         Self::CreateConfigMaps,
         Self::SmallRead,
         Self::ListJson,
@@ -89,6 +93,7 @@ impl Scenario {
         match self {
             Self::CreateConfigMaps => "create ConfigMaps (1 KB), 64 in flight".into(),
             Self::CreatePods => "create pods, 64 in flight".into(),
+            Self::CreateWithWebhooks => format!("{WRITES} creates of pods with a pair of webhooks"),
             Self::SmallRead => "small read (`limit=1`), 16 in flight".into(),
             Self::ListJson => format!("LIST {pods} pods, JSON"),
             Self::ListProtobuf => format!("LIST {few_pods} pods, protobuf"),
@@ -130,6 +135,7 @@ impl Session {
                 let path = move |n| if n < few { pods_path(FEW) } else { pods_path(MANY) };
                 self.create_pods(self.sizes.pods, "web", path, shape).await
             }
+            Scenario::CreateWithWebhooks => self.create_with_webhooks("hooked").await,
             Scenario::SmallRead => self.read(16, 20_000, format!("{pods}?limit=1"), JSON).await,
             Scenario::ListJson => self.read(1, 20, pods.into(), JSON).await,
             Scenario::ListProtobuf => self.read(1, 200, pods_path(FEW), PROTOBUF).await,
@@ -225,6 +231,26 @@ impl Session {
     /// Creates pods with the name prefix `prefix`, 64 in flight.
     pub async fn create(&self, pods: u64, prefix: &str) -> Result<Sample, LoadError> {
         self.create_pods(pods, prefix, |_| pods_path(MANY), self.shape).await
+    }
+
+    /// Makes 2,000 creates that a mutating and a validating webhook admit.
+    async fn create_with_webhooks(&self, prefix: &str) -> Result<Sample, LoadError> {
+        let webhooks = WebhookPair::start().await?;
+        for (path, kind) in CONFIGURATIONS {
+            create(&self.pool, &Call::post(path, webhooks.configuration(kind, MANY))).await?;
+        }
+        let probe = Call::post(format!("{}?dryRun=All", pods_path(MANY)), self.shape.pod("probe", 0));
+        let end = Instant::now() + self.sizes.time;
+        while scan_field(&self.pool.call(&probe).await?, LABEL).is_none() {
+            if Instant::now() > end {
+                return Err(LoadError::Unexpected("the webhooks are not called".into()));
+            }
+        }
+        let sample = self.create(WRITES, prefix).await;
+        for (path, _) in CONFIGURATIONS {
+            self.pool.call(&Call::delete(format!("{path}/{NAME}"))).await?;
+        }
+        sample
     }
 
     /// Makes 2,000 creates while `watchers` watch nodes that get no new pods.

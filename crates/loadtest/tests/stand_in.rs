@@ -47,7 +47,10 @@ impl StandIn {
                     // Fails if no watcher exists.
                     let _ = self.events.send(event.into());
                 }
-                (201, full(object))
+                // A webhook that is in effect sets its label.
+                let text = String::from_utf8_lossy(&object);
+                let labelled = text.replace(r#""labels":{"#, r#""labels":{"loadtest-injected":"yes","#);
+                (201, if path.contains("dryRun=All") { full(labelled) } else { full(object) })
             }
             Method::GET if path.contains("watch=true") => (200, self.watch(path.contains("fieldSelector"))),
             Method::GET if path.contains("refused") => (403, full(r#"{"kind":"Status","code":403}"#)),

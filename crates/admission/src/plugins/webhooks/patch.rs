@@ -39,7 +39,7 @@ pub(super) fn apply(hook: &Hook, answer: &Answer, patch: &Value, object: &Value)
     let mut patched = object.clone();
     json_patch::apply(&mut patched, patch).map_err(|error| {
         CallError::Refused(match error {
-            PatchError::Unfit(why) => Status::internal(why),
+            PatchError::Unfit(why) | PatchError::TestFailed(why) => Status::internal(why),
             other => Status::internal(other.into_status().message),
         })
     })?;
