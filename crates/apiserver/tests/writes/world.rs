@@ -66,7 +66,7 @@ impl World {
         let engine = Embedded::open(folder.path(), &embedded::Options::default()).unwrap();
         let store = Arc::new(FaultyStore::new(Arc::new(engine)));
         let registry = Registry::builtin(nave_schema::builtin());
-        let storages = Storages::open(registry, Arc::clone(&store) as _, &WatchCacheSizes::default());
+        let storages = Storages::open(registry, Arc::clone(&store), &WatchCacheSizes::default());
         let (_, cluster_authentication) = tokio::sync::watch::channel(ClusterAuthentication::default());
         let plugins = PluginConfig::new(&[], &["ServiceAccount".to_owned()]).unwrap();
         let mut admission = AdmissionConfig::new(plugins, Arc::default());
