@@ -83,11 +83,11 @@ fn binding(policy: &Value, mut spec: Value) -> Value {
     json!({"metadata": {"name": name}, "spec": spec})
 }
 
-fn refused(code: u16, reason: &str, why: &str) -> Option<(u16, String, String)> {
+fn refused(code: u16, reason: &str, why: &str) -> (u16, String, String) {
     let message = format!(
         "configmaps \"c\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'p' denied request: {why}"
     );
-    Some((code, reason.to_owned(), message))
+    (code, reason.to_owned(), message)
 }
 
 #[tokio::test]
@@ -140,7 +140,7 @@ async fn refusals_have_the_message_and_reason_of_the_first_failed_validation() {
     ] {
         let world = deny(validations.clone());
         let (refusal, _) = world.create(config_map(json!({"a": "x"}))).await;
-        assert_eq!(refusal, refused(code, reason, why), "{validations}");
+        assert_eq!(refusal, Some(refused(code, reason, why)), "{validations}");
         assert_eq!(deny(json!([{"expression": failed}])).create(config_map(json!({"a": "b"}))).await.0, None);
     }
 }
@@ -170,7 +170,7 @@ async fn failing_audit_annotations_deny_whatever_the_action_is() {
     let failing = format!("string({failing})");
     let why = why.replace("object.data.z'", "string(object.data.z)'");
     let (refusal, _) = world(&failing, "Fail").create(config_map(json!({}))).await;
-    assert_eq!(refusal, refused(422, "Invalid", &why));
+    assert_eq!(refusal, Some(refused(422, "Invalid", &why)));
     assert_eq!(world(&failing, "Ignore").create(config_map(json!({}))).await.0, None);
     let annotated = world("' v '", "Fail");
     let mut request = request(config_map(json!({})));
@@ -195,7 +195,7 @@ async fn parameters_are_collected_before_match_conditions() {
     let (refusal, _) = world(&spec, missing).create(config_map(json!({}))).await;
     let why =
         "failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction";
-    assert_eq!(refusal, refused(422, "Invalid", why));
+    assert_eq!(refusal, Some(refused(422, "Invalid", why)));
     let allowed = json!({"name": "gone", "parameterNotFoundAction": "Allow"});
     assert_eq!(world(&spec, allowed).create(config_map(json!({}))).await.0, None);
 
@@ -209,7 +209,7 @@ async fn parameters_are_collected_before_match_conditions() {
     param("one", "1");
     assert_eq!(selected.create(config_map(json!({}))).await.0, None);
     param("two", "2");
-    assert_eq!(selected.create(config_map(json!({}))).await.0, refused(422, "Invalid", "params"));
+    assert_eq!(selected.create(config_map(json!({}))).await.0, Some(refused(422, "Invalid", "params")));
 
     let mut unknown = matching.clone();
     unknown["paramKind"] = json!({"apiVersion": "example.com/v1", "kind": "Thing"});
@@ -223,7 +223,7 @@ async fn the_namespace_is_null_in_match_conditions_only() {
     let team = "namespaceObject.metadata.labels.team == 'web'";
     let spec = json!({"validations": [{"expression": team, "message": "team"}]});
     let world = World::validating(policy(spec), &["Deny"]);
-    assert_eq!(world.create(config_map(json!({}))).await.0, refused(422, "Invalid", "team"));
+    assert_eq!(world.create(config_map(json!({}))).await.0, Some(refused(422, "Invalid", "team")));
     let spec = json!({"matchConditions": [{"name": "n", "expression": team}], "validations": [{"expression": "false"}]});
     let (refusal, _) = World::validating(policy(spec), &["Deny"]).create(config_map(json!({}))).await;
     let message = refusal.unwrap().2;
@@ -331,5 +331,5 @@ async fn expensive_policies_end_at_their_budget() {
     let world = World::validating(policy(json!({"validations": many})), &["Deny"]);
     let (refusal, _) = world.create(config_map(json!({}))).await;
     let why = "validation failed due to running out of cost budget, no further validation rules will be run";
-    assert_eq!(refusal, refused(422, "Invalid", why));
+    assert_eq!(refusal, Some(refused(422, "Invalid", why)));
 }

@@ -488,7 +488,7 @@ async fn validating_webhooks_are_called_in_parallel() {
     let hook = hooks.hook("/x", json!({"clientConfig": client}));
     let plugin = plugin(super::validating, &[("c", vec![hook.clone(), hook])]);
     let mut request = pod();
-    let admitted = tokio::time::timeout(Duration::from_secs(60), refusal(&plugin, &mut request)).await;
+    let admitted = tokio::time::timeout(Duration::from_mins(1), refusal(&plugin, &mut request)).await;
     assert_eq!(admitted.unwrap(), "admitted");
 }
 
