@@ -110,11 +110,12 @@ impl Bootstrap {
             create(resources, classes, "", priority_class(name, value, description))
         };
         let classes = try_join_all(PRIORITY_CLASSES.map(class));
-        let service = async {
+        // The futures of writes are large, so they are boxed.
+        let service = Box::pin(async {
             self.service.start(resources).await?;
             self.service.reconcile(resources).await
-        };
-        let (tracking, identity) = (token_tracking(resources), self.identity.renew(resources));
+        });
+        let (tracking, identity) = (token_tracking(resources), Box::pin(self.identity.renew(resources)));
         let api_services = api_services::run(resources);
         try_join!(
             service,
