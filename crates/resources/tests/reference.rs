@@ -29,10 +29,12 @@ fn builtin() -> Registry {
 fn aggregated_discovery_matches_the_recording() {
     let Some(recorded) = reference("discovery.json") else { return };
     let registry = builtin();
-    for (path, ours) in [
-        ("/api", serde_json::to_value(discovery::aggregated_core(&registry)).unwrap()),
-        ("/apis", serde_json::to_value(discovery::aggregated_groups(&registry)).unwrap()),
-    ] {
+    for (path, is_core) in [("/api", true), ("/apis", false)] {
+        let groups = registry.groups().iter().filter(|group| group.name.is_empty() == is_core);
+        let groups: Vec<Vec<u8>> =
+            groups.map(|group| serde_json::to_vec(&discovery::aggregated_group(group)).unwrap()).collect();
+        let document = discovery::aggregated(groups.iter().map(Vec::as_slice));
+        let ours: Value = serde_json::from_slice(&document).unwrap();
         let theirs = &recorded[path];
         assert_eq!(ours["items"].as_array().map(Vec::len), theirs["items"].as_array().map(Vec::len));
         for (ours, theirs) in
