@@ -107,10 +107,10 @@ mod tests {
 
     use super::*;
 
-    fn merged(object: Value, configuration: Value) -> Result<Value, String> {
+    fn merged(object: &Value, configuration: &Value) -> Result<Value, String> {
         let set = nave_schema::builtin();
         let ty = TypeRef::Struct(set, set.find("io.k8s.api.apps.v1.Deployment").unwrap());
-        merge_configuration(ty, &object, &configuration).map_err(|error| error.to_string())
+        merge_configuration(ty, object, configuration).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -120,7 +120,7 @@ mod tests {
         let configuration = container(json!({"name": "a", "env": [{"name": "Y", "value": "2"}]}));
         let env = json!([{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]);
         let expected = container(json!({"name": "a", "image": "i", "env": env}));
-        assert_eq!(merged(object, configuration), Ok(expected));
+        assert_eq!(merged(&object, &configuration), Ok(expected));
     }
 
     #[test]
@@ -139,7 +139,7 @@ mod tests {
                 format!("{atomic}.spec.template.spec.containers[0].command, .spec.template.spec.tolerations"),
             ),
         ] {
-            assert_eq!(merged(json!({}), configuration), Err(expected));
+            assert_eq!(merged(&json!({}), &configuration), Err(expected));
         }
     }
 }
