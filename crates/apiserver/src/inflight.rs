@@ -109,7 +109,6 @@ mod tests {
         for (method, uri) in [
             (&get, pods.to_owned()),
             (&get, format!("{pods}/p")),
-            (&get, format!("{pods}/p/log")),
             (&get, "/version".to_owned()),
             (&post, pods.to_owned()),
             (&Method::DELETE, pods.to_owned()),
@@ -125,6 +124,7 @@ mod tests {
         for (method, uri) in [
             (&get, format!("{pods}?watch=true")),
             (&get, "/api/v1/watch/pods".to_owned()),
+            (&get, format!("{pods}/p/log")),
             (&get, format!("{pods}/p/log?follow=true")),
             (&post, format!("{pods}/p/exec")),
             (&get, format!("{pods}/p/attach")),

@@ -381,7 +381,7 @@ mod tests {
             (Method::DELETE, "/api/v1/nodes/n/proxy".to_owned(), true),
             (Method::GET, format!("{pod}/log?follow=true"), true),
             (Method::GET, format!("{pod}/log?follow=false"), true),
-            (Method::GET, format!("{pod}/log"), false),
+            (Method::GET, format!("{pod}/log"), true),
             (Method::GET, pod.to_owned(), false),
             (Method::GET, "/api/v1/pods?watch=false".to_owned(), false),
             (Method::PUT, format!("{pod}/status"), false),

@@ -34,7 +34,7 @@ const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
 
 /// Returns connections that may lead to this machine.
 fn local_backends() -> Arc<Backends> {
-    let dialer = BackendDialer { policy: AddressPolicy::Unicast, timeout: LONG };
+    let dialer = BackendDialer { policy: AddressPolicy::Unicast, timeout: Duration::from_secs(2) };
     let Backends { kubelets, unverified, .. } = Backends::default();
     Arc::new(Backends::new(dialer, kubelets, unverified))
 }
