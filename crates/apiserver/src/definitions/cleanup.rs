@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nave_cacher::{Filter, WatchItem, WatchRequest, WatchStart};
+use nave_cacher::{End, EventType, Filter, WatchItem, WatchRequest, WatchStart};
 use nave_machinery::options::{DeleteOptions, UpdateOptions};
 use nave_machinery::{Status, Value, meta, time};
 use nave_resources::custom::{CLEANUP_FINALIZER, names};
@@ -82,20 +82,30 @@ impl Definitions {
 }
 
 /// Deletes all objects and waits until they no longer exist. As upstream, admission is not called: only finalizers can
-/// delay the deletion.
+/// delay the deletion. Objects of requests that started before the definition refused them are deleted too.
 async fn delete_objects(storage: &ResourceStorage) -> Verdict {
     let still = |reason, message| Verdict { is_terminating: true, reason, message };
-    if let Err(status) = delete_each(storage).await {
-        let message = format!("could not issue all deletes: {}", status.message);
-        return still("InstanceDeletionFailed", message);
-    }
-    match tokio::time::timeout(PATIENCE, all_gone(storage)).await {
-        Ok(true) => Verdict {
+    let deletion = async {
+        loop {
+            let revision = delete_each(storage).await?;
+            match progress(storage, revision).await {
+                Progress::Created => {}
+                Progress::Gone => return Ok(true),
+                Progress::Closed => return Ok(false),
+            }
+        }
+    };
+    match tokio::time::timeout(PATIENCE, deletion).await {
+        Ok(Err::<bool, Status>(status)) => {
+            let message = format!("could not issue all deletes: {}", status.message);
+            still("InstanceDeletionFailed", message)
+        }
+        Ok(Ok(true)) => Verdict {
             is_terminating: false,
             reason: "InstanceDeletionCompleted",
             message: "removed all instances".to_owned(),
         },
-        Ok(false) | Err(_) => still(
+        Ok(Ok(false)) | Err(_) => still(
             "InstanceDeletionCheck",
             "could not confirm zero CustomResources remaining: timed out waiting for the condition"
                 .to_owned(),
@@ -103,10 +113,12 @@ async fn delete_objects(storage: &ResourceStorage) -> Verdict {
     }
 }
 
-async fn delete_each(storage: &ResourceStorage) -> Result<(), Status> {
+/// Deletes the objects that exist, and returns the revision of this state.
+async fn delete_each(storage: &ResourceStorage) -> Result<u64, Status> {
     storage.wait_until(storage.current_revision().await?).await?;
     let (def, options) = (storage.def(), DeleteOptions::default());
-    for object in storage.cacher().snapshot().range("", None) {
+    let snapshot = storage.cacher().snapshot();
+    for object in snapshot.range("", None) {
         let name = object.name();
         let deleted = storage.guaranteed_update(object.key(), name, |stored| {
             let mut object = stored.object.as_value().clone();
@@ -122,31 +134,46 @@ async fn delete_each(storage: &ResourceStorage) -> Result<(), Status> {
         let name = key.rsplit('/').next().unwrap_or_default();
         ignore_absent(storage.delete_undecodable(&key, name, |_, _| Ok(true)).await)?;
     }
-    Ok(())
+    Ok(snapshot.revision())
+}
+
+/// The state of a deletion.
+enum Progress {
+    /// No object exists.
+    Gone,
+    /// An object was created after the deletes were issued.
+    Created,
+    /// The storage is closed.
+    Closed,
+}
+
+/// Waits until no object exists, or until one is created after `revision`.
+async fn progress(storage: &ResourceStorage, revision: u64) -> Progress {
+    let cacher = storage.cacher();
+    let start = WatchStart::After(revision);
+    let request = WatchRequest { start, filter: Filter::all(), bookmarks: false, deadline: None };
+    // Fails if the history no longer reaches back, so an object may have been created.
+    let Ok(mut watcher) = cacher.watch(request) else { return Progress::Created };
+    loop {
+        // Wait until the watch cache has the latest deletions.
+        let Ok(revision) = storage.current_revision().await else { return Progress::Closed };
+        if storage.wait_until(revision).await.is_err() {
+            return Progress::Closed;
+        }
+        if cacher.snapshot().count(None) == 0 {
+            return Progress::Gone;
+        }
+        match watcher.next().await {
+            WatchItem::Events(events) if events.iter().any(|event| event.kind == EventType::Added) => {
+                return Progress::Created;
+            }
+            WatchItem::End(End::Expired) => return Progress::Created,
+            WatchItem::End(_) => return Progress::Closed,
+            _ => {}
+        }
+    }
 }
 
 fn ignore_absent(outcome: Result<(), Status>) -> Result<(), Status> {
     outcome.or_else(|status| if status.code == 404 { Ok(()) } else { Err(status) })
-}
-
-/// Waits until no object exists; returns false if the storage is closed first.
-async fn all_gone(storage: &ResourceStorage) -> bool {
-    let cacher = storage.cacher();
-    loop {
-        // Wait until the watch cache has the latest deletions.
-        let Ok(revision) = storage.current_revision().await else { return false };
-        if storage.wait_until(revision).await.is_err() {
-            return false;
-        }
-        let snapshot = cacher.snapshot();
-        if snapshot.count(None) == 0 {
-            return true;
-        }
-        let start = WatchStart::After(snapshot.revision());
-        let request = WatchRequest { start, filter: Filter::all(), bookmarks: false, deadline: None };
-        let Ok(mut watcher) = cacher.watch(request) else { return false };
-        if let WatchItem::End(_) = watcher.next().await {
-            return false;
-        }
-    }
 }

@@ -6,6 +6,43 @@ use crate::family::{definition, objects};
 use crate::{DEFINITIONS, Server};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_survives_a_deletion_while_clients_write() {
+    let server = Server::start().await;
+    let definition = definition(1, 4_000);
+    let name = definition["metadata"]["name"].as_str().unwrap();
+    let path = format!("{DEFINITIONS}/{name}");
+    let things = "/apis/family000.example.com/v1/namespaces/default/things00001";
+    let thing = |number: usize| {
+        json!({"apiVersion": "family000.example.com/v1", "kind": "Thing00001",
+        "metadata": {"name": format!("thing-{number}")}})
+    };
+    for round in 0..3 {
+        server.define(&definition).await;
+        assert!(server.get(things).await.names().is_empty(), "round {round}");
+        let writes = async {
+            for number in 0.. {
+                let answer = server.post(things, &thing(number)).await;
+                match answer.code {
+                    201 => {}
+                    // The definition is being deleted, or is gone.
+                    403 | 404 => return,
+                    _ => panic!("{}", answer.text()),
+                }
+            }
+        };
+        let deletes = async {
+            while server.get(things).await.names().len() < 5 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(server.client.call(&format!("DELETE {path}")).await.code, 200);
+            server.gone(&path).await;
+        };
+        tokio::join!(writes, deletes);
+        server.gone(&objects(1)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_writers_of_a_definition_lose_no_change() {
     let server = Server::start().await;
     let definition = definition(1, 4_000);

@@ -191,5 +191,7 @@ async fn compositions_embed_other_resources() {
     assert_eq!(created.code, 201, "{}", created.text());
     assert_eq!(created.value_at("/spec/resources/0/base"), whole);
     let wrong = json!({"apiVersion": "example.com/v1", "kind": "Bucket", "metadata": {"name": "a/b"}});
-    assert_eq!(server.post(COMPOSITIONS, &composition(wrong)).await.code, 422);
+    let mut wrong = composition(wrong);
+    wrong["metadata"]["name"] = json!("two");
+    assert_eq!(server.post(COMPOSITIONS, &wrong).await.code, 422);
 }
