@@ -236,18 +236,20 @@ impl ApiServer {
         let (resources, supervisor) = (&self.pipeline.router.resources, &self.supervisor);
         let evict = || evict_encodings(resources.catalogs(), &memory_is_short);
         let check = || check_consistency(resources.catalogs());
-        let reconcile = || self.bootstrap.reconcile_periodically(resources);
-        let publish =
-            || cluster_authentication::publish_changes(resources, self.cluster_authentication.clone());
+        // The futures of writes are large, so they are boxed.
+        let reconcile = || Box::pin(self.bootstrap.reconcile_periodically(resources));
+        let publish = || {
+            Box::pin(cluster_authentication::publish_changes(resources, self.cluster_authentication.clone()))
+        };
         let repair = || async {
             match &self.repair {
-                Some(repair) => repair.run().await,
+                Some(repair) => Box::pin(repair.run()).await,
                 None => std::future::pending().await,
             }
         };
         let define = || async {
             match &self.definitions {
-                Some(definitions) => Arc::clone(definitions).run().await,
+                Some(definitions) => Box::pin(Arc::clone(definitions).run()).await,
                 None => std::future::pending().await,
             }
         };

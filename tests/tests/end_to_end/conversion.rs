@@ -178,12 +178,12 @@ async fn faulty_converter_changes_nothing_and_disturbs_nothing_else() {
     converter.set(Fault::Hangs);
     let hanging = format!("{V2}/one");
     let waiting = async {
-        let calls =
-            (0..20).map(|_| server.kubectl_fails(&["get", "--raw", "--request-timeout=5s", &hanging]));
+        let arguments = ["get", "--raw", "--request-timeout=5s", &hanging];
+        let calls = (0..20).map(|_| server.kubectl_fails(&arguments));
         futures_util::future::join_all(calls).await
     };
     let others = async {
-        tokio::time::timeout(Duration::from_secs(60), async {
+        tokio::time::timeout(Duration::from_mins(1), async {
             for _ in 0..5 {
                 server.kubectl(&["get", "namespaces"]).await;
                 get(&server, V1).await;

@@ -20,10 +20,10 @@ pub(super) fn group_and_kind(original: &Value, converted: &Value, to: &GroupVers
 
 /// Checks that a converted object has the name, namespace and uid of the original.
 pub(super) fn identity(original: &Value, converted: &Value) -> Result<(), String> {
-    let parts: [(&str, fn(&Value) -> &str); 3] =
-        [("name", meta::name), ("namespace", meta::namespace), ("UID", meta::uid)];
-    for (what, part) in parts {
-        let (expected, received) = (part(original), part(converted));
+    let parts = |object| {
+        [("name", meta::name(object)), ("namespace", meta::namespace(object)), ("UID", meta::uid(object))]
+    };
+    for ((what, expected), (_, received)) in parts(original).into_iter().zip(parts(converted)) {
         if received != expected {
             return Err(format!("must have the same {what}: {expected} != {received}"));
         }

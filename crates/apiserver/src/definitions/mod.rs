@@ -68,7 +68,7 @@ impl Definitions {
         let endpoint = catalogs.load().endpoint(&resource)?.clone();
         let storage = endpoint.storage.clone()?;
         let state = Mutex::default();
-        Some(Arc::new(Self { catalogs, endpoint, storage, admission, converters, metrics, state }))
+        Some(Arc::new(Self { catalogs, endpoint, storage, admission, metrics, converters, state }))
     }
 
     /// Serves all custom resources that are defined at start.

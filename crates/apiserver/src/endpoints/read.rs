@@ -62,13 +62,12 @@ pub async fn get(
         }
         return Ok(ObjectResponse::document(200, view.to_served(endpoint, object)?));
     }
-    let served = match requested {
+    let served = if requested.is_some() {
+        let page = versions::read_page(endpoint, vec![object]).await?;
+        page.into_iter().next().ok_or_else(|| Status::internal("no object was read"))?
+    } else {
         // As upstream, the latest state is converted for each request.
-        None => versions::read_live(endpoint, object).await?,
-        Some(_) => {
-            let page = versions::read_page(endpoint, vec![object]).await?;
-            page.into_iter().next().ok_or_else(|| Status::internal("no object was read"))?
-        }
+        versions::read_live(endpoint, object).await?
     };
     Ok(ObjectResponse::cached(endpoint, served))
 }
