@@ -105,7 +105,8 @@ async fn policies_refuse_warn_and_change_objects() {
     let refused = create(&deployment("big", 4, "yes")).await;
     assert!(
         refused.stderr.contains(
-            "deployments.apps \"big\" is forbidden: ValidatingAdmissionPolicy 'sizes' with binding 'sizes-deny' \
+            // kubectl shows the causes of an invalid object, and this one has no field.
+            "The deployments \"big\" is invalid: : ValidatingAdmissionPolicy 'sizes' with binding 'sizes-deny' \
              denied request: at most 3 replicas"
         ),
         "{}",
