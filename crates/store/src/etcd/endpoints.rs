@@ -27,7 +27,7 @@ pub(super) struct Endpoints {
     preferred: AtomicUsize,
 }
 
-/// Whether a request can be repeated after it was sent.
+/// The effect of a request, which decides whether it can be repeated after it was sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
     /// The request changes nothing that a repetition would not.

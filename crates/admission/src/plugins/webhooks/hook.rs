@@ -49,7 +49,7 @@ impl ReviewVersion {
     }
 }
 
-/// Whether a webhook can be called for a dry run.
+/// The side effects of a webhook, which decide whether a dry run may call it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SideEffects {
     /// Not set.

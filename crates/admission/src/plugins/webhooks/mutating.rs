@@ -20,7 +20,7 @@ const MUTATION: &str = "mutation.webhook.admission.k8s.io";
 
 pub(super) struct Mutating(pub(super) Webhooks);
 
-/// What the second run of the mutating phase needs to know about the first (upstream: `webhookReinvokeContext`).
+/// The state of the first run of the mutating phase that the second run needs (upstream: `webhookReinvokeContext`).
 #[derive(Default)]
 struct Reinvocation {
     /// The object after the last webhook of the previous run, if a webhook may be called again.

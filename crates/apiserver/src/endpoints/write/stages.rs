@@ -2,7 +2,7 @@
 
 use nave_admission::{Operation, set_certificate_requester};
 use nave_machinery::time;
-use nave_machinery::{FieldError, FieldPath, Map, Object, Status, Value, meta, names};
+use nave_machinery::{FieldError, FieldPath, Map, Object, Reason, Status, Value, meta, names};
 use nave_resources::{KeptMetadata, ResourceDef};
 use nave_schema::Shape;
 use nave_schema::normalize::{Mode, normalize};
@@ -24,7 +24,7 @@ impl Write<'_> {
             return Err(Status::forbidden(&def.group_resource(), &self.name, why));
         }
         let mut object = self.mutate(Operation::Create, object, None).await?;
-        super::check_has_no_version(&object, self.options.dry_run())?;
+        check_has_no_version(&object, self.options.dry_run())?;
         if meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty() {
             meta::set(&mut object, "name", Value::String(self.name.clone()));
         }
@@ -241,4 +241,13 @@ fn with_status_of(old: &Value, new: &Value) -> Value {
         }
     }
     object
+}
+
+/// Checks that a new object has no resource version.
+pub(super) fn check_has_no_version(object: &Value, dry_run: bool) -> Result<(), Status> {
+    if dry_run || matches!(meta::resource_version(object), "" | "0") {
+        return Ok(());
+    }
+    let text = "resourceVersion should not be set on objects to be created";
+    Err(Status::failure(500, Reason::Unknown, text))
 }
