@@ -410,7 +410,7 @@ mod tests {
             (&["--watch-cache-sizes=pods"], "--watch-cache-sizes"),
             (&["--kubelet-client-certificate=a"], "--kubelet-client-key"),
             (&["--kubelet-client-key=a"], "--kubelet-client-certificate"),
-            (&["--kubelet-certificate-authority="], "--kubelet-insecure-skip-verify"),
+            (&["--kubelet-certificate-authority="], "--kubelet-certificate-authority"),
             (
                 &["--kubelet-certificate-authority=a", "--kubelet-insecure-skip-verify"],
                 "--kubelet-insecure-skip-verify",

@@ -58,17 +58,20 @@ mod tests {
     async fn concurrent_readers_share_a_call() {
         let (calls, made) = (SharedCalls::default(), Arc::new(AtomicUsize::new(0)));
         let key: ObjectKey = ("/a".into(), 1, 0);
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
         let call = || {
-            let made = Arc::clone(&made);
+            let (made, gate) = (Arc::clone(&made), Arc::clone(&gate));
             async move {
-                tokio::task::yield_now().await;
                 made.fetch_add(1, Ordering::SeqCst);
+                gate.acquire_owned().await.unwrap().forget();
                 Ok(Bytes::from_static(b"x"))
             }
             .boxed()
         };
         let readers = (0..10).map(|_| calls.run(key.clone(), call));
-        let outcomes = futures_util::future::join_all(readers).await;
+        // The call ends after all readers have joined it.
+        let open = async { gate.add_permits(10) };
+        let (outcomes, ()) = tokio::join!(futures_util::future::join_all(readers), open);
         assert!(outcomes.iter().all(|outcome| outcome.as_ref().is_ok_and(|bytes| bytes == "x")));
         assert_eq!(made.load(Ordering::SeqCst), 1);
         assert!(calls.running.lock().is_empty());

@@ -235,16 +235,16 @@ impl Resources {
                 let apply = payload.content_type == Some(ContentType::Patch(PatchType::Apply));
                 write::patch(target, payload, &PatchOptions::parse(query, apply)?, create).await
             }
-            Verb::Delete => delete::delete(target, &delete_options(query, payload)?).await,
+            Verb::Delete => Box::pin(delete::delete(target, &delete_options(query, payload)?)).await,
             Verb::DeleteCollection => {
                 let options = delete_options(query, payload)?;
                 let list = ListOptions::parse(query)?;
-                let page = read::select(endpoint, resource, &list).await?;
-                let objects = delete::delete_collection(target, page.objects, &options).await?;
+                let page = Box::pin(read::select(endpoint, resource, &list)).await?;
+                let objects = Box::pin(delete::delete_collection(target, page.objects, &options)).await?;
                 let selects_all = list.label_selector.is_empty() && list.field_selector.is_empty();
                 // Pages do not contain undecodable objects, so delete them with the last page.
                 if selects_all && page.continue_token.is_empty() {
-                    delete::delete_collection_of_undecodable(target, &options).await?;
+                    Box::pin(delete::delete_collection_of_undecodable(target, &options)).await?;
                 }
                 Ok(ObjectResponse::list(List { objects, ..page }))
             }

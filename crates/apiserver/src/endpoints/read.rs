@@ -46,15 +46,14 @@ pub async fn get(
         None => storage.get_latest(&key).await?,
         Some(revision) => {
             storage.wait_until(revision).await?;
-            storage.cacher().snapshot().get(&key).cloned()
+            let found = storage.cacher().snapshot().get(&key).cloned();
+            if found.is_none() && storage.cacher().is_undecodable(&key) {
+                return Err(undecodable(&key));
+            }
+            found
         }
     };
-    let object = found.ok_or_else(|| {
-        if storage.cacher().is_undecodable(&key) {
-            return undecodable(&key);
-        }
-        Status::not_found(&endpoint.resource(), &request.name)
-    })?;
+    let object = found.ok_or_else(|| Status::not_found(&endpoint.resource(), &request.name))?;
     if let View::Scale(paths) = view {
         let object = versions::read(endpoint, storage.codec().parse_cached(&object)?).await?;
         if endpoint.def.is_custom() {

@@ -76,7 +76,7 @@ pub(super) async fn read(endpoint: &Endpoint, object: Value) -> Result<Value, St
     let converted = match read_in_place(endpoint, object)? {
         Read::Done(object) => return Ok(object),
         Read::NeedsWebhook(object) => {
-            by_webhook(endpoint, vec![object], &endpoint.gvk().group_version()).await?
+            Box::pin(by_webhook(endpoint, vec![object], &endpoint.gvk().group_version())).await?
         }
     };
     converted.into_iter().next().ok_or_else(|| Status::internal("no object was converted"))
@@ -104,7 +104,7 @@ pub(super) async fn write(endpoint: &Endpoint, mut object: Value) -> Result<Valu
     let (from, to) = (endpoint.gvk().group_version(), &storage.version);
     if from != *to && endpoint.converter().is_some() {
         managed_fields::expand(&mut object);
-        let converted = by_webhook(endpoint, vec![object], to).await?;
+        let converted = Box::pin(by_webhook(endpoint, vec![object], to)).await?;
         return converted.into_iter().next().ok_or_else(|| Status::internal("no object was converted"));
     }
     if from != *to {
@@ -134,7 +134,8 @@ pub(crate) async fn convert_custom(
         return Ok(object);
     };
     managed_fields::expand(&mut object);
-    let converted = converter.convert(vec![object], to).await.map_err(ConversionError::into_status)?;
+    let converted =
+        Box::pin(converter.convert(vec![object], to)).await.map_err(ConversionError::into_status)?;
     converted.into_iter().next().ok_or_else(|| Status::internal("no object was converted"))
 }
 
@@ -158,7 +159,7 @@ pub(super) async fn read_page(
     };
     let mut lacking: Vec<&mut ServedObject> = page.iter_mut().filter(lacks).collect();
     let cached: Vec<_> = lacking.iter().map(|served| Arc::clone(&served.cached)).collect();
-    for (served, bytes) in lacking.iter_mut().zip(convert_cached(endpoint, &cached).await?) {
+    for (served, bytes) in lacking.iter_mut().zip(Box::pin(convert_cached(endpoint, &cached)).await?) {
         served.converted = Some(bytes);
     }
     Ok(page)
@@ -174,7 +175,8 @@ pub(super) async fn read_live(
 ) -> Result<ServedObject, Status> {
     let mut converted = None;
     if endpoint.converter_for(&cached).is_some() {
-        converted = Some(json::encode(&read(endpoint, encode::parse(&cached.json())?).await?).into());
+        converted =
+            Some(json::encode(&Box::pin(read(endpoint, encode::parse(&cached.json())?)).await?).into());
     }
     Ok(ServedObject { cached, converted })
 }
@@ -206,7 +208,7 @@ pub(super) async fn event_json(
         }
         .boxed()
     };
-    converter.share(key, call).await.map(Some)
+    Box::pin(converter.share(key, call)).await.map(Some)
 }
 
 /// Returns what is kept of a conversion by the webhook.
@@ -229,7 +231,7 @@ async fn convert_cached(endpoint: &Endpoint, cached: &[Arc<CachedObject>]) -> Re
                 Read::NeedsWebhook(object) | Read::Done(object) => objects.push(object),
             }
         }
-        let values = by_webhook(endpoint, objects, &endpoint.gvk().group_version()).await?;
+        let values = Box::pin(by_webhook(endpoint, objects, &endpoint.gvk().group_version())).await?;
         for (object, value) in batch.iter().zip(values) {
             let bytes = Bytes::from(json::encode(&value));
             object.encoding(slot, |_| Ok::<_, Status>(bytes.clone()))?;

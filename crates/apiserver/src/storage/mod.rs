@@ -169,12 +169,17 @@ impl ResourceStorage {
     /// revision would require progress of the watch.
     ///
     /// # Errors
-    /// The error of the store.
+    /// The error of the store, or `StorageReadError` if the stored object cannot be decoded.
     pub async fn get_latest(&self, key: &str) -> Result<Option<Arc<CachedObject>>, Status> {
         let revision = self.store.revision(key).await.map_err(|error| store_status(&error))?;
         let Some(revision) = revision else { return Ok(None) };
         if self.cacher.wait_until(revision, CACHE_WAIT).await.is_ok() {
-            return Ok(self.cacher.snapshot().get(key).cloned());
+            let found = self.cacher.snapshot().get(key).cloned();
+            return if found.is_none() && self.cacher.is_undecodable(key) {
+                Err(undecodable(key))
+            } else {
+                Ok(found)
+            };
         }
         let found = self.store.get(key, None).await.map_err(|error| store_status(&error))?;
         found.map(|kv| self.cached(&kv).map(Arc::new)).transpose()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use nave_apiserver::connect::backends::{ADDRESS_TYPES, KUBELET_PORT};
 
-use super::values::parse_bool;
+use super::values::{parse_bool, whole};
 use super::{FlagError, parse_duration};
 
 const KUBELET: &str = "Connections to kubelets";
@@ -33,7 +33,7 @@ pub(super) struct KubeletFlags {
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = ADDRESS_TYPES.map(str::to_owned), help_heading = KUBELET)]
     kubelet_preferred_address_types: Vec<String>,
     /// Port of kubelets that do not report their port.
-    #[arg(long, value_name = "PORT", default_value_t = KUBELET_PORT, help_heading = KUBELET)]
+    #[arg(long, value_name = "PORT", default_value_t = KUBELET_PORT, value_parser = whole(0..=u16::MAX), help_heading = KUBELET)]
     kubelet_port: u16,
     /// Maximum time of each step of connecting to a kubelet, a pod or an endpoint: lookup, dial, TLS handshake.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration, help_heading = KUBELET)]

@@ -135,7 +135,8 @@ fn normalizes_json_schemas() {
     .unwrap();
     let expected = json!({"additionalProperties": {}, "items": [{}], "default": {"anything": null}, "multipleOf": 2, "enum": [null, 1]});
     assert_eq!(schema, expected);
-    assert_eq!(unknown, ["additionalProperties.x", "items[0].y"]);
+    // As upstream, fields of values with a decoder of their own are dropped and not reported.
+    assert!(unknown.is_empty(), "{unknown:?}");
 }
 
 #[test]

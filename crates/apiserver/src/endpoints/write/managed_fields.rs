@@ -60,7 +60,7 @@ impl Write<'_> {
             view
         };
         let view = if self.target.endpoint.converter().is_some() {
-            tracker.with_conversions(|| update(view.clone())).await
+            Box::pin(tracker.with_conversions(|| update(view.clone()))).await
         } else {
             update(view)
         };
@@ -94,7 +94,7 @@ impl Write<'_> {
         let manager = tracker.manager(&api_version, &gvk.kind, &empty);
         let field_manager = self.field_manager();
         let apply = || manager.apply(live.as_deref(), configuration, &field_manager, force);
-        tracker.with_conversions(apply).await.map_err(ApplyError::into_status)
+        Box::pin(tracker.with_conversions(apply)).await.map_err(ApplyError::into_status)
     }
 
     fn field_manager(&self) -> String {

@@ -167,7 +167,7 @@ impl<'a> Write<'a> {
             // For a create, validation reports a name that cannot be part of a key.
             let key = match target.key(&name) {
                 Ok(key) => key,
-                Err(status) => return Err(self.refusal(status).await),
+                Err(status) => return Err(Box::pin(self.refusal(status)).await),
             };
             let outcome = storage.compare_and_swap(&key, &name, &mut self).await;
             match &self.renamed {
@@ -311,7 +311,7 @@ impl<'a> Write<'a> {
                 self.create(object).await
             }
             (Change::Patch { patch, validation }, Some(current)) => {
-                self.patch(patch, *validation, current).await
+                Box::pin(self.patch(patch, *validation, current)).await
             }
             // Boxed to keep the futures of other writes small.
             (Change::Apply(apply), current) => Box::pin(self.apply(apply, current)).await,
@@ -325,7 +325,7 @@ impl<'a> Write<'a> {
             }
             (Change::Store(change), Some(current)) => Ok(Update::Put(change(&current.object)?).into()),
             (Change::Delete(options), Some(current)) => {
-                let (deletion, attempt) = self.deletion(options, current).await?;
+                let (deletion, attempt) = Box::pin(self.deletion(options, current)).await?;
                 self.deletion = deletion;
                 Ok(attempt)
             }
@@ -353,12 +353,12 @@ impl NextState for Write<'_> {
     async fn next(&mut self, current: Option<&Stored>) -> Result<Attempt, Status> {
         self.creates = current.is_none();
         let read = match current {
-            Some(current) => self.as_read(current).await?,
+            Some(current) => Box::pin(self.as_read(current)).await?,
             None => None,
         };
         let mut attempt = self.next_attempt(read.as_ref().or(current)).await?;
         if let Update::Put(object) = &mut attempt.update {
-            *object = versions::write(self.target.endpoint, std::mem::take(object)).await?;
+            *object = Box::pin(versions::write(self.target.endpoint, std::mem::take(object))).await?;
         }
         // A dry run ends before the transaction and returns the object that would have been stored.
         Ok(if self.options.dry_run() { attempt.dry() } else { attempt })
