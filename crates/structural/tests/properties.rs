@@ -99,6 +99,15 @@ fn schema_of(bounds: Bounds) -> impl Strategy<Value = Value> {
     })
 }
 
+/// Returns whether a number is a multiple of a factor. Large integers are divided as integers, because a double cannot
+/// hold them.
+fn is_multiple(value: &Value, own: f64, factor: f64) -> bool {
+    match value.as_i64() {
+        Some(integer) if factor.fract() == 0.0 && factor.abs() < 1e15 => integer % (factor as i64) == 0,
+        _ => (own / factor).fract() == 0.0,
+    }
+}
+
 /// Returns whether a value matches a schema, evaluated directly.
 fn fits(schema: &Value, value: &Value) -> bool {
     let number = |name: &str| schema[name].as_f64();
@@ -136,7 +145,7 @@ fn fits(schema: &Value, value: &Value) -> bool {
                 .is_none_or(|min| if schema["exclusiveMinimum"] == true { own > min } else { own >= min })
                 && number("maximum")
                     .is_none_or(|max| if schema["exclusiveMaximum"] == true { own < max } else { own <= max })
-                && number("multipleOf").is_none_or(|factor| (own / factor).fract() == 0.0)
+                && number("multipleOf").is_none_or(|factor| is_multiple(value, own, factor))
         }
         Value::String(text) => {
             within(text.chars().count(), "minLength", "maxLength")
