@@ -21,7 +21,7 @@ impl Versioned {
     /// Converts the objects of a request.
     ///
     /// # Errors
-    /// 500: a conversion fails.
+    /// A conversion fails.
     pub(crate) async fn new(
         interfaces: &dyn ObjectInterfaces,
         attributes: &Attributes<'_>,
@@ -31,8 +31,7 @@ impl Versioned {
         let mut converted = [Value::Null, Value::Null];
         for (place, object) in converted.iter_mut().zip([object, attributes.old]) {
             if let Some(object) = object {
-                let versioned = interfaces.versioned(attributes, &matched, object).await;
-                *place = versioned.map_err(|error| Status::internal(error.message))?;
+                *place = interfaces.versioned(attributes, &matched, object).await?;
             }
         }
         let [object, old_object] = converted;

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use nave_machinery::{Object, Status, Value};
+use nave_machinery::{Object, Status};
 
 use super::params::{ParamKinds, unknown_kind};
 use super::store::{Binding, GROUP, Policy};
 use crate::attributes::Attributes;
-use crate::expressions::VersionedRequest;
 use crate::matching::{MatchedResource, Matcher, RequestMatcher};
 use crate::metrics::Metrics;
 use crate::objects::ObjectInterfaces;
@@ -106,41 +105,4 @@ pub(super) async fn namespace_object(
     matcher: &RequestMatcher<'_>,
 ) -> Result<Option<Arc<Object>>, Status> {
     if attributes.is_resource("", "namespaces") { Ok(None) } else { matcher.namespace().await }
-}
-
-/// The objects of a request in the version of a matched resource.
-pub(super) struct VersionedObjects {
-    pub(super) matched: MatchedResource,
-    /// The new object, or null.
-    pub(super) object: Value,
-    old: Value,
-}
-
-impl VersionedObjects {
-    /// Converts the objects.
-    ///
-    /// # Errors
-    /// The conversion fails.
-    pub(super) async fn new(
-        interfaces: &dyn ObjectInterfaces,
-        attributes: &Attributes<'_>,
-        matched: &MatchedResource,
-        object: Option<&Object>,
-    ) -> Result<Self, Status> {
-        let old = match attributes.old {
-            Some(old) => interfaces.versioned(attributes, matched, old).await?,
-            None => Value::Null,
-        };
-        let object = match object {
-            Some(object) => interfaces.versioned(attributes, matched, object).await?,
-            None => Value::Null,
-        };
-        Ok(Self { matched: matched.clone(), object, old })
-    }
-
-    /// Returns the request as expressions see it.
-    pub(super) fn request<'a>(&'a self, attributes: &'a Attributes<'a>) -> VersionedRequest<'a> {
-        let MatchedResource { resource, kind } = &self.matched;
-        VersionedRequest { attributes, kind, resource, object: &self.object, old_object: &self.old }
-    }
 }

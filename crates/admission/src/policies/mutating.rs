@@ -7,9 +7,7 @@ use async_trait::async_trait;
 use nave_machinery::status::StatusCause;
 use nave_machinery::{Object, Reason, Status, Value};
 
-use super::dispatch::{
-    Dependencies, Matched, VersionedObjects, applies, match_binding, match_policy, namespace_object,
-};
+use super::dispatch::{Dependencies, Matched, applies, match_binding, match_policy, namespace_object};
 use super::metrics::ErrorType;
 use super::mutator::{Mutation, MutationError, Mutator, compile};
 use super::params::{self, Param};
@@ -21,6 +19,7 @@ use crate::expressions::{AuthorizerChecks, ConditionLabels, MatchOutcome};
 use crate::matching::{MatchedResource, RequestMatcher};
 use crate::metrics::Metrics;
 use crate::plugins::Parts;
+use crate::versioned::Versioned;
 
 /// Creates the plugin.
 pub(crate) fn plugin(parts: &Parts, metrics: &Metrics) -> Plugin {
@@ -157,7 +156,7 @@ struct Run<'a> {
     refusals: Refusals,
     reinvocation: PolicyReinvocation,
     /// The objects in the version of the last invocation, and whether a policy has patched the new object.
-    current: Option<(VersionedObjects, bool)>,
+    current: Option<(Versioned, bool)>,
 }
 
 impl Run<'_> {
@@ -195,14 +194,14 @@ impl Run<'_> {
         self.leave_version(object).await?;
         let interfaces = &*self.dependencies.interfaces;
         let objects =
-            VersionedObjects::new(interfaces, self.attributes, &invocation.matched, Some(object)).await;
+            Versioned::new(interfaces, self.attributes, invocation.matched.clone(), Some(object)).await;
         self.current = Some((objects.map_err(|status| Status::internal(status.message))?, false));
         Ok(())
     }
 
     /// Converts a patched object back.
     async fn leave_version(&mut self, object: &mut Object) -> Result<(), Status> {
-        let Some((VersionedObjects { matched, object: patched, .. }, true)) = self.current.take() else {
+        let Some((Versioned { matched, object: patched, .. }, true)) = self.current.take() else {
             return Ok(());
         };
         // As upstream, a patch without effect invokes plugins again also.

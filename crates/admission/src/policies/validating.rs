@@ -8,9 +8,7 @@ use nave_machinery::status::StatusCause;
 use nave_machinery::{Object, Reason, Status, Value};
 use serde::Serialize;
 
-use super::dispatch::{
-    Dependencies, Matched, VersionedObjects, applies, match_binding, match_policy, namespace_object,
-};
+use super::dispatch::{Dependencies, Matched, applies, match_binding, match_policy, namespace_object};
 use super::metrics::ErrorType;
 use super::params;
 use super::store::{Action, Binding, Policy, Store};
@@ -21,6 +19,7 @@ use crate::expressions::{AuthorizerChecks, ConditionLabels};
 use crate::matching::RequestMatcher;
 use crate::metrics::Metrics;
 use crate::plugins::Parts;
+use crate::versioned::Versioned;
 
 /// Creates the plugin.
 pub(crate) fn plugin(parts: &Parts, metrics: &Metrics) -> Plugin {
@@ -115,7 +114,7 @@ impl Dispatch<'_> {
             }
         };
         let mut annotations = Annotations::default();
-        let mut versioned: Option<VersionedObjects> = None;
+        let mut versioned: Option<Versioned> = None;
         for binding in bindings {
             match match_binding(binding, matcher, object).await {
                 Ok(true) => {}
@@ -137,7 +136,7 @@ impl Dispatch<'_> {
                 }
             };
             if versioned.is_none() && !params.is_empty() {
-                match VersionedObjects::new(&**interfaces, attributes, &matched, object).await {
+                match Versioned::new(&**interfaces, attributes, matched.clone(), object).await {
                     Ok(objects) => versioned = Some(objects),
                     Err(status) => {
                         let why = format!("failed to convert object version: {}", status.message);

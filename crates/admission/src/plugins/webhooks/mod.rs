@@ -167,6 +167,7 @@ impl Webhooks {
         matched: MatchedResource,
         object: Option<&Object>,
     ) -> Result<Versioned, Status> {
-        Versioned::new(&*self.interfaces, attributes, matched, object).await
+        let versioned = Versioned::new(&*self.interfaces, attributes, matched, object).await;
+        versioned.map_err(|error| Status::internal(error.message))
     }
 }
