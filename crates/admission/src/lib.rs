@@ -30,17 +30,19 @@
 //! use std::sync::Arc;
 //! use nave_admission::matching::Matcher;
 //! use nave_admission::{
-//!     Cluster, KindResolver, Lister, Metrics, ObjectInterfaces, Parts, PluginConfig, Writers, build,
+//!     Cluster, KindResolver, Lister, Metrics, ObjectInterfaces, ParamKinds, Parts, PluginConfig, Writers, build,
 //! };
 //! # use nave_admission::{Chain, ConfigError};
 //!
-//! # fn example(lister: Arc<dyn Lister>, writers: Writers, kinds: Arc<dyn KindResolver>, interfaces: Arc<dyn ObjectInterfaces>, webhooks: Arc<nave_webhook::ClientManager>, authorizer: nave_authz::Chain, rbac: Arc<nave_authz::rbac::Rbac>) -> Result<Chain, Box<dyn std::error::Error>> {
+//! # fn example(lister: Arc<dyn Lister>, writers: Writers, kinds: Arc<dyn KindResolver>, interfaces: Arc<dyn ObjectInterfaces>, webhooks: Arc<nave_webhook::ClientManager>, params: Arc<dyn ParamKinds>, authorizer: nave_authz::Chain, rbac: Arc<nave_authz::rbac::Rbac>) -> Result<Chain, Box<dyn std::error::Error>> {
 //! // A lister for each resource that plugins read, by group and resource.
 //! let cluster = Cluster::new(|_| Some(Arc::clone(&lister)), writers, kinds)?;
 //! let parts = Parts {
 //!     matcher: Matcher::new(Arc::clone(&cluster.namespaces), Arc::clone(&interfaces)),
 //!     interfaces,
 //!     webhooks,
+//!     programs: Arc::default(),
+//!     params,
 //!     cluster,
 //!     authorizer,
 //!     rbac,

@@ -39,7 +39,7 @@ pub struct Observation {
 
 /// The objects of a cluster-scoped resource, each compiled once per change, and a summary of all of them.
 pub struct Compiled<T, S> {
-    compile: fn(&Object) -> T,
+    compile: Box<dyn Fn(&Object) -> T + Send + Sync>,
     summarize: fn(&BTreeMap<String, Arc<T>>) -> S,
     by_name: Mutex<BTreeMap<String, Arc<T>>>,
     summary: ArcSwap<S>,
@@ -47,10 +47,13 @@ pub struct Compiled<T, S> {
 
 impl<T, S> Compiled<T, S> {
     /// Creates an empty collection. `summarize` gets the compiled objects by name.
-    pub fn new(compile: fn(&Object) -> T, summarize: fn(&BTreeMap<String, Arc<T>>) -> S) -> Self {
+    pub fn new(
+        compile: impl Fn(&Object) -> T + Send + Sync + 'static,
+        summarize: fn(&BTreeMap<String, Arc<T>>) -> S,
+    ) -> Self {
         let by_name = BTreeMap::new();
         let summary = ArcSwap::from_pointee(summarize(&by_name));
-        Self { compile, summarize, by_name: Mutex::new(by_name), summary }
+        Self { compile: Box::new(compile), summarize, by_name: Mutex::new(by_name), summary }
     }
 
     /// Returns the current summary. Readers take no lock.

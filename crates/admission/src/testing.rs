@@ -207,6 +207,7 @@ impl MemoryCluster {
                 Routing::ClusterIp,
                 None,
             ))),
+            programs: Arc::default(),
             params: Arc::new(Params(Arc::clone(&self.pods))),
             authorizer,
             rbac: Arc::default(),

@@ -100,6 +100,7 @@ impl AdmissionConfig {
             matcher: Matcher::new(Arc::clone(&cluster.namespaces), Arc::clone(&interfaces) as _),
             interfaces,
             webhooks,
+            programs: Arc::default(),
             params: Arc::new(CatalogParams::new(catalogs.clone())),
             cluster,
             authorizer: authorizer.clone(),

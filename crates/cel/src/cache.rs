@@ -75,6 +75,16 @@ struct Entry {
     bytes: usize,
 }
 
+/// Maximum number of programs of a cache by default, and their maximum size in bytes: enough for a few thousand policies.
+const DEFAULT_LIMITS: (usize, usize) = (5000, 32 << 20);
+
+impl Default for ProgramCache {
+    fn default() -> Self {
+        let (max_entries, max_bytes) = DEFAULT_LIMITS;
+        Self::new(max_entries, max_bytes)
+    }
+}
+
 impl ProgramCache {
     /// Creates a cache of at most `max_entries` programs with an estimated size of at most `max_bytes`.
     pub fn new(max_entries: usize, max_bytes: usize) -> Self {

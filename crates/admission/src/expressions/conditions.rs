@@ -1,9 +1,10 @@
 //! Match conditions of webhooks and policies (upstream: `webhook/matchconditions`).
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use nave_cel::Type;
 use nave_cel::policies::{PolicyCompiler, PolicyRun, PolicyVariables};
+use nave_cel::{ProgramCache, Type};
 use nave_machinery::Value;
 
 use super::{
@@ -57,12 +58,13 @@ pub struct ConditionLabels<'a> {
 impl MatchConditions {
     /// Compiles the `matchConditions` of a webhook. The API has validated them, so errors of compilation only appear
     /// when they are evaluated.
-    pub fn for_webhook(conditions: &[Value]) -> Self {
+    pub fn for_webhook(conditions: &[Value], programs: &Arc<ProgramCache>) -> Self {
         // Most webhooks have no conditions, and need no compiler.
         if conditions.is_empty() {
             return Self::default();
         }
-        Self::compile(&PolicyCompiler::without_variables(VERSION, false), conditions)
+        let compiler = PolicyCompiler::without_variables(VERSION, false).with_cache(Arc::clone(programs));
+        Self::compile(&compiler, conditions)
     }
 
     /// Compiles the `matchConditions` of a policy, which can use its variables.
@@ -155,7 +157,7 @@ mod tests {
             .enumerate()
             .map(|(index, it)| json!({"name": format!("c{index}"), "expression": it}))
             .collect();
-        let conditions = MatchConditions::for_webhook(&conditions);
+        let conditions = MatchConditions::for_webhook(&conditions, &Arc::default());
         let pod = json!({"metadata": {"name": "p", "namespace": "ns"}, "spec": {"hostNetwork": true}});
         let request = Request::new(registry(), "", "pods", pod.clone(), Value::Null).by("alice", &["devs"]);
         let attributes = request.attributes("p", None);

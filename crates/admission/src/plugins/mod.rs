@@ -39,6 +39,7 @@ mod webhooks;
 use std::sync::Arc;
 
 use nave_authz::rbac::Rbac;
+use nave_cel::ProgramCache;
 use nave_machinery::{Object, Reason, Status, Value};
 use nave_webhook::ClientManager;
 
@@ -64,6 +65,8 @@ pub struct Parts {
     pub interfaces: Arc<dyn ObjectInterfaces>,
     /// The clients of admission webhooks.
     pub webhooks: Arc<ClientManager>,
+    /// The compiled expressions of webhooks and policies.
+    pub programs: Arc<ProgramCache>,
     /// Reads the parameters of policies.
     pub params: Arc<dyn ParamKinds>,
     /// The authorizer, for plugins that check access.

@@ -1,7 +1,9 @@
 //! Evaluation of a mutating policy (upstream: `policy/mutating/patch`).
 
-use nave_cel::Type;
+use std::sync::Arc;
+
 use nave_cel::policies::{MAX_POLICY_COST, PolicyCompiler, PolicyRun, PolicyVariables};
+use nave_cel::{ProgramCache, Type};
 use nave_machinery::{Object, Status, Value};
 use nave_patch::{PatchError, json_patch};
 
@@ -56,9 +58,10 @@ impl MutationError {
 }
 
 /// Compiles a mutating policy.
-pub(super) fn compile(policy: &Object) -> Policy<Mutator> {
+pub(super) fn compile(policy: &Object, programs: &Arc<ProgramCache>) -> Policy<Mutator> {
     let spec = policy.get("spec").unwrap_or(&Value::Null);
-    let mut compiler = PolicyCompiler::new(VERSION, spec.get("paramKind").is_some_and(Value::is_object));
+    let has_params = spec.get("paramKind").is_some_and(Value::is_object);
+    let mut compiler = PolicyCompiler::new(VERSION, has_params).with_cache(Arc::clone(programs));
     declare_variables(&mut compiler, spec);
     let conditions = MatchConditions::compile(&compiler, list(spec, "matchConditions"));
     // Variables and conditions cannot create objects, as upstream.

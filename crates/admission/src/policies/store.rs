@@ -71,7 +71,7 @@ pub(super) type Bound<E> = (Arc<Policy<E>>, Arc<[Arc<Binding>]>);
 
 impl<E: Send + Sync + 'static> Store<E> {
     /// Creates an empty store. `compile` compiles a policy.
-    pub(super) fn new(compile: fn(&Object) -> Policy<E>) -> Self {
+    pub(super) fn new(compile: impl Fn(&Object) -> Policy<E> + Send + Sync + 'static) -> Self {
         Self {
             policies: Arc::new(Compiled::new(compile, index_policies)),
             bindings: Arc::new(Compiled::new(Binding::new, group_bindings)),

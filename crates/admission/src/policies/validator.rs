@@ -1,9 +1,10 @@
 //! Evaluation of a validating policy (upstream: `policy/validating/validator.go`).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nave_cel::policies::{MAX_POLICY_COST, PolicyCompiler, PolicyRun, PolicyVariables};
-use nave_cel::{PER_CALL_LIMIT, Type};
+use nave_cel::{PER_CALL_LIMIT, ProgramCache, Type};
 use nave_machinery::{Object, Reason, Value};
 
 use super::store::Policy;
@@ -74,9 +75,10 @@ impl Decision {
 }
 
 /// Compiles a validating policy.
-pub(super) fn compile(policy: &Object) -> Policy<Validator> {
+pub(super) fn compile(policy: &Object, programs: &Arc<ProgramCache>) -> Policy<Validator> {
     let spec = policy.get("spec").unwrap_or(&Value::Null);
-    let mut compiler = PolicyCompiler::new(VERSION, spec.get("paramKind").is_some_and(Value::is_object));
+    let has_params = spec.get("paramKind").is_some_and(Value::is_object);
+    let mut compiler = PolicyCompiler::new(VERSION, has_params).with_cache(Arc::clone(programs));
     declare_variables(&mut compiler, spec);
     let validator = Validator {
         conditions: MatchConditions::compile(&compiler, list(spec, "matchConditions")),

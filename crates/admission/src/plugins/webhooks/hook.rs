@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nave_cel::ProgramCache;
 use nave_machinery::{Object, Value};
 use nave_webhook::ClientConfig;
 
@@ -68,14 +69,14 @@ pub(super) struct Hooks {
 }
 
 /// Compiles the webhooks of a configuration.
-pub(super) fn compile(configuration: &Object) -> Vec<Arc<Hook>> {
+pub(super) fn compile(configuration: &Object, programs: &Arc<ProgramCache>) -> Vec<Arc<Hook>> {
     let mut counts: HashMap<&str, usize> = HashMap::new();
     let webhooks = configuration.list_at(&["webhooks"]).iter();
     webhooks
         .map(|webhook| {
             let count = counts.entry(text(webhook, "name")).or_default();
             *count += 1;
-            Arc::new(Hook::new(configuration.name(), webhook, *count - 1))
+            Arc::new(Hook::new(configuration.name(), webhook, *count - 1, programs))
         })
         .collect()
 }
@@ -87,7 +88,7 @@ pub(super) fn summarize(configurations: &BTreeMap<String, Arc<Vec<Arc<Hook>>>>) 
 }
 
 impl Hook {
-    fn new(configuration: &str, webhook: &Value, number: usize) -> Self {
+    fn new(configuration: &str, webhook: &Value, number: usize, programs: &Arc<ProgramCache>) -> Self {
         let name = text(webhook, "name");
         let list = |field: &str| webhook.get(field).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let versions = list("admissionReviewVersions").iter().filter_map(Value::as_str);
@@ -97,7 +98,7 @@ impl Hook {
             configuration: configuration.to_owned(),
             uid: format!("{configuration}/{name}/{number}"),
             criteria: Criteria::of_webhook(webhook),
-            conditions: MatchConditions::for_webhook(list("matchConditions")),
+            conditions: MatchConditions::for_webhook(list("matchConditions"), programs),
             client: client.map_err(|error| error.to_string()),
             version: versions.into_iter().find_map(|version| match version {
                 "v1" => Some(ReviewVersion::V1),

@@ -111,8 +111,9 @@ struct Webhooks {
 
 impl Webhooks {
     fn new(parts: &Parts, clients: Arc<ClientManager>, metrics: &Metrics, phase: &'static str) -> Self {
+        let programs = Arc::clone(&parts.programs);
         Self {
-            hooks: Arc::new(Compiled::new(compile, summarize)),
+            hooks: Arc::new(Compiled::new(move |object| compile(object, &programs), summarize)),
             matcher: parts.matcher.clone(),
             interfaces: Arc::clone(&parts.interfaces),
             authorizer: parts.authorizer.clone(),
