@@ -24,4 +24,4 @@ pub use metrics::ExpressionMetrics;
 pub(crate) use nave_cel::policies::COMPATIBILITY_VERSION as VERSION;
 pub use request::VersionedRequest;
 pub(crate) use request::{Inputs, request_resource};
-pub(crate) use workload::Workload;
+pub(crate) use workload::{Workload, process};

@@ -1,4 +1,4 @@
-//! Keeps expensive evaluations off the executor's threads.
+//! Keeps expensive evaluations and large answers off the executor's threads.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,6 +8,9 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 /// Duration above which the next evaluations of a policy leave the executor's threads. A budget allows seconds, in which
 /// health checks and watches of the same thread would wait.
 const EXPENSIVE: Duration = Duration::from_millis(2);
+
+/// Length in bytes from which the answer of a webhook is processed off the executor's threads.
+const LARGE: usize = 32 * 1024;
 
 /// The evaluations of one policy, which remember whether the last one was expensive.
 #[derive(Debug, Default)]
@@ -19,14 +22,19 @@ impl Workload {
     /// Runs an evaluation. If the last one was expensive, another thread runs the other tasks of this thread meanwhile.
     pub(crate) fn run<T>(&self, evaluate: impl FnOnce() -> T) -> T {
         let started = Instant::now();
-        let result = if self.is_expensive.load(Ordering::Relaxed) && can_hand_over() {
-            tokio::task::block_in_place(evaluate)
-        } else {
-            evaluate()
-        };
+        let result = hand_over_if(self.is_expensive.load(Ordering::Relaxed), evaluate);
         self.is_expensive.store(started.elapsed() > EXPENSIVE, Ordering::Relaxed);
         result
     }
+}
+
+/// Processes an answer of this length. If it is large, another thread runs the other tasks of this thread meanwhile.
+pub(crate) fn process<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    hand_over_if(bytes >= LARGE, work)
+}
+
+fn hand_over_if<T>(is_expensive: bool, work: impl FnOnce() -> T) -> T {
+    if is_expensive && can_hand_over() { tokio::task::block_in_place(work) } else { work() }
 }
 
 /// Returns whether another thread can run the other tasks of this thread; false on a single-threaded runtime.
@@ -48,6 +56,16 @@ mod tests {
             workload.run(|| received.recv()).unwrap();
         });
         evaluation.await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn other_tasks_run_while_a_large_answer_is_processed() {
+        let (sent, received) = std::sync::mpsc::channel();
+        let processing = tokio::spawn(async move {
+            tokio::spawn(async move { sent.send(()) });
+            process(LARGE, || received.recv()).unwrap();
+        });
+        processing.await.unwrap();
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::hook::{Hook, SideEffects};
 use super::metrics::{Outcome, WebhookMetrics};
 use super::review;
 use crate::attributes::Attributes;
-use crate::expressions::VersionedRequest;
+use crate::expressions::{VersionedRequest, process};
 
 /// The maximum size of an answer, in bytes. It has room for a patch that replaces an object of maximum size.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
@@ -131,7 +131,8 @@ impl Caller {
                 if let HookError::Status { status, .. } = &error { status.as_u16() } else { UNAVAILABLE };
             failed(format!("failed to call webhook: {error}"), code)
         })?;
-        let answer = Answer::parse(&body, version, &uid, self.phase == "admit");
+        let is_mutating = self.phase == "admit";
+        let answer = process(body.len(), || Answer::parse(&body, version, &uid, is_mutating));
         let answer = answer.map_err(|error| match error {
             BadAnswer::Undecodable(why) => CallError::calling(format!("failed to call webhook: {why}")),
             BadAnswer::Invalid(why) => {

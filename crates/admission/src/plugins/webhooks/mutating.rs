@@ -13,6 +13,7 @@ use super::hook::Hook;
 use super::patch;
 use crate::attributes::Attributes;
 use crate::chain::Mutate;
+use crate::expressions::process;
 use crate::versioned::Versioned;
 
 const NAME: &str = "MutatingAdmissionWebhook";
@@ -156,10 +157,12 @@ impl Run<'_> {
         object: Option<&Object>,
     ) -> Result<Option<Patched>, CallError> {
         let (attributes, interfaces) = (self.attributes, &*self.webhooks.interfaces);
-        let Some(patch) = patch::decode(answer)? else { return Ok(None) };
-        let patched: Value = patch::apply(hook, answer, &patch, &versioned.object)?;
-        let mut patched =
-            interfaces.decode(attributes, &versioned.matched, patched).map_err(CallError::Refused)?;
+        let patched = process(answer.patch.len(), || {
+            let Some(patch) = patch::decode(answer)? else { return Ok(None) };
+            let patched: Value = patch::apply(hook, answer, &patch, &versioned.object)?;
+            interfaces.decode(attributes, &versioned.matched, patched).map(Some).map_err(CallError::Refused)
+        })?;
+        let Some(mut patched) = patched else { return Ok(None) };
         if let Some(warning) = patch::restore_managed_fields(&mut patched, &versioned.object) {
             attributes.notes.warn(warning);
         }
