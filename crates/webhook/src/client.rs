@@ -22,8 +22,9 @@ use crate::unchecked::AnyServer;
 const MAX_RESPONSE_BYTES: usize = 4 << 20;
 /// Time after which an idle connection is closed.
 const IDLE: Duration = Duration::from_secs(30);
-/// Maximum number of idle connections per host (client-go: `idleConnsPerHost`).
-const MAX_IDLE: usize = 25;
+/// Maximum number of idle connections per host. With fewer than the calls in flight, calls would keep opening and closing
+/// connections, and a handshake costs more than a call.
+const MAX_IDLE: usize = 100;
 
 /// TLS configuration of a client.
 #[derive(Default)]
