@@ -50,7 +50,7 @@ pub use field_name::FieldName;
 pub use fields_v1::FieldsError;
 pub use manager::{ApplyError, FieldManager};
 pub use path::PathElement;
-pub use scale::{ScaleError, ScaleFields};
+pub use scale::{ReplicasOf, ScaleError, ScaleFields};
 pub use schema::TypeRef;
 pub use set::FieldSet;
 pub use updater::Versions;

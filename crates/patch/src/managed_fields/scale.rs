@@ -11,16 +11,18 @@ use super::set::FieldSet;
 /// The version of scales.
 const SCALE_VERSION: &str = "autoscaling/v1";
 
+/// A function from a version to the path of its replicas.
+pub type ReplicasOf<'a> = Box<dyn Fn(&str) -> Option<&'a [String]> + 'a>;
+
 /// Converts managed fields between an object and its scale.
 pub struct ScaleFields<'a> {
     /// The managed fields of the object.
     pub entries: Option<&'a Value>,
     /// The version of the object in the request.
     pub api_version: String,
-    /// The path of the replicas in the object. All versions use the same path.
-    pub replicas: &'a [String],
-    /// Returns whether the kind has this version.
-    pub is_version: Box<dyn Fn(&str) -> bool + 'a>,
+    /// Returns the path of the replicas in a version of the object, empty if the version has no scale; `None` if the
+    /// kind does not have the version.
+    pub replicas: ReplicasOf<'a>,
 }
 
 /// The error of a failed conversion of managed fields.
@@ -40,10 +42,9 @@ impl ScaleFields<'_> {
     /// # Errors
     /// The entries of the object are malformed.
     pub fn scale_entries(&self) -> Result<Option<Value>, ScaleError> {
-        let path = self.path();
         let mut managers = Managers::new();
         for (id, entry) in entries::decode(self.entries)? {
-            if (self.is_version)(&entry.api_version) && entry.set().contains(&path) {
+            if self.path(&entry.api_version).is_some_and(|path| owns(&entry, &path)) {
                 let id = ManagerId { api_version: version_of(id.applied, SCALE_VERSION), ..id };
                 managers.insert(id, Entry::new(SCALE_VERSION, replicas_of_scale(), entry.time));
             }
@@ -56,35 +57,46 @@ impl ScaleFields<'_> {
     /// # Errors
     /// Entries are malformed.
     pub fn object_entries(&self, scale_entries: Option<&Value>) -> Result<Option<Value>, ScaleError> {
-        let path = self.path();
-        let replicas = FieldSet::from_paths([path.as_slice()]);
         let mut scale = entries::decode(scale_entries)?;
         let mut managers = Managers::new();
         for (id, mut entry) in entries::decode(self.entries)? {
-            if !(self.is_version)(&entry.api_version) {
-                continue;
-            }
-            if entry.set().contains(&path) && !remove_scale_entry(&mut scale, &id) {
-                entry.change(|set| set.difference(&replicas));
+            let Some(path) = self.path(&entry.api_version) else { continue };
+            // A write through another version moves the replicas of an update entry to that version.
+            let stays = |id: &ManagerId| id.applied || id.api_version == self.api_version;
+            if owns(&entry, &path) && !(stays(&id) && remove_scale_entry(&mut scale, &id)) {
+                entry.change(|set| set.difference(&FieldSet::from_paths([path.as_slice()])));
             }
             if !entry.set().is_empty() {
                 managers.insert(id, entry);
             }
         }
+        let path = self.path(&self.api_version).unwrap_or_default();
         for (id, entry) in scale {
             if entry.set().contains(&scale_path()) {
                 let id = ManagerId { api_version: version_of(id.applied, &self.api_version), ..id };
+                let mut set = FieldSet::from_paths([path.as_slice()]);
+                let previous = managers.remove(&id);
                 // Only apply entries keep their time. The time of an update entry differs between object and scale.
-                let time = managers.remove(&id).and_then(|entry| entry.time).filter(|_| id.applied);
-                managers.insert(id, Entry::new(&self.api_version, replicas.clone(), time));
+                let time = previous.as_ref().and_then(|entry| entry.time.clone()).filter(|_| id.applied);
+                // Fields that the manager has updated in this version stay its own.
+                if let Some(previous) = previous.filter(|_| !id.applied) {
+                    set = set.union(previous.set().clone());
+                }
+                managers.insert(id, Entry::new(&self.api_version, set, time));
             }
         }
         Ok(entries::encode(managers, Form::Tree)?)
     }
 
-    fn path(&self) -> Vec<PathElement> {
-        self.replicas.iter().map(|name| PathElement::field(name)).collect()
+    /// Returns the path of the replicas in a version; `None` for an unknown version.
+    fn path(&self, api_version: &str) -> Option<Vec<PathElement>> {
+        let names = (self.replicas)(api_version)?;
+        Some(names.iter().map(|name| PathElement::field(name)).collect())
     }
+}
+
+fn owns(entry: &Entry<'_>, path: &[PathElement]) -> bool {
+    !path.is_empty() && entry.set().contains(path)
 }
 
 /// Removes a manager's entry from the scale; returns whether the entry existed.

@@ -12,7 +12,7 @@ use nave_machinery::{GroupVersion, Map, Object, Status, Value, meta, time};
 use nave_patch::managed_fields::{
     ApplyError, FieldManager, FieldSet, PathElement, ScaleFields, TypeRef, Versions,
 };
-use nave_resources::{ResourceVersion, ScalePaths};
+use nave_resources::{ResourceVersion, ScalePaths, SubresourceKind};
 use nave_schema::TypeId;
 use nave_schema::normalize::{Mode, normalize};
 use parking_lot::Mutex;
@@ -195,8 +195,7 @@ impl<'a> Tracker<'a> {
         ScaleFields {
             entries: meta::field(stored, "managedFields"),
             api_version: endpoint.gvk().group_version().to_string(),
-            replicas: &paths.spec_replicas,
-            is_version: Box::new(move |version| type_of(endpoint, version).is_some()),
+            replicas: Box::new(move |version| replicas_in(endpoint, paths, version)),
         }
     }
 }
@@ -261,6 +260,22 @@ fn type_of<'e>(endpoint: &'e Endpoint, api_version: &str) -> Option<TypeRef<'e>>
     let stored = || def.storage.as_ref().filter(|storage| storage.version == version);
     let type_id = served.map(ResourceVersion::type_id).or_else(|| stored().map(|storage| storage.type_id));
     type_id.map(type_ref)
+}
+
+/// Returns the path of the replicas in a version: that of the request for built-in kinds, that of the version for custom
+/// ones. The path is empty if the version has no scale; `None` for an unknown version.
+fn replicas_in<'e>(endpoint: &'e Endpoint, paths: &'e ScalePaths, api_version: &str) -> Option<&'e [String]> {
+    type_of(endpoint, api_version)?;
+    if !endpoint.def.is_custom() {
+        return Some(&paths.spec_replicas);
+    }
+    let version = GroupVersion::parse(api_version)?.version;
+    let served = endpoint.def.versions.iter().find(|served| served.name == version);
+    let scale = served.and_then(|served| served.subresource("scale")).map(|scale| &scale.kind);
+    Some(match scale {
+        Some(SubresourceKind::Scale(paths)) => &paths.spec_replicas,
+        _ => &[],
+    })
 }
 
 /// Returns the type with this id, or the untyped reference if the id is `None`.

@@ -16,8 +16,7 @@ fn scale_fields<'a>(entries: &'a Value, replicas: &'a [String]) -> ScaleFields<'
     ScaleFields {
         entries: Some(entries),
         api_version: "apps/v1".to_owned(),
-        replicas,
-        is_version: Box::new(|version| version == "apps/v1"),
+        replicas: Box::new(move |version| (version == "apps/v1").then_some(replicas)),
     }
 }
 
@@ -70,4 +69,48 @@ fn rejects_malformed_entries() {
     let (entries, replicas) = (json!([{"manager": "m"}]), replicas());
     assert!(scale_fields(&entries, &replicas).scale_entries().is_err());
     assert!(scale_fields(&json!([]), &replicas).object_entries(Some(&entries)).is_err());
+}
+
+#[test]
+fn a_write_through_another_version_moves_the_replicas() {
+    let paths = [["spec", "replicas"], ["spec", "size"]].map(|path| path.map(str::to_owned).to_vec());
+    let owned = |fields: Value| json!({"f:spec": fields});
+    let entries = json!([
+        entry("owner", "Apply", "example.com/v1", owned(json!({"f:image": {}, "f:replicas": {}}))),
+        entry("hand", "Update", "example.com/v1", owned(json!({"f:replicas": {}}))),
+        entry("hand", "Update", "example.com/v1alpha1", owned(json!({"f:image": {}}))),
+    ]);
+    let fields = ScaleFields {
+        entries: Some(&entries),
+        api_version: "example.com/v1alpha1".to_owned(),
+        replicas: Box::new(|version| match version {
+            "example.com/v1" => Some(&paths[0][..]),
+            "example.com/v1alpha1" => Some(&paths[1][..]),
+            _ => None,
+        }),
+    };
+    let scale_entries = fields.scale_entries().unwrap().unwrap();
+    assert_eq!(scale_entries.as_array().unwrap().len(), 2, "{scale_entries}");
+    // The writer owns the replicas alone now.
+    let written = json!([entry("hand", "Update", "autoscaling/v1", owned(json!({"f:replicas": {}})))]);
+    let moved = fields.object_entries(Some(&written)).unwrap().unwrap();
+    let found: Vec<(&str, &str, &Value)> = moved
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| {
+            (
+                entry["manager"].as_str().unwrap(),
+                entry["apiVersion"].as_str().unwrap(),
+                &entry["fieldsV1"]["f:spec"],
+            )
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("owner", "example.com/v1", &json!({"f:image": {}})),
+            ("hand", "example.com/v1alpha1", &json!({"f:image": {}, "f:size": {}})),
+        ]
+    );
 }
