@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use nave_authn::service_account::discovery::{CONFIGURATION_PATH, Discovery, JWKS_PATH};
-use nave_codec::negotiate::Format;
 use nave_machinery::Status;
 use nave_resources::{Registry, discovery};
 use serde::Serialize;
@@ -18,7 +17,7 @@ use crate::endpoints::response::{EndpointResponse, ObjectResponse};
 use crate::health::Health;
 use crate::introspection::ApiCache;
 use crate::metrics::Metrics;
-use crate::negotiation::{self, Negotiation, Offer};
+use crate::negotiation::{self, Encodings, Negotiation, Offer};
 use crate::raw_response;
 use crate::request_info::RequestInfo;
 use crate::storage::Storages;
@@ -110,7 +109,7 @@ impl Documents {
         negotiation: &Negotiation,
     ) -> Result<EndpointResponse, Status> {
         let registry = catalog.registry();
-        let accepted = negotiation.choose(Offer::Discovery, &Format::ALL)?;
+        let accepted = negotiation.choose(Offer::Discovery, Encodings::All)?;
         let aggregated =
             |document| raw_response::aggregated_discovery(document, headers.get(header::IF_NONE_MATCH));
         let document = match parts {

@@ -65,6 +65,24 @@ impl Offer {
     }
 }
 
+/// The encodings of an endpoint's answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encodings {
+    /// JSON, YAML and protobuf.
+    All,
+    /// As `All`, but only metadata is available as protobuf: custom objects have no messages.
+    MetadataAsProtobuf,
+}
+
+impl Encodings {
+    fn has(self, accepted: Accepted) -> bool {
+        use Transform::{PartialObjectMetadata, PartialObjectMetadataList};
+        let is_metadata =
+            matches!(accepted.transform, Some(PartialObjectMetadata(_) | PartialObjectMetadataList(_)));
+        self == Self::All || is_metadata || accepted.format != Format::Protobuf
+    }
+}
+
 impl Negotiation {
     /// Parses the request's headers and query.
     pub fn new(headers: &HeaderMap, query: &Query) -> Self {
@@ -87,9 +105,24 @@ impl Negotiation {
     ///
     /// # Errors
     /// 406 if the client accepts no available form.
-    pub fn choose(&self, offer: Offer, formats: &[Format]) -> Result<Accepted, Status> {
+    pub fn choose(&self, offer: Offer, encodings: Encodings) -> Result<Accepted, Status> {
+        self.choose_of(&Format::ALL, offer, encodings)
+    }
+
+    /// As [`choose`](Self::choose), for a watch. YAML frames have no separator.
+    ///
+    /// # Errors
+    /// See [`choose`](Self::choose).
+    pub fn choose_frames(&self, encodings: Encodings) -> Result<Accepted, Status> {
+        let formats = [Format::Json, Format::Protobuf];
+        self.choose_of(&formats, Offer::Object, encodings)
+            .or_else(|_| self.choose_of(&formats, Offer::List, encodings))
+    }
+
+    fn choose_of(&self, formats: &[Format], offer: Offer, encodings: Encodings) -> Result<Accepted, Status> {
         let accept = self.accept.as_ref().and_then(|accept| accept.to_str().ok());
-        negotiate::accept(accept, formats, |accepted| offer.has(accepted.transform)).ok_or_else(|| {
+        let is_available = |accepted: &Accepted| offer.has(accepted.transform) && encodings.has(*accepted);
+        negotiate::accept(accept, formats, is_available).ok_or_else(|| {
             let media_types: Vec<&str> = formats.iter().map(|format| format.media_type()).collect();
             // Upstream's router rejects media types that no handler serves. A handler rejects forms that it does not
             // offer.
@@ -130,7 +163,7 @@ mod tests {
             ("text/html, application/yaml;q=0", "only the following media types are accepted: "),
         ] {
             let headers = [(header::ACCEPT, HeaderValue::from_static(accept))].into_iter().collect();
-            let refusal = Negotiation::new(&headers, &Query::default()).choose(Offer::Object, &Format::ALL);
+            let refusal = Negotiation::new(&headers, &Query::default()).choose(Offer::Object, Encodings::All);
             assert!(refusal.is_err_and(|status| status.message.starts_with(start)), "{accept}");
         }
     }

@@ -125,8 +125,7 @@ impl MetaVersion {
     }
 }
 
-/// Returns the first alternative of an `Accept` header whose format is in `formats` and that `allows` accepts. `allows`
-/// receives the conversion and whether a stream is requested. Without a header, or with a wildcard, chooses the first
+/// Returns the first alternative of an `Accept` header whose format is in `formats` and that `allows` accepts. Without a header, or with a wildcard, chooses the first
 /// format.
 pub fn accept(
     header: Option<&str>,
@@ -148,7 +147,7 @@ pub fn accept(
     alternatives.into_iter().find_map(|media| {
         let format = formats.iter().copied().find(|format| media.is(format.media_type()))?;
         let accepted = Accepted { format, transform: media.transform().ok()?, stream: media.stream? };
-        (accepted.transform.is_none() && !accepted.stream || allows(&accepted)).then_some(accepted)
+        allows(&accepted).then_some(accepted)
     })
 }
 
@@ -300,7 +299,10 @@ mod tests {
             wanted.transform == Some(Transform::Table(MetaVersion::V1Beta1))
         });
         assert_eq!(beta.unwrap().transform, Some(Transform::Table(MetaVersion::V1Beta1)));
-        assert_eq!(accept(Some(header), &Format::ALL, |_| false), Some(plain(Format::Json)));
+        assert_eq!(
+            accept(Some(header), &Format::ALL, |wanted| wanted.transform.is_none()),
+            Some(plain(Format::Json))
+        );
         assert_eq!(all("application/json;as=Table;v=v2;g=meta.k8s.io"), None);
         assert_eq!(all("application/json;as=Chair;v=v1;g=meta.k8s.io"), None);
     }

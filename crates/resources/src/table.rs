@@ -9,7 +9,6 @@ use nave_machinery::time::{self, Timestamp};
 use nave_machinery::{Map, Value};
 use serde_json::json;
 
-use crate::def::ResourceVersion;
 use crate::read;
 
 /// A column of a resource's `Table`.
@@ -113,9 +112,20 @@ impl fmt::Debug for Column {
     }
 }
 
-/// Returns the cells of an object in the order of a version's columns.
-pub fn row(version: &ResourceVersion, object: &Value, now: Timestamp) -> Vec<Value> {
-    version.columns.iter().map(|column| column.cell(object, now)).collect()
+/// Returns the cells of an object in the order of the columns.
+pub fn row(columns: &[Column], object: &Value, now: Timestamp) -> Vec<Value> {
+    columns.iter().map(|column| column.cell(object, now)).collect()
+}
+
+/// Returns the columns of an `autoscaling/v1` `Scale`.
+pub fn of_scale() -> Vec<Column> {
+    let count = |name, path: &'static str| {
+        Column::new(name, move |object: &Value, _| json!(read::int(object, path))).of_kind("integer")
+    };
+    let desired = count("Desired", "spec.replicas").described_by("autoscaling.v1.ScaleSpec", "replicas");
+    let available =
+        count("Available", "status.replicas").described_by("autoscaling.v1.ScaleStatus", "replicas");
+    vec![name(), desired, available, age()]
 }
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";

@@ -24,7 +24,7 @@ fn table_rows_match_expected() {
         convert(def, &mut object, &version, &def.storage.as_ref().unwrap().version).unwrap();
         writeln!(rows, "{} {}", def.group_resource(), meta::name(&object)).unwrap();
         let version = &def.versions[0];
-        for (column, cell) in version.columns.iter().zip(table::row(version, &object, now)) {
+        for (column, cell) in version.columns.iter().zip(table::row(&version.columns, &object, now)) {
             writeln!(rows, "  {}: {cell}", column.name).unwrap();
         }
     }

@@ -146,8 +146,11 @@ fn cells_match_the_recording() {
             }
             object["metadata"].as_object_mut().unwrap().remove("creationTimestamp");
             let version = &def.versions[0];
-            for (index, (column, ours)) in
-                version.columns.iter().zip(nave_resources::table::row(version, &object, now)).enumerate()
+            for (index, (column, ours)) in version
+                .columns
+                .iter()
+                .zip(nave_resources::table::row(&version.columns, &object, now))
+                .enumerate()
             {
                 // Times are not recorded.
                 if !["Age", "Created At"].contains(&&*column.name) {

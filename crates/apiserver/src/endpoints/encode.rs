@@ -22,7 +22,7 @@ use super::versions::{self, ServedRef};
 use super::view::View;
 use crate::body::ResponseBody;
 use crate::kinds;
-use crate::negotiation::{IncludeObject, Negotiation, Offer};
+use crate::negotiation::{Encodings, IncludeObject, Negotiation, Offer};
 
 /// Kinds of encodings that are cached with an object: JSON and protobuf of each version, and metadata only.
 const JSON_OF_VERSION: u32 = 1;
@@ -45,11 +45,11 @@ type Encoded = (Cow<'static, str>, ResponseBody);
 pub(super) fn content(content: Content, negotiation: &Negotiation) -> Result<Encoded, Status> {
     match content {
         Content::Object(None, document, size) => {
-            let accepted = negotiation.choose(Offer::Plain, &Format::ALL)?;
+            let accepted = negotiation.choose(Offer::Plain, Encodings::All)?;
             document_bytes(&document, size, accepted.format, negotiation.pretty())
         }
         Content::Ordered(document) => {
-            let accepted = negotiation.choose(Offer::Plain, &Format::ALL)?;
+            let accepted = negotiation.choose(Offer::Plain, Encodings::All)?;
             let mut bytes = match accepted.format {
                 Format::Json if negotiation.pretty() => document.indented_json()?,
                 Format::Json => document.json(),
@@ -75,14 +75,15 @@ pub(super) fn content(content: Content, negotiation: &Negotiation) -> Result<Enc
     }
 }
 
-/// Returns the formats that objects of the resource are available in.
-pub(super) fn formats(endpoint: &Endpoint) -> &'static [Format] {
-    if endpoint.version().type_id().is_some() { &Format::ALL } else { &[Format::Json, Format::Yaml] }
+/// Returns the encodings of the resource's objects.
+pub(super) fn encodings(endpoint: &Endpoint) -> Encodings {
+    let has_messages = endpoint.version().type_id().is_some();
+    if has_messages { Encodings::All } else { Encodings::MetadataAsProtobuf }
 }
 
 /// Returns whether the response is a copy of bytes in the watch cache.
 pub(super) fn is_copied(endpoint: &Endpoint, offer: Offer, negotiation: &Negotiation) -> bool {
-    let accepted = negotiation.choose(offer, formats(endpoint));
+    let accepted = negotiation.choose(offer, encodings(endpoint));
     let is_json = accepted.is_ok_and(|it| it.transform.is_none() && it.format == Format::Json);
     is_json && !negotiation.pretty() && endpoint.is_storage_version()
 }
@@ -131,7 +132,9 @@ fn served(
     size: usize,
     negotiation: &Negotiation,
 ) -> Result<Encoded, Status> {
-    let accepted = negotiation.choose(Offer::Object, formats(endpoint))?;
+    // A scale is of a built-in type, also if the object is not.
+    let encodings = if is_scale(object) { Encodings::All } else { encodings(endpoint) };
+    let accepted = negotiation.choose(Offer::Object, encodings)?;
     match accepted.transform {
         None => document_bytes(object, size, accepted.format, negotiation.pretty()),
         Some(transform) => {
@@ -139,6 +142,11 @@ fn served(
             in_format(json, accepted.format, negotiation)
         }
     }
+}
+
+/// Returns whether an object is an `autoscaling/v1` `Scale`.
+fn is_scale(object: &Value) -> bool {
+    meta::kind(object) == "Scale" && meta::api_version(object) == "autoscaling/v1"
 }
 
 /// Returns JSON as a body that ends with a line feed.
@@ -150,7 +158,7 @@ fn json_line(json: &Bytes) -> Encoded {
 }
 
 fn cached(endpoint: &Endpoint, object: ServedRef<'_>, negotiation: &Negotiation) -> Result<Encoded, Status> {
-    let accepted = negotiation.choose(Offer::Object, formats(endpoint))?;
+    let accepted = negotiation.choose(Offer::Object, encodings(endpoint))?;
     match (accepted.transform, accepted.format) {
         (None, Format::Json) if !negotiation.pretty() => Ok(json_line(&object_json(endpoint, object)?)),
         (None, Format::Protobuf) => {

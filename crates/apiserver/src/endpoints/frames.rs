@@ -14,7 +14,7 @@ use serde_json::json;
 use super::versions::{self, ServedRef};
 use super::{Endpoint, encode};
 use crate::body::Pieces;
-use crate::negotiation::{IncludeObject, Negotiation, Offer};
+use crate::negotiation::{IncludeObject, Negotiation};
 
 /// Annotation of the bookmark that ends the initial events of a watch.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
@@ -57,12 +57,7 @@ impl Frames {
     /// # Errors
     /// 406 if the client accepts no available form.
     pub fn new(endpoint: Endpoint, negotiation: &Negotiation) -> Result<Self, Status> {
-        let mut formats = encode::formats(&endpoint).to_vec();
-        // YAML frames have no separator.
-        formats.retain(|format| *format != Format::Yaml);
-        let accepted = negotiation
-            .choose(Offer::Object, &formats)
-            .or_else(|_| negotiation.choose(Offer::List, &formats))?;
+        let accepted = negotiation.choose_frames(encode::encodings(&endpoint))?;
         Ok(Self { endpoint, accepted, include: negotiation.include(), first: true })
     }
 

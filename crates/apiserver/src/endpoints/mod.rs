@@ -140,7 +140,7 @@ impl Resources {
         if info.verb == Verb::Create
             && let Some(virtual_resource) = self.virtual_endpoints.find(&endpoint.def, &resource.subresource)
         {
-            negotiation.choose(Offer::Object, encode::formats(endpoint))?;
+            negotiation.choose(Offer::Object, encode::encodings(endpoint))?;
             let options = CreateOptions::parse(query)?;
             let payload = read_payload(request).await?;
             let request =
@@ -188,7 +188,7 @@ impl Resources {
             _ => {}
         }
         // Reject a write before it happens if the client accepts no available response format.
-        negotiation.choose(Offer::Object, encode::formats(endpoint))?;
+        negotiation.choose(Offer::Object, view.encodings(endpoint))?;
         let payload = read_payload(request).await?;
         let size = payload.bytes.len().max(match info.verb {
             Verb::DeleteCollection => read::size_of_list(endpoint, resource, query),

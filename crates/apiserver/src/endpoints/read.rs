@@ -59,7 +59,7 @@ pub async fn get(
         if endpoint.def.is_custom() {
             check_replicas(&object, &paths.spec_replicas)?;
         }
-        return Ok(ObjectResponse::document(200, view.to_served(endpoint, object)?));
+        return Ok(ObjectResponse::object(endpoint, 200, view.to_served(endpoint, object)?));
     }
     let served = if requested.is_some() {
         let page = versions::read_page(endpoint, vec![object]).await?;

@@ -6,6 +6,8 @@ use nave_resources::{ScalePaths, Schema, SubresourceKind, apply_scale, scale_of}
 use nave_schema::TypeId;
 
 use super::Endpoint;
+use super::encode::encodings;
+use crate::negotiation::Encodings;
 
 /// A view of an object.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +65,14 @@ impl View {
         match self {
             Self::Object | Self::Status | Self::Subresource(_) => endpoint.version().type_id(),
             Self::Scale(_) => nave_schema::builtin().find("io.k8s.api.autoscaling.v1.Scale"),
+        }
+    }
+
+    /// Returns the encodings of the view.
+    pub fn encodings(&self, endpoint: &Endpoint) -> Encodings {
+        match self {
+            Self::Object | Self::Status | Self::Subresource(_) => encodings(endpoint),
+            Self::Scale(_) => Encodings::All,
         }
     }
 

@@ -23,6 +23,10 @@ pub(super) struct CustomType<'r> {
     is_list: bool,
 }
 
+/// The address of the conventions of the API, as upstream's descriptions give it.
+const CONVENTIONS: &str =
+    "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md";
+
 /// Returns the custom types among the resources.
 pub(super) fn types<'r>(resources: impl Iterator<Item = &'r Arc<ResourceDef>>) -> CustomTypes<'r> {
     let mut types = CustomTypes::new();
@@ -71,7 +75,7 @@ impl CustomType<'_> {
         let items = definitions.reference(&self.version.type_name);
         let mut properties = type_meta(definitions, ANY_LIST);
         properties.insert("metadata".to_owned(), metadata(definitions, "ListMeta", ANY_LIST));
-        let about = format!("The {} of the list.", self.def.resource);
+        let about = format!("List of {}. More info: {CONVENTIONS}", self.def.resource);
         properties.insert("items".to_owned(), json!({"type": "array", "items": items, "description": about}));
         object(json!({
             "type": "object",

@@ -292,6 +292,10 @@ impl<'a> Resource<'a> {
         if verbs.contains(&Verb::Get) {
             let mut get = operation("get", "read");
             get.about = format!("Reads {} of kind {}.", an_object(part), self.def.kind);
+            // Upstream documents it for custom resources only.
+            if self.is_custom() {
+                get.parameters = vec![parameters::RESOURCE_VERSION];
+            }
             operations.push(get);
         }
         if verbs.contains(&Verb::Update) {

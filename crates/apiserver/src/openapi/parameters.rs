@@ -59,7 +59,7 @@ const LIMIT: Parameter = number(
     "limit",
     "The maximum number of objects in the response. If more exist, the list's metadata has a continue token for the next page. Ignored for a watch.",
 );
-const RESOURCE_VERSION: Parameter = text(
+pub(super) const RESOURCE_VERSION: Parameter = text(
     "resourceVersion",
     "The resource version that the response is based on. Unset means the latest; \"0\" means any, as the server has it in its cache.",
 );

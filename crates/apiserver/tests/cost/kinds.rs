@@ -202,7 +202,7 @@ fn validated(def: &ResourceDef, gvk: &GroupVersionKind, id: TypeId, body: &[u8])
     strategy.default(&mut object, &gvk.version);
     limits::check(&object).map_err(limits::LimitError::into_status)?;
     let old = object.clone();
-    let cells = def.versions.first().map(|version| table::row(version, &object, time::now()));
+    let cells = def.versions.first().map(|version| table::row(&version.columns, &object, time::now()));
     let cells = cells.unwrap_or_default();
     strategy.prepare_for_create(&mut object);
     let metadata = object.get("metadata").unwrap_or(&Value::Null);

@@ -7,6 +7,7 @@ mod common;
 mod concurrent;
 mod documents;
 mod family;
+mod forms;
 mod hostile;
 mod operators;
 

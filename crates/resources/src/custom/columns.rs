@@ -7,15 +7,14 @@ use nave_structural::jsonpath::JsonPathError;
 use crate::read;
 use crate::table::{self, Column};
 
-/// Returns the columns of a version: the name and the declared columns. If no columns are declared or a path is
-/// invalid, returns name and age, as in upstream.
+/// Returns the columns of a version: the name and the declared columns, or name and age if no columns are declared. As
+/// in upstream, the columns end before the first one with an invalid path.
 pub(super) fn of(spec: &Value) -> Vec<Column> {
     let declared = read::list(spec, "additionalPrinterColumns");
-    let columns: Result<Vec<Column>, JsonPathError> = declared.iter().map(declared_column).collect();
-    let columns = columns
-        .ok()
-        .filter(|columns| !columns.is_empty())
-        .unwrap_or_else(|| vec![table::age().of_kind("date")]);
+    if declared.is_empty() {
+        return vec![table::name(), table::age().of_kind("date")];
+    }
+    let columns = declared.iter().map_while(|column| declared_column(column).ok());
     std::iter::once(table::name()).chain(columns).collect()
 }
 

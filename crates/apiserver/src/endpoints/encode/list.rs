@@ -7,7 +7,7 @@ use nave_codec::table::ListMeta;
 use nave_codec::{json, protobuf};
 use nave_machinery::{Status, Value};
 
-use super::{Encoded, document_bytes, formats, in_format, object_json, object_protobuf, parse, table};
+use super::{Encoded, document_bytes, encodings, in_format, object_json, object_protobuf, parse, table};
 use crate::body::ResponseBody;
 use crate::endpoints::Endpoint;
 use crate::endpoints::response::List;
@@ -19,7 +19,7 @@ const CHUNK: usize = 128 * 1024;
 
 /// Encodes a list in the accepted form.
 pub(super) fn encode(list: List, negotiation: &Negotiation) -> Result<Encoded, Status> {
-    let accepted = negotiation.choose(Offer::List, formats(&list.endpoint))?;
+    let accepted = negotiation.choose(Offer::List, encodings(&list.endpoint))?;
     match (accepted.transform, accepted.format) {
         (None, Format::Json) if !negotiation.pretty() => list_json(list),
         (None, Format::Protobuf) => list_protobuf(&list),

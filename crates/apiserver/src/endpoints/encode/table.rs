@@ -3,6 +3,8 @@
 //! The metadata of built-in objects is that of the stored version, because upstream builds both before it converts the
 //! object. Custom objects are converted when they are read.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use nave_codec::json;
 use nave_codec::negotiate::{MetaVersion, Transform};
@@ -14,7 +16,7 @@ use nave_resources::table as columns;
 use serde_json::json;
 
 use super::list::list_meta;
-use super::{object_json, parse};
+use super::{is_scale, object_json, parse};
 use crate::descriptions;
 use crate::endpoints::Endpoint;
 use crate::endpoints::response::List;
@@ -30,11 +32,12 @@ pub(super) fn list(list: &List, transform: Transform, include: IncludeObject) ->
     let meta = list_meta(list, &revision);
     match transform {
         Transform::Table(version) => {
-            let mut writer = TableWriter::new(version, &meta, Some(&column_definitions(&list.endpoint)));
+            let columns = columns_of(&list.endpoint);
+            let mut writer = TableWriter::new(version, &meta, Some(&column_definitions(&columns)));
             for object in list.objects.iter().map(ServedObject::as_served) {
                 let value = parse(&cells_json(&list.endpoint, object)?)?;
                 let bytes = row_bytes(&list.endpoint, object, include)?;
-                put_row(&mut writer, &list.endpoint, &value, row_object(include, &bytes));
+                put_row(&mut writer, &list.endpoint, &columns, &value, row_object(include, &bytes));
             }
             Ok(writer.finish())
         }
@@ -127,22 +130,35 @@ fn table_of_one(
     with_columns: bool,
 ) -> Vec<u8> {
     let meta = ListMeta { resource_version: meta::resource_version(object), ..ListMeta::default() };
-    let definitions = column_definitions(endpoint);
+    // As upstream, the scale of a custom object has the columns of the custom object.
+    let has_own_columns = is_scale(object) && !endpoint.def.is_custom();
+    let columns = if has_own_columns { Cow::Owned(columns::of_scale()) } else { columns_of(endpoint) };
+    let definitions = column_definitions(&columns);
     let mut writer = TableWriter::new(version, &meta, with_columns.then_some(&definitions[..]));
-    put_row(&mut writer, endpoint, object, included);
+    put_row(&mut writer, endpoint, &columns, object, included);
     writer.finish()
 }
 
-fn put_row(writer: &mut TableWriter, endpoint: &Endpoint, object: &Value, included: RowObject<'_>) {
-    let cells = columns::row(endpoint.version(), object, time::now());
+fn columns_of(endpoint: &Endpoint) -> Cow<'_, [columns::Column]> {
+    Cow::Borrowed(&endpoint.version().columns)
+}
+
+fn put_row(
+    writer: &mut TableWriter,
+    endpoint: &Endpoint,
+    columns: &[columns::Column],
+    object: &Value,
+    included: RowObject<'_>,
+) {
+    let cells = columns::row(columns, object, time::now());
     let conditions = endpoint.def.strategy.completion(object).map(|completion| {
         json!([{"type": "Completed", "status": "True", "reason": completion.reason, "message": completion.message}])
     });
     writer.row(&cells, conditions.as_ref(), included);
 }
 
-fn column_definitions(endpoint: &Endpoint) -> Vec<Column<'_>> {
-    let columns = endpoint.version().columns.iter().map(|column| Column {
+fn column_definitions(columns: &[columns::Column]) -> Vec<Column<'_>> {
+    let columns = columns.iter().map(|column| Column {
         name: &column.name,
         kind: &column.kind,
         format: &column.format,

@@ -91,24 +91,8 @@ impl Strategy for DefinitionStrategy {
         found.retain(|format| !known.contains(format));
         found.sort_unstable();
         found.dedup();
-        let mut warnings: Vec<String> =
-            found.into_iter().map(|format| format!("unrecognized format {format:?}")).collect();
-        let is_new = old.is_none_or(|old| !needs_webhook(old));
-        if is_new && needs_webhook(object) {
-            warnings.push(
-                "spec.conversion: this server calls no conversion webhooks; requests for other versions than the stored one fail"
-                    .to_owned(),
-            );
-        }
-        warnings
+        found.into_iter().map(|format| format!("unrecognized format {format:?}")).collect()
     }
-}
-
-/// Returns whether the definition has several versions that a webhook converts.
-fn needs_webhook(definition: &Value) -> bool {
-    let part = |path: &str| definition.pointer(path);
-    part("/spec/conversion/strategy").is_some_and(|strategy| strategy == "Webhook")
-        && part("/spec/versions").and_then(Value::as_array).is_some_and(|versions| versions.len() > 1)
 }
 
 fn default_spec(spec: &mut Map) {
