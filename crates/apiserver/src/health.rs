@@ -133,18 +133,20 @@ impl Health {
     }
 
     async fn all(endpoint: &str, checks: impl Iterator<Item = &Check>, query: &Query) -> HealthAnswer {
-        let excluded: Vec<&str> = query
+        // Each excluded name, and whether a check has it.
+        let mut excluded: Vec<(&str, bool)> = query
             .pairs()
             .iter()
             .filter(|(name, _)| name == "exclude")
-            .map(|(_, value)| value.as_str())
+            .map(|(_, value)| (value.as_str(), false))
             .collect();
         let mut text = String::new();
         let mut failed = false;
         for check in checks {
             let name = &check.name;
             // Writing to a string cannot fail.
-            let _ = if excluded.contains(&name.as_str()) {
+            let _ = if let Some((_, found)) = excluded.iter_mut().find(|(excluded, _)| excluded == name) {
+                *found = true;
                 writeln!(text, "[+]{name} excluded: ok")
             } else {
                 match check.run().await {
@@ -156,6 +158,15 @@ impl Health {
                     }
                 }
             };
+        }
+        excluded.retain(|(name, found)| !found && !name.is_empty());
+        if !excluded.is_empty() {
+            let names: Vec<String> = excluded.iter().map(|(name, _)| format!("{name:?}")).collect();
+            let _ = writeln!(
+                text,
+                "warn: some health checks cannot be excluded: no matches for {}",
+                names.join(",")
+            );
         }
         if failed {
             let _ = writeln!(text, "{endpoint} check failed");
@@ -199,6 +210,10 @@ mod tests {
         let text = "[+]ping ok\n[-]started failed: reason withheld\nreadyz check failed\n";
         assert_eq!(get(&health, "/readyz").await, Some((500, text.into())));
         assert_eq!(get(&health, "/readyz?exclude=started").await, Some((200, "ok".into())));
+        let unknown = get(&health, "/livez?verbose&exclude=ping&exclude=x&exclude=y").await;
+        let warning = "warn: some health checks cannot be excluded: no matches for \"x\",\"y\"\n";
+        let text = format!("[+]ping excluded: ok\n{warning}livez check passed\n");
+        assert_eq!(unknown, Some((200, text)));
         assert_eq!(get(&health, "/livez/started").await, None);
         ready.set();
         assert_eq!(get(&health, "/readyz/started").await, Some((200, "ok".into())));

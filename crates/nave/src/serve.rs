@@ -70,6 +70,9 @@ pub(crate) enum ServeError {
     /// Another process uses the data folder, or a disk operation of the store failed.
     #[error("--data-dir: {0}")]
     Store(#[from] StoreError),
+    /// The store's folder cannot be used.
+    #[error("--data-dir: {}: {error}", .folder.display())]
+    StoreFolder { folder: PathBuf, error: Arc<io::Error> },
     /// The store's file is damaged.
     #[error(
         "--data-dir: the store in {} is damaged: {why}. Restore a backup, or move it away to start without objects",
@@ -106,7 +109,8 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let descriptors = descriptors::raise_limit();
     create_folder(&config.data_dir)?;
 
-    let store = store::open(&config).await?;
+    let Some(store) = signals.unless_stopped(store::open(&config)).await else { return Ok(()) };
+    let store = store?;
     let certificates = Certificates::open(&config)?;
     let keys = authentication::service_account_keys(&config)?;
     let cas = ClientCas::open(&config, &certificates)?;
@@ -117,8 +121,9 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let server = bound.map_err(ServeError::Listen)?;
     let listening = server.local_addresses()?.first().copied().unwrap_or(config.listen);
     let reachable = SocketAddr::new(config.advertise, listening.port());
-    let mut api =
-        api::start(&config, Arc::clone(&store), keys, &cas, Arc::clone(&backends), reachable).await?;
+    let api = api::start(&config, Arc::clone(&store), keys, &cas, Arc::clone(&backends), reachable);
+    let Some(api) = signals.unless_stopped(api).await else { return Ok(()) };
+    let mut api = api?;
     let kubeconfig = Kubeconfig { path: config.data_dir.join("admin.kubeconfig"), server: reachable };
     kubeconfig.write(&certificates)?;
 
@@ -219,10 +224,10 @@ fn print_addresses(config: &Config, server: SocketAddr, kubeconfig: &Path, revis
     let kubeconfig = kubeconfig.display();
     let lines = format!(
         "nave {version} (Kubernetes {KUBERNETES_MINOR}) serving https://{server}  (ready in {ready} ms)\n\
-         data       {} (revision {revision})\n\
+         {}\n\
          kubeconfig {kubeconfig}\n\
          try        KUBECONFIG={kubeconfig} kubectl get namespaces\n",
-        config.data_dir.display()
+        store::location(config, revision)
     );
     output::print(&lines);
 }

@@ -16,6 +16,17 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
+    /// Runs a step of the start; `None` if a signal arrives first.
+    pub(crate) async fn unless_stopped<T>(&mut self, step: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = step => Some(done),
+            () = self.next() => {
+                tracing::info!("stopped during the start");
+                None
+            }
+        }
+    }
+
     /// Waits for the next signal.
     pub(crate) async fn next(&mut self) {
         tokio::select! {

@@ -14,6 +14,10 @@ use super::connections::Slot;
 /// Interval of the kernel's keepalive probes. For a watch over HTTP/1.1, only they detect a dead client.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 
+/// The answer to plain HTTP, as Go's server gives it.
+const PLAIN_HTTP: &[u8] =
+    b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+
 /// A client's socket.
 pub(super) struct Socket {
     stream: TcpStream,
@@ -27,6 +31,19 @@ impl Socket {
         let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         Ok(Self { stream, _slot: slot })
+    }
+
+    /// Answers a client that speaks plain HTTP. Returns false if the first byte does not begin an HTTP request.
+    pub(super) async fn answer_plain_http(&self) -> io::Result<bool> {
+        let mut first = [0];
+        self.stream.peek(&mut first).await?;
+        if !first[0].is_ascii_uppercase() {
+            return Ok(false);
+        }
+        self.stream.writable().await?;
+        // A client that does not read gets no answer.
+        let _ = self.stream.try_write(PLAIN_HTTP);
+        Ok(true)
     }
 }
 

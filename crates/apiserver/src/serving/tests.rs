@@ -14,7 +14,10 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
 };
-use tokio::{io::AsyncReadExt, sync::Notify};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::Notify,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::*;
@@ -277,4 +280,19 @@ async fn disconnects_a_client_without_a_handshake() {
     let world = start(Limits { handshake: Duration::from_millis(10), ..Limits::default() }).await;
     let mut silent = TcpStream::connect(world.address).await.unwrap();
     assert_eq!(silent.read(&mut [0; 16]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn tells_a_client_of_plain_http_to_use_https() {
+    let world = start(Limits::default()).await;
+    let mut plain = TcpStream::connect(world.address).await.unwrap();
+    plain.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    // The connection may be reset after the answer, because the server does not read the request.
+    let _ = plain.read_to_end(&mut answer).await;
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.0 400 ") && answer.contains("HTTP request to an HTTPS server"),
+        "{answer}"
+    );
 }

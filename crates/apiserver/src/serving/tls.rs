@@ -117,6 +117,12 @@ impl Tls {
     }
 
     pub(super) async fn accept(&self, stream: Socket) -> io::Result<Accepted> {
+        if stream.answer_plain_http().await? {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "client sent an HTTP request to an HTTPS server",
+            ));
+        }
         let mut stream = TlsAcceptor::from(self.config.load_full()).accept(stream).await?;
         let (_, session) = stream.get_mut();
         session.set_buffer_limit(Some(SEND_BUFFER));

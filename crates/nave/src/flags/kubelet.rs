@@ -30,7 +30,7 @@ pub(super) struct KubeletFlags {
           require_equals = true, default_missing_value = "true", help_heading = KUBELET)]
     kubelet_insecure_skip_verify: bool,
     /// Types of node addresses to connect to, the preferred first.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = ADDRESS_TYPES.map(str::to_owned), help_heading = KUBELET)]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = ADDRESS_TYPES.join(","), help_heading = KUBELET)]
     kubelet_preferred_address_types: Vec<String>,
     /// Port of kubelets that do not report their port.
     #[arg(long, value_name = "PORT", default_value_t = KUBELET_PORT, value_parser = whole(0..=u16::MAX), help_heading = KUBELET)]

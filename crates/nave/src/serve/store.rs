@@ -42,6 +42,7 @@ async fn open_embedded(config: &Config, options: embedded::Options) -> Result<Ar
         Ok(Err(StoreError::Io(error))) if error.kind() == io::ErrorKind::InvalidData => {
             Err(damaged(error.to_string()))
         }
+        Ok(Err(StoreError::Io(error))) => Err(ServeError::StoreFolder { folder: folder.clone(), error }),
         Ok(Err(error)) => Err(ServeError::Store(error)),
         // The engine panics on some damaged files.
         Err(_) => Err(damaged("its pages cannot be read".to_owned())),
@@ -53,6 +54,7 @@ async fn open_etcd(options: &etcd::Options, limit: Duration) -> Result<Arc<dyn S
     let store = Etcd::new(options.clone());
     let deadline = Instant::now() + limit;
     let mut pauses = RETRY.pauses();
+    let mut last = String::from("no server has answered");
     loop {
         let error = match timeout_at(deadline, store.status()).await {
             Ok(Ok(status)) => {
@@ -62,11 +64,31 @@ async fn open_etcd(options: &etcd::Options, limit: Duration) -> Result<Arc<dyn S
             }
             Ok(Err(error @ StoreError::Unavailable(_))) if Instant::now() < deadline => error,
             Ok(Err(error)) => return Err(ServeError::Etcd(error.to_string())),
-            Err(_) => return Err(ServeError::Etcd(format!("no answer within {limit:?}"))),
+            Err(_) => {
+                let why = format!("{} not available within {limit:?}: {last}", servers(options));
+                return Err(ServeError::Etcd(why));
+            }
         };
         tracing::warn!(%error, "etcd is not available yet");
+        last = error.to_string();
         tokio::time::sleep(pauses.next_pause()).await;
     }
+}
+
+/// Returns the line of the start's output that says where objects are stored.
+pub(super) fn location(config: &Config, revision: u64) -> String {
+    let folder = config.data_dir.display();
+    match &config.store.engine {
+        EngineConfig::Embedded(_) => format!("data       {folder} (revision {revision})"),
+        EngineConfig::Etcd(options) => {
+            format!("keys       {folder}\nstore      {} (revision {revision})", servers(options))
+        }
+    }
+}
+
+fn servers(options: &etcd::Options) -> String {
+    let servers: Vec<String> = options.servers.iter().map(ToString::to_string).collect();
+    servers.join(",")
 }
 
 /// Pauses between attempts to connect at start.
