@@ -23,7 +23,7 @@ impl Evaluation {
     pub(super) fn steps<'v>(
         &mut self,
         input: Values<'v>,
-        steps: &[Step],
+        steps: &'v [Step],
     ) -> Result<Values<'v>, JsonPathError> {
         steps.iter().try_fold(input, |values, step| self.step(values, step))
     }
@@ -34,12 +34,12 @@ impl Evaluation {
         Ok(())
     }
 
-    fn step<'v>(&mut self, input: Values<'v>, step: &Step) -> Result<Values<'v>, JsonPathError> {
+    fn step<'v>(&mut self, input: Values<'v>, step: &'v Step) -> Result<Values<'v>, JsonPathError> {
         self.charge(input.len())?;
         let mut found = Vec::new();
         match step {
-            Step::Constant(value) => found.extend(input.iter().map(|_| Cow::Owned(value.clone()))),
-            Step::Field(name) => found.extend(input.into_iter().filter_map(|value| field(value, name))),
+            Step::Constant(value) => found.extend(input.iter().map(|_| Cow::Borrowed(value))),
+            Step::Field(name) => found.extend(input.iter().filter_map(|value| field(value, name))),
             Step::Word(word) => return Err(JsonPathError::new(format!("unrecognized identifier {word}"))),
             Step::Union(parts) => {
                 for part in parts {
@@ -74,7 +74,7 @@ impl Evaluation {
         let children: Values<'v> = match value {
             Cow::Borrowed(Value::Object(fields)) => fields.values().map(Cow::Borrowed).collect(),
             Cow::Borrowed(Value::Array(items)) => items.iter().map(Cow::Borrowed).collect(),
-            // Only constants are owned, and constants are scalars. The elements of a string are its bytes.
+            // The elements of a string are its bytes; they are the only owned values.
             other => match &**other {
                 Value::String(text) => {
                     self.charge(text.len())?;
@@ -154,8 +154,8 @@ impl Evaluation {
     fn filter<'v>(
         &mut self,
         value: &Cow<'v, Value>,
-        left: &[Step],
-        test: &Test,
+        left: &'v [Step],
+        test: &'v Test,
     ) -> Result<Values<'v>, JsonPathError> {
         let Cow::Borrowed(Value::Array(items)) = *value else {
             return Err(JsonPathError::new("the value is not array or slice and cannot be filtered"));
@@ -169,7 +169,12 @@ impl Evaluation {
         Ok(found)
     }
 
-    fn passes(&mut self, item: &Value, left: &[Step], test: &Test) -> Result<bool, JsonPathError> {
+    fn passes<'v>(
+        &mut self,
+        item: &'v Value,
+        left: &'v [Step],
+        test: &'v Test,
+    ) -> Result<bool, JsonPathError> {
         self.charge(0)?;
         let lefts = self.steps(vec![Cow::Borrowed(item)], left);
         let (operator, right) = match test {
@@ -183,10 +188,10 @@ impl Evaluation {
     }
 }
 
-fn field<'v>(value: Cow<'v, Value>, name: &str) -> Option<Cow<'v, Value>> {
-    match value {
+fn field<'v>(value: &Cow<'v, Value>, name: &str) -> Option<Cow<'v, Value>> {
+    match *value {
         Cow::Borrowed(value) => value.as_object()?.get(name).map(Cow::Borrowed),
-        Cow::Owned(value) => value.as_object()?.get(name).cloned().map(Cow::Owned),
+        Cow::Owned(_) => None,
     }
 }
 

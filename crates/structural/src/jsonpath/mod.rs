@@ -88,7 +88,7 @@ impl JsonPath {
     ///
     /// # Errors
     /// A step does not apply to a value, or the evaluation visits too many values.
-    pub fn find<'v>(&self, object: &'v Value) -> Result<Vec<Cow<'v, Value>>, JsonPathError> {
+    pub fn find<'v>(&'v self, object: &'v Value) -> Result<Vec<Cow<'v, Value>>, JsonPathError> {
         evaluate::Evaluation::default().steps(vec![Cow::Borrowed(object)], &self.steps)
     }
 }

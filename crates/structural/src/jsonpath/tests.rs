@@ -108,3 +108,13 @@ fn evaluation_and_nesting_are_bounded() {
     assert!(JsonPath::parse(&nested).is_err());
     assert!(JsonPath::parse(&format!(".{}", "a".repeat(70_000))).is_err());
 }
+
+#[test]
+fn constants_are_borrowed() {
+    let constant = "A".repeat(60_000);
+    let path = JsonPath::parse(&format!(".l[*]\"{constant}\"")).unwrap();
+    let object = json!({"l": vec![0; 40_000]});
+    let found = path.find(&object).unwrap();
+    assert_eq!(found.len(), 40_000);
+    assert!(found.iter().all(|value| matches!(value, Cow::Borrowed(_))));
+}
