@@ -10,12 +10,14 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as PooledClient;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 
 use crate::dial::{DialError, Dialer};
 use crate::hook::CallLimits;
+use crate::root_server::RootServer;
 use crate::unchecked::AnyServer;
 
 /// Maximum length of a response body, in bytes, unless the caller sets one.
@@ -202,7 +204,14 @@ pub(crate) fn config(roots: Roots, identity: Option<Identity>) -> Result<ClientC
             let verifier = AnyServer(provider.signature_verification_algorithms);
             builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
         }
-        Roots::Custom(roots) => builder.with_root_certificates(store(roots)?),
+        // A verifier needs a root; without one, every server is refused.
+        Roots::Custom(roots) if roots.is_empty() => builder.with_root_certificates(RootCertStore::empty()),
+        Roots::Custom(roots) => {
+            let trusted = Arc::new(store(roots.clone())?);
+            let inner = WebPkiServerVerifier::builder_with_provider(trusted, provider).build();
+            let inner = inner.map_err(|error| rustls::Error::General(error.to_string()))?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(RootServer { inner, roots }))
+        }
         Roots::System => builder.with_root_certificates(system_roots()),
     };
     Ok(match identity {

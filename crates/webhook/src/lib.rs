@@ -35,6 +35,7 @@ mod files;
 mod hook;
 mod kubeconfig;
 mod retry;
+mod root_server;
 mod service;
 mod tcp;
 #[cfg(feature = "testing")]
