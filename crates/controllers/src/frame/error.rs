@@ -63,7 +63,7 @@ impl SyncError {
 }
 
 /// The bare message of an API error, as conditions and events show it.
-fn api_message(error: &kube::Error) -> String {
+pub(crate) fn api_message(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub use builder::ControllerBuilder;
 pub use control::{ControlledObject, ObjectControl};
 pub use error::SyncError;
+pub(crate) use error::api_message;
 use fan_out::FanOuts;
 pub use nave_client::record::{EventKind, EventRecorder, reference_of};
 pub use options::{AutoscalerOptions, Options};

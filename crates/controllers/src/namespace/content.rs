@@ -8,6 +8,7 @@ use nave_client::redacted;
 
 use super::conditions::Progress;
 use crate::discovery::{Discovered, Resource};
+use crate::frame::api_message;
 use crate::pods;
 
 /// The estimated number of seconds until finalizers are removed.
@@ -161,7 +162,7 @@ impl From<kube::Error> for ContentError {
 #[derive(Debug, thiserror::Error)]
 enum ContentError {
     /// The API server returned an error or could not be reached.
-    #[error("{0}")]
+    #[error("{}", api_message(.0))]
     Api(#[source] kube::Error),
     /// The request could not be built.
     #[error(transparent)]

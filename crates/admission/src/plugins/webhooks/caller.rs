@@ -160,8 +160,14 @@ fn check_dry_run(hook: &Hook, attributes: &Attributes<'_>) -> Result<(), CallErr
 }
 
 fn add_notes(hook: &Hook, attributes: &Attributes<'_>, answer: &Answer) {
-    for (key, value) in &answer.audit_annotations {
-        annotate(attributes, &format!("{}/{key}", hook.name), value.as_str());
+    let add = |(key, value): (&String, &String)| {
+        attributes.notes.annotate(&format!("{}/{key}", hook.name), value.as_str()).err()
+    };
+    // One line for all, because the webhook chooses how many there are.
+    let mut refusals = answer.audit_annotations.iter().filter_map(add);
+    if let Some(error) = refusals.next() {
+        let dropped = 1 + refusals.count();
+        tracing::warn!(webhook = hook.name, dropped, %error, "audit annotations of webhook dropped");
     }
     for warning in &answer.warnings {
         attributes.notes.warn(warning.as_str());
