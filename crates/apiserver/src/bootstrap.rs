@@ -66,17 +66,18 @@ pub struct Bootstrap {
 
 impl Bootstrap {
     /// Creates the bootstrap of a server on this host, with `advertise` as its address for clients. The `kubernetes`
-    /// service has the first address of the ranges.
+    /// service has the first address of the ranges; `reconciles_endpoints` keeps its endpoints.
     pub fn new(
         repair: Option<Arc<Repair>>,
         ranges: ServiceRanges,
         advertise: SocketAddr,
+        reconciles_endpoints: bool,
         hostname: &str,
     ) -> Self {
         Self {
             repair,
             service_cidr: DefaultServiceCidr::new(ranges),
-            service: KubernetesService { address: ranges.first(), advertise },
+            service: KubernetesService { address: ranges.first(), advertise, reconciles_endpoints },
             identity: Identity::new(hostname, advertise),
         }
     }

@@ -22,11 +22,14 @@ use crate::raw_response;
 use crate::request_info::RequestInfo;
 use crate::storage::Storages;
 use crate::version::KUBERNETES_VERSION;
+use crate::zpages::ZPages;
 
 /// Serves the documents of a server.
 pub struct Documents {
     /// The health checks.
     pub health: Health,
+    /// `/statusz` and `/flagz`.
+    pub zpages: ZPages,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The address at which clients reach the server, `host:port`.
@@ -79,6 +82,8 @@ impl Documents {
             ["version"] | ["version", ""] => {
                 raw_response::indented_json(&VersionInfo::of_server()).map(EndpointResponse::from)
             }
+            ["statusz"] => self.zpages.statusz(headers).map(EndpointResponse::from),
+            ["flagz"] => self.zpages.flagz(headers).map(EndpointResponse::from),
             ["metrics"] => self.metrics(catalog.storages()).await.map(EndpointResponse::from),
             ["debug", "api_cache"] => {
                 Ok(raw_response::json(&ApiCache::collect(catalog.storages()).await).into())
@@ -177,7 +182,8 @@ impl Documents {
         }
         paths.extend(self.health.paths());
         paths.extend(
-            ["/debug/api_cache", "/metrics", "/openapi/v2", "/openapi/v3", "/version"].map(str::to_owned),
+            ["/debug/api_cache", "/flagz", "/metrics", "/openapi/v2", "/openapi/v3", "/statusz", "/version"]
+                .map(str::to_owned),
         );
         paths.sort();
         paths

@@ -17,6 +17,7 @@ use crate::browsers::Browsers;
 use crate::catalog::Catalog;
 use crate::context::{Client, RequestContext};
 use crate::deadline::{self, RequestTimeout};
+use crate::draining::Drain;
 use crate::endpoints::response::encode_failure;
 use crate::impersonation::Impersonation;
 use crate::inflight::Inflight;
@@ -29,6 +30,8 @@ use crate::warnings;
 
 /// The stages of a server.
 pub struct Pipeline {
+    /// Refuses requests at shutdown, and asks clients to leave.
+    pub(crate) drain: Drain,
     /// The CORS and HSTS headers.
     pub browsers: Browsers,
     /// Maximum duration of a request.
@@ -53,6 +56,10 @@ impl Pipeline {
     where
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
+        // Draining: a server that shuts down refuses new requests.
+        if let Some(response) = self.drain.run(&request, &client) {
+            return Served { response, deadline: None, upgrade: None };
+        }
         // Browsers: determines the allowed origin and answers CORS preflight requests.
         let origin = self.browsers.allowed_origin(request.headers());
         let mut served = match origin.as_ref().and_then(|_| Browsers::preflight(&request)) {
@@ -81,7 +88,7 @@ impl Pipeline {
         // Metrics: counts the request as in flight until its body is sent.
         let catalog = self.router.resources.catalog();
         let labels = catalog.labels(&context.info);
-        let serving = self.metrics.serving(&context.info, labels);
+        let serving = (self.metrics.serving(&context.info, labels), self.drain.count(&context.info));
         // A panic ends only this request.
         let outcome =
             AssertUnwindSafe(self.run(&mut request, &mut context, &catalog, labels)).catch_unwind().await;

@@ -1,5 +1,6 @@
 //! Constructs an API server.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -15,7 +16,6 @@ use nave_machinery::Status;
 use nave_supervisor::{RestartMetrics, Supervisor};
 use nave_webhook::ClientManager;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::admission::{AdmissionConfig, AdmissionError, follow_observed};
 use crate::allocation::{Repair, ServiceAllocator, ServiceRanges};
@@ -34,6 +34,7 @@ use crate::cpu_pool::CpuPool;
 use crate::deadline::RequestTimeout;
 use crate::definitions::Definitions;
 use crate::documents::Documents;
+use crate::draining::{Closing, Drain, DrainSettings};
 use crate::endpoints::Resources;
 use crate::endpoints::virtual_resource::VirtualResources;
 use crate::endpoints::watch::Watches;
@@ -46,6 +47,7 @@ use crate::pipeline::Pipeline;
 use crate::route::Router;
 use crate::serving::{ConnectionInfo, Served};
 use crate::storage::{Following, Storages, Stores, check_consistency, evict_encodings};
+use crate::zpages::ZPages;
 
 /// Maximum time after a request timeout within which a write of a service may still be committed.
 const REPAIR_MARGIN: Duration = Duration::from_secs(5);
@@ -78,6 +80,12 @@ pub struct Config {
     pub address: String,
     /// This server's address in the endpoints of the `kubernetes` service.
     pub advertise: SocketAddr,
+    /// True if the server keeps the endpoints of the `kubernetes` service.
+    pub reconciles_endpoints: bool,
+    /// How clients leave the server.
+    pub drain: DrainSettings,
+    /// The flags with their values, for `/flagz`. No value may be secret.
+    pub flags: BTreeMap<String, String>,
     /// The host name.
     pub hostname: String,
     /// Token discovery (OIDC).
@@ -119,7 +127,7 @@ pub struct ApiServer {
     /// Repairs cluster IPs and node ports of services; `None` for a server without services.
     repair: Option<Arc<Repair>>,
     stopping: Switch,
-    closing: CancellationToken,
+    closing: Closing,
     /// Reports stored objects to admission plugins.
     _following: Arc<[Following]>,
 }
@@ -132,7 +140,7 @@ impl ApiServer {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let storages = config.storages;
         storages.wait_ready().await;
-        let (stopping, closing) = (Switch::default(), CancellationToken::new());
+        let (stopping, closing) = (Switch::default(), Closing::new(config.drain.watch_grace));
         let admission_metrics = nave_admission::Metrics::new(&config.metrics)?;
         let conversion_metrics = Arc::new(ConversionMetrics::new(&config.metrics)?);
         let metrics = Arc::new(Metrics::new(config.metrics)?);
@@ -165,7 +173,13 @@ impl ApiServer {
         metrics.register(Box::new(CacheMetrics::new(catalogs.clone())?))?;
         metrics.register(Box::new(RestartMetrics::new(storages.shared().supervisor.clone())?))?;
         let (ranges, advertise) = (config.service_ranges, config.advertise);
-        let bootstrap = Arc::new(Bootstrap::new(repair.clone(), ranges, advertise, &config.hostname));
+        let bootstrap = Arc::new(Bootstrap::new(
+            repair.clone(),
+            ranges,
+            advertise,
+            config.reconciles_endpoints,
+            &config.hostname,
+        ));
         let cluster_authentication = config.cluster_authentication.borrow().clone();
         // Boxed because the future contains several copies of the write path.
         Box::pin(bootstrap.run(&resources, &cluster_authentication)).await.map_err(StartError::Bootstrap)?;
@@ -179,11 +193,13 @@ impl ApiServer {
         }
         let documents = Documents {
             health: health(&catalogs, storages.stores(), &stopping),
+            zpages: ZPages::new(config.flags),
             metrics: Arc::clone(&metrics),
             address: config.address,
             token_discovery: config.token_discovery,
         };
         let pipeline = Pipeline {
+            drain: Drain::new(config.drain),
             browsers: config.browsers,
             timeout: RequestTimeout(config.request_timeout),
             authentication: Authentication(config.authentication),
@@ -283,9 +299,14 @@ impl ApiServer {
         self.bootstrap.withdraw_address(&self.pipeline.router.resources).await;
     }
 
-    /// Ends all watches, so that connections can drain.
+    /// Answers new requests with 429, except health checks, and waits until the requests in flight have completed.
+    pub async fn refuse_requests(&self) {
+        self.pipeline.drain.refuse_requests().await;
+    }
+
+    /// Ends all watches within the grace period, so that connections can drain.
     pub fn end_watches(&self) {
-        self.closing.cancel();
+        self.closing.begin();
     }
 }
 

@@ -196,7 +196,7 @@ impl Clients for OneUser {
 }
 
 /// Returns a unique identity: the host name and a random suffix.
-fn identity() -> String {
+pub(crate) fn identity() -> String {
     let host = rustix::system::uname();
     format!("{}_{}", host.nodename().to_string_lossy(), uuid::Uuid::new_v4())
 }

@@ -4,6 +4,8 @@
 //! a [`Config`]; later code does not check flags again.
 
 mod admission;
+mod apis;
+mod apiserver;
 mod authentication;
 mod authorization;
 mod browsers;
@@ -11,12 +13,17 @@ mod caches;
 mod command_line;
 mod controller_options;
 mod controllers;
+mod election;
 mod etcd;
+mod etcd_stand_in;
 mod kubelet;
+mod lifecycle;
 mod signing;
+mod tls;
 mod values;
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -27,10 +34,15 @@ use clap::{Args, Parser, Subcommand};
 use nave_apiserver::allocation::ServiceRanges;
 use nave_apiserver::browsers::Browsers;
 use nave_apiserver::inflight::InflightLimits;
+use nave_apiserver::serving::TlsSettings;
 use nave_apiserver::storage::WatchCacheSizes;
+use nave_client::leader_election::LeaderElectionConfig;
 
 pub(crate) use admission::Admission;
-use admission::AdmissionFlags;
+use admission::{AdmissionFlags, NODE_RESTRICTION};
+use apis::ApiFlags;
+pub(crate) use apis::Apis;
+use apiserver::ApiserverFlags;
 use authentication::AuthenticationFlags;
 pub(crate) use authentication::{Authentication, Oidc, Proxy, ServiceAccounts, TokenWebhook};
 use authorization::AuthorizationFlags;
@@ -39,15 +51,22 @@ use browsers::BrowserFlags;
 use caches::CacheFlags;
 pub(crate) use controllers::ControllersConfig;
 use controllers::{ControllersFlags, controllers_help, known_controllers};
+use election::ElectionFlags;
 use etcd::EtcdFlags;
 pub(crate) use etcd::{EngineConfig, StoreConfig};
+pub(crate) use etcd_stand_in::EtcdStandInConfig;
+use etcd_stand_in::EtcdStandInFlags;
 pub(crate) use kubelet::Kubelet;
 use kubelet::KubeletFlags;
+pub(crate) use lifecycle::Lifecycle;
+use lifecycle::LifecycleFlags;
 pub(crate) use signing::Signing;
 use signing::SigningFlags;
+use tls::TlsFlags;
 pub(crate) use values::Controllers;
 use values::{parse_bool, parse_count, parse_duration, parse_ports, parse_verbosity, whole};
 
+const DATA_DIR: &str = "nave-data";
 const GENERAL: &str = "General";
 const SERVING: &str = "Serving";
 const NETWORK: &str = "Cluster network";
@@ -67,6 +86,12 @@ pub(crate) struct Cli {
 enum Command {
     /// Serve the Kubernetes API (the default command).
     Serve(Box<ServeFlags>),
+    /// Serve the Kubernetes API with kube-apiserver's flags and defaults. The name kube-apiserver of the program selects
+    /// this command.
+    Apiserver(Box<ApiserverFlags>),
+    /// Take the place of etcd beside one kube-apiserver of nave, for test environments such as envtest. The name etcd of
+    /// the program selects this command.
+    Etcd(EtcdStandInFlags),
     /// Run the controllers as a separate process against any cluster.
     Controllers(Box<ControllersFlags>),
 }
@@ -78,9 +103,24 @@ pub(crate) enum Task {
     Serve(Box<Config>),
     /// Run controllers.
     Controllers(Box<ControllersConfig>),
+    /// Take the place of etcd.
+    EtcdStandIn(EtcdStandInConfig),
+    /// Print the version of the API.
+    Version,
 }
 
 impl Cli {
+    /// Sets the values of all flags of a server, for `/flagz`.
+    fn with_values(mut self, values: BTreeMap<String, String>) -> Self {
+        match &mut self.command {
+            Some(Command::Serve(flags)) => flags.values = values,
+            Some(Command::Apiserver(flags)) => flags.set_values(values),
+            Some(Command::Etcd(_) | Command::Controllers(_)) => {}
+            None => self.serve.values = values,
+        }
+        self
+    }
+
     /// Checks the flags of the command. The default command is `serve`.
     ///
     /// # Errors
@@ -90,6 +130,9 @@ impl Cli {
             Some(Command::Controllers(flags)) => {
                 return Ok(Task::Controllers(Box::new(flags.validate()?)));
             }
+            Some(Command::Etcd(flags)) => return Ok(Task::EtcdStandIn(flags.validate()?)),
+            Some(Command::Apiserver(flags)) if flags.version => return Ok(Task::Version),
+            Some(Command::Apiserver(flags)) => return Ok(Task::Serve(Box::new(flags.validate()?))),
             Some(Command::Serve(flags)) => *flags,
             None => self.serve,
         };
@@ -101,8 +144,8 @@ impl Cli {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ServeFlags {
     /// Folder for all data of the server: objects, keys, certificates and admin.kubeconfig. Created if missing.
-    #[arg(long, value_name = "DIR", default_value = "nave-data", help_heading = GENERAL)]
-    data_dir: PathBuf,
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR, help_heading = GENERAL)]
+    data_dir: Option<PathBuf>,
     #[arg(long, value_name = "LIST", default_value = "*", allow_hyphen_values = true, help_heading = GENERAL,
           help = controllers_help(", 'none' runs none"))]
     controllers: String,
@@ -122,9 +165,10 @@ pub(crate) struct ServeFlags {
     #[arg(long, value_name = "BOOL", default_value_t = false, value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_missing_value = "true", help_heading = GENERAL)]
     enable_aggregator_routing: bool,
-    /// Time to continue serving after SIGTERM while /readyz fails, so that load balancers notice.
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration, help_heading = GENERAL)]
-    shutdown_delay_duration: Duration,
+    #[command(flatten)]
+    lifecycle: LifecycleFlags,
+    #[command(flatten)]
+    election: ElectionFlags,
     /// Log level, 0 (quiet) to 10 (everything).
     #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0, value_parser = parse_verbosity, help_heading = GENERAL)]
     verbosity: u8,
@@ -139,15 +183,8 @@ pub(crate) struct ServeFlags {
     /// contain it.
     #[arg(long, value_name = "IP", help_heading = SERVING)]
     advertise_address: Option<IpAddr>,
-    /// Serving certificate with its chain (PEM). The server creates one by default.
-    #[arg(long, value_name = "FILE", help_heading = SERVING)]
-    tls_cert_file: Option<PathBuf>,
-    /// Private key of --tls-cert-file (PEM).
-    #[arg(long, value_name = "FILE", help_heading = SERVING)]
-    tls_private_key_file: Option<PathBuf>,
-    /// Limit of concurrent requests per HTTP/2 connection. 0 means the default of 250.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole(0..=u32::MAX), help_heading = SERVING)]
-    http2_max_streams_per_connection: u32,
+    #[command(flatten)]
+    tls: TlsFlags,
     /// Limit of open connections per client address, or per /64 network for IPv6. Clients behind a proxy count as one
     /// client. 0 means half of the connections that the limit of file descriptors allows.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_count, help_heading = SERVING)]
@@ -168,6 +205,8 @@ pub(crate) struct ServeFlags {
     service_node_port_range: RangeInclusive<u16>,
 
     #[command(flatten)]
+    apis: ApiFlags,
+    #[command(flatten)]
     etcd: EtcdFlags,
     #[command(flatten)]
     caches: CacheFlags,
@@ -177,6 +216,9 @@ pub(crate) struct ServeFlags {
     signing: SigningFlags,
     #[command(flatten)]
     kubelet: KubeletFlags,
+    /// All flags with their values.
+    #[arg(skip)]
+    values: BTreeMap<String, String>,
 }
 
 /// The checked configuration of `nave serve`.
@@ -187,7 +229,9 @@ pub(crate) struct Config {
     pub(crate) inflight: InflightLimits,
     pub(crate) request_timeout: Duration,
     pub(crate) min_request_timeout: Duration,
-    pub(crate) shutdown_delay: Duration,
+    pub(crate) lifecycle: Lifecycle,
+    /// The leader election of the controllers; `None` if leader election is disabled.
+    pub(crate) election: Option<LeaderElectionConfig>,
     pub(crate) log_level: u8,
     pub(crate) listen: SocketAddr,
     /// The address at which clients reach the server.
@@ -195,6 +239,10 @@ pub(crate) struct Config {
     /// The serving certificate and key from the flags; `None` if the server creates them.
     pub(crate) serving_pair: Option<(PathBuf, PathBuf)>,
     pub(crate) http2_streams: u32,
+    /// The protocols and cipher suites of TLS.
+    pub(crate) tls: TlsSettings,
+    /// All flags with their values, for `/flagz`.
+    pub(crate) flag_values: BTreeMap<String, String>,
     /// 0 derives the limit from the limit of file descriptors.
     pub(crate) connections_per_address: usize,
     pub(crate) authentication: Authentication,
@@ -208,12 +256,30 @@ pub(crate) struct Config {
     /// The CORS and HSTS settings for browsers.
     pub(crate) browsers: Browsers,
     pub(crate) watch_caches: WatchCacheSizes,
+    /// The selected APIs and features.
+    pub(crate) apis: Apis,
     /// The stores of objects.
     pub(crate) store: StoreConfig,
     /// The authorities that sign certificates.
     pub(crate) signing: Signing,
     /// Connections to kubelets, pods and services.
     pub(crate) kubelet: Kubelet,
+    /// The origin of keys and certificates without a flag.
+    pub(crate) credentials: Credentials,
+    /// True if the files of `serving_pair` are created when they do not exist.
+    pub(crate) creates_serving_pair: bool,
+    /// The flags on the command line that have no effect.
+    pub(crate) without_effect: Vec<String>,
+}
+
+/// The origin of keys and certificates that no flag names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Credentials {
+    /// A CA of the server in its data folder. It issues the serving certificate, the administrator's and that for
+    /// kubelets, and clients with its certificates are accepted.
+    OwnAuthority,
+    /// As kube-apiserver: a self-signed serving certificate, and nothing else.
+    SelfSigned,
 }
 
 /// An invalid flag.
@@ -241,6 +307,10 @@ impl ServeFlags {
     /// # Errors
     /// The first invalid flag and the reason.
     pub(crate) fn validate(self) -> Result<Config, FlagError> {
+        self.validate_with(Credentials::OwnAuthority)
+    }
+
+    fn validate_with(self, credentials: Credentials) -> Result<Config, FlagError> {
         if self.request_timeout.is_zero() {
             return Err(FlagError::new("request-timeout", "must be more than 0"));
         }
@@ -250,26 +320,21 @@ impl ServeFlags {
                 "clients cannot connect to an unspecified address",
             ));
         }
-        let serving_pair = match (self.tls_cert_file, self.tls_private_key_file) {
-            (Some(certificate), Some(key)) => Some((certificate, key)),
-            (None, None) => None,
-            (Some(_), None) => {
-                return Err(FlagError::new("tls-private-key-file", "required with --tls-cert-file"));
-            }
-            (None, Some(_)) => {
-                return Err(FlagError::new("tls-cert-file", "required with --tls-private-key-file"));
-            }
-        };
+        let tls = self.tls.validate()?;
         let controllers = known_controllers(&self.controllers)?;
         let reachable = if self.bind_address.is_unspecified() {
             loopback_of(self.bind_address)
         } else {
             self.bind_address
         };
-        let pki = self.data_dir.join("pki");
-        let own_authority = Some((pki.join("ca.crt"), pki.join("ca.key")));
+        let data_dir = self.data_dir.unwrap_or_else(|| DATA_DIR.into());
+        let pki = data_dir.join("pki");
+        let owns_authority = credentials == Credentials::OwnAuthority;
+        let own_authority = owns_authority.then(|| (pki.join("ca.crt"), pki.join("ca.key")));
+        // kube-apiserver does not enable the plugin by default.
+        let admission_defaults: &[&str] = if owns_authority { &[NODE_RESTRICTION] } else { &[] };
         Ok(Config {
-            data_dir: self.data_dir,
+            data_dir,
             controllers,
             inflight: InflightLimits {
                 read_only: self.max_requests_inflight,
@@ -277,24 +342,31 @@ impl ServeFlags {
             },
             request_timeout: self.request_timeout,
             min_request_timeout: Duration::from_secs(self.min_request_timeout.into()),
-            shutdown_delay: self.shutdown_delay_duration,
+            lifecycle: self.lifecycle.validate()?,
+            election: self.election.validate()?,
             log_level: self.verbosity,
             listen: SocketAddr::new(self.bind_address, self.secure_port),
             advertise: self.advertise_address.unwrap_or(reachable),
-            serving_pair,
-            http2_streams: self.http2_max_streams_per_connection,
+            serving_pair: tls.pair,
+            http2_streams: tls.http2_streams,
+            tls: tls.settings,
+            flag_values: self.values,
             connections_per_address: self.max_connections_per_address,
             authentication: self.authentication.validate()?,
             authorization: self.authorization.validate()?,
-            admission: self.admission.validate()?,
+            admission: self.admission.validate(admission_defaults)?,
             service_ranges: self.service_cluster_ip_range,
             node_ports: self.service_node_port_range,
             endpoint_routing: self.enable_aggregator_routing,
             browsers: self.browsers.validate()?,
             watch_caches: self.caches.sizes(),
+            apis: self.apis.validate()?,
             store: self.etcd.validate()?,
             signing: self.signing.validate(own_authority)?,
             kubelet: self.kubelet.validate()?,
+            credentials,
+            creates_serving_pair: false,
+            without_effect: Vec::new(),
         })
     }
 }
@@ -316,7 +388,7 @@ mod tests {
         let cli = Cli::read(all).map_err(|error| error.to_string())?;
         match cli.validate().map_err(|error| error.to_string())? {
             Task::Serve(config) => Ok(*config),
-            Task::Controllers(_) => Err("not of serve".to_owned()),
+            _ => Err("not of serve".to_owned()),
         }
     }
 

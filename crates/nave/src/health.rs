@@ -5,24 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use nave_client::leader_election::LeaderElector;
 use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
-/// Maximum number of concurrent connections. Only a few probes and scrapers are expected.
-const CONNECTIONS: usize = 32;
-/// Timeout of a client for sending a request.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Maximum lifetime of a connection, because its client may have stopped reading.
-const CONNECTION_TIME: Duration = Duration::from_mins(2);
+use crate::plain_http::{self, text};
+
 /// A leader whose Lease expired more than this long ago is stuck.
 const TOLERANCE: Duration = Duration::from_secs(20);
 
@@ -37,29 +27,7 @@ pub(crate) struct Health {
 impl Health {
     /// Serves requests until the future is dropped.
     pub(crate) async fn serve(self, listener: TcpListener) -> Infallible {
-        let (health, room) = (Arc::new(self), Arc::new(Semaphore::new(CONNECTIONS)));
-        loop {
-            let place = Arc::clone(&room).acquire_owned().await;
-            let Ok((stream, _)) = listener.accept().await else {
-                // The process has probably run out of file descriptors; others may be closed soon.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            };
-            let health = Arc::clone(&health);
-            tokio::spawn(async move {
-                let answer = service_fn(|request: Request<Incoming>| {
-                    let answer = health.answer(request.method(), request.uri().path());
-                    async move { Ok::<_, Infallible>(answer) }
-                });
-                let mut http = http1::Builder::new();
-                http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-                let served = http.serve_connection(TokioIo::new(stream), answer);
-                if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIME, served).await {
-                    tracing::debug!(%error, "health connection ended");
-                }
-                drop(place);
-            });
-        }
+        plain_http::serve(listener, move |method, path| self.answer(method, path)).await
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
@@ -83,13 +51,4 @@ impl Health {
         let body = format!("[-]leaderElection failed: {error}\nhealthz check failed\n");
         text(StatusCode::INTERNAL_SERVER_ERROR, body)
     }
-}
-
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
-    response
 }

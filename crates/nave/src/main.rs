@@ -9,6 +9,7 @@
 //! | [`serve`] | starts and stops the parts of the server in order |
 //! | [`controllers`] | runs the controllers as a separate process |
 //! | [`descriptors`] | raises the limit of open file descriptors |
+//! | [`etcd_stand_in`] | takes the place of etcd in test environments |
 //! | [`health`] | health and metrics endpoints of `nave controllers` |
 //!
 //! Exit codes: 0 after a graceful shutdown, 1 if the server cannot start or shut down, 2 for an error in the flags or
@@ -16,18 +17,23 @@
 
 mod controllers;
 mod descriptors;
+mod etcd_stand_in;
 mod flags;
 mod health;
 mod kubeconfig;
 mod logging;
 mod output;
 mod pki;
+mod plain_http;
 mod serve;
 mod signals;
 mod signing;
 mod tokens;
 
 use std::process::ExitCode;
+
+use nave_apiserver::version::KUBERNETES_VERSION;
+use tokio::runtime::Runtime;
 
 use crate::{
     controllers::ControllersError,
@@ -45,14 +51,34 @@ const BLOCKING_THREADS: usize = 64;
 
 fn main() -> ExitCode {
     let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
-    let task = match cli.validate() {
-        Ok(task) => task,
-        Err(error) => return wrong_flag(&error),
-    };
-    logging::start(match &task {
-        Task::Serve(config) => config.log_level,
-        Task::Controllers(config) => config.log_level,
-    });
+    match cli.validate() {
+        Ok(Task::Version) => {
+            let (major, minor, patch) = KUBERNETES_VERSION;
+            output::print(&format!("Kubernetes v{major}.{minor}.{patch}\n"));
+            ExitCode::SUCCESS
+        }
+        Ok(Task::Serve(config)) => run(config.log_level, |runtime| {
+            runtime.block_on(serve::serve(*config)).map_err(|error| match error {
+                ServeError::Flag(error) => wrong_flag(&error),
+                error => failed(&error),
+            })
+        }),
+        Ok(Task::Controllers(config)) => run(config.log_level, |runtime| {
+            runtime.block_on(controllers::run(*config)).map_err(|error| match error {
+                ControllersError::Flag(error) => wrong_flag(&error),
+                error => failed(&error),
+            })
+        }),
+        Ok(Task::EtcdStandIn(config)) => {
+            run(0, |runtime| runtime.block_on(etcd_stand_in::run(config)).map_err(|error| failed(&error)))
+        }
+        Err(error) => wrong_flag(&error),
+    }
+}
+
+/// Starts logging and the executor, and runs the task.
+fn run(log_level: u8, task: impl FnOnce(&Runtime) -> Result<(), ExitCode>) -> ExitCode {
+    logging::start(log_level);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -61,18 +87,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&ServeError::System(error)),
     };
-    match task {
-        Task::Serve(config) => match runtime.block_on(serve::serve(*config)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(ServeError::Flag(error)) => wrong_flag(&error),
-            Err(error) => failed(&error),
-        },
-        Task::Controllers(config) => match runtime.block_on(controllers::run(*config)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(ControllersError::Flag(error)) => wrong_flag(&error),
-            Err(error) => failed(&error),
-        },
-    }
+    task(&runtime).err().unwrap_or(ExitCode::SUCCESS)
 }
 
 fn failed(error: &dyn std::error::Error) -> ExitCode {

@@ -54,6 +54,9 @@ pub(crate) enum PkiError {
     /// The CA is incomplete.
     #[error("{}: {why}; move the folder away to create a new CA", .path.display())]
     Ca { path: PathBuf, why: &'static str },
+    /// Only one file of a certificate and its key exists.
+    #[error("{}: {why}", .path.display())]
+    Incomplete { path: PathBuf, why: &'static str },
     /// A certificate cannot be created.
     #[error("cannot create the certificate {name}: {error}")]
     Make { name: &'static str, error: rcgen::Error },
@@ -111,6 +114,44 @@ impl Pki {
     }
 }
 
+/// Creates a self-signed serving certificate and its key if neither file exists (upstream:
+/// `MaybeDefaultWithSelfSignedCerts`).
+///
+/// # Errors
+/// Only one of the files exists, or a file cannot be written.
+pub(crate) fn ensure_self_signed(
+    certificate: &Path,
+    key: &Path,
+    addresses: &BTreeSet<IpAddr>,
+    now: SystemTime,
+) -> Result<(), PkiError> {
+    match (certificate.exists(), key.exists()) {
+        (true, true) => return Ok(()),
+        (false, false) => {}
+        _ => {
+            let why = "the certificate or its key is missing";
+            return Err(PkiError::Incomplete { path: certificate.to_owned(), why });
+        }
+    }
+    let made = || {
+        let pair = KeyPair::generate()?;
+        let params = serving_params(addresses, now)?;
+        Ok(Pair { certificate: params.self_signed(&pair)?.pem(), key: pair.serialize_pem() })
+    };
+    let pair = made().map_err(|error| PkiError::Make { name: "apiserver", error })?;
+    files::write_private(key, &pair.key, Durability::Unsynced).map_err(in_file(key))?;
+    files::write_public(certificate, &pair.certificate, Durability::Unsynced)
+        .map_err(in_file(certificate))?;
+    tracing::info!(certificate = %certificate.display(), "self-signed certificate created");
+    Ok(())
+}
+
+fn serving_params(addresses: &BTreeSet<IpAddr>, now: SystemTime) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new(SERVING_NAMES.map(str::to_owned))?;
+    params.subject_alt_names.extend(addresses.iter().map(|address| rcgen::SanType::IpAddress(*address)));
+    Ok(certificate::leaf(params, "nave", None, ExtendedKeyUsagePurpose::ServerAuth, now, LEAF_LIFETIME))
+}
+
 /// Sets mode 0600 on keys that other programs created or copied into the folder.
 fn tighten_keys(folder: &Path) -> io::Result<()> {
     for entry in folder.read_dir()? {
@@ -156,11 +197,7 @@ fn ensure_serving(
     let serves = |facts: &Facts| {
         SERVING_NAMES.iter().all(|name| facts.names.contains(*name)) && addresses.is_subset(&facts.addresses)
     };
-    ensure_leaf(folder, "apiserver", ca, now, serves, || {
-        let mut params = CertificateParams::new(SERVING_NAMES.map(str::to_owned))?;
-        params.subject_alt_names.extend(addresses.iter().map(|address| rcgen::SanType::IpAddress(*address)));
-        Ok(certificate::leaf(params, "nave", None, ExtendedKeyUsagePurpose::ServerAuth, now, LEAF_LIFETIME))
-    })
+    ensure_leaf(folder, "apiserver", ca, now, serves, || serving_params(addresses, now))
 }
 
 /// Returns the certificate of a user in `system:masters`.

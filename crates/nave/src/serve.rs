@@ -39,7 +39,7 @@ use crate::signing::FileSigner;
 use crate::tokens::SecretTokens;
 use crate::{
     descriptors,
-    flags::{Config, FlagError},
+    flags::{Config, Credentials, EngineConfig, FlagError},
     kubeconfig, output,
     pki::PkiError,
     signals::Signals,
@@ -108,13 +108,14 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let mut signals = Signals::new()?;
     let descriptors = descriptors::raise_limit();
     create_folder(&config.data_dir)?;
+    warn_of_flags_without_effect(&config);
 
     let Some(store) = signals.unless_stopped(store::open(&config)).await else { return Ok(()) };
     let store = store?;
     let certificates = Certificates::open(&config)?;
     let keys = authentication::service_account_keys(&config)?;
     let cas = ClientCas::open(&config, &certificates)?;
-    let tls = Tls::new(certificates.serving(), Some(&cas.all()))?;
+    let tls = Tls::with_settings(certificates.serving(), Some(&cas.all()), config.tls.clone())?;
     let limits = limits(&config, descriptors)?;
     let backends = backends::open(&config, &certificates, limits.connections.total)?;
     let bound = Server::bind(&[config.listen], tls.clone(), limits).await;
@@ -135,11 +136,23 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         }
     });
     let revision = store.current_revision().await?;
-    print_addresses(&config, reachable, &kubeconfig.path, revision, started);
+    match config.credentials {
+        Credentials::OwnAuthority => print_addresses(&config, reachable, &kubeconfig.path, revision, started),
+        Credentials::SelfSigned => tracing::info!(address = %reachable, "serving"),
+    }
     let tokens = SecretTokens(api.issuer.clone());
     let signer = FileSigner::new(config.signing.clone());
-    let controllers =
-        controllers::start(&config.controllers, &api.server, certificates.server_ca(), tokens, signer);
+    // Servers with an embedded store are alone.
+    let is_shared = matches!(config.store.engine, EngineConfig::Etcd(_));
+    let election = config.election.clone().filter(|_| is_shared);
+    let controllers = controllers::start(
+        &config.controllers,
+        election,
+        &api.server,
+        certificates.server_ca(),
+        tokens,
+        signer,
+    );
 
     let authentication = api.authentication.take();
     let task = Mutex::new(RenewalTask {
@@ -175,6 +188,20 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     Ok(())
 }
 
+fn warn_of_flags_without_effect(config: &Config) {
+    if !config.without_effect.is_empty() {
+        tracing::warn!(flags = config.without_effect.join(" "), "flags without effect");
+    }
+    if let Some(gates) = config.apis.feature_gates.changed() {
+        tracing::warn!(gates, "feature gates without effect");
+    }
+    if config.apis.emulates_older {
+        tracing::warn!(
+            "--emulated-version has no effect: the server has the behaviour of {KUBERNETES_MINOR}"
+        );
+    }
+}
+
 fn limits(config: &Config, descriptors: u64) -> Result<Limits, FlagError> {
     let mut limits =
         Limits { connections: ConnectionLimits::for_descriptors(descriptors), ..Limits::default() };
@@ -205,7 +232,7 @@ fn create_folder(path: &Path) -> Result<(), FlagError> {
     Err(FlagError::file("data-dir", path, why))
 }
 
-/// The administrator's kubeconfig: its path and the server's address.
+/// The administrator's kubeconfig, which a server without an own CA does not write: its path and the server's address.
 struct Kubeconfig {
     path: PathBuf,
     server: SocketAddr,
@@ -213,7 +240,8 @@ struct Kubeconfig {
 
 impl Kubeconfig {
     fn write(&self, certificates: &Certificates) -> Result<(), ServeError> {
-        kubeconfig::write(&self.path, self.server, certificates.server_ca(), certificates.admin())
+        let Some(admin) = certificates.admin() else { return Ok(()) };
+        kubeconfig::write(&self.path, self.server, certificates.server_ca(), admin)
             .map_err(|error| ServeError::Kubeconfig { path: self.path.clone(), error })
     }
 }
@@ -285,10 +313,16 @@ async fn stop(config: &Config, api: &ApiServer, controllers: &InProcessControlle
     tracing::info!("shutdown started");
     api.turn_unready();
     api.withdraw_address().await;
-    tokio::time::sleep(config.shutdown_delay).await;
+    let lifecycle = &config.lifecycle;
+    tokio::time::sleep(lifecycle.shutdown_delay).await;
     controllers.shutdown().await;
+    if lifecycle.sends_retry_after {
+        // Requests end by their deadlines.
+        let limit = tokio::time::timeout(config.request_timeout, api.refuse_requests()).await;
+        tracing::info!(completed = limit.is_ok(), "new requests are refused, requests in flight have ended");
+    }
     api.end_watches();
-    let drained = running.shutdown(config.request_timeout).await;
+    let drained = running.shutdown(config.request_timeout.max(lifecycle.watch_grace)).await;
     tracing::info!(%drained, "all connections closed");
 }
 
@@ -303,7 +337,7 @@ mod tests {
         let arguments = ["nave"].iter().chain(arguments);
         match Cli::read(arguments).unwrap().validate().unwrap() {
             Task::Serve(config) => *config,
-            Task::Controllers(_) => panic!("these are flags of serve"),
+            _ => panic!("these are flags of serve"),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::strategy::Strategy;
 use crate::table::Column;
 
 /// A resource, built-in or custom, with everything that generic code needs to serve it.
+#[derive(Clone)]
 pub struct ResourceDef {
     /// The API group; empty for the core group.
     pub group: String,

@@ -58,6 +58,27 @@ impl Registry {
         Self::new(crate::groups::builtin(schemas))
     }
 
+    /// Creates a registry of the built-in resources and versions for which `serves` returns true. The storage prefixes
+    /// of the others stay reserved.
+    pub fn builtin_with(schemas: &SchemaSet, serves: impl Fn(&GroupVersionResource) -> bool) -> Self {
+        let mut groups = crate::groups::builtin(schemas);
+        let reserved = Self::new(groups.clone()).reserved;
+        for group in &mut groups {
+            for def in &mut group.resources {
+                let def = Arc::make_mut(def);
+                let (group, resource) = (&def.group, &def.resource);
+                def.versions.retain(|version| {
+                    serves(&GroupVersionResource::new(&**group, &*version.name, &**resource))
+                });
+            }
+            group.resources.retain(|def| !def.versions.is_empty());
+            let resources = &group.resources;
+            group.versions.retain(|version| resources.iter().any(|def| def.version(version).is_some()));
+        }
+        groups.retain(|group| !group.resources.is_empty());
+        Self { reserved, ..Self::new(groups) }
+    }
+
     /// Returns whether a key prefix equals, contains, or is below the prefix of a built-in resource. A custom
     /// resource with such a prefix would share keys with the built-in resource and give access to its objects.
     pub fn is_reserved_prefix(&self, prefix: &str) -> bool {

@@ -15,6 +15,7 @@ mod cron_jobs;
 mod custom_resources;
 mod deployments;
 mod disruption;
+mod drop_in;
 mod durability;
 mod endpoint_slices;
 mod etcd;

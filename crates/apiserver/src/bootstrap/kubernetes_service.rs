@@ -26,6 +26,8 @@ pub(super) struct KubernetesService {
     pub(super) address: IpAddr,
     /// The address of this server in the endpoints.
     pub(super) advertise: SocketAddr,
+    /// True if the server keeps the endpoints (`--endpoint-reconciler-type`).
+    pub(super) reconciles_endpoints: bool,
 }
 
 impl KubernetesService {
@@ -59,17 +61,22 @@ impl KubernetesService {
     /// into the endpoints and the slice.
     pub(super) async fn reconcile(&self, resources: &Resources) -> Result<(), Status> {
         ensure(resources, core("services"), NAMESPACE, self.service(), &|_| None).await?;
-        // Loopback addresses are invalid in endpoints and unusable on other hosts.
-        if self.advertise.ip().is_loopback() {
+        if !self.publishes_address() {
             return Ok(());
         }
         server_addresses::renew(resources, self.advertise.ip()).await?;
         self.publish(resources).await
     }
 
+    /// Returns whether the endpoints contain the address of this server. Loopback addresses are invalid in endpoints and
+    /// unusable on other hosts.
+    fn publishes_address(&self) -> bool {
+        self.reconciles_endpoints && !self.advertise.ip().is_loopback()
+    }
+
     /// Removes this server from the endpoints and the slice.
     pub(super) async fn withdraw(&self, resources: &Resources) -> Result<(), Status> {
-        if self.advertise.ip().is_loopback() {
+        if !self.publishes_address() {
             return Ok(());
         }
         server_addresses::remove(resources, self.advertise.ip()).await?;

@@ -14,11 +14,11 @@ use nave_machinery::{Reason, Status};
 use rand::Rng;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
-use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, Frames};
 use super::{Endpoint, selection};
 use crate::body::{Pieces, ResponseBody};
+use crate::draining::Closing;
 use crate::negotiation::Negotiation;
 use crate::raw_response;
 use crate::request_info::ResourceRequest;
@@ -27,8 +27,8 @@ use crate::storage::ResourceStorage;
 /// The settings that all watches of a server share.
 #[derive(Clone)]
 pub struct Watches {
-    /// Cancelled when the server ends all watches.
-    pub closing: CancellationToken,
+    /// The end of all watches at shutdown.
+    pub closing: Closing,
     /// Minimum duration of a watch without a timeout (`--min-request-timeout`). The duration is random, up to twice the
     /// minimum.
     pub min_time: Duration,
@@ -173,6 +173,7 @@ pub async fn watch(
             stats: Arc::clone(&endpoint.watched),
             list: streams.then(|| StreamingList::new(request, started)),
             closing: watches.closing.clone(),
+            closing_share: rand::rng().random(),
             ended: false,
         })),
     };
@@ -211,7 +212,9 @@ struct Watching {
     stats: Arc<WatchStats>,
     /// The streaming list, until its initial events are complete.
     list: Option<StreamingList>,
-    closing: CancellationToken,
+    closing: Closing,
+    /// The moment of the end within the grace period of a shutdown, from 0 to 1.
+    closing_share: f64,
     ended: bool,
 }
 
@@ -225,7 +228,7 @@ impl Watching {
             let step = tokio::select! {
                 biased;
                 step = self.watcher.next() => step,
-                () = self.closing.cancelled() => return None,
+                () = self.closing.ended(self.closing_share) => return None,
             };
             let frame = match step {
                 WatchItem::Events(deliveries) => {
@@ -260,7 +263,7 @@ impl Watching {
         }
         tokio::select! {
             biased;
-            () = self.closing.cancelled() => {
+            () = self.closing.ended(self.closing_share) => {
                 self.ended = true;
                 None
             }

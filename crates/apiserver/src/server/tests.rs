@@ -16,6 +16,7 @@ use nave_resources::Registry;
 use nave_store::embedded::{Embedded, Options};
 use nave_webhook::{AddressPolicy, BackendDialer};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::cpu_pool::LARGE;
@@ -91,6 +92,9 @@ impl Fixture {
             browsers: crate::browsers::Browsers::default(),
             address: "127.0.0.1:6443".to_owned(),
             advertise: "192.0.2.2:6443".parse().unwrap(),
+            reconciles_endpoints: true,
+            drain: DrainSettings::default(),
+            flags: BTreeMap::default(),
             hostname: "host".to_owned(),
             token_discovery: None,
             metrics: prometheus::Registry::new(),

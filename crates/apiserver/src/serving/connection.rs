@@ -15,6 +15,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     ConnectionInfo, Handler, Limits, Protocol, Running,
@@ -83,7 +84,7 @@ impl Protocols {
         watchdog: &Arc<Watchdog>,
         running: &Running,
     ) -> hyper::Result<()> {
-        let protocol = info.protocol;
+        let (protocol, leaving) = (info.protocol, info.leaving.clone());
         let service = service_fn(move |request| {
             let under_way = watchdog.begin();
             // Boxed because such a large future would be copied several times on its way into the task.
@@ -101,25 +102,27 @@ impl Protocols {
             Protocol::Http1 => {
                 let connection = self.http1.serve_connection(TokioIo::new(stream), service).with_upgrades();
                 let tell_to_go = http1::UpgradeableConnection::graceful_shutdown;
-                let served = drive(connection, |_| (), tell_to_go, watchdog, running);
+                let served = drive(connection, |_| (), tell_to_go, &leaving, watchdog, running);
                 limited(served).await.unwrap_or(Ok(()))
             }
             Protocol::Http2 => {
                 let cork = Cork::new(stream);
                 let connection = self.http2.serve_connection(TokioIo::new(cork.clone()), service);
                 let end_turn = |cx: &mut Context<'_>| cork.end_turn(cx);
-                drive(connection, end_turn, http2::Connection::graceful_shutdown, watchdog, running).await
+                let tell_to_go = http2::Connection::graceful_shutdown;
+                drive(connection, end_turn, tell_to_go, &leaving, watchdog, running).await
             }
         }
     }
 }
 
-/// Polls a connection until it ends. On shutdown and after an idle timeout, sends the client a GOAWAY. Closes a
+/// Polls a connection until it ends. On shutdown, when the client must leave, and after an idle timeout, sends the client a GOAWAY. Closes a
 /// connection immediately if the first request does not arrive in time. Calls `end_turn` after each poll.
 async fn drive<C>(
     connection: C,
     end_turn: impl Fn(&mut Context<'_>),
     tell_to_go: fn(Pin<&mut C>),
+    leaving: &CancellationToken,
     watchdog: &Watchdog,
     running: &Running,
 ) -> hyper::Result<()>
@@ -135,6 +138,7 @@ where
     let idle = tokio::select! {
         ended = poll_fn(|cx| turn(&mut connection, cx)) => return ended,
         () = running.closing.cancelled() => false,
+        () = leaving.cancelled() => false,
         overdue = watchdog.overdue() => match overdue {
             Overdue::FirstRequest => return Ok(()),
             Overdue::NextRequest => true,

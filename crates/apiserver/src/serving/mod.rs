@@ -47,7 +47,7 @@ pub use crate::upgrade::Upgrade;
 pub use connections::ConnectionLimits;
 use connections::{Connections, Slot};
 use socket::Socket;
-pub use tls::{ServingCertificate, Tls, TlsError};
+pub use tls::{ServingCertificate, Tls, TlsError, TlsSettings};
 use watchdog::Watchdog;
 
 /// Pauses of the accept loop after an error not caused by a connection, such as a lack of file descriptors.
@@ -80,9 +80,17 @@ pub struct ConnectionInfo {
     pub client_certificate: Option<PeerCertificate>,
     /// The entry of this connection among the open connections.
     open: OpenConnection,
+    /// Cancelled when the client is asked to leave.
+    leaving: CancellationToken,
 }
 
 impl ConnectionInfo {
+    /// Asks the client to open another connection for further requests (GOAWAY, `Connection: close`). Requests in flight
+    /// complete.
+    pub fn ask_to_leave(&self) {
+        self.leaving.cancel();
+    }
+
     /// Records that a request of this connection was authenticated, so that the connection is not closed in favor of
     /// others.
     pub fn mark_authenticated(&self) {
@@ -344,7 +352,8 @@ impl Acceptor {
         let tls::Accepted { stream, protocol, client_certificate } = accepted;
         let authenticated = AtomicBool::new(false);
         let open = OpenConnection { connections: self.connections, id, authenticated };
-        let info = Arc::new(ConnectionInfo { peer, local, protocol, client_certificate, open });
+        let leaving = CancellationToken::new();
+        let info = Arc::new(ConnectionInfo { peer, local, protocol, client_certificate, open, leaving });
         let watchdog = Watchdog::new(&self.limits, close);
         Ok(self.protocols.serve(stream, info, handler, &watchdog, &self.running).await?)
     }

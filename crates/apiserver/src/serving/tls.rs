@@ -79,11 +79,39 @@ fn certified_key(
     CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(TlsError::Certificate)
 }
 
+/// The protocols and cipher suites that the server offers.
+#[derive(Clone, Debug)]
+pub struct TlsSettings {
+    /// True if TLS 1.2 is refused (`--tls-min-version=VersionTLS13`).
+    pub requires_tls13: bool,
+    /// The offered cipher suites of TLS 1.2 by their IANA names (`--tls-cipher-suites`); `None` for all. Those of TLS
+    /// 1.3 are always offered.
+    pub cipher_suites: Option<Vec<String>>,
+    /// True if HTTP/2 is offered (`--disable-http2-serving`).
+    pub offers_http2: bool,
+}
+
+impl Default for TlsSettings {
+    fn default() -> Self {
+        Self { requires_tls13: false, cipher_suites: None, offers_http2: true }
+    }
+}
+
+impl TlsSettings {
+    /// Returns the names of the cipher suites of TLS 1.2 that the server has.
+    pub fn available_suites() -> Vec<&'static str> {
+        let suites = aws_lc_rs::default_provider().cipher_suites;
+        let tls12 = suites.iter().filter(|suite| suite.tls13().is_none());
+        tls12.filter_map(|suite| suite.suite().as_str()).collect()
+    }
+}
+
 /// The configuration of TLS handshakes.
 #[derive(Clone)]
 pub struct Tls {
     pub(super) config: Arc<ArcSwap<ServerConfig>>,
     certificate: Arc<ServingCertificate>,
+    settings: Arc<TlsSettings>,
 }
 
 /// A connection after its handshake.
@@ -103,8 +131,20 @@ impl Tls {
         certificate: Arc<ServingCertificate>,
         client_cas: Option<&[CertificateDer<'static>]>,
     ) -> Result<Self, TlsError> {
-        let config = Arc::new(ArcSwap::from_pointee(server_config(&certificate, client_cas)?));
-        Ok(Self { config, certificate })
+        Self::with_settings(certificate, client_cas, TlsSettings::default())
+    }
+
+    /// As [`Self::new`], with other protocols and cipher suites.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_settings(
+        certificate: Arc<ServingCertificate>,
+        client_cas: Option<&[CertificateDer<'static>]>,
+        settings: TlsSettings,
+    ) -> Result<Self, TlsError> {
+        let config = Arc::new(ArcSwap::from_pointee(server_config(&certificate, client_cas, &settings)?));
+        Ok(Self { config, certificate, settings: Arc::new(settings) })
     }
 
     /// Replaces the client CAs for subsequent handshakes.
@@ -112,7 +152,7 @@ impl Tls {
     /// # Errors
     /// A client CA is invalid; the previous ones are kept.
     pub fn set_client_cas(&self, client_cas: &[CertificateDer<'static>]) -> Result<(), TlsError> {
-        self.config.store(Arc::new(server_config(&self.certificate, Some(client_cas))?));
+        self.config.store(Arc::new(server_config(&self.certificate, Some(client_cas), &self.settings)?));
         Ok(())
     }
 
@@ -139,13 +179,23 @@ impl Tls {
 fn server_config(
     certificate: &Arc<ServingCertificate>,
     client_cas: Option<&[CertificateDer<'static>]>,
+    settings: &TlsSettings,
 ) -> Result<ServerConfig, TlsError> {
     let mut provider = aws_lc_rs::default_provider();
+    if let Some(offered) = &settings.cipher_suites {
+        provider.cipher_suites.retain(|suite| {
+            let name = suite.suite().as_str();
+            suite.tls13().is_some() || offered.iter().any(|offered| name == Some(offered))
+        });
+    }
+    let has_tls12 = provider.cipher_suites.iter().any(|suite| suite.tls13().is_none());
+    let versions: &[&rustls::SupportedProtocolVersion] =
+        if settings.requires_tls13 || !has_tls12 { &[&rustls::version::TLS13] } else { rustls::ALL_VERSIONS };
     // As in kube-apiserver, the server prefers the cheapest of the equally strong cipher suites.
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
     let algorithms = provider.signature_verification_algorithms;
     let builder = ServerConfig::builder_with_provider(Arc::new(provider))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .map_err(TlsError::Setup)?;
     let builder = match client_cas {
         None => builder.with_no_client_auth(),
@@ -162,7 +212,8 @@ fn server_config(
     };
     let mut config = builder.with_cert_resolver(Arc::clone(certificate) as _);
     config.ignore_client_order = true;
-    config.alpn_protocols = vec![ALPN_HTTP2.to_vec(), ALPN_HTTP1.to_vec()];
+    let protocols = if settings.offers_http2 { &[ALPN_HTTP2, ALPN_HTTP1][..] } else { &[ALPN_HTTP1] };
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(config)
 }
 

@@ -18,6 +18,7 @@
 mod client;
 mod table;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use nave_admission::PluginConfig;
 use nave_apiserver::admission::AdmissionConfig;
 use nave_apiserver::authorization::{follow_nodes, follow_rbac};
 use nave_apiserver::cluster_authentication::ClusterAuthentication;
+use nave_apiserver::draining::DrainSettings;
 use nave_apiserver::server::{self, ApiServer};
 use nave_apiserver::storage::{Following, Storages, WatchCacheSizes};
 use nave_apiserver::virtual_resources;
@@ -95,6 +97,9 @@ impl Cluster {
             browsers: nave_apiserver::browsers::Browsers::default(),
             address: "127.0.0.1:6443".to_owned(),
             advertise: "192.0.2.2:6443".parse().unwrap(),
+            reconciles_endpoints: true,
+            drain: DrainSettings::default(),
+            flags: BTreeMap::default(),
             hostname: "host".to_owned(),
             token_discovery: None,
             metrics: prometheus::Registry::new(),

@@ -15,6 +15,7 @@ use http_body_util::{BodyExt, Full};
 use nave_admission::{Attributes, Plugin, PluginConfig, Validate};
 use nave_apiserver::admission::AdmissionConfig;
 use nave_apiserver::cluster_authentication::ClusterAuthentication;
+use nave_apiserver::draining::DrainSettings;
 use nave_apiserver::endpoints::virtual_resource::VirtualResources;
 use nave_apiserver::server::{self, ApiServer};
 use nave_apiserver::storage::{Storages, WatchCacheSizes};
@@ -88,6 +89,9 @@ impl World {
             browsers: nave_apiserver::browsers::Browsers::default(),
             address: "127.0.0.1:6443".to_owned(),
             advertise: "192.0.2.2:6443".parse().unwrap(),
+            reconciles_endpoints: true,
+            drain: DrainSettings::default(),
+            flags: BTreeMap::default(),
             hostname: "host".to_owned(),
             token_discovery: None,
             metrics: prometheus::Registry::new(),

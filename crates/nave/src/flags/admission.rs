@@ -9,8 +9,8 @@ use super::FlagError;
 use super::values::whole;
 
 const ADMISSION: &str = "Admission";
-/// Enabled by default because the default authorizers include Node. kube-apiserver disables it by default.
-const NODE_RESTRICTION: &str = "NodeRestriction";
+/// Enabled by default with the default authorizers of `nave serve`, which include Node.
+pub(super) const NODE_RESTRICTION: &str = "NodeRestriction";
 
 /// The flags, as typed.
 #[derive(Args, Clone, Debug)]
@@ -47,16 +47,18 @@ pub(crate) struct Admission {
 }
 
 impl AdmissionFlags {
-    /// Validates the flags and reads the file.
+    /// Validates the flags and reads the file. `defaults` are the plugins to enable in addition to kube-apiserver's
+    /// default ones, unless a flag names them.
     ///
     /// # Errors
     /// A name is unknown or in both lists, or the file is invalid.
-    pub(super) fn validate(self) -> Result<Admission, FlagError> {
+    pub(super) fn validate(self, defaults: &[&str]) -> Result<Admission, FlagError> {
         let mut enabled = named(self.enable_admission_plugins);
         let disabled = named(self.disable_admission_plugins);
-        let is_named = |name: &String| name == NODE_RESTRICTION;
-        if !enabled.iter().any(is_named) && !disabled.iter().any(is_named) {
-            enabled.push(NODE_RESTRICTION.to_owned());
+        for plugin in defaults.iter().map(|&plugin| plugin.to_owned()) {
+            if !enabled.contains(&plugin) && !disabled.contains(&plugin) {
+                enabled.push(plugin);
+            }
         }
         let plugins = PluginConfig::new(&enabled, &disabled).map_err(|error| {
             let flag = match &error {
@@ -116,7 +118,7 @@ mod tests {
             (&["AlwaysPullImages"], &[], "AlwaysPullImages", true),
             (&[""], &[""], "ServiceAccount", true),
         ] {
-            let admission = flags(enable, disable).validate().unwrap();
+            let admission = flags(enable, disable).validate(&[NODE_RESTRICTION]).unwrap();
             let entry = PLUGINS.iter().find(|entry| entry.name == name).unwrap();
             assert_eq!(admission.plugins.is_enabled(entry), runs, "{enable:?} {disable:?} {name}");
         }
@@ -133,7 +135,7 @@ mod tests {
                 "--disable-admission-plugins: Priority is also in --enable-admission-plugins",
             ),
         ] {
-            let error = flags(enable, disable).validate().unwrap_err().to_string();
+            let error = flags(enable, disable).validate(&[NODE_RESTRICTION]).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }
     }

@@ -191,6 +191,22 @@ pub(crate) struct Oidc {
 }
 
 impl AuthenticationFlags {
+    /// Checks that the flags of service account tokens that kube-apiserver requires are set.
+    ///
+    /// # Errors
+    /// A flag is missing.
+    pub(super) fn require_service_account_flags(&self) -> Result<(), FlagError> {
+        for (flag, is_set) in [
+            ("service-account-issuer", !self.service_account_issuer.is_empty()),
+            ("service-account-signing-key-file", self.service_account_signing_key_file.is_some()),
+        ] {
+            if !is_set {
+                return Err(FlagError::new(flag, "required"));
+            }
+        }
+        Ok(())
+    }
+
     /// Checks each flag and the combinations of flags.
     ///
     /// # Errors

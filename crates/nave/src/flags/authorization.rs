@@ -59,6 +59,13 @@ pub(crate) enum Authorizers {
 }
 
 impl AuthorizationFlags {
+    /// Uses kube-apiserver's default, AlwaysAllow, if no flag names authorizers.
+    pub(super) fn default_to_always_allow(&mut self) {
+        if self.modes.is_empty() && self.config.is_none() {
+            self.modes.push("AlwaysAllow".to_owned());
+        }
+    }
+
     /// Checks each flag and the combinations of flags.
     ///
     /// # Errors

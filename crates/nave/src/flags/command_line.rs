@@ -1,11 +1,13 @@
 //! Parses the command line like kube-apiserver where clap differs. Errors name the flag.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{Command, CommandFactory, FromArgMatches};
+use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
-use super::Cli;
+use super::{Cli, apiserver};
 
 impl Cli {
     /// Parses the command line. Its first argument is the name of the program.
@@ -15,12 +17,45 @@ impl Cli {
     pub(crate) fn read<T: Into<OsString>>(
         arguments: impl IntoIterator<Item = T>,
     ) -> Result<Self, clap::Error> {
-        let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+        let arguments = with_command_of_program(arguments.into_iter().map(Into::into).collect());
         let mut command = with_negative_values(Self::command());
         let matches = command.try_get_matches_from_mut(&arguments);
         let mut matches = matches.map_err(|error| with_tip(error, &command, &arguments))?;
-        Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+        let values = values(&command, &matches);
+        let cli = Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))?;
+        Ok(cli.with_values(values))
     }
+}
+
+/// Returns all flags of the command with their values, lists in brackets.
+fn values(command: &Command, matches: &ArgMatches) -> BTreeMap<String, String> {
+    let (command, matches) = match matches.subcommand() {
+        Some((name, matches)) => (command.find_subcommand(name).unwrap_or(command), matches),
+        None => (command, matches),
+    };
+    let flags = command.get_arguments().filter_map(|arg| {
+        let name = arg.get_long()?;
+        let values = matches.try_get_raw(arg.get_id().as_str()).ok()?;
+        let values: Vec<_> = values.into_iter().flatten().map(|value| value.to_string_lossy()).collect();
+        let value = values.join(",");
+        let is_list = matches!(arg.get_action(), ArgAction::Append);
+        Some((name.to_owned(), if is_list { format!("[{value}]") } else { value }))
+    });
+    flags.collect()
+}
+
+/// Adds the command that the name of the program selects, and normalizes the flags of `apiserver`.
+fn with_command_of_program(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let program = arguments.first().map(Path::new).and_then(Path::file_name);
+    let command = PROGRAMS.iter().find(|(name, _)| program == Some(OsStr::new(name)));
+    if let Some((_, command)) = command {
+        arguments.insert(1, command.into());
+    }
+    if arguments.get(1).is_some_and(|command| command == APISERVER) {
+        let flags = arguments.split_off(2);
+        arguments.extend(apiserver::normalize(flags));
+    }
+    arguments
 }
 
 /// Lets numbers and durations begin with a minus sign, so that the error of a negative value names the flag.
@@ -71,6 +106,9 @@ fn separate_truth_value(command: &Command, arguments: &[OsString]) -> Option<Sep
     pairs.find_map(is_value)
 }
 
+/// The names of the program that select a command.
+const PROGRAMS: [(&str, &str); 2] = [("kube-apiserver", APISERVER), ("etcd", "etcd")];
+const APISERVER: &str = "apiserver";
 /// The names of values that are numbers or durations.
 const NUMBERS: [&str; 7] = ["DURATION", "LEVEL", "N", "PORT", "RANGE", "RATIO", "SECONDS"];
 

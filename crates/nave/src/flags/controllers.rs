@@ -3,19 +3,18 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
-use nave_client::leader_election::{ConfigError, LeaderElectionConfig};
+use nave_client::leader_election::LeaderElectionConfig;
 use nave_controllers::frame::{Descriptor, Settings};
 
 use super::controller_options::ControllerOptionsFlags;
+use super::election::ElectionFlags;
 use super::signing::{Signing, SigningFlags};
-use super::values::{MAX_COUNT, parse_bool, parse_controllers, parse_duration, parse_verbosity, whole};
+use super::values::{MAX_COUNT, parse_controllers, parse_verbosity, whole};
 use super::{Controllers, FlagError};
 
 const GENERAL: &str = "General";
-const ELECTION: &str = "Leader election";
 const CONCURRENCY: &str = "Concurrency";
 
 /// The flags of `nave controllers`, as typed.
@@ -38,29 +37,8 @@ pub(crate) struct ControllersFlags {
     #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0, value_parser = parse_verbosity, help_heading = GENERAL)]
     verbosity: u8,
 
-    /// Run the controllers only while this process holds the Lease; other processes wait to take over.
-    #[arg(long, value_name = "BOOL", default_value_t = true, value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1,
-          require_equals = true, default_missing_value = "true", help_heading = ELECTION)]
-    leader_elect: bool,
-    /// Time after the last renewal before another process takes over.
-    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = parse_duration, help_heading = ELECTION)]
-    leader_elect_lease_duration: Duration,
-    /// Time that the leader tries to renew the Lease before it stops leading.
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration, help_heading = ELECTION)]
-    leader_elect_renew_deadline: Duration,
-    /// Pause between attempts to acquire or renew the Lease.
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration, help_heading = ELECTION)]
-    leader_elect_retry_period: Duration,
-    /// Kind of the lock; only Leases are supported.
-    #[arg(long, value_name = "KIND", default_value = "leases", value_parser = ["leases"], help_heading = ELECTION)]
-    leader_elect_resource_lock: String,
-    /// Name of the Lease.
-    #[arg(long, value_name = "NAME", default_value = "kube-controller-manager", help_heading = ELECTION)]
-    leader_elect_resource_name: String,
-    /// Namespace of the Lease.
-    #[arg(long, value_name = "NAMESPACE", default_value = "kube-system", help_heading = ELECTION)]
-    leader_elect_resource_namespace: String,
-
+    #[command(flatten)]
+    election: ElectionFlags,
     #[command(flatten)]
     signing: SigningFlags,
     #[command(flatten)]
@@ -96,19 +74,6 @@ impl ControllersFlags {
         if controllers.selected().next().is_none() {
             return Err(FlagError::new("controllers", "selects no controller, so there is nothing to run"));
         }
-        let election = LeaderElectionConfig {
-            lease_duration: self.leader_elect_lease_duration,
-            renew_deadline: self.leader_elect_renew_deadline,
-            retry_period: self.leader_elect_retry_period,
-            ..LeaderElectionConfig::new(
-                &self.leader_elect_resource_namespace,
-                &self.leader_elect_resource_name,
-                "",
-            )
-        };
-        if self.leader_elect {
-            check_election(&election)?;
-        }
         Ok(ControllersConfig {
             kubeconfig: self.kubeconfig,
             controllers,
@@ -121,35 +86,9 @@ impl ControllersFlags {
                 ..Settings::default()
             },
             log_level: self.verbosity,
-            election: self.leader_elect.then_some(election),
+            election: self.election.validate()?,
         })
     }
-}
-
-/// Checks that the leader election settings fit together: another process must not become the leader while this one
-/// still acts, and one failed renewal must not end the leadership.
-fn check_election(election: &LeaderElectionConfig) -> Result<(), FlagError> {
-    for (flag, name) in [
-        ("leader-elect-resource-name", &election.name),
-        ("leader-elect-resource-namespace", &election.namespace),
-    ] {
-        if name.is_empty() {
-            return Err(FlagError::new(flag, "must not be empty"));
-        }
-    }
-    let LeaderElectionConfig { renew_deadline, retry_period, .. } = election;
-    election.check_durations().map_err(|error| match error {
-        ConfigError::RenewDeadline => FlagError::new(
-            "leader-elect-renew-deadline",
-            format!(
-                "must be longer than 1.2 times --leader-elect-retry-period ({retry_period:?}), which must not be 0"
-            ),
-        ),
-        ConfigError::LeaseDuration | ConfigError::Identity => FlagError::new(
-            "leader-elect-lease-duration",
-            format!("must be longer than --leader-elect-renew-deadline ({renew_deadline:?}), and at least 1s"),
-        ),
-    })
 }
 
 /// Returns the help of `--controllers`: the syntax of the list and the names of the controllers.

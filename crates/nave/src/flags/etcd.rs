@@ -83,6 +83,11 @@ pub(crate) enum EngineConfig {
 }
 
 impl EtcdFlags {
+    /// Returns whether the objects are stored in an etcd cluster.
+    pub(super) fn has_servers(&self) -> bool {
+        !self.etcd_servers.is_empty()
+    }
+
     /// Validates the flags.
     ///
     /// # Errors

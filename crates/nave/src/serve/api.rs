@@ -3,11 +3,11 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use nave_apiserver::connect::backends::Backends;
+use nave_apiserver::draining::DrainSettings;
 use nave_apiserver::server::{self, ApiServer, StartError};
 use nave_apiserver::storage::{Following, Storages, Stores};
 use nave_apiserver::{virtual_resources, webhooks};
 use nave_authn::service_account::{Issuer, KeyRing, SecretUse};
-use nave_resources::Registry;
 use nave_store::Store;
 use nave_webhook::Routing;
 use tokio::sync::mpsc;
@@ -41,7 +41,7 @@ pub(super) async fn start(
     backends: Arc<Backends>,
     reachable: SocketAddr,
 ) -> Result<Api, ServeError> {
-    let registry = Registry::builtin(nave_schema::builtin());
+    let registry = config.apis.runtime_config.registry(nave_schema::builtin())?;
     for resource in config.watch_caches.unknown(&registry) {
         tracing::warn!(resource, "unknown resource in --watch-cache-sizes ignored");
     }
@@ -72,6 +72,12 @@ pub(super) async fn start(
         browsers: config.browsers.clone(),
         address: reachable.to_string(),
         advertise: reachable,
+        reconciles_endpoints: config.lifecycle.reconciles_endpoints,
+        drain: DrainSettings {
+            goaway_chance: config.lifecycle.goaway_chance,
+            watch_grace: config.lifecycle.watch_grace,
+        },
+        flags: config.flag_values.clone(),
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         token_discovery: authentication.discovery(&reachable.to_string()),
         metrics,

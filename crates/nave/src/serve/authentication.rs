@@ -41,7 +41,7 @@ const TOKEN_TTL: Duration = Duration::from_secs(10);
 /// The authenticators and the parts they share with the rest of the server.
 pub(super) struct Authentication {
     flags: Flags,
-    users_ca: Arc<ClientCa>,
+    users_ca: Option<Arc<ClientCa>>,
     proxies_ca: Option<Arc<ClientCa>>,
     tokens: Arc<dyn TokenAuthenticator>,
     pub(super) issuer: Issuer,
@@ -86,7 +86,7 @@ impl Authentication {
         let (uses, used) = mpsc::channel(TOKEN_USES);
         let tokens = tokens(&flags, &keys, &objects, issuers, &metrics, uses)?;
         Ok(Self {
-            users_ca: Arc::clone(&cas.users),
+            users_ca: cas.users.clone(),
             proxies_ca: cas.proxies(),
             tokens,
             used,
@@ -106,8 +106,10 @@ impl Authentication {
             let (names, headers) = (flags.allowed_names.clone(), flags.headers.clone());
             all.push(Arc::new(FrontProxy::new(Arc::clone(ca), names, headers)));
         }
-        let certificates = ClientCertificates::new(Arc::clone(&self.users_ca));
-        all.push(Arc::new(certificates.with_metrics(Arc::clone(&self.metrics))));
+        if let Some(ca) = &self.users_ca {
+            let certificates = ClientCertificates::new(Arc::clone(ca));
+            all.push(Arc::new(certificates.with_metrics(Arc::clone(&self.metrics))));
+        }
         all.push(Arc::new(BearerTokens::new(Arc::clone(&self.tokens), self.flags.audiences.clone())));
         Chain::new(all)
             .with_anonymous_rule(Arc::clone(&self.anonymous))

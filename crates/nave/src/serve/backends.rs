@@ -26,7 +26,10 @@ pub(super) fn open(
 ) -> Result<Arc<Backends>, ServeError> {
     let kubelet = &config.kubelet;
     if !kubelet.verify {
-        tracing::warn!("the certificates of kubelets are not verified (--kubelet-insecure-skip-verify)");
+        tracing::warn!(
+            "the certificates of kubelets are not verified (--kubelet-insecure-skip-verify, or no \
+             --kubelet-certificate-authority for kube-apiserver)"
+        );
     }
     let kubelets = Kubelets {
         address_types: kubelet.address_types.clone(),
@@ -48,11 +51,11 @@ pub(super) fn reload(
 ) -> Result<(), ServeError> {
     let kubelet = &config.kubelet;
     let pair = match &kubelet.client_pair {
-        None => certificates.kubelet_client().clone(),
-        Some((certificate, key)) => Pair {
+        None => certificates.kubelet_client().cloned(),
+        Some((certificate, key)) => Some(Pair {
             certificate: read("kubelet-client-certificate", certificate)?,
             key: read("kubelet-client-key", key)?,
-        },
+        }),
     };
     let roots = match &kubelet.ca_file {
         _ if !kubelet.verify => Roots::Unchecked,
@@ -60,7 +63,8 @@ pub(super) fn reload(
         None => Roots::Custom(default_cas(config)?),
     };
     let with_identity = |roots| {
-        let tls = Tls { roots, identity: Some(identity(config, &pair)?), server_name: None };
+        let identity = pair.as_ref().map(|pair| identity(config, pair)).transpose()?;
+        let tls = Tls { roots, identity, server_name: None };
         BackendTls::new(tls).map_err(|error| ServeError::from(unusable(&error)))
     };
     tls.replace(with_identity(roots)?, with_identity(Roots::Unchecked)?);

@@ -15,14 +15,15 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use super::ServeError;
 use super::client_cas::read_cas;
 use crate::{
-    flags::{Config, FlagError},
-    pki::{Pair, Pki},
+    flags::{Config, Credentials, FlagError},
+    pki::{self, Pair, Pki},
 };
 
 /// The certificates in use.
 pub(super) struct Certificates {
     config: Config,
-    own: Pki,
+    /// The server's own CA and certificates, if it has them.
+    own: Option<Pki>,
     /// The serving certificate: the server's own or the one in the flags.
     pair: Pair,
     serving: Arc<ServingCertificate>,
@@ -31,8 +32,18 @@ pub(super) struct Certificates {
 impl Certificates {
     /// Reads the certificates in the flags, and reads or creates the server's own.
     pub(super) fn open(config: &Config) -> Result<Self, ServeError> {
-        let own = Pki::open(config.data_dir.join("pki"), own_addresses(config), SystemTime::now())?;
-        let pair = load_pair(config, &own)?;
+        let now = SystemTime::now();
+        let own = match config.credentials {
+            Credentials::OwnAuthority => {
+                Some(Pki::open(config.data_dir.join("pki"), own_addresses(config), now)?)
+            }
+            Credentials::SelfSigned => None,
+        };
+        if let (true, Some((certificate, key))) = (config.creates_serving_pair, &config.serving_pair) {
+            pki::ensure_self_signed(certificate, key, &own_addresses(config), now)
+                .map_err(|error| FlagError::new("cert-dir", error.to_string()))?;
+        }
+        let pair = load_pair(config, own.as_ref())?;
         let (chain, key) = decode(config, &pair)?;
         let serving = ServingCertificate::new(chain, key).map_err(|why| unusable(config, why))?;
         Ok(Self { config: config.clone(), own, pair, serving: Arc::new(serving) })
@@ -41,8 +52,8 @@ impl Certificates {
     /// Renews certificates that are due and reloads changed files. Returns whether the kubeconfig must be rewritten.
     /// New connections use the new certificate.
     pub(super) fn refresh(&mut self, now: SystemTime) -> Result<bool, ServeError> {
-        let renewed = self.own.renew(now)?;
-        let pair = load_pair(&self.config, &self.own)?;
+        let renewed = self.own.as_mut().map_or(Ok(false), |own| own.renew(now))?;
+        let pair = load_pair(&self.config, self.own.as_ref())?;
         if pair == self.pair {
             return Ok(renewed);
         }
@@ -70,25 +81,30 @@ impl Certificates {
         self.serving.clone()
     }
 
-    pub(super) fn admin(&self) -> &Pair {
-        &self.own.admin
+    /// Returns the administrator's client certificate that the server created.
+    pub(super) fn admin(&self) -> Option<&Pair> {
+        self.own.as_ref().map(|own| &own.admin)
     }
 
     /// Returns the client certificate for kubelets that the server created.
-    pub(super) fn kubelet_client(&self) -> &Pair {
-        &self.own.kubelet_client
+    pub(super) fn kubelet_client(&self) -> Option<&Pair> {
+        self.own.as_ref().map(|own| &own.kubelet_client)
     }
 
     /// Returns the CA with which clients verify the server: the server's own CA, or the certificate in the flags,
     /// because its CA is unknown.
     pub(super) fn server_ca(&self) -> &str {
-        if self.config.serving_pair.is_some() { &self.pair.certificate } else { &self.own.ca.certificate }
+        match &self.own {
+            Some(own) if self.config.serving_pair.is_none() => &own.ca.certificate,
+            _ => &self.pair.certificate,
+        }
     }
 
     /// Returns the CAs of client certificates.
     pub(super) fn client_cas(&self) -> Result<Vec<CertificateDer<'static>>, ServeError> {
         let own =
-            CertificateDer::pem_slice_iter(self.own.ca.certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
+            self.own.iter().flat_map(|own| CertificateDer::pem_slice_iter(own.ca.certificate.as_bytes()));
+        let own = own.collect::<Result<Vec<_>, _>>();
         let mut cas = own.map_err(|why| FlagError::new("data-dir", why.to_string()))?;
         if let Some(file) = &self.config.authentication.client_ca_file {
             cas.extend(read_cas("client-ca-file", file)?);
@@ -109,9 +125,10 @@ fn own_addresses(config: &Config) -> BTreeSet<IpAddr> {
     all.into_iter().filter(|address| !address.is_unspecified()).collect()
 }
 
-fn load_pair(config: &Config, own: &Pki) -> Result<Pair, FlagError> {
+fn load_pair(config: &Config, own: Option<&Pki>) -> Result<Pair, FlagError> {
     let Some((certificate, key)) = &config.serving_pair else {
-        return Ok(own.serving.clone());
+        let own = own.map(|own| own.serving.clone());
+        return own.ok_or_else(|| FlagError::new("tls-cert-file", "required"));
     };
     let read =
         |flag, path: &Path| std::fs::read_to_string(path).map_err(|why| FlagError::file(flag, path, why));

@@ -17,8 +17,8 @@ const PROXY_CA: &str = "requestheader-client-ca-file";
 
 /// The CAs of client certificates, for users and front proxies.
 pub(super) struct ClientCas {
-    /// The CAs of users.
-    pub(super) users: Arc<ClientCa>,
+    /// The CAs of users; `None` if no client certificates of users are accepted.
+    pub(super) users: Option<Arc<ClientCa>>,
     /// The CAs of front proxies, with their file.
     proxies: Option<(PathBuf, Arc<ClientCa>)>,
     published: watch::Sender<ClusterAuthentication>,
@@ -27,7 +27,8 @@ pub(super) struct ClientCas {
 impl ClientCas {
     /// Reads the CA files.
     pub(super) fn open(config: &Config, certificates: &Certificates) -> Result<Self, ServeError> {
-        let users = Arc::new(ClientCa::new(certificates.client_cas()?)?);
+        let cas = certificates.client_cas()?;
+        let users = if cas.is_empty() { None } else { Some(Arc::new(ClientCa::new(cas)?)) };
         let proxy = config.authentication.proxy.as_ref();
         let proxies = proxy.map(|proxy| {
             let ca = ClientCa::new(read_cas(PROXY_CA, &proxy.ca_file)?)?;
@@ -42,7 +43,10 @@ impl ClientCas {
 
     /// Rereads the CA files; returns whether a CA changed.
     pub(super) fn refresh(&self, certificates: &Certificates) -> Result<bool, ServeError> {
-        let mut changed = self.users.replace(certificates.client_cas()?)?;
+        let mut changed = false;
+        if let Some(users) = &self.users {
+            changed |= users.replace(certificates.client_cas()?)?;
+        }
         if let Some((file, ca)) = &self.proxies {
             changed |= ca.replace(read_cas(PROXY_CA, file)?)?;
         }
@@ -55,7 +59,8 @@ impl ClientCas {
     /// Returns all CAs. The handshake offers them to clients.
     pub(super) fn all(&self) -> Vec<CertificateDer<'static>> {
         let proxies = self.proxies.iter().flat_map(|(_, ca)| ca.certificates());
-        self.users.certificates().into_iter().chain(proxies).collect()
+        let users = self.users.iter().flat_map(|ca| ca.certificates());
+        users.chain(proxies).collect()
     }
 
     /// Returns the CAs of front proxies.
@@ -70,7 +75,7 @@ impl ClientCas {
 
     fn publish(&self) {
         self.published.send_modify(|published| {
-            published.client_ca = self.users.certificates();
+            published.client_ca = self.users.as_ref().map(|ca| ca.certificates()).unwrap_or_default();
             published.request_header.ca =
                 self.proxies.as_ref().map(|(_, ca)| ca.certificates()).unwrap_or_default();
         });

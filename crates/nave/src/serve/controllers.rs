@@ -4,53 +4,106 @@
 use std::sync::Arc;
 
 use nave_apiserver::server::ApiServer;
+use nave_client::leader_election::{Ended, LeaderElectionConfig, LeaderElector};
 use nave_client::{FactoryConfig, InProcess, SharedInformerFactory};
-use nave_controllers::frame::{self, CertificateSigner, Clients, Settings, TokenGenerator};
+use nave_controllers::frame::{self, CertificateSigner, Clients, Descriptor, Settings, TokenGenerator};
 use nave_machinery::GroupVersionResource;
 use nave_machinery::user::UserInfo;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::controllers;
 use crate::flags::Controllers;
 use crate::signing::FileSigner;
 use crate::tokens::SecretTokens;
 
-/// The running controllers, with their informers.
+/// The controllers of this process.
 pub(super) struct InProcessControllers {
-    running: frame::Running,
-    informers: SharedInformerFactory,
+    tasks: TaskTracker,
+    stop: CancellationToken,
 }
 
-/// Starts the selected controllers. Does not wait for them to become ready.
+/// Starts the selected controllers, with an election when this process is the leader. Does not wait for them.
 pub(super) fn start(
     wanted: &Controllers,
+    election: Option<LeaderElectionConfig>,
     api: &ApiServer,
     root_ca: &str,
     tokens: SecretTokens,
     signer: FileSigner,
 ) -> InProcessControllers {
-    let catalogs = api.catalogs().clone();
-    // Kinds that controllers deserialize are read in their storage version. For other kinds only metadata is read,
-    // which is the same in all versions.
-    let cacher = move |resource: &GroupVersionResource| catalogs.cacher(resource);
-    let supervisor = api.supervisor().clone();
-    let config = FactoryConfig { supervisor: supervisor.clone(), ..FactoryConfig::default() };
-    let informers = SharedInformerFactory::with_config(InProcess(cacher), config);
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let clients = Local {
         api: api.clone(),
         root_ca: Arc::from(root_ca),
         tokens: Arc::new(tokens),
         signer: Arc::new(signer),
     };
-    let settings = Settings { supervisor, ..Settings::default() };
-    let running = frame::start(wanted.selected(), &clients, &informers, &settings, CancellationToken::new());
-    InProcessControllers { running, informers }
+    let work = Work { selected: wanted.selected().collect(), clients, started: Mutex::default() };
+    if !work.selected.is_empty() {
+        tasks.spawn(work.run(election, stop.clone()));
+    }
+    tasks.close();
+    InProcessControllers { tasks, stop }
 }
 
 impl InProcessControllers {
-    /// Stops the controllers after the work in progress has finished.
+    /// Stops the controllers after the work in progress has finished, and releases the leadership.
     pub(super) async fn shutdown(&self) {
-        self.running.shutdown().await;
-        self.informers.shutdown().await;
+        self.stop.cancel();
+        self.tasks.wait().await;
+    }
+}
+
+/// The controllers and what they need.
+struct Work {
+    selected: Vec<&'static Descriptor>,
+    clients: Local,
+    /// The running controllers with their informers.
+    started: Mutex<Option<(frame::Running, SharedInformerFactory)>>,
+}
+
+impl Work {
+    /// Runs the controllers until `stop` is cancelled; with an election, while this process is the leader.
+    async fn run(self, election: Option<LeaderElectionConfig>, stop: CancellationToken) {
+        let Some(election) = election else { return self.act(stop).await };
+        let election = LeaderElectionConfig { identity: controllers::identity(), ..election };
+        let elector = match LeaderElector::new(self.clients.client(""), election) {
+            Ok(elector) => elector,
+            Err(error) => return tracing::error!(%error, "controllers do not run"),
+        };
+        while elector.run(stop.clone(), |leading| self.act(leading)).await == Ended::Lost {
+            tracing::warn!("leadership lost, controllers stop");
+            self.finish().await;
+        }
+    }
+
+    /// Runs the controllers until `stop` is cancelled.
+    async fn act(&self, stop: CancellationToken) {
+        let api = &self.clients.api;
+        let catalogs = api.catalogs().clone();
+        // Kinds that controllers deserialize are read in their storage version. For other kinds only metadata is read,
+        // which is the same in all versions.
+        let cacher = move |resource: &GroupVersionResource| catalogs.cacher(resource);
+        let supervisor = api.supervisor().clone();
+        let config = FactoryConfig { supervisor: supervisor.clone(), ..FactoryConfig::default() };
+        let informers = SharedInformerFactory::with_config(InProcess(cacher), config);
+        let settings = Settings { supervisor, ..Settings::default() };
+        let selected = self.selected.iter().copied();
+        let running = frame::start(selected, &self.clients, &informers, &settings, stop.clone());
+        *self.started.lock() = Some((running, informers));
+        stop.cancelled().await;
+        self.finish().await;
+    }
+
+    /// Waits until the controllers have stopped.
+    async fn finish(&self) {
+        let started = self.started.lock().take();
+        if let Some((running, informers)) = started {
+            running.shutdown().await;
+            informers.shutdown().await;
+        }
     }
 }
 

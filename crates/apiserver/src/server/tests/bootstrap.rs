@@ -94,7 +94,7 @@ async fn reports_ranges_that_differ_from_the_flags_once() {
     assert_eq!(it.get(EVENTS, &[]).await.1["items"], json!([]));
     let ranges = ServiceRanges::from_str("10.9.0.0/24").unwrap();
     let advertise = "192.0.2.2:6443".parse().unwrap();
-    let changed = Bootstrap::new(it.server.repair.clone(), ranges, advertise, "host");
+    let changed = Bootstrap::new(it.server.repair.clone(), ranges, advertise, true, "host");
     changed.run(resources, &ClusterAuthentication::default()).await.unwrap();
     changed.reconcile(resources).await;
     let events = it.get(EVENTS, &[]).await.1["items"].clone();

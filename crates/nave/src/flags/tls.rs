@@ -1,0 +1,145 @@
+//! The flags of TLS and HTTP/2.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use nave_apiserver::serving::TlsSettings;
+
+use super::values::{parse_bool, whole};
+use super::{FlagError, SERVING};
+
+/// The flags, as typed.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = SERVING)]
+pub(super) struct TlsFlags {
+    /// Serving certificate with its chain (PEM). The server creates one by default.
+    #[arg(long, value_name = "FILE")]
+    tls_cert_file: Option<PathBuf>,
+    /// Private key of --tls-cert-file (PEM).
+    #[arg(long, value_name = "FILE")]
+    tls_private_key_file: Option<PathBuf>,
+    /// Oldest accepted version of TLS: VersionTLS12 or VersionTLS13. Older versions stand for VersionTLS12.
+    #[arg(long, value_name = "VERSION", value_parser = ["", "VersionTLS10", "VersionTLS11", "VersionTLS12", "VersionTLS13"],
+          default_value = "", hide_default_value = true)]
+    tls_min_version: String,
+    /// Cipher suites of TLS 1.2 by their IANA names. Suites that the server lacks are left out. Those of TLS 1.3 cannot
+    /// be chosen.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    tls_cipher_suites: Vec<String>,
+    /// Serve HTTP/1.1 only.
+    #[arg(long, value_name = "BOOL", default_value_t = false, value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_missing_value = "true")]
+    disable_http2_serving: bool,
+    /// Limit of concurrent requests per HTTP/2 connection. 0 means the default of 250.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole(0..=u32::MAX))]
+    http2_max_streams_per_connection: u32,
+}
+
+/// The checked flags.
+#[derive(Clone, Debug)]
+pub(crate) struct TlsConfig {
+    /// The serving certificate and key; `None` if the server creates them.
+    pub(crate) pair: Option<(PathBuf, PathBuf)>,
+    pub(crate) settings: TlsSettings,
+    /// Concurrent requests per HTTP/2 connection; 0 for the default.
+    pub(crate) http2_streams: u32,
+}
+
+impl TlsFlags {
+    /// Validates the flags.
+    ///
+    /// # Errors
+    /// A certificate lacks its key, a key lacks its certificate, or a cipher suite does not exist.
+    pub(super) fn validate(self) -> Result<TlsConfig, FlagError> {
+        let pair = match (self.tls_cert_file, self.tls_private_key_file) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => {
+                return Err(FlagError::new("tls-private-key-file", "required with --tls-cert-file"));
+            }
+            (None, Some(_)) => {
+                return Err(FlagError::new("tls-cert-file", "required with --tls-private-key-file"));
+            }
+        };
+        let available = TlsSettings::available_suites();
+        for name in &self.tls_cipher_suites {
+            // Go accepts two of its own names, without the hash function.
+            let is_known = available.contains(&name.as_str()) || OTHER_SUITES.contains(&name.as_str());
+            if !is_known {
+                let why = format!("{name:?} is not a cipher suite; the server has: {}", available.join(", "));
+                return Err(FlagError::new("tls-cipher-suites", why));
+            }
+        }
+        let suites = self.tls_cipher_suites.into_iter().map(|name| match name.as_str() {
+            "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305" | "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305" => {
+                name + "_SHA256"
+            }
+            _ => name,
+        });
+        let suites: Vec<String> = suites.collect();
+        let settings = TlsSettings {
+            requires_tls13: self.tls_min_version == "VersionTLS13",
+            cipher_suites: (!suites.is_empty()).then_some(suites),
+            offers_http2: !self.disable_http2_serving,
+        };
+        Ok(TlsConfig { pair, settings, http2_streams: self.http2_max_streams_per_connection })
+    }
+}
+
+/// Cipher suites that kube-apiserver accepts and the server does not have: those of TLS 1.3, which cannot be chosen, and
+/// weak ones.
+const OTHER_SUITES: [&str; 20] = [
+    "TLS_AES_128_GCM_SHA256",
+    "TLS_AES_256_GCM_SHA384",
+    "TLS_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305",
+    "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305",
+    "TLS_ECDHE_RSA_WITH_RC4_128_SHA",
+    "TLS_RSA_WITH_3DES_EDE_CBC_SHA",
+    "TLS_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_RSA_WITH_AES_128_CBC_SHA256",
+    "TLS_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_RSA_WITH_AES_256_CBC_SHA",
+    "TLS_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_RSA_WITH_RC4_128_SHA",
+];
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: TlsFlags,
+    }
+
+    fn settings(flags: &[&str]) -> Result<TlsSettings, String> {
+        let line = Line::try_parse_from(["nave"].iter().chain(flags)).map_err(|error| error.to_string())?;
+        line.flags.validate().map(|tls| tls.settings).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn reads_versions_and_cipher_suites() {
+        assert!(!settings(&[]).unwrap().requires_tls13);
+        assert!(!settings(&["--tls-min-version=VersionTLS10"]).unwrap().requires_tls13);
+        assert!(settings(&["--tls-min-version=VersionTLS13"]).unwrap().requires_tls13);
+        assert!(!settings(&["--disable-http2-serving"]).unwrap().offers_http2);
+        let suites = "--tls-cipher-suites=TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305,TLS_RSA_WITH_AES_128_CBC_SHA";
+        let suites = settings(&[suites]).unwrap().cipher_suites.unwrap();
+        assert_eq!(suites[0], "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256");
+        assert!(TlsSettings::available_suites().contains(&suites[0].as_str()));
+        for wrong in ["--tls-min-version=1.2", "--tls-cipher-suites=AES", "--tls-cert-file=a"] {
+            assert!(settings(&[wrong]).is_err(), "{wrong}");
+        }
+    }
+}
