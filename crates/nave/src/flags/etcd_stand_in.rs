@@ -37,7 +37,7 @@ pub(crate) struct EtcdStandInFlags {
           require_equals = true, default_value_t = false, default_missing_value = "true")]
     unsafe_no_fsync: bool,
     /// Accepted without effect.
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "TEXT")]
     log_level: Option<String>,
 }
 
