@@ -6,6 +6,7 @@
 //!   ├─ client()                         kube-rs
 //!   └─ target()                         raw HTTP/1.1 and HTTP/2
 //! StandInKubelet ── a kubelet's HTTPS server, which runs commands on this machine
+//! ExtensionServer ── an aggregated server with metrics-server's shape
 //! Proxy ── a TCP proxy that can drop connections
 //! ```
 //!
@@ -22,9 +23,11 @@
 #![allow(clippy::panic, reason = "in a harness a step that fails is a test that fails")]
 
 pub mod cluster;
+pub mod extension;
 pub mod kubelet;
 
 mod proxy;
+mod tls;
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};

@@ -68,7 +68,8 @@ impl AggregatedDiscovery {
         Document { etag: raw_response::etag(&json), json }
     }
 
-    fn part(&self, group: &Group) -> Bytes {
+    /// Returns the JSON of a group.
+    pub(crate) fn part(&self, group: &Group) -> Bytes {
         let encode = || Bytes::from(json::encode(&discovery::aggregated_group(group)));
         self.groups.get(&group.name).map_or_else(encode, |part| part.get_or_init(encode).clone())
     }

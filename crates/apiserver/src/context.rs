@@ -1,6 +1,7 @@
 //! The context that all stages of a request share.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -151,6 +152,14 @@ impl RequestContext {
 }
 
 impl Client {
+    /// Returns the address of the client's connection.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Remote(connection) => Some(connection.as_ref()?.peer.ip()),
+            Self::Process(_) => None,
+        }
+    }
+
     /// Returns the certificate of the client's connection.
     pub fn certificate(&self) -> Option<&PeerCertificate> {
         match self {

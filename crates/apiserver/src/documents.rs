@@ -10,6 +10,8 @@ use nave_resources::{Registry, discovery};
 use serde::Serialize;
 use serde_json::json;
 
+use crate::aggregator::Aggregator;
+use crate::aggregator::directory::GroupVersions;
 use crate::body::ResponseBody;
 use crate::catalog::Catalog;
 use crate::context::RequestContext;
@@ -40,7 +42,10 @@ pub struct Documents {
 
 impl Documents {
     /// Returns the size of a document that must be generated for the request; 0 if it exists already or is small.
-    pub(crate) fn size(catalog: &Catalog, info: &RequestInfo) -> usize {
+    pub(crate) fn size(catalog: &Catalog, aggregator: &Aggregator, info: &RequestInfo) -> usize {
+        if info.path == "/openapi/v2" && aggregator.must_merge_openapi_v2(catalog) {
+            return usize::MAX;
+        }
         let path = info.path.strip_prefix("/openapi/");
         path.map_or(0, |path| catalog.openapi().size(path.trim_end_matches('/')))
     }
@@ -53,9 +58,10 @@ impl Documents {
         &self,
         context: &RequestContext,
         catalog: &Catalog,
+        aggregator: &Aggregator,
         headers: &HeaderMap,
     ) -> Result<EndpointResponse, Status> {
-        let outcome = self.document(context, catalog, headers).await?;
+        let outcome = self.document(context, catalog, aggregator, headers).await?;
         let is_unknown = matches!(&outcome, EndpointResponse::Http(response) if response.status() == StatusCode::NOT_FOUND);
         if is_unknown || matches!(context.info.method, Method::GET | Method::HEAD) {
             return Ok(outcome);
@@ -67,6 +73,7 @@ impl Documents {
         &self,
         context: &RequestContext,
         catalog: &Catalog,
+        aggregator: &Aggregator,
         headers: &HeaderMap,
     ) -> Result<EndpointResponse, Status> {
         let RequestContext { info, negotiation, .. } = context;
@@ -77,8 +84,10 @@ impl Documents {
         let path = info.path.strip_prefix('/').unwrap_or(&info.path);
         let parts: Vec<&str> = path.split('/').collect();
         match parts.as_slice() {
-            [""] => raw_response::indented_json(&json!({"paths": self.paths(catalog.registry())}))
-                .map(EndpointResponse::from),
+            [""] => raw_response::indented_json(
+                &json!({"paths": self.paths(&aggregator.services().groups(catalog.registry()))}),
+            )
+            .map(EndpointResponse::from),
             ["version"] | ["version", ""] => {
                 raw_response::indented_json(&VersionInfo::of_server()).map(EndpointResponse::from)
             }
@@ -95,13 +104,21 @@ impl Documents {
                 let path = format!("/{}", path.trim_end_matches('/'));
                 self.token_discovery(&path, headers).await.map(EndpointResponse::from)
             }
+            ["openapi", "v3"] if aggregator.services().has_remotes() => {
+                Ok(catalog.openapi().answer_index(&aggregator.openapi(), headers).into())
+            }
             ["openapi", rest @ ..] => {
-                catalog.openapi().answer(rest, info, headers).map(EndpointResponse::from)
+                let merged = if rest == ["v2"] { aggregator.openapi_v2(catalog) } else { None };
+                let answer = match merged {
+                    Some(merged) => merged.answer(headers),
+                    None => catalog.openapi().answer(rest, info, headers),
+                };
+                answer.map(EndpointResponse::from)
             }
             ["api" | "apis", parts_of_group @ .., ""] if !parts_of_group.contains(&"") => {
-                self.discovery(catalog, &parts[..parts.len() - 1], headers, negotiation)
+                self.discovery(catalog, aggregator, &parts[..parts.len() - 1], headers, negotiation)
             }
-            ["api" | "apis", ..] => self.discovery(catalog, &parts, headers, negotiation),
+            ["api" | "apis", ..] => self.discovery(catalog, aggregator, &parts, headers, negotiation),
             _ => Ok(raw_response::page_not_found().into()),
         }
     }
@@ -109,26 +126,34 @@ impl Documents {
     fn discovery(
         &self,
         catalog: &Catalog,
+        aggregator: &Aggregator,
         parts: &[&str],
         headers: &HeaderMap,
         negotiation: &Negotiation,
     ) -> Result<EndpointResponse, Status> {
         let registry = catalog.registry();
         let accepted = negotiation.choose(Offer::Discovery, Encodings::All)?;
+        let groups = || aggregator.services().groups(registry);
         let aggregated =
-            |document| raw_response::aggregated_discovery(document, headers.get(header::IF_NONE_MATCH));
+            |document: &_| raw_response::aggregated_discovery(document, headers.get(header::IF_NONE_MATCH));
         let document = match parts {
             ["api"] if accepted.transform.is_some() => {
                 return Ok(aggregated(catalog.discovery().core()).into());
             }
             ["apis"] if accepted.transform.is_some() => {
-                return Ok(aggregated(catalog.discovery().named()).into());
+                return Ok(aggregated(&aggregator.discovery(catalog)).into());
             }
             ["api"] => Some(ObjectResponse::ordered(200, discovery::api_versions(registry, &self.address))),
-            ["apis"] => Some(ObjectResponse::ordered(200, discovery::api_group_list(registry))),
+            ["apis"] => {
+                let groups = groups().into_iter().filter(|group| !group.name.is_empty());
+                let groups = groups.map(|group| (group.name, group.versions));
+                Some(ObjectResponse::ordered(200, discovery::api_group_list(groups)))
+            }
             ["api", version] => resource_list(registry, "", version),
             ["apis", group] if !group.is_empty() => {
-                registry.group(group).map(|group| ObjectResponse::ordered(200, discovery::api_group(group)))
+                let group = groups().into_iter().find(|found| found.name == *group);
+                let group = group.map(|group| discovery::api_group(group.name, &group.versions));
+                group.map(|group| ObjectResponse::ordered(200, group))
             }
             ["apis", group, version] if !group.is_empty() => resource_list(registry, group, version),
             _ => None,
@@ -170,10 +195,10 @@ impl Documents {
     }
 
     /// Returns the served paths, sorted.
-    fn paths(&self, registry: &Registry) -> Vec<String> {
+    fn paths(&self, groups: &[GroupVersions]) -> Vec<String> {
         let mut paths =
             vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned(), "/apis/".to_owned()];
-        for group in registry.groups().iter().filter(|group| !group.name.is_empty()) {
+        for group in groups.iter().filter(|group| !group.name.is_empty()) {
             paths.push(format!("/apis/{}", group.name));
             paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
         }

@@ -1,7 +1,8 @@
 //! The API over HTTP: from a connection to a resource's storage and back.
 //!
 //! ```text
-//! serving ─→ pipeline ─→ route ─┬─→ documents   discovery, OpenAPI, version, health, metrics
+//! serving ─→ pipeline ─→ route ─┬─→ aggregator  groups of other servers
+//!                               ├─→ documents   discovery, OpenAPI, version, health, metrics
 //!                               └─→ endpoints   get, list, watch, create, update, patch, delete
 //!                                                │
 //!                                   lifecycle, admission, strategies
@@ -28,6 +29,7 @@
 //! | [`endpoints`] | the verbs, the same for all resources |
 //! | `websocket` | watches and streams over WebSocket |
 //! | [`connect`] | connections to kubelets, pods and services |
+//! | [`aggregator`] | versions of groups that other servers serve |
 //! | [`lifecycle`] | changes of metadata on create, update and delete |
 //! | [`virtual_resources`] | resources without stored objects: bindings, evictions, reviews, tokens |
 //! | `internal` | writes by the server itself |
@@ -49,6 +51,7 @@
 
 pub mod admission;
 mod aggregated_discovery;
+pub mod aggregator;
 pub mod allocation;
 pub mod authentication;
 pub mod authorization;

@@ -2,16 +2,19 @@
 //!
 //! | path | handler |
 //! | --- | --- |
+//! | `/apis/GROUP/VERSION…` of an aggregated server | [`Aggregator`] |
 //! | `/api/VERSION/…`, `/apis/GROUP/VERSION/…` with a resource | [`Resources`] |
 //! | all others | [`Documents`]: discovery, OpenAPI, version, health, metrics |
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use nave_machinery::Status;
 
+use crate::aggregator::Aggregator;
 use crate::body::{BodyError, ResponseBody};
 use crate::catalog::Catalog;
 use crate::context::RequestContext;
@@ -23,6 +26,8 @@ use crate::request_info::{RequestInfo, ResourceRequest};
 
 /// The handlers of all requests.
 pub struct Router {
+    /// The versions of groups that other servers serve.
+    pub(crate) aggregator: Arc<Aggregator>,
     /// Discovery, OpenAPI, health, metrics, version.
     pub documents: Documents,
     /// The API's resources.
@@ -60,11 +65,17 @@ impl Router {
     where
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
+        if let Some(service) = self.aggregator.route(&context.info) {
+            // Boxed, because this large future is rarely needed.
+            return Box::pin(self.aggregator.serve(&service, request, context)).await;
+        }
         let outcome = match Route::new(&context.info) {
             Route::Resource(resource) => self.resources.serve(request, resource, context, catalog).await?,
             Route::Document => {
-                let document = self.documents.serve(context, catalog, request.headers());
-                self.cpu.run(Documents::size(catalog, &context.info), pin!(document)).await?
+                let document = self.documents.serve(context, catalog, &self.aggregator, request.headers());
+                self.cpu
+                    .run(Documents::size(catalog, &self.aggregator, &context.info), pin!(document))
+                    .await?
             }
         };
         match outcome {

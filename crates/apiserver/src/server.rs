@@ -18,6 +18,7 @@ use nave_webhook::ClientManager;
 use tokio::sync::watch;
 
 use crate::admission::{AdmissionConfig, AdmissionError, follow_observed};
+use crate::aggregator::{AggregationConfig, Aggregator};
 use crate::allocation::{Repair, ServiceAllocator, ServiceRanges};
 use crate::authentication::Authentication;
 use crate::authorization::Authorization;
@@ -96,6 +97,8 @@ pub struct Config {
     pub webhooks: Arc<ClientManager>,
     /// Connections to kubelets, pods and services.
     pub backends: Arc<Backends>,
+    /// Aggregated servers.
+    pub aggregation: AggregationConfig,
     /// The authentication settings for extension servers; they may change at run time.
     pub cluster_authentication: watch::Receiver<ClusterAuthentication>,
 }
@@ -142,6 +145,9 @@ impl ApiServer {
         storages.wait_ready().await;
         let (stopping, closing) = (Switch::default(), Closing::new(config.drain.watch_grace));
         let admission_metrics = nave_admission::Metrics::new(&config.metrics)?;
+        let backends = Arc::clone(&config.backends);
+        let aggregator = Aggregator::new(config.aggregation, &storages, backends, &config.metrics)?;
+        let aggregator = Arc::new(aggregator);
         let conversion_metrics = Arc::new(ConversionMetrics::new(&config.metrics)?);
         let metrics = Arc::new(Metrics::new(config.metrics)?);
         let watches = Watches { closing: closing.clone(), min_time: config.min_watch_time };
@@ -187,7 +193,8 @@ impl ApiServer {
             Box::pin(definitions.load()).await;
         }
         // Bootstrap objects are created before webhooks and policies apply, so that these cannot prevent a start.
-        let following = follow_observed(&storages, resources.admission());
+        let mut following = follow_observed(&storages, resources.admission());
+        following.extend(aggregator.follow(&storages));
         for observed in &following {
             observed.synced().await;
         }
@@ -206,7 +213,7 @@ impl ApiServer {
             impersonation: Impersonation(config.authorization.clone()),
             inflight: Inflight::new(config.inflight),
             authorization: Authorization(config.authorization),
-            router: Router { documents, resources, cpu },
+            router: Router { aggregator, documents, resources, cpu },
             metrics,
         };
         let cluster_authentication = config.cluster_authentication;
@@ -246,8 +253,8 @@ impl ApiServer {
     }
 
     /// Runs the background tasks of the server: see [`evict_encodings`](crate::storage::evict_encodings),
-    /// [`bootstrap`](crate::bootstrap), [`check_consistency`](crate::storage::check_consistency) and
-    /// [`cluster_authentication`]. Never returns.
+    /// [`bootstrap`](crate::bootstrap), [`check_consistency`](crate::storage::check_consistency),
+    /// [`aggregator`](crate::aggregator) and [`cluster_authentication`]. Never returns.
     pub async fn run_background_tasks(&self, memory_is_short: impl Fn() -> bool) -> Infallible {
         let (resources, supervisor) = (&self.pipeline.router.resources, &self.supervisor);
         let evict = || evict_encodings(resources.catalogs(), &memory_is_short);
@@ -269,7 +276,9 @@ impl ApiServer {
                 None => std::future::pending().await,
             }
         };
+        let aggregate = || Box::pin(self.pipeline.router.aggregator.run(resources));
         tokio::select! {
+            never = supervisor.supervise("aggregation", "", aggregate) => never,
             never = supervisor.supervise("custom resource definitions", "", define) => never,
             never = supervisor.supervise("encoding eviction", "", evict) => never,
             never = supervisor.supervise("consistency check", "", check) => never,

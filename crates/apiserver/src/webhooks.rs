@@ -1,4 +1,4 @@
-//! Services and endpoints as the clients of webhooks see them: from the watch caches.
+//! Services and endpoints as the clients of webhooks and aggregated servers see them: from the watch caches.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,19 +11,23 @@ use nave_webhook::{ClientManager, Routing, ServiceResolver, Services};
 use crate::storage::{ResourceStorage, Storages};
 
 /// The label of an endpoint slice that names its service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Creates the manager of webhook clients. Services are resolved from the watch caches; the service `kubernetes` is the
 /// server itself, at `own`.
 pub fn client_manager(storages: &Storages, routing: Routing, own: SocketAddr) -> Arc<ClientManager> {
+    Arc::new(ClientManager::new(ServiceResolver::new(stored_services(storages), routing, Some(own))))
+}
+
+/// Returns the services and endpoint slices in the watch caches.
+pub(crate) fn stored_services(storages: &Storages) -> Arc<dyn Services> {
     let storage = |group: &str, resource: &str| {
         storages.get(&GroupVersionResource::new(group, "v1", resource)).cloned()
     };
-    let stored = StoredServices {
+    Arc::new(StoredServices {
         services: storage("", "services"),
         slices: storage("discovery.k8s.io", "endpointslices"),
-    };
-    Arc::new(ClientManager::new(ServiceResolver::new(Arc::new(stored), routing, Some(own))))
+    })
 }
 
 /// The stored services and endpoint slices; `None` for a server without them.

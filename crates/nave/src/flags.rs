@@ -4,6 +4,7 @@
 //! a [`Config`]; later code does not check flags again.
 
 mod admission;
+mod aggregation;
 mod apis;
 mod apiserver;
 mod authentication;
@@ -40,6 +41,8 @@ use nave_client::leader_election::LeaderElectionConfig;
 
 pub(crate) use admission::Admission;
 use admission::{AdmissionFlags, NODE_RESTRICTION};
+pub(crate) use aggregation::Aggregation;
+use aggregation::AggregationFlags;
 use apis::ApiFlags;
 pub(crate) use apis::Apis;
 use apiserver::ApiserverFlags;
@@ -161,7 +164,7 @@ pub(crate) struct ServeFlags {
     /// Minimum duration of a watch without timeoutSeconds, in seconds. The maximum is twice as long.
     #[arg(long, value_name = "SECONDS", default_value_t = 1800, value_parser = whole(0..=u32::MAX), help_heading = GENERAL)]
     min_request_timeout: u32,
-    /// Call webhooks in services at a ready endpoint instead of the cluster IP.
+    /// Call webhooks and aggregated servers in services at a ready endpoint instead of the cluster IP.
     #[arg(long, value_name = "BOOL", default_value_t = false, value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_missing_value = "true", help_heading = GENERAL)]
     enable_aggregator_routing: bool,
@@ -216,6 +219,8 @@ pub(crate) struct ServeFlags {
     signing: SigningFlags,
     #[command(flatten)]
     kubelet: KubeletFlags,
+    #[command(flatten)]
+    aggregation: AggregationFlags,
     /// All flags with their values.
     #[arg(skip)]
     values: BTreeMap<String, String>,
@@ -264,6 +269,8 @@ pub(crate) struct Config {
     pub(crate) signing: Signing,
     /// Connections to kubelets, pods and services.
     pub(crate) kubelet: Kubelet,
+    /// Aggregated servers.
+    pub(crate) aggregation: Aggregation,
     /// The origin of keys and certificates without a flag.
     pub(crate) credentials: Credentials,
     /// True if the files of `serving_pair` are created when they do not exist.
@@ -364,6 +371,7 @@ impl ServeFlags {
             store: self.etcd.validate()?,
             signing: self.signing.validate(own_authority)?,
             kubelet: self.kubelet.validate()?,
+            aggregation: self.aggregation.validate()?,
             credentials,
             creates_serving_pair: false,
             without_effect: Vec::new(),
@@ -482,6 +490,8 @@ mod tests {
             (&["--watch-cache-sizes=pods"], "--watch-cache-sizes"),
             (&["--kubelet-client-certificate=a"], "--kubelet-client-key"),
             (&["--kubelet-client-key=a"], "--kubelet-client-certificate"),
+            (&["--proxy-client-cert-file=a"], "--proxy-client-key-file"),
+            (&["--proxy-client-key-file=a"], "--proxy-client-cert-file"),
             (&["--kubelet-certificate-authority="], "--kubelet-certificate-authority"),
             (
                 &["--kubelet-certificate-authority=a", "--kubelet-insecure-skip-verify"],

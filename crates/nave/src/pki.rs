@@ -2,15 +2,19 @@
 //!
 //! | file | content | valid for |
 //! | --- | --- | --- |
-//! | `ca.crt`, `ca.key` | the CA of the other three and of client certificates | 10 years |
+//! | `ca.crt`, `ca.key` | the CA of the serving, kubelet client and admin certificates, and of client certificates | 10 years |
 //! | `apiserver.crt`, `apiserver.key` | the serving certificate | 1 year |
 //! | `apiserver-kubelet-client.crt`, `apiserver-kubelet-client.key` | the client certificate for kubelets, in `system:masters` | 1 year |
+//! | `front-proxy-ca.crt`, `front-proxy-ca.key` | the CA of the next | 10 years |
+//! | `front-proxy-client.crt`, `front-proxy-client.key` | the client certificate for aggregated servers | 1 year |
 //! | `admin.crt`, `admin.key` | user `nave-admin` in `system:masters`, for `admin.kubeconfig` | 1 year |
 //!
 //! Existing files are reused. A certificate is reissued when two thirds of its validity are over, or when it no
 //! longer matches (another CA, another serving address). A reissued CA keeps its key, so certificates signed before,
 //! and clients that trust the old CA certificate, continue to work. Keys are created with mode 0600, and files are
-//! replaced atomically. Only the CA is synced to disk, because nothing can replace it.
+//! replaced atomically. Only the CAs are synced to disk, because nothing can replace them.
+//!
+//! The front proxy has a CA of its own: whoever has a certificate of it can act as any user at aggregated servers.
 
 mod certificate;
 pub(crate) mod files;
@@ -43,6 +47,8 @@ const SERVING_NAMES: [&str; 5] = [
 const ADMIN: &str = "nave-admin";
 /// The user as which kubelets see this server (kubeadm's name).
 const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
+/// The common name of the client certificate for aggregated servers (kubeadm's name).
+pub(crate) const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
 const ADMIN_GROUP: &str = "system:masters";
 
 /// The reasons why the keys and certificates cannot be used or created.
@@ -53,7 +59,7 @@ pub(crate) enum PkiError {
     File { path: PathBuf, error: io::Error },
     /// The CA is incomplete.
     #[error("{}: {why}; move the folder away to create a new CA", .path.display())]
-    Ca { path: PathBuf, why: &'static str },
+    Ca { path: PathBuf, why: String },
     /// Only one file of a certificate and its key exists.
     #[error("{}: {why}", .path.display())]
     Incomplete { path: PathBuf, why: &'static str },
@@ -78,6 +84,14 @@ pub(crate) struct Pki {
     pub(crate) serving: Pair,
     pub(crate) admin: Pair,
     pub(crate) kubelet_client: Pair,
+    pub(crate) front_proxy: FrontProxy,
+}
+
+/// The certificates with which aggregated servers recognize this server.
+#[derive(PartialEq, Eq)]
+pub(crate) struct FrontProxy {
+    pub(crate) ca: Pair,
+    pub(crate) client: Pair,
 }
 
 impl Pki {
@@ -92,11 +106,13 @@ impl Pki {
     ) -> Result<Self, PkiError> {
         private_files::create_folder(&folder).map_err(in_file(&folder))?;
         tighten_keys(&folder).map_err(in_file(&folder))?;
-        let ca = ensure_ca(&folder, now)?;
+        let ca = ensure_ca(&folder, "ca", "nave-ca", now)?;
         let serving = ensure_serving(&folder, &ca, &addresses, now)?;
-        let admin = ensure_master(&folder, "admin", ADMIN, &ca, now)?;
-        let kubelet_client = ensure_master(&folder, "apiserver-kubelet-client", KUBELET_CLIENT, &ca, now)?;
-        Ok(Self { folder, addresses, ca, serving, admin, kubelet_client })
+        let master = |name, user| ensure_client(&folder, name, (user, Some(ADMIN_GROUP)), &ca, now);
+        let admin = master("admin", ADMIN)?;
+        let kubelet_client = master("apiserver-kubelet-client", KUBELET_CLIENT)?;
+        let front_proxy = FrontProxy::ensure(&folder, now)?;
+        Ok(Self { folder, addresses, ca, serving, admin, kubelet_client, front_proxy })
     }
 
     /// Reissues the certificates that are due at `now`; returns whether any certificate was reissued.
@@ -108,9 +124,18 @@ impl Pki {
         let changed = fresh.ca != self.ca
             || fresh.serving != self.serving
             || fresh.admin != self.admin
-            || fresh.kubelet_client != self.kubelet_client;
+            || fresh.kubelet_client != self.kubelet_client
+            || fresh.front_proxy != self.front_proxy;
         *self = fresh;
         Ok(changed)
+    }
+}
+
+impl FrontProxy {
+    fn ensure(folder: &Path, now: SystemTime) -> Result<Self, PkiError> {
+        let ca = ensure_ca(folder, "front-proxy-ca", "nave-front-proxy-ca", now)?;
+        let client = ensure_client(folder, FRONT_PROXY_CLIENT, (FRONT_PROXY_CLIENT, None), &ca, now)?;
+        Ok(Self { ca, client })
     }
 }
 
@@ -163,19 +188,27 @@ fn tighten_keys(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn ensure_ca(folder: &Path, now: SystemTime) -> Result<Pair, PkiError> {
-    let path = folder.join("ca.crt");
-    let broken = |why| PkiError::Ca { path: path.clone(), why };
-    let key = match (read(&path)?, read(&folder.join("ca.key"))?) {
+fn ensure_ca(
+    folder: &Path,
+    name: &'static str,
+    common_name: &str,
+    now: SystemTime,
+) -> Result<Pair, PkiError> {
+    let path = folder.join(format!("{name}.crt"));
+    let broken = |why: String| PkiError::Ca { path: path.clone(), why };
+    let key = match (read(&path)?, read(&folder.join(format!("{name}.key")))?) {
         (None, None) => None,
-        (Some(_), None) => return Err(broken("the key file ca.key is missing")),
-        (None, Some(_)) => return Err(broken("the certificate is missing, but its key file ca.key exists")),
+        (Some(_), None) => return Err(broken(format!("the key file {name}.key is missing"))),
+        (None, Some(_)) => {
+            return Err(broken(format!("the certificate is missing, but its key file {name}.key exists")));
+        }
         (Some(certificate), Some(key)) => {
-            let facts = Facts::read(&certificate).ok_or_else(|| broken("not a PEM certificate"))?;
-            let key_pair =
-                KeyPair::from_pem(&key).map_err(|_| broken("the key file ca.key cannot be parsed"))?;
+            let facts =
+                Facts::read(&certificate).ok_or_else(|| broken("not a PEM certificate".to_owned()))?;
+            let key_pair = KeyPair::from_pem(&key)
+                .map_err(|_| broken(format!("the key file {name}.key cannot be parsed")))?;
             if !facts.belongs_to(&key_pair) {
-                return Err(broken("ca.key does not match the certificate"));
+                return Err(broken(format!("{name}.key does not match the certificate")));
             }
             if !facts.is_due(now) {
                 return Ok(Pair { certificate, key });
@@ -183,8 +216,8 @@ fn ensure_ca(folder: &Path, now: SystemTime) -> Result<Pair, PkiError> {
             Some(key_pair)
         }
     };
-    make(folder, "ca", Durability::Synced, key, |key| {
-        certificate::ca_params(now, CA_LIFETIME).self_signed(key)
+    make(folder, name, Durability::Synced, key, |key| {
+        certificate::ca_params(common_name, now, CA_LIFETIME).self_signed(key)
     })
 }
 
@@ -200,11 +233,11 @@ fn ensure_serving(
     ensure_leaf(folder, "apiserver", ca, now, serves, || serving_params(addresses, now))
 }
 
-/// Returns the certificate of a user in `system:masters`.
-fn ensure_master(
+/// Returns the client certificate of a user, who may be in a group.
+fn ensure_client(
     folder: &Path,
     name: &'static str,
-    user: &str,
+    (user, group): (&str, Option<&str>),
     ca: &Pair,
     now: SystemTime,
 ) -> Result<Pair, PkiError> {
@@ -216,7 +249,7 @@ fn ensure_master(
         |_| true,
         || {
             let (params, usage) = (CertificateParams::default(), ExtendedKeyUsagePurpose::ClientAuth);
-            Ok(certificate::leaf(params, user, Some(ADMIN_GROUP), usage, now, LEAF_LIFETIME))
+            Ok(certificate::leaf(params, user, group, usage, now, LEAF_LIFETIME))
         },
     )
 }

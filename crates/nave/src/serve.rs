@@ -4,6 +4,7 @@
 //! Stop, on SIGTERM or SIGINT: /readyz fails, the `kubernetes` service loses the address → `--shutdown-delay-duration` → controllers stop → no new connections,
 //! watches end, requests in flight complete → the store is synced and closed. A second signal exits immediately.
 
+mod aggregation;
 mod api;
 mod authentication;
 mod authorization;
@@ -44,6 +45,8 @@ use crate::{
     pki::PkiError,
     signals::Signals,
 };
+use aggregation::ProxyClient;
+use api::Connections;
 use authentication::ConfigFile;
 use certificates::Certificates;
 use client_cas::ClientCas;
@@ -115,6 +118,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let certificates = Certificates::open(&config)?;
     let keys = authentication::service_account_keys(&config)?;
     let cas = ClientCas::open(&config, &certificates)?;
+    let proxy_client = ProxyClient::open(&config, &certificates)?;
     let tls = Tls::with_settings(certificates.serving(), Some(&cas.all()), config.tls.clone())?;
     let limits = limits(&config, descriptors)?;
     let backends = backends::open(&config, &certificates, limits.connections.total)?;
@@ -122,7 +126,8 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let server = bound.map_err(ServeError::Listen)?;
     let listening = server.local_addresses()?.first().copied().unwrap_or(config.listen);
     let reachable = SocketAddr::new(config.advertise, listening.port());
-    let api = api::start(&config, Arc::clone(&store), keys, &cas, Arc::clone(&backends), reachable);
+    let connections = Connections { backends: Arc::clone(&backends), proxy: proxy_client.subscribe() };
+    let api = api::start(&config, Arc::clone(&store), keys, &cas, connections, reachable);
     let Some(api) = signals.unless_stopped(api).await else { return Ok(()) };
     let mut api = api?;
     let kubeconfig = Kubeconfig { path: config.data_dir.join("admin.kubeconfig"), server: reachable };
@@ -162,6 +167,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         cas,
         tls,
         kubelets: Arc::clone(&backends.kubelets.tls),
+        proxy_client,
         authentication,
     });
     let used = Mutex::new(api.used);
@@ -269,6 +275,8 @@ struct RenewalTask {
     tls: Tls,
     /// TLS to kubelets.
     kubelets: Arc<KubeletTls>,
+    /// The client certificate for aggregated servers.
+    proxy_client: ProxyClient,
     authentication: Option<ConfigFile>,
 }
 
@@ -282,7 +290,8 @@ impl RenewalTask {
             self.tls.set_client_cas(&self.cas.all())?;
             tracing::info!("client CA reloaded");
         }
-        backends::reload(&self.config, &self.certificates, &self.kubelets)
+        backends::reload(&self.config, &self.certificates, &self.kubelets)?;
+        self.proxy_client.reload(&self.config, &self.certificates)
     }
 }
 

@@ -137,24 +137,25 @@ pub fn api_versions(registry: &Registry, server_address: &str) -> ApiVersions {
     ApiVersions { kind: "APIVersions", versions, server_addresses: vec![everywhere] }
 }
 
-/// `/apis`: all groups except the core group.
-pub fn api_group_list(registry: &Registry) -> ApiGroupList {
-    let listed = |group| ApiGroup { kind: "", api_version: "", ..api_group(group) };
-    let groups = named_groups(registry).map(listed).collect();
+/// `/apis`: all groups except the core group, with their versions in order of preference.
+pub fn api_group_list(groups: impl IntoIterator<Item = (String, Vec<String>)>) -> ApiGroupList {
+    let listed =
+        |(name, versions): (_, Vec<_>)| ApiGroup { kind: "", api_version: "", ..api_group(name, &versions) };
+    let groups = groups.into_iter().map(listed).collect();
     ApiGroupList { kind: "APIGroupList", api_version: "v1", groups }
 }
 
-/// `/apis/<group>`.
-pub fn api_group(group: &Group) -> ApiGroup {
+/// `/apis/<group>`: a group with its versions in order of preference.
+pub fn api_group(name: String, versions: &[String]) -> ApiGroup {
     let version = |version: &String| ServedVersion {
-        group_version: group_version(&group.name, version),
+        group_version: group_version(&name, version),
         version: version.clone(),
     };
-    let versions: Vec<_> = group.versions.iter().map(version).collect();
+    let versions: Vec<_> = versions.iter().map(version).collect();
     ApiGroup {
         kind: "APIGroup",
         api_version: "v1",
-        name: group.name.clone(),
+        name,
         preferred_version: versions.first().cloned().unwrap_or_default(),
         versions,
     }
@@ -195,10 +196,6 @@ pub fn aggregated<'a>(groups: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
 pub fn storage_version_hash(stored: &GroupVersionKind) -> String {
     let text = format!("{}/{}/{}", stored.group, stored.version, stored.kind);
     STANDARD.encode(&Sha256::digest(text.as_bytes())[..8])
-}
-
-fn named_groups(registry: &Registry) -> impl Iterator<Item = &Group> {
-    registry.groups().iter().map(AsRef::as_ref).filter(|group| !group.name.is_empty())
 }
 
 fn served<'a>(
@@ -300,6 +297,11 @@ mod tests {
 
     use super::*;
 
+    fn named(registry: &Registry) -> impl Iterator<Item = (String, Vec<String>)> {
+        let named = registry.groups().iter().filter(|group| !group.name.is_empty());
+        named.map(|group| (group.name.clone(), group.versions.clone()))
+    }
+
     /// Returns the field names of an object, in serialized order.
     fn order(document: &impl Serialize, object: &str) -> Vec<String> {
         order_in(&serde_json::to_string(document).unwrap(), object)
@@ -362,9 +364,15 @@ mod tests {
                 order(&api_resource_list(apps, "v1"), "{"),
                 &["kind", "apiVersion", "groupVersion", "resources"],
             ),
-            (order(&api_group(apps), "{"), &["kind", "apiVersion", "name", "versions", "preferredVersion"]),
-            (order(&api_group_list(&registry), "{"), &["kind", "apiVersion", "groups"]),
-            (order(&api_group_list(&registry), "{\"name\""), &["name", "versions", "preferredVersion"]),
+            (
+                order(&api_group(apps.name.clone(), &apps.versions), "{"),
+                &["kind", "apiVersion", "name", "versions", "preferredVersion"],
+            ),
+            (order(&api_group_list(named(&registry)), "{"), &["kind", "apiVersion", "groups"]),
+            (
+                order(&api_group_list(named(&registry)), "{\"name\""),
+                &["name", "versions", "preferredVersion"],
+            ),
             (order(&api_versions(&registry, "a"), "{"), &["kind", "versions", "serverAddressByClientCIDRs"]),
             (order_in(&aggregated, "{"), &["kind", "apiVersion", "metadata", "items"]),
             (order_in(&aggregated, "{\"version\""), &["version", "resources", "freshness"]),
@@ -391,14 +399,16 @@ mod tests {
     #[test]
     fn group_in_a_list_has_no_kind() {
         let registry = Registry::builtin(nave_schema::builtin());
-        let alone = serde_json::to_value(api_group(registry.group("apps").unwrap())).unwrap();
+        let alone =
+            serde_json::to_value(api_group("apps".to_owned(), &registry.group("apps").unwrap().versions))
+                .unwrap();
         let version = json!({"groupVersion": "apps/v1", "version": "v1"});
         let fields = json!({"name": "apps", "versions": [version], "preferredVersion": version});
         let mut expected = fields.clone();
         expected["kind"] = json!("APIGroup");
         expected["apiVersion"] = json!("v1");
         assert_eq!(alone, expected);
-        let list = serde_json::to_value(api_group_list(&registry)).unwrap();
+        let list = serde_json::to_value(api_group_list(named(&registry))).unwrap();
         assert!(list["groups"].as_array().unwrap().contains(&fields));
     }
 }

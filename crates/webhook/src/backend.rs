@@ -31,19 +31,28 @@ pub enum BackendError {
     TlsTimeout,
 }
 
-/// The TLS configuration of connections to backends: HTTP/1.1 only, because HTTP/2 has no upgrades.
+/// The TLS configuration of connections to backends: HTTP/1.1 only, because HTTP/2 has no upgrades. Connections with
+/// the same configuration resume the sessions of earlier ones.
 #[derive(Clone, Debug)]
-pub struct BackendTls(Arc<ClientConfig>);
+pub struct BackendTls {
+    config: Arc<ClientConfig>,
+    /// The name expected in the certificate, if it differs from the host.
+    server_name: Option<ServerName<'static>>,
+}
 
 impl BackendTls {
     /// Creates a configuration.
     ///
     /// # Errors
-    /// The roots, the certificate or its key are invalid.
+    /// The roots, the certificate or its key, or the server name are invalid.
     pub fn new(tls: Tls) -> Result<Self, ClientError> {
+        let server_name = tls
+            .server_name
+            .map(|name| ServerName::try_from(name.clone()).map_err(|_| ClientError::ServerName(name)));
+        let server_name = server_name.transpose()?;
         let mut config = client::config(tls.roots, tls.identity)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self(Arc::new(config)))
+        Ok(Self { config: Arc::new(config), server_name })
     }
 }
 
@@ -57,7 +66,8 @@ pub struct BackendDialer {
 }
 
 impl BackendDialer {
-    /// Opens a connection to a host, with TLS if `tls` is given. The certificate must be valid for the host.
+    /// Opens a connection to a host, with TLS if `tls` is given. The certificate must be valid for the host, or for the
+    /// server name of `tls`.
     ///
     /// # Errors
     /// [`BackendError`].
@@ -68,11 +78,12 @@ impl BackendDialer {
         tls: Option<&BackendTls>,
     ) -> Result<Box<dyn BackendConnection>, BackendError> {
         let stream = tcp::connect(host, port, self.policy, self.timeout).await?;
-        let Some(BackendTls(config)) = tls else { return Ok(Box::new(stream)) };
+        let Some(BackendTls { config, server_name }) = tls else { return Ok(Box::new(stream)) };
         let invalid = |_| BackendError::Tls(format!("tls: {host:?} is not a valid server name"));
-        let name = match host.parse::<IpAddr>() {
-            Ok(address) => ServerName::IpAddress(address.into()),
-            Err(_) => ServerName::try_from(host.to_owned()).map_err(invalid)?,
+        let name = match (server_name, host.parse::<IpAddr>()) {
+            (Some(name), _) => name.clone(),
+            (None, Ok(address)) => ServerName::IpAddress(address.into()),
+            (None, Err(_)) => ServerName::try_from(host.to_owned()).map_err(invalid)?,
         };
         let handshake = TlsConnector::from(Arc::clone(config)).connect(name, stream);
         match tokio::time::timeout(self.timeout, handshake).await {

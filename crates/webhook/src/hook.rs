@@ -114,7 +114,11 @@ impl ClientConfig {
         uri.filter(|uri| uri.scheme_str() == Some("https")).ok_or(ClientConfigError::Url(text))
     }
 
-    fn roots(&self) -> Result<Roots, ClientConfigError> {
+    /// Returns the authorities for the certificate.
+    ///
+    /// # Errors
+    /// The bundle contains no certificate.
+    pub fn roots(&self) -> Result<Roots, ClientConfigError> {
         if self.ca_bundle.is_empty() {
             return Ok(Roots::System);
         }

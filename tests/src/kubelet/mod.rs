@@ -38,11 +38,8 @@ use hyper_util::rt::TokioIo;
 use nave_streams::remote_command::{self, Channels};
 use nave_streams::spdy::{Role, Session};
 use nave_streams::tunnel::tunnel;
-use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite, duplex};
 use tokio::net::TcpListener;
@@ -51,7 +48,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role as Side;
 
-use crate::{Server, ok};
+use crate::{Server, ok, tls};
 
 /// The name of the kubelet's node.
 pub const KUBELET_NODE: &str = "streaming";
@@ -78,7 +75,8 @@ impl StandInKubelet {
 
     /// As [`Self::start`], with a certificate of another CA: the files `ca.crt` and `ca.key` in the folder.
     pub async fn start_with_ca(server: &Server, speaks_web_socket: bool, ca: &Path) -> Self {
-        let tls = tls(ca, &server.folder().join("data/pki/ca.crt"));
+        let client_ca = CertificateDer::from_pem_file(server.folder().join("data/pki/ca.crt"));
+        let tls = tls::server_config(ca, "127.0.0.1", ok(client_ca, "the client CA"));
         let listener = ok(TcpListener::bind("127.0.0.1:0").await, "the kubelet's port");
         let address = ok(listener.local_addr(), "the kubelet's port");
         let state = Arc::new(State { speaks_web_socket, streams: AtomicUsize::new(0) });
@@ -124,25 +122,6 @@ impl StandInKubelet {
 async fn patch_status(server: &Server, resource: &str, name: &str, status: &Value) {
     let status = status.to_string();
     server.kubectl(&["patch", resource, name, "--subresource=status", "--type=merge", "-p", &status]).await;
-}
-
-fn tls(ca: &Path, client_ca: &Path) -> ServerConfig {
-    let read = |file: &Path| ok(std::fs::read_to_string(file), "the CA");
-    let (certificate, key) = (read(&ca.join("ca.crt")), read(&ca.join("ca.key")));
-    let issuer = ok(Issuer::from_ca_cert_pem(&certificate, ok(KeyPair::from_pem(&key), "the CA")), "the CA");
-    let mut params = ok(CertificateParams::new(vec!["127.0.0.1".to_owned()]), "the certificate");
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let key = ok(KeyPair::generate(), "the key");
-    let leaf = ok(params.signed_by(&key, &issuer), "the certificate");
-    let mut roots = RootCertStore::empty();
-    let client_ca = ok(CertificateDer::from_pem_slice(read(client_ca).as_bytes()), "the client CA");
-    ok(roots.add(client_ca), "the client CA");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = ok(builder, "TLS").with_client_cert_verifier(ok(verifier.build(), "the client CA"));
-    let key = ok(PrivateKeyDer::try_from(key.serialize_der()), "the key");
-    ok(builder.with_single_cert(vec![leaf.der().clone()], key), "TLS")
 }
 
 async fn accept(listener: TcpListener, tls: TlsAcceptor, state: Arc<State>) {

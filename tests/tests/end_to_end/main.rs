@@ -3,6 +3,7 @@
 
 mod access;
 mod admission;
+mod aggregation;
 mod authentication;
 mod authorization_config;
 mod autoscaling;

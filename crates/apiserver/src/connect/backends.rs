@@ -85,7 +85,7 @@ impl Backends {
     ///
     /// # Errors
     /// 429 if no place is free.
-    pub(super) fn admit_stream(&self) -> Result<OwnedSemaphorePermit, Status> {
+    pub(crate) fn admit_stream(&self) -> Result<OwnedSemaphorePermit, Status> {
         let place = Arc::clone(&self.streams).try_acquire_owned();
         place.map_err(|_| Status::too_many_requests("Too many streams, please try again later.", 1))
     }

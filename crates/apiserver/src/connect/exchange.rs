@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::Stream;
-use http::{Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -28,8 +28,8 @@ const MAX_HEAD: usize = 1 << 20;
 const QUEUED_PIECES: usize = 2;
 
 /// A response whose body is read while the connection is polled.
-pub(super) struct Exchange {
-    pub(super) response: Response<Incoming>,
+pub(crate) struct Exchange {
+    pub(crate) response: Response<Incoming>,
     driver: Driver,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Exchange {
 ///
 /// # Errors
 /// The connection fails.
-pub(super) async fn send<B>(
+pub(crate) async fn send<B>(
     connection: Box<dyn BackendConnection>,
     request: Request<()>,
     body: Option<&mut B>,
@@ -57,7 +57,7 @@ where
     let content = if body.is_some() { RequestBody::Pieces(receiver) } else { RequestBody::Empty };
     let response = {
         let mut response = pin!(sender.send_request(request.map(|()| content)));
-        let mut sending = pin!(pass_on(body, pieces));
+        let mut sending = pin!(send_body(body, pieces));
         poll_fn(|cx| {
             driver.poll(cx);
             let _ = sending.as_mut().poll(cx);
@@ -68,8 +68,38 @@ where
     Ok(Exchange { response, driver })
 }
 
-/// Passes on the pieces of a body and its end. Never returns.
-async fn pass_on<B>(body: Option<&mut B>, pieces: mpsc::Sender<Option<Bytes>>)
+/// Passes on a request of a client, with its body, and waits for the head of the response.
+///
+/// # Errors
+/// The connection fails, or the backend upgrades a request that does not ask for it.
+pub(crate) async fn pass_on<B>(
+    request: &mut Request<B>,
+    connection: Box<dyn BackendConnection>,
+    target: Uri,
+    headers: HeaderMap,
+) -> Result<Exchange, String>
+where
+    B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
+{
+    let head = head(request.method().clone(), target, headers);
+    let has_body = !request.body().is_end_stream();
+    let sent = send(connection, head, has_body.then(|| request.body_mut())).await;
+    let exchange = sent.map_err(|error| error.to_string())?;
+    if exchange.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err("an upgrade that was not requested".to_owned());
+    }
+    Ok(exchange)
+}
+
+/// Returns the head of a request.
+pub(crate) fn head(method: Method, target: Uri, headers: HeaderMap) -> Request<()> {
+    let mut head = Request::new(());
+    (*head.method_mut(), *head.uri_mut(), *head.headers_mut()) = (method, target, headers);
+    head
+}
+
+/// Sends the pieces of a body and its end. Never returns.
+async fn send_body<B>(body: Option<&mut B>, pieces: mpsc::Sender<Option<Bytes>>)
 where
     B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
 {
@@ -104,13 +134,13 @@ where
 
 impl Exchange {
     /// Returns the body of the response for the client.
-    pub(super) fn into_body(self) -> ResponseBody {
+    pub(crate) fn into_body(self) -> ResponseBody {
         let body = self.response.into_body();
         ResponseBody::try_stream(ResponseStream { body, driver: self.driver })
     }
 
     /// Reads the body of an error, at most `limit` bytes.
-    pub(super) async fn read(self, limit: usize) -> Vec<u8> {
+    pub(crate) async fn read(self, limit: usize) -> Vec<u8> {
         let mut stream = ResponseStream { body: self.response.into_body(), driver: self.driver };
         let mut text = Vec::new();
         while text.len() < limit
@@ -122,14 +152,30 @@ impl Exchange {
         text
     }
 
+    /// Reads the whole body, at most `limit` bytes.
+    ///
+    /// # Errors
+    /// The body is incomplete or too long.
+    pub(crate) async fn read_all(self, limit: usize) -> Result<Vec<u8>, String> {
+        let mut stream = ResponseStream { body: self.response.into_body(), driver: self.driver };
+        let mut bytes = Vec::new();
+        while let Some(piece) = futures_util::StreamExt::next(&mut stream).await {
+            bytes.extend_from_slice(&piece.map_err(|error| error.to_string())?);
+            if bytes.len() > limit {
+                return Err(format!("the response is longer than {limit} bytes"));
+            }
+        }
+        Ok(bytes)
+    }
+
     /// Returns the future connection of a response with the status 101.
-    pub(super) fn into_upgrade(mut self) -> PendingUpgrade {
+    pub(crate) fn into_upgrade(mut self) -> PendingUpgrade {
         PendingUpgrade { upgrade: hyper::upgrade::on(&mut self.response), driver: self.driver }
     }
 }
 
 /// A connection that switches to another protocol.
-pub(super) struct PendingUpgrade {
+pub(crate) struct PendingUpgrade {
     upgrade: OnUpgrade,
     driver: Driver,
 }
@@ -139,7 +185,7 @@ impl PendingUpgrade {
     ///
     /// # Errors
     /// The connection fails.
-    pub(super) async fn complete(mut self) -> hyper::Result<TokioIo<Upgraded>> {
+    pub(crate) async fn complete(mut self) -> hyper::Result<TokioIo<Upgraded>> {
         let upgraded = poll_fn(|cx| {
             self.driver.poll(cx);
             Pin::new(&mut self.upgrade).poll(cx)

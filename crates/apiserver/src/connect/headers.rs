@@ -33,7 +33,7 @@ const OF_ORIGIN: [&str; 7] = [
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Returns the headers of a client's request for the backend. `peer` is appended to `X-Forwarded-For`.
-pub(super) fn for_backend(headers: &HeaderMap, peer: Option<std::net::IpAddr>) -> HeaderMap {
+pub(crate) fn for_backend(headers: &HeaderMap, peer: Option<std::net::IpAddr>) -> HeaderMap {
     let mut passed = without_hop_by_hop(headers);
     for name in CREDENTIALS {
         passed.remove(name);
@@ -49,7 +49,7 @@ pub(super) fn for_backend(headers: &HeaderMap, peer: Option<std::net::IpAddr>) -
 }
 
 /// Returns the headers of a backend's response for the client.
-pub(super) fn for_client(headers: &HeaderMap) -> HeaderMap {
+pub(crate) fn for_client(headers: &HeaderMap) -> HeaderMap {
     let mut passed = without_hop_by_hop(headers);
     for name in OF_ORIGIN {
         passed.remove(name);

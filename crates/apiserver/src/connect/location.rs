@@ -85,11 +85,9 @@ impl Location {
 }
 
 /// Encodes parameters as a query.
-pub(super) fn encode_query(parameters: &[(&str, String)]) -> String {
-    let pairs = parameters.iter().map(|(name, value)| {
-        let value = utf8_percent_encode(value, PARAMETER).to_string();
-        format!("{name}={}", value.replace("%20", "+"))
-    });
+pub(crate) fn encode_query(parameters: &[(&str, String)]) -> String {
+    let encode = |text: &str| utf8_percent_encode(text, PARAMETER).to_string().replace("%20", "+");
+    let pairs = parameters.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value)));
     pairs.collect::<Vec<_>>().join("&")
 }
 

@@ -19,14 +19,14 @@
 //! and its responses are parsed and written again, never copied as bytes before an upgrade is complete.
 
 pub mod backends;
-mod exchange;
-mod headers;
-mod location;
+pub(crate) mod exchange;
+pub(crate) mod headers;
+pub(crate) mod location;
 mod logs;
 mod options;
-mod proxy;
+pub(crate) mod proxy;
 mod streams;
-mod upgrade;
+pub(crate) mod upgrade;
 
 use bytes::Bytes;
 use http::{Request, Response};

@@ -2,13 +2,12 @@
 //! `proxy.Transport`).
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body;
 use nave_machinery::Status;
 use nave_webhook::{BackendError, ConnectError};
 
 use super::location::Location;
-use super::streams::peer;
 use super::{ConnectRequest, exchange, headers, options, unreachable, upgrade};
 use crate::body::{BodyError, ResponseBody};
 use crate::raw_response;
@@ -16,7 +15,7 @@ use crate::raw_response;
 const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 
 /// Methods that are passed on.
-const METHODS: [Method; 7] =
+pub(crate) const METHODS: [Method; 7] =
     [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
 
 /// Passes on a request.
@@ -37,7 +36,7 @@ where
     let paths = ProxyPaths::new(&info.path, &rest);
     location.path = paths.backend.clone();
     location.query = request.uri().query().unwrap_or_default().to_owned();
-    let mut passed = headers::for_backend(request.headers(), peer(connect));
+    let mut passed = headers::for_backend(request.headers(), connect.context.client.address());
     set_host(request, &mut passed)?;
     if let Some(protocol) = upgrade::requested(request) {
         let place = connect.backends.admit_stream()?;
@@ -51,21 +50,11 @@ where
     if let Ok(uri) = HeaderValue::try_from(paths.forwarded()) {
         passed.insert(FORWARDED_URI, uri);
     }
-    let mut head = Request::new(());
-    (*head.method_mut(), *head.uri_mut(), *head.headers_mut()) =
-        (info.method.clone(), location.target()?, passed);
-    *head.version_mut() = Version::HTTP_11;
     let connection = location.connect(&connect.backends.dialer).await.map_err(|error| not_reached(&error))?;
-    let has_body = !request.body().is_end_stream();
-    let sent = exchange::send(connection, head, has_body.then(|| request.body_mut())).await;
+    let sent = exchange::pass_on(request, connection, location.target()?, passed).await;
     let exchange =
         sent.map_err(|error| Status::service_unavailable(format!("error trying to reach service: {error}")))?;
     let status = exchange.response.status();
-    if status == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Status::service_unavailable(
-            "error trying to reach service: an upgrade that was not requested",
-        ));
-    }
     let mut passed = headers::for_client(exchange.response.headers());
     if let Some(target) = passed.get(header::LOCATION).cloned() {
         let target = target.to_str().unwrap_or_default();

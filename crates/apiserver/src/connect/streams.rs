@@ -22,7 +22,6 @@ use super::location::{Kubelet, Location, container, encode_query};
 use super::options::{self, CommandOptions};
 use super::{ConnectRequest, failed, headers, unreachable, upgrade};
 use crate::body::{BodyError, ResponseBody};
-use crate::context::Client;
 use crate::websocket::handshake::{Handshake, offered_protocols};
 
 const SPDY: HeaderValue = HeaderValue::from_static("SPDY/3.1");
@@ -76,7 +75,8 @@ where
         }
     }
     let connection = location.connect(&dialer).await.map_err(|error| unreachable(&error))?;
-    let head = (location.target()?, headers::for_backend(request.headers(), peer(connect)));
+    let head =
+        (location.target()?, headers::for_backend(request.headers(), connect.context.client.address()));
     upgrade::pass_on(request, connection, head, protocol, place).await
 }
 
@@ -216,12 +216,4 @@ async fn connect_spdy(
     }
     upgrade::check_protocol(&exchange, &SPDY)?;
     exchange.into_upgrade().complete().await.map_err(|error| failed(error.to_string()))
-}
-
-/// Returns the address of the client.
-pub(super) fn peer(connect: &ConnectRequest<'_>) -> Option<std::net::IpAddr> {
-    match &connect.context.client {
-        Client::Remote(Some(connection)) => Some(connection.peer.ip()),
-        Client::Remote(None) | Client::Process(_) => None,
-    }
 }

@@ -13,7 +13,7 @@ use crate::body::ResponseBody;
 use crate::upgrade::Upgrade;
 
 /// Returns the protocol that a client asks for; `None` if it does not ask or its connection cannot be upgraded.
-pub(super) fn requested<B>(request: &Request<B>) -> Option<HeaderValue> {
+pub(crate) fn requested<B>(request: &Request<B>) -> Option<HeaderValue> {
     let connection = request.headers().get_all(header::CONNECTION).iter();
     let asks = connection
         .filter_map(|value| value.to_str().ok())
@@ -28,7 +28,7 @@ pub(super) fn requested<B>(request: &Request<B>) -> Option<HeaderValue> {
 /// # Errors
 /// 400 for a request with a body, which would be taken for bytes of the protocol. 500 if the backend does not answer
 /// with an upgrade or an error.
-pub(super) async fn pass_on<B>(
+pub(crate) async fn pass_on<B>(
     request: &mut Request<B>,
     connection: Box<dyn BackendConnection>,
     (target, headers): (Uri, HeaderMap),
@@ -69,8 +69,7 @@ where
 
 /// Returns the head of a request for an upgrade.
 pub(super) fn head(method: Method, target: Uri, headers: HeaderMap, protocol: HeaderValue) -> Request<()> {
-    let mut head = Request::new(());
-    (*head.method_mut(), *head.uri_mut(), *head.headers_mut()) = (method, target, headers);
+    let mut head = exchange::head(method, target, headers);
     head.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     head.headers_mut().insert(header::UPGRADE, protocol);
     head

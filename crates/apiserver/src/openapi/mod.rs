@@ -32,6 +32,7 @@ use definitions::Kinds;
 use documentation::Documentation;
 use operations::{Operation, PathItem};
 use parameters::Parameter;
+use remote::RemoteDocument;
 
 mod custom;
 mod definitions;
@@ -41,6 +42,7 @@ mod operations;
 mod parameters;
 #[cfg(test)]
 mod reference;
+pub(crate) mod remote;
 #[cfg(test)]
 mod tests;
 mod v2;
@@ -179,6 +181,18 @@ impl OpenApi {
         }
     }
 
+    /// Serves `/openapi/v3` with documents of other servers: their paths below `/openapi/v3/` and hashes.
+    pub(crate) fn answer_index(
+        &self,
+        others: &[(String, String)],
+        headers: &HeaderMap,
+    ) -> Response<ResponseBody> {
+        let own = self.v3.iter().map(|(path, document)| (path.clone(), self.url(path, document)));
+        let others = others.iter().map(|(path, hash)| (path.clone(), url(path, hash)));
+        let (index, hash) = index_of(own.chain(others));
+        answer("application/json", &hash, headers.get(header::IF_NONE_MATCH), || index)
+    }
+
     /// Serves a document of version 3. If the URL has the current hash, clients may cache the document forever; with
     /// another hash, the client is redirected to the current one.
     fn answer_v3(
@@ -207,29 +221,24 @@ impl OpenApi {
     }
 
     fn answer_v2(&self, headers: &HeaderMap) -> Result<Response<ResponseBody>, Status> {
-        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let seen = headers.get(header::IF_NONE_MATCH);
-        let [_, protobuf] = GNOSTIC;
-        match v2_form(accept) {
-            Some(Form::Json) => {
-                let document = &self.v2_json;
-                let plain = answer("application/json", self.hash(document), seen, || {
-                    self.bytes(document, codec::encode)
-                });
-                Ok(compressed(plain, headers))
-            }
-            Some(Form::Protobuf) => {
-                let document = &self.v2_protobuf;
-                let tag = hash_of(&[self.hash(document).as_bytes(), b"protobuf"]);
-                let plain = answer(protobuf, &tag, seen, || self.bytes(document, gnostic::encode));
-                Ok(compressed(plain, headers))
-            }
-            None => Err(Status::not_acceptable(&["application/json", GNOSTIC[0], GNOSTIC[1]])),
+        answer_v2(headers, |form| match form {
+            Form::Json => (self.hash(&self.v2_json), self.bytes(&self.v2_json, codec::encode)),
+            Form::Protobuf => (self.hash(&self.v2_protobuf), self.bytes(&self.v2_protobuf, gnostic::encode)),
+        })
+    }
+
+    /// Returns the document of version 2 together with the documents of other servers.
+    pub(crate) fn merged_v2(&self, others: &[Arc<RemoteDocument>]) -> MergedV2 {
+        let mut document = self.make(&Coverage::Everything);
+        for other in others {
+            other.merge_into(&mut document);
         }
+        let json = Bytes::from(codec::encode(&document));
+        MergedV2 { hash: hash_of(&[&json]), protobuf: gnostic::encode(&document).into(), json }
     }
 
     fn url(&self, path: &str, document: &Lazy) -> String {
-        format!("/openapi/v3/{path}?hash={}", self.hash(document))
+        url(path, self.hash(document))
     }
 
     /// Returns the hash of a document. The hash of the whole API is computed from those of all other documents.
@@ -253,14 +262,8 @@ impl OpenApi {
     }
 
     fn index(&self) -> &(Bytes, String) {
-        self.index.get_or_init(|| {
-            let entry = |(path, document): (&String, &Arc<Lazy>)| {
-                (path.clone(), json!({"serverRelativeURL": self.url(path, document)}))
-            };
-            let index = codec::encode(&json!({"paths": self.v3.iter().map(entry).collect::<Map>()}));
-            let hash = hash_of(&[&index]);
-            (index.into(), hash)
-        })
+        let entry = |(path, document): (&String, &Arc<Lazy>)| (path.clone(), self.url(path, document));
+        self.index.get_or_init(|| index_of(self.v3.iter().map(entry)))
     }
 
     /// Returns the encoded document. The tree is dropped after encoding.
@@ -349,6 +352,57 @@ impl OpenApi {
     fn everything(&self) -> Vec<PathItem> {
         self.v3.values().flat_map(|document| self.items(&document.coverage)).collect()
     }
+}
+
+/// The document of version 2 of this server and of others, in both encodings.
+pub(crate) struct MergedV2 {
+    json: Bytes,
+    protobuf: Bytes,
+    hash: String,
+}
+
+impl MergedV2 {
+    /// Serves the document.
+    ///
+    /// # Errors
+    /// 406 if the client accepts no encoding.
+    pub(crate) fn answer(&self, headers: &HeaderMap) -> Result<Response<ResponseBody>, Status> {
+        answer_v2(headers, |form| match form {
+            Form::Json => (&self.hash, self.json.clone()),
+            Form::Protobuf => (&self.hash, self.protobuf.clone()),
+        })
+    }
+}
+
+/// Serves a document of version 2, given by its hash and bytes in an encoding.
+fn answer_v2<'h>(
+    headers: &HeaderMap,
+    document: impl Fn(Form) -> (&'h str, Bytes),
+) -> Result<Response<ResponseBody>, Status> {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let seen = headers.get(header::IF_NONE_MATCH);
+    let [_, protobuf] = GNOSTIC;
+    let Some(form) = v2_form(accept) else {
+        return Err(Status::not_acceptable(&["application/json", GNOSTIC[0], GNOSTIC[1]]));
+    };
+    let (hash, bytes) = document(form);
+    let plain = match form {
+        Form::Json => answer("application/json", hash, seen, || bytes),
+        Form::Protobuf => answer(protobuf, &hash_of(&[hash.as_bytes(), b"protobuf"]), seen, || bytes),
+    };
+    Ok(compressed(plain, headers))
+}
+
+fn url(path: &str, hash: &str) -> String {
+    format!("/openapi/v3/{path}?hash={hash}")
+}
+
+/// Returns the list of documents, given by their paths and URLs, and its hash.
+fn index_of(documents: impl Iterator<Item = (String, String)>) -> (Bytes, String) {
+    let entry = |(path, url): (String, String)| (path, json!({"serverRelativeURL": url}));
+    let index = codec::encode(&json!({"paths": documents.map(entry).collect::<Map>()}));
+    let hash = hash_of(&[&index]);
+    (index.into(), hash)
 }
 
 impl Lazy {

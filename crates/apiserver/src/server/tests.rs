@@ -23,6 +23,7 @@ use crate::cpu_pool::LARGE;
 use crate::storage::WatchCacheSizes;
 
 mod admission;
+mod aggregation;
 mod bootstrap;
 mod connect;
 mod custom;
@@ -99,6 +100,7 @@ impl Fixture {
             token_discovery: None,
             metrics: prometheus::Registry::new(),
             backends: local_backends(),
+            aggregation: AggregationConfig::default(),
             cluster_authentication: watch::channel(ClusterAuthentication::default()).1,
         };
         Self { server: ApiServer::start(config).await.unwrap(), _folder: folder }

@@ -109,6 +109,7 @@ impl Cluster {
                 "127.0.0.1:6443".parse().unwrap(),
             ),
             backends: Arc::default(),
+            aggregation: nave_apiserver::aggregator::AggregationConfig::default(),
             cluster_authentication,
         };
         let server = ApiServer::start(config).await.unwrap();

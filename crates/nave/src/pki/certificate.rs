@@ -92,10 +92,10 @@ impl Facts {
 }
 
 /// Returns the parameters of a CA that signs only leaf certificates.
-pub(super) fn ca_params(now: SystemTime, lifetime: Duration) -> CertificateParams {
+pub(super) fn ca_params(common_name: &str, now: SystemTime, lifetime: Duration) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "nave-ca");
+    params.distinguished_name.push(DnType::CommonName, common_name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages =
         vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

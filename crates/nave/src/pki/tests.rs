@@ -29,8 +29,21 @@ fn keys_have_mode_0600() {
         assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, wanted, "{name}");
         seen += 1;
     }
-    assert_eq!(seen, 8);
+    assert_eq!(seen, 12);
     assert_eq!(fs::metadata(folder.path().join("pki")).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn front_proxy_has_a_ca_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = open(folder.path(), start()).unwrap();
+    let client = Facts::read(&pki.front_proxy.client.certificate).unwrap();
+    assert!(client.is_signed_by(&pki.front_proxy.ca.certificate));
+    assert!(!client.is_signed_by(&pki.ca.certificate));
+    let again = open(folder.path(), start() + DAY).unwrap();
+    assert!(again.front_proxy == pki.front_proxy);
+    let later = open(folder.path(), start() + 300 * DAY).unwrap();
+    assert!(later.front_proxy.ca == pki.front_proxy.ca && later.front_proxy.client != pki.front_proxy.client);
 }
 
 #[test]

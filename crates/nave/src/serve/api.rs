@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use nave_apiserver::aggregator::AggregationConfig;
+use nave_apiserver::aggregator::identity::ProxyIdentity;
 use nave_apiserver::connect::backends::Backends;
 use nave_apiserver::draining::DrainSettings;
 use nave_apiserver::server::{self, ApiServer, StartError};
@@ -10,7 +12,7 @@ use nave_apiserver::{virtual_resources, webhooks};
 use nave_authn::service_account::{Issuer, KeyRing, SecretUse};
 use nave_store::Store;
 use nave_webhook::Routing;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::ServeError;
 use super::authentication::{Authentication, ConfigFile};
@@ -32,13 +34,21 @@ pub(super) struct Api {
     _following: Vec<Following>,
 }
 
+/// The connections to other servers.
+pub(super) struct Connections {
+    /// Kubelets, pods and services.
+    pub(super) backends: Arc<Backends>,
+    /// The client certificate for aggregated servers.
+    pub(super) proxy: watch::Receiver<ProxyIdentity>,
+}
+
 /// Starts the API on the store. It does not accept requests yet.
 pub(super) async fn start(
     config: &Config,
     store: Arc<dyn Store>,
     keys: Arc<KeyRing>,
     cas: &ClientCas,
-    backends: Arc<Backends>,
+    connections: Connections,
     reachable: SocketAddr,
 ) -> Result<Api, ServeError> {
     let registry = config.apis.runtime_config.registry(nave_schema::builtin())?;
@@ -82,7 +92,8 @@ pub(super) async fn start(
         token_discovery: authentication.discovery(&reachable.to_string()),
         metrics,
         webhooks,
-        backends,
+        backends: connections.backends,
+        aggregation: AggregationConfig { routing, identity: connections.proxy },
         cluster_authentication: cas.subscribe(),
     };
     let server = ApiServer::start(server).await?;

@@ -16,7 +16,7 @@ use super::ServeError;
 use super::client_cas::read_cas;
 use crate::{
     flags::{Config, Credentials, FlagError},
-    pki::{self, Pair, Pki},
+    pki::{self, FrontProxy, Pair, Pki},
 };
 
 /// The certificates in use.
@@ -73,8 +73,10 @@ impl Certificates {
             .iter()
             .chain(authentication.proxy.as_ref().map(|proxy| &proxy.ca_file));
         let kubelet = &self.config.kubelet;
+        let proxy_pair = self.config.aggregation.client_pair.iter();
+        let proxy_pair = proxy_pair.flat_map(|(certificate, key)| [certificate, key]);
         let kubelet_pair = kubelet.client_pair.iter().flat_map(|(certificate, key)| [certificate, key]);
-        pair.chain(cas).chain(kubelet_pair).chain(&kubelet.ca_file).cloned().collect()
+        pair.chain(cas).chain(proxy_pair).chain(kubelet_pair).chain(&kubelet.ca_file).cloned().collect()
     }
 
     pub(super) fn serving(&self) -> Arc<ServingCertificate> {
@@ -89,6 +91,14 @@ impl Certificates {
     /// Returns the client certificate for kubelets that the server created.
     pub(super) fn kubelet_client(&self) -> Option<&Pair> {
         self.own.as_ref().map(|own| &own.kubelet_client)
+    }
+
+    /// Returns the certificates for aggregated servers that the server created; `None` if flags replace them.
+    pub(super) fn front_proxy(&self) -> Option<&FrontProxy> {
+        let is_given = self.config.aggregation.client_pair.is_some();
+        let has_others = self.config.authentication.proxy.is_some();
+        let own = self.own.as_ref().filter(|_| !is_given && !has_others);
+        own.map(|own| &own.front_proxy)
     }
 
     /// Returns the CA with which clients verify the server: the server's own CA, or the certificate in the flags,
@@ -126,13 +136,33 @@ fn own_addresses(config: &Config) -> BTreeSet<IpAddr> {
 }
 
 fn load_pair(config: &Config, own: Option<&Pki>) -> Result<Pair, FlagError> {
-    let Some((certificate, key)) = &config.serving_pair else {
-        let own = own.map(|own| own.serving.clone());
-        return own.ok_or_else(|| FlagError::new("tls-cert-file", "required"));
-    };
+    if let Some(files) = &config.serving_pair {
+        return read_pair(files, ("tls-cert-file", "tls-private-key-file"));
+    }
+    let own = own.map(|own| own.serving.clone());
+    own.ok_or_else(|| FlagError::new("tls-cert-file", "required"))
+}
+
+/// Decodes a client certificate and its key. `flags` are those of their files; `None` if the server created them.
+pub(super) fn client_identity(
+    pair: &Pair,
+    flags: Option<(&'static str, &'static str)>,
+) -> Result<DecodedPair, FlagError> {
+    let (of_certificate, of_key) = flags.unwrap_or(("data-dir", "data-dir"));
+    let chain = CertificateDer::pem_slice_iter(pair.certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| FlagError::new(of_certificate, error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes());
+    Ok((chain, key.map_err(|error| FlagError::new(of_key, error.to_string()))?))
+}
+
+/// Reads a certificate and its key from the files of flags.
+pub(super) fn read_pair(
+    files: &(PathBuf, PathBuf),
+    flags: (&'static str, &'static str),
+) -> Result<Pair, FlagError> {
     let read =
-        |flag, path: &Path| std::fs::read_to_string(path).map_err(|why| FlagError::file(flag, path, why));
-    Ok(Pair { certificate: read("tls-cert-file", certificate)?, key: read("tls-private-key-file", key)? })
+        |flag, path: &Path| std::fs::read_to_string(path).map_err(|error| FlagError::file(flag, path, error));
+    Ok(Pair { certificate: read(flags.0, &files.0)?, key: read(flags.1, &files.1)? })
 }
 
 type DecodedPair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::ServeError;
 use super::certificates::Certificates;
 use crate::flags::{Config, FlagError, Proxy};
+use crate::pki::FRONT_PROXY_CLIENT;
 
 const PROXY_CA: &str = "requestheader-client-ca-file";
 
@@ -34,10 +35,14 @@ impl ClientCas {
             let ca = ClientCa::new(read_cas(PROXY_CA, &proxy.ca_file)?)?;
             Ok::<_, ServeError>((proxy.ca_file.clone(), Arc::new(ca)))
         });
-        let request_header = proxy.map(request_header).unwrap_or_default();
+        let request_header = match (proxy, certificates.front_proxy()) {
+            (Some(proxy), _) => request_header(proxy),
+            (None, Some(_)) => own_request_header(),
+            (None, None) => RequestHeader::default(),
+        };
         let published = ClusterAuthentication { request_header, ..ClusterAuthentication::default() };
         let cas = Self { users, proxies: proxies.transpose()?, published: watch::Sender::new(published) };
-        cas.publish();
+        cas.publish(certificates)?;
         Ok(cas)
     }
 
@@ -50,9 +55,7 @@ impl ClientCas {
         if let Some((file, ca)) = &self.proxies {
             changed |= ca.replace(read_cas(PROXY_CA, file)?)?;
         }
-        if changed {
-            self.publish();
-        }
+        self.publish(certificates)?;
         Ok(changed)
     }
 
@@ -73,12 +76,38 @@ impl ClientCas {
         self.published.subscribe()
     }
 
-    fn publish(&self) {
-        self.published.send_modify(|published| {
-            published.client_ca = self.users.as_ref().map(|ca| ca.certificates()).unwrap_or_default();
-            published.request_header.ca =
-                self.proxies.as_ref().map(|(_, ca)| ca.certificates()).unwrap_or_default();
+    fn publish(&self, certificates: &Certificates) -> Result<(), ServeError> {
+        let proxies = match (&self.proxies, certificates.front_proxy()) {
+            (Some((_, ca)), _) => ca.certificates(),
+            (None, Some(proxy)) => {
+                let own = CertificateDer::pem_slice_iter(proxy.ca.certificate.as_bytes());
+                let own = own.collect::<Result<Vec<_>, _>>();
+                own.map_err(|error| FlagError::new("data-dir", error.to_string()))?
+            }
+            (None, None) => Vec::new(),
+        };
+        self.published.send_if_modified(|published| {
+            let mut next = published.clone();
+            next.client_ca = self.users.as_ref().map(|ca| ca.certificates()).unwrap_or_default();
+            next.request_header.ca = proxies;
+            let is_changed = next != *published;
+            *published = next;
+            is_changed
         });
+        Ok(())
+    }
+}
+
+/// Returns the settings for this server as the front proxy, without certificates.
+fn own_request_header() -> RequestHeader {
+    let header = |name: &str| vec![name.to_owned()];
+    RequestHeader {
+        ca: Vec::new(),
+        allowed_names: header(FRONT_PROXY_CLIENT),
+        username_headers: header("X-Remote-User"),
+        uid_headers: header("X-Remote-Uid"),
+        group_headers: header("X-Remote-Group"),
+        extra_headers_prefix: header("X-Remote-Extra-"),
     }
 }
 

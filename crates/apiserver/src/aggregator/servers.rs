@@ -1,0 +1,139 @@
+//! Connections to aggregated servers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use http_body_util::Empty;
+use nave_machinery::user::UserInfo;
+use nave_webhook::{BackendConnection, BackendError, Destination, ResolveError, ServiceResolver};
+use tokio::sync::watch;
+
+use super::api_service::Remote;
+use super::identity::{self, ProxyIdentity, UserError};
+use crate::connect::backends::Backends;
+use crate::connect::exchange::{self, Exchange};
+
+/// Resolves the services of aggregated servers and connects to them.
+pub(super) struct Servers {
+    resolver: ServiceResolver,
+    identity: watch::Receiver<ProxyIdentity>,
+    pub(super) backends: Arc<Backends>,
+}
+
+/// The reason why an aggregated server does not answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ServerError {
+    /// The service cannot be resolved.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// The service is this server.
+    #[error("the service is this server itself")]
+    Itself,
+    /// TLS cannot be set up.
+    #[error("{0}")]
+    Tls(String),
+    /// No connection was opened.
+    #[error(transparent)]
+    Connect(#[from] BackendError),
+    /// The user cannot be sent.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// The request is invalid.
+    #[error(transparent)]
+    Request(#[from] http::Error),
+    /// The connection failed, or the response is invalid.
+    #[error("{0}")]
+    Exchange(String),
+    /// The response did not arrive in time.
+    #[error("context deadline exceeded")]
+    TimedOut,
+}
+
+/// A complete response.
+pub(super) struct Fetched {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
+}
+
+/// Maximum size of a document, in bytes.
+const MAX_DOCUMENT: usize = 8 << 20;
+/// Maximum time to read a document, as upstream.
+const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Servers {
+    pub(super) fn new(
+        resolver: ServiceResolver,
+        identity: watch::Receiver<ProxyIdentity>,
+        backends: Arc<Backends>,
+    ) -> Self {
+        Self { resolver, identity, backends }
+    }
+
+    /// Returns the address of a server.
+    pub(super) fn resolve(&self, remote: &Remote) -> Result<Destination, ServerError> {
+        // A request to this server would come back to it for ever.
+        if (&*remote.namespace, &*remote.service) == ("default", "kubernetes") {
+            return Err(ServerError::Itself);
+        }
+        Ok(self.resolver.resolve(&remote.namespace, &remote.service, remote.port)?)
+    }
+
+    /// Opens a connection.
+    pub(super) async fn connect(
+        &self,
+        remote: &Remote,
+        destination: &Destination,
+    ) -> Result<Box<dyn BackendConnection>, ServerError> {
+        let tls = remote.tls(&self.identity.borrow()).map_err(ServerError::Tls)?;
+        Ok(self.backends.dialer.connect(&destination.host, destination.port, Some(&tls)).await?)
+    }
+
+    /// Sends a GET request as a user, and waits for the head of the response.
+    pub(super) async fn open(
+        &self,
+        remote: &Remote,
+        destination: &Destination,
+        path: &str,
+        user: &UserInfo,
+        mut headers: HeaderMap,
+    ) -> Result<Exchange, ServerError> {
+        identity::set_user(&mut headers, user)?;
+        let host = HeaderValue::try_from(destination.to_string()).map_err(http::Error::from)?;
+        headers.insert(header::HOST, host);
+        let target = Uri::try_from(path).map_err(http::Error::from)?;
+        let head = exchange::head(Method::GET, target, headers);
+        let connection = self.connect(remote, destination).await?;
+        let no_body: Option<&mut Empty<bytes::Bytes>> = None;
+        let sent = exchange::send(connection, head, no_body).await;
+        sent.map_err(|error| ServerError::Exchange(error.to_string()))
+    }
+
+    /// Reads a document as a user.
+    pub(super) async fn fetch(
+        &self,
+        remote: &Remote,
+        path: &str,
+        user: &UserInfo,
+        headers: HeaderMap,
+    ) -> Result<Fetched, ServerError> {
+        let fetch = async {
+            let destination = self.resolve(remote)?;
+            let exchange = self.open(remote, &destination, path, user, headers).await?;
+            let (status, headers) = (exchange.response.status(), exchange.response.headers().clone());
+            let body = exchange.read_all(MAX_DOCUMENT).await.map_err(ServerError::Exchange)?;
+            Ok(Fetched { status, headers, body })
+        };
+        tokio::time::timeout(DOCUMENT_TIMEOUT, fetch).await.unwrap_or(Err(ServerError::TimedOut))
+    }
+}
+
+/// Returns the user as whom this server reads the documents of aggregated servers.
+pub(super) fn aggregator_user() -> UserInfo {
+    UserInfo {
+        name: "system:kube-aggregator".to_owned(),
+        groups: vec!["system:masters".to_owned()],
+        ..UserInfo::default()
+    }
+}

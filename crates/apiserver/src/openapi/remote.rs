@@ -1,0 +1,178 @@
+//! The OpenAPI 2 documents of aggregated servers (upstream: `kube-openapi/pkg/aggregator`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nave_machinery::{Map, Value};
+use serde_json::json;
+
+/// The part of a server's document that describes one version.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct RemoteDocument {
+    paths: Map,
+    /// What the paths refer to.
+    definitions: Map,
+    parameters: Map,
+}
+
+/// The prefixes of references.
+const SECTIONS: [&str; 2] = ["definitions", "parameters"];
+
+impl RemoteDocument {
+    /// Reads the paths of a version, and what they refer to.
+    ///
+    /// # Errors
+    /// The document is invalid.
+    pub(crate) fn read(document: &[u8], version_path: &str) -> Result<Self, String> {
+        let document: Value = serde_json::from_slice(document).map_err(|error| error.to_string())?;
+        let is_own = |path: &str| {
+            path.strip_prefix(version_path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let paths = document["paths"].as_object().into_iter().flatten();
+        let paths: Map =
+            paths.filter(|(path, _)| is_own(path)).map(|(path, it)| (path.clone(), it.clone())).collect();
+        let mut read = Self { paths, ..Self::default() };
+        let mut open = BTreeSet::new();
+        read.paths.values().for_each(|item| references(item, &mut open));
+        let mut seen = BTreeSet::new();
+        while let Some(reference) = open.pop_first() {
+            let (section, name) = &reference;
+            if let Some(found) = document[*section].get(name) {
+                references(found, &mut open);
+                read.section(section).insert(name.clone(), found.clone());
+            }
+            seen.insert(reference);
+            open.retain(|reference| !seen.contains(reference));
+        }
+        Ok(read)
+    }
+
+    fn section(&mut self, section: &str) -> &mut Map {
+        if section == "definitions" { &mut self.definitions } else { &mut self.parameters }
+    }
+
+    /// Adds the paths to another document. Paths that exist stay. A definition with the name of another one gets a new
+    /// name.
+    pub(crate) fn merge_into(&self, document: &mut Value) {
+        let mut added = self.clone();
+        let mut renamed = BTreeMap::new();
+        for section in SECTIONS {
+            let existing = document[section].as_object().cloned().unwrap_or_default();
+            let names: Vec<String> = added.section(section).keys().cloned().collect();
+            for name in names.into_iter().filter(|name| existing.contains_key(name)) {
+                if added.section(section).get(&name) == existing.get(&name) {
+                    added.section(section).remove(&name);
+                    continue;
+                }
+                let numbered = (2_u32..).map(|number| format!("{name}_v{number}"));
+                let free = numbered
+                    .clone()
+                    .find(|free| !existing.contains_key(free) && !added.section(section).contains_key(free));
+                let (Some(free), Some(definition)) = (free, added.section(section).remove(&name)) else {
+                    continue;
+                };
+                added.section(section).insert(free.clone(), definition);
+                renamed.insert(reference(section, &name), reference(section, &free));
+            }
+        }
+        if !renamed.is_empty() {
+            let values = added.paths.values_mut().chain(added.definitions.values_mut());
+            values.chain(added.parameters.values_mut()).for_each(|value| rename(value, &renamed));
+        }
+        for (section, values) in
+            [("paths", added.paths), ("definitions", added.definitions), ("parameters", added.parameters)]
+        {
+            let Some(fields) = document.as_object_mut() else { return };
+            let Some(existing) = fields.entry(section).or_insert_with(|| json!({})).as_object_mut() else {
+                continue;
+            };
+            for (name, value) in values {
+                existing.entry(name).or_insert(value);
+            }
+        }
+    }
+}
+
+fn reference(section: &str, name: &str) -> String {
+    // RFC 6901, section 3.
+    format!("#/{section}/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
+/// Collects the definitions and parameters that a value refers to.
+fn references(value: &Value, found: &mut BTreeSet<(&'static str, String)>) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(target) = fields.get("$ref").and_then(Value::as_str) {
+                for section in SECTIONS {
+                    let name = target
+                        .strip_prefix("#/")
+                        .and_then(|rest| rest.strip_prefix(section)?.strip_prefix('/'));
+                    found.extend(name.map(|name| (section, name.replace("~1", "/").replace("~0", "~"))));
+                }
+            }
+            fields.values().for_each(|value| references(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}
+
+fn rename(value: &mut Value, renamed: &BTreeMap<String, String>) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(Value::String(target)) = fields.get_mut("$ref")
+                && let Some(new) = renamed.get(target)
+            {
+                target.clone_from(new);
+            }
+            fields.values_mut().for_each(|value| rename(value, renamed));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|value| rename(value, renamed)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(document: &Value) -> RemoteDocument {
+        RemoteDocument::read(document.to_string().as_bytes(), "/apis/a.example/v1").unwrap()
+    }
+
+    #[test]
+    fn only_the_version_and_what_it_refers_to_is_read() {
+        let to = |name: &str| json!({"$ref": format!("#/definitions/{name}")});
+        let document = read(&json!({
+            "paths": {"/apis/a.example/v1/things": {"get": to("List")}, "/apis/apps/v1/": {}, "/apis/a.example/v10/": {}},
+            "definitions": {"List": {"items": to("Thing")}, "Thing": {"again": to("Thing"), "x": to("Missing")}, "Other": {}},
+        }));
+        assert_eq!(document.paths.keys().collect::<Vec<_>>(), ["/apis/a.example/v1/things"]);
+        assert_eq!(document.definitions.keys().collect::<Vec<_>>(), ["List", "Thing"]);
+        assert!(RemoteDocument::read(b"[", "/apis/a.example/v1").is_err());
+        assert_eq!(read(&json!([])), RemoteDocument::default());
+    }
+
+    #[test]
+    fn definitions_of_this_server_are_never_replaced() {
+        let to = |name: &str| json!({"$ref": format!("#/definitions/{name}")});
+        let other = read(&json!({
+            "paths": {"/apis/a.example/v1/things": {"get": [to("Meta"), to("Pod"), to("Thing")]}},
+            "definitions": {"Meta": {"same": true}, "Pod": {"other": to("Thing")}, "Thing": {"pod": to("Pod")}},
+        }));
+        let mut document = json!({"paths": {"/api/": {}},
+            "definitions": {"Meta": {"same": true}, "Pod": {"own": true}, "Pod_v2": {}}});
+        other.merge_into(&mut document);
+        assert_eq!(
+            document,
+            json!({
+                "paths": {"/api/": {}, "/apis/a.example/v1/things": {"get": [to("Meta"), to("Pod_v3"), to("Thing")]}},
+                "definitions": {"Meta": {"same": true}, "Pod": {"own": true}, "Pod_v2": {},
+                    "Pod_v3": {"other": to("Thing")}, "Thing": {"pod": to("Pod_v3")}},
+                "parameters": {},
+            })
+        );
+        let merged = document.clone();
+        other.merge_into(&mut document);
+        assert_eq!(document["paths"], merged["paths"]);
+    }
+}
