@@ -27,11 +27,6 @@ const DIFFERENCES: &[(&str, &str, &str)] = &[
         "A request of several PEM blocks is refused: parsers differ in which block they use.",
     ),
     (
-        "flowcontrol.apiserver.k8s.io",
-        "all",
-        "The objects are validated and stored, but do not affect queuing; the default objects are not created at startup.",
-    ),
-    (
         "policy",
         "PodDisruptionBudget",
         "An update of an object whose stored selector has an invalid label value is refused.",

@@ -2,7 +2,6 @@
 
 mod follow;
 
-use http::Method;
 use nave_authz::{Attributes, Chain, Selected};
 use nave_machinery::Status;
 use nave_machinery::selector::{FieldSelector, LabelSelector};
@@ -43,9 +42,7 @@ struct Selectors {
 impl<'a> RequestAttributes<'a> {
     /// Parses the attributes of a request.
     pub fn new(info: &'a RequestInfo) -> Self {
-        // Non-resource paths are authorized by HTTP method.
-        let verb = if info.resource.is_some() { info.verb.as_str() } else { path_verb(&info.method) };
-        Self { info, verb, selectors: Selectors::from_request(info) }
+        Self { info, verb: info.attribute_verb(), selectors: Selectors::from_request(info) }
     }
 
     /// Returns the attributes for a user.
@@ -101,22 +98,10 @@ fn is_path_segment(name: &str) -> bool {
     !name.is_empty() && nave_machinery::names::is_path_segment_name(name).is_empty()
 }
 
-fn path_verb(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "get",
-        Method::HEAD => "head",
-        Method::POST => "post",
-        Method::PUT => "put",
-        Method::PATCH => "patch",
-        Method::DELETE => "delete",
-        Method::OPTIONS => "options",
-        _ => "",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use http::Method;
     use nave_authz::rbac::{self, Change, Rbac};
     use nave_authz::{Authorizer, Decision};
     use serde_json::{Value, json};

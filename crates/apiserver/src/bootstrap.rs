@@ -9,11 +9,13 @@
 //! | `kubernetes` service, its endpoints and slice with the [`server_addresses`] | at start | every ten seconds (`kubernetesservice`) |
 //! | default `ServiceCIDR` | at start | every ten seconds; a difference from the flags is reported, not corrected (`defaultservicecidr`) |
 //! | [`identity`] lease of this server | at start | renewed every ten seconds (`start-kube-apiserver-identity-lease-controller`) |
+//! | flow schemas and priority levels | at start | every ten seconds, by their annotation (`priority-and-fairness-config-producer`) |
 //! | start date of the tracking of secret-based tokens | at start | every ten seconds (`legacytokentracking`) |
 //! | authentication settings for extension servers | at start | on each change ([`cluster_authentication`]) |
 
 mod api_services;
 mod ensure;
+mod flow_control;
 mod identity;
 mod kubernetes_service;
 mod rbac;
@@ -118,7 +120,9 @@ impl Bootstrap {
         });
         let (tracking, identity) = (token_tracking(resources), Box::pin(self.identity.renew(resources)));
         let api_services = api_services::run(resources);
+        let flow_control = Box::pin(flow_control::run(resources));
         try_join!(
+            flow_control,
             service,
             rbac::run(resources),
             authentication_config_map,
@@ -168,6 +172,7 @@ impl Bootstrap {
             ("default ServiceCIDR", self.reconcile_service_cidr(resources).await),
             ("kubernetes service", self.service.reconcile(resources).await),
             ("token tracking", token_tracking(resources).await),
+            ("flow schemas and priority levels", flow_control::run(resources).await),
             ("identity lease", self.identity.renew(resources).await),
             ("expired identity leases", self.identity.remove_expired(resources).await),
         ] {

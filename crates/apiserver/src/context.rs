@@ -13,6 +13,7 @@ use nave_machinery::names::{FIELD_MANAGER_MAX, is_printable};
 use nave_machinery::user::UserInfo;
 
 use crate::deadline::RequestTimeout;
+use crate::flow_control::FlowState;
 use crate::negotiation::Negotiation;
 use crate::request_info::RequestInfo;
 use crate::serving::ConnectionInfo;
@@ -38,7 +39,7 @@ static NO_USER: UserInfo = UserInfo {
 #[derive(Debug)]
 pub struct RequestContext {
     /// The parsed method, path and query.
-    pub info: RequestInfo,
+    pub info: Arc<RequestInfo>,
     /// The sender.
     pub client: Client,
     /// The encodings that the client accepts.
@@ -51,6 +52,8 @@ pub struct RequestContext {
     pub received: Instant,
     /// The deadline; `None` for a long-running request.
     pub deadline: Option<Instant>,
+    /// The flow of the request, and the seats of a watch that is being initialized.
+    pub(crate) flow: FlowState,
     user: Option<Arc<UserInfo>>,
     user_agent: Option<HeaderValue>,
 }
@@ -71,7 +74,7 @@ impl RequestContext {
     /// 400 if the path, the query or the timeout is invalid.
     pub fn new<B>(request: &Request<B>, client: Client, timeout: RequestTimeout) -> Result<Self, Status> {
         let received = Instant::now();
-        let info = RequestInfo::new(request.method(), request.uri())?;
+        let info = Arc::new(RequestInfo::new(request.method(), request.uri())?);
         let negotiation = Negotiation::new(request.headers(), &info.query);
         let deadline = timeout.deadline(&info, received)?;
         let notes = Notes::default();
@@ -84,6 +87,7 @@ impl RequestContext {
             notes,
             received,
             deadline,
+            flow: FlowState::default(),
             user: None,
             user_agent,
         })
@@ -93,16 +97,22 @@ impl RequestContext {
     pub fn internal(user: UserInfo) -> Self {
         let (user, received) = (Arc::new(user), Instant::now());
         Self {
-            info: RequestInfo::default(),
+            info: Arc::default(),
             client: Client::Process(Arc::clone(&user)),
             negotiation: Negotiation::default(),
             impersonator: None,
             notes: Notes::default(),
             received,
             deadline: Some(received + INTERNAL_TIMEOUT),
+            flow: FlowState::default(),
             user: Some(user),
             user_agent: Some(HeaderValue::from_static(SERVER_AGENT)),
         }
+    }
+
+    /// Sets the field manager of a write by the server itself.
+    pub(crate) fn with_field_manager(self, manager: &'static str) -> Self {
+        Self { user_agent: Some(HeaderValue::from_static(manager)), ..self }
     }
 
     /// Sets the authenticated user.
@@ -118,6 +128,11 @@ impl RequestContext {
     /// Returns the effective user; before authentication, a user without name and rights.
     pub fn user(&self) -> &UserInfo {
         self.user.as_deref().unwrap_or(&NO_USER)
+    }
+
+    /// Returns the effective user, to keep.
+    pub(crate) fn shared_user(&self) -> Arc<UserInfo> {
+        self.user.as_ref().map_or_else(|| Arc::new(NO_USER.clone()), Arc::clone)
     }
 
     /// Returns the authenticated user, even if the request impersonates another user.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use nave_authn::service_account::discovery::{CONFIGURATION_PATH, Discovery, JWKS_PATH};
+use nave_flowcontrol::Controller;
 use nave_machinery::Status;
 use nave_resources::{Registry, discovery};
 use serde::Serialize;
@@ -36,6 +37,8 @@ pub struct Documents {
     pub metrics: Arc<Metrics>,
     /// The address at which clients reach the server, `host:port`.
     pub address: String,
+    /// Priority and fairness, for its dumps; `None` without it.
+    pub flow_control: Option<Arc<Controller>>,
     /// Token discovery (OIDC); `None` if the issuer is not a URL.
     pub token_discovery: Option<Discovery>,
 }
@@ -97,6 +100,7 @@ impl Documents {
             ["debug", "api_cache"] => {
                 Ok(raw_response::json(&ApiCache::collect(catalog.storages()).await).into())
             }
+            ["debug", "api_priority_and_fairness", dump] => Ok(self.dump(dump, info).into()),
             [".well-known", "openid-configuration"]
             | [".well-known", "openid-configuration", ""]
             | ["openid", "v1", "jwks"]
@@ -121,6 +125,19 @@ impl Documents {
             ["api" | "apis", ..] => self.discovery(catalog, aggregator, &parts, headers, negotiation),
             _ => Ok(raw_response::page_not_found().into()),
         }
+    }
+
+    /// Returns a dump of the queues of priority and fairness.
+    fn dump(&self, name: &str, info: &RequestInfo) -> Response<ResponseBody> {
+        let Some(controller) = &self.flow_control else { return raw_response::page_not_found() };
+        let details = info.query.get("includeRequestDetails").is_some_and(|value| !value.is_empty());
+        let text = match name {
+            "dump_priority_levels" => controller.dump_priority_levels(),
+            "dump_queues" => controller.dump_queues(),
+            "dump_requests" => controller.dump_requests(details),
+            _ => return raw_response::page_not_found(),
+        };
+        raw_response::text(StatusCode::OK, text)
     }
 
     fn discovery(

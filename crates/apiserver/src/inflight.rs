@@ -1,4 +1,5 @@
-//! The inflight stage: limits the number of requests served concurrently (upstream: `filters/maxinflight.go`).
+//! Limits the number of requests served concurrently, without priority and fairness (upstream:
+//! `filters/maxinflight.go`).
 //!
 //! | request | counted against |
 //! | --- | --- |
@@ -7,7 +8,7 @@
 //! | all others | `--max-mutating-requests-inflight` |
 //!
 //! A request beyond the limit gets 429, unless its user is in `system:masters`. Requests from within the process are
-//! not counted and never refused: controllers make at most as many as they have workers, and must make progress while
+//! never limited (`flow_control`): controllers make at most as many as they have workers, and must make progress while
 //! clients overload the server. As upstream (priority level "exempt"), health checks are not limited either, so that a
 //! busy server is not restarted.
 
@@ -18,7 +19,6 @@ use nave_authz::SYSTEM_MASTERS;
 use nave_machinery::Status;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::context::{Client, RequestContext};
 use crate::request_info::RequestInfo;
 
 /// Maximum numbers of requests served concurrently, by kind; 0 means no limit.
@@ -54,18 +54,11 @@ impl Inflight {
         Self { read_only: limit(limits.read_only), mutating: limit(limits.mutating) }
     }
 
-    /// Takes a permit for a request. Requests from within the process need no permit.
+    /// Takes a permit for a request of a client.
     ///
     /// # Errors
     /// 429 if no permit is left.
-    pub(crate) fn run(&self, context: &RequestContext) -> Result<Admitted, Status> {
-        match context.client {
-            Client::Process(_) => Ok(Admitted(None)),
-            Client::Remote(_) => self.admit(&context.info, context.user()),
-        }
-    }
-
-    fn admit(&self, info: &RequestInfo, user: &UserInfo) -> Result<Admitted, Status> {
+    pub(crate) fn admit(&self, info: &RequestInfo, user: &UserInfo) -> Result<Admitted, Status> {
         if info.is_long_running() || info.is_health_check() {
             return Ok(Admitted(None));
         }

@@ -22,6 +22,11 @@ impl<'a> InternalWriter<'a> {
         Self { endpoint, admission, context: RequestContext::internal(server_user()) }
     }
 
+    /// Writes as this field manager.
+    pub(crate) fn with_field_manager(self, manager: &'static str) -> Self {
+        Self { context: self.context.with_field_manager(manager), ..self }
+    }
+
     /// Creates an object and returns the stored object.
     ///
     /// # Errors

@@ -21,7 +21,8 @@
 //! | [`authentication`] | the user of a request |
 //! | [`impersonation`] | requests as another user |
 //! | [`browsers`] | CORS and HSTS headers |
-//! | [`inflight`] | limits on the requests served concurrently |
+//! | `flow_control` | priority and fairness: seats, queues, and the configuration from stored objects |
+//! | [`inflight`] | limits on the requests served concurrently without priority and fairness |
 //! | [`authorization`] | authorizer attributes, and followers that update the authorizers |
 //! | [`route`] | the handler of a request |
 //! | [`catalog`] | the served resources, as one value |
@@ -71,6 +72,7 @@ mod descriptions;
 pub mod documents;
 pub mod draining;
 pub mod endpoints;
+mod flow_control;
 mod gzip;
 pub mod health;
 pub mod impersonation;

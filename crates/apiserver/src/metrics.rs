@@ -81,6 +81,11 @@ impl Metrics {
         Ok(Self { registry, requests, durations, inflight, long_running, panics, terminations, storage_size })
     }
 
+    /// Returns the registry.
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// Registers the metrics of another component.
     ///
     /// # Errors

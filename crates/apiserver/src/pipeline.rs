@@ -19,8 +19,8 @@ use crate::context::{Client, RequestContext};
 use crate::deadline::{self, RequestTimeout};
 use crate::draining::Drain;
 use crate::endpoints::response::encode_failure;
+use crate::flow_control::FlowControl;
 use crate::impersonation::Impersonation;
-use crate::inflight::Inflight;
 use crate::metrics::{Metrics, RequestLabels};
 use crate::negotiation::Negotiation;
 use crate::request_info::Query;
@@ -40,8 +40,8 @@ pub struct Pipeline {
     pub authentication: Authentication,
     /// Impersonation checks.
     pub impersonation: Impersonation,
-    /// Limits on requests in flight.
-    pub(crate) inflight: Inflight,
+    /// Limits on the requests served concurrently.
+    pub(crate) flow_control: FlowControl,
     /// The authorizers.
     pub authorization: Authorization,
     /// The handlers.
@@ -107,6 +107,7 @@ impl Pipeline {
         }
         // Adds the warnings of all stages, even to failures.
         warnings::add(response.headers_mut(), context.notes.take_warnings());
+        context.flow.add_headers(response.headers_mut());
         self.metrics.request_completed(labels, response.status().as_u16(), context.received.elapsed());
         let mut response = response.map(|body| body.keeping(serving));
         let upgrade = response.body_mut().take_upgrade();
@@ -128,8 +129,9 @@ impl Pipeline {
         self.authentication.run(context, request.headers_mut()).await?;
         // Impersonation: the user that the request acts as.
         self.impersonation.run(context, request.headers_mut()).await?;
-        // Inflight: takes a permit, which is held until the response body is sent.
-        let place = self.inflight.run(context).inspect_err(|status| terminated(status.code))?;
+        // Flow control: waits for seats, which are held until the response body is sent.
+        let place = self.flow_control.run(context, catalog).await;
+        let place = place.inspect_err(|status| terminated(status.code))?;
         // Authorization: checks that the user may make this request.
         self.authorization.run(context).await?;
         // Routing: runs the handler within the deadline.

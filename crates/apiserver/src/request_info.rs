@@ -92,6 +92,24 @@ impl RequestInfo {
         Ok(Self { method: method.clone(), verb, path, resource, query })
     }
 
+    /// Returns the verb for authorization and flow schemas: for paths that are not resources, the HTTP method in lower
+    /// case; empty for an unknown method.
+    pub fn attribute_verb(&self) -> &'static str {
+        if self.resource.is_some() {
+            return self.verb.as_str();
+        }
+        match self.method {
+            Method::GET => "get",
+            Method::HEAD => "head",
+            Method::POST => "post",
+            Method::PUT => "put",
+            Method::PATCH => "patch",
+            Method::DELETE => "delete",
+            Method::OPTIONS => "options",
+            _ => "",
+        }
+    }
+
     /// Returns whether the request has no deadline: a watch, or a connection to a pod, node or service (upstream:
     /// `BasicLongRunningRequestCheck`).
     pub fn is_long_running(&self) -> bool {

@@ -12,6 +12,8 @@ use http::Request;
 use hyper::body::Incoming;
 use nave_authn::service_account::discovery::Discovery;
 use nave_authn::{Identity, UserInfo};
+use nave_flowcontrol::Controller;
+use nave_flowcontrol::metrics::{FlowMetrics, LevelMetrics};
 use nave_machinery::Status;
 use nave_supervisor::{RestartMetrics, Supervisor};
 use nave_webhook::ClientManager;
@@ -39,6 +41,7 @@ use crate::draining::{Closing, Drain, DrainSettings};
 use crate::endpoints::Resources;
 use crate::endpoints::virtual_resource::VirtualResources;
 use crate::endpoints::watch::Watches;
+use crate::flow_control::{Fair, FlowConfig, FlowControl};
 use crate::health::{Health, Switch};
 use crate::impersonation::Impersonation;
 use crate::inflight::{Inflight, InflightLimits};
@@ -71,6 +74,8 @@ pub struct Config {
     pub node_ports: RangeInclusive<u16>,
     /// Limits on the requests served concurrently.
     pub inflight: InflightLimits,
+    /// True to divide the sum of these limits by priority and fairness.
+    pub priority_and_fairness: bool,
     /// Maximum duration of a request that is not long-running.
     pub request_timeout: Duration,
     /// Minimum duration of a watch without a timeout. The actual duration is random, up to twice this value.
@@ -129,6 +134,8 @@ pub struct ApiServer {
     bootstrap: Arc<Bootstrap>,
     /// Repairs cluster IPs and node ports of services; `None` for a server without services.
     repair: Option<Arc<Repair>>,
+    /// The configuration of priority and fairness; `None` without it.
+    flow_config: Option<Arc<FlowConfig>>,
     stopping: Switch,
     closing: Closing,
     /// Reports stored objects to admission plugins.
@@ -198,7 +205,20 @@ impl ApiServer {
         for observed in &following {
             observed.synced().await;
         }
+        let flow_control = if config.priority_and_fairness {
+            let seats = config.inflight.read_only.saturating_add(config.inflight.mutating);
+            let flow_metrics = FlowMetrics::new(metrics.registry())?;
+            let controller = Controller::new(u32::try_from(seats).unwrap_or(u32::MAX), flow_metrics);
+            let (controller, timeout) = (Arc::new(controller), RequestTimeout(config.request_timeout));
+            metrics.register(Box::new(LevelMetrics::new(Arc::clone(&controller))?))?;
+            FlowControl::Fair(Fair { controller, timeout })
+        } else {
+            FlowControl::Inflight(Inflight::new(config.inflight))
+        };
+        let flow_config =
+            flow_control.controller().and_then(|controller| FlowConfig::start(controller, &storages));
         let documents = Documents {
+            flow_control: flow_control.controller().map(Arc::clone),
             health: health(&catalogs, storages.stores(), &stopping),
             zpages: ZPages::new(config.flags),
             metrics: Arc::clone(&metrics),
@@ -211,7 +231,7 @@ impl ApiServer {
             timeout: RequestTimeout(config.request_timeout),
             authentication: Authentication(config.authentication),
             impersonation: Impersonation(config.authorization.clone()),
-            inflight: Inflight::new(config.inflight),
+            flow_control,
             authorization: Authorization(config.authorization),
             router: Router { aggregator, documents, resources, cpu },
             metrics,
@@ -226,6 +246,7 @@ impl ApiServer {
             cluster_authentication,
             bootstrap,
             repair,
+            flow_config: flow_config.map(Arc::new),
             stopping,
             closing,
             _following: following.into(),
@@ -277,8 +298,22 @@ impl ApiServer {
             }
         };
         let aggregate = || Box::pin(self.pipeline.router.aggregator.run(resources));
+        let configure = || async {
+            match &self.flow_config {
+                Some(config) => config.run(resources).await,
+                None => std::future::pending().await,
+            }
+        };
+        let divide_seats = || async {
+            match self.pipeline.flow_control.controller() {
+                Some(controller) => controller.run().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             never = supervisor.supervise("aggregation", "", aggregate) => never,
+            never = supervisor.supervise("flow control configuration", "", configure) => never,
+            never = supervisor.supervise("flow control seats", "", divide_seats) => never,
             never = supervisor.supervise("custom resource definitions", "", define) => never,
             never = supervisor.supervise("encoding eviction", "", evict) => never,
             never = supervisor.supervise("consistency check", "", check) => never,

@@ -33,6 +33,7 @@ pub(crate) struct Handles {
     pub(crate) executions: Histogram,
     pub(crate) watch_initializations: Histogram,
     pub(crate) seats: Histogram,
+    pub(crate) queue_lengths: Histogram,
 }
 
 impl Flow {

@@ -1,7 +1,7 @@
 //! A priority level in use: its queues, the requests that wait in them, and its seats.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -27,6 +27,8 @@ pub(crate) struct Level {
     name: Arc<str>,
     /// The maximum number of seats of a request; 0 without one.
     max_seats: AtomicU32,
+    /// Whether requests need the hash of their flow.
+    is_queued: AtomicBool,
     state: Mutex<State>,
     read_write: Arc<ReadWrite>,
     /// Notified when a request waits for the seats of a finished one.
@@ -65,6 +67,13 @@ pub(crate) struct Held {
     wake: Option<oneshot::Sender<()>>,
 }
 
+/// The state of a request that a level accepted.
+enum Entered {
+    Executing(Seat),
+    /// The receiver gets a message when the request gets its seats.
+    Waiting(Seat, oneshot::Receiver<()>),
+}
+
 /// The reason why a level does not serve a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -91,6 +100,7 @@ impl Level {
         Self {
             name: name.into(),
             max_seats: AtomicU32::new(0),
+            is_queued: AtomicBool::new(false),
             state: Mutex::new(State {
                 set: QueueSet::new(now, config.queuing, 0),
                 demand: Integrator::new(now),
@@ -129,55 +139,66 @@ impl Level {
         request: &Request,
         estimate: WorkEstimate,
     ) -> Result<Seat, Refusal> {
-        let now = Instant::now();
-        let (id, dispatched) = {
-            let mut state = self.state.lock();
-            if state.retired {
-                return Err(Refusal::Retired);
-            }
-            let hash = if matches!(state.set.queuing(), Queuing::Queue { queues: 2.., .. }) {
-                flow.hash(request)
-            } else {
-                0
-            };
-            let held = Held { request: request.clone(), flow: Arc::clone(flow), wake: None };
-            let arrival = state.set.arrive(now, hash, estimate, held);
-            self.dispatched(&mut state, now);
-            match arrival {
-                Err(rejection) => return Err(self.rejected(&mut state, flow, rejection, now)),
-                Ok(Arrival::Executing(id)) => {
-                    drop(state);
-                    self.read_write.executing(request.mutating, 1, now);
-                    return Ok(Seat { level: Arc::clone(self), id });
-                }
-                Ok(Arrival::Waiting(id, length)) => {
-                    let (wake, dispatched) = oneshot::channel();
-                    if let Some(entry) = state.set.get_mut(id) {
-                        entry.request.wake = Some(wake);
-                    }
-                    flow.metrics.queue_lengths(&self.name, &flow.name, length);
-                    if state.set.next_release().is_some() {
-                        self.releases.notify_one();
-                    }
-                    (id, dispatched)
-                }
-            }
+        let (seat, dispatched) = match self.enter(flow, request, estimate)? {
+            Entered::Executing(seat) => return Ok(seat),
+            Entered::Waiting(seat, dispatched) => (seat, dispatched),
         };
-        self.read_write.waiting(request.mutating, 1, now);
-        let seat = Seat { level: Arc::clone(self), id };
         let outcome = timeout_at(request.wait_until, dispatched).await;
         if matches!(outcome, Ok(Ok(()))) {
             return Ok(seat);
         }
         let mut state = self.state.lock();
         // It may have been dispatched at the last moment.
-        if state.set.get(id).is_some_and(|entry| entry.started.is_some()) {
+        if state.set.get(seat.id).is_some_and(|entry| entry.started.is_some()) {
             drop(state);
             return Ok(seat);
         }
         let refusal = self.rejected(&mut state, flow, Rejection::TimeOut, Instant::now());
+        // The seat takes the lock when it is dropped.
         drop(state);
         Err(refusal)
+    }
+
+    /// Gives a request its seats, or puts it into a queue.
+    fn enter(
+        self: &Arc<Self>,
+        flow: &Arc<Flow>,
+        request: &Request,
+        estimate: WorkEstimate,
+    ) -> Result<Entered, Refusal> {
+        let now = Instant::now();
+        let is_queued = self.is_queued.load(Ordering::Relaxed);
+        let hash = if is_queued { flow.hash(request) } else { 0 };
+        let held = Held { request: request.clone(), flow: Arc::clone(flow), wake: None };
+        let mut state = self.state.lock();
+        if state.retired {
+            return Err(Refusal::Retired);
+        }
+        let arrival = state.set.arrive(now, hash, estimate, held);
+        self.dispatched(&mut state, now);
+        let (entered, length) = match arrival {
+            Err(rejection) => return Err(self.rejected(&mut state, flow, rejection, now)),
+            Ok(Arrival::Executing(id)) => {
+                self.read_write.executing(request.mutating, 1, now);
+                (Entered::Executing(Seat { level: Arc::clone(self), id }), 1)
+            }
+            Ok(Arrival::Waiting(id, length)) => {
+                self.read_write.waiting(request.mutating, 1, now);
+                let (wake, dispatched) = oneshot::channel();
+                if let Some(entry) = state.set.get_mut(id) {
+                    entry.request.wake = Some(wake);
+                }
+                if state.set.next_release().is_some() {
+                    self.releases.notify_one();
+                }
+                (Entered::Waiting(Seat { level: Arc::clone(self), id }, dispatched), length)
+            }
+        };
+        drop(state);
+        if is_queued {
+            flow.handles().queue_lengths.observe(length.into());
+        }
+        Ok(entered)
     }
 
     fn rejected(&self, state: &mut State, flow: &Flow, rejection: Rejection, now: Instant) -> Refusal {
@@ -275,6 +296,7 @@ impl Level {
     ) {
         let mut state = self.state.lock();
         state.target = target;
+        self.is_queued.store(matches!(config.queuing, Queuing::Queue { .. }), Ordering::Relaxed);
         state.utilization.queue_capacity = match config.queuing {
             Queuing::Queue { queues, queue_length_limit, .. } => {
                 f64::from(queues) * f64::from(queue_length_limit.max(1))

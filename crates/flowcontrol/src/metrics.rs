@@ -68,7 +68,7 @@ impl FlowMetrics {
             )?,
             queue_lengths: histograms(
                 "request_queue_length_after_enqueue",
-                "Length of the queue, as seen by each request that waits.",
+                "Length of the queue, as seen by each request after its arrival.",
                 &FLOW,
                 &QUEUE_LENGTH_BUCKETS,
             )?,
@@ -108,10 +108,6 @@ impl FlowMetrics {
         self.rejected.with_label_values(&[flow, level, reason.label()]).inc();
     }
 
-    pub(crate) fn queue_lengths(&self, level: &str, flow: &str, length: u32) {
-        self.queue_lengths.with_label_values(&[flow, level]).observe(length.into());
-    }
-
     /// Records the time that a rejected request waited.
     pub(crate) fn waited_in_vain(&self, level: &str, flow: &str, seconds: f64) {
         self.waits.with_label_values(&[flow, level, "false"]).observe(seconds);
@@ -125,6 +121,7 @@ impl FlowMetrics {
             executions: self.executions.with_label_values(&[flow, level, "regular"]),
             watch_initializations: self.executions.with_label_values(&[flow, level, "watch"]),
             seats: self.seats.with_label_values(&[flow, level]),
+            queue_lengths: self.queue_lengths.with_label_values(&[flow, level]),
         }
     }
 

@@ -17,6 +17,7 @@ mod controllers;
 mod election;
 mod etcd;
 mod etcd_stand_in;
+mod flow_control;
 mod kubelet;
 mod lifecycle;
 mod signing;
@@ -34,7 +35,6 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use nave_apiserver::allocation::ServiceRanges;
 use nave_apiserver::browsers::Browsers;
-use nave_apiserver::inflight::InflightLimits;
 use nave_apiserver::serving::TlsSettings;
 use nave_apiserver::storage::WatchCacheSizes;
 use nave_client::leader_election::LeaderElectionConfig;
@@ -59,6 +59,8 @@ use etcd::EtcdFlags;
 pub(crate) use etcd::{EngineConfig, StoreConfig};
 pub(crate) use etcd_stand_in::EtcdStandInConfig;
 use etcd_stand_in::EtcdStandInFlags;
+pub(crate) use flow_control::FlowControlConfig;
+use flow_control::FlowControlFlags;
 pub(crate) use kubelet::Kubelet;
 use kubelet::KubeletFlags;
 pub(crate) use lifecycle::Lifecycle;
@@ -155,12 +157,6 @@ pub(crate) struct ServeFlags {
     /// Time limit of a request. Watches and other long-running requests are exempt.
     #[arg(long, value_name = "DURATION", default_value = "1m0s", value_parser = parse_duration, help_heading = GENERAL)]
     request_timeout: Duration,
-    /// Limit of concurrent get and list requests. Requests over the limit get 429. 0 means no limit.
-    #[arg(long, value_name = "N", default_value_t = InflightLimits::default().read_only, value_parser = parse_count, help_heading = GENERAL)]
-    max_requests_inflight: usize,
-    /// Limit of concurrent requests other than get, list and watch. Requests over the limit get 429. 0 means no limit.
-    #[arg(long, value_name = "N", default_value_t = InflightLimits::default().mutating, value_parser = parse_count, help_heading = GENERAL)]
-    max_mutating_requests_inflight: usize,
     /// Minimum duration of a watch without timeoutSeconds, in seconds. The maximum is twice as long.
     #[arg(long, value_name = "SECONDS", default_value_t = 1800, value_parser = whole(0..=u32::MAX), help_heading = GENERAL)]
     min_request_timeout: u32,
@@ -216,6 +212,8 @@ pub(crate) struct ServeFlags {
     #[command(flatten)]
     browsers: BrowserFlags,
     #[command(flatten)]
+    flow_control: FlowControlFlags,
+    #[command(flatten)]
     signing: SigningFlags,
     #[command(flatten)]
     kubelet: KubeletFlags,
@@ -231,7 +229,7 @@ pub(crate) struct ServeFlags {
 pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) controllers: Controllers,
-    pub(crate) inflight: InflightLimits,
+    pub(crate) flow_control: FlowControlConfig,
     pub(crate) request_timeout: Duration,
     pub(crate) min_request_timeout: Duration,
     pub(crate) lifecycle: Lifecycle,
@@ -343,10 +341,7 @@ impl ServeFlags {
         Ok(Config {
             data_dir,
             controllers,
-            inflight: InflightLimits {
-                read_only: self.max_requests_inflight,
-                mutating: self.max_mutating_requests_inflight,
-            },
+            flow_control: self.flow_control.validate()?,
             request_timeout: self.request_timeout,
             min_request_timeout: Duration::from_secs(self.min_request_timeout.into()),
             lifecycle: self.lifecycle.validate()?,
@@ -388,6 +383,8 @@ fn loopback_of(unspecified: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use nave_apiserver::inflight::InflightLimits;
+
     use super::values::parse_controllers;
     use super::*;
 
@@ -412,7 +409,8 @@ mod tests {
         assert_eq!(config.data_dir, Path::new("nave-data"));
         assert_eq!(config.service_ranges.first(), IpAddr::from([10, 0, 0, 1]));
         assert_eq!(config.request_timeout, Duration::from_mins(1));
-        assert_eq!(config.inflight, InflightLimits { read_only: 400, mutating: 200 });
+        let InflightLimits { read_only, mutating } = config.flow_control.inflight;
+        assert_eq!((config.flow_control.priority_and_fairness, read_only, mutating), (true, 400, 200));
         assert_eq!(config.authentication.anonymous, None);
     }
 
@@ -456,6 +454,7 @@ mod tests {
             (&["--v=-1"], "from 0 (quiet) to 10"),
             (&["--v=11"], "from 0 (quiet) to 10"),
             (&["--max-requests-inflight=-1"], "whole number from 0"),
+            (&["--max-requests-inflight=0", "--max-mutating-requests-inflight=0"], "--max-requests-inflight"),
             (&["--max-connections-per-address=99999999999"], "whole number from 0"),
             (&["--default-watch-cache-size=-1"], "whole number from 0"),
             (&["--advertise-address=0.0.0.0"], "--advertise-address"),

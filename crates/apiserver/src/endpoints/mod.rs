@@ -174,7 +174,9 @@ impl Resources {
                 };
                 let start = async {
                     let options = ListOptions::parse(query)?;
-                    watch::watch(endpoint, resource, &options, negotiation, &self.watches).await
+                    let initialization = context.flow.take_initialization();
+                    watch::watch(endpoint, resource, &options, negotiation, &self.watches, initialization)
+                        .await
                 };
                 let watch = self.cpu.run(size_of_query(query), pin!(start)).await?;
                 let response = match handshake {

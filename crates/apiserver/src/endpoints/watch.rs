@@ -9,6 +9,7 @@ use futures_util::stream::{self, Stream, StreamExt};
 use http::Response;
 use nave_cacher::{Delivery, End, Histogram, WatchError, WatchItem, WatchRequest, WatchStart, Watcher};
 use nave_codec::negotiate::Format;
+use nave_flowcontrol::Seat;
 use nave_machinery::options::ListOptions;
 use nave_machinery::{Reason, Status};
 use rand::Rng;
@@ -133,7 +134,7 @@ fn message(format: Format, mut frame: Bytes) -> Message {
     Utf8Bytes::try_from(frame.clone()).map_or(Message::Binary(frame), Message::Text)
 }
 
-/// Starts a watch.
+/// Starts a watch. Holds the seats of its initialization until the initial events have been taken.
 ///
 /// Errors of the requested revision are sent in the stream as an `ERROR` event, as upstream: 410 if it is older than
 /// the history, 504 if it is not reached in time.
@@ -146,6 +147,7 @@ pub async fn watch(
     options: &ListOptions,
     negotiation: &Negotiation,
     watches: &Watches,
+    initialization: Option<Seat>,
 ) -> Result<Watch, Status> {
     let frames = Frames::new(endpoint.clone(), negotiation)?;
     let storage = endpoint.storage()?;
@@ -156,6 +158,7 @@ pub async fn watch(
     let deadline = started.checked_add(time);
     storage.wait_until(0).await?;
     let start = start(storage, options).await;
+    let initialization = initialization.filter(|_| matches!(start, Ok(WatchStart::State(_))));
     let watcher = start.and_then(|start| {
         let request = WatchRequest { start, filter, bookmarks, deadline };
         storage.cacher().watch(request).map_err(|WatchError::Expired { requested, oldest }| {
@@ -172,6 +175,7 @@ pub async fn watch(
             taken: Vec::new().into_iter(),
             stats: Arc::clone(&endpoint.watched),
             list: streams.then(|| StreamingList::new(request, started)),
+            initialization,
             closing: watches.closing.clone(),
             closing_share: rand::rng().random(),
             ended: false,
@@ -212,6 +216,8 @@ struct Watching {
     stats: Arc<WatchStats>,
     /// The streaming list, until its initial events are complete.
     list: Option<StreamingList>,
+    /// The seats, until the initial events have been taken.
+    initialization: Option<Seat>,
     closing: Closing,
     /// The moment of the end within the grace period of a shutdown, from 0 to 1.
     closing_share: f64,
@@ -236,6 +242,7 @@ impl Watching {
                     continue;
                 }
                 WatchItem::InitialEventsEnd(revision) => {
+                    self.initialization = None;
                     let Some(list) = self.list.take() else { continue };
                     list.completed(&self.stats);
                     self.frames.bookmark(revision, true).map(Pieces::from)

@@ -27,6 +27,7 @@ mod aggregation;
 mod bootstrap;
 mod connect;
 mod custom;
+mod flow_control;
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_mins(10);
@@ -88,6 +89,7 @@ impl Fixture {
             service_ranges: ServiceRanges::from_str("10.0.0.0/24").unwrap(),
             node_ports: 30_000..=30_100,
             inflight,
+            priority_and_fairness: inflight == InflightLimits::default(),
             request_timeout,
             min_watch_time: LONG,
             browsers: crate::browsers::Browsers::default(),
@@ -381,7 +383,7 @@ async fn requests_in_flight_are_limited_for_clients_on_connections() {
     let request = Request::post(MAPS).body(body).unwrap();
     let pipeline = Arc::clone(&it.server.pipeline);
     let stalled = tokio::spawn(async move { pipeline.handle(request, Client::Remote(None)).await });
-    while it.server.pipeline.inflight.free_mutating() != Some(0) {
+    while it.server.pipeline.flow_control.free_mutating() != Some(0) {
         tokio::task::yield_now().await;
     }
     assert_eq!(it.send(Method::POST, MAPS, &map("b", 1)).await.0, 429);

@@ -92,6 +92,7 @@ impl Cluster {
             service_ranges: "10.0.0.0/24".parse().unwrap(),
             node_ports: 30_000..=30_100,
             inflight: nave_apiserver::inflight::InflightLimits::default(),
+            priority_and_fairness: true,
             request_timeout: Duration::from_mins(1),
             min_watch_time: Duration::from_mins(30),
             browsers: nave_apiserver::browsers::Browsers::default(),

@@ -85,6 +85,7 @@ impl World {
             node_ports: FIRST_PORT..=LAST_PORT,
             request_timeout: Duration::from_mins(1),
             inflight: nave_apiserver::inflight::InflightLimits::default(),
+            priority_and_fairness: true,
             min_watch_time: Duration::from_mins(30),
             browsers: nave_apiserver::browsers::Browsers::default(),
             address: "127.0.0.1:6443".to_owned(),
