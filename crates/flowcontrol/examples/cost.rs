@@ -11,7 +11,9 @@ use nave_flowcontrol::work::WorkEstimate;
 use nave_flowcontrol::{Controller, Request, Stored, bootstrap};
 use nave_machinery::user::UserInfo;
 
-const REQUESTS: u32 = 1_000_000;
+/// The figure is that of the fastest batch, because other processes slow down some of them.
+const BATCHES: u32 = 1_000;
+const BATCH: u32 = 1_000;
 
 struct GetPod;
 
@@ -59,11 +61,15 @@ async fn main() -> Result<(), prometheus::Error> {
             is_watch: false,
             wait_until: tokio::time::Instant::now() + Duration::from_mins(10),
         };
-        let started = Instant::now();
-        for _ in 0..REQUESTS {
-            drop(controller.admit(&request, |_| WorkEstimate::seats(1)).await);
+        let mut fastest = u128::MAX;
+        for _ in 0..BATCHES {
+            let started = Instant::now();
+            for _ in 0..BATCH {
+                drop(controller.admit(&request, |_| WorkEstimate::seats(1)).await);
+            }
+            fastest = fastest.min(started.elapsed().as_nanos());
         }
-        println!("{name}: {} ns per request", started.elapsed().as_nanos() / u128::from(REQUESTS));
+        println!("{name}: {} ns per request", fastest / u128::from(BATCH));
     }
     Ok(())
 }
