@@ -9,10 +9,7 @@ use std::process::{Child, Command, Stdio};
 use nave_loadtest::http::{Call, Target};
 use nave_store::contract::{EtcdProcess, installed_etcd};
 use nave_tests::{eventually, server_binary};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    PublicKeyData,
-};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -79,10 +76,16 @@ impl Program {
     }
 
     /// Sends SIGTERM and returns the exit code.
-    fn terminate(&mut self) -> Option<i32> {
+    async fn terminate(&mut self) -> Option<i32> {
         let killed = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
         assert!(killed.success());
-        self.child.wait().unwrap().code()
+        let mut ended = None;
+        eventually("the program ends", async || {
+            ended = self.child.try_wait().unwrap();
+            ended.is_some()
+        })
+        .await;
+        ended.and_then(|status| status.code())
     }
 }
 
@@ -198,7 +201,7 @@ async fn command_line_of_kubeadm_works_as_it_is() {
     let service: Value = serde_json::from_slice(&services).unwrap();
     assert_eq!(service["spec"]["clusterIP"], "10.96.0.1");
     assert!(server.log().contains("flags without effect"), "{}", server.log());
-    assert_eq!(server.terminate(), Some(0));
+    assert_eq!(server.terminate().await, Some(0));
 }
 
 #[tokio::test]
@@ -248,8 +251,8 @@ async fn serves_envtest_as_etcd_and_kube_apiserver() {
         let names = list["items"].as_array().unwrap().iter();
         let names = names.filter(|map| map["metadata"]["name"].as_str().unwrap().starts_with("map-"));
         assert_eq!(names.count(), round + 1);
-        assert_eq!(server.terminate(), Some(0));
-        assert_eq!(etcd.terminate(), Some(0));
+        assert_eq!(server.terminate().await, Some(0));
+        assert_eq!(etcd.terminate().await, Some(0));
     }
     assert!(at("etcd-data/store").is_dir());
 }

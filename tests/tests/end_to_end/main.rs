@@ -36,6 +36,7 @@ mod protocols;
 mod python;
 mod quota_usage;
 mod reads;
+mod replicas;
 mod server_side_apply;
 mod service_account_pods;
 mod service_allocation;
