@@ -84,7 +84,7 @@ pub use chain::{Chain, Mutate, Plugin, Validate};
 pub use cluster::{Cluster, KindResolver, Lister, MissingResource, NamespaceCreator, QuotaStatus, Writers};
 pub use config::{ConfigError, PluginConfig};
 pub use metrics::Metrics;
-pub use notes::{AnnotationError, Notes};
+pub use notes::{AnnotationError, Notes, Recorded};
 pub use objects::ObjectInterfaces;
 pub use observe::{Compiled, ObjectChange, Observation, Observer};
 pub use plugins::{Parts, build, set_certificate_requester};

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use nave_machinery::names;
 use parking_lot::Mutex;
@@ -28,9 +29,24 @@ struct Inner {
     warning_bytes: usize,
     annotations: BTreeMap<String, String>,
     annotation_bytes: usize,
+    recorded: Recorded,
+    trace_parent: Option<String>,
+    webhook_time: Duration,
     reinvocation: Reinvocation,
     /// The states of plugins between both runs of the mutating phase.
     states: Vec<(&'static str, Box<dyn Any + Send>)>,
+}
+
+/// The annotations that audit records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Recorded {
+    /// None.
+    Nothing,
+    /// All except those with parts of objects.
+    #[default]
+    Metadata,
+    /// All.
+    Objects,
 }
 
 /// The state of reinvocation.
@@ -83,6 +99,16 @@ impl Notes {
         }
     }
 
+    /// Sets the annotations that audit records. Others are ignored.
+    pub fn set_recorded(&self, recorded: Recorded) {
+        self.inner.lock().recorded = recorded;
+    }
+
+    /// Returns whether audit records these annotations.
+    pub fn records(&self, annotations: Recorded) -> bool {
+        self.inner.lock().recorded >= annotations
+    }
+
     /// Adds an audit annotation.
     ///
     /// # Errors
@@ -93,6 +119,9 @@ impl Notes {
         }
         let new = value.into();
         let inner = &mut *self.inner.lock();
+        if inner.recorded == Recorded::Nothing {
+            return Ok(());
+        }
         if let Some(old) = inner.annotations.get(key) {
             return if *old == new {
                 Ok(())
@@ -115,6 +144,31 @@ impl Notes {
         let inner = &mut *self.inner.lock();
         inner.warning_bytes = 0;
         std::mem::take(&mut inner.warnings)
+    }
+
+    /// Sets the `traceparent` header of calls that belong to the request.
+    pub fn set_trace_parent(&self, header: String) {
+        self.inner.lock().trace_parent = Some(header);
+    }
+
+    /// Returns the `traceparent` header of calls that belong to the request.
+    pub fn trace_parent(&self) -> Option<String> {
+        self.inner.lock().trace_parent.clone()
+    }
+
+    /// Adds the time that the request has waited for a webhook.
+    pub(crate) fn add_webhook_time(&self, time: Duration) {
+        self.inner.lock().webhook_time += time;
+    }
+
+    /// Returns the time that the request has waited for webhooks.
+    pub fn webhook_time(&self) -> Duration {
+        self.inner.lock().webhook_time
+    }
+
+    /// Returns the audit annotations.
+    pub fn annotations(&self) -> BTreeMap<String, String> {
+        self.inner.lock().annotations.clone()
     }
 
     /// Removes and returns the audit annotations.
@@ -186,6 +240,15 @@ mod tests {
             notes.warn(n.to_string());
         }
         assert_eq!(notes.take_warnings().len(), MAX_WARNINGS);
+    }
+
+    #[test]
+    fn annotations_that_are_not_recorded_are_ignored() {
+        let notes = Notes::default();
+        assert!(notes.records(Recorded::Metadata) && !notes.records(Recorded::Objects));
+        notes.set_recorded(Recorded::Nothing);
+        assert_eq!(notes.annotate("example.com/a", "v"), Ok(()));
+        assert!(!notes.records(Recorded::Metadata) && notes.annotations().is_empty());
     }
 
     #[test]

@@ -23,7 +23,12 @@ impl Authentication {
             Client::Process(user) => user.clone(),
             Client::Remote(connection) => {
                 let (peer, path) = (context.client.certificate(), &context.info.path);
-                let user = self.0.authenticate(&Credentials { peer, headers, path }).await?.user;
+                let identity = self.0.authenticate(&Credentials { peer, headers, path }).await?;
+                for (key, value) in identity.annotations {
+                    // A valid key with one value.
+                    let _ = context.notes.annotate(key, value);
+                }
+                let user = identity.user;
                 if let Some(connection) = connection.as_ref().filter(|_| user.name != ANONYMOUS) {
                     connection.mark_authenticated();
                 }
@@ -39,18 +44,15 @@ impl Authentication {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use http::Request;
     use nave_machinery::user::UserInfo;
 
     use super::*;
-    use crate::deadline::RequestTimeout;
 
     async fn user(client: Client, chain: Chain) -> Result<String, AuthnError> {
         let request = Request::get("/api").header("x-remote-user", "root").body(()).unwrap();
-        let mut context =
-            RequestContext::new(&request, client, RequestTimeout(Duration::from_mins(1))).unwrap();
+        let mut context = RequestContext::new(&request, client).unwrap();
         let mut headers = request.into_parts().0.headers;
         Authentication(chain).run(&mut context, &mut headers).await?;
         assert!(headers.is_empty(), "no header names a user any more");

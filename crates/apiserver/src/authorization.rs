@@ -2,7 +2,8 @@
 
 mod follow;
 
-use nave_authz::{Attributes, Chain, Selected};
+use nave_admission::{Notes, Recorded};
+use nave_authz::{Attributes, Chain, Decision, Selected, Verdict};
 use nave_machinery::Status;
 use nave_machinery::selector::{FieldSelector, LabelSelector};
 use nave_machinery::user::UserInfo;
@@ -21,7 +22,12 @@ impl Authorization {
     /// 403 if no authorizer allows the request.
     pub(crate) async fn run(&self, context: &RequestContext) -> Result<(), Status> {
         let attributes = RequestAttributes::new(&context.info);
-        self.0.authorize(&attributes.of_user(context.user())).await
+        let attributes = attributes.of_user(context.user());
+        let verdict = self.0.attempt(&attributes).await;
+        if context.notes.records(Recorded::Metadata) {
+            annotate(&context.notes, &verdict);
+        }
+        verdict.into_result(&attributes)
     }
 }
 
@@ -43,6 +49,11 @@ impl<'a> RequestAttributes<'a> {
     /// Parses the attributes of a request.
     pub fn new(info: &'a RequestInfo) -> Self {
         Self { info, verb: info.attribute_verb(), selectors: Selectors::from_request(info) }
+    }
+
+    /// Returns the verb.
+    pub(crate) fn verb(&self) -> &'static str {
+        self.verb
     }
 
     /// Returns the attributes for a user.
@@ -93,6 +104,26 @@ impl Selectors {
     }
 }
 
+/// Adds the decision to the audit annotations.
+fn annotate(notes: &Notes, verdict: &Verdict) {
+    let decision = match (verdict.decision, &verdict.error) {
+        (Decision::Allow, _) => "allow",
+        (_, None) => "forbid",
+        (_, Some(_)) => "",
+    };
+    let reason = if decision.is_empty() { "internal error" } else { &verdict.reason };
+    for (key, value) in [(DECISION, decision), (REASON, reason)] {
+        // An earlier decision of the same request stays. A request that fails in authorization has no decision.
+        if key == REASON || !value.is_empty() {
+            let _ = notes.annotate(key, value);
+        }
+    }
+}
+
+/// The audit annotations of authorization.
+const DECISION: &str = "authorization.k8s.io/decision";
+const REASON: &str = "authorization.k8s.io/reason";
+
 /// Returns whether a text is a valid object name in a path.
 fn is_path_segment(name: &str) -> bool {
     !name.is_empty() && nave_machinery::names::is_path_segment_name(name).is_empty()
@@ -102,8 +133,8 @@ fn is_path_segment(name: &str) -> bool {
 mod tests {
     use bytes::Bytes;
     use http::Method;
+    use nave_authz::Authorizer;
     use nave_authz::rbac::{self, Change, Rbac};
-    use nave_authz::{Authorizer, Decision};
     use serde_json::{Value, json};
 
     use super::*;

@@ -155,7 +155,9 @@ impl Catalog {
         };
         let dry_run = if info.query.get("dryRun").is_some() { "All" } else { "" };
         let (group, version) = (endpoint.def.group.as_str(), endpoint.version().name.as_str());
-        RequestLabels { verb, group, version, resource: &endpoint.def.resource, subresource, scope, dry_run }
+        let is_deprecated = endpoint.version().deprecation.is_some();
+        let resource = &endpoint.def.resource;
+        RequestLabels { verb, group, version, resource, subresource, scope, dry_run, is_deprecated }
     }
 }
 

@@ -12,11 +12,14 @@ use nave_machinery::Status;
 use nave_machinery::names::{FIELD_MANAGER_MAX, is_printable};
 use nave_machinery::user::UserInfo;
 
+use crate::audit::{self, Record};
 use crate::deadline::RequestTimeout;
 use crate::flow_control::FlowState;
 use crate::negotiation::Negotiation;
 use crate::request_info::RequestInfo;
 use crate::serving::ConnectionInfo;
+use crate::steps::Steps;
+use crate::traces::RequestSpan;
 
 /// The deadline of the server's own writes.
 const INTERNAL_TIMEOUT: Duration = Duration::from_mins(1);
@@ -54,6 +57,14 @@ pub struct RequestContext {
     pub deadline: Option<Instant>,
     /// The flow of the request, and the seats of a watch that is being initialized.
     pub(crate) flow: FlowState,
+    /// The id of the request in audit events and in the response.
+    pub(crate) audit_id: HeaderValue,
+    /// The audit events of the request, if the policy records it.
+    pub(crate) audit: Option<Box<Record>>,
+    /// The times of the request's steps.
+    pub(crate) steps: Steps,
+    /// The span of the request, if requests are traced.
+    pub(crate) trace: Option<RequestSpan>,
     user: Option<Arc<UserInfo>>,
     user_agent: Option<HeaderValue>,
 }
@@ -68,15 +79,14 @@ pub enum Client {
 }
 
 impl RequestContext {
-    /// Parses the head of a request.
+    /// Parses the head of a request. The deadline is set by [`Self::set_deadline`].
     ///
     /// # Errors
-    /// 400 if the path, the query or the timeout is invalid.
-    pub fn new<B>(request: &Request<B>, client: Client, timeout: RequestTimeout) -> Result<Self, Status> {
+    /// 400 if the path or the query is invalid.
+    pub fn new<B>(request: &Request<B>, client: Client) -> Result<Self, Status> {
         let received = Instant::now();
         let info = Arc::new(RequestInfo::new(request.method(), request.uri())?);
         let negotiation = Negotiation::new(request.headers(), &info.query);
-        let deadline = timeout.deadline(&info, received)?;
         let notes = Notes::default();
         let user_agent = request.headers().get(header::USER_AGENT).cloned();
         Ok(Self {
@@ -86,8 +96,12 @@ impl RequestContext {
             impersonator: None,
             notes,
             received,
-            deadline,
             flow: FlowState::default(),
+            deadline: None,
+            audit_id: audit::audit_id(request.headers()),
+            audit: None,
+            steps: Steps::default(),
+            trace: None,
             user: None,
             user_agent,
         })
@@ -105,14 +119,28 @@ impl RequestContext {
             received,
             deadline: Some(received + INTERNAL_TIMEOUT),
             flow: FlowState::default(),
+            audit_id: HeaderValue::from_static(""),
+            audit: None,
+            steps: Steps::default(),
+            trace: None,
             user: Some(user),
             user_agent: Some(HeaderValue::from_static(SERVER_AGENT)),
         }
     }
 
     /// Sets the field manager of a write by the server itself.
-    pub(crate) fn with_field_manager(self, manager: &'static str) -> Self {
-        Self { user_agent: Some(HeaderValue::from_static(manager)), ..self }
+    pub(crate) fn with_field_manager(mut self, manager: &'static str) -> Self {
+        self.user_agent = Some(HeaderValue::from_static(manager));
+        self
+    }
+
+    /// Sets the deadline from the `timeout` parameter.
+    ///
+    /// # Errors
+    /// 400 if the parameter is invalid.
+    pub(crate) fn set_deadline(&mut self, timeout: RequestTimeout) -> Result<(), Status> {
+        self.deadline = timeout.deadline(&self.info, self.received)?;
+        Ok(())
     }
 
     /// Sets the authenticated user.
@@ -135,20 +163,29 @@ impl RequestContext {
         self.user.as_ref().map_or_else(|| Arc::new(NO_USER.clone()), Arc::clone)
     }
 
+    /// Returns the effective user; `None` before authentication.
+    pub(crate) fn known_user(&self) -> Option<Arc<UserInfo>> {
+        self.user.clone()
+    }
+
     /// Returns the authenticated user, even if the request impersonates another user.
     pub fn authenticated_user(&self) -> &UserInfo {
         self.impersonator.as_deref().unwrap_or_else(|| self.user())
     }
 
-    /// Returns the field manager of a write that does not specify one: the user agent up to the first slash. Components
-    /// in this process have the names of upstream's components.
-    pub fn default_field_manager(&self) -> String {
-        let agent = match (&self.user_agent, &self.client) {
+    /// Returns the user agent; empty if the client sent none.
+    pub(crate) fn user_agent(&self) -> &[u8] {
+        match (&self.user_agent, &self.client) {
             (Some(agent), _) => agent.as_bytes(),
             (None, Client::Process(_)) => CONTROLLERS_AGENT.as_bytes(),
             (None, Client::Remote(_)) => b"",
-        };
-        let prefix = agent.split(|byte| *byte == b'/').next().unwrap_or_default();
+        }
+    }
+
+    /// Returns the field manager of a write that does not specify one: the user agent up to the first slash. Components
+    /// in this process have the names of upstream's components.
+    pub fn default_field_manager(&self) -> String {
+        let prefix = self.user_agent().split(|byte| *byte == b'/').next().unwrap_or_default();
         let mut manager = String::new();
         for character in String::from_utf8_lossy(prefix).chars().filter(|character| is_printable(*character))
         {
@@ -163,6 +200,15 @@ impl RequestContext {
     /// Returns the deadline for plugins and webhooks.
     pub fn work_deadline(&self) -> Instant {
         self.deadline.unwrap_or_else(|| Instant::now() + INTERNAL_TIMEOUT)
+    }
+}
+
+impl Drop for RequestContext {
+    /// Records the end of a request that is dropped before its response.
+    fn drop(&mut self) {
+        if let Some(record) = self.audit.take() {
+            record.abandoned(self.notes.take_annotations());
+        }
     }
 }
 
@@ -214,7 +260,9 @@ mod tests {
 
     fn context(uri: &str) -> Result<RequestContext, Status> {
         let request = Request::get(uri).body(()).unwrap();
-        RequestContext::new(&request, Client::Remote(None), RequestTimeout(Duration::from_mins(1)))
+        let mut context = RequestContext::new(&request, Client::Remote(None))?;
+        context.set_deadline(RequestTimeout(Duration::from_mins(1)))?;
+        Ok(context)
     }
 
     #[test]

@@ -8,6 +8,7 @@ use nave_authn::service_account::discovery::{CONFIGURATION_PATH, Discovery, JWKS
 use nave_flowcontrol::Controller;
 use nave_machinery::Status;
 use nave_resources::{Registry, discovery};
+use prometheus::{GaugeVec, Opts};
 use serde::Serialize;
 use serde_json::json;
 
@@ -96,6 +97,10 @@ impl Documents {
             }
             ["statusz"] => self.zpages.statusz(headers).map(EndpointResponse::from),
             ["flagz"] => self.zpages.flagz(headers).map(EndpointResponse::from),
+            ["metrics", "slis"] => {
+                let text = self.health.metrics().map_err(Status::internal)?;
+                Ok(raw_response::bytes(StatusCode::OK, METRICS_TYPE, text).into())
+            }
             ["metrics"] => self.metrics(catalog.storages()).await.map(EndpointResponse::from),
             ["debug", "api_cache"] => {
                 Ok(raw_response::json(&ApiCache::collect(catalog.storages()).await).into())
@@ -208,7 +213,7 @@ impl Documents {
             }
         }
         let text = self.metrics.render().map_err(Status::internal)?;
-        Ok(raw_response::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
+        Ok(raw_response::bytes(StatusCode::OK, METRICS_TYPE, text))
     }
 
     /// Returns the served paths, sorted.
@@ -224,13 +229,46 @@ impl Documents {
         }
         paths.extend(self.health.paths());
         paths.extend(
-            ["/debug/api_cache", "/flagz", "/metrics", "/openapi/v2", "/openapi/v3", "/statusz", "/version"]
-                .map(str::to_owned),
+            [
+                "/debug/api_cache",
+                "/flagz",
+                "/metrics",
+                "/metrics/slis",
+                "/openapi/v2",
+                "/openapi/v3",
+                "/statusz",
+                "/version",
+            ]
+            .map(str::to_owned),
         );
         paths.sort();
         paths
     }
 }
+
+/// Returns `kubernetes_build_info`, whose labels are those of `/version`.
+pub(crate) fn build_info() -> Result<GaugeVec, prometheus::Error> {
+    let version = serde_json::to_value(VersionInfo::of_server()).unwrap_or_default();
+    let labels = [
+        ("major", "major"),
+        ("minor", "minor"),
+        ("git_version", "gitVersion"),
+        ("git_commit", "gitCommit"),
+        ("git_tree_state", "gitTreeState"),
+        ("build_date", "buildDate"),
+        ("go_version", "goVersion"),
+        ("compiler", "compiler"),
+        ("platform", "platform"),
+    ];
+    let names = labels.map(|(name, _)| name);
+    let values = labels.map(|(_, field)| version[field].as_str().unwrap_or_default());
+    let info = GaugeVec::new(Opts::new("kubernetes_build_info", "The version of the API."), &names)?;
+    info.with_label_values(&values).set(1.0);
+    Ok(info)
+}
+
+/// The media type of metrics.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Time that metrics wait for the size of a store.
 const STORE_STATUS_TIMEOUT: Duration = Duration::from_secs(2);

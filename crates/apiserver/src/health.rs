@@ -12,6 +12,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
+use nave_metrics::Registrar;
+use prometheus::{Encoder, GaugeVec, IntCounterVec, Registry, TextEncoder};
 
 use crate::request_info::Query;
 
@@ -25,6 +27,37 @@ type Probe = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Syn
 #[derive(Clone, Default)]
 pub struct Health {
     checks: Vec<Check>,
+    results: Option<Results>,
+}
+
+/// The results of checks, as metrics (upstream: `component-base/metrics/prometheus/slis`).
+#[derive(Clone)]
+pub(crate) struct Results {
+    registry: Registry,
+    latest: GaugeVec,
+    total: IntCounterVec,
+}
+
+impl Results {
+    /// Creates the metrics in a registry of their own.
+    ///
+    /// # Errors
+    /// A name is invalid (a bug in this file).
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let registrar = Registrar(&registry);
+        let help = "The latest result of a health check: 1 if it passed.";
+        let latest = registrar.gauges("kubernetes_healthcheck", help, &["name", "type"])?;
+        let (name, help) = ("kubernetes_healthchecks_total", "Results of health checks.");
+        let total = registrar.counters(name, help, &["name", "status", "type"])?;
+        Ok(Self { registry, latest, total })
+    }
+
+    fn record(&self, endpoint: &str, name: &str, passed: bool) {
+        self.latest.with_label_values(&[name, endpoint]).set(f64::from(u8::from(passed)));
+        let status = if passed { "success" } else { "error" };
+        self.total.with_label_values(&[name, status, endpoint]).inc();
+    }
 }
 
 #[derive(Clone)]
@@ -69,6 +102,32 @@ impl Health {
         health
     }
 
+    /// Records the results of checks.
+    pub(crate) fn with_results(mut self, results: Results) -> Self {
+        self.results = Some(results);
+        self
+    }
+
+    /// Encodes the results of checks in Prometheus' text format.
+    ///
+    /// # Errors
+    /// A metric cannot be encoded.
+    pub(crate) fn metrics(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        let families = self.results.iter().flat_map(|results| results.registry.gather());
+        TextEncoder::new().encode(&families.collect::<Vec<_>>(), &mut text)?;
+        Ok(text)
+    }
+
+    /// Runs a check and records its result.
+    async fn run(&self, endpoint: &str, check: &Check) -> Result<(), String> {
+        let result = check.run().await;
+        if let Some(results) = &self.results {
+            results.record(endpoint, &check.name, result.is_ok());
+        }
+        result
+    }
+
     /// Adds a check. A `live` check applies to `/livez` too.
     pub fn add(
         &mut self,
@@ -103,9 +162,9 @@ impl Health {
         };
         let mut checks = self.checks.iter().filter(|check| ready || check.live);
         match name {
-            None => Some(Self::all(endpoint, checks, query).await),
+            None => Some(self.all(endpoint, checks, query).await),
             Some(name) => match checks.find(|check| check.name == name) {
-                Some(check) => Some(Self::one(check).await),
+                Some(check) => Some(self.one(endpoint, check).await),
                 None => None,
             },
         }
@@ -122,8 +181,8 @@ impl Health {
         paths
     }
 
-    async fn one(check: &Check) -> HealthAnswer {
-        match check.run().await {
+    async fn one(&self, endpoint: &str, check: &Check) -> HealthAnswer {
+        match self.run(endpoint, check).await {
             Ok(()) => HealthAnswer { code: StatusCode::OK, text: "ok".to_owned() },
             Err(why) => HealthAnswer {
                 code: StatusCode::INTERNAL_SERVER_ERROR,
@@ -132,7 +191,7 @@ impl Health {
         }
     }
 
-    async fn all(endpoint: &str, checks: impl Iterator<Item = &Check>, query: &Query) -> HealthAnswer {
+    async fn all(&self, endpoint: &str, checks: impl Iterator<Item = &Check>, query: &Query) -> HealthAnswer {
         // Each excluded name, and whether a check has it.
         let mut excluded: Vec<(&str, bool)> = query
             .pairs()
@@ -149,7 +208,7 @@ impl Health {
                 *found = true;
                 writeln!(text, "[+]{name} excluded: ok")
             } else {
-                match check.run().await {
+                match self.run(endpoint, check).await {
                     Ok(()) => writeln!(text, "[+]{name} ok"),
                     Err(why) => {
                         failed = true;

@@ -15,6 +15,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use nave_authn::{ANONYMOUS, AUTHENTICATED_GROUP, UNAUTHENTICATED_GROUP, UserInfo, service_account};
@@ -53,23 +54,28 @@ impl Impersonation {
     ) -> Result<(), Status> {
         let Some(wanted) = wanted(headers)? else { return Ok(()) };
         let request = RequestAttributes::new(&context.info);
-        let user = apply(&request.of_user(context.user()), wanted, &self.0).await?;
+        let (user, constraint) = apply(&request.of_user(context.user()), wanted, &self.0).await?;
         remove(headers);
         tracing::debug!(user = context.user().name, impersonates = user.name, "impersonation");
-        context.impersonate(user.into());
+        let user = Arc::new(user);
+        if let Some(record) = &context.audit {
+            record.impersonated(Arc::clone(&user), constraint);
+        }
+        context.impersonate(user);
         Ok(())
     }
 }
 
-/// Returns the target user with all its groups, if the requester may impersonate that user.
+/// Returns the target user with all its groups, if the requester may impersonate that user, and the verb of the
+/// constrained mode that allowed it.
 async fn apply(
     request: &Attributes<'_>,
     wanted: UserInfo,
     authorization: &nave_authz::Chain,
-) -> Result<UserInfo, Status> {
-    let mut user = check(request, wanted, authorization).await?;
+) -> Result<(UserInfo, &'static str), Status> {
+    let (mut user, constraint) = check(request, wanted, authorization).await?;
     complete_groups(&mut user);
-    Ok(user)
+    Ok((user, constraint))
 }
 
 /// Parses the target user from the headers.
@@ -94,13 +100,13 @@ fn wanted(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
     Err(Status::bad_request(format!("requested {} without impersonating a user name", go_syntax(&user))))
 }
 
-/// Returns the target user if the requester may impersonate that user. If all modes refuse, returns the error of the
-/// first applicable mode.
+/// Returns the target user if the requester may impersonate that user, and the verb of the mode that allowed it; empty
+/// for the mode without a name. If all modes refuse, returns the error of the first applicable mode.
 async fn check(
     request: &Attributes<'_>,
     mut wanted: UserInfo,
     authorization: &nave_authz::Chain,
-) -> Result<UserInfo, Status> {
+) -> Result<(UserInfo, &'static str), Status> {
     let mut refused = None;
     for mode in Mode::all(request.user, &wanted) {
         match mode.check(request, &wanted, authorization).await {
@@ -108,7 +114,7 @@ async fn check(
                 if mode != Mode::ServiceAccount && mode != Mode::UserInfo {
                     wanted.groups.push(NODES_GROUP.to_owned());
                 }
-                return Ok(wanted);
+                return Ok((wanted, mode.names().1));
             }
             Err(status) => refused = refused.or(Some(status)),
         }
@@ -122,7 +128,7 @@ async fn check(
     )
     .await
     {
-        Ok(()) => Ok(wanted),
+        Ok(()) => Ok((wanted, "")),
         Err(status) => Err(refused.unwrap_or(status)),
     }
 }

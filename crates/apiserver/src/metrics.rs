@@ -10,8 +10,9 @@ use nave_machinery::GroupVersionResource;
 use nave_metrics::Registrar;
 use nave_store::StoreStatus;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
-use prometheus::{Encoder, HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
+use prometheus::{Encoder, GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 
+use crate::process_metrics::ProcessMetrics;
 use crate::request_info::RequestInfo;
 
 /// The buckets of `apiserver_request_duration_seconds`, as upstream.
@@ -19,6 +20,9 @@ const LATENCY_BUCKETS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
     20.0, 30.0, 45.0, 60.0,
 ];
+
+/// The buckets of `apiserver_response_sizes`, in bytes, as upstream.
+const SIZE_BUCKETS: [f64; 7] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
 /// The labels of a request.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +41,8 @@ pub struct RequestLabels<'a> {
     pub scope: &'a str,
     /// `All` for a dry run.
     pub dry_run: &'a str,
+    /// True if the version of the resource is deprecated.
+    pub is_deprecated: bool,
 }
 
 /// The server's metrics and their registry.
@@ -44,6 +50,10 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     durations: HistogramVec,
+    /// Durations without the time in webhooks.
+    own_durations: HistogramVec,
+    response_sizes: HistogramVec,
+    deprecated: GaugeVec,
     inflight: IntGaugeVec,
     long_running: IntGaugeVec,
     panics: IntCounterVec,
@@ -65,6 +75,16 @@ impl Metrics {
         let labels = ["verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component"];
         let (name, help) = ("apiserver_request_duration_seconds", "Duration of requests, in seconds.");
         let durations = registrar.histograms(name, help, &labels, &LATENCY_BUCKETS)?;
+        let labels = ["verb", "group", "version", "resource", "subresource", "scope", "component"];
+        let (name, help) =
+            ("apiserver_request_sli_duration_seconds", "Duration of requests without webhooks, in seconds.");
+        let own_durations = registrar.histograms(name, help, &labels, &LATENCY_BUCKETS)?;
+        let (name, help) = ("apiserver_response_sizes", "Sizes of responses to reads, in bytes.");
+        let response_sizes = registrar.histograms(name, help, &labels, &SIZE_BUCKETS)?;
+        let labels = ["group", "version", "resource", "subresource", "removed_release"];
+        let help = "Deprecated APIs that were requested.";
+        let deprecated = registrar.gauges("apiserver_requested_deprecated_apis", help, &labels)?;
+        registrar.0.register(Box::new(ProcessMetrics::new()?))?;
         let (name, help) = ("apiserver_current_inflight_requests", "Requests being served, by kind.");
         let inflight = registrar.int_gauges(name, help, &["request_kind"])?;
         let labels = ["verb", "group", "version", "resource", "subresource", "scope", "component"];
@@ -78,7 +98,19 @@ impl Metrics {
         let terminations = registrar.counters("apiserver_request_terminations_total", help, &labels)?;
         let (name, help) = ("apiserver_storage_size_bytes", "Size of the store on disk, in bytes.");
         let storage_size = registrar.int_gauges(name, help, &["storage_cluster_id"])?;
-        Ok(Self { registry, requests, durations, inflight, long_running, panics, terminations, storage_size })
+        Ok(Self {
+            registry,
+            requests,
+            durations,
+            own_durations,
+            response_sizes,
+            deprecated,
+            inflight,
+            long_running,
+            panics,
+            terminations,
+            storage_size,
+        })
     }
 
     /// Returns the registry.
@@ -94,14 +126,32 @@ impl Metrics {
         self.registry.register(collector)
     }
 
-    /// Counts a completed request.
-    pub fn request_completed(&self, labels: RequestLabels<'_>, code: u16, elapsed: Duration) {
-        let RequestLabels { verb, group, version, resource, subresource, scope, dry_run } = labels;
+    /// Counts a completed request, of which `in_webhooks` was spent waiting for webhooks. `size` is the size of the
+    /// response, if it is known.
+    pub fn request_completed(
+        &self,
+        labels: RequestLabels<'_>,
+        code: u16,
+        elapsed: Duration,
+        in_webhooks: Duration,
+        size: Option<u64>,
+    ) {
+        let RequestLabels { verb, group, version, resource, subresource, scope, dry_run, is_deprecated } =
+            labels;
         let mut digits = itoa::Buffer::new();
         let code = digits.format(code);
         let labels = [verb, dry_run, group, version, resource, subresource, scope, "apiserver", code];
         self.requests.with_label_values(&labels).inc();
         self.durations.with_label_values(&labels[..8]).observe(elapsed.as_secs_f64());
+        let labels = [verb, group, version, resource, subresource, scope, "apiserver"];
+        let own = elapsed.saturating_sub(in_webhooks);
+        self.own_durations.with_label_values(&labels).observe(own.as_secs_f64());
+        if let Some(size) = size.filter(|_| matches!(verb, "GET" | "LIST")) {
+            self.response_sizes.with_label_values(&labels).observe(size as f64);
+        }
+        if is_deprecated {
+            self.deprecated.with_label_values(&[group, version, resource, subresource, ""]).set(1.0);
+        }
     }
 
     /// Counts a request that ended in a panic.
@@ -141,6 +191,9 @@ impl Metrics {
     pub(crate) fn retain_resources(&self, is_served: impl Fn(&GroupVersionResource) -> bool) {
         retain(&self.requests, &is_served);
         retain(&self.durations, &is_served);
+        retain(&self.own_durations, &is_served);
+        retain(&self.response_sizes, &is_served);
+        retain(&self.deprecated, &is_served);
         retain(&self.long_running, &is_served);
         retain(&self.terminations, &is_served);
     }
@@ -203,7 +256,7 @@ mod tests {
             ..RequestLabels::default()
         };
         for resource in ["ants", "bees", ""] {
-            metrics.request_completed(labels(resource), 200, Duration::ZERO);
+            metrics.request_completed(labels(resource), 200, Duration::ZERO, Duration::ZERO, Some(1));
         }
         metrics.retain_resources(|gvr| gvr.resource == "bees");
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();

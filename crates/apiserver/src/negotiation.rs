@@ -25,6 +25,8 @@ pub struct Negotiation {
     gzip: bool,
     pretty: bool,
     include: IncludeObject,
+    /// True to replace the accepted format by JSON.
+    as_json: bool,
 }
 
 /// Returns whether an `Accept` header lists a media type, with any parameters.
@@ -98,7 +100,12 @@ impl Negotiation {
             Some("Object") => IncludeObject::Object,
             _ => IncludeObject::Metadata,
         };
-        Self { accept, gzip: gzip::is_accepted(headers), pretty, include }
+        Self { accept, gzip: gzip::is_accepted(headers), pretty, include, as_json: false }
+    }
+
+    /// Returns a negotiation with the same forms, as compact JSON.
+    pub(crate) fn as_json(&self) -> Self {
+        Self { gzip: false, pretty: false, as_json: true, ..self.clone() }
     }
 
     /// Chooses the encoding and form of a response.
@@ -122,7 +129,10 @@ impl Negotiation {
     fn choose_of(&self, formats: &[Format], offer: Offer, encodings: Encodings) -> Result<Accepted, Status> {
         let accept = self.accept.as_ref().and_then(|accept| accept.to_str().ok());
         let is_available = |accepted: &Accepted| offer.has(accepted.transform) && encodings.has(*accepted);
-        negotiate::accept(accept, formats, is_available).ok_or_else(|| {
+        let accepted = negotiate::accept(accept, formats, is_available).map(|accepted| {
+            if self.as_json { Accepted { format: Format::Json, ..accepted } } else { accepted }
+        });
+        accepted.ok_or_else(|| {
             let media_types: Vec<&str> = formats.iter().map(|format| format.media_type()).collect();
             // Upstream's router rejects media types that no handler serves. A handler rejects forms that it does not
             // offer.

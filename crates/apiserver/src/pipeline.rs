@@ -3,6 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -10,6 +11,7 @@ use http::{Method, Request, Response};
 use http_body::Body;
 use nave_machinery::Status;
 
+use crate::audit::{self, Audit};
 use crate::authentication::Authentication;
 use crate::authorization::Authorization;
 use crate::body::{self, BodyError, ResponseBody};
@@ -26,6 +28,7 @@ use crate::negotiation::Negotiation;
 use crate::request_info::Query;
 use crate::route::Router;
 use crate::serving::Served;
+use crate::traces::Traces;
 use crate::warnings;
 
 /// The stages of a server.
@@ -38,6 +41,10 @@ pub struct Pipeline {
     pub timeout: RequestTimeout,
     /// The authenticators.
     pub authentication: Authentication,
+    /// The audit policy and its backends.
+    pub(crate) audit: Audit,
+    /// The traces of requests.
+    pub(crate) traces: Traces,
     /// Impersonation checks.
     pub impersonation: Impersonation,
     /// Limits on the requests served concurrently.
@@ -74,8 +81,8 @@ impl Pipeline {
     where
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
-        // The context: parsed request, client, deadline.
-        let mut context = match RequestContext::new(&request, client, self.timeout) {
+        // The context: parsed request, client, audit id.
+        let mut context = match RequestContext::new(&request, client) {
             Ok(context) => context,
             Err(status) => {
                 let negotiation = Negotiation::new(request.headers(), &Query::default());
@@ -87,6 +94,7 @@ impl Pipeline {
         // The catalog: one snapshot of the served resources for all stages of the request.
         // Metrics: counts the request as in flight until its body is sent.
         let catalog = self.router.resources.catalog();
+        let uri = request.uri().clone();
         let labels = catalog.labels(&context.info);
         let serving = (self.metrics.serving(&context.info, labels), self.drain.count(&context.info));
         // A panic ends only this request.
@@ -95,8 +103,19 @@ impl Pipeline {
         // Converts the failure of any stage to a response.
         let mut response = match outcome {
             Ok(Ok(response)) => response,
-            Ok(Err(status)) => encode_failure(&status, &context.negotiation),
-            Err(_) => encode_failure(&self.panicked(labels), &context.negotiation),
+            Ok(Err(status)) => {
+                if let Some(record) = &context.audit {
+                    record.failure(&status);
+                }
+                encode_failure(&status, &context.negotiation)
+            }
+            Err(_) => {
+                let status = self.panicked(labels);
+                if let Some(record) = context.audit.take() {
+                    record.panicked(&status, context.notes.take_annotations()).await;
+                }
+                encode_failure(&status, &context.negotiation)
+            }
         };
         // Drains a small body that no stage has read: some clients miss a response that is sent before the end of their
         // body.
@@ -108,7 +127,23 @@ impl Pipeline {
         // Adds the warnings of all stages, even to failures.
         warnings::add(response.headers_mut(), context.notes.take_warnings());
         context.flow.add_headers(response.headers_mut());
-        self.metrics.request_completed(labels, response.status().as_u16(), context.received.elapsed());
+        // Slow requests are logged, and traced requests are exported, with the times of their steps.
+        let code = response.status().as_u16();
+        self.traces.completed(&context, &uri, code);
+        // Audit: records the response, or its start if it is long-running.
+        audit::add_id(response.headers_mut(), &context.audit_id);
+        if let Some(record) = context.audit.take() {
+            let completion = record.respond(code, context.notes.take_annotations()).await;
+            response = response.map(|body| body.keeping(completion));
+        }
+        let size = response.body().size_hint().exact();
+        self.metrics.request_completed(
+            labels,
+            code,
+            context.received.elapsed(),
+            context.notes.webhook_time(),
+            size,
+        );
         let mut response = response.map(|body| body.keeping(serving));
         let upgrade = response.body_mut().take_upgrade();
         Served { response, deadline: context.deadline, upgrade }
@@ -125,15 +160,26 @@ impl Pipeline {
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         let terminated = |code| self.metrics.terminated(labels, code);
+        // Deadline, unless the request is long-running.
+        let mut accepted = context.set_deadline(self.timeout);
         // Authentication: the user of the request. No later stage reads a user from a header.
-        self.authentication.run(context, request.headers_mut()).await?;
+        if accepted.is_ok() {
+            let started = Instant::now();
+            accepted = self.authentication.run(context, request.headers_mut()).await.map_err(Status::from);
+            context.steps.record("authentication", started);
+            // Traces: continues the trace of the client, or starts one.
+            self.traces.start(context, request.headers());
+        }
+        // Audit: records the request, also if it is rejected by the stages before.
+        self.audit.run(context, request.uri(), request.headers(), accepted.is_ok()).await?;
+        accepted?;
         // Impersonation: the user that the request acts as.
         self.impersonation.run(context, request.headers_mut()).await?;
         // Flow control: waits for seats, which are held until the response body is sent.
         let place = self.flow_control.run(context, catalog).await;
         let place = place.inspect_err(|status| terminated(status.code))?;
         // Authorization: checks that the user may make this request.
-        self.authorization.run(context).await?;
+        context.steps.measure("authorization", self.authorization.run(context)).await?;
         // Routing: runs the handler within the deadline.
         let response = pin!(self.router.run(request, context, catalog));
         let response = deadline::enforce(context.deadline, response, || terminated(504)).await?;

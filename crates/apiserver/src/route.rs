@@ -80,6 +80,9 @@ impl Router {
         };
         match outcome {
             EndpointResponse::Object(answer) => {
+                if let Some(record) = &context.audit {
+                    Box::pin(answer.record(record, &context.negotiation)).await?;
+                }
                 let size = answer.size(&context.negotiation);
                 self.cpu.run(size, async { answer.encode(&context.negotiation) }).await
             }

@@ -10,18 +10,21 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use http::Request;
 use hyper::body::Incoming;
+use nave_audit::Auditor;
 use nave_authn::service_account::discovery::Discovery;
 use nave_authn::{Identity, UserInfo};
 use nave_flowcontrol::Controller;
 use nave_flowcontrol::metrics::{FlowMetrics, LevelMetrics};
 use nave_machinery::Status;
 use nave_supervisor::{RestartMetrics, Supervisor};
+use nave_telemetry::Tracer;
 use nave_webhook::ClientManager;
 use tokio::sync::watch;
 
 use crate::admission::{AdmissionConfig, AdmissionError, follow_observed};
 use crate::aggregator::{AggregationConfig, Aggregator};
 use crate::allocation::{Repair, ServiceAllocator, ServiceRanges};
+use crate::audit::Audit;
 use crate::authentication::Authentication;
 use crate::authorization::Authorization;
 use crate::body::ResponseBody;
@@ -36,13 +39,13 @@ use crate::conversion::{ConversionMetrics, Converters};
 use crate::cpu_pool::CpuPool;
 use crate::deadline::RequestTimeout;
 use crate::definitions::Definitions;
-use crate::documents::Documents;
+use crate::documents::{self, Documents};
 use crate::draining::{Closing, Drain, DrainSettings};
 use crate::endpoints::Resources;
 use crate::endpoints::virtual_resource::VirtualResources;
 use crate::endpoints::watch::Watches;
 use crate::flow_control::{Fair, FlowConfig, FlowControl};
-use crate::health::{Health, Switch};
+use crate::health::{Health, Results, Switch};
 use crate::impersonation::Impersonation;
 use crate::inflight::{Inflight, InflightLimits};
 use crate::local::LocalService;
@@ -51,6 +54,7 @@ use crate::pipeline::Pipeline;
 use crate::route::Router;
 use crate::serving::{ConnectionInfo, Served};
 use crate::storage::{Following, Storages, Stores, check_consistency, evict_encodings};
+use crate::traces::Traces;
 use crate::zpages::ZPages;
 
 /// Maximum time after a request timeout within which a write of a service may still be committed.
@@ -96,6 +100,10 @@ pub struct Config {
     pub hostname: String,
     /// Token discovery (OIDC).
     pub token_discovery: Option<Discovery>,
+    /// The audit policy and its backends; `None` to record nothing.
+    pub audit: Option<Arc<Auditor>>,
+    /// Traces requests; `None` to trace none.
+    pub tracer: Option<Tracer>,
     /// The metrics registry; the metrics of authentication and authorization are already registered.
     pub metrics: prometheus::Registry,
     /// The clients of the webhooks that objects configure.
@@ -183,6 +191,7 @@ impl ApiServer {
             cpu.clone(),
             config.backends,
         );
+        metrics.register(Box::new(documents::build_info()?))?;
         metrics.register(Box::new(CacheMetrics::new(catalogs.clone())?))?;
         metrics.register(Box::new(RestartMetrics::new(storages.shared().supervisor.clone())?))?;
         let (ranges, advertise) = (config.service_ranges, config.advertise);
@@ -219,7 +228,7 @@ impl ApiServer {
             flow_control.controller().and_then(|controller| FlowConfig::start(controller, &storages));
         let documents = Documents {
             flow_control: flow_control.controller().map(Arc::clone),
-            health: health(&catalogs, storages.stores(), &stopping),
+            health: health(&catalogs, storages.stores(), &stopping).with_results(Results::new()?),
             zpages: ZPages::new(config.flags),
             metrics: Arc::clone(&metrics),
             address: config.address,
@@ -230,6 +239,8 @@ impl ApiServer {
             browsers: config.browsers,
             timeout: RequestTimeout(config.request_timeout),
             authentication: Authentication(config.authentication),
+            audit: Audit(config.audit),
+            traces: Traces(config.tracer),
             impersonation: Impersonation(config.authorization.clone()),
             flow_control,
             authorization: Authorization(config.authorization),

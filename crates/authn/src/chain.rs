@@ -155,6 +155,7 @@ mod tests {
         Identity {
             user: Arc::new(UserInfo { name: name.into(), ..UserInfo::default() }),
             audiences: Vec::new(),
+            annotations: Vec::new(),
         }
     }
 

@@ -105,6 +105,8 @@ pub struct Identity {
     pub user: Arc<UserInfo>,
     /// The requested audiences for which the token is valid; empty for credentials other than tokens.
     pub audiences: Vec<String>,
+    /// Audit annotations about the credential.
+    pub annotations: Vec<(&'static str, String)>,
 }
 
 /// The reasons to refuse a credential. Clients see them only in token reviews, with upstream's messages; other
@@ -174,12 +176,18 @@ pub trait Authenticator: Send + Sync {
 impl Identity {
     /// An identity without audiences.
     pub fn new(user: UserInfo) -> Self {
-        Self { user: Arc::new(user), audiences: Vec::new() }.in_authenticated_group()
+        Self { user: Arc::new(user), audiences: Vec::new(), annotations: Vec::new() }.in_authenticated_group()
     }
 
     /// Sets the audiences.
     pub fn for_audiences(mut self, audiences: Vec<String>) -> Self {
         self.audiences = audiences;
+        self
+    }
+
+    /// Adds audit annotations about the credential.
+    pub fn with_annotations(mut self, annotations: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        self.annotations.extend(annotations);
         self
     }
 

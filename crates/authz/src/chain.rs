@@ -51,6 +51,18 @@ impl Verdict {
     pub fn no_opinion(reason: impl Into<Cow<'static, str>>) -> Self {
         Self { decision: Decision::NoOpinion, ..Self::allow(reason) }
     }
+
+    /// Returns the failure of a request that is not allowed.
+    ///
+    /// # Errors
+    /// See [`Chain::authorize`].
+    pub fn into_result(self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        match (self.decision, self.error) {
+            (Decision::Allow, _) => Ok(()),
+            (_, Some(error)) => Err(Status::internal(error)),
+            (_, None) => Err(forbidden(attributes, &self.reason)),
+        }
+    }
 }
 
 /// Decides about requests.
@@ -110,14 +122,15 @@ impl Chain {
     /// 403 with the reasons. 500 if the authorizer that denied the request reported an error, or if no authorizer
     /// decided and any of them reported an error.
     pub async fn authorize(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        self.attempt(attributes).await.into_result(attributes)
+    }
+
+    /// Returns the verdict about a request, and measures it.
+    pub async fn attempt(&self, attributes: &Attributes<'_>) -> Verdict {
         let started = Instant::now();
         let verdict = self.decide(attributes).await;
         self.metrics.attempt(&verdict, started.elapsed());
-        match (verdict.decision, verdict.error) {
-            (Decision::Allow, _) => Ok(()),
-            (_, Some(error)) => Err(Status::internal(error)),
-            (_, None) => Err(forbidden(attributes, &verdict.reason)),
-        }
+        verdict
     }
 
     /// Returns the first allow or deny. If no authorizer decides, returns no opinion with all reasons and errors.

@@ -7,6 +7,7 @@ mod admission;
 mod aggregation;
 mod apis;
 mod apiserver;
+mod audit;
 mod authentication;
 mod authorization;
 mod browsers;
@@ -22,6 +23,7 @@ mod kubelet;
 mod lifecycle;
 mod signing;
 mod tls;
+mod traces;
 mod values;
 
 use std::{
@@ -46,6 +48,7 @@ use aggregation::AggregationFlags;
 use apis::ApiFlags;
 pub(crate) use apis::Apis;
 use apiserver::ApiserverFlags;
+use audit::AuditFlags;
 use authentication::AuthenticationFlags;
 pub(crate) use authentication::{Authentication, Oidc, Proxy, ServiceAccounts, TokenWebhook};
 use authorization::AuthorizationFlags;
@@ -68,6 +71,7 @@ use lifecycle::LifecycleFlags;
 pub(crate) use signing::Signing;
 use signing::SigningFlags;
 use tls::TlsFlags;
+use traces::TracingFlags;
 pub(crate) use values::Controllers;
 use values::{parse_bool, parse_count, parse_duration, parse_ports, parse_verbosity, whole};
 
@@ -210,6 +214,10 @@ pub(crate) struct ServeFlags {
     #[command(flatten)]
     caches: CacheFlags,
     #[command(flatten)]
+    audit: AuditFlags,
+    #[command(flatten)]
+    tracing: TracingFlags,
+    #[command(flatten)]
     browsers: BrowserFlags,
     #[command(flatten)]
     flow_control: FlowControlFlags,
@@ -256,6 +264,10 @@ pub(crate) struct Config {
     pub(crate) node_ports: RangeInclusive<u16>,
     /// True if webhooks in services are called at their endpoints.
     pub(crate) endpoint_routing: bool,
+    /// The audit policy and backends, if requests are recorded.
+    pub(crate) audit: Option<nave_audit::Options>,
+    /// The collector of traces and the rate of traced requests, if requests are traced.
+    pub(crate) tracing: Option<nave_telemetry::Config>,
     /// The CORS and HSTS settings for browsers.
     pub(crate) browsers: Browsers,
     pub(crate) watch_caches: WatchCacheSizes,
@@ -360,6 +372,8 @@ impl ServeFlags {
             service_ranges: self.service_cluster_ip_range,
             node_ports: self.service_node_port_range,
             endpoint_routing: self.enable_aggregator_routing,
+            audit: self.audit.validate()?,
+            tracing: self.tracing.validate()?,
             browsers: self.browsers.validate()?,
             watch_caches: self.caches.sizes(),
             apis: self.apis.validate()?,

@@ -31,6 +31,7 @@ use hyper::body::Incoming;
 use nave_apiserver::connect::backends::KubeletTls;
 use nave_apiserver::server::{ApiServer, StartError};
 use nave_apiserver::serving::{ConnectionInfo, ConnectionLimits, Limits, Running, Server, Tls, TlsError};
+use nave_audit::Auditor;
 use nave_authn::ClientCaError;
 use nave_store::StoreError;
 use nave_webhook::WatchedFiles;
@@ -58,6 +59,8 @@ const KUBERNETES_MINOR: &str = "1.36";
 const CERTIFICATE_CHECK: Duration = Duration::from_mins(1);
 /// The interval between checks for changes of the files in flags.
 const FILE_CHECK: Duration = Duration::from_secs(1);
+/// The time to wait at exit until audit events are recorded.
+const AUDIT_FLUSH: Duration = Duration::from_secs(10);
 /// The exit code that shells use for a process interrupted by SIGINT.
 const INTERRUPTED: i32 = 130;
 
@@ -88,6 +91,9 @@ pub(crate) enum ServeError {
     /// The API cannot be started.
     #[error("cannot start the API: {0}")]
     Start(#[from] StartError),
+    /// Audit cannot be started.
+    #[error(transparent)]
+    Audit(#[from] nave_audit::StartError),
     /// The address cannot be bound.
     #[error("cannot listen on {0} (--bind-address, --secure-port)")]
     Listen(io::Error),
@@ -183,7 +189,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         never = supervisor.supervise("token tracking", "", track) => match never {},
     }
     tokio::select! {
-        () = stop(&config, &api.server, &controllers, &running) => {}
+        () = stop(&config, &api.server, api.audit.as_deref(), &controllers, &running) => {}
         () = signals.next() => {
             tracing::warn!("second signal received, exiting");
             std::process::exit(INTERRUPTED)
@@ -318,7 +324,13 @@ async fn run_renewals(task: &Mutex<RenewalTask>) -> std::convert::Infallible {
     }
 }
 
-async fn stop(config: &Config, api: &ApiServer, controllers: &InProcessControllers, running: &Running) {
+async fn stop(
+    config: &Config,
+    api: &ApiServer,
+    audit: Option<&Auditor>,
+    controllers: &InProcessControllers,
+    running: &Running,
+) {
     tracing::info!("shutdown started");
     api.turn_unready();
     api.withdraw_address().await;
@@ -333,6 +345,11 @@ async fn stop(config: &Config, api: &ApiServer, controllers: &InProcessControlle
     api.end_watches();
     let drained = running.shutdown(config.request_timeout.max(lifecycle.watch_grace)).await;
     tracing::info!(%drained, "all connections closed");
+    if let Some(audit) = audit
+        && tokio::time::timeout(AUDIT_FLUSH, audit.flush()).await.is_err()
+    {
+        tracing::error!("audit events lost: the backends are too slow");
+    }
 }
 
 #[cfg(test)]

@@ -235,11 +235,17 @@ pub struct HookClient {
 
 impl HookClient {
     /// Posts a JSON document and returns the body of the response. Redirects are errors. A webhook that responds with
-    /// `Retry-After` and 429 or a server error is called again within the time limit.
+    /// `Retry-After` and 429 or a server error is called again within the time limit. `trace_parent` is the header of
+    /// the trace that the call belongs to.
     ///
     /// # Errors
     /// No response was received, or it has an error status or no body.
-    pub async fn post(&self, document: Bytes, limits: CallLimits) -> Result<Bytes, HookError> {
+    pub async fn post(
+        &self,
+        document: Bytes,
+        limits: CallLimits,
+        trace_parent: Option<&str>,
+    ) -> Result<Bytes, HookError> {
         let query = format!("timeout={}", duration::write_nanos(nanos(whole_seconds(limits.timeout))));
         let path = match self.uri.path() {
             "" => "/",
@@ -248,7 +254,7 @@ impl HookClient {
         let url = format!("https://{}{path}?{query}", self.uri.authority().map_or("", |host| host.as_str()));
         let failed = |error: ClientError| HookError::Transport { url: url.clone(), error };
         let uri = Uri::try_from(&url).map_err(|error| failed(ClientError::Request(error.into())))?;
-        let response = self.exchange(&uri, &document, limits).await.map_err(failed)?;
+        let response = self.exchange(&uri, &document, limits, trace_parent).await.map_err(failed)?;
         // Other successes have no body of their own (client-go).
         if !(200..=206).contains(&response.status.as_u16()) {
             let (status, message) = (response.status, error_message(&response));
@@ -262,8 +268,17 @@ impl HookClient {
     }
 
     /// Calls until the webhook does not ask for another attempt.
-    async fn exchange(&self, uri: &Uri, body: &Bytes, limits: CallLimits) -> Result<Response, ClientError> {
+    async fn exchange(
+        &self,
+        uri: &Uri,
+        body: &Bytes,
+        limits: CallLimits,
+        trace_parent: Option<&str>,
+    ) -> Result<Response, ClientError> {
         let mut headers = headers();
+        if let Some(value) = trace_parent.and_then(|header| HeaderValue::try_from(header).ok()) {
+            headers.insert("traceparent", value);
+        }
         let authorization =
             self.authorization.value().await.map_err(|error| ClientError::Body(error.into()))?;
         headers.extend(authorization.map(|value| (header::AUTHORIZATION, value)));

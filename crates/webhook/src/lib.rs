@@ -161,6 +161,16 @@ impl Webhook {
         retry::retry(self.backoff, self.attempts, CallError::is_transient, attempt).await
     }
 
+    /// Sends a JSON document and ignores the content of the response. Repeats failed calls, whatever the failure.
+    ///
+    /// # Errors
+    /// The error of the last attempt.
+    pub async fn send(&self, document: bytes::Bytes) -> Result<(), CallError> {
+        let target = self.target();
+        let attempt = || async { target.post(document.clone()).await.map(drop) };
+        retry::retry(self.backoff, self.attempts, |_: &CallError| true, attempt).await
+    }
+
     fn target(&self) -> Arc<Target> {
         let mut loaded = self.loaded.lock();
         if loaded.checked.elapsed() >= CHECK_INTERVAL {
@@ -195,6 +205,10 @@ impl Target {
     }
 
     async fn attempt(&self, body: bytes::Bytes) -> Result<Value, CallError> {
+        serde_json::from_slice(&self.post(body).await?).map_err(|_| CallError::NotJson)
+    }
+
+    async fn post(&self, body: bytes::Bytes) -> Result<bytes::Bytes, CallError> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
@@ -206,7 +220,7 @@ impl Target {
         if !answer.status.is_success() {
             return Err(CallError::Status(answer.status));
         }
-        serde_json::from_slice(&answer.body).map_err(|_| CallError::NotJson)
+        Ok(answer.body)
     }
 }
 

@@ -4,6 +4,7 @@
 mod access;
 mod admission;
 mod aggregation;
+mod audit;
 mod authentication;
 mod authorization_config;
 mod autoscaling;

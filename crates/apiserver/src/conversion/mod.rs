@@ -182,7 +182,7 @@ impl Converter {
             timeout: TIMEOUT,
             response_bytes: RESPONSE_BYTES + RESPONSE_GROWTH * review.request().len(),
         };
-        let response = client.post(review.request().clone(), limits).await;
+        let response = client.post(review.request().clone(), limits, None).await;
         review.accept(kind, &response.map_err(|error| Failure::call(kind, error))?)
     }
 

@@ -135,6 +135,8 @@ impl Resources {
         }
         if let Some(deprecation) = &endpoint.version().deprecation {
             context.notes.warn(deprecation);
+            // A valid key with one value.
+            let _ = context.notes.annotate("k8s.io/deprecated", "true");
         }
         let query = info.query.pairs();
         if info.verb == Verb::Create
@@ -237,9 +239,12 @@ impl Resources {
                 let apply = payload.content_type == Some(ContentType::Patch(PatchType::Apply));
                 write::patch(target, payload, &PatchOptions::parse(query, apply)?, create).await
             }
-            Verb::Delete => Box::pin(delete::delete(target, &delete_options(query, payload)?)).await,
+            Verb::Delete => {
+                let options = delete_options(target.context, payload)?;
+                Box::pin(delete::delete(target, &options)).await
+            }
             Verb::DeleteCollection => {
-                let options = delete_options(query, payload)?;
+                let options = delete_options(target.context, payload)?;
                 let list = ListOptions::parse(query)?;
                 let page = Box::pin(read::select(endpoint, resource, &list)).await?;
                 let objects = Box::pin(delete::delete_collection(target, page.objects, &options)).await?;
@@ -295,13 +300,16 @@ where
 }
 
 /// Returns the options of a deletion, from the query and an optional `DeleteOptions` body.
-fn delete_options(query: &[(String, String)], payload: &Payload) -> Result<DeleteOptions, Status> {
+fn delete_options(context: &RequestContext, payload: &Payload) -> Result<DeleteOptions, Status> {
     let mut body = Value::Null;
     if !payload.bytes.is_empty() {
         body = decode::parse(&payload.bytes, payload.format()?, "DeleteOptions")?.object;
         decode::check_types(&mut body, "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")?;
+        if let Some(record) = &context.audit {
+            record.request_options(&body);
+        }
     }
-    DeleteOptions::parse(query, &body)
+    DeleteOptions::parse(context.info.query.pairs(), &body)
 }
 
 /// The subresource that may have further path segments, such as `…/proxy/a/b`.

@@ -1,12 +1,14 @@
 //! Responses of endpoints: content that [`ObjectResponse::encode`] encodes for the client, or complete HTTP responses.
 
 use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::BodyExt;
 use nave_codec::json;
-use nave_machinery::{Status, Value};
+use nave_machinery::{Status, Value, managed_fields, meta};
 use serde::Serialize;
 
 use super::versions::ServedObject;
 use super::{Endpoint, encode};
+use crate::audit::Record;
 use crate::body::ResponseBody;
 use crate::cpu_pool::LARGE;
 use crate::gzip;
@@ -54,6 +56,23 @@ pub(super) enum Content {
     List(List),
 }
 
+impl Content {
+    /// Copies the content. Objects from the watch cache are shared.
+    fn duplicate(&self) -> Result<Self, Status> {
+        Ok(match self {
+            Self::Object(endpoint, object, size) => Self::Object(endpoint.clone(), object.clone(), *size),
+            Self::Ordered(document) => Self::Object(None, document.value()?, 0),
+            Self::Written(endpoint, object, version) => {
+                let mut object = object.clone();
+                managed_fields::expand(&mut object);
+                Self::Object(Some(endpoint.clone()), object, version.size())
+            }
+            Self::Cached(endpoint, object) => Self::Cached(endpoint.clone(), object.clone()),
+            Self::List(list) => Self::List(list.clone()),
+        })
+    }
+}
+
 /// A document whose fields are encoded in the order of its type.
 pub(super) trait Document: Send + Sync {
     /// Encodes as compact JSON.
@@ -85,6 +104,7 @@ impl<T: Serialize + Send + Sync> Document for T {
 }
 
 /// A page of a list.
+#[derive(Clone)]
 pub struct List {
     /// The resource.
     pub endpoint: Endpoint,
@@ -178,6 +198,24 @@ impl ObjectResponse {
             headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
         }
         Ok(response)
+    }
+
+    /// Records the response for audit: its status if it is one, and its object if the policy wants it.
+    ///
+    /// # Errors
+    /// See [`Self::encode`].
+    pub(crate) async fn record(&self, record: &Record, negotiation: &Negotiation) -> Result<(), Status> {
+        if let Content::Object(None, document, _) = &self.content
+            && (meta::kind(document), meta::api_version(document)) == ("Status", "v1")
+        {
+            record.response_status(document);
+        }
+        if record.has_response_object() {
+            let copy = Self { code: self.code, content: self.content.duplicate()? };
+            let body = copy.encode(&negotiation.as_json())?.into_body();
+            record.response_object(body.collect().await.map_err(Status::internal)?.to_bytes());
+        }
+        Ok(())
     }
 
     fn new(code: u16, content: Content) -> Self {

@@ -142,6 +142,9 @@ pub(super) async fn create(
         request.context.notes.warn(warning);
     }
     decode::set_defaults(&mut object, &schema)?;
+    if let Some(record) = &request.context.audit {
+        record.request_object(&object);
+    }
     lifecycle::ensure_namespace(&mut object, request.namespace())?;
     // If the path has no name, the name is in the object.
     let name =

@@ -1,5 +1,4 @@
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use http::Request;
@@ -7,7 +6,6 @@ use nave_authz::{Authorizer, Chain, Metrics, NamedAuthorizer, Verdict};
 
 use super::*;
 use crate::context::Client;
-use crate::deadline::RequestTimeout;
 
 fn headers(all: &[(&'static str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -25,8 +23,7 @@ fn user(name: &str, groups: &[&str]) -> UserInfo {
 /// Returns the user as which a list of pods is served.
 async fn list(who: &UserInfo, headers: &mut HeaderMap, chain: &Chain) -> Result<UserInfo, Status> {
     let request = Request::get("/api/v1/namespaces/ns/pods").body(()).unwrap();
-    let timeout = RequestTimeout(Duration::from_mins(1));
-    let mut context = RequestContext::new(&request, Client::Remote(None), timeout).unwrap();
+    let mut context = RequestContext::new(&request, Client::Remote(None)).unwrap();
     context.set_user(Arc::new(who.clone()));
     Impersonation(chain.clone()).run(&mut context, headers).await?;
     assert_eq!(context.authenticated_user(), who);

@@ -100,6 +100,8 @@ impl Fixture {
             flags: BTreeMap::default(),
             hostname: "host".to_owned(),
             token_discovery: None,
+            audit: None,
+            tracer: None,
             metrics: prometheus::Registry::new(),
             backends: local_backends(),
             aggregation: AggregationConfig::default(),

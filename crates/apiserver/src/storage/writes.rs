@@ -1,7 +1,7 @@
 //! Writes: compare-and-swap on the revision that was read. After a conflict, retried with the newer state.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nave_machinery::managed_fields;
@@ -43,6 +43,11 @@ pub trait NextState: Send {
     /// Returns the error for a stored object that cannot be decoded.
     fn refuse_undecodable(&self, error: Status) -> Status {
         error
+    }
+
+    /// Is called after each transaction, with its start.
+    fn sent(&self, started: Instant) {
+        let _ = started;
     }
 
     /// Returns whether an object that is too large for the store is stored without its managed fields.
@@ -204,7 +209,9 @@ impl ResourceStorage {
             let expect = current.map_or(Expect::Absent, |current| Expect::Revision(current.revision));
             let txn = Txn { key: Arc::clone(&key), expect, op };
             let drops_fields = reservation.is_none() && next_state.may_drop_managed_fields();
+            let started = Instant::now();
             let mut outcome = self.send(txn, &object, reservation).await;
+            next_state.sent(started);
             if drops_fields
                 && matches!(outcome, Err(StoreError::TooLarge { .. }))
                 && meta::remove(&mut object, "managedFields").is_some()

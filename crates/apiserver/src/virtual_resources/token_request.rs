@@ -36,6 +36,7 @@ impl VirtualResource for TokenRequests {
             let why = format!(
                 "the UID in the token request ({wanted}) does not match the UID of the service account ({found})"
             );
+            annotate(request, "authentication.k8s.io/token-request-uid-mismatch", why.clone());
             return Err(Status::conflict_of_kind(&kind(), request.name(), &why));
         }
         let audiences = self.audiences(&object);
@@ -49,6 +50,8 @@ impl VirtualResource for TokenRequests {
         let created = time::now();
         let issued = self.issuer.issue(&account, bound, &audiences, seconds).await;
         let issued = issued.map_err(Status::internal)?;
+        let id = format!("JTI={}", issued.token_id);
+        annotate(request, "authentication.kubernetes.io/issued-credential-id", id);
         meta::set(&mut object, "name", request.name().into());
         meta::set(&mut object, "namespace", request.namespace().into());
         meta::set(&mut object, "uid", meta::uid(&account).into());
@@ -68,6 +71,11 @@ impl TokenRequests {
             named.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
         if named.is_empty() { self.issuer.audiences().to_vec() } else { named }
     }
+}
+
+/// Adds an audit annotation. The key is valid and has one value per request.
+fn annotate(request: &VirtualRequest<'_>, key: &str, value: String) {
+    let _ = request.context.notes.annotate(key, value);
 }
 
 fn kind() -> GroupKind {

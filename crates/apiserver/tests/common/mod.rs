@@ -103,6 +103,8 @@ impl Cluster {
             flags: BTreeMap::default(),
             hostname: "host".to_owned(),
             token_discovery: None,
+            audit: None,
+            tracer: None,
             metrics: prometheus::Registry::new(),
             webhooks: nave_apiserver::webhooks::client_manager(
                 &storages,

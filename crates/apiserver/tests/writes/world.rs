@@ -95,6 +95,8 @@ impl World {
             flags: BTreeMap::default(),
             hostname: "host".to_owned(),
             token_discovery: None,
+            audit: None,
+            tracer: None,
             metrics: prometheus::Registry::new(),
             webhooks: nave_apiserver::webhooks::client_manager(
                 &storages,

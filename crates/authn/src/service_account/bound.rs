@@ -35,7 +35,8 @@ impl BoundTokens {
         self
     }
 
-    fn check(&self, claims: &Claims, now: f64) -> Result<Info, AuthnError> {
+    /// Returns the token's data, and the number of seconds since it should have been replaced.
+    fn check(&self, claims: &Claims, now: f64) -> Result<(Info, Option<f64>), AuthnError> {
         claims::check_times(claims, now)?;
         let private =
             Private::from_claims(claims).ok_or_else(|| refused("service account token has no claims"))?;
@@ -51,12 +52,13 @@ impl BoundTokens {
             (None, Some(node)) => drop(lookup.bound(("Node", "nodes"), "", node)?),
             (None, None) => {}
         }
-        if let (Some(warn_after), Some(metrics)) = (warnafter.filter(|at| *at != 0), &self.metrics) {
-            let stale = now > warn_after as f64;
-            if stale { &metrics.stale_tokens } else { &metrics.valid_tokens }.inc();
+        let age = warnafter.filter(|at| *at != 0).map(|warn_after| now - warn_after as f64);
+        let stale = age.filter(|age| *age > 0.0);
+        if let (Some(_), Some(metrics)) = (age, &self.metrics) {
+            if stale.is_some() { &metrics.stale_tokens } else { &metrics.valid_tokens }.inc();
         }
         let token_id = claims.text("jti").to_owned();
-        Ok(Info { namespace, account, pod, node, token_id })
+        Ok((Info { namespace, account, pod, node, token_id }, stale))
     }
 }
 
@@ -73,8 +75,13 @@ impl TokenAuthenticator for BoundTokens {
         if meant.is_empty() {
             return Err(wrong_audience(&claims.audiences(), audiences));
         }
-        let info = self.check(&claims, claims::unix(SystemTime::now()))?;
-        Ok(Some(Identity::new(info.into_user()).for_audiences(meant)))
+        let (info, stale) = self.check(&claims, claims::unix(SystemTime::now()))?;
+        let stale = stale.map(|seconds| {
+            let subject = claims.text("sub");
+            let text = format!("subject: {subject}, seconds after warning threshold: {seconds:.0}");
+            ("authentication.k8s.io/stale-token", text)
+        });
+        Ok(Some(Identity::new(info.into_user()).for_audiences(meant).with_annotations(stale)))
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Issued {
     pub expires: Timestamp,
     /// The lifetime in the response to the client, in seconds.
     pub expiration_seconds: i64,
+    /// The id of the token (`jti`).
+    pub token_id: String,
 }
 
 impl Issuer {
@@ -83,6 +85,7 @@ impl Issuer {
             BoundObject::Secret(secret) => (None, Some(secret), None),
             BoundObject::Node(node) => (None, None, Some(node)),
         };
+        let token_id = uuid::Uuid::new_v4().to_string();
         let private = Private {
             namespace: meta::namespace(account).to_owned(),
             node,
@@ -97,13 +100,13 @@ impl Issuer {
             "exp": issued_at + holds,
             "iat": issued_at,
             "iss": self.config.issuer,
-            "jti": uuid::Uuid::new_v4().to_string(),
+            "jti": token_id,
             Private::NAME: private,
             "nbf": issued_at,
             "sub": user_name(meta::namespace(account), meta::name(account)),
         });
         let token = self.sign(&claims).await?;
-        Ok(Issued { token, expires: now.plus_seconds(expiration_seconds), expiration_seconds })
+        Ok(Issued { token, expires: now.plus_seconds(expiration_seconds), expiration_seconds, token_id })
     }
 
     /// Issues a token without expiration for a service account, to be stored in `secret`.

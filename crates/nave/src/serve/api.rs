@@ -9,8 +9,10 @@ use nave_apiserver::draining::DrainSettings;
 use nave_apiserver::server::{self, ApiServer, StartError};
 use nave_apiserver::storage::{Following, Storages, Stores};
 use nave_apiserver::{virtual_resources, webhooks};
+use nave_audit::Auditor;
 use nave_authn::service_account::{Issuer, KeyRing, SecretUse};
 use nave_store::Store;
+use nave_telemetry::{Exporter, Tracer};
 use nave_webhook::Routing;
 use tokio::sync::{mpsc, watch};
 
@@ -19,7 +21,7 @@ use super::authentication::{Authentication, ConfigFile};
 use super::authorization::Authorization;
 use super::client_cas::ClientCas;
 use super::store;
-use crate::flags::Config;
+use crate::flags::{Config, FlagError};
 
 /// The API server, its authorizers, and the tasks that keep them up to date.
 pub(super) struct Api {
@@ -31,6 +33,8 @@ pub(super) struct Api {
     pub(super) issuer: Issuer,
     /// Receives the secrets whose tokens were used.
     pub(super) used: mpsc::Receiver<SecretUse>,
+    /// Records audit events.
+    pub(super) audit: Option<Arc<Auditor>>,
     _following: Vec<Following>,
 }
 
@@ -56,6 +60,10 @@ pub(super) async fn start(
         tracing::warn!(resource, "unknown resource in --watch-cache-sizes ignored");
     }
     let metrics = prometheus::Registry::new();
+    let audit = match config.audit.clone() {
+        Some(options) => Some(Arc::new(Auditor::start(options, &metrics)?)),
+        None => None,
+    };
     let stores = Stores::new(store)
         .with_overrides(store::open_overrides(&config.store))
         .with_timeouts(config.store.timeouts)
@@ -91,6 +99,8 @@ pub(super) async fn start(
         flags: config.flag_values.clone(),
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         token_discovery: authentication.discovery(&reachable.to_string()),
+        audit: audit.clone(),
+        tracer: tracer(config)?,
         metrics,
         webhooks,
         backends: connections.backends,
@@ -101,5 +111,15 @@ pub(super) async fn start(
     // The default roles and bindings exist from this point on.
     let following = authorization.follow(&storages).await;
     let Authentication { file, issuer, used, .. } = authentication;
-    Ok(Api { server, authentication: file, authorization, issuer, used, _following: following })
+    Ok(Api { server, authentication: file, authorization, issuer, used, audit, _following: following })
+}
+
+/// Starts the exporter of traces, if requests are traced.
+fn tracer(config: &Config) -> Result<Option<Tracer>, ServeError> {
+    let Some(tracing) = &config.tracing else { return Ok(None) };
+    let instance = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let (tracer, exporter) = Exporter::new(tracing, &instance)
+        .map_err(|error| FlagError::new("tracing-config-file", error.to_string()))?;
+    tokio::spawn(exporter.run());
+    Ok(Some(tracer))
 }

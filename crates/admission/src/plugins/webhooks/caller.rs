@@ -121,7 +121,10 @@ impl Caller {
         let timeout = hook.timeout.map_or(left, |timeout| timeout.min(left)).max(Duration::from_millis(1));
         let limits = CallLimits { timeout, response_bytes: MAX_ANSWER_BYTES };
         let is_last = hook.timeout.is_none_or(|timeout| left <= timeout);
-        let body = client.post(body, limits).await.map_err(|error| {
+        let started = Instant::now();
+        let called = client.post(body, limits, attributes.notes.trace_parent().as_deref()).await;
+        attributes.notes.add_webhook_time(started.elapsed());
+        let body = called.map_err(|error| {
             // The time for the request is over, not only the time for the webhook.
             if is_last && error.is_timeout() {
                 let why = "request did not complete within the allotted timeout";

@@ -14,10 +14,12 @@ use super::patch;
 use crate::attributes::Attributes;
 use crate::chain::Mutate;
 use crate::expressions::process;
+use crate::notes::Recorded;
 use crate::versioned::Versioned;
 
 const NAME: &str = "MutatingAdmissionWebhook";
 const MUTATION: &str = "mutation.webhook.admission.k8s.io";
+const PATCH: &str = "patch.webhook.admission.k8s.io";
 
 pub(super) struct Mutating(pub(super) Webhooks);
 
@@ -119,9 +121,13 @@ impl Run<'_> {
         object: &mut Option<&mut Object>,
     ) -> Result<bool, Status> {
         let (attributes, round) = (self.attributes, u8::from(self.is_again));
-        let accept = async |answer: Answer| self.patched(hook, &answer, versioned, object.as_deref()).await;
+        let place = format!("round_{round}_index_{position}");
+        let accept = async |answer: Answer| {
+            annotate_patch(attributes, hook, &answer, &place);
+            self.patched(hook, &answer, versioned, object.as_deref()).await
+        };
         let called = self.webhooks.caller.call(hook, &versioned.request(attributes), accept).await;
-        let key = format!("{MUTATION}/round_{round}_index_{position}");
+        let key = format!("{MUTATION}/{place}");
         if matches!(called, Ok(None)) {
             annotate(attributes, &format!("failed-open.{key}"), hook.name.as_str());
         }
@@ -171,6 +177,18 @@ impl Run<'_> {
         let stored = stored.map_err(|status| CallError::Refused(Status::internal(status.message)))?;
         Ok(Some(Patched { stored, versioned: patched }))
     }
+}
+
+/// Adds the patch to the audit annotations, if audit records parts of objects.
+fn annotate_patch(attributes: &Attributes<'_>, hook: &Hook, answer: &Answer, place: &str) {
+    if !attributes.notes.records(Recorded::Objects) || answer.patch.is_empty() {
+        return;
+    }
+    let Ok(patch) = nave_codec::json::decode(&answer.patch) else { return };
+    let patch = json!({
+        "configuration": hook.configuration, "webhook": hook.name, "patch": patch.value, "patchType": "JSONPatch",
+    });
+    annotate(attributes, &format!("{PATCH}/{place}"), patch.to_string());
 }
 
 /// A patched object in both forms.

@@ -22,6 +22,8 @@ mod requests;
 mod stages;
 mod target;
 
+use std::time::Instant;
+
 use nave_admission::{Attributes, Operation, RequestOptions};
 use nave_machinery::options::{CreateOptions, DeleteOptions, FieldValidation};
 use nave_machinery::{FieldError, FieldPath, GroupVersionKind, Object, Reason, Status, Value, meta};
@@ -350,6 +352,10 @@ impl Write<'_> {
 }
 
 impl NextState for Write<'_> {
+    fn sent(&self, started: Instant) {
+        self.target.context.steps.record("etcd", started);
+    }
+
     async fn next(&mut self, current: Option<&Stored>) -> Result<Attempt, Status> {
         self.creates = current.is_none();
         let read = match current {

@@ -23,7 +23,7 @@ pub async fn create(
     options: &CreateOptions,
 ) -> Result<ObjectResponse, Status> {
     for _ in 1..MAX_GENERATED_NAMES {
-        let object = target.decode(payload, options.validation())?;
+        let object = target.decode_recorded(payload, options.validation())?;
         let is_generated = meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty();
         match create_object(target, object, options).await {
             Err(status) if is_generated && status.reason == Some(Reason::AlreadyExists) => {}
@@ -73,7 +73,7 @@ pub async fn update(
     options: &UpdateOptions,
     create: Option<CreateRight<'_>>,
 ) -> Result<ObjectResponse, Status> {
-    let object = target.decode(payload, options.validation())?;
+    let object = target.decode_recorded(payload, options.validation())?;
     target.check_name(&object)?;
     let version = parse_resource_version(&object)?;
     let create = create.filter(|_| target.endpoint.def.rules.create_on_update && target.view == View::Object);
@@ -91,6 +91,9 @@ pub async fn patch(
     options: &PatchOptions,
     create: Option<CreateRight<'_>>,
 ) -> Result<ObjectResponse, Status> {
+    if let Some(record) = &target.context.audit {
+        record.patch(payload);
+    }
     let validation = options.update.validation();
     let change = if payload.content_type == Some(ContentType::Patch(PatchType::Apply)) {
         Change::Apply(Box::new(Apply::parse(&payload.bytes, options.force, validation, create)))

@@ -152,7 +152,8 @@ impl Write<'_> {
         let mut object = Object::try_from(object).map_err(Status::internal)?;
         let name = object.name().to_owned();
         let attributes = self.attributes(operation, &name, old);
-        self.target.admission.mutate(&attributes, Some(&mut object)).await?;
+        let admitted = self.target.admission.mutate(&attributes, Some(&mut object));
+        self.target.context.steps.measure("mutating admission", admitted).await?;
         let mut object = object.into_value();
         self.remove_repeated_owners(&mut object, " after mutating admission happens");
         Ok(object)
@@ -180,7 +181,8 @@ impl Write<'_> {
         // As upstream, a new object that admission has renamed is validated by its first name.
         let name = if self.requested_name.is_empty() { object.name() } else { &self.requested_name };
         let attributes = self.attributes(operation, name, old);
-        self.target.admission.validate(&attributes, Some(&object)).await?;
+        let admitted = self.target.admission.validate(&attributes, Some(&object));
+        self.target.context.steps.measure("validating admission", admitted).await?;
         Ok(object.into_value())
     }
 }

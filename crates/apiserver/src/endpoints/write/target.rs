@@ -83,6 +83,19 @@ impl Target<'_> {
         Ok(self.typed(decode::parse(&payload.bytes, format, &expected)?, validation)?)
     }
 
+    /// Decodes and defaults the object in a body, and records it for audit.
+    pub(super) fn decode_recorded(
+        &self,
+        payload: &Payload,
+        validation: FieldValidation,
+    ) -> Result<Value, Status> {
+        let object = self.decode(payload, validation)?;
+        if let Some(record) = &self.context.audit {
+            record.request_object(&object);
+        }
+        Ok(object)
+    }
+
     /// Converts a body to a defaulted object of the view's kind. If the field validation is `Warn`, errors of strict
     /// decoding become warnings.
     ///
