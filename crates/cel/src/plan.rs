@@ -3,8 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use nave_machinery::go_regex;
-use regex::Regex;
+use nave_machinery::go_regex::{self, Regex};
 
 use crate::check::{Checked, Reference};
 use crate::cost::Rule;
@@ -109,7 +108,7 @@ pub(crate) struct Plan {
     pub(crate) locals: usize,
     /// The number of planned nodes.
     pub(crate) nodes: usize,
-    pub(crate) regexes: HashMap<String, Regex>,
+    pub(crate) regexes: HashMap<String, Arc<Regex>>,
 }
 
 /// Plans a checked tree.
@@ -272,7 +271,7 @@ impl Planner<'_> {
             && !self.plan.regexes.contains_key(&**pattern)
         {
             let regex = go_regex::compile(pattern).map_err(|error| Failure::new(error.to_string()))?;
-            self.plan.regexes.insert((**pattern).to_owned(), regex);
+            self.plan.regexes.insert((**pattern).to_owned(), Arc::new(regex));
         }
         Ok(())
     }

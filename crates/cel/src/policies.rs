@@ -16,7 +16,7 @@ use crate::expression::CompileError;
 use crate::failure::Failure;
 use crate::kinds::Type;
 use crate::program::{Activation, Ast, Outcome, PER_CALL_LIMIT, Program};
-use crate::run::Lazy;
+use crate::run::{Consumption, Lazy};
 use crate::value::Value;
 
 /// The name of the variable whose fields are the composed variables.
@@ -180,6 +180,9 @@ struct Shared<'a> {
     values: Mutex<HashMap<Arc<str>, Result<Value<'a>, Failure>>>,
     /// The cost of variables since the last expression.
     cost: AtomicU64,
+    consumption: Arc<Consumption>,
+    /// The bytes of the variables' values.
+    variable_bytes: AtomicUsize,
     /// The number of variables that are being evaluated, each for the one before.
     depth: AtomicUsize,
     this: Weak<Shared<'a>>,
@@ -230,6 +233,8 @@ impl<'a> PolicyRun<'a> {
             authorizer,
             values: Mutex::default(),
             cost: AtomicU64::new(0),
+            consumption: Arc::default(),
+            variable_bytes: AtomicUsize::new(0),
             depth: AtomicUsize::new(0),
             this: Weak::clone(this),
         });
@@ -254,6 +259,8 @@ impl<'a> PolicyRun<'a> {
         );
         let variables = shared.cost.swap(0, Ordering::Relaxed);
         outcome.cost = outcome.cost.saturating_add(variables);
+        // The values of the expression are dropped, and those of the variables stay until the end of the run.
+        shared.consumption.reset_memory(shared.variable_bytes.load(Ordering::Relaxed));
         outcome
     }
 }
@@ -273,12 +280,17 @@ impl<'a> Lazy<'a> for Shared<'a> {
         self.values.lock().ok()?.insert(Arc::clone(name), value.clone());
         Some(value)
     }
+
+    fn consumption(&self) -> &Arc<Consumption> {
+        &self.consumption
+    }
 }
 
 impl<'a> Shared<'a> {
     /// Evaluates a variable. Variables read only earlier variables, so the recursion ends.
     fn evaluate(&self, name: &str, program: &'a Program) -> Result<Value<'a>, Failure> {
         let depth = self.depth.fetch_add(1, Ordering::Relaxed);
+        let before = self.consumption.memory();
         let outcome = if depth > MAX_DEPTH {
             let why = format!("variables must not read each other through more than {MAX_DEPTH} others");
             Outcome::failed(Failure::new(why))
@@ -287,11 +299,20 @@ impl<'a> Shared<'a> {
             let run = || program.evaluate_lazily(&self.activation, PER_CALL_LIMIT, self.authorizer, lazy());
             with_stack(depth == SHALLOW, run).unwrap_or_else(|| Outcome::failed(Failure::Memory))
         };
+        if depth == 0 {
+            let created = self.consumption.memory().saturating_sub(before);
+            self.variable_bytes.fetch_add(created, Ordering::Relaxed);
+        }
         self.depth.fetch_sub(1, Ordering::Relaxed);
         self.cost.fetch_add(outcome.cost, Ordering::Relaxed);
         outcome.into_value().map_err(|failure| {
-            let message = format!("composited variable \"{name}\" fails to evaluate: {failure}");
-            if failure.is_fatal() { failure } else { Failure::new(message) }
+            // A variable that exceeds its cost limit is an error value of the expression that reads it, as upstream.
+            match failure {
+                Failure::Memory => failure,
+                failure => {
+                    Failure::new(format!("composited variable \"{name}\" fails to evaluate: {failure}"))
+                }
+            }
         })
     }
 }
@@ -361,4 +382,82 @@ pub(crate) fn namespace_type() -> Type {
     let status = texts(["phase"]).chain([("conditions", conditions)]);
     let status = Type::object("kubernetes.NamespaceStatus", status);
     Type::object("kubernetes.Namespace", [("metadata", metadata), ("spec", spec), ("status", status)])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const INPUT: PolicyInput<'static> = PolicyInput {
+        object: &Json::Null,
+        old_object: &Json::Null,
+        request: &Json::Null,
+        namespace: &Json::Null,
+        params: None,
+    };
+
+    /// Declares `v0` to `vN`, each twice as long as the one before.
+    fn doubling(count: usize) -> PolicyCompiler {
+        let mut compiler = PolicyCompiler::new(COMPATIBILITY_VERSION, false);
+        compiler.declare("v0", "[1]").unwrap();
+        for index in 1..=count {
+            let before = index - 1;
+            let text = format!("variables.v{before} + variables.v{before}");
+            compiler.declare(&format!("v{index}"), &text).unwrap();
+        }
+        compiler
+    }
+
+    #[test]
+    fn variables_share_one_memory_limit() {
+        let mut compiler = doubling(18);
+        for index in 0..60 {
+            compiler.declare(&format!("w{index}"), &format!("variables.v18 + [{index}]")).unwrap();
+        }
+        let size = |index: usize| format!("variables.w{index}.size() > 0");
+        let one = compiler.compile(&size(0), &[]).unwrap();
+        let all: Vec<String> = (0..60).map(size).collect();
+        let all = compiler.compile(&all.join(" && "), &[]).unwrap();
+        let each: Vec<_> = (0..60).map(|index| compiler.compile(&size(index), &[]).unwrap()).collect();
+        let variables = compiler.into_variables();
+        let start = || PolicyRun::without_authorizer(&variables, &INPUT);
+        assert_eq!(start().evaluate(&one).0, Ok(Some(json!(true))));
+        assert_eq!(start().evaluate(&all).0, Err(Failure::Memory));
+        // Values of variables stay in memory between expressions.
+        let run = start();
+        let failures = each.iter().filter(|it| run.evaluate(it).0 == Err(Failure::Memory)).count();
+        assert!((30..60).contains(&failures), "{failures}");
+        assert!(run.shared.consumption.memory() <= 64 << 20);
+    }
+
+    #[test]
+    fn expressions_release_their_memory() {
+        let compiler = doubling(18);
+        let text = "(variables.v18 + [1]).size() > 0";
+        let expression = compiler.compile(text, &[]).unwrap();
+        let variables = compiler.into_variables();
+        let run = PolicyRun::without_authorizer(&variables, &INPUT);
+        for _ in 0..100 {
+            assert_eq!(run.evaluate(&expression).0, Ok(Some(json!(true))));
+        }
+    }
+
+    #[test]
+    fn names_the_variable_that_exceeds_the_cost_limit() {
+        let mut compiler = PolicyCompiler::new(COMPATIBILITY_VERSION, false);
+        let text = "lists.range(1000).all(i, lists.range(1000).all(j, i + j >= 0))";
+        compiler.declare("costly", text).unwrap();
+        let read = compiler.compile("variables.costly", &[]).unwrap();
+        let either = compiler.compile("variables.costly || true", &[]).unwrap();
+        let variables = compiler.into_variables();
+        let run = PolicyRun::without_authorizer(&variables, &INPUT);
+        let (result, cost) = run.evaluate(&read);
+        let expected = "composited variable \"costly\" fails to evaluate: operation cancelled: actual cost limit exceeded";
+        assert_eq!(result.unwrap_err().to_string(), expected);
+        assert!(cost > PER_CALL_LIMIT);
+        // The failure is an error value.
+        assert_eq!(run.evaluate(&either).0, Ok(Some(json!(true))));
+    }
 }

@@ -328,10 +328,11 @@ fn limits_the_patterns_that_an_evaluation_compiles() {
         let program = Ast::compile(text, &env()).unwrap().program().unwrap();
         program.evaluate(&Activation::new(), PER_CALL_LIMIT).json()
     };
-    assert_eq!(
-        evaluate("lists.range(1000).all(i, string(i).matches('^' + string(i) + '$'))"),
-        Ok(Some(json!(true)))
-    );
-    let many = "lists.range(10000).all(i, string(i).matches('^' + string(i) + '$'))";
-    assert_eq!(evaluate(many), Err(Failure::Memory));
+    let all = |count: usize, pattern: &str| {
+        evaluate(&format!("lists.range({count}).all(i, !'ab'.matches('{pattern}' + string(i)))"))
+    };
+    assert_eq!(all(10_000, "^"), Ok(Some(json!(true))));
+    assert_eq!(all(200, r"^\\pL{60}"), Ok(Some(json!(true))));
+    // Repetitions make short patterns large.
+    assert_eq!(all(10_000, "^(?:a{500}){2}"), Err(Failure::Memory));
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use nave_machinery::{Map, Value};
 
 use crate::formats::Format;
-use crate::node::{Additional, Bound, Kind, ListType, Node, NodeRef, Pattern, Property, Rules};
+use crate::node::{Additional, Bound, KeptPatterns, Kind, ListType, Node, NodeRef, Pattern, Property, Rules};
 
 /// Maximum nesting depth of a schema. A definition cannot contain a deeper schema, because objects have at most 100
 /// levels.
@@ -67,6 +67,7 @@ struct Compiler {
     names: HashSet<Arc<str>>,
     nodes: HashSet<ByContent>,
     count: usize,
+    kept: Arc<KeptPatterns>,
 }
 
 /// A node, hashed and compared by content.
@@ -214,7 +215,7 @@ impl Compiler {
             min_items: count("minItems"),
             max_properties: count("maxProperties"),
             min_properties: count("minProperties"),
-            pattern: text(fields, "pattern").map(|text| Pattern::new(self.name(text))),
+            pattern: text(fields, "pattern").map(|text| Pattern::new(self.name(text), &self.kept)),
             enumeration: fields.get("enum").and_then(Value::as_array).cloned().unwrap_or_default().into(),
             required: self.names(fields, "required"),
             all_of: self.alternatives(fields, "allOf", depth)?,

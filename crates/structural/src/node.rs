@@ -2,10 +2,11 @@
 
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use nave_machinery::{Value, go_regex};
-use regex::Regex;
+use nave_machinery::Value;
+use nave_machinery::go_regex::{self, Regex};
 
 use crate::formats::Format;
 
@@ -214,23 +215,52 @@ impl Bound {
     }
 }
 
-/// A regular expression, compiled on first use.
+/// A regular expression, compiled when it is used.
 #[derive(Debug)]
 pub(crate) struct Pattern {
     pub(crate) text: Arc<str>,
-    compiled: OnceLock<Result<Regex, String>>,
+    compiled: OnceLock<Regex>,
+    kept: Arc<KeptPatterns>,
+}
+
+/// The memory of the patterns of a schema that are kept after their first use.
+#[derive(Debug, Default)]
+pub(crate) struct KeptPatterns {
+    bytes: AtomicUsize,
+}
+
+/// Maximum size in bytes of the compiled patterns that a schema keeps. Patterns beyond it are compiled for each use.
+const MAX_KEPT_BYTES: usize = 4 << 20;
+
+impl KeptPatterns {
+    /// Counts a pattern. Returns false if it must not be kept.
+    fn admit(&self, regex: &Regex) -> bool {
+        let bytes = regex.bytes();
+        let fits = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= MAX_KEPT_BYTES;
+        if !fits {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        fits
+    }
 }
 
 impl Pattern {
-    pub(crate) fn new(text: Arc<str>) -> Self {
-        Self { text, compiled: OnceLock::new() }
+    pub(crate) fn new(text: Arc<str>, kept: &Arc<KeptPatterns>) -> Self {
+        Self { text, compiled: OnceLock::new(), kept: Arc::clone(kept) }
     }
 
-    /// Returns the compiled expression, or the reason why it is invalid.
-    pub(crate) fn regex(&self) -> Result<&Regex, &str> {
-        let compiled =
-            self.compiled.get_or_init(|| go_regex::compile(&self.text).map_err(|why| why.to_string()));
-        compiled.as_ref().map_err(String::as_str)
+    /// Returns whether a text has a match, or the reason why that is unknown.
+    pub(crate) fn is_match(&self, text: &str) -> Result<bool, String> {
+        if let Some(regex) = self.compiled.get() {
+            return regex.is_match(text).map_err(|why| why.to_string());
+        }
+        let regex = go_regex::compile(&self.text).map_err(|why| why.to_string())?;
+        let found = regex.is_match(text).map_err(|why| why.to_string());
+        if self.kept.admit(&regex) {
+            // Another thread may have compiled the pattern, too.
+            let _ = self.compiled.set(regex);
+        }
+        found
     }
 }
 
@@ -245,5 +275,24 @@ impl Eq for Pattern {}
 impl Hash for Pattern {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.text.hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_kept_within_a_limit_of_memory() {
+        let kept = Arc::new(KeptPatterns::default());
+        let patterns: Vec<Pattern> =
+            (0..1000).map(|index| Pattern::new(format!(r"^\pL{{1000}}{index}$").into(), &kept)).collect();
+        for pattern in &patterns {
+            assert_eq!(pattern.is_match("é"), Ok(false));
+            assert_eq!(pattern.is_match("é"), Ok(false));
+        }
+        let bytes: usize = patterns.iter().filter_map(|it| it.compiled.get()).map(Regex::bytes).sum();
+        assert!((MAX_KEPT_BYTES / 2..=MAX_KEPT_BYTES).contains(&bytes), "{bytes}");
+        assert!(Pattern::new("(".into(), &kept).is_match("é").unwrap_err().contains("missing closing )"));
     }
 }

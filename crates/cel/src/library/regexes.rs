@@ -21,7 +21,8 @@ pub(super) const LIBRARY: Library = Library {
 fn find<'a>(context: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
     let [Value::String(text), Value::String(pattern)] = args else { return Err(Failure::overload()) };
     let regex = illegal(context.regex(pattern)?)?;
-    Ok(Value::text(regex.find(text).map_or("", |found| found.as_str())))
+    let found = context.search(|steps| regex.find_within(text, 1, steps))?;
+    Ok(Value::text(found.first().copied().unwrap_or_default()))
 }
 
 fn find_all<'a>(context: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, Failure> {
@@ -32,9 +33,9 @@ fn find_all<'a>(context: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, 
     };
     let regex = illegal(context.regex(pattern)?)?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let found: Vec<String> = regex.find_iter(text).take(limit).map(|it| it.as_str().to_owned()).collect();
+    let found = context.search(|steps| regex.find_within(text, limit, steps))?;
     context.allocate(found.len() * 64)?;
-    Ok(Value::texts(found))
+    Ok(Value::texts(found.into_iter().map(str::to_owned)))
 }
 
 fn illegal<T>(result: Result<T, String>) -> Result<T, Failure> {

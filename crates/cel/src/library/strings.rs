@@ -63,7 +63,7 @@ fn matches<'a>(context: &Context<'a>, args: &[Value<'a>]) -> Result<Value<'a>, F
         _ => return Err(Failure::overload()),
     };
     let regex = context.regex(pattern)?.map_err(Failure::new)?;
-    Ok(Value::Bool(regex.is_match(text)))
+    context.search(|steps| regex.is_match_within(text, steps)).map(Value::Bool)
 }
 
 fn out_of_range(index: i64) -> Failure {

@@ -4,9 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use nave_machinery::go_regex;
-use regex::Regex;
+use nave_machinery::go_regex::{self, OutOfSteps, Regex};
 
+use super::Consumption;
 use crate::authorizer::Authorizer;
 use crate::failure::Failure;
 use crate::value::Value;
@@ -15,6 +15,9 @@ use crate::value::Value;
 pub(crate) trait Lazy<'a>: Send + Sync {
     /// Returns the value of a variable, or `None` if it is not declared.
     fn get(&self, name: &str) -> Option<Result<Value<'a>, Failure>>;
+
+    /// Returns the resources used by the variables and the expressions that read them.
+    fn consumption(&self) -> &Arc<Consumption>;
 }
 
 /// The inputs, limits and consumption of an evaluation.
@@ -23,11 +26,11 @@ pub(crate) struct Context<'a> {
     pub(super) lazy: Option<Arc<dyn Lazy<'a> + 'a>>,
     pub(super) variables: Vec<Option<Result<Value<'a>, Failure>>>,
     pub(super) names: &'a [Arc<str>],
-    regexes: &'a HashMap<String, Regex>,
-    patterns: RefCell<HashMap<String, Regex>>,
+    regexes: &'a HashMap<String, Arc<Regex>>,
+    patterns: RefCell<HashMap<String, Arc<Regex>>>,
     cost: Cell<u64>,
     limit: u64,
-    memory: Cell<usize>,
+    consumption: Arc<Consumption>,
 }
 
 impl<'a> Context<'a> {
@@ -35,17 +38,18 @@ impl<'a> Context<'a> {
         authorizer: &'a dyn Authorizer,
         names: &'a [Arc<str>],
         variables: Vec<Option<Result<Value<'a>, Failure>>>,
-        regexes: &'a HashMap<String, Regex>,
+        regexes: &'a HashMap<String, Arc<Regex>>,
         limit: u64,
     ) -> Self {
         let patterns = RefCell::default();
-        let (cost, memory) = (Cell::new(0), Cell::new(0));
-        Self { authorizer, lazy: None, variables, names, regexes, patterns, cost, limit, memory }
+        let (cost, consumption) = (Cell::new(0), Arc::default());
+        Self { authorizer, lazy: None, variables, names, regexes, patterns, cost, limit, consumption }
     }
 
     /// Adds variables that are evaluated when they are read.
     pub(crate) fn with_lazy(self, lazy: Option<Arc<dyn Lazy<'a> + 'a>>) -> Self {
-        Self { lazy, ..self }
+        let consumption = lazy.as_ref().map_or(self.consumption, |lazy| Arc::clone(lazy.consumption()));
+        Self { lazy, consumption, ..self }
     }
 
     pub(crate) fn authorizer(&self) -> &'a dyn Authorizer {
@@ -75,40 +79,44 @@ impl<'a> Context<'a> {
 
     /// Counts bytes that are about to be allocated.
     pub(crate) fn allocate(&self, bytes: usize) -> Result<(), Failure> {
-        let total = self.memory.get().saturating_add(bytes);
-        self.memory.set(total);
-        if total > MAX_MEMORY { Err(Failure::Memory) } else { Ok(()) }
+        self.consumption.allocate(bytes)
+    }
+
+    /// Runs a search for a regular expression.
+    ///
+    /// # Errors
+    /// The evaluation takes too many steps in regular expressions.
+    pub(crate) fn search<T>(
+        &self,
+        search: impl FnOnce(&mut u64) -> Result<T, OutOfSteps>,
+    ) -> Result<T, Failure> {
+        self.consumption.search(search)
     }
 
     /// Returns a compiled pattern. The inner error is Go's message.
     ///
     /// # Errors
-    /// The evaluation compiles too many patterns. Compilation takes far longer than its cost.
-    pub(crate) fn regex(&self, pattern: &str) -> Result<Result<Regex, String>, Failure> {
+    /// The patterns that the evaluation compiles are too large or too many.
+    pub(crate) fn regex(&self, pattern: &str) -> Result<Result<Arc<Regex>, String>, Failure> {
         if let Some(regex) = self.regexes.get(pattern) {
-            return Ok(Ok(regex.clone()));
+            return Ok(Ok(Arc::clone(regex)));
         }
         if let Some(regex) = self.patterns.borrow().get(pattern) {
-            return Ok(Ok(regex.clone()));
+            return Ok(Ok(Arc::clone(regex)));
         }
-        self.allocate(PATTERN_BYTES)?;
+        self.allocate(pattern.len())?;
         let regex = match go_regex::compile(pattern) {
-            Ok(regex) => regex,
+            Ok(regex) => Arc::new(regex),
             Err(error) => return Ok(Err(error.to_string())),
         };
+        self.consumption.compiled(&regex)?;
         let mut patterns = self.patterns.borrow_mut();
         if patterns.len() < MAX_PATTERNS {
-            patterns.insert(pattern.to_owned(), regex.clone());
+            patterns.insert(pattern.to_owned(), Arc::clone(&regex));
         }
         Ok(Ok(regex))
     }
 }
 
-/// Maximum size in bytes of the values that one evaluation creates.
-const MAX_MEMORY: usize = 64 << 20;
-
-/// The memory that a pattern compiled during an evaluation counts as. Limits such patterns to about 2,000.
-const PATTERN_BYTES: usize = 32 << 10;
-
 /// Maximum number of cached patterns compiled during one evaluation.
-const MAX_PATTERNS: usize = 32;
+const MAX_PATTERNS: usize = 1024;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
 
-use regex::Regex;
+use nave_machinery::go_regex::Regex;
 
 use super::{Context, Machine, Selected};
 use crate::authorizer::NoAuthorizer;
@@ -86,7 +86,7 @@ impl<'a> Machine<'a, '_> {
 
 /// Evaluates a node whose parts are constants. The value has no borrowed parts.
 pub(crate) fn constant(node: &Node) -> Result<Value<'static>, Failure> {
-    static NO_REGEXES: LazyLock<HashMap<String, Regex>> = LazyLock::new(HashMap::new);
+    static NO_REGEXES: LazyLock<HashMap<String, Arc<Regex>>> = LazyLock::new(HashMap::new);
     let value = |node: &Node| match node {
         Node::Const(value) => Ok(value.clone()),
         _ => Err(Failure::overload()),

@@ -1,5 +1,6 @@
 //! The evaluator.
 
+mod consumption;
 mod context;
 mod create;
 mod fold;
@@ -12,6 +13,7 @@ use crate::failure::Failure;
 use crate::library::operators;
 use crate::plan::{Call, Node, Root};
 use crate::value::{Key, Map, Value, equal};
+pub(crate) use consumption::Consumption;
 pub(crate) use context::{Context, Lazy};
 pub(crate) use create::constant;
 

@@ -1,5 +1,6 @@
 //! Classes of characters.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use super::{GoRegexError, escape};
@@ -12,8 +13,30 @@ const POSIX: [&str; 14] = [
     "upper", "word", "xdigit",
 ];
 
-/// Translates the bracketed class at the start of a text and returns the rest.
-pub(super) fn translate<'t>(text: &'t str, out: &mut String) -> Result<&'t str, GoRegexError> {
+/// The names of Unicode classes that are known to exist.
+#[derive(Debug, Default)]
+pub(super) struct Names(HashSet<String>);
+
+impl Names {
+    /// Returns whether a class such as `\p{Greek}` exists.
+    fn exists(&mut self, class: &str) -> bool {
+        let exists = self.0.contains(class) || regex_syntax::parse(class).is_ok();
+        if exists && self.0.len() < MAX_NAMES {
+            self.0.insert(class.to_owned());
+        }
+        exists
+    }
+}
+
+/// Maximum number of remembered names. Unicode has some hundreds.
+const MAX_NAMES: usize = 1000;
+
+/// Translates the bracketed class at the start of a text to the syntax of the `regex` crate and returns the rest.
+pub(super) fn translate<'t>(
+    text: &'t str,
+    out: &mut String,
+    names: &mut Names,
+) -> Result<&'t str, GoRegexError> {
     let missing = || GoRegexError::new("missing closing ]", text);
     let mut rest = text.get(1..).unwrap_or_default();
     out.push('[');
@@ -27,7 +50,7 @@ pub(super) fn translate<'t>(text: &'t str, out: &mut String) -> Result<&'t str, 
         if let Some((class, after)) = posix(rest)? {
             out.push_str(&class);
             rest = after;
-        } else if let Some((class, after)) = shorthand(rest)? {
+        } else if let Some((class, after)) = shorthand(rest, names)? {
             out.push_str(&class);
             rest = after;
         } else {
@@ -50,7 +73,10 @@ fn posix(text: &str) -> Result<Option<(String, &str)>, GoRegexError> {
 }
 
 /// Parses `\d`, `\s`, `\w`, their negations, and Unicode classes; returns the equivalent inside brackets.
-pub(super) fn shorthand(text: &str) -> Result<Option<(String, &str)>, GoRegexError> {
+pub(super) fn shorthand<'t>(
+    text: &'t str,
+    names: &mut Names,
+) -> Result<Option<(String, &'t str)>, GoRegexError> {
     let class = match text.get(..2) {
         Some(r"\d") => "0-9",
         Some(r"\D") => "[^0-9]",
@@ -58,14 +84,14 @@ pub(super) fn shorthand(text: &str) -> Result<Option<(String, &str)>, GoRegexErr
         Some(r"\S") => r"[^\t\n\x0C\r\x20]",
         Some(r"\w") => "0-9A-Za-z_",
         Some(r"\W") => "[^0-9A-Za-z_]",
-        Some(r"\p" | r"\P") => return unicode(text).map(Some),
+        Some(r"\p" | r"\P") => return unicode(text, names).map(Some),
         _ => return Ok(None),
     };
     Ok(Some((class.to_owned(), text.get(2..).unwrap_or_default())))
 }
 
 /// Parses `\pL`, `\p{Greek}`, `\P{Greek}` and `\p{^Greek}`.
-fn unicode(text: &str) -> Result<(String, &str), GoRegexError> {
+fn unicode<'t>(text: &'t str, names: &mut Names) -> Result<(String, &'t str), GoRegexError> {
     let is_negated = text.starts_with(r"\P");
     let after = text.get(2..).unwrap_or_default();
     let (name, rest) = match after.strip_prefix('{') {
@@ -79,7 +105,7 @@ fn unicode(text: &str) -> Result<(String, &str), GoRegexError> {
     let whole = text.strip_suffix(rest).unwrap_or(text);
     let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_');
     let class = format!(r"\{}{{{name}}}", if is_negated { 'P' } else { 'p' });
-    if !is_name || regex::Regex::new(&class).is_err() {
+    if !is_name || !names.exists(&class) {
         return Err(GoRegexError::new(BAD_RANGE, whole));
     }
     Ok((class, rest))

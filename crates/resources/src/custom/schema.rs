@@ -25,7 +25,7 @@ pub struct CustomSchema {
     rules: OnceLock<Validator>,
     /// True if the schema has validation rules.
     has_rules: bool,
-    /// True if the schema has validation rules or alternatives (`anyOf`, `oneOf`).
+    /// True if the schema has validation rules, alternatives (`anyOf`, `oneOf`) or costly patterns.
     is_costly: bool,
     /// The schema as compact JSON; empty for a version without a schema.
     text: Packed,
@@ -55,14 +55,16 @@ impl CustomSchema {
             scale,
             rules,
             has_rules,
-            is_costly: has_rules || has_alternatives,
+            is_costly: has_rules
+                || has_alternatives
+                || schema.is_some_and(nave_structural::rules::has_costly_patterns),
             text: Packed::new(text.as_bytes()),
             digest,
         })
     }
 
-    /// Returns whether validation can be expensive even for a small object: the schema has validation rules, or
-    /// alternatives that are each tried for a value.
+    /// Returns whether validation can be expensive even for a small object: the schema has validation rules,
+    /// alternatives that are each tried for a value, or large patterns.
     pub fn is_costly(&self) -> bool {
         self.is_costly
     }

@@ -163,6 +163,16 @@ pub fn has_expressions(schema: &Value) -> bool {
     })
 }
 
+/// Returns whether a schema, or a schema inside it, has a pattern that takes long even for a short text: one with counted
+/// repetitions, one that may ignore the case, or a long one.
+pub fn has_costly_patterns(schema: &Value) -> bool {
+    const LONG: usize = 256;
+    any(schema, &|fields| {
+        compile::text(fields, "pattern")
+            .is_some_and(|it| it.contains('{') || it.contains("(?") || it.len() > LONG)
+    })
+}
+
 /// Returns whether a schema, or a schema inside it, has a default.
 pub fn has_defaults(schema: &Value) -> bool {
     any(schema, &|fields| compile::present(fields, "default").is_some())

@@ -30,7 +30,7 @@ pub(super) fn check(schema: &Map, skip: Skip, path: &FieldPath, errors: &mut Err
         nested(not, Skip::default(), &path.child("not"), errors);
     }
     if let Some(pattern) = text(schema, "pattern")
-        && let Err(why) = go_regex::compile(pattern)
+        && let Err(why) = go_regex::check(pattern)
     {
         let why = format!("must be a valid regular expression, but isn't: {why}");
         errors.invalid(&path.child("pattern"), pattern, why);
