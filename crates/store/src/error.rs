@@ -60,6 +60,9 @@ pub enum StoreError {
     /// The store's server has refused the operation, for example because the client is not authorized.
     #[error("the store has refused the operation: {0}")]
     Rejected(Arc<str>),
+    /// A value cannot be encrypted or decrypted. No value was written.
+    #[error("{0}")]
+    Transform(Arc<str>),
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,

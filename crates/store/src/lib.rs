@@ -75,8 +75,8 @@ pub mod embedded;
 mod error;
 #[cfg(feature = "etcd")]
 pub mod etcd;
-#[cfg(feature = "etcd")]
-mod grpc;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod private_files;
 
 use std::path::Path;
@@ -110,6 +110,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns the revision of the latest version of `key`, or `None` if the key does not exist. Reads no value.
     async fn revision(&self, key: &str) -> Result<Option<u64>, StoreError>;
+
+    /// Returns whether the stored form of the latest version of `key` is not the one that a write of the same value would
+    /// give. An update writes such a version even if the object does not change.
+    async fn is_stale(&self, key: &str) -> Result<bool, StoreError> {
+        let _ = key;
+        Ok(false)
+    }
 
     /// Returns the keys with a prefix, in byte order, at one revision.
     async fn range(&self, range: Range) -> Result<RangeResult, StoreError>;

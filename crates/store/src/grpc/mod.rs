@@ -20,12 +20,12 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use prost::Message;
 use tokio::sync::mpsc;
 
-pub(crate) use body::RequestBody;
-pub(crate) use status::{Code, Status};
+use body::RequestBody;
+pub use status::{Code, Status};
 
 /// The reasons why a call fails.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CallError {
+pub enum CallError {
     /// The connection ended before the request was sent.
     #[error("the request was not sent: {0}")]
     NotSent(String),
@@ -39,7 +39,7 @@ pub(crate) enum CallError {
 
 /// A connection to a server. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Connection {
+pub struct Connection {
     requests: SendRequest<RequestBody>,
     /// Scheme and authority of the server, for the requests' `:authority`.
     origin: String,
@@ -47,7 +47,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Opens an HTTP/2 connection on a byte stream.
-    pub(crate) async fn open<Io>(io: Io, origin: String) -> Result<Self, String>
+    pub async fn open<Io>(io: Io, origin: String) -> Result<Self, String>
     where
         Io: Read + Write + Unpin + Send + 'static,
     {
@@ -70,12 +70,12 @@ impl Connection {
     }
 
     /// Returns whether requests can no longer be sent.
-    pub(crate) fn is_closed(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.requests.is_closed()
     }
 
     /// Sends one message and returns the one message of the response.
-    pub(crate) async fn call<Out: Message + Default>(
+    pub async fn call<Out: Message + Default>(
         &self,
         method: &str,
         request: &impl Message,
@@ -91,7 +91,7 @@ impl Connection {
     }
 
     /// Sends one message and returns the stream of messages of the response.
-    pub(crate) async fn call_for_stream(
+    pub async fn call_for_stream(
         &self,
         method: &str,
         request: &impl Message,
@@ -100,7 +100,7 @@ impl Connection {
     }
 
     /// Starts a call with a stream of messages in both directions.
-    pub(crate) async fn open_stream(
+    pub async fn open_stream(
         &self,
         method: &str,
         headers: &[(&'static str, &'static str)],
@@ -140,17 +140,17 @@ impl Connection {
 
 /// The client's side of a stream of messages. Dropping it ends that side.
 #[derive(Clone)]
-pub(crate) struct MessageSender(mpsc::Sender<Bytes>);
+pub struct MessageSender(mpsc::Sender<Bytes>);
 
 impl MessageSender {
     /// Queues a message. Does nothing if the stream has ended: its reader gets the reason.
-    pub(crate) async fn send(&self, message: &impl Message) {
+    pub async fn send(&self, message: &impl Message) {
         let _ = self.0.send(frame(message)).await;
     }
 }
 
 /// The messages of a response.
-pub(crate) struct MessageStream {
+pub struct MessageStream {
     body: Incoming,
     buffer: BytesMut,
 }
@@ -169,7 +169,7 @@ impl MessageStream {
     }
 
     /// Returns the next message, or `None` after the last one if the status is OK.
-    pub(crate) async fn next<In: Message + Default>(&mut self) -> Result<Option<In>, CallError> {
+    pub async fn next<In: Message + Default>(&mut self) -> Result<Option<In>, CallError> {
         loop {
             if let Some(message) = self.take_buffered()? {
                 let decoded = In::decode(message);
@@ -224,7 +224,7 @@ fn frame(message: &impl Message) -> Bytes {
 }
 
 /// Returns an error's message with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -6,14 +6,17 @@ use percent_encoding::percent_decode;
 /// The status of a failed call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message} ({code:?})")]
-pub(crate) struct Status {
-    pub(crate) code: Code,
-    pub(crate) message: String,
+pub struct Status {
+    /// The code.
+    pub code: Code,
+    /// The message, for display.
+    pub message: String,
 }
 
 /// The codes of a status (<https://github.com/grpc/grpc/blob/master/doc/statuscodes.md>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Code {
+#[allow(missing_docs, reason = "the names are gRPC's")]
+pub enum Code {
     Ok,
     Cancelled,
     Unknown,
