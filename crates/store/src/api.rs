@@ -183,6 +183,8 @@ pub struct StoreStatus {
     /// The oldest readable revision, as far as this process knows. See
     /// [`compacted_revision`](crate::Store::compacted_revision) for the exact one.
     pub compacted: u64,
+    /// True if writes fail because the disk or the quota is exhausted (etcd: the alarm `NOSPACE`).
+    pub no_space: bool,
 }
 
 /// The result of [`Store::defragment`](crate::Store::defragment).

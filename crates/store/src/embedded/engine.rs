@@ -1,7 +1,7 @@
 //! The redb file: a table from revision to record, and recovery from failed writes.
 
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -24,6 +24,8 @@ const SNAPSHOT_ROWS: usize = 4096;
 pub(super) struct Engine {
     path: PathBuf,
     cache_bytes: usize,
+    #[cfg(feature = "contract")]
+    faults: Option<Arc<super::faults::Faults>>,
     /// `None` after the store is closed, or if the file could not be reopened after a failed write.
     database: RwLock<Option<Database>>,
 }
@@ -52,8 +54,29 @@ impl Change {
 
 impl Engine {
     pub(super) fn open(path: PathBuf, cache_bytes: usize) -> Result<Self, StoreError> {
-        let database = open_database(&path, cache_bytes)?;
-        Ok(Self { path, cache_bytes, database: RwLock::new(Some(database)) })
+        Self {
+            path,
+            cache_bytes,
+            #[cfg(feature = "contract")]
+            faults: None,
+            database: RwLock::default(),
+        }
+        .opened()
+    }
+
+    /// Opens a file whose operations can fail.
+    #[cfg(feature = "contract")]
+    pub(super) fn open_with_faults(
+        path: PathBuf,
+        cache_bytes: usize,
+        faults: Arc<super::faults::Faults>,
+    ) -> Result<Self, StoreError> {
+        Self { path, cache_bytes, faults: Some(faults), database: RwLock::default() }.opened()
+    }
+
+    fn opened(self) -> Result<Self, StoreError> {
+        *self.database.write() = Some(self.open_database()?);
+        Ok(self)
     }
 
     /// Writes `change` atomically and durably; returns the number of bytes removed.
@@ -87,7 +110,7 @@ impl Engine {
         let mut database = self.database.write();
         // Closes the file first, because it is locked while it is open.
         *database = None;
-        *database = Some(open_database(&self.path, self.cache_bytes)?);
+        *database = Some(self.open_database()?);
         drop(database);
         self.view()?.newest()
     }
@@ -117,6 +140,34 @@ impl Engine {
             Err(TableError::TableDoesNotExist(_)) => Ok(0),
             Err(error) => Err(typed(error)),
         }
+    }
+
+    /// Verifies the checksums of all pages.
+    ///
+    /// # Errors
+    /// A page is damaged. The file may have been repaired, but writes of its last commit may be lost.
+    pub(super) fn verify(&self) -> Result<(), StoreError> {
+        let mut database = self.database.write();
+        let database = database.as_mut().ok_or(StoreError::Recovering)?;
+        if database.check_integrity().map_err(typed)? {
+            Ok(())
+        } else {
+            Err(StoreError::Corrupt("pages were damaged and have been repaired".into()))
+        }
+    }
+
+    fn open_database(&self) -> Result<Database, StoreError> {
+        // Creates the file first, because redb would use the default mode of the process.
+        let file = private_files::open_file(&self.path)?;
+        let mut builder = Database::builder();
+        builder.set_cache_size(self.cache_bytes);
+        #[cfg(feature = "contract")]
+        if let Some(faults) = &self.faults {
+            let backend = super::faults::FaultyFile { file, faults: Arc::clone(faults) };
+            return with_log(builder.create_with_backend(backend).map_err(typed)?);
+        }
+        drop(file);
+        with_log(builder.create(&self.path).map_err(typed)?)
     }
 
     /// Returns the bytes allocated to the file. A preallocated file is sparse.
@@ -162,7 +213,8 @@ impl View {
     /// Copies all rows to a new file.
     pub(super) fn copy_to(&self, path: PathBuf, compacted: u64) -> Result<(), StoreError> {
         if path.exists() {
-            return Err(std::io::Error::from(std::io::ErrorKind::AlreadyExists).into());
+            let why = format!("{} exists", path.display());
+            return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, why).into());
         }
         let copy = Engine::open(path, 0)?;
         let mut change = Change { compacted: Some(compacted), ..Change::default() };
@@ -178,10 +230,8 @@ impl View {
     }
 }
 
-fn open_database(path: &Path, cache_bytes: usize) -> Result<Database, StoreError> {
-    // Creates the file first, because redb would use the default mode of the process.
-    drop(private_files::open_file(path)?);
-    let database = Database::builder().set_cache_size(cache_bytes).create(path).map_err(typed)?;
+/// Creates the table of rows in a new file.
+fn with_log(database: Database) -> Result<Database, StoreError> {
     let has_log = match database.begin_read().map_err(typed)?.open_table(LOG) {
         Ok(_) => true,
         Err(TableError::TableDoesNotExist(_)) => false,

@@ -7,13 +7,18 @@
 //! | `index.rs` | key → revisions, in memory |
 //! | `writer.rs`, `batch.rs` | the writer thread: group commit, expiry, compaction |
 //! | `hub.rs`, `watch.rs` | watches |
+//! | `faults.rs` | a file with faults, for tests (feature `contract`) |
 //! | `lock.rs` | exclusive lock of the folder |
+//! | `maintenance.rs` | check, defragment and restore a folder that no server uses |
 
 mod batch;
 mod engine;
+#[cfg(feature = "contract")]
+pub mod faults;
 mod hub;
 mod index;
 mod lock;
+pub mod maintenance;
 mod record;
 mod watch;
 mod writer;
@@ -22,7 +27,7 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -103,6 +108,8 @@ struct Shared {
     hub: Arc<Hub>,
     /// Total bytes of all rows.
     in_use: AtomicU64,
+    /// The last commit failed because the disk is full.
+    no_space: AtomicBool,
     /// Permits for blocking reads.
     reads: Arc<Semaphore>,
 }
@@ -113,12 +120,30 @@ impl Embedded {
         private_files::create_folder(folder)?;
         let lock = FolderLock::take(folder)?;
         let engine = Engine::open(folder.join(FILE), options.cache_bytes)?;
+        Self::start(lock, engine, options)
+    }
+
+    /// Opens the store in `folder` on a file whose operations can fail.
+    #[cfg(feature = "contract")]
+    pub fn open_with_faults(
+        folder: &Path,
+        options: &Options,
+        faults: Arc<faults::Faults>,
+    ) -> Result<Self, StoreError> {
+        private_files::create_folder(folder)?;
+        let lock = FolderLock::take(folder)?;
+        let engine = Engine::open_with_faults(folder.join(FILE), options.cache_bytes, faults)?;
+        Self::start(lock, engine, options)
+    }
+
+    fn start(lock: FolderLock, engine: Engine, options: &Options) -> Result<Self, StoreError> {
         let loaded = writer::load(&engine)?;
         let shared = Arc::new(Shared {
             engine,
             hub: Arc::new(Hub::new(loaded.index.revision())),
             index: RwLock::new(loaded.index),
             in_use: AtomicU64::new(loaded.bytes),
+            no_space: AtomicBool::new(false),
             reads: Arc::new(Semaphore::new(BLOCKING_READS)),
         });
         let (handle, commands) = WriterHandle::new();
@@ -185,6 +210,7 @@ impl Store for Embedded {
             size_in_use: self.shared.in_use.load(Ordering::Relaxed),
             revision,
             compacted,
+            no_space: self.shared.no_space.load(Ordering::Relaxed),
         })
     }
 

@@ -320,12 +320,19 @@ impl Writer {
         }
         match self.write(&batch) {
             Ok(removed) => {
+                if self.shared.no_space.swap(false, Ordering::Relaxed) {
+                    tracing::info!("the disk has space again, writes succeed");
+                }
                 self.obsolete.drain(..batch.change.obsolete.len());
                 self.compacted = None;
                 self.publish(batch, removed);
             }
             Err(error) => {
-                tracing::error!(%error, "commit failed");
+                let is_full = matches!(error, StoreError::NoSpace(_));
+                // A full disk is logged once, not with each attempt.
+                if !self.shared.no_space.swap(is_full, Ordering::Relaxed) || !is_full {
+                    tracing::error!(%error, "commit failed");
+                }
                 // A later commit will expire these keys.
                 self.expiries.append(&mut batch.expired);
                 batch.fail(&error);

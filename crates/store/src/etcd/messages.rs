@@ -261,6 +261,9 @@ pub(super) struct StatusResponse {
     pub(super) version: String,
     #[prost(int64, tag = "3")]
     pub(super) db_size: i64,
+    /// Alarms, such as `alarm:NOSPACE`.
+    #[prost(string, repeated, tag = "8")]
+    pub(super) errors: Vec<String>,
     #[prost(int64, tag = "9")]
     pub(super) db_size_in_use: i64,
 }

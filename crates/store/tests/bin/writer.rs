@@ -1,4 +1,4 @@
-//! `store-writer FOLDER`: writes as fast as possible and prints each acknowledged key and revision, until it is killed
+//! `store-writer FOLDER [PREFIX]`: creates keys with a prefix as fast as possible and prints each acknowledged key and revision, until it is killed
 //! or a write fails. After a failure it reads and prints the result. When it then receives a line on standard input, it
 //! writes again until a write succeeds.
 
@@ -18,6 +18,7 @@ async fn main() -> ExitCode {
         eprintln!("usage: store-writer FOLDER");
         return ExitCode::from(2);
     };
+    let prefix = std::env::args().nth(2).unwrap_or_default();
     let store = match Embedded::open(Path::new(&folder), &Options::default()) {
         Ok(store) => Arc::new(store),
         Err(error) => {
@@ -26,8 +27,9 @@ async fn main() -> ExitCode {
         }
     };
     println!("open");
-    let writers: Vec<_> =
-        (0..WRITERS).map(|writer| tokio::spawn(write(Arc::clone(&store), writer))).collect();
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| tokio::spawn(write(Arc::clone(&store), format!("{prefix}/{writer}"))))
+        .collect();
     for writer in writers {
         match writer.await {
             Ok(StoreError::NoSpace(error)) => println!("full {error}"),
@@ -38,7 +40,7 @@ async fn main() -> ExitCode {
         Ok(count) => println!("count {count}"),
         Err(error) => println!("failed {error}"),
     }
-    match store.get("/0/0", None).await {
+    match store.get(&format!("{prefix}/0/0"), None).await {
         Ok(Some(found)) => println!("read {} {}", found.key, found.mod_revision),
         other => println!("failed {other:?}"),
     }
@@ -60,9 +62,9 @@ async fn write_again(store: &Embedded) {
 }
 
 /// Creates keys until a write fails.
-async fn write(store: Arc<Embedded>, writer: usize) -> StoreError {
+async fn write(store: Arc<Embedded>, prefix: String) -> StoreError {
     for turn in 0_u64.. {
-        let key = format!("/{writer}/{turn}");
+        let key = format!("{prefix}/{turn}");
         match store.txn(Txn::create(key.as_str(), key.repeat(200))).await {
             Ok(TxnOutcome::Committed { revision, .. }) => println!("acknowledged {key} {revision}"),
             Ok(failed) => println!("failed {failed:?}"),

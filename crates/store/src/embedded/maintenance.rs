@@ -1,0 +1,83 @@
+//! Work on a folder that no server uses: check, defragment, restore. Each function locks the folder.
+
+use std::fs::File;
+use std::path::Path;
+
+use crate::{StoreError, private_files};
+
+use super::engine::{Change, Engine};
+use super::lock::FolderLock;
+use super::{FILE, Options, writer};
+
+/// Name of the file that [`defragment`] writes before it replaces the store file.
+const NEW_FILE: &str = "store.redb.new";
+
+/// Sizes of a file before and after it was rewritten, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewritten {
+    /// The size before.
+    pub before: u64,
+    /// The size after.
+    pub after: u64,
+}
+
+/// Returns whether the folder contains a store.
+pub fn exists(folder: &Path) -> bool {
+    folder.join(FILE).is_file()
+}
+
+/// Verifies the checksums of all pages and decodes all rows. Blocks until the file is read. Can panic for a damaged file.
+///
+/// # Errors
+/// The folder is in use, has no store, or the file is damaged or repaired.
+pub fn check(folder: &Path) -> Result<(), StoreError> {
+    let _lock = lock(folder)?;
+    let engine = Engine::open(folder.join(FILE), Options::default().cache_bytes)?;
+    engine.verify()?;
+    writer::load(&engine).map(drop)
+}
+
+/// Rewrites the file without free pages. An interruption leaves the old file.
+///
+/// # Errors
+/// The folder is in use or has no store, or the new file cannot be written.
+pub fn defragment(folder: &Path) -> Result<Rewritten, StoreError> {
+    let _lock = lock(folder)?;
+    let (file, new) = (folder.join(FILE), folder.join(NEW_FILE));
+    let engine = Engine::open(file.clone(), Options::default().cache_bytes)?;
+    let obsolete = writer::load(&engine)?.obsolete;
+    engine.commit(&Change { obsolete, ..Change::default() })?;
+    let before = engine.size_on_disk()?;
+    // An interrupted run may have left it.
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    engine.view()?.copy_to(new.clone(), engine.compacted()?)?;
+    engine.close();
+    File::open(&new)?.sync_all()?;
+    std::fs::rename(&new, &file)?;
+    File::open(folder)?.sync_all()?;
+    let after = Engine::open(file, 0)?.size_on_disk()?;
+    Ok(Rewritten { before, after })
+}
+
+/// Copies the snapshot in the folder `from` to the new folder `to`.
+///
+/// # Errors
+/// `from` has no store or is in use, `to` has a store, or the copy cannot be written.
+pub fn restore(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let _from = lock(from)?;
+    private_files::create_folder(to)?;
+    let _to = FolderLock::take(to)?;
+    let engine = Engine::open(from.join(FILE), Options::default().cache_bytes)?;
+    engine.view()?.copy_to(to.join(FILE), engine.compacted()?)
+}
+
+fn lock(folder: &Path) -> Result<FolderLock, StoreError> {
+    if !exists(folder) {
+        let why = format!("{} has no store", folder.display());
+        return Err(std::io::Error::new(std::io::ErrorKind::NotFound, why).into());
+    }
+    FolderLock::take(folder)
+}
