@@ -35,6 +35,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use self::ensure::{core, create, ensure, with_field};
 use self::identity::Identity;
+pub use self::identity::server_identity;
 use self::kubernetes_service::KubernetesService;
 use self::service_cidr::DefaultServiceCidr;
 use crate::allocation::{Repair, ServiceRanges};

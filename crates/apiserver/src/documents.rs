@@ -207,7 +207,7 @@ impl Documents {
     async fn metrics(&self, storages: &Storages) -> Result<Response<ResponseBody>, Status> {
         for (number, store) in storages.stores().all().enumerate() {
             match tokio::time::timeout(STORE_STATUS_TIMEOUT, store.status()).await {
-                Ok(Ok(status)) => self.metrics.set_storage_size(&status, number),
+                Ok(Ok(status)) => self.metrics.set_storage_status(&status, number),
                 Ok(Err(error)) => tracing::warn!(%error, "size of the store is unknown"),
                 Err(_) => tracing::warn!("size of the store is unknown: no answer in time"),
             }

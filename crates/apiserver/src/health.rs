@@ -20,6 +20,9 @@ use crate::request_info::Query;
 /// Timeout of a check without one of its own.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The health paths.
+const ENDPOINTS: [&str; 3] = ["healthz", "livez", "readyz"];
+
 /// A check; the error is a short reason.
 type Probe = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
@@ -63,10 +66,20 @@ impl Results {
 #[derive(Clone)]
 struct Check {
     name: String,
-    /// True if the check applies to `/livez` as well as to `/readyz`.
-    live: bool,
+    scope: Scope,
     timeout: Duration,
     probe: Probe,
+}
+
+/// The paths that a check applies to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All.
+    All,
+    /// `/healthz` and `/readyz`: the failure cannot be repaired by a restart.
+    HealthzAndReadyz,
+    /// `/readyz`.
+    Readyz,
 }
 
 /// The response to a health request.
@@ -94,11 +107,21 @@ impl Switch {
     }
 }
 
+impl Scope {
+    fn applies_to(self, endpoint: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::HealthzAndReadyz => endpoint != "livez",
+            Self::Readyz => endpoint == "readyz",
+        }
+    }
+}
+
 impl Health {
     /// Creates a set of checks that contains only `ping`, which always passes.
     pub fn new() -> Self {
         let mut health = Self::default();
-        health.add("ping", true, || Ok(()));
+        health.add("ping", Scope::All, || Ok(()));
         health
     }
 
@@ -128,24 +151,24 @@ impl Health {
         result
     }
 
-    /// Adds a check. A `live` check applies to `/livez` too.
+    /// Adds a check.
     pub fn add(
         &mut self,
         name: &str,
-        live: bool,
+        scope: Scope,
         probe: impl Fn() -> Result<(), String> + Send + Sync + 'static,
     ) {
-        self.add_async(name, live, PROBE_TIMEOUT, move || ready(probe()));
+        self.add_async(name, scope, PROBE_TIMEOUT, move || ready(probe()));
     }
 
     /// Adds an asynchronous check; it fails if it times out.
-    pub fn add_async<F, Fut>(&mut self, name: &str, live: bool, timeout: Duration, probe: F)
+    pub fn add_async<F, Fut>(&mut self, name: &str, scope: Scope, timeout: Duration, probe: F)
     where
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), String>> + Send + 'static,
     {
         let probe: Probe = Arc::new(move || probe().boxed());
-        self.checks.push(Check { name: name.to_owned(), live, timeout, probe });
+        self.checks.push(Check { name: name.to_owned(), scope, timeout, probe });
     }
 
     /// Returns the response for `path`; `None` if it is not a health path or names an unknown check.
@@ -155,12 +178,10 @@ impl Health {
             Some((endpoint, name)) => (endpoint, Some(name)),
             None => (path, None),
         };
-        let ready = match endpoint {
-            "readyz" => true,
-            "livez" | "healthz" => false,
-            _ => return None,
-        };
-        let mut checks = self.checks.iter().filter(|check| ready || check.live);
+        if !ENDPOINTS.contains(&endpoint) {
+            return None;
+        }
+        let mut checks = self.checks.iter().filter(|check| check.scope.applies_to(endpoint));
         match name {
             None => Some(self.all(endpoint, checks, query).await),
             Some(name) => match checks.find(|check| check.name == name) {
@@ -173,10 +194,10 @@ impl Health {
     /// Returns all health paths.
     pub fn paths(&self) -> Vec<String> {
         let mut paths = Vec::new();
-        for (endpoint, ready) in [("/healthz", false), ("/livez", false), ("/readyz", true)] {
-            paths.push(endpoint.to_owned());
-            let names = self.checks.iter().filter(|check| ready || check.live);
-            paths.extend(names.map(|check| format!("{endpoint}/{}", check.name)));
+        for endpoint in ENDPOINTS {
+            paths.push(format!("/{endpoint}"));
+            let names = self.checks.iter().filter(|check| check.scope.applies_to(endpoint));
+            paths.extend(names.map(|check| format!("/{endpoint}/{}", check.name)));
         }
         paths
     }
@@ -264,7 +285,11 @@ mod tests {
         let ready = Switch::default();
         let seen = ready.clone();
         let mut health = Health::new();
-        health.add("started", false, move || if seen.is_set() { Ok(()) } else { Err("starting".into()) });
+        health.add(
+            "started",
+            Scope::Readyz,
+            move || if seen.is_set() { Ok(()) } else { Err("starting".into()) },
+        );
         assert_eq!(get(&health, "/livez").await, Some((200, "ok".into())));
         let text = "[+]ping ok\n[-]started failed: reason withheld\nreadyz check failed\n";
         assert_eq!(get(&health, "/readyz").await, Some((500, text.into())));
@@ -276,7 +301,10 @@ mod tests {
         assert_eq!(get(&health, "/livez/started").await, None);
         ready.set();
         assert_eq!(get(&health, "/readyz/started").await, Some((200, "ok".into())));
-        let text = "[+]ping ok\n[+]started ok\nreadyz check passed\n";
+        health.add("plugin", Scope::HealthzAndReadyz, || Ok(()));
+        assert_eq!(get(&health, "/healthz/plugin").await, Some((200, "ok".into())));
+        assert_eq!(get(&health, "/livez/plugin").await, None);
+        let text = "[+]ping ok\n[+]started ok\n[+]plugin ok\nreadyz check passed\n";
         assert_eq!(get(&health, "/readyz?verbose").await, Some((200, text.into())));
         assert_eq!(get(&health, "/readyz/none").await, None);
         assert_eq!(get(&health, "/other").await, None);

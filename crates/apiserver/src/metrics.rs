@@ -59,6 +59,7 @@ pub struct Metrics {
     panics: IntCounterVec,
     terminations: IntCounterVec,
     storage_size: IntGaugeVec,
+    no_space: IntGaugeVec,
 }
 
 impl Metrics {
@@ -98,6 +99,9 @@ impl Metrics {
         let terminations = registrar.counters("apiserver_request_terminations_total", help, &labels)?;
         let (name, help) = ("apiserver_storage_size_bytes", "Size of the store on disk, in bytes.");
         let storage_size = registrar.int_gauges(name, help, &["storage_cluster_id"])?;
+        let (name, help) =
+            ("nave_store_no_space", "1 if writes to the store fail because the disk or quota is exhausted.");
+        let no_space = registrar.int_gauges(name, help, &["storage_cluster_id"])?;
         Ok(Self {
             registry,
             requests,
@@ -110,6 +114,7 @@ impl Metrics {
             panics,
             terminations,
             storage_size,
+            no_space,
         })
     }
 
@@ -168,11 +173,13 @@ impl Metrics {
         self.terminations.with_label_values(&labels).inc();
     }
 
-    /// Sets the size on disk of one of the stores. Their ids have the form of upstream's: `etcd-0`, `etcd-1`.
-    pub fn set_storage_size(&self, status: &StoreStatus, number: usize) {
+    /// Sets the size and the alarm of one of the stores. Their ids have the form of upstream's: `etcd-0`, `etcd-1`.
+    pub fn set_storage_status(&self, status: &StoreStatus, number: usize) {
         let engine = status.engine.split(' ').next().unwrap_or_default();
         let bytes = i64::try_from(status.size_on_disk).unwrap_or(i64::MAX);
-        self.storage_size.with_label_values(&[format!("{engine}-{number}").as_str()]).set(bytes);
+        let id = format!("{engine}-{number}");
+        self.storage_size.with_label_values(&[id.as_str()]).set(bytes);
+        self.no_space.with_label_values(&[id.as_str()]).set(status.no_space.into());
     }
 
     /// Counts a request as in flight until the guard is dropped.

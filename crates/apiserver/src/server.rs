@@ -45,7 +45,7 @@ use crate::endpoints::Resources;
 use crate::endpoints::virtual_resource::VirtualResources;
 use crate::endpoints::watch::Watches;
 use crate::flow_control::{Fair, FlowConfig, FlowControl};
-use crate::health::{Health, Results, Switch};
+use crate::health::{Health, Results, Scope, Switch};
 use crate::impersonation::Impersonation;
 use crate::inflight::{Inflight, InflightLimits};
 use crate::local::LocalService;
@@ -157,7 +157,7 @@ impl ApiServer {
     /// [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let storages = config.storages;
-        storages.wait_ready().await;
+        storages.wait_initialized().await;
         let (stopping, closing) = (Switch::default(), Closing::new(config.drain.watch_grace));
         let admission_metrics = nave_admission::Metrics::new(&config.metrics)?;
         let backends = Arc::clone(&config.backends);
@@ -369,11 +369,11 @@ fn health(catalogs: &Catalogs, stores: &Stores, stopping: &Switch) -> Health {
     let mut health = Health::new();
     let timeouts = stores.timeouts();
     // The names that Kubernetes monitoring expects, whatever the storage engine is.
-    for (name, live, timeout) in
-        [("etcd", true, timeouts.health), ("etcd-readiness", false, timeouts.readiness)]
+    for (name, scope, timeout) in
+        [("etcd", Scope::All, timeouts.health), ("etcd-readiness", Scope::Readyz, timeouts.readiness)]
     {
         let stores = stores.clone();
-        health.add_async(name, live, timeout, move || {
+        health.add_async(name, scope, timeout, move || {
             let stores: Vec<_> = stores.all().cloned().collect();
             async move {
                 let checks = stores.iter().map(|store| store.status());
@@ -381,8 +381,15 @@ fn health(catalogs: &Catalogs, stores: &Stores, stopping: &Switch) -> Health {
             }
         });
     }
+    if let Some(encryption) = stores.encryption().filter(|encryption| encryption.needs_check()) {
+        let encryption = encryption.clone();
+        health.add_async("kms-providers", Scope::HealthzAndReadyz, PLUGIN_TIMEOUT, move || {
+            let encryption = encryption.clone();
+            async move { encryption.check_health().await }
+        });
+    }
     let catalogs = catalogs.clone();
-    health.add("informer-sync", false, move || {
+    health.add("informer-sync", Scope::Readyz, move || {
         let catalog = catalogs.load();
         let mut caches = catalog.storages().all().map(|storage| storage.cacher());
         match caches.find(|cache| !cache.is_ready()) {
@@ -391,13 +398,16 @@ fn health(catalogs: &Catalogs, stores: &Stores, stopping: &Switch) -> Health {
         }
     });
     // Always passes: a server that cannot create the roles does not start.
-    health.add("poststarthook/rbac/bootstrap-roles", true, || Ok(()));
+    health.add("poststarthook/rbac/bootstrap-roles", Scope::All, || Ok(()));
     let stopping = stopping.clone();
-    health.add("shutdown", false, move || {
+    health.add("shutdown", Scope::Readyz, move || {
         if stopping.is_set() { Err("the server is shutting down".to_owned()) } else { Ok(()) }
     });
     health
 }
+
+/// Timeout of the check of key management plugins. Their calls have timeouts of their own.
+const PLUGIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests;

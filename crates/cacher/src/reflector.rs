@@ -33,7 +33,7 @@ struct Codec {
 enum Lost {
     /// The watch can be resumed.
     Stream(Option<StoreError>),
-    /// The store has compacted history that the cache has not read yet.
+    /// The store has compacted history that the cache has not read yet, or an event of it cannot be decrypted.
     History,
 }
 
@@ -66,7 +66,7 @@ impl StoreReflector {
                 }
                 tokio::time::sleep(pauses.next_pause()).await;
             }
-            info!(%resource, "unread history was compacted, listing again");
+            info!(%resource, "unread history was lost, listing again");
         }
     }
 
@@ -253,7 +253,8 @@ impl Codec {
 impl From<StoreError> for Lost {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Compacted { .. } => Self::History,
+            // A later version of the object may be readable, so the event must not block the watch for ever.
+            StoreError::Compacted { .. } | StoreError::Transform(_) => Self::History,
             error => Self::Stream(Some(error)),
         }
     }

@@ -16,12 +16,14 @@ mod command_line;
 mod controller_options;
 mod controllers;
 mod election;
+mod encryption;
 mod etcd;
 mod etcd_stand_in;
 mod flow_control;
 mod kubelet;
 mod lifecycle;
 mod signing;
+mod store;
 mod tls;
 mod traces;
 mod values;
@@ -58,6 +60,8 @@ use caches::CacheFlags;
 pub(crate) use controllers::ControllersConfig;
 use controllers::{ControllersFlags, controllers_help, known_controllers};
 use election::ElectionFlags;
+pub(crate) use encryption::EncryptionConfig;
+use encryption::EncryptionFlags;
 use etcd::EtcdFlags;
 pub(crate) use etcd::{EngineConfig, StoreConfig};
 pub(crate) use etcd_stand_in::EtcdStandInConfig;
@@ -70,6 +74,8 @@ pub(crate) use lifecycle::Lifecycle;
 use lifecycle::LifecycleFlags;
 pub(crate) use signing::Signing;
 use signing::SigningFlags;
+use store::StoreFlags;
+pub(crate) use store::{Location, StoreTask};
 use tls::TlsFlags;
 use traces::TracingFlags;
 pub(crate) use values::Controllers;
@@ -103,6 +109,8 @@ enum Command {
     Etcd(EtcdStandInFlags),
     /// Run the controllers as a separate process against any cluster.
     Controllers(Box<ControllersFlags>),
+    /// Inspect, compact, copy and migrate a store.
+    Store(Box<StoreFlags>),
 }
 
 /// The work of the process.
@@ -116,6 +124,8 @@ pub(crate) enum Task {
     EtcdStandIn(EtcdStandInConfig),
     /// Print the version of the API.
     Version,
+    /// Work on a store.
+    Store(Box<StoreTask>),
 }
 
 impl Cli {
@@ -124,7 +134,7 @@ impl Cli {
         match &mut self.command {
             Some(Command::Serve(flags)) => flags.values = values,
             Some(Command::Apiserver(flags)) => flags.set_values(values),
-            Some(Command::Etcd(_) | Command::Controllers(_)) => {}
+            Some(Command::Etcd(_) | Command::Controllers(_) | Command::Store(_)) => {}
             None => self.serve.values = values,
         }
         self
@@ -142,6 +152,7 @@ impl Cli {
             Some(Command::Etcd(flags)) => return Ok(Task::EtcdStandIn(flags.validate()?)),
             Some(Command::Apiserver(flags)) if flags.version => return Ok(Task::Version),
             Some(Command::Apiserver(flags)) => return Ok(Task::Serve(Box::new(flags.validate()?))),
+            Some(Command::Store(flags)) => return Ok(Task::Store(Box::new(flags.validate()?))),
             Some(Command::Serve(flags)) => *flags,
             None => self.serve,
         };
@@ -212,6 +223,8 @@ pub(crate) struct ServeFlags {
     #[command(flatten)]
     etcd: EtcdFlags,
     #[command(flatten)]
+    encryption: EncryptionFlags,
+    #[command(flatten)]
     caches: CacheFlags,
     #[command(flatten)]
     audit: AuditFlags,
@@ -275,6 +288,8 @@ pub(crate) struct Config {
     pub(crate) apis: Apis,
     /// The stores of objects.
     pub(crate) store: StoreConfig,
+    /// Encryption at rest.
+    pub(crate) encryption: EncryptionConfig,
     /// The authorities that sign certificates.
     pub(crate) signing: Signing,
     /// Connections to kubelets, pods and services.
@@ -378,6 +393,7 @@ impl ServeFlags {
             watch_caches: self.caches.sizes(),
             apis: self.apis.validate()?,
             store: self.etcd.validate()?,
+            encryption: self.encryption.validate()?,
             signing: self.signing.validate(own_authority)?,
             kubelet: self.kubelet.validate()?,
             aggregation: self.aggregation.validate()?,

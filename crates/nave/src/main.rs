@@ -10,6 +10,7 @@
 //! | [`controllers`] | runs the controllers as a separate process |
 //! | [`descriptors`] | raises the limit of open file descriptors |
 //! | [`etcd_stand_in`] | takes the place of etcd in test environments |
+//! | [`store_command`] | inspects, compacts, copies and migrates a store |
 //! | [`health`] | health and metrics endpoints of `nave controllers` |
 //!
 //! Exit codes: 0 after a graceful shutdown, 1 if the server cannot start or shut down, 2 for an error in the flags or
@@ -28,6 +29,7 @@ mod plain_http;
 mod serve;
 mod signals;
 mod signing;
+mod store_command;
 mod tokens;
 
 use std::process::ExitCode;
@@ -72,6 +74,12 @@ fn main() -> ExitCode {
         Ok(Task::EtcdStandIn(config)) => {
             run(0, |runtime| runtime.block_on(etcd_stand_in::run(config)).map_err(|error| failed(&error)))
         }
+        Ok(Task::Store(task)) => run(0, |runtime| {
+            runtime.block_on(store_command::run(*task)).map_err(|error| {
+                failed(&error);
+                error.exit_code()
+            })
+        }),
         Err(error) => wrong_flag(&error),
     }
 }

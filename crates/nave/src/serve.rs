@@ -12,6 +12,7 @@ mod backends;
 mod certificates;
 mod client_cas;
 mod controllers;
+mod encryption;
 mod memory;
 mod store;
 mod token_tracking;
@@ -180,12 +181,14 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let supervisor = api.server.supervisor();
     let renew = || run_renewals(&task);
     let reload = || api.authorization.reload_on_change();
+    let reload_encryption = || api.encryption.reload_on_change();
     let track = || token_tracking::record_uses(&api.server, &used);
     tokio::select! {
         () = signals.next() => {}
         never = supervisor.supervise("certificate renewal", "", renew) => match never {},
         never = api.server.run_background_tasks(memory::is_short) => match never {},
         never = supervisor.supervise("authorization reload", "", reload) => match never {},
+        never = supervisor.supervise("encryption config reload", "", reload_encryption) => match never {},
         never = supervisor.supervise("token tracking", "", track) => match never {},
     }
     tokio::select! {

@@ -31,7 +31,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::future::{join, join_all};
-use nave_machinery::{FieldError, FieldPath, GroupKind, GroupVersionResource, Map, Status, Value, meta};
+use nave_machinery::{
+    FieldError, FieldPath, GroupKind, GroupResource, GroupVersionResource, Map, Status, Value, meta,
+};
 use serde_json::json;
 use tokio::runtime::Handle;
 
@@ -76,14 +78,16 @@ impl ServiceAllocator {
             storages.get(&GroupVersionResource::new("networking.k8s.io", "v1", resource)).cloned()
         };
         let services = storages.get(&GroupVersionResource::new("", "v1", "services"))?;
-        let (store, runtime) = (storages.store(), Handle::current());
+        let node_ports =
+            GroupResource { group: String::new(), resource: "servicenodeportallocations".to_owned() };
+        let (store, runtime) = (storages.stores().for_resource(&node_ports), Handle::current());
         let cidrs = ServiceCidrs::new(networking("servicecidrs")?, ranges);
         let objects = networking("ipaddresses")?;
         let addresses = Addresses::new(Arc::clone(objects.store()), objects, cidrs.clone(), runtime.clone());
         Some(Arc::new(Self {
             ranges,
             addresses: Arc::new(addresses),
-            ports: Arc::new(Ports::new(Arc::clone(store), ports, runtime)),
+            ports: Arc::new(Ports::new(store, ports, runtime)),
             cidrs,
             services: Arc::clone(services),
         }))

@@ -28,17 +28,21 @@ pub(super) struct Identity {
     advertise: SocketAddr,
 }
 
+/// Returns the identity of a server on a host: the name of its lease, derived from the host name and the kind of server.
+pub fn server_identity(hostname: &str) -> String {
+    let mut hashed = Vec::new();
+    for part in [hostname, LABEL.1] {
+        hashed.extend_from_slice(&u16::try_from(part.len()).unwrap_or(u16::MAX).to_be_bytes());
+        hashed.extend_from_slice(part.as_bytes());
+    }
+    let hash = digest::digest(&digest::SHA256, &hashed);
+    format!("apiserver-{}", base32(&hash.as_ref()[..HASH_BYTES]))
+}
+
 impl Identity {
-    /// Creates the identity of a server on this host. The lease name is derived from the host name and the kind of
-    /// server.
+    /// Creates the identity of a server on this host.
     pub(super) fn new(hostname: &str, advertise: SocketAddr) -> Self {
-        let mut hashed = Vec::new();
-        for part in [hostname, LABEL.1] {
-            hashed.extend_from_slice(&u16::try_from(part.len()).unwrap_or(u16::MAX).to_be_bytes());
-            hashed.extend_from_slice(part.as_bytes());
-        }
-        let hash = digest::digest(&digest::SHA256, &hashed);
-        let name = format!("apiserver-{}", base32(&hash.as_ref()[..HASH_BYTES]));
+        let name = server_identity(hostname);
         let holder = format!("{name}_{}", uuid::Uuid::new_v4());
         Self { name, hostname: hostname.to_owned(), holder, advertise }
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nave_machinery::{GroupVersionResource, Status};
+use nave_machinery::{GroupResource, GroupVersionResource, Status};
 use nave_store::{Range, Store, Txn};
 use serde_json::json;
 
@@ -49,7 +49,8 @@ pub(super) async fn list(resources: &Resources, address: IpAddr) -> Result<Vec<S
 }
 
 fn store(resources: &Resources) -> Arc<dyn Store> {
-    Arc::clone(resources.catalog().storages().store())
+    let addresses = GroupResource { group: String::new(), resource: "apiserveripinfo".to_owned() };
+    resources.catalog().storages().stores().for_resource(&addresses)
 }
 
 fn key(address: IpAddr) -> String {

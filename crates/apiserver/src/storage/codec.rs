@@ -1,6 +1,6 @@
 //! Encodes the objects of one resource for the store, and decodes them.
 //!
-//! Built-in kinds are stored as Kubernetes protobuf in the `k8s\0` envelope, custom kinds as JSON. The resourceVersion
+//! Built-in kinds are stored as Kubernetes protobuf in the `k8s\0` envelope or as JSON, custom kinds as JSON. The resourceVersion
 //! is not stored, because it is the revision of the write. kube-apiserver writes the same bytes to etcd.
 
 use std::borrow::Cow;
@@ -32,11 +32,24 @@ const GROWTH_MARGIN: usize = 32;
 /// Maximum expected growth, in bytes of JSON per 1,024 bytes of protobuf.
 const GROWTH_MAX: usize = 16 * 1024;
 
+/// The form of built-in kinds in the store (`--storage-media-type`). Custom kinds are JSON. Both forms are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StorageMediaType {
+    /// `application/vnd.kubernetes.protobuf`.
+    #[default]
+    Protobuf,
+    /// `application/json`.
+    Json,
+}
+
 /// The codec of one resource.
 pub struct ObjectCodec {
     def: Arc<ResourceDef>,
     api_version: String,
+    /// The type in protobuf; `None` for custom kinds.
     type_id: Option<TypeId>,
+    /// Built-in kinds are written as JSON too.
+    writes_json: bool,
     /// All paths of the selectable fields.
     fields: Projection,
     /// Position of the resourceVersion's digits in transcoded JSON, which depends on the length of the kind's name.
@@ -47,7 +60,7 @@ pub struct ObjectCodec {
 
 impl ObjectCodec {
     /// Creates the codec of a resource; `None` if the resource stores nothing.
-    pub fn new(def: Arc<ResourceDef>) -> Option<Self> {
+    pub fn new(def: Arc<ResourceDef>, media_type: StorageMediaType) -> Option<Self> {
         let storage = def.storage.as_ref()?;
         let (api_version, type_id) = (storage.version.to_string(), storage.type_id);
         let head = format!("{{\"kind\":\"{}\",\"apiVersion\":\"{api_version}\",", def.kind);
@@ -59,6 +72,7 @@ impl ObjectCodec {
             def,
             api_version,
             type_id,
+            writes_json: type_id.is_none() || media_type == StorageMediaType::Json,
             version_at,
             growth: Growth::default(),
             written: Arc::default(),
@@ -70,7 +84,7 @@ impl ObjectCodec {
     /// # Errors
     /// 400 if the object is nested too deeply, 500 if it cannot be encoded.
     pub fn encode(&self, object: &Value) -> Result<Bytes, Status> {
-        let Some(type_id) = self.type_id else {
+        let Some(type_id) = self.type_id.filter(|_| !self.writes_json) else {
             if !limits::is_within_depth(object, MAX_DEPTH) {
                 return Err(LimitError::TooDeep.into_status());
             }
@@ -87,7 +101,7 @@ impl ObjectCodec {
     /// Returns whether managed fields may be encoded from text (see
     /// [`managed_fields`](nave_machinery::managed_fields)). Objects stored as JSON need trees.
     pub fn takes_field_texts(&self) -> bool {
-        self.type_id.is_some()
+        !self.writes_json
     }
 
     /// Decodes a stored object and sets its resourceVersion.
@@ -180,7 +194,7 @@ impl ObjectCodec {
     /// returns `value`, its stored form.
     pub(super) fn begin_write(&self, key: &Arc<str>, value: &Bytes, object: &Value) -> WriteGuard {
         // Objects stored as JSON get defaults when they are read, so their stored form must be decoded.
-        let is_prepared = self.type_id.is_some() && value.len() <= MAX_PREPARED_BYTES;
+        let is_prepared = !self.writes_json && value.len() <= MAX_PREPARED_BYTES;
         let prepared = is_prepared.then(|| self.prepare(object, value.len())).flatten();
         self.written.begin(key, value, prepared)
     }
@@ -428,7 +442,8 @@ mod tests {
     fn written_versions_have_the_form_of_decoded_ones() {
         let registry = nave_resources::Registry::builtin(nave_schema::builtin());
         let pods = nave_machinery::GroupVersionResource::new("", "v1", "pods");
-        let codec = ObjectCodec::new(Arc::clone(registry.lookup(&pods).unwrap())).unwrap();
+        let codec = ObjectCodec::new(Arc::clone(registry.lookup(&pods).unwrap()), StorageMediaType::Protobuf)
+            .unwrap();
         let pod = |fields: &str| {
             json!({"kind": "Pod", "apiVersion": "v1",
                 "metadata": {"name": "p", "labels": {"a\u{1}\"": "b<"}, "managedFields": [

@@ -26,8 +26,8 @@ use nave_store::{KeyValue, Range, RangeResult, Store, StoreError};
 
 use crate::conversion::Converter;
 
-pub use codec::ObjectCodec;
 pub(crate) use codec::undecodable;
+pub use codec::{ObjectCodec, StorageMediaType};
 pub use consistency::{ConsistencyChecks, check_consistency};
 pub use encoding_eviction::evict_encodings;
 pub use follow::{Follower, Following};
@@ -35,7 +35,7 @@ pub use reads::{ConsistentReads, ListStats, ReadStats};
 pub use reservation::{NO_REVISION, Reservation, ReservationOutcome, send_until_known};
 pub use sizes::WatchCacheSizes;
 pub use storages::{SharedParts, Storages};
-pub use stores::{CheckTimeouts, Stores};
+pub use stores::{StoreTimeouts, Stores};
 pub use writes::{Attempt, NextState, Stored, Update, WriteResult, WrittenVersion};
 
 /// Maximum time that a read waits for the watch cache to reach a revision.
@@ -67,11 +67,12 @@ impl ResourceStorage {
         def: Arc<ResourceDef>,
         store: Arc<dyn Store>,
         window: WindowBounds,
+        media_type: StorageMediaType,
         shared: &SharedParts,
         converter: Option<Arc<Converter>>,
     ) -> Option<Arc<Self>> {
         let prefix = format!("{}/", def.storage.as_ref()?.prefix);
-        let codec = Arc::new(ObjectCodec::new(Arc::clone(&def))?);
+        let codec = Arc::new(ObjectCodec::new(Arc::clone(&def), media_type)?);
         let mut config = CacherConfig::new(def.group_resource().to_string(), prefix, def.namespaced);
         config.window = window;
         config.packed = def.rules.packed;
@@ -230,6 +231,7 @@ pub fn store_status(error: &StoreError) -> Status {
         StoreError::NoSpace(_) | StoreError::Closed | StoreError::Unavailable(_) => {
             Status::service_unavailable(error.to_string())
         }
+        StoreError::Transform(why) => Status::internal(why),
         StoreError::OutcomeUnknown(_) => Status::failure(504, Reason::Timeout, error.to_string()),
         _ => Status::failure(500, Reason::InternalError, error.to_string()),
     }

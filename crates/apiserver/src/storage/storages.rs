@@ -69,7 +69,14 @@ impl Storages {
     ) -> Option<Arc<ResourceStorage>> {
         let window = self.sizes.bounds(&def.group_resource());
         let store = self.stores.for_resource(&def.group_resource());
-        ResourceStorage::open(Arc::clone(def), store, window, &self.shared, converter)
+        ResourceStorage::open(
+            Arc::clone(def),
+            store,
+            window,
+            self.stores.media_type(),
+            &self.shared,
+            converter,
+        )
     }
 
     /// Returns the storages for another registry, without those of `removed` and with `added`.
@@ -92,6 +99,18 @@ impl Storages {
 
     fn insert(&mut self, storage: Arc<ResourceStorage>) {
         self.by_prefix.insert(storage.prefix().to_owned(), storage);
+    }
+
+    /// Waits until all watch caches are filled, or until the time limit of the stores. Objects that cannot be read, for
+    /// example because a key is missing, must not prevent access to other resources.
+    pub async fn wait_initialized(&self) {
+        let limit = self.stores.timeouts().initialization;
+        if tokio::time::timeout(limit, self.wait_ready()).await.is_err() {
+            for storage in self.all().filter(|storage| !storage.cacher().is_ready()) {
+                let resource = &storage.cacher().config().resource;
+                tracing::error!(%resource, ?limit, "the watch cache is not filled, starting without it");
+            }
+        }
     }
 
     /// Waits until all watch caches are filled.

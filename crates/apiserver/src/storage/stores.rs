@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nave_encryption::Encryption;
 use nave_machinery::GroupResource;
 use nave_store::Store;
 
+use super::StorageMediaType;
 use super::store_metrics::{MeasuredStore, StoreMetrics};
 
 /// The stores of all resources.
@@ -15,28 +17,35 @@ pub struct Stores {
     main: Arc<dyn Store>,
     overrides: Arc<HashMap<GroupResource, Arc<dyn Store>>>,
     metrics: Option<StoreMetrics>,
-    timeouts: CheckTimeouts,
+    encryption: Option<Encryption>,
+    media_type: StorageMediaType,
+    timeouts: StoreTimeouts,
 }
 
-/// Timeouts of the health checks of stores.
+/// Timeouts of stores.
 #[derive(Clone, Copy, Debug)]
-pub struct CheckTimeouts {
+pub struct StoreTimeouts {
     /// Timeout of the check `etcd` (`--etcd-healthcheck-timeout`).
     pub health: Duration,
     /// Timeout of the check `etcd-readiness` (`--etcd-readycheck-timeout`).
     pub readiness: Duration,
+    /// Time to wait for the watch caches at start (`--storage-initialization-timeout`).
+    pub initialization: Duration,
 }
 
-impl Default for CheckTimeouts {
+impl Default for StoreTimeouts {
     fn default() -> Self {
-        Self { health: Duration::from_secs(2), readiness: Duration::from_secs(2) }
+        let check = Duration::from_secs(2);
+        Self { health: check, readiness: check, initialization: Duration::from_mins(1) }
     }
 }
 
 impl Stores {
     /// Creates the stores without overrides, metrics and with default timeouts.
     pub fn new(main: Arc<dyn Store>) -> Self {
-        Self { main, overrides: Arc::default(), metrics: None, timeouts: CheckTimeouts::default() }
+        let timeouts = StoreTimeouts::default();
+        let media_type = StorageMediaType::default();
+        Self { main, overrides: Arc::default(), metrics: None, encryption: None, media_type, timeouts }
     }
 
     /// Returns these stores with other stores for single resources.
@@ -46,9 +55,23 @@ impl Stores {
         self
     }
 
-    /// Returns these stores with other timeouts of health checks.
+    /// Returns these stores with values encrypted at rest.
     #[must_use]
-    pub fn with_timeouts(mut self, timeouts: CheckTimeouts) -> Self {
+    pub fn with_encryption(mut self, encryption: Encryption) -> Self {
+        self.encryption = Some(encryption);
+        self
+    }
+
+    /// Returns these stores with built-in kinds written in this form.
+    #[must_use]
+    pub fn with_media_type(mut self, media_type: StorageMediaType) -> Self {
+        self.media_type = media_type;
+        self
+    }
+
+    /// Returns these stores with other timeouts.
+    #[must_use]
+    pub fn with_timeouts(mut self, timeouts: StoreTimeouts) -> Self {
         self.timeouts = timeouts;
         self
     }
@@ -67,8 +90,18 @@ impl Stores {
         &self.main
     }
 
-    /// Returns the timeouts of health checks.
-    pub fn timeouts(&self) -> CheckTimeouts {
+    /// Returns the encryption at rest.
+    pub fn encryption(&self) -> Option<&Encryption> {
+        self.encryption.as_ref()
+    }
+
+    /// Returns the form in which built-in kinds are written.
+    pub fn media_type(&self) -> StorageMediaType {
+        self.media_type
+    }
+
+    /// Returns the timeouts.
+    pub fn timeouts(&self) -> StoreTimeouts {
         self.timeouts
     }
 
@@ -78,10 +111,13 @@ impl Stores {
     }
 
     /// Returns the store of a resource.
-    pub(super) fn for_resource(&self, resource: &GroupResource) -> Arc<dyn Store> {
-        let store = Arc::clone(self.overrides.get(resource).unwrap_or(&self.main));
-        match &self.metrics {
-            Some(metrics) => Arc::new(MeasuredStore::new(store, metrics, resource)),
+    pub(crate) fn for_resource(&self, resource: &GroupResource) -> Arc<dyn Store> {
+        let mut store = Arc::clone(self.overrides.get(resource).unwrap_or(&self.main));
+        if let Some(metrics) = &self.metrics {
+            store = Arc::new(MeasuredStore::new(store, metrics, resource));
+        }
+        match &self.encryption {
+            Some(encryption) => encryption.store(resource, store),
             None => store,
         }
     }

@@ -190,7 +190,7 @@ impl ResourceStorage {
                     let stored = Stored { object: as_object(object)?, revision };
                     return Ok(WriteResult { stored, deleted: false, version: None });
                 }
-                (Update::Put(_), Some(_)) if writes_nothing => {
+                (Update::Put(_), Some(_)) if writes_nothing && !self.is_stale(key).await? => {
                     let Some(stored) = current else { return Err(Status::internal("no state")) };
                     return Ok(WriteResult { stored, deleted: false, version: None });
                 }
@@ -311,6 +311,10 @@ impl ResourceStorage {
         let object = self.codec.decode(&kv).and_then(as_object);
         let object = object.map_err(|error| write.refuse_undecodable(error))?;
         Ok(Some(Stored { revision: kv.mod_revision, object }))
+    }
+
+    async fn is_stale(&self, key: &str) -> Result<bool, Status> {
+        self.store.is_stale(key).await.map_err(|error| store_status(&error))
     }
 
     fn ttl(&self) -> Option<Duration> {

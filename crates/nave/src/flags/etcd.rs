@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use nave_apiserver::storage::CheckTimeouts;
+use nave_apiserver::storage::{StorageMediaType, StoreTimeouts};
 use nave_machinery::GroupResource;
 use nave_store::embedded;
 use nave_store::etcd::{self, Address, TlsFiles};
@@ -57,6 +57,9 @@ pub(super) struct EtcdFlags {
     /// Time to wait for the store and the watch caches at start.
     #[arg(long, value_name = "DURATION", default_value = "1m0s", value_parser = parse_duration)]
     storage_initialization_timeout: Duration,
+    /// Form in which built-in objects are stored: application/vnd.kubernetes.protobuf or application/json. Both are read.
+    #[arg(long, value_name = "TYPE", default_value = PROTOBUF, value_parser = [PROTOBUF, JSON], hide_possible_values = true)]
+    storage_media_type: String,
     /// Version of etcd's API; only etcd3 exists.
     #[arg(long, value_name = "NAME", value_parser = ["", "etcd3"], default_value = "", hide_default_value = true)]
     storage_backend: String,
@@ -68,9 +71,10 @@ pub(crate) struct StoreConfig {
     pub(crate) engine: EngineConfig,
     /// Other stores for single resources.
     pub(crate) overrides: HashMap<GroupResource, etcd::Options>,
-    pub(crate) timeouts: CheckTimeouts,
-    /// Time to wait for the store and the watch caches at start.
-    pub(crate) initialization_timeout: Duration,
+    /// Prefix of all keys in etcd, which encryption authenticates.
+    pub(crate) prefix: String,
+    pub(crate) media_type: StorageMediaType,
+    pub(crate) timeouts: StoreTimeouts,
 }
 
 /// The store of most resources.
@@ -133,14 +137,24 @@ impl EtcdFlags {
         Ok(StoreConfig {
             engine,
             overrides,
-            timeouts: CheckTimeouts {
+            prefix: self.etcd_prefix,
+            media_type: if self.storage_media_type == JSON {
+                StorageMediaType::Json
+            } else {
+                StorageMediaType::Protobuf
+            },
+            timeouts: StoreTimeouts {
                 health: self.etcd_healthcheck_timeout,
                 readiness: self.etcd_readycheck_timeout,
+                initialization: self.storage_initialization_timeout,
             },
-            initialization_timeout: self.storage_initialization_timeout,
         })
     }
 }
+
+/// The media types of `--storage-media-type`.
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const JSON: &str = "application/json";
 
 /// Parses `group/resource#URL;URL`. The core group is empty.
 fn parse_override(text: &str) -> Result<(GroupResource, Vec<Address>), FlagError> {

@@ -8,7 +8,7 @@ use nave_apiserver::connect::backends::Backends;
 use nave_apiserver::draining::DrainSettings;
 use nave_apiserver::server::{self, ApiServer, StartError};
 use nave_apiserver::storage::{Following, Storages, Stores};
-use nave_apiserver::{virtual_resources, webhooks};
+use nave_apiserver::{bootstrap, virtual_resources, webhooks};
 use nave_audit::Auditor;
 use nave_authn::service_account::{Issuer, KeyRing, SecretUse};
 use nave_store::Store;
@@ -20,6 +20,7 @@ use super::ServeError;
 use super::authentication::{Authentication, ConfigFile};
 use super::authorization::Authorization;
 use super::client_cas::ClientCas;
+use super::encryption::EncryptionFile;
 use super::store;
 use crate::flags::{Config, FlagError};
 
@@ -29,6 +30,7 @@ pub(super) struct Api {
     /// The authentication configuration file, for reloads.
     pub(super) authentication: Option<ConfigFile>,
     pub(super) authorization: Authorization,
+    pub(super) encryption: EncryptionFile,
     /// Issues service account tokens.
     pub(super) issuer: Issuer,
     /// Receives the secrets whose tokens were used.
@@ -64,7 +66,11 @@ pub(super) async fn start(
         Some(options) => Some(Arc::new(Auditor::start(options, &metrics)?)),
         None => None,
     };
+    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let encryption = EncryptionFile::open(config, &bootstrap::server_identity(&hostname), &metrics).await?;
     let stores = Stores::new(store)
+        .with_media_type(config.store.media_type)
+        .with_encryption(encryption.encryption.clone())
         .with_overrides(store::open_overrides(&config.store))
         .with_timeouts(config.store.timeouts)
         .measured(&metrics)
@@ -97,7 +103,7 @@ pub(super) async fn start(
             watch_grace: config.lifecycle.watch_grace,
         },
         flags: config.flag_values.clone(),
-        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        hostname,
         token_discovery: authentication.discovery(&reachable.to_string()),
         audit: audit.clone(),
         tracer: tracer(config)?,
@@ -111,7 +117,16 @@ pub(super) async fn start(
     // The default roles and bindings exist from this point on.
     let following = authorization.follow(&storages).await;
     let Authentication { file, issuer, used, .. } = authentication;
-    Ok(Api { server, authentication: file, authorization, issuer, used, audit, _following: following })
+    Ok(Api {
+        server,
+        authentication: file,
+        authorization,
+        encryption,
+        issuer,
+        used,
+        audit,
+        _following: following,
+    })
 }
 
 /// Starts the exporter of traces, if requests are traced.

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use nave_apiserver::admission::AdmissionConfig;
 use nave_apiserver::authorization;
 use nave_apiserver::server::StartError;
@@ -80,12 +81,14 @@ impl Authorization {
         }
     }
 
-    /// Loads the stored objects into the authorizers and keeps them up to date until the result is dropped.
+    /// Loads the stored objects into the authorizers and keeps them up to date until the result is dropped. Objects that
+    /// cannot be read within the stores' time limit are missing at first, so that requests are denied.
     pub(super) async fn follow(&self, storages: &Storages) -> Vec<Following> {
         let mut following = authorization::follow_rbac(storages, &self.rbac);
         following.extend(authorization::follow_nodes(storages, &self.graph));
-        for one in &following {
-            one.synced().await;
+        let synced = join_all(following.iter().map(Following::synced));
+        if tokio::time::timeout(storages.stores().timeouts().initialization, synced).await.is_err() {
+            tracing::error!("objects that authorizers need cannot be read");
         }
         following
     }

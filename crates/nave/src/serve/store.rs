@@ -24,7 +24,7 @@ pub(super) async fn open(config: &Config) -> Result<Arc<dyn Store>, ServeError> 
                 tracing::info!(folder = %folder.display(), "nave etcd answers, storing objects in its folder");
                 return open_embedded(&folder, embedded::Options::default()).await;
             }
-            open_etcd(options, config.store.initialization_timeout).await
+            open_etcd(options, config.store.timeouts.initialization).await
         }
     }
 }
