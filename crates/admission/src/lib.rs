@@ -68,6 +68,7 @@ mod chain;
 mod cluster;
 pub mod config;
 pub mod expressions;
+mod managed_fields;
 pub mod matching;
 mod metrics;
 mod notes;

@@ -8,7 +8,7 @@ use nave_cel::{ProgramCache, Type};
 use nave_machinery::Value;
 
 use super::{
-    AuthorizerChecks, Budget, Expression, ExpressionMetrics, Inputs, VERSION, VersionedRequest,
+    AuthorizerChecks, Budget, Expression, ExpressionMetrics, Inputs, VERSION, VersionedRequest, Workload,
     request_resource,
 };
 
@@ -21,6 +21,7 @@ pub struct MatchConditions {
     conditions: Vec<Condition>,
     /// Empty: match conditions of webhooks have no variables. Policies pass theirs.
     none: PolicyVariables,
+    workload: Workload,
 }
 
 #[derive(Debug)]
@@ -76,7 +77,7 @@ impl MatchConditions {
             name: text(condition, "name"),
             expression: Expression::compile(compiler, &text(condition, "expression"), &[Type::Bool]),
         });
-        Self { conditions: conditions.collect(), none: PolicyVariables::default() }
+        Self { conditions: conditions.collect(), ..Self::default() }
     }
 
     /// Returns whether there are no conditions, so that every request matches.
@@ -96,7 +97,9 @@ impl MatchConditions {
             return MatchOutcome::Matched;
         }
         let started = Instant::now();
-        let (outcome, errors) = checks.settle(|| self.evaluate_once(&self.none, request, None, checks)).await;
+        let (outcome, errors) = checks
+            .settle(|| self.workload.run(|| self.evaluate_once(&self.none, request, None, checks)))
+            .await;
         metrics.conditions_evaluated(labels, request.attributes.operation, started.elapsed(), errors);
         outcome
     }

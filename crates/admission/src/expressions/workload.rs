@@ -1,6 +1,6 @@
 //! Keeps expensive evaluations and large answers off the executor's threads.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -9,21 +9,36 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 /// health checks and watches of the same thread would wait.
 const EXPENSIVE: Duration = Duration::from_millis(2);
 
+/// Number of evaluations of a policy that leave the executor's threads after an expensive one, so that requests cannot
+/// alternate between cheap and expensive evaluations.
+const REMEMBERED: u32 = 1000;
+
 /// Length in bytes from which the answer of a webhook is processed off the executor's threads.
 const LARGE: usize = 32 * 1024;
 
-/// The evaluations of one policy, which remember whether the last one was expensive.
-#[derive(Debug, Default)]
+/// The evaluations of one policy, which remember whether a recent one was expensive. The first ones count as expensive.
+#[derive(Debug)]
 pub(crate) struct Workload {
-    is_expensive: AtomicBool,
+    /// The number of next evaluations that leave the executor's threads.
+    expensive: AtomicU32,
+}
+
+impl Default for Workload {
+    fn default() -> Self {
+        Self { expensive: AtomicU32::new(REMEMBERED) }
+    }
 }
 
 impl Workload {
-    /// Runs an evaluation. If the last one was expensive, another thread runs the other tasks of this thread meanwhile.
+    /// Runs an evaluation. If a recent one was expensive, another thread runs the other tasks of this thread meanwhile.
     pub(crate) fn run<T>(&self, evaluate: impl FnOnce() -> T) -> T {
         let started = Instant::now();
-        let result = hand_over_if(self.is_expensive.load(Ordering::Relaxed), evaluate);
-        self.is_expensive.store(started.elapsed() > EXPENSIVE, Ordering::Relaxed);
+        let left = self.expensive.load(Ordering::Relaxed);
+        let result = hand_over_if(left > 0, evaluate);
+        let is_expensive = started.elapsed() > EXPENSIVE;
+        // A lost update changes the number by a few evaluations.
+        let left = if is_expensive { REMEMBERED } else { left.saturating_sub(1) };
+        self.expensive.store(left, Ordering::Relaxed);
         result
     }
 }
@@ -48,7 +63,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn other_tasks_run_during_an_expensive_evaluation() {
-        let workload = Workload { is_expensive: AtomicBool::new(true) };
+        let workload = Workload { expensive: AtomicU32::new(1) };
         let (sent, received) = std::sync::mpsc::channel();
         let evaluation = tokio::spawn(async move {
             tokio::spawn(async move { sent.send(()) });
@@ -70,6 +85,16 @@ mod tests {
 
     #[test]
     fn evaluations_run_without_an_executor() {
-        assert_eq!(Workload { is_expensive: AtomicBool::new(true) }.run(|| 7), 7);
+        assert_eq!(Workload::default().run(|| 7), 7);
+    }
+
+    #[test]
+    fn remembers_an_expensive_evaluation_during_cheap_ones() {
+        let workload = Workload { expensive: AtomicU32::new(0) };
+        workload.run(|| std::thread::sleep(2 * EXPENSIVE));
+        for _ in 0..REMEMBERED / 2 {
+            workload.run(|| ());
+            assert!(workload.expensive.load(Ordering::Relaxed) > 0);
+        }
     }
 }

@@ -16,6 +16,7 @@ use super::store::{Binding, Policy, Store};
 use crate::attributes::{Attributes, Operation};
 use crate::chain::{Mutate, Plugin};
 use crate::expressions::{AuthorizerChecks, ConditionLabels, MatchOutcome};
+use crate::managed_fields;
 use crate::matching::{MatchedResource, RequestMatcher};
 use crate::metrics::Metrics;
 use crate::plugins::Parts;
@@ -265,7 +266,9 @@ impl Run<'_> {
         let evaluate = || mutation.evaluate(variables, &request, self.namespace, param, &self.checks);
         let patch = self.checks.settle(|| invocation.policy.workload.run(evaluate)).await?;
         let interfaces = &*self.dependencies.interfaces;
-        let object = mutation.apply(interfaces, self.attributes, &objects.matched, &objects.object, patch)?;
+        let mut object =
+            mutation.apply(interfaces, self.attributes, &objects.matched, &objects.object, patch)?;
+        managed_fields::restore_if_invalid(self.attributes, &mut object, &objects.object);
         objects.object = object;
         *is_patched = true;
         Ok(())

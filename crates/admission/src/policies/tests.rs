@@ -301,6 +301,29 @@ async fn failed_mutations_are_403_with_the_reason_invalid() {
 }
 
 #[tokio::test]
+async fn invalid_managed_fields_of_a_mutation_are_restored() {
+    let entry = json!({"manager": "m", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:data": {}}});
+    let mut object = config_map(json!({"a": "x"}));
+    object["metadata"]["managedFields"] = json!([entry]);
+    for (expression, restored) in [
+        (r#"[JSONPatch{op: "add", path: "/metadata/managedFields", value: [{"manager": "x"}]}]"#, true),
+        (r#"[JSONPatch{op: "replace", path: "/metadata/managedFields/0/operation", value: "X"}]"#, true),
+        (r#"[JSONPatch{op: "remove", path: "/metadata/managedFields"}]"#, false),
+    ] {
+        let mutation = json!({"patchType": "JSONPatch", "jsonPatch": {"expression": expression}});
+        let world = World::mutating(vec![policy(json!({"mutations": [mutation]}))]);
+        let mut request = request(object.clone());
+        request.admit(&world.plugin).await.unwrap();
+        let expected = if restored { json!([entry]) } else { Value::Null };
+        assert_eq!(request.object["metadata"]["managedFields"], expected, "{expression}");
+        let warnings = request.notes.take_warnings();
+        let has_warning = warnings.iter().any(|it| it.contains("in an invalid state after admission"));
+        assert_eq!(has_warning, restored, "{warnings:?}");
+    }
+}
+
+#[tokio::test]
 async fn policies_that_allow_it_run_again_after_a_later_change() {
     let count = "[JSONPatch{op: 'add', path: '/data/runs', value: object.data.?runs.orValue('') + 'x'}]";
     let counting = |name: &str, again: &str| {

@@ -193,6 +193,8 @@ impl Validator {
             };
             decisions.push(Decision { verdict, message, reason: None, took: started.elapsed() });
         }
+        // Release the variables before they are evaluated again for messages.
+        drop(run);
         self.explain(&mut decisions, inputs, budget);
         Ok(decisions)
     }

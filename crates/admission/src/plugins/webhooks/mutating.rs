@@ -14,6 +14,7 @@ use super::patch;
 use crate::attributes::Attributes;
 use crate::chain::Mutate;
 use crate::expressions::process;
+use crate::managed_fields;
 use crate::notes::Recorded;
 use crate::versioned::Versioned;
 
@@ -169,9 +170,7 @@ impl Run<'_> {
             interfaces.decode(attributes, &versioned.matched, patched).map(Some).map_err(CallError::Refused)
         })?;
         let Some(mut patched) = patched else { return Ok(None) };
-        if let Some(warning) = patch::restore_managed_fields(&mut patched, &versioned.object) {
-            attributes.notes.warn(warning);
-        }
+        managed_fields::restore_if_invalid(attributes, &mut patched, &versioned.object);
         let Some(base) = object else { return Ok(None) };
         let stored = interfaces.restore_stored(attributes, &versioned.matched, patched.clone(), base).await;
         let stored = stored.map_err(|status| CallError::Refused(Status::internal(status.message)))?;

@@ -1,8 +1,8 @@
 //! The patch in the answer of a mutating webhook.
 
 use nave_codec::json::{self, JsonError};
-use nave_machinery::{Status, Value, meta};
-use nave_patch::{PatchError, json_patch, managed_fields};
+use nave_machinery::{Status, Value};
+use nave_patch::{PatchError, json_patch};
 
 use super::answer::Answer;
 use super::caller::CallError;
@@ -44,21 +44,4 @@ pub(super) fn apply(hook: &Hook, answer: &Answer, patch: &Value, object: &Value)
         })
     })?;
     Ok(patched)
-}
-
-/// Restores the managed fields if a webhook left invalid ones; returns the warning for the client (upstream:
-/// `NewManagedFieldsValidatingAdmissionController`).
-pub(super) fn restore_managed_fields(patched: &mut Value, before: &Value) -> Option<String> {
-    let (new, old) = (meta::field(patched, "managedFields"), meta::field(before, "managedFields"));
-    if new == old {
-        return None;
-    }
-    let error = managed_fields::validate(new.unwrap_or(&Value::Null)).err()?;
-    match old.cloned() {
-        Some(old) => meta::set(patched, "managedFields", old),
-        None => drop(meta::remove(patched, "managedFields")),
-    }
-    Some(format!(
-        ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission controller; please fix your requests: {error}"
-    ))
 }
