@@ -149,7 +149,7 @@ impl Resources {
                 VirtualRequest { resources: self, catalog, endpoint, resource, context, options: &options };
             let size = payload.bytes.len().max(endpoint.size_of_object(resource));
             let created = virtual_resource::create(virtual_resource, &request, &payload);
-            return self.cpu.run(size, pin!(created)).await.map(EndpointResponse::from);
+            return self.run(endpoint, size, pin!(created)).await.map(EndpointResponse::from);
         }
         let view = View::for_subresource(endpoint, &resource.subresource)
             .map_err(|refusal| endpoint.absent(resource).unwrap_or(refusal))?;
@@ -207,13 +207,25 @@ impl Resources {
             admission: &self.admission,
         };
         let write = pin!(self.write(&target, &payload, resource));
-        let is_costly = endpoint.version().custom().is_some_and(CustomSchema::is_costly);
-        let written = if endpoint.converter().is_some() || is_costly && size < LARGE {
+        let written = if endpoint.converter().is_some() {
             self.cpu.run_off_executor(write).await
         } else {
-            self.cpu.run(size, write).await
+            self.run(endpoint, size, write).await
         };
         written.map(EndpointResponse::from)
+    }
+
+    /// Runs a write of `size` bytes, off the executor if it is large or costly.
+    async fn run<T>(
+        &self,
+        endpoint: &Endpoint,
+        size: usize,
+        write: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        if size < LARGE && is_costly(endpoint) {
+            return self.cpu.run_off_executor(write).await;
+        }
+        self.cpu.run(size, write).await
     }
 
     /// Runs the write of a request.
@@ -280,6 +292,17 @@ impl Resources {
 fn unknown(catalog: &Catalog, gvr: &GroupVersionResource) -> Result<EndpointResponse, Status> {
     let is_known = catalog.registry().group(&gvr.group).is_some_and(|group| !group.is_custom());
     if is_known { Err(Status::no_such_path()) } else { Ok(raw_response::page_not_found().into()) }
+}
+
+/// Returns whether a small write can take long, so that its size does not show its cost.
+fn is_costly(endpoint: &Endpoint) -> bool {
+    /// Validation compiles schemas, patterns and CEL expressions of these groups.
+    const COMPILED: [&str; 3] = ["admissionregistration.k8s.io", "apiextensions.k8s.io", "resource.k8s.io"];
+    let def = &endpoint.def;
+    COMPILED.contains(&def.group.as_str())
+        // Collects the rules of all bindings of the cluster.
+        || def.resource == "selfsubjectrulesreviews"
+        || endpoint.version().custom().is_some_and(CustomSchema::is_costly)
 }
 
 /// Returns the size of the query's values, which may be large selectors.
