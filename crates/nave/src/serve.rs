@@ -128,7 +128,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let proxy_client = ProxyClient::open(&config, &certificates)?;
     let tls = Tls::with_settings(certificates.serving(), Some(&cas.all()), config.tls.clone())?;
     let limits = limits(&config, descriptors)?;
-    let backends = backends::open(&config, &certificates, limits.connections.total)?;
+    let backends = backends::open(&config, &certificates, limits.connections.backends())?;
     let bound = Server::bind(&[config.listen], tls.clone(), limits).await;
     let server = bound.map_err(ServeError::Listen)?;
     let listening = server.local_addresses()?.first().copied().unwrap_or(config.listen);

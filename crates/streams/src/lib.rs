@@ -12,14 +12,20 @@
 //! | [`remote_command`] | the channels of a client's WebSocket as the SPDY streams of a kubelet |
 //! | [`tunnel`] | bytes in the binary messages of a WebSocket |
 //! | [`relay`] | bytes between two connections |
+//! | `client` | the client's end of a WebSocket |
 //!
 //! Invariants: the crate dials nothing and spawns no task, so dropping a future ends all that it does. No input panics.
 //! Every buffer has a limit: a stream that is not read stops its connection, and never grows in memory.
 
+mod client;
 pub mod relay;
 pub mod remote_command;
 pub mod spdy;
 pub mod tunnel;
 
+use std::time::Duration;
+
+/// Maximum time until a backend has taken the end of a connection.
+pub(crate) const FINISH: Duration = Duration::from_secs(30);
 /// Size of the pieces in which bytes are read and passed on.
 pub(crate) const PIECE: usize = 32 << 10;

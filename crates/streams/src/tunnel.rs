@@ -3,14 +3,14 @@
 use std::io;
 
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
+use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::PIECE;
+use crate::client::Client;
+use crate::{FINISH, PIECE};
 
 /// Copies the content of a client's binary messages to a connection, and the connection's bytes into binary messages,
 /// until one side ends. A message that is not binary ends the tunnel.
@@ -22,14 +22,20 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     K: AsyncRead + AsyncWrite,
 {
-    let (mut messages_out, mut messages_in) = socket.split();
+    let (client, mut messages) = Client::new(socket);
     let (mut reads, mut writes) = split(connection);
     let to_connection = async {
-        while let Some(Ok(message)) = messages_in.next().await {
+        while let Some(Ok(message)) = messages.next().await {
             match message {
                 Message::Binary(bytes) => {
-                    writes.write_all(&bytes).await?;
-                    writes.flush().await?;
+                    let write = async {
+                        writes.write_all(&bytes).await?;
+                        writes.flush().await
+                    };
+                    match client.unless_gone(write).await {
+                        Some(written) => written?,
+                        None => break,
+                    }
                 }
                 Message::Ping(_) | Message::Pong(_) => {}
                 _ => break,
@@ -43,22 +49,24 @@ where
             let count = reads.read(&mut piece).await?;
             let Some(bytes) = piece.get(..count).filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
             let message = Message::Binary(Bytes::copy_from_slice(bytes));
-            messages_out.send(message).await.map_err(io::Error::other)?;
+            client.send(message).await.map_err(io::Error::other)?;
         }
     };
     let copied = tokio::select! {
         copied = to_connection => copied,
         copied = to_client => copied,
     };
-    let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-    let _ = messages_out.send(Message::Close(Some(normal))).await;
-    let _ = messages_out.close().await;
-    let _ = writes.shutdown().await;
+    let end_connection = async {
+        let _ = timeout(FINISH, writes.shutdown()).await;
+        drop((reads, writes));
+    };
+    tokio::join!(client.close(), end_connection);
     copied
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::SinkExt;
     use tokio::io::duplex;
     use tokio_tungstenite::tungstenite::protocol::Role;
 
@@ -95,6 +103,19 @@ mod tests {
         let mut received = Vec::new();
         kubelet.read_to_end(&mut received).await.unwrap();
         assert!(received.is_empty());
+        tunnelled.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_ends_the_tunnel_to_a_kubelet_that_hangs() {
+        let (near, far) = duplex(1 << 20);
+        let (_kubelet, connection) = duplex(64);
+        let server = WebSocketStream::from_raw_socket(far, Role::Server, None).await;
+        let mut client = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
+        let tunnelled = tokio::spawn(tunnel(server, connection));
+        client.send(Message::binary(vec![1; 1 << 10])).await.unwrap();
+        client.send(Message::binary(vec![2; 1 << 10])).await.unwrap();
+        drop(client);
         tunnelled.await.unwrap().unwrap();
     }
 }

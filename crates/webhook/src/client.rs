@@ -14,6 +14,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
+use tokio::sync::Semaphore;
 
 use crate::dial::{DialError, Dialer};
 use crate::hook::CallLimits;
@@ -24,9 +25,10 @@ use crate::unchecked::AnyServer;
 const MAX_RESPONSE_BYTES: usize = 4 << 20;
 /// Time after which an idle connection is closed.
 const IDLE: Duration = Duration::from_secs(30);
-/// Maximum number of idle connections per host. With fewer than the calls in flight, calls would keep opening and closing
-/// connections, and a handshake costs more than a call.
-const MAX_IDLE: usize = 100;
+/// Maximum number of calls of a client at a time, so that a server that does not answer cannot use up the file
+/// descriptors. Also the maximum number of idle connections: with fewer than the calls, calls would keep opening and
+/// closing connections, and a handshake costs more than a call.
+const MAX_CALLS: usize = 100;
 
 /// TLS configuration of a client.
 #[derive(Default)]
@@ -100,6 +102,7 @@ pub struct Response {
 pub struct Client {
     pool: PooledClient<HttpsConnector<Dialer>, Full<Bytes>>,
     limits: CallLimits,
+    calls: Arc<Semaphore>,
 }
 
 impl Client {
@@ -116,7 +119,7 @@ impl Client {
             Some(name) => connector.with_server_name_resolver(fixed_name(name)?),
         };
         let connector = connector.enable_all_versions().wrap_connector(Dialer::new(None));
-        Ok(Self { pool: pool(connector), limits })
+        Ok(Self::of_pool(pool(connector), limits))
     }
 
     /// Creates a client that opens its connections with a dialer and uses HTTPS with HTTP/1.1 only, so that calls are
@@ -129,7 +132,11 @@ impl Client {
             None => connector,
             Some(name) => connector.with_server_name_resolver(fixed_name(name)?),
         };
-        Ok(Self { pool: pool(connector.enable_http1().wrap_connector(dialer)), limits })
+        Ok(Self::of_pool(pool(connector.enable_http1().wrap_connector(dialer)), limits))
+    }
+
+    fn of_pool(pool: PooledClient<HttpsConnector<Dialer>, Full<Bytes>>, limits: CallLimits) -> Self {
+        Self { pool, limits, calls: Arc::new(Semaphore::new(MAX_CALLS)) }
     }
 
     /// Sends a GET request.
@@ -174,6 +181,8 @@ impl Client {
         let mut request = Request::builder().method(method).uri(uri.clone()).body(Full::new(body))?;
         *request.headers_mut() = headers;
         let whole = async {
+            // The semaphore is never closed.
+            let _call = self.calls.acquire().await;
             let (parts, body) = self.pool.request(request).await?.into_parts();
             let body = Limited::new(body, limits.response_bytes).collect().await;
             let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
@@ -228,7 +237,7 @@ fn fixed_name(name: String) -> Result<FixedServerNameResolver, ClientError> {
 fn pool(connector: HttpsConnector<Dialer>) -> PooledClient<HttpsConnector<Dialer>, Full<Bytes>> {
     PooledClient::builder(TokioExecutor::new())
         .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(MAX_IDLE)
+        .pool_max_idle_per_host(MAX_CALLS)
         .pool_timer(TokioTimer::new())
         .build(connector)
 }

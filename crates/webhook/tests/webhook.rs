@@ -137,3 +137,34 @@ async fn rejects_invalid_kubeconfigs() {
         assert!(error.contains(why), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_webhook_that_does_not_answer_gets_a_bounded_number_of_calls() {
+    const CALLS: usize = 100;
+    let (arrived, mut calls) = tokio::sync::mpsc::unbounded_channel();
+    let server = HttpsServer::start_async(move |request| {
+        let (answer, answered) = tokio::sync::oneshot::channel::<()>();
+        arrived.send(answer).unwrap();
+        async move {
+            let _ = answered.await;
+            Response::new(request.into_body())
+        }
+    });
+    let server = server.await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = server.write_kubeconfig(folder.path(), TRUST, "token: t");
+    let webhook = Arc::new(Webhook::from_file(&path, Duration::from_mins(1)).unwrap());
+    let mut all = tokio::task::JoinSet::new();
+    for _ in 0..=CALLS {
+        let webhook = Arc::clone(&webhook);
+        all.spawn(async move { webhook.call(&json!({})).await.unwrap() });
+    }
+    let mut waiting = Vec::new();
+    for _ in 0..CALLS {
+        waiting.push(calls.recv().await.unwrap());
+    }
+    assert!(calls.try_recv().is_err(), "the last call waits");
+    waiting.clear();
+    drop(calls.recv().await.unwrap());
+    assert_eq!(all.join_all().await.len(), CALLS + 1);
+}

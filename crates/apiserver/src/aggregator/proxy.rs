@@ -59,20 +59,21 @@ where
     }
     let target = target(request.uri().path(), info.query.pairs())?;
     let asked = upgrade::requested(request);
-    // A long-running request takes a file descriptor for as long as a stream does.
-    let place = if asked.is_some() || info.is_long_running() {
-        servers.backends.admit_stream()?
+    let turn = if asked.is_some() || info.is_long_running() {
+        None
     } else {
-        let place = remote.places.clone().try_acquire_owned();
-        place.map_err(|_| Status::too_many_requests("Too many requests, please try again later.", 1))?
+        let turn = remote.places.clone().try_acquire_owned();
+        let busy = |_| Status::too_many_requests("Too many requests, please try again later.", 1);
+        Some(turn.map_err(busy)?)
     };
-    let connection = match servers.connect(remote, &destination).await {
+    let place = servers.backends.place(&destination.host)?;
+    let connection = match servers.connect(remote, &destination, place).await {
         Ok(connection) => connection,
         Err(ServerError::Tls(why)) => return Ok(text(StatusCode::INTERNAL_SERVER_ERROR, &why)),
         Err(error) => return Ok(unreachable(service, &error.to_string())),
     };
     if let Some(protocol) = asked {
-        return upgrade::pass_on(request, connection, (target, passed), protocol, place).await;
+        return upgrade::pass_on(request, connection, (target, passed), protocol).await;
     }
     let exchange = match exchange::pass_on(request, connection, target, passed).await {
         Ok(exchange) => exchange,
@@ -84,7 +85,7 @@ where
         return Ok(raw_response::text(StatusCode::BAD_GATEWAY, why));
     }
     let passed = headers::for_client(exchange.response.headers());
-    let mut response = Response::new(exchange.into_body().keeping(place));
+    let mut response = Response::new(exchange.into_body().keeping(turn));
     (*response.status_mut(), *response.headers_mut()) = (status, passed);
     Ok(response)
 }

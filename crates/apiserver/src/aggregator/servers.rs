@@ -6,13 +6,14 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::Empty;
 use nave_machinery::user::UserInfo;
-use nave_webhook::{BackendConnection, BackendError, Destination, ResolveError, ServiceResolver};
+use nave_webhook::{BackendError, Destination, ResolveError, ServiceResolver};
 use tokio::sync::watch;
 
 use super::api_service::Remote;
 use super::identity::{self, ProxyIdentity, UserError};
 use crate::connect::backends::Backends;
 use crate::connect::exchange::{self, Exchange};
+use crate::connect::places::{Place, PlacedConnection};
 
 /// Resolves the services of aggregated servers and connects to them.
 pub(super) struct Servers {
@@ -36,6 +37,9 @@ pub(super) enum ServerError {
     /// No connection was opened.
     #[error(transparent)]
     Connect(#[from] BackendError),
+    /// No connection may be opened now.
+    #[error("{0}")]
+    Busy(String),
     /// The user cannot be sent.
     #[error(transparent)]
     User(#[from] UserError),
@@ -80,14 +84,17 @@ impl Servers {
         Ok(self.resolver.resolve(&remote.namespace, &remote.service, remote.port)?)
     }
 
-    /// Opens a connection.
+    /// Opens a connection, which holds the place until it is closed.
     pub(super) async fn connect(
         &self,
         remote: &Remote,
         destination: &Destination,
-    ) -> Result<Box<dyn BackendConnection>, ServerError> {
+        place: Place,
+    ) -> Result<PlacedConnection, ServerError> {
         let tls = remote.tls(&self.identity.borrow()).map_err(ServerError::Tls)?;
-        Ok(self.backends.dialer.connect(&destination.host, destination.port, Some(&tls)).await?)
+        let dialer = &self.backends.dialer;
+        let connection = dialer.connect(&destination.host, destination.port, Some(&tls)).await?;
+        Ok(PlacedConnection::new(connection, place))
     }
 
     /// Sends a GET request as a user, and waits for the head of the response.
@@ -104,7 +111,9 @@ impl Servers {
         headers.insert(header::HOST, host);
         let target = Uri::try_from(path).map_err(http::Error::from)?;
         let head = exchange::head(Method::GET, target, headers);
-        let connection = self.connect(remote, destination).await?;
+        let place = self.backends.place(&destination.host);
+        let place = place.map_err(|status| ServerError::Busy(status.message))?;
+        let connection = self.connect(remote, destination, place).await?;
         let no_body: Option<&mut Empty<bytes::Bytes>> = None;
         let sent = exchange::send(connection, head, no_body).await;
         sent.map_err(|error| ServerError::Exchange(error.to_string()))

@@ -6,7 +6,8 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use nave_machinery::Status;
 use nave_webhook::{AddressPolicy, BackendDialer, BackendTls, ClientError, Roots, Tls};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::places::{Place, Places};
 
 /// Connections to kubelets, pods and services.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ pub struct Backends {
     pub kubelets: Kubelets,
     /// TLS to pods, services and other ports of nodes, whose authorities are unknown, as upstream.
     pub unverified: Option<BackendTls>,
-    streams: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 /// The addresses of kubelets and TLS to them.
@@ -45,8 +46,8 @@ pub const ADDRESS_TYPES: [&str; 5] = ["Hostname", "InternalDNS", "InternalIP", "
 pub const KUBELET_PORT: u16 = 10250;
 /// The default of `--kubelet-timeout`.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
-/// The default maximum number of concurrent streams. A stream takes two file descriptors and about 100 KiB.
-const STREAMS: usize = 4096;
+/// The default maximum number of open connections. Each takes a file descriptor, and about 100 KiB if it is a stream.
+const CONNECTIONS: usize = 4096;
 
 impl Default for Backends {
     /// Returns upstream's defaults, without TLS.
@@ -63,7 +64,7 @@ impl Default for Backends {
 impl Backends {
     /// Creates the configuration.
     pub fn new(dialer: BackendDialer, kubelets: Kubelets, unverified: Option<BackendTls>) -> Self {
-        Self { dialer, kubelets, unverified, streams: Arc::new(Semaphore::new(STREAMS)) }
+        Self { dialer, kubelets, unverified, places: Arc::new(Places::new(CONNECTIONS)) }
     }
 
     /// Returns the configuration of TLS to servers whose certificate is not verified.
@@ -74,20 +75,19 @@ impl Backends {
         BackendTls::new(Tls { roots: Roots::Unchecked, ..Tls::default() })
     }
 
-    /// Sets the maximum number of concurrent streams.
+    /// Sets the maximum number of open connections. One host gets at most two thirds of them.
     #[must_use]
-    pub fn with_streams(mut self, streams: usize) -> Self {
-        self.streams = Arc::new(Semaphore::new(streams));
+    pub fn with_connections(mut self, connections: usize) -> Self {
+        self.places = Arc::new(Places::new(connections));
         self
     }
 
-    /// Takes a place for a stream, which is free again when the permit is dropped.
+    /// Takes a place for a connection to a host.
     ///
     /// # Errors
-    /// 429 if no place is free.
-    pub(crate) fn admit_stream(&self) -> Result<OwnedSemaphorePermit, Status> {
-        let place = Arc::clone(&self.streams).try_acquire_owned();
-        place.map_err(|_| Status::too_many_requests("Too many streams, please try again later.", 1))
+    /// 429 if no place is free, or the host has its share.
+    pub(crate) fn place(&self, host: &str) -> Result<Place, Status> {
+        self.places.take(host)
     }
 }
 

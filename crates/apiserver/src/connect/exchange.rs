@@ -6,6 +6,8 @@
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -17,15 +19,31 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use nave_webhook::BackendConnection;
 use tokio::sync::mpsc;
 
+use super::places::PlacedConnection;
 use crate::body::{BodyError, ResponseBody};
 
 /// Maximum size of the head of a response, in bytes.
 const MAX_HEAD: usize = 1 << 20;
+/// Maximum number of informational responses (1xx) before the response (Go: `max1xxResponses`).
+const MAX_INFORMATIONAL: usize = 5;
 /// Pieces of a request's body that wait to be sent.
 const QUEUED_PIECES: usize = 2;
+
+/// The reason why there is no response.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExchangeError {
+    /// The connection fails, or the response is invalid.
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    /// The backend sends informational responses instead of a response.
+    #[error("too many 1xx informational responses")]
+    Informational,
+    /// The backend does not respond in time.
+    #[error("timeout awaiting response headers")]
+    TimedOut,
+}
 
 /// A response whose body is read while the connection is polled.
 pub(crate) struct Exchange {
@@ -37,12 +55,12 @@ pub(crate) struct Exchange {
 /// rest of the body is not sent if the backend responds before its end.
 ///
 /// # Errors
-/// The connection fails.
+/// [`ExchangeError`], except `TimedOut`: a log that is followed may start at any time, and some backends take long.
 pub(crate) async fn send<B>(
-    connection: Box<dyn BackendConnection>,
+    connection: PlacedConnection,
     request: Request<()>,
     body: Option<&mut B>,
-) -> hyper::Result<Exchange>
+) -> Result<Exchange, ExchangeError>
 where
     B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
 {
@@ -55,13 +73,22 @@ where
     })));
     let (pieces, receiver) = mpsc::channel(QUEUED_PIECES);
     let content = if body.is_some() { RequestBody::Pieces(receiver) } else { RequestBody::Empty };
+    let mut request = request.map(|()| content);
+    let informational = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&informational);
+    hyper::ext::on_informational(&mut request, move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
     let response = {
-        let mut response = pin!(sender.send_request(request.map(|()| content)));
+        let mut response = pin!(sender.send_request(request));
         let mut sending = pin!(send_body(body, pieces));
         poll_fn(|cx| {
             driver.poll(cx);
             let _ = sending.as_mut().poll(cx);
-            response.as_mut().poll(cx)
+            if informational.load(Ordering::Relaxed) > MAX_INFORMATIONAL {
+                return Poll::Ready(Err(ExchangeError::Informational));
+            }
+            response.as_mut().poll(cx).map_err(ExchangeError::from)
         })
         .await?
     };
@@ -74,7 +101,7 @@ where
 /// The connection fails, or the backend upgrades a request that does not ask for it.
 pub(crate) async fn pass_on<B>(
     request: &mut Request<B>,
-    connection: Box<dyn BackendConnection>,
+    connection: PlacedConnection,
     target: Uri,
     headers: HeaderMap,
 ) -> Result<Exchange, String>
@@ -266,5 +293,64 @@ impl Body for RequestBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Pieces(_) => SizeHint::default(),
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use http_body_util::Empty;
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::connect::places::Places;
+
+    /// Returns a connection and the backend's end of it.
+    pub(in crate::connect) fn connection() -> (PlacedConnection, DuplexStream) {
+        let (near, far) = duplex(1 << 10);
+        let place = Arc::new(Places::new(2)).take("backend").unwrap();
+        (PlacedConnection::new(Box::new(near), place), far)
+    }
+
+    /// Sends a request to a backend that sends the bytes `times` times.
+    pub(in crate::connect) async fn answer(
+        bytes: &'static [u8],
+        times: usize,
+    ) -> Result<Exchange, ExchangeError> {
+        let (connection, mut backend) = connection();
+        tokio::spawn(async move {
+            for _ in 0..times {
+                if backend.write_all(bytes).await.is_err() {
+                    return;
+                }
+            }
+            // The connection stays open.
+            pending::<()>().await;
+        });
+        let body: Option<&mut Empty<Bytes>> = None;
+        send(connection, Request::get("/").body(()).unwrap(), body).await
+    }
+
+    #[tokio::test]
+    async fn informational_responses_are_skipped_but_not_forever() {
+        const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+        let few = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n\r\n";
+        assert_eq!(answer(few, 1).await.unwrap().response.status(), 200);
+        for times in [MAX_INFORMATIONAL + 1, usize::MAX] {
+            assert!(matches!(answer(INTERIM, times).await, Err(ExchangeError::Informational)), "{times}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_closed_exchange_gives_its_place_back() {
+        let places = Arc::new(Places::new(1));
+        let (near, far) = duplex(1 << 10);
+        let connection = PlacedConnection::new(Box::new(near), places.take("a").unwrap());
+        let body: Option<&mut Empty<Bytes>> = None;
+        let mut sent = Box::pin(send(connection, Request::get("/").body(()).unwrap(), body));
+        assert!(futures_util::poll!(&mut sent).is_pending());
+        assert!(places.take("b").is_err());
+        drop(sent);
+        assert!(places.take("b").is_ok());
+        drop(far);
     }
 }

@@ -5,10 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use http::Uri;
 use nave_machinery::{GroupResource, Status, Value, meta};
 use nave_resources::pod;
-use nave_webhook::{AddressPolicy, BackendConnection, BackendDialer, BackendError, BackendTls};
+use nave_webhook::{AddressPolicy, BackendDialer, BackendError, BackendTls};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rand::Rng;
 
+use super::places::{Place, PlacedConnection};
 use super::{ConnectRequest, failed};
 
 /// The URL of a backend.
@@ -66,8 +67,7 @@ impl Location {
     /// # Errors
     /// They are too long.
     pub(super) fn target(&self) -> Result<Uri, Status> {
-        let path = if self.path.is_empty() { "/" } else { &self.path };
-        let mut target = utf8_percent_encode(path, PATH).to_string();
+        let mut target = encode_path(if self.path.is_empty() { "/" } else { &self.path });
         if !self.query.is_empty() {
             target.push('?');
             target.push_str(&self.query);
@@ -75,13 +75,20 @@ impl Location {
         Uri::try_from(target).map_err(|error| Status::bad_request(format!("invalid path: {error}")))
     }
 
-    /// Opens a connection.
+    /// Opens a connection, which holds the place until it is closed.
     pub(super) async fn connect(
         &self,
         dialer: &BackendDialer,
-    ) -> Result<Box<dyn BackendConnection>, BackendError> {
-        dialer.connect(&self.host, self.port, self.tls.as_ref()).await
+        place: Place,
+    ) -> Result<PlacedConnection, BackendError> {
+        let connection = dialer.connect(&self.host, self.port, self.tls.as_ref()).await?;
+        Ok(PlacedConnection::new(connection, place))
     }
+}
+
+/// Encodes a path.
+pub(super) fn encode_path(path: &str) -> String {
+    utf8_percent_encode(path, PATH).to_string()
 }
 
 /// Encodes parameters as a query.

@@ -32,7 +32,8 @@ pub(super) async fn serve(request: &ConnectRequest<'_>) -> Result<Response<Respo
     let mut head = Request::get(location.target()?).body(()).map_err(Status::internal)?;
     let authority = HeaderValue::try_from(location.authority()).map_err(Status::internal)?;
     head.headers_mut().insert(header::HOST, authority);
-    let connection = location.connect(&request.backends.dialer).await.map_err(|error| {
+    let place = request.backends.place(&location.host)?;
+    let connection = location.connect(&request.backends.dialer, place).await.map_err(|error| {
         let url = format!("https://{}{}", location.authority(), head.uri());
         match unreachable(&error) {
             status if status.code == 400 => status,
@@ -72,9 +73,33 @@ async fn error(pod: &str, exchange: Exchange) -> Status {
         ),
         // Redirects are not followed.
         300..=399 => super::failed("the kubelet redirects the request, which is not allowed"),
-        _ => generic(
+        400..=599 => generic(
             Reason::InternalError,
             format!("an error on the server ({text:?}) has prevented the request from succeeding"),
         ),
+        // Not codes of errors: 101 would even promise the client another protocol.
+        _ => super::failed(format!("the kubelet responds with the unexpected status code {code}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::exchange::tests::answer;
+    use super::*;
+
+    #[tokio::test]
+    async fn only_codes_of_errors_become_the_code_of_the_response() {
+        for (head, code) in [
+            (&b"HTTP/1.1 101 SP\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n"[..], 500),
+            (b"HTTP/1.1 207 Multi-Status\r\nContent-Length: 0\r\n\r\n", 500),
+            (b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n", 500),
+            (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", 404),
+            (b"HTTP/1.1 418 Teapot\r\nContent-Length: 0\r\n\r\n", 418),
+            (b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\n\r\n", 503),
+            (b"HTTP/1.1 999 None\r\nContent-Length: 0\r\n\r\n", 500),
+        ] {
+            let status = error("p", answer(head, 1).await.unwrap()).await;
+            assert_eq!(status.code, code, "{}", String::from_utf8_lossy(head));
+        }
     }
 }

@@ -11,6 +11,7 @@
 //! | [`backends`] | the configuration: addresses, TLS, timeouts, limits |
 //! | [`options`] | the parameters of a request |
 //! | [`location`] | the address of a kubelet, pod or service |
+//! | [`places`] | the limit of connections |
 //! | [`exchange`] | one HTTP request and response on a connection of its own |
 //! | [`headers`] | the headers that are passed on |
 //! | [`upgrade`] | connections that switch to another protocol |
@@ -24,6 +25,7 @@ pub(crate) mod headers;
 pub(crate) mod location;
 mod logs;
 mod options;
+pub(crate) mod places;
 pub(crate) mod proxy;
 mod streams;
 pub(crate) mod upgrade;

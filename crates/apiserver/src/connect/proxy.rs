@@ -7,10 +7,11 @@ use http_body::Body;
 use nave_machinery::Status;
 use nave_webhook::{BackendError, ConnectError};
 
-use super::location::Location;
+use super::location::{Location, encode_path};
 use super::{ConnectRequest, exchange, headers, options, unreachable, upgrade};
 use crate::body::{BodyError, ResponseBody};
 use crate::raw_response;
+use crate::request_info::ResourceRequest;
 
 const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 
@@ -33,24 +34,26 @@ where
     let admitted = connect.admit(options::proxy_object(&connect.kind().kind, &connect.resource.rest)).await?;
     let mut location = connect.proxied().await?;
     let rest = clean(admitted.str_at(&["path"]).unwrap_or_default());
-    let paths = ProxyPaths::new(&info.path, &rest);
+    let paths = ProxyPaths::new(connect.resource, &info.path, rest);
     location.path = paths.backend.clone();
     location.query = request.uri().query().unwrap_or_default().to_owned();
     let mut passed = headers::for_backend(request.headers(), connect.context.client.address());
     set_host(request, &mut passed)?;
     if let Some(protocol) = upgrade::requested(request) {
-        let place = connect.backends.admit_stream()?;
-        let connection = location.connect(&connect.backends.dialer).await;
+        let place = connect.backends.place(&location.host)?;
+        let connection = location.connect(&connect.backends.dialer, place).await;
         let connection = connection.map_err(|error| unreachable(&error))?;
-        return upgrade::pass_on(request, connection, (location.target()?, passed), protocol, place).await;
+        return upgrade::pass_on(request, connection, (location.target()?, passed), protocol).await;
     }
     if location.path.is_empty() && matches!(info.method, Method::GET | Method::HEAD) {
-        return Ok(redirect_to_folder(request.uri()));
+        return Ok(redirect_to_folder(&paths.prefix, request.uri().query()));
     }
     if let Ok(uri) = HeaderValue::try_from(paths.forwarded()) {
         passed.insert(FORWARDED_URI, uri);
     }
-    let connection = location.connect(&connect.backends.dialer).await.map_err(|error| not_reached(&error))?;
+    let place = connect.backends.place(&location.host)?;
+    let connection = location.connect(&connect.backends.dialer, place).await;
+    let connection = connection.map_err(|error| not_reached(&error))?;
     let sent = exchange::pass_on(request, connection, location.target()?, passed).await;
     let exchange =
         sent.map_err(|error| Status::service_unavailable(format!("error trying to reach service: {error}")))?;
@@ -87,42 +90,47 @@ fn not_reached(error: &BackendError) -> Status {
     }
 }
 
-/// Redirects to the path with a trailing slash, because relative links of the backend's page would not work otherwise.
-fn redirect_to_folder(uri: &Uri) -> Response<ResponseBody> {
+/// Redirects to the root with a trailing slash, because relative links of the backend's page would not work otherwise.
+fn redirect_to_folder(root: &str, query: Option<&str>) -> Response<ResponseBody> {
     let mut response = raw_response::bytes(StatusCode::MOVED_PERMANENTLY, "", Bytes::new());
-    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    raw_response::set_header(&mut response, header::LOCATION, &format!("{}/{query}", uri.path()));
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    raw_response::set_header(&mut response, header::LOCATION, &format!("{root}/{query}"));
     response
 }
 
 /// The paths of a request.
 struct ProxyPaths {
-    /// The path up to and including `/proxy`, as clients see it.
+    /// The path up to and including `/proxy`, as clients see it, encoded.
     prefix: String,
     /// The path at the backend.
     backend: String,
 }
 
 impl ProxyPaths {
-    /// `rest` is the cleaned path after `/proxy`, empty or with a leading slash.
-    fn new(path: &str, rest: &str) -> Self {
-        let mut backend = rest.to_owned();
+    /// `path` is the request's; `rest` is the cleaned path after `/proxy`, empty or with a leading slash. The two need
+    /// not match: a client's path may have `..` or `//`, and admission may change the rest.
+    fn new(resource: &ResourceRequest, path: &str, rest: String) -> Self {
+        let namespace =
+            if resource.in_namespace { format!("/namespaces/{}", resource.namespace) } else { String::new() };
+        let prefix = format!("/api/v1{namespace}/{}/{}/proxy", resource.gvr.resource, resource.name);
+        let mut backend = rest;
         if path.ends_with('/') && !backend.ends_with('/') {
             backend.push('/');
         }
-        let prefix = path.strip_suffix(backend.as_str()).unwrap_or(path).to_owned();
-        Self { prefix, backend }
+        Self { prefix: encode_path(&prefix), backend }
     }
 
     /// Returns the path as the client sees it, for `X-Forwarded-Uri`.
     fn forwarded(&self) -> String {
-        let path = format!("{}{}", self.prefix, self.backend);
-        percent_encoding::utf8_percent_encode(&path, percent_encoding::CONTROLS).to_string()
+        format!("{}{}", self.prefix, encode_path(&self.backend))
     }
 
     /// Rewrites the target of a redirect within the backend, so that it leads through the proxy.
     fn rewrite(&self, target: &str, backend: &Location, requested_host: &str) -> Result<String, String> {
-        let uri = target.parse::<Uri>();
+        // A target without a scheme may still name a host (RFC 3986, section 4.2).
+        let names_host = target.starts_with("//");
+        let absolute = if names_host { format!("http:{target}") } else { target.to_owned() };
+        let uri = absolute.parse::<Uri>();
         let Ok(uri) = uri else {
             // A relative reference is relative to the request, so it needs no change.
             let is_relative = !target.starts_with('/') && !target.contains("://");
@@ -135,15 +143,25 @@ impl ProxyPaths {
         if is_elsewhere || !target_path(&uri).starts_with('/') || host.is_none() && !target.starts_with('/') {
             return Ok(target.to_owned());
         }
-        let path = target_path(&uri);
+        let path = self.through_proxy(target_path(&uri));
         let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-        let prefix = if path.starts_with(&self.prefix) { "" } else { &self.prefix };
         // The client's own host stays in the target; others are those of the backend.
         match (uri.scheme_str(), host) {
-            (Some(scheme), Some(host)) if host == requested_host => {
-                Ok(format!("{scheme}://{host}{prefix}{path}{query}"))
+            (Some(_), Some(host)) if host == requested_host && names_host => {
+                Ok(format!("//{host}{path}{query}"))
             }
-            _ => Ok(format!("{prefix}{path}{query}")),
+            (Some(scheme), Some(host)) if host == requested_host => {
+                Ok(format!("{scheme}://{host}{path}{query}"))
+            }
+            _ => Ok(format!("{path}{query}")),
+        }
+    }
+
+    /// Returns the path by which a client reaches a path of the backend.
+    fn through_proxy(&self, path: &str) -> String {
+        match path.strip_prefix(&self.prefix) {
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => path.to_owned(),
+            _ => format!("{}{}", self.prefix, clean(path)),
         }
     }
 }
@@ -192,11 +210,35 @@ mod tests {
         }
     }
 
+    fn service() -> ResourceRequest {
+        let request = ResourceRequest::default();
+        let gvr = nave_machinery::GroupVersionResource::new("", "v1", "services");
+        let (namespace, name) = ("a".to_owned(), "s".to_owned());
+        ResourceRequest { gvr, namespace, name, in_namespace: true, ..request }
+    }
+
+    #[test]
+    fn the_prefix_does_not_depend_on_the_rest() {
+        let prefix = "/api/v1/namespaces/a/services/s/proxy";
+        for (rest, backend, forwarded) in [
+            ("one", "/one", "/one"),
+            ("one/", "/one/", "/one/"),
+            ("a//b", "/a/b", "/a/b"),
+            ("a/../../b/", "/b/", "/b/"),
+            ("/", "/", "/"),
+            ("..", "", ""),
+            ("a b?", "/a b?", "/a%20b%3F"),
+        ] {
+            let paths = ProxyPaths::new(&service(), &format!("{prefix}/{rest}"), clean(rest));
+            assert_eq!((&*paths.prefix, &*paths.backend), (prefix, backend), "{rest}");
+            assert_eq!(paths.forwarded(), format!("{prefix}{forwarded}"), "{rest}");
+        }
+    }
+
     #[test]
     fn redirects_within_the_backend_lead_through_the_proxy() {
         let prefix = "/api/v1/namespaces/a/services/s/proxy";
-        let paths = ProxyPaths::new(&format!("{prefix}/one/"), &clean("one"));
-        assert_eq!((&*paths.prefix, &*paths.backend), (prefix, "/one/"));
+        let paths = ProxyPaths::new(&service(), &format!("{prefix}/x/..//one/"), clean("x/..//one"));
         let backend = Location {
             host: "10.0.0.9".to_owned(),
             port: 80,
@@ -212,6 +254,15 @@ mod tests {
             ("https://elsewhere.example/two", "https://elsewhere.example/two"),
             ("two", "two"),
             ("../two", "../two"),
+            ("/../../../../two", "/api/v1/namespaces/a/services/s/proxy/two"),
+            ("/one//two/.", "/api/v1/namespaces/a/services/s/proxy/one/two"),
+            ("//elsewhere.example/two", "//elsewhere.example/two"),
+            ("//10.0.0.9:80/two", "/api/v1/namespaces/a/services/s/proxy/two"),
+            ("//api:6443/two", "//api:6443/api/v1/namespaces/a/services/s/proxy/two"),
+            (
+                "/api/v1/namespaces/a/services/s/proxyfoo",
+                "/api/v1/namespaces/a/services/s/proxy/api/v1/namespaces/a/services/s/proxyfoo",
+            ),
             ("/api/v1/namespaces/a/services/s/proxy/two", "/api/v1/namespaces/a/services/s/proxy/two"),
         ] {
             assert_eq!(paths.rewrite(target, &backend, "api:6443").unwrap(), expected, "{target}");

@@ -20,6 +20,7 @@ use serde_json::Value;
 use super::exchange::Exchange;
 use super::location::{Kubelet, Location, container, encode_query};
 use super::options::{self, CommandOptions};
+use super::places::Place;
 use super::{ConnectRequest, failed, headers, unreachable, upgrade};
 use crate::body::{BodyError, ResponseBody};
 use crate::websocket::handshake::{Handshake, offered_protocols};
@@ -49,7 +50,7 @@ where
     let Target { kubelet, command } = target(connect, &pod, &admitted).await?;
     let protocol = upgrade::requested(request);
     let protocol = protocol.ok_or_else(|| Status::bad_request("Upgrade request required"))?;
-    let place = connect.backends.admit_stream()?;
+    let place = connect.backends.place(&kubelet.location.host)?;
     let dialer = connect.backends.dialer;
     let (location, is_web_socket) =
         (kubelet.location, protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
@@ -61,10 +62,9 @@ where
                     Ok(handshake) => handshake.with_protocol(CLIENT_PROTOCOL),
                     Err(response) => return Ok(*response),
                 };
-                let kubelet = async move { connect_spdy(&dialer, &location, &[KUBELET_PROTOCOL]).await };
-                return Ok(handshake.accept_messages(request, MAX_MESSAGE, move |socket| async move {
-                    let _place = place;
-                    remote_command::run(socket, command.channels, kubelet).await;
+                let kubelet = async move { connect_spdy(&dialer, &location, place).await };
+                return Ok(handshake.accept_messages(request, MAX_MESSAGE, move |socket| {
+                    remote_command::run(socket, command.channels, kubelet)
                 }));
             }
             None if offered.iter().any(|offer| is_tunnel(offer)) => {
@@ -74,10 +74,10 @@ where
             _ => {}
         }
     }
-    let connection = location.connect(&dialer).await.map_err(|error| unreachable(&error))?;
+    let connection = location.connect(&dialer, place).await.map_err(|error| unreachable(&error))?;
     let head =
         (location.target()?, headers::for_backend(request.headers(), connect.context.client.address()));
-    upgrade::pass_on(request, connection, head, protocol, place).await
+    upgrade::pass_on(request, connection, head, protocol).await
 }
 
 /// The kubelet and the request to it.
@@ -137,7 +137,7 @@ struct Tunnelled {
     dialer: BackendDialer,
     location: Location,
     offered: Vec<String>,
-    place: tokio::sync::OwnedSemaphorePermit,
+    place: Place,
 }
 
 impl Tunnelled {
@@ -152,7 +152,7 @@ impl Tunnelled {
             .filter(|offer| is_tunnel(offer))
             .filter_map(|offer| offer.strip_prefix(TUNNEL_PREFIX))
             .collect();
-        let exchange = request_spdy(&dialer, &location, &protocols).await?;
+        let exchange = request_spdy(&dialer, &location, place, &protocols).await?;
         if exchange.response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return upgrade::refused(exchange);
         }
@@ -167,7 +167,6 @@ impl Tunnelled {
         };
         let backend = exchange.into_upgrade();
         Ok(handshake.accept_messages(request, MAX_MESSAGE, move |socket| async move {
-            let _place = place;
             let tunnelled = match backend.complete().await {
                 Ok(backend) => tunnel(socket, backend).await.map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
@@ -187,6 +186,7 @@ fn is_tunnel(protocol: &str) -> bool {
 async fn request_spdy(
     dialer: &BackendDialer,
     location: &Location,
+    place: Place,
     protocols: &[&str],
 ) -> Result<Exchange, Status> {
     let mut headers = HeaderMap::new();
@@ -196,17 +196,17 @@ async fn request_spdy(
     for protocol in protocols {
         headers.append(STREAM_PROTOCOL, HeaderValue::try_from(*protocol).map_err(Status::internal)?);
     }
-    let connection = location.connect(dialer).await.map_err(|error| unreachable(&error))?;
+    let connection = location.connect(dialer, place).await.map_err(|error| unreachable(&error))?;
     upgrade::send(connection, upgrade::head(Method::POST, location.target()?, headers, SPDY)).await
 }
 
-/// Opens a connection with SPDY streams to a kubelet.
+/// Opens a connection with the SPDY streams of a command to a kubelet.
 async fn connect_spdy(
     dialer: &BackendDialer,
     location: &Location,
-    protocols: &[&str],
+    place: Place,
 ) -> Result<TokioIo<Upgraded>, Status> {
-    let exchange = request_spdy(dialer, location, protocols)
+    let exchange = request_spdy(dialer, location, place, &[KUBELET_PROTOCOL])
         .await
         .map_err(|status| if status.code == 500 { Status::internal(status.message) } else { status })?;
     if exchange.response.status() != StatusCode::SWITCHING_PROTOCOLS {

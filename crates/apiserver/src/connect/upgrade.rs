@@ -1,16 +1,21 @@
 //! Connections that switch to another protocol, passed on as bytes (upstream: `UpgradeAwareHandler`).
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body;
 use nave_machinery::Status;
 use nave_streams::relay::relay;
-use nave_webhook::BackendConnection;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
-use super::exchange::{self, Exchange};
+use super::exchange::{self, Exchange, ExchangeError};
+use super::places::PlacedConnection;
 use super::{failed, headers};
 use crate::body::ResponseBody;
 use crate::upgrade::Upgrade;
+
+/// Maximum time until a backend answers a request for an upgrade.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// Returns the protocol that a client asks for; `None` if it does not ask or its connection cannot be upgraded.
 pub(crate) fn requested<B>(request: &Request<B>) -> Option<HeaderValue> {
@@ -30,10 +35,9 @@ pub(crate) fn requested<B>(request: &Request<B>) -> Option<HeaderValue> {
 /// with an upgrade or an error.
 pub(crate) async fn pass_on<B>(
     request: &mut Request<B>,
-    connection: Box<dyn BackendConnection>,
+    connection: PlacedConnection,
     (target, headers): (Uri, HeaderMap),
     protocol: HeaderValue,
-    place: OwnedSemaphorePermit,
 ) -> Result<Response<ResponseBody>, Status>
 where
     B: Body,
@@ -61,7 +65,7 @@ where
             tracing::debug!(%error, "stream ended");
         }
     });
-    let mut response = Response::new(ResponseBody::Upgrade(upgrade.keeping(place)));
+    let mut response = Response::new(ResponseBody::Upgrade(upgrade));
     *response.status_mut() = status;
     *response.headers_mut() = passed;
     Ok(response)
@@ -78,14 +82,12 @@ pub(super) fn head(method: Method, target: Uri, headers: HeaderMap, protocol: He
 /// Sends a request for an upgrade.
 ///
 /// # Errors
-/// 500 if the connection fails.
-pub(super) async fn send(
-    connection: Box<dyn BackendConnection>,
-    head: Request<()>,
-) -> Result<Exchange, Status> {
+/// 500 if the connection fails, or the backend does not answer in time.
+pub(super) async fn send(connection: PlacedConnection, head: Request<()>) -> Result<Exchange, Status> {
     let body: Option<&mut http_body_util::Empty<bytes::Bytes>> = None;
-    let sent = exchange::send(connection, head, body).await;
-    sent.map_err(|error| failed(format!("error sending request: {error}")))
+    let sent = timeout(ANSWER, exchange::send(connection, head, body)).await;
+    sent.unwrap_or(Err(ExchangeError::TimedOut))
+        .map_err(|error| failed(format!("error sending request: {error}")))
 }
 
 /// Returns the backend's error as the response.
@@ -113,4 +115,22 @@ pub(super) fn check_protocol(exchange: &Exchange, requested: &HeaderValue) -> Re
         return Ok(());
     }
     Err(failed("unable to upgrade: missing upgrade headers in response"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::exchange::tests::connection;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_does_not_answer_is_given_up() {
+        let (connection, _backend) = connection();
+        let protocol = HeaderValue::from_static("SPDY/3.1");
+        let head = head(Method::POST, Uri::from_static("/exec"), HeaderMap::new(), protocol);
+        let status = send(connection, head).await.err().unwrap();
+        assert_eq!(
+            (status.code, &*status.message),
+            (500, "error sending request: timeout awaiting response headers")
+        );
+    }
 }

@@ -35,11 +35,14 @@ const LONG: Duration = Duration::from_mins(10);
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
 
+/// Maximum number of connections to backends.
+const BACKEND_CONNECTIONS: usize = 48;
+
 /// Returns connections that may lead to this machine.
 fn local_backends() -> Arc<Backends> {
     let dialer = BackendDialer { policy: AddressPolicy::Unicast, timeout: Duration::from_secs(2) };
     let Backends { kubelets, unverified, .. } = Backends::default();
-    Arc::new(Backends::new(dialer, kubelets, unverified))
+    Arc::new(Backends::new(dialer, kubelets, unverified).with_connections(BACKEND_CONNECTIONS))
 }
 
 struct Fixture {

@@ -28,13 +28,20 @@ pub struct ConnectionLimits {
 
 impl ConnectionLimits {
     /// Returns the limits for a process that may open this many file descriptors. Some descriptors are reserved for the
-    /// store, files and outbound connections. One address may use half of the connections, which leaves enough for
-    /// clients behind a proxy or on this machine.
+    /// store, files and calls of webhooks; a third of the others is for [`Self::backends`]. One address may use half of
+    /// the connections, which leaves enough for clients behind a proxy or on this machine.
     pub fn for_descriptors(descriptors: u64) -> Self {
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
         let reserve = RESERVED_DESCRIPTORS.min(descriptors / 2);
-        let total = (descriptors - reserve).clamp(1, MAX_CONNECTIONS);
+        let free = descriptors - reserve;
+        let total = (free - free / 3).clamp(1, MAX_CONNECTIONS);
         Self { total, unauthenticated: total.min(MAX_UNAUTHENTICATED), per_address: total.div_ceil(2) }
+    }
+
+    /// Returns the maximum number of connections to kubelets, pods and services: half of the clients' connections,
+    /// because requests that share an HTTP/2 connection have one each.
+    pub fn backends(&self) -> usize {
+        (self.total / 2).max(1)
     }
 }
 
@@ -207,7 +214,7 @@ fn client_address(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// File descriptors reserved for the store, files, listeners and outbound connections.
+/// File descriptors reserved for the store, files, listeners and calls of webhooks.
 const RESERVED_DESCRIPTORS: usize = 256;
 /// Maximum number of connections for any limit on file descriptors, because connections take memory too.
 const MAX_CONNECTIONS: usize = 65_536;
@@ -294,13 +301,13 @@ mod tests {
         for descriptors in [0, 1, 2, 64, 256, 1024, 4096, 1 << 20, u64::MAX] {
             let limits = ConnectionLimits::for_descriptors(descriptors);
             assert!(limits.total >= 1 && limits.per_address >= 1 && limits.unauthenticated >= 1);
-            assert!(
-                limits.total as u64 <= descriptors.div_ceil(2).max(1).max(descriptors.saturating_sub(256))
-            );
+            let all = (limits.total + limits.backends()) as u64;
+            assert!(all <= descriptors.div_ceil(2).max(2).max(descriptors.saturating_sub(256)), "{all}");
             assert!(limits.unauthenticated <= limits.total && limits.per_address <= limits.total);
         }
         let limits = ConnectionLimits::for_descriptors(1024);
-        assert_eq!(limits, ConnectionLimits { total: 768, unauthenticated: 768, per_address: 384 });
+        assert_eq!(limits, ConnectionLimits { total: 512, unauthenticated: 512, per_address: 256 });
+        assert_eq!(limits.backends(), 256);
     }
 
     #[test]

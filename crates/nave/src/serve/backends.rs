@@ -17,8 +17,7 @@ const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 /// The flags of the client certificate and its key.
 const FLAGS: (&str, &str) = ("kubelet-client-certificate", "kubelet-client-key");
 
-/// Creates the connections to backends. Half of the connections may be streams, because a stream takes another file
-/// descriptor for its backend.
+/// Creates the connections to backends, at most `connections` at a time.
 pub(super) fn open(
     config: &Config,
     certificates: &Certificates,
@@ -40,7 +39,7 @@ pub(super) fn open(
     let policy = if kubelet.allow_local { AddressPolicy::Unicast } else { AddressPolicy::Remote };
     let dialer = BackendDialer { policy, timeout: kubelet.timeout };
     let unverified = Backends::unverified_tls().map_err(|error| unusable(&error))?;
-    Ok(Arc::new(Backends::new(dialer, kubelets, Some(unverified)).with_streams(connections.div_ceil(2))))
+    Ok(Arc::new(Backends::new(dialer, kubelets, Some(unverified)).with_connections(connections)))
 }
 
 /// Reads the client certificate and the CAs, for connections that are opened afterwards.

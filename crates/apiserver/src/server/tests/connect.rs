@@ -97,6 +97,59 @@ async fn a_backend_cannot_break_the_response() {
 }
 
 #[tokio::test]
+async fn backends_that_do_not_answer_do_not_use_up_the_connections() {
+    let fixture = fixture().await;
+    pod(&fixture, "other", "127.0.0.2").await;
+    let (port, mut requests) = backend(b"").await;
+    let hanging = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = |pod: &str, port: u16| format!("{PODS}/{pod}:{port}/proxy/");
+    let hangs = uri("p", hanging.local_addr().unwrap().port());
+    let mut waiting = Vec::new();
+    let mut accepted = Vec::new();
+    // Alone, a host gets two thirds.
+    for _ in 0..BACKEND_CONNECTIONS * 2 / 3 {
+        let mut request = Box::pin(fixture.open(&Method::GET, &hangs, &[], Bytes::new()));
+        tokio::select! {
+            _ = &mut request => panic!("the backend does not answer"),
+            connection = hanging.accept() => accepted.push(connection.unwrap().0),
+        }
+        waiting.push(request);
+    }
+    // Another port is of the same host.
+    for path in [&hangs, &uri("p", port)] {
+        let refused = fixture.open(&Method::GET, path, &[], Bytes::new()).await;
+        assert_eq!(
+            (refused.status().as_u16(), &refused.headers()["retry-after"]),
+            (429, &"1".parse().unwrap())
+        );
+    }
+    let answer = fixture.open(&Method::GET, &uri("other", 1), &[], Bytes::new()).await;
+    assert_eq!(answer.status(), 503, "another host is tried");
+    // A client that goes gives its place back.
+    drop(waiting.pop());
+    let answer = fixture.open(&Method::GET, &uri("p", port), &[], Bytes::new()).await;
+    assert_eq!(answer.status(), 503);
+    assert!(requests.recv().await.is_some());
+}
+
+#[tokio::test]
+async fn the_backend_learns_the_path_below_the_proxy() {
+    let fixture = fixture().await;
+    let (port, mut requests) =
+        backend(b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n").await;
+    let prefix = format!("{PODS}/p:{port}/proxy");
+    for (rest, target) in
+        [("a/b", "/a/b"), ("a//b/", "/a/b/"), ("x/../a%20b", "/a%20b"), ("../", "/"), ("/", "/")]
+    {
+        let response = fixture.open(&Method::GET, &format!("{prefix}/{rest}"), &[], Bytes::new()).await;
+        assert_eq!(response.headers()["location"], format!("{prefix}/login").as_str(), "{rest}");
+        let request = requests.recv().await.unwrap();
+        assert!(request.starts_with(&format!("GET {target} HTTP/1.1\r\n")), "{rest}: {request}");
+        assert!(request.contains(&format!("x-forwarded-uri: {prefix}{target}\r\n")), "{rest}: {request}");
+    }
+}
+
+#[tokio::test]
 async fn a_service_leads_to_the_addresses_of_its_pods_only() {
     let fixture = fixture().await;
     // An address of documentation (RFC 5737), where nothing answers. Endpoints cannot have addresses of this machine.
