@@ -1,7 +1,6 @@
 //! Non-resource paths: discovery, OpenAPI, version, health, metrics.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use nave_authn::service_account::discovery::{CONFIGURATION_PATH, Discovery, JWKS_PATH};
@@ -16,6 +15,7 @@ use crate::aggregator::Aggregator;
 use crate::aggregator::directory::GroupVersions;
 use crate::body::ResponseBody;
 use crate::catalog::Catalog;
+use crate::console::Console;
 use crate::context::RequestContext;
 use crate::endpoints::response::{EndpointResponse, ObjectResponse};
 use crate::health::Health;
@@ -23,7 +23,7 @@ use crate::introspection::ApiCache;
 use crate::metrics::Metrics;
 use crate::negotiation::{self, Encodings, Negotiation, Offer};
 use crate::raw_response;
-use crate::request_info::RequestInfo;
+use crate::request_info::{CONSOLE_STREAM, RequestInfo};
 use crate::storage::Storages;
 use crate::version::KUBERNETES_VERSION;
 use crate::zpages::ZPages;
@@ -42,6 +42,8 @@ pub struct Documents {
     pub flow_control: Option<Arc<Controller>>,
     /// Token discovery (OIDC); `None` if the issuer is not a URL.
     pub token_discovery: Option<Discovery>,
+    /// The console; `None` if it is switched off.
+    pub(crate) console: Option<Arc<Console>>,
 }
 
 impl Documents {
@@ -102,6 +104,10 @@ impl Documents {
                 Ok(raw_response::bytes(StatusCode::OK, METRICS_TYPE, text).into())
             }
             ["metrics"] => self.metrics(catalog.storages()).await.map(EndpointResponse::from),
+            ["console", "stream"] => match &self.console {
+                Some(console) => console.stream().map(EndpointResponse::from),
+                None => Ok(raw_response::page_not_found().into()),
+            },
             ["debug", "api_cache"] => {
                 Ok(raw_response::json(&ApiCache::collect(catalog.storages()).await).into())
             }
@@ -205,11 +211,9 @@ impl Documents {
     }
 
     async fn metrics(&self, storages: &Storages) -> Result<Response<ResponseBody>, Status> {
-        for (number, store) in storages.stores().all().enumerate() {
-            match tokio::time::timeout(STORE_STATUS_TIMEOUT, store.status()).await {
-                Ok(Ok(status)) => self.metrics.set_storage_status(&status, number),
-                Ok(Err(error)) => tracing::warn!(%error, "size of the store is unknown"),
-                Err(_) => tracing::warn!("size of the store is unknown: no answer in time"),
+        for (number, status) in storages.stores().statuses().await.iter().enumerate() {
+            if let Some(status) = status {
+                self.metrics.set_storage_status(status, number);
             }
         }
         let text = self.metrics.render().map_err(Status::internal)?;
@@ -226,6 +230,9 @@ impl Documents {
         }
         if self.token_discovery.is_some() {
             paths.extend([CONFIGURATION_PATH, JWKS_PATH].map(str::to_owned));
+        }
+        if self.console.is_some() {
+            paths.extend(["/console/", CONSOLE_STREAM].map(str::to_owned));
         }
         paths.extend(self.health.paths());
         paths.extend(
@@ -269,9 +276,6 @@ pub(crate) fn build_info() -> Result<GaugeVec, prometheus::Error> {
 
 /// The media type of metrics.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// Time that metrics wait for the size of a store.
-const STORE_STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Returns the response for an unknown path: as upstream, a `Status` below a served group, otherwise plain text.
 fn nothing_at(registry: &Registry, parts: &[&str]) -> Result<EndpointResponse, Status> {

@@ -53,7 +53,7 @@ struct Window {
 
 /// The watchers for one value of an indexed field; without a field, the watchers of all events.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-struct Bucket {
+pub(crate) struct Bucket {
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,7 +113,7 @@ impl From<WindowIntrospection> for Window {
 }
 
 impl Bucket {
-    fn new(def: &ResourceDef, route: &Route, count: usize) -> Self {
+    pub(crate) fn new(def: &ResourceDef, route: &Route, count: usize) -> Self {
         let field = match route.field {
             None => None,
             Some(FieldRef::Name) => Some("metadata.name"),

@@ -43,6 +43,7 @@
 //! | `raw_response` | responses that are not API objects |
 //! | `aggregated_discovery` | the aggregated discovery documents |
 //! | [`documents`], [`openapi`], [`health`], [`metrics`], [`introspection`] | paths that are not resources |
+//! | `console` | a page that shows the server at work |
 //! | [`local`] | requests from within the process |
 //! | [`server`] | construction of a server; [`bootstrap`] creates the objects that the server needs |
 //! | [`cluster_authentication`] | the config map with the authentication settings for extension servers |
@@ -64,6 +65,7 @@ mod cache_metrics;
 pub mod catalog;
 pub mod cluster_authentication;
 pub mod connect;
+mod console;
 pub mod context;
 pub mod conversion;
 pub mod cpu_pool;

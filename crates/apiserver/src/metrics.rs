@@ -10,6 +10,7 @@ use nave_machinery::GroupVersionResource;
 use nave_metrics::Registrar;
 use nave_store::StoreStatus;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 
 use crate::process_metrics::ProcessMetrics;
@@ -205,13 +206,18 @@ impl Metrics {
         retain(&self.terminations, &is_served);
     }
 
+    /// Collects all metrics.
+    pub(crate) fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
+    }
+
     /// Encodes all metrics in Prometheus' text format.
     ///
     /// # Errors
     /// A metric cannot be encoded.
     pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
         let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        TextEncoder::new().encode(&self.gather(), &mut text)?;
         Ok(text)
     }
 }

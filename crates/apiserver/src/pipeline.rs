@@ -17,6 +17,7 @@ use crate::authorization::Authorization;
 use crate::body::{self, BodyError, ResponseBody};
 use crate::browsers::Browsers;
 use crate::catalog::Catalog;
+use crate::console::Console;
 use crate::context::{Client, RequestContext};
 use crate::deadline::{self, RequestTimeout};
 use crate::draining::Drain;
@@ -55,6 +56,8 @@ pub struct Pipeline {
     pub router: Router,
     /// The metrics of requests.
     pub metrics: Arc<Metrics>,
+    /// The console; `None` if it is switched off.
+    pub(crate) console: Option<Arc<Console>>,
 }
 
 impl Pipeline {
@@ -137,13 +140,11 @@ impl Pipeline {
             response = response.map(|body| body.keeping(completion));
         }
         let size = response.body().size_hint().exact();
-        self.metrics.request_completed(
-            labels,
-            code,
-            context.received.elapsed(),
-            context.notes.webhook_time(),
-            size,
-        );
+        let elapsed = context.received.elapsed();
+        self.metrics.request_completed(labels, code, elapsed, context.notes.webhook_time(), size);
+        if let Some(console) = &self.console {
+            console.activity.completed(labels.verb, &context.user().name, code, elapsed);
+        }
         let mut response = response.map(|body| body.keeping(serving));
         let upgrade = response.body_mut().take_upgrade();
         Served { response, deadline: context.deadline, upgrade }
@@ -160,6 +161,12 @@ impl Pipeline {
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         let terminated = |code| self.metrics.terminated(labels, code);
+        // Console: the files of its page contain no data and need no credentials.
+        let file =
+            self.console.as_ref().and_then(|console| console.public_file(&context.info, request.headers()));
+        if let Some(response) = file {
+            return Ok(response);
+        }
         // Deadline, unless the request is long-running.
         let mut accepted = context.set_deadline(self.timeout);
         // Authentication: the user of the request. No later stage reads a user from a header.

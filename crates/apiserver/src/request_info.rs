@@ -73,6 +73,9 @@ pub enum Verb {
     Other,
 }
 
+/// The path of the console's stream.
+pub(crate) const CONSOLE_STREAM: &str = "/console/stream";
+
 /// Subresources of a namespace. Any other third segment of `/namespaces/NAME/…` is a resource in the namespace.
 const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 
@@ -110,10 +113,12 @@ impl RequestInfo {
         }
     }
 
-    /// Returns whether the request has no deadline: a watch, or a connection to a pod, node or service (upstream:
-    /// `BasicLongRunningRequestCheck`).
+    /// Returns whether the request has no deadline: a watch, a connection to a pod, node or service (upstream:
+    /// `BasicLongRunningRequestCheck`), or the stream of the console.
     pub fn is_long_running(&self) -> bool {
-        self.is_connection() || self.resource.is_some() && self.verb == Verb::Watch
+        self.is_connection()
+            || self.resource.is_some() && self.verb == Verb::Watch
+            || self.resource.is_none() && self.path == CONSOLE_STREAM
     }
 
     /// Returns whether the request is passed on to a kubelet, a pod or a service.

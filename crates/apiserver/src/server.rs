@@ -34,6 +34,7 @@ use crate::cache_metrics::CacheMetrics;
 use crate::catalog::{Catalog, Catalogs};
 use crate::cluster_authentication::{self, ClusterAuthentication};
 use crate::connect::backends::Backends;
+use crate::console::Console;
 use crate::context::Client;
 use crate::conversion::{ConversionMetrics, Converters};
 use crate::cpu_pool::CpuPool;
@@ -86,6 +87,8 @@ pub struct Config {
     pub min_watch_time: Duration,
     /// CORS and HSTS settings.
     pub browsers: Browsers,
+    /// Whether the console is served.
+    pub console: bool,
     /// The address for clients, `host:port`.
     pub address: String,
     /// This server's address in the endpoints of the `kubernetes` service.
@@ -226,6 +229,7 @@ impl ApiServer {
         };
         let flow_config =
             flow_control.controller().and_then(|controller| FlowConfig::start(controller, &storages));
+        let console = config.console.then(|| Arc::new(Console::new(closing.clone())));
         let documents = Documents {
             flow_control: flow_control.controller().map(Arc::clone),
             health: health(&catalogs, storages.stores(), &stopping).with_results(Results::new()?),
@@ -233,6 +237,7 @@ impl ApiServer {
             metrics: Arc::clone(&metrics),
             address: config.address,
             token_discovery: config.token_discovery,
+            console: console.clone(),
         };
         let pipeline = Pipeline {
             drain: Drain::new(config.drain),
@@ -246,6 +251,7 @@ impl ApiServer {
             authorization: Authorization(config.authorization),
             router: Router { aggregator, documents, resources, cpu },
             metrics,
+            console,
         };
         let cluster_authentication = config.cluster_authentication;
         let supervisor = storages.shared().supervisor.clone();
@@ -286,7 +292,7 @@ impl ApiServer {
 
     /// Runs the background tasks of the server: see [`evict_encodings`](crate::storage::evict_encodings),
     /// [`bootstrap`](crate::bootstrap), [`check_consistency`](crate::storage::check_consistency),
-    /// [`aggregator`](crate::aggregator) and [`cluster_authentication`]. Never returns.
+    /// [`aggregator`](crate::aggregator), [`cluster_authentication`] and `console`. Never returns.
     pub async fn run_background_tasks(&self, memory_is_short: impl Fn() -> bool) -> Infallible {
         let (resources, supervisor) = (&self.pipeline.router.resources, &self.supervisor);
         let evict = || evict_encodings(resources.catalogs(), &memory_is_short);
@@ -321,10 +327,17 @@ impl ApiServer {
                 None => std::future::pending().await,
             }
         };
+        let sample = || async {
+            match &self.pipeline.console {
+                Some(console) => console.run(&self.pipeline.metrics, resources.catalogs()).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             never = supervisor.supervise("aggregation", "", aggregate) => never,
             never = supervisor.supervise("flow control configuration", "", configure) => never,
             never = supervisor.supervise("flow control seats", "", divide_seats) => never,
+            never = supervisor.supervise("console sampler", "", sample) => never,
             never = supervisor.supervise("custom resource definitions", "", define) => never,
             never = supervisor.supervise("encoding eviction", "", evict) => never,
             never = supervisor.supervise("consistency check", "", check) => never,

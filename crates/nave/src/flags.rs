@@ -283,6 +283,8 @@ pub(crate) struct Config {
     pub(crate) tracing: Option<nave_telemetry::Config>,
     /// The CORS and HSTS settings for browsers.
     pub(crate) browsers: Browsers,
+    /// Whether the console is served.
+    pub(crate) console: bool,
     pub(crate) watch_caches: WatchCacheSizes,
     /// The selected APIs and features.
     pub(crate) apis: Apis,
@@ -390,6 +392,7 @@ impl ServeFlags {
             audit: self.audit.validate()?,
             tracing: self.tracing.validate()?,
             browsers: self.browsers.validate()?,
+            console: self.browsers.console,
             watch_caches: self.caches.sizes(),
             apis: self.apis.validate()?,
             store: self.etcd.validate()?,

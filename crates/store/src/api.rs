@@ -185,6 +185,17 @@ pub struct StoreStatus {
     pub compacted: u64,
     /// True if writes fail because the disk or the quota is exhausted (etcd: the alarm `NOSPACE`).
     pub no_space: bool,
+    /// The commits of this process; `None` if another process commits.
+    pub commits: Option<Commits>,
+}
+
+/// Commits to disk since the start of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Commits {
+    /// Number of commits. A commit may hold several transactions.
+    pub count: u64,
+    /// Total time of the commits, in which the disk has synced them.
+    pub time: Duration,
 }
 
 /// The result of [`Store::defragment`](crate::Store::defragment).

@@ -84,7 +84,7 @@ use std::path::Path;
 use async_trait::async_trait;
 
 pub use api::{
-    Defragmentation, Event, EventKind, Expect, KeyValue, Op, Range, RangeResult, StoreStatus, Txn,
+    Commits, Defragmentation, Event, EventKind, Expect, KeyValue, Op, Range, RangeResult, StoreStatus, Txn,
     TxnOutcome, WatchBatch, WatchStream,
 };
 #[cfg(feature = "embedded")]

@@ -26,6 +26,7 @@ mod admission;
 mod aggregation;
 mod bootstrap;
 mod connect;
+mod console;
 mod custom;
 mod flow_control;
 
@@ -96,6 +97,7 @@ impl Fixture {
             request_timeout,
             min_watch_time: LONG,
             browsers: crate::browsers::Browsers::default(),
+            console: true,
             address: "127.0.0.1:6443".to_owned(),
             advertise: "192.0.2.2:6443".parse().unwrap(),
             reconciles_endpoints: true,

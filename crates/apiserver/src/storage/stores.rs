@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use nave_encryption::Encryption;
 use nave_machinery::GroupResource;
-use nave_store::Store;
+use nave_store::{Store, StoreStatus};
+use tokio::time::timeout;
 
 use super::StorageMediaType;
 use super::store_metrics::{MeasuredStore, StoreMetrics};
@@ -21,6 +23,9 @@ pub struct Stores {
     media_type: StorageMediaType,
     timeouts: StoreTimeouts,
 }
+
+/// Time to wait for the status of a store.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Timeouts of stores.
 #[derive(Clone, Copy, Debug)]
@@ -110,6 +115,16 @@ impl Stores {
         std::iter::once(&self.main).chain(self.overrides.values())
     }
 
+    /// Returns the status of each store, in the order of [`Self::all`]; `None` for a store that does not answer in time.
+    pub(crate) async fn statuses(&self) -> Vec<Option<StoreStatus>> {
+        join_all(self.all().map(status)).await
+    }
+
+    /// Returns the status of the store of most resources; `None` if it does not answer in time.
+    pub(crate) async fn main_status(&self) -> Option<StoreStatus> {
+        status(&self.main).await
+    }
+
     /// Returns the store of a resource.
     pub(crate) fn for_resource(&self, resource: &GroupResource) -> Arc<dyn Store> {
         let mut store = Arc::clone(self.overrides.get(resource).unwrap_or(&self.main));
@@ -121,6 +136,15 @@ impl Stores {
             None => store,
         }
     }
+}
+
+async fn status(store: &Arc<dyn Store>) -> Option<StoreStatus> {
+    match timeout(STATUS_TIMEOUT, store.status()).await {
+        Ok(Ok(status)) => return Some(status),
+        Ok(Err(error)) => tracing::warn!(%error, "size of the store is unknown"),
+        Err(_) => tracing::warn!("size of the store is unknown: no answer in time"),
+    }
+    None
 }
 
 impl From<Arc<dyn Store>> for Stores {

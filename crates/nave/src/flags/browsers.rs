@@ -1,8 +1,9 @@
-//! The CORS and HSTS flags for browsers.
+//! The flags for browsers: CORS, HSTS and the console.
 
 use clap::Args;
 use nave_apiserver::browsers::Browsers;
 
+use super::values::parse_bool;
 use super::{FlagError, GENERAL};
 
 /// The flags, as typed.
@@ -15,6 +16,11 @@ pub(super) struct BrowserFlags {
     /// Directives for browsers to use HTTPS only (HSTS): max-age=SECONDS, includeSubDomains, preload.
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = GENERAL)]
     strict_transport_security_directives: Vec<String>,
+    /// Serve a page that shows the server at work at /console/. Its data is for users who may get the path
+    /// /console/stream.
+    #[arg(long, value_name = "BOOL", default_value_t = true, value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", help_heading = GENERAL)]
+    pub(super) console: bool,
 }
 
 impl BrowserFlags {

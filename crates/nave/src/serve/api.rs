@@ -95,6 +95,7 @@ pub(super) async fn start(
         request_timeout: config.request_timeout,
         min_watch_time: config.min_request_timeout,
         browsers: config.browsers.clone(),
+        console: config.console,
         address: reachable.to_string(),
         advertise: reachable,
         reconciles_endpoints: config.lifecycle.reconciles_endpoints,

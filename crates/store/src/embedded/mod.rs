@@ -36,7 +36,7 @@ use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
 use crate::{
-    Defragmentation, KeyValue, Range, RangeResult, Store, StoreError, StoreStatus, Txn, TxnOutcome,
+    Commits, Defragmentation, KeyValue, Range, RangeResult, Store, StoreError, StoreStatus, Txn, TxnOutcome,
     WatchStream, private_files,
 };
 
@@ -110,8 +110,29 @@ struct Shared {
     in_use: AtomicU64,
     /// The last commit failed because the disk is full.
     no_space: AtomicBool,
+    commits: CommitCounters,
     /// Permits for blocking reads.
     reads: Arc<Semaphore>,
+}
+
+/// The number of commits and their total time.
+#[derive(Default)]
+struct CommitCounters {
+    count: AtomicU64,
+    nanos: AtomicU64,
+}
+
+impl CommitCounters {
+    fn add(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Commits {
+        let time = Duration::from_nanos(self.nanos.load(Ordering::Relaxed));
+        Commits { count: self.count.load(Ordering::Relaxed), time }
+    }
 }
 
 impl Embedded {
@@ -144,6 +165,7 @@ impl Embedded {
             index: RwLock::new(loaded.index),
             in_use: AtomicU64::new(loaded.bytes),
             no_space: AtomicBool::new(false),
+            commits: CommitCounters::default(),
             reads: Arc::new(Semaphore::new(BLOCKING_READS)),
         });
         let (handle, commands) = WriterHandle::new();
@@ -211,6 +233,7 @@ impl Store for Embedded {
             revision,
             compacted,
             no_space: self.shared.no_space.load(Ordering::Relaxed),
+            commits: Some(self.shared.commits.get()),
         })
     }
 

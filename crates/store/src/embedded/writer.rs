@@ -342,8 +342,12 @@ impl Writer {
 
     /// Commits the batch. After a failure, reopens the file to find out whether the commit succeeded anyway.
     fn write(&mut self, batch: &Batch) -> Result<u64, StoreError> {
+        let started = Instant::now();
         let error = match self.shared.engine.commit(&batch.change) {
-            Ok(removed) => return Ok(removed),
+            Ok(removed) => {
+                self.shared.commits.add(started.elapsed());
+                return Ok(removed);
+            }
             Err(error) => error,
         };
         self.refused = Some((Instant::now() + FULL_PAUSE, error.clone()));

@@ -304,6 +304,7 @@ impl Store for Etcd {
             // Asking etcd for it takes a tenth of a second.
             compacted: self.client.compacted.load(Ordering::Relaxed),
             no_space: status.errors.iter().any(|error| error.contains("NOSPACE")),
+            commits: None,
         })
     }
 

@@ -1,0 +1,153 @@
+//! The console: a read-only page at `/console/` that shows the server at work.
+//!
+//! ```text
+//! browser ─→ /console/, /console/NAME   static files, public    files
+//!         └→ /console/stream            one snapshot a second   sampler ─→ latest ─→ viewers
+//! ```
+//!
+//! | file | responsibility |
+//! | --- | --- |
+//! | `files.rs` | the files of the page, with their security headers |
+//! | `activity.rs` | requests by verb and by user, counted only while somebody looks |
+//! | `families.rs` | values of metrics and their increase |
+//! | `snapshot.rs` | the types that the page gets |
+//! | `sampler.rs` | builds a snapshot from the metrics, the caches and the store |
+//!
+//! A browser cannot send a bearer token when it opens a page. So the files need no credentials: they are constant and
+//! contain no data. All data comes from `/console/stream`, which is authenticated and authorized as every request (the
+//! verb `get` of the non-resource URL `/console/stream`). The page sends the token that its user has typed, or the
+//! browser sends a client certificate. A stream ends after [`STREAM_TIME`], so that rights are checked again.
+//!
+//! Nothing is sampled while nobody looks. One sampler serves all viewers. A viewer that reads slowly misses snapshots,
+//! and none is queued for it.
+
+mod activity;
+mod families;
+mod files;
+mod sampler;
+mod snapshot;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::{HeaderMap, Response, header};
+use nave_machinery::Status;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use self::activity::Activity;
+use self::files::PublicFiles;
+use self::sampler::Sampler;
+use crate::body::ResponseBody;
+use crate::catalog::Catalogs;
+use crate::metrics::Metrics;
+use crate::raw_response;
+use crate::request_info::RequestInfo;
+
+/// Time between two snapshots.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum number of streams. Further ones get 429.
+const MAX_VIEWERS: usize = 32;
+/// Maximum duration of a stream.
+const STREAM_TIME: Duration = Duration::from_mins(5);
+
+/// The page and its stream of snapshots.
+pub(crate) struct Console {
+    files: PublicFiles,
+    /// Counts requests while somebody looks.
+    pub(crate) activity: Activity,
+    viewers: Arc<Semaphore>,
+    /// The latest event of the stream; `None` while nobody looks.
+    latest: watch::Sender<Option<Bytes>>,
+    /// Wakes the sampler for the first viewer.
+    opened: Notify,
+    /// Cancelled when the server shuts down.
+    closing: CancellationToken,
+}
+
+impl Console {
+    pub(crate) fn new(closing: CancellationToken) -> Self {
+        Self {
+            files: PublicFiles::default(),
+            activity: Activity::default(),
+            viewers: Arc::new(Semaphore::new(MAX_VIEWERS)),
+            latest: watch::Sender::new(None),
+            opened: Notify::new(),
+            closing,
+        }
+    }
+
+    /// Returns the static file that a request asks for; `None` for all other requests.
+    pub(crate) fn public_file(
+        &self,
+        info: &RequestInfo,
+        headers: &HeaderMap,
+    ) -> Option<Response<ResponseBody>> {
+        self.files.answer(info, headers)
+    }
+
+    /// Opens a stream of snapshots, as Server-Sent Events.
+    ///
+    /// # Errors
+    /// 429 if too many streams are open.
+    pub(crate) fn stream(&self) -> Result<Response<ResponseBody>, Status> {
+        let place = Arc::clone(&self.viewers).try_acquire_owned();
+        let place = place.map_err(|_| {
+            Status::too_many_requests("too many viewers of the console, please try again later", 10)
+        })?;
+        let mut latest = self.latest.subscribe();
+        latest.mark_changed();
+        self.opened.notify_one();
+        let events = stream::unfold((latest, place), async |(mut latest, place)| {
+            loop {
+                latest.changed().await.ok()?;
+                let event = latest.borrow_and_update().clone();
+                if let Some(event) = event {
+                    return Some((event, (latest, place)));
+                }
+            }
+        });
+        let closing = self.closing.clone();
+        let end = Box::pin(async move {
+            // Either outcome ends the stream.
+            let _ = tokio::time::timeout(STREAM_TIME, closing.cancelled()).await;
+        });
+        let mut response = raw_response::stream("text/event-stream", events.take_until(end));
+        raw_response::set_header(&mut response, header::CACHE_CONTROL, "no-store");
+        raw_response::set_header(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+        Ok(response)
+    }
+
+    /// Publishes a snapshot every second while somebody looks. Never returns.
+    pub(crate) async fn run(&self, metrics: &Arc<Metrics>, catalogs: &Catalogs) -> Infallible {
+        loop {
+            if self.latest.receiver_count() == 0 {
+                self.opened.notified().await;
+            }
+            self.activity.start();
+            let mut sampler = Sampler::default();
+            let mut ticks = tokio::time::interval(INTERVAL);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            while self.latest.receiver_count() > 0 {
+                ticks.tick().await;
+                let snapshot = sampler.sample(metrics, catalogs, self.activity.take()).await;
+                self.latest.send_replace(Some(snapshot.event()));
+            }
+            self.activity.stop();
+            self.latest.send_replace(None);
+        }
+    }
+
+    /// Returns the number of open streams.
+    #[cfg(test)]
+    fn viewers(&self) -> usize {
+        MAX_VIEWERS - self.viewers.available_permits()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+// The parts of the page and the numbers of a snapshot that they show.
+
+import { byId, element, setText } from "./dom.js";
+import { Sparkline } from "./chart.js";
+import { NONE, bytes, count, duration, rate } from "./format.js";
+import { Table } from "./table.js";
+
+/** All parts of the page. */
+export class Board {
+  constructor() {
+    this.tiles = TILES.map((tile) => newTile(tile));
+    byId("tiles").append(...this.tiles.map((tile) => tile.node));
+    this.facts = FACTS.map(([label, of]) => ({ of, node: newFact(byId("store"), label) }));
+    this.tables = TABLES.map(([id, rows, table]) => ({ rows, table: new Table(byId(id), { ...table, labelledby: `${id}-title` }) }));
+  }
+
+  /** Shows a snapshot. */
+  update(snapshot) {
+    const { server, store, caches } = snapshot;
+    setText(byId("about"), `${server.version} · Kubernetes ${server.kubernetes}`);
+    setText(byId("store-engine"), store.engine ?? "does not answer");
+    setText(byId("caches-summary"),
+      `${count(caches.objects)} objects, ${bytes(caches.bytes)}, ${count(caches.watchers)} watchers, ${caches.count} resources`);
+    for (const tile of this.tiles) updateTile(tile, snapshot);
+    for (const { of, node } of this.facts) setText(node, of(store));
+    for (const { rows, table } of this.tables) table.update(rows(snapshot));
+  }
+}
+
+/** The tiles: label, id, value, its text, and a second line. */
+const TILES = [
+  ["Requests per second", "requests", (s) => s.requests.perSecond, rate, (s) => `${count(s.requests.total)} in total`],
+  ["Latency p99", "latency", (s) => s.requests.p99, duration, (s) => `p50 ${duration(s.requests.p50)}`],
+  ["In flight", "in-flight", (s) => s.requests.inFlightReads + s.requests.inFlightWrites, count,
+    (s) => `${count(s.requests.inFlightReads)} reads, ${count(s.requests.inFlightWrites)} writes`],
+  ["Watches and streams", "long-running", (s) => s.requests.longRunning, count,
+    (s) => `${count(s.caches.watchers)} on watch caches`],
+  ["Rejected and failed per second", "failed",
+    (s) => (s.requests.failedPerSecond === null ? null : s.requests.failedPerSecond + s.requests.rejectedPerSecond), rate,
+    (s) => `429: ${rate(s.requests.rejectedPerSecond)}, 5xx: ${rate(s.requests.failedPerSecond)}`],
+  ["Writes per second", "writes", (s) => s.store.writesPerSecond, rate, (s) => `revision ${count(s.store.revision)}`],
+];
+
+/** The facts about the store. */
+const FACTS = [
+  ["Revision", (s) => count(s.revision)],
+  ["Oldest readable revision", (s) => count(s.compacted)],
+  ["Size on disk", (s) => bytes(s.bytes)],
+  ["In use", (s) => bytes(s.bytesInUse)],
+  ["Commits", (s) => count(s.commits)],
+  ["Commits per second", (s) => rate(s.commitsPerSecond)],
+  ["Commit with sync", (s) => duration(s.commitMean)],
+  ["Writes per second", (s) => rate(s.writesPerSecond)],
+  ["Write, mean", (s) => duration(s.writeMean)],
+  ["Reads per second", (s) => rate(s.readsPerSecond)],
+  ["Failed operations", (s) => count(s.errors)],
+];
+
+const text = (key, label, more = {}) => ({ key, label, text: (row) => String(row[key] ?? NONE), ...more });
+const number = (key, label, format = count, more = {}) =>
+  ({ key, label, value: (row) => row[key], text: (row) => format(row[key]), ...more });
+const minor = { minor: true };
+const name = (row) => row.name;
+
+/** The tables: id, rows of a snapshot, columns. */
+const TABLES = [
+  ["verbs", (s) => s.verbs, {
+    rowKey: (row) => row.verb, empty: "No requests yet.", absent: "", sort: { key: "total", ascending: false },
+    columns: [text("verb", "Verb"), number("perSecond", "Per second", rate), number("p50", "p50", duration),
+      number("p99", "p99", duration), number("total", "Total", count)],
+  }],
+  ["levels", (s) => s.priorityLevels, {
+    rowKey: name, empty: "No priority levels.", absent: "Priority and fairness is off.", sort: { key: "name", ascending: true },
+    columns: [text("name", "Level"),
+      number("seatsInUse", "Seats", count, {
+        text: (row) => `${count(row.seatsInUse)} / ${count(row.seats)}`, part: (row) => row.seatsInUse / row.seats,
+        title: (row) => `${count(row.nominalSeats)} seats by its shares`,
+      }),
+      number("queued", "Queued"), number("dispatchedPerSecond", "Per second", rate),
+      number("waitP99", "Wait p99", duration, minor), number("rejected", "Rejected", count, minor)],
+  }],
+  ["flows", (s) => s.flows, {
+    rowKey: (row) => `${row.name} ${row.priorityLevel}`, empty: "No requests yet.", absent: "Priority and fairness is off.",
+    sort: { key: "perSecond", ascending: false },
+    columns: [text("name", "Flow schema"), text("priorityLevel", "Level", minor), number("perSecond", "Per second", rate),
+      number("mean", "Mean", duration), number("p99", "p99", duration, minor), number("queued", "Queued"),
+      number("dispatched", "Total", count, minor)],
+  }],
+  ["caches", (s) => s.caches.shown, {
+    rowKey: (row) => `${row.resource}.${row.group}`, empty: "No watch caches.", absent: "", sort: { key: "bytes", ascending: false },
+    columns: [
+      { key: "resource", label: "Resource", text: (row) => (row.group ? `${row.resource}.${row.group}` : row.resource) },
+      number("objects", "Objects"), number("bytes", "Size", bytes), number("watchers", "Watchers"),
+      { key: "buckets", label: "Largest buckets", text: (row) => row.buckets.map(bucket).join(", ") || NONE, ...minor },
+      number("eventsPerSecond", "Events/s", rate),
+      number("windowEvents", "Window", count, {
+        text: (row) => `${count(row.windowEvents)} / ${count(row.windowCapacity)}`,
+        part: (row) => row.windowEvents / row.windowCapacity, minor: true,
+      }),
+      number("windowBytes", "Window size", bytes, minor), number("lag", "Lag", count)],
+  }],
+  ["clients", (s) => s.clients, {
+    rowKey: (row) => row.user, empty: "No requests in the last minute.", absent: "", sort: { key: "time", ascending: false },
+    columns: [text("user", "User"), number("requests", "Requests"), number("time", "Time spent", duration),
+      number("mean", "Mean", duration, minor), number("slowest", "Slowest", duration), number("failures", "Failed", count, minor)],
+  }],
+  ["webhooks", (s) => s.webhooks, {
+    rowKey: (row) => `${row.kind} ${row.name}`, empty: "No webhook was called.", absent: "No webhook was called.",
+    sort: { key: "calls", ascending: false },
+    columns: [text("name", "Webhook"), { key: "health", label: "Health", text: health, mark: health },
+      text("kind", "Type", minor), number("perSecond", "Per second", rate), number("mean", "Mean", duration),
+      number("p99", "p99", duration, minor), number("denied", "Denied", count, minor), number("failed", "Failed")],
+  }],
+  ["services", (s) => s.apiServices, {
+    rowKey: name, empty: "No aggregated servers.", absent: "No aggregated servers.", sort: { key: "name", ascending: true },
+    columns: [text("name", "API service"), { key: "available", label: "Health", text: availability, mark: availability },
+      number("failures", "Failures")],
+  }],
+  ["audit", (s) => s.audit && [s.audit], {
+    rowKey: () => "audit", empty: "", absent: "Audit is off.",
+    columns: [{ key: "events", label: "Events", value: (row) => row.total, text: (row) => count(row.total) },
+      number("perSecond", "Per second", rate), number("errors", "Lost")],
+  }],
+];
+
+function bucket({ field, value, count: watchers }) {
+  return `${field ? `${field}=${value}` : "all"}: ${count(watchers)}`;
+}
+
+function health(row) {
+  return row.failedPerSecond > 0 ? "failing" : "ok";
+}
+
+function availability(row) {
+  return row.available ? "ok" : "unavailable";
+}
+
+function newTile([label, id, value, format, detail]) {
+  const number_ = element("strong", { id: `tile-${id}` }, NONE);
+  const second = element("span", { class: "detail" });
+  const spark = new Sparkline();
+  const node = element("li", { class: "tile" }, element("span", { class: "label" }, label), number_, second, spark.node);
+  return { node, number: number_, second, spark, value, format, detail };
+}
+
+function updateTile({ number: node, second, spark, value, format, detail }, snapshot) {
+  const now = value(snapshot);
+  setText(node, format(now));
+  setText(second, detail(snapshot));
+  spark.push(now);
+}
+
+function newFact(host, label) {
+  const node = element("dd", {}, NONE);
+  host.append(element("div", {}, element("dt", {}, label), node));
+  return node;
+}
