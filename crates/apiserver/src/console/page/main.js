@@ -57,6 +57,7 @@ async function watch(signal, onLive) {
 
 function showBoard() {
   if (byId("status").dataset.state === "live") return;
+  if (!byId("gate").hidden) byId("main").focus();
   byId("gate").hidden = true;
   byId("board").hidden = false;
   byId("pause").hidden = false;

@@ -33,9 +33,9 @@ const TILES = [
   ["Latency p99", "latency", (s) => s.requests.p99, duration, (s) => `p50 ${duration(s.requests.p50)}`],
   ["In flight", "in-flight", (s) => s.requests.inFlightReads + s.requests.inFlightWrites, count,
     (s) => `${count(s.requests.inFlightReads)} reads, ${count(s.requests.inFlightWrites)} writes`],
-  ["Watches and streams", "long-running", (s) => s.requests.longRunning, count,
+  ["Long-running", "long-running", (s) => s.requests.longRunning, count,
     (s) => `${count(s.caches.watchers)} on watch caches`],
-  ["Rejected and failed per second", "failed",
+  ["Errors per second", "failed",
     (s) => (s.requests.failedPerSecond === null ? null : s.requests.failedPerSecond + s.requests.rejectedPerSecond), rate,
     (s) => `429: ${rate(s.requests.rejectedPerSecond)}, 5xx: ${rate(s.requests.failedPerSecond)}`],
   ["Writes per second", "writes", (s) => s.store.writesPerSecond, rate, (s) => `revision ${count(s.store.revision)}`],
@@ -66,7 +66,7 @@ const name = (row) => row.name;
 const TABLES = [
   ["verbs", (s) => s.verbs, {
     rowKey: (row) => row.verb, empty: "No requests yet.", absent: "", sort: { key: "total", ascending: false },
-    columns: [text("verb", "Verb"), number("perSecond", "Per second", rate), number("p50", "p50", duration),
+    columns: [text("verb", "Verb"), number("perSecond", "Per s", rate), number("p50", "p50", duration),
       number("p99", "p99", duration), number("total", "Total", count)],
   }],
   ["levels", (s) => s.priorityLevels, {
@@ -76,13 +76,13 @@ const TABLES = [
         text: (row) => `${count(row.seatsInUse)} / ${count(row.seats)}`, part: (row) => row.seatsInUse / row.seats,
         title: (row) => `${count(row.nominalSeats)} seats by its shares`,
       }),
-      number("queued", "Queued"), number("dispatchedPerSecond", "Per second", rate),
+      number("queued", "Queued"), number("dispatchedPerSecond", "Per s", rate),
       number("waitP99", "Wait p99", duration, minor), number("rejected", "Rejected", count, minor)],
   }],
   ["flows", (s) => s.flows, {
     rowKey: (row) => `${row.name} ${row.priorityLevel}`, empty: "No requests yet.", absent: "Priority and fairness is off.",
     sort: { key: "perSecond", ascending: false },
-    columns: [text("name", "Flow schema"), text("priorityLevel", "Level", minor), number("perSecond", "Per second", rate),
+    columns: [text("name", "Flow schema"), text("priorityLevel", "Level", minor), number("perSecond", "Per s", rate),
       number("mean", "Mean", duration), number("p99", "p99", duration, minor), number("queued", "Queued"),
       number("dispatched", "Total", count, minor)],
   }],
@@ -92,23 +92,24 @@ const TABLES = [
       { key: "resource", label: "Resource", text: (row) => (row.group ? `${row.resource}.${row.group}` : row.resource) },
       number("objects", "Objects"), number("bytes", "Size", bytes), number("watchers", "Watchers"),
       { key: "buckets", label: "Largest buckets", text: (row) => row.buckets.map(bucket).join(", ") || NONE, ...minor },
-      number("eventsPerSecond", "Events/s", rate),
+      number("eventsPerSecond", "Events/s", rate, minor),
       number("windowEvents", "Window", count, {
         text: (row) => `${count(row.windowEvents)} / ${count(row.windowCapacity)}`,
         part: (row) => row.windowEvents / row.windowCapacity, minor: true,
       }),
-      number("windowBytes", "Window size", bytes, minor), number("lag", "Lag", count)],
+      number("windowBytes", "Window size", bytes, minor), number("lag", "Lag", count, minor)],
   }],
   ["clients", (s) => s.clients, {
     rowKey: (row) => row.user, empty: "No requests in the last minute.", absent: "", sort: { key: "time", ascending: false },
-    columns: [text("user", "User"), number("requests", "Requests"), number("time", "Time spent", duration),
+    columns: [{ key: "user", label: "User", text: (row) => shortName(row.user), title: (row) => row.user },
+      number("requests", "Requests", count, minor), number("time", "Time spent", duration),
       number("mean", "Mean", duration, minor), number("slowest", "Slowest", duration), number("failures", "Failed", count, minor)],
   }],
   ["webhooks", (s) => s.webhooks, {
     rowKey: (row) => `${row.kind} ${row.name}`, empty: "No webhook was called.", absent: "No webhook was called.",
     sort: { key: "calls", ascending: false },
     columns: [text("name", "Webhook"), { key: "health", label: "Health", text: health, mark: health },
-      text("kind", "Type", minor), number("perSecond", "Per second", rate), number("mean", "Mean", duration),
+      text("kind", "Type", minor), number("perSecond", "Per s", rate), number("mean", "Mean", duration),
       number("p99", "p99", duration, minor), number("denied", "Denied", count, minor), number("failed", "Failed")],
   }],
   ["services", (s) => s.apiServices, {
@@ -119,12 +120,17 @@ const TABLES = [
   ["audit", (s) => s.audit && [s.audit], {
     rowKey: () => "audit", empty: "", absent: "Audit is off.",
     columns: [{ key: "events", label: "Events", value: (row) => row.total, text: (row) => count(row.total) },
-      number("perSecond", "Per second", rate), number("errors", "Lost")],
+      number("perSecond", "Per s", rate), number("errors", "Lost")],
   }],
 ];
 
 function bucket({ field, value, count: watchers }) {
   return `${field ? `${field}=${value}` : "all"}: ${count(watchers)}`;
+}
+
+/** Returns NAMESPACE/NAME for a service account. */
+function shortName(user) {
+  return user.replace(/^system:serviceaccount:([^:]+):([^:]+)$/, "$1/$2");
 }
 
 function health(row) {
