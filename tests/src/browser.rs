@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use bytes::Bytes;
-use http::{Method, Request, header};
+use http::{Request, header};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -19,9 +19,17 @@ use crate::{DEADLINE, needed, ok};
 pub struct Browser {
     port: u16,
     session: String,
-    /// Chromium ends with its driver.
+    /// Process ID of Chromium, which does not end with its driver.
+    chromium: u64,
     _driver: Child,
     _profile: TempDir,
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = std::process::Command::new("kill").args(["-9", &self.chromium.to_string()]).status();
+    }
 }
 
 impl Browser {
@@ -45,46 +53,46 @@ impl Browser {
         };
         // The driver must be able to write more lines.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let mut browser = Self { port, session: String::new(), _driver: driver, _profile: profile };
-        let folder = browser._profile.path().join("profile");
         let mut arguments: Vec<String> = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
-        arguments.push(format!("--user-data-dir={}", folder.display()));
+        arguments.push(format!("--user-data-dir={}", profile.path().join("chromium").display()));
         let capabilities = json!({"capabilities": {"alwaysMatch": {
             "acceptInsecureCerts": true,
             "goog:loggingPrefs": {"browser": "ALL"},
             "goog:chromeOptions": {"args": arguments},
         }}});
-        let session = browser.command(Method::POST, "/session", &capabilities).await;
-        let Some(id) = session["sessionId"].as_str() else { panic!("no session: {session}") };
-        id.clone_into(&mut browser.session);
-        browser
+        let session = command_at(port, "/session", &capabilities).await;
+        let chromium = session["capabilities"]["goog:processID"].as_u64();
+        let (Some(id), Some(chromium)) = (session["sessionId"].as_str(), chromium) else {
+            panic!("no session: {session}")
+        };
+        Self { port, session: id.to_owned(), chromium, _driver: driver, _profile: profile }
     }
 
     /// Opens a page and waits until it is loaded.
     pub async fn open(&self, url: &str) {
-        self.in_session(Method::POST, "/url", &json!({"url": url})).await;
+        self.in_session("/url", &json!({"url": url})).await;
     }
 
     /// Runs the body of a function in the page and returns its result.
     pub async fn script(&self, body: &str) -> Value {
-        self.in_session(Method::POST, "/execute/sync", &json!({"script": body, "args": []})).await
+        self.in_session("/execute/sync", &json!({"script": body, "args": []})).await
     }
 
     /// Types text into the element that a CSS selector names.
     pub async fn write(&self, selector: &str, text: &str) {
         let element = self.element(selector).await;
-        self.in_session(Method::POST, &format!("/element/{element}/value"), &json!({"text": text})).await;
+        self.in_session(&format!("/element/{element}/value"), &json!({"text": text})).await;
     }
 
     /// Clicks on the element that a CSS selector names.
     pub async fn click(&self, selector: &str) {
         let element = self.element(selector).await;
-        self.in_session(Method::POST, &format!("/element/{element}/click"), &json!({})).await;
+        self.in_session(&format!("/element/{element}/click"), &json!({})).await;
     }
 
     /// Returns the messages of the console since the last call, such as violations of the page's policy.
     pub async fn messages(&self) -> Vec<String> {
-        let log = self.in_session(Method::POST, "/se/log", &json!({"type": "browser"})).await;
+        let log = self.in_session("/se/log", &json!({"type": "browser"})).await;
         let entries = log.as_array().cloned().unwrap_or_default();
         entries.iter().filter_map(|entry| entry["message"].as_str().map(str::to_owned)).collect()
     }
@@ -92,36 +100,34 @@ impl Browser {
     /// Returns the reference of an element.
     async fn element(&self, selector: &str) -> String {
         let query = json!({"using": "css selector", "value": selector});
-        let element = self.in_session(Method::POST, "/element", &query).await;
+        let element = self.in_session("/element", &query).await;
         let reference = element.as_object().and_then(|element| element.values().next()?.as_str());
         reference.unwrap_or_else(|| panic!("{selector} is not an element: {element}")).to_owned()
     }
 
-    async fn in_session(&self, method: Method, path: &str, body: &Value) -> Value {
-        self.command(method, &format!("/session/{}{path}", self.session), body).await
+    async fn in_session(&self, path: &str, body: &Value) -> Value {
+        command_at(self.port, &format!("/session/{}{path}", self.session), body).await
     }
+}
 
-    async fn command(&self, method: Method, path: &str, body: &Value) -> Value {
-        let exchange = self.exchange(method, path, body);
-        let response = ok(tokio::time::timeout(DEADLINE, exchange).await, path);
-        let mut response: Value = ok(serde_json::from_slice(&response), path);
-        assert!(response["value"]["error"].is_null(), "{path}: {response}");
-        response["value"].take()
-    }
+/// Sends a command to the driver and returns its result.
+async fn command_at(port: u16, path: &str, body: &Value) -> Value {
+    let response = ok(tokio::time::timeout(DEADLINE, exchange(port, path, body)).await, path);
+    let mut response: Value = ok(serde_json::from_slice(&response), path);
+    assert!(response["value"]["error"].is_null(), "{path}: {response}");
+    response["value"].take()
+}
 
-    async fn exchange(&self, method: Method, path: &str, body: &Value) -> Bytes {
-        let stream = ok(TcpStream::connect(("127.0.0.1", self.port)).await, "ChromeDriver");
-        let (mut sender, connection) = ok(http1::handshake(TokioIo::new(stream)).await, "ChromeDriver");
-        tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, format!("127.0.0.1:{}", self.port))
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body.to_string())));
-        let response = ok(sender.send_request(ok(request, path)).await, path);
-        ok(response.into_body().collect().await, path).to_bytes()
-    }
+async fn exchange(port: u16, path: &str, body: &Value) -> Bytes {
+    let stream = ok(TcpStream::connect(("127.0.0.1", port)).await, "ChromeDriver");
+    let (mut sender, connection) = ok(http1::handshake(TokioIo::new(stream)).await, "ChromeDriver");
+    tokio::spawn(connection);
+    let request = Request::post(path)
+        .header(header::HOST, format!("127.0.0.1:{port}"))
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body.to_string())));
+    let response = ok(sender.send_request(ok(request, path)).await, path);
+    ok(response.into_body().collect().await, path).to_bytes()
 }
 
 /// Flags for a machine without a display, without connections to anything but the page, also as root.

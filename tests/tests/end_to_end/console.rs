@@ -86,8 +86,10 @@ async fn the_page_shows_the_numbers_of_the_metrics() {
         document.getElementById('token').value]";
     assert_eq!(browser.script(state).await, serde_json::json!(["", 0, 0, "", ""]), "no token is kept");
     let messages = browser.messages().await;
-    let unexpected: Vec<_> =
-        messages.iter().filter(|message| !message.contains("/console/stream - Failed to load resource")).collect();
+    let unexpected: Vec<_> = messages
+        .iter()
+        .filter(|message| !message.contains("/console/stream - Failed to load resource"))
+        .collect();
     assert!(unexpected.is_empty(), "{unexpected:?}");
     browser.click("#forget").await;
     shows(&browser, "#status", "Signed out").await;

@@ -11,6 +11,8 @@
 //! | `activity.rs` | requests by verb and by user, counted only while somebody looks |
 //! | `families.rs` | values of metrics and their increase |
 //! | `snapshot.rs` | the types that the page gets |
+//! | `span.rs` | two samples and the rates between them |
+//! | `optional.rs` | the parts that a server may lack |
 //! | `sampler.rs` | builds a snapshot from the metrics, the caches and the store |
 //!
 //! A browser cannot send a bearer token when it opens a page. So the files need no credentials: they are constant and
@@ -24,8 +26,10 @@
 mod activity;
 mod families;
 mod files;
+mod optional;
 mod sampler;
 mod snapshot;
+mod span;
 
 use std::convert::Infallible;
 use std::sync::Arc;

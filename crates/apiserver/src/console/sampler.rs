@@ -7,15 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nave_cacher::Route;
-use nave_store::StoreStatus;
 use tokio::time::Instant;
 
 use super::activity::{Counts, Latency, Usage};
 use super::families::{Families, Totals};
-use super::snapshot::{
-    ApiService, Audit, Cache, Caches, Client, Flow, PriorityLevel, Requests, Server, Snapshot, Store, Verb,
-    Webhook,
-};
+use super::optional;
+use super::snapshot::{Cache, Caches, Client, Requests, Server, Snapshot, Store, Verb};
+use super::span::{Counted, Sample, Span, largest};
 use crate::catalog::Catalogs;
 use crate::introspection::Bucket;
 use crate::metrics::Metrics;
@@ -28,7 +26,6 @@ const LATENCY_SAMPLES: usize = 10;
 /// Minimum time over which rates of rare events are averaged: webhook calls, flows.
 const RARE: Duration = Duration::from_secs(5);
 /// Maximum numbers of rows.
-const MAX_ROWS: usize = 100;
 const MAX_CLIENTS: usize = 12;
 const MAX_SLOW_CLIENTS: usize = 4;
 const MAX_BUCKETS: usize = 3;
@@ -41,21 +38,6 @@ pub(super) struct Sampler {
     previous: Option<Sample>,
     /// Two older samples. The first is 5 to 10 seconds old, as soon as somebody looks that long.
     older: VecDeque<Sample>,
-}
-
-/// Everything that is read at one time.
-#[derive(Clone)]
-struct Sample {
-    at: Instant,
-    families: Arc<Families>,
-    status: Option<StoreStatus>,
-}
-
-/// A sample and an earlier one.
-#[derive(Clone, Copy)]
-struct Span<'a> {
-    now: &'a Sample,
-    before: Option<&'a Sample>,
 }
 
 impl Sampler {
@@ -82,14 +64,14 @@ impl Sampler {
             server: server(span),
             requests: requests(span, &latencies),
             verbs: verbs(span, &latencies),
-            priority_levels: priority_levels(span, rare),
-            flows: flows(span, rare),
+            priority_levels: optional::priority_levels(span, rare),
+            flows: optional::flows(span, rare),
             caches: caches(span, catalog.storages().all()),
             store: store(span),
-            webhooks: webhooks(rare),
-            api_services: api_services(&now.families),
+            webhooks: optional::webhooks(rare),
+            api_services: optional::api_services(&now.families),
             clients: self.clients(),
-            audit: audit(span),
+            audit: optional::audit(span),
         };
         self.keep(now);
         snapshot
@@ -136,39 +118,6 @@ impl Sampler {
         };
         users.into_iter().chain(rest).map(client).collect()
     }
-}
-
-impl<'a> Span<'a> {
-    fn families(self) -> &'a Families {
-        &self.now.families
-    }
-
-    /// Returns a rate for an increase; `None` for the first sample.
-    fn rate(self, increase: f64) -> Option<f64> {
-        let seconds = (self.now.at - self.before?.at).as_secs_f64();
-        (seconds > 0.0).then(|| increase / seconds)
-    }
-
-    /// Returns the current values and the increases of a family by labels.
-    fn by<const N: usize>(self, name: &str, labels: [&str; N]) -> BTreeMap<[String; N], Counted> {
-        let before = self.before.map(|before| before.families.by(name, labels)).unwrap_or_default();
-        let counted = |(key, now): ([String; N], Totals)| {
-            let increase = now.since(before.get(&key));
-            (key, Counted { total: now.value, increase })
-        };
-        self.families().by(name, labels).into_iter().map(counted).collect()
-    }
-
-    fn total(self, name: &str) -> Counted {
-        self.by(name, []).remove(&[]).unwrap_or_default()
-    }
-}
-
-/// A value and its increase. The increase of the first sample is the value itself; [`Span::rate`] ignores it.
-#[derive(Default)]
-struct Counted {
-    total: f64,
-    increase: Totals,
 }
 
 fn server(span: Span<'_>) -> Server {
@@ -221,70 +170,6 @@ fn verbs(span: Span<'_>, latencies: &HashMap<&str, Latency>) -> Vec<Verb> {
         }
     };
     largest(span.by(REQUESTS, ["verb"]).into_iter().map(row), |verb| verb.total)
-}
-
-fn priority_levels(span: Span<'_>, rare: Span<'_>) -> Option<Vec<PriorityLevel>> {
-    let label = ["priority_level"];
-    let limits = span.families().by(&apf("current_limit_seats"), label);
-    if limits.is_empty() {
-        return None;
-    }
-    let now = |name: &str| span.families().by(&apf(name), label);
-    let (nominal, seats, executing, queued) = (
-        now("nominal_limit_seats"),
-        now("current_executing_seats"),
-        now("current_executing_requests"),
-        now("current_inqueue_requests"),
-    );
-    let dispatched = span.by(&apf("dispatched_requests_total"), label);
-    let rejected = span.by(&apf("rejected_requests_total"), label);
-    let waits = rare.by(&apf("request_wait_duration_seconds"), label);
-    let value =
-        |of: &BTreeMap<[String; 1], Totals>, key: &[String; 1]| of.get(key).map_or(0.0, |it| it.value);
-    let rate = |of: &BTreeMap<[String; 1], Counted>, key: &[String; 1]| {
-        span.rate(of.get(key).map_or(0.0, |it| it.increase.value))
-    };
-    let rows = limits.iter().map(|(key, limit)| PriorityLevel {
-        name: key[0].clone(),
-        seats_in_use: value(&seats, key),
-        seats: limit.value,
-        nominal_seats: value(&nominal, key),
-        executing: value(&executing, key),
-        queued: value(&queued, key),
-        dispatched_per_second: rate(&dispatched, key),
-        rejected: rejected.get(key).map_or(0.0, |it| it.total),
-        rejected_per_second: rate(&rejected, key),
-        wait_p99: waits.get(key).and_then(|it| it.increase.quantile(0.99)),
-    });
-    Some(largest(rows, |level| level.nominal_seats))
-}
-
-fn flows(span: Span<'_>, rare: Span<'_>) -> Option<Vec<Flow>> {
-    let labels = ["flow_schema", "priority_level"];
-    let dispatched = rare.by(&apf("dispatched_requests_total"), labels);
-    if dispatched.is_empty() {
-        return None;
-    }
-    let executing = span.families().by(&apf("current_executing_requests"), labels);
-    let queued = span.families().by(&apf("current_inqueue_requests"), labels);
-    let durations = rare.by(&apf("request_execution_seconds"), labels);
-    let value =
-        |of: &BTreeMap<[String; 2], Totals>, key: &[String; 2]| of.get(key).map_or(0.0, |it| it.value);
-    let rows = dispatched.iter().map(|(key, counted)| {
-        let [name, priority_level] = key.clone();
-        let duration = durations.get(key).map(|it| &it.increase);
-        Flow {
-            name,
-            priority_level,
-            dispatched: counted.total,
-            per_second: rare.rate(counted.increase.value),
-            executing: value(&executing, key),
-            queued: value(&queued, key),
-            mean: duration.and_then(Totals::mean),
-            p99: duration.and_then(|it| it.quantile(0.99)),
-        }
-    });
-    Some(largest(rows, |flow| flow.dispatched))
 }
 
 fn caches<'a>(span: Span<'_>, storages: impl Iterator<Item = &'a Arc<ResourceStorage>>) -> Caches {
@@ -359,92 +244,6 @@ fn store(span: Span<'_>) -> Store {
         reads_per_second: span.rate(reads),
         errors: span.families().total("etcd_request_errors_total").unwrap_or_default(),
     }
-}
-
-fn webhooks(rare: Span<'_>) -> Option<Vec<Webhook>> {
-    let labels = ["name", "type"];
-    let calls = rare.by("apiserver_admission_webhook_admission_duration_seconds", labels);
-    let rejections = rare.by("apiserver_admission_webhook_rejection_count", ["name", "type", "error_type"]);
-    let failures_open = rare.by("apiserver_admission_webhook_fail_open_count", labels);
-    if calls.is_empty() && failures_open.is_empty() {
-        return None;
-    }
-    let mut rows: BTreeMap<[String; 2], Webhook> = BTreeMap::new();
-    let new = |key: &[String; 2]| {
-        let [name, kind] = key.clone();
-        Webhook {
-            name,
-            kind,
-            calls: 0.0,
-            per_second: None,
-            mean: None,
-            p99: None,
-            denied: 0.0,
-            failed: 0.0,
-            failed_per_second: None,
-        }
-    };
-    for (key, counted) in &calls {
-        let row = rows.entry(key.clone()).or_insert_with(|| new(key));
-        row.calls = counted.total;
-        row.per_second = rare.rate(counted.increase.value);
-        (row.mean, row.p99) = (counted.increase.mean(), counted.increase.quantile(0.99));
-    }
-    let mut failing: BTreeMap<[String; 2], f64> = BTreeMap::new();
-    for (key, counted) in failures_open {
-        *failing.entry(key.clone()).or_default() += counted.increase.value;
-        rows.entry(key.clone()).or_insert_with(|| new(&key)).failed += counted.total;
-    }
-    for ([name, kind, error], counted) in rejections {
-        let key = [name, kind];
-        let row = rows.entry(key.clone()).or_insert_with(|| new(&key));
-        if error == "no_error" {
-            row.denied += counted.total;
-        } else {
-            row.failed += counted.total;
-            *failing.entry(key).or_default() += counted.increase.value;
-        }
-    }
-    for (key, row) in &mut rows {
-        row.failed_per_second = rare.rate(failing.get(key).copied().unwrap_or_default());
-    }
-    Some(largest(rows.into_values(), |row| row.calls))
-}
-
-fn api_services(families: &Families) -> Option<Vec<ApiService>> {
-    let unavailable = families.by("aggregator_unavailable_apiservice", ["name"]);
-    if unavailable.is_empty() {
-        return None;
-    }
-    let failures = families.by("aggregator_unavailable_apiservice_total", ["name"]);
-    let rows = unavailable.into_iter().map(|(key, totals)| ApiService {
-        available: totals.value == 0.0,
-        failures: failures.get(&key).map_or(0.0, |it| it.value),
-        name: key.into_iter().next().unwrap_or_default(),
-    });
-    // The sort is stable and the rows are sorted by name.
-    Some(largest(rows, |row| f64::from(u8::from(!row.available))))
-}
-
-fn audit(span: Span<'_>) -> Option<Audit> {
-    let total = span.families().total("apiserver_audit_event_total").filter(|total| *total > 0.0)?;
-    Some(Audit {
-        total,
-        per_second: span.rate(span.total("apiserver_audit_event_total").increase.value),
-        errors: span.families().total("apiserver_audit_error_total").unwrap_or_default(),
-    })
-}
-
-/// Returns the rows with the largest values, largest first.
-fn largest<T>(rows: impl Iterator<Item = T>, value: impl Fn(&T) -> f64) -> Vec<T> {
-    let mut rows: Vec<T> = rows.collect();
-    rows.sort_by(|one, other| value(other).total_cmp(&value(one)));
-    rows.truncate(MAX_ROWS);
-    rows
-}
-
-fn apf(name: &str) -> String {
-    format!("apiserver_flowcontrol_{name}")
 }
 
 const REQUESTS: &str = "apiserver_request_total";

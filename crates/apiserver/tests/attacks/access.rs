@@ -201,7 +201,7 @@ async fn impersonation_needs_the_right() {
 async fn users_without_rights_read_health_and_version() {
     let cluster = cluster().await;
     for (who, open) in [
-        ("anonymous", &["/healthz", "/livez", "/readyz", "/version", "/version/"][..]),
+        ("anonymous", &["/healthz", "/livez", "/readyz", "/version", "/version/", "/console/"][..]),
         ("nobody", &["/healthz", "/version", "/api", "/apis", "/api/v1", "/apis/apps/v1", "/openapi/v3"][..]),
     ] {
         let client = cluster.named(who);
@@ -213,6 +213,10 @@ async fn users_without_rights_read_health_and_version() {
             "/metrics/",
             "//metrics",
             "/debug/api_cache",
+            "/console/stream",
+            "/console//stream",
+            "/console/%73tream",
+            "/console/style.css/../stream",
             "/version/../metrics",
             "/version/%2e%2e/metrics",
             "/healthz/../metrics",

@@ -96,6 +96,7 @@ impl Cluster {
             request_timeout: Duration::from_mins(1),
             min_watch_time: Duration::from_mins(30),
             browsers: nave_apiserver::browsers::Browsers::default(),
+            console: true,
             address: "127.0.0.1:6443".to_owned(),
             advertise: "192.0.2.2:6443".parse().unwrap(),
             reconciles_endpoints: true,

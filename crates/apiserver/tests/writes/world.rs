@@ -88,6 +88,7 @@ impl World {
             priority_and_fairness: true,
             min_watch_time: Duration::from_mins(30),
             browsers: nave_apiserver::browsers::Browsers::default(),
+            console: true,
             address: "127.0.0.1:6443".to_owned(),
             advertise: "192.0.2.2:6443".parse().unwrap(),
             reconciles_endpoints: true,

@@ -17,7 +17,7 @@ export class Board {
   /** Shows a snapshot. */
   update(snapshot) {
     const { server, store, caches } = snapshot;
-    setText(byId("about"), `${server.version} · Kubernetes ${server.kubernetes}`);
+    setText(byId("about"), about(server));
     setText(byId("store-engine"), store.engine ?? "does not answer");
     setText(byId("caches-summary"),
       `${count(caches.objects)} objects, ${bytes(caches.bytes)}, ${count(caches.watchers)} watchers, ${caches.count} resources`);
@@ -123,6 +123,14 @@ const TABLES = [
       number("perSecond", "Per s", rate), number("errors", "Lost")],
   }],
 ];
+
+function about({ version, kubernetes, memoryBytes, cpu, taskRestarts }) {
+  const parts = [version, `Kubernetes ${kubernetes}`];
+  if (memoryBytes !== null) parts.push(bytes(memoryBytes));
+  if (cpu !== null) parts.push(`${rate(cpu)} CPUs`);
+  if (taskRestarts > 0) parts.push(`${count(taskRestarts)} tasks restarted after a panic`);
+  return parts.join(" · ");
+}
 
 function bucket({ field, value, count: watchers }) {
   return `${field ? `${field}=${value}` : "all"}: ${count(watchers)}`;
