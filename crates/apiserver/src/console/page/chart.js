@@ -29,7 +29,8 @@ export class Sparkline {
     ]]));
     const path = points.map(([x, y], at) => `${at === 0 ? "M" : "L"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
     this.line.setAttribute("d", path);
-    const closed = points.length > 1 ? `${path}L${WIDTH} ${HEIGHT}L${points[0][0].toFixed(1)} ${HEIGHT}Z` : "";
+    const [start, end] = [points.at(0)?.[0] ?? 0, points.at(-1)?.[0] ?? 0].map((x) => x.toFixed(1));
+    const closed = points.length > 1 ? `${path}L${end} ${HEIGHT}L${start} ${HEIGHT}Z` : "";
     this.area.setAttribute("d", closed);
   }
 }
@@ -42,10 +43,10 @@ export class Bar {
       svg("rect", { class: "whole", height: "8", rx: "4", width: "100%" }), this.part);
   }
 
-  /** Sets the part, from 0 to 1. */
-  set(part) {
+  /** Sets the part, from 0 to 1. An almost full bar is red if that is a problem. */
+  set(part, alarms) {
     const percent = Math.round(Math.min(Math.max(part || 0, 0), 1) * 100);
     this.part.setAttribute("width", `${percent}%`);
-    this.node.classList.toggle("high", percent >= 90);
+    this.node.classList.toggle("high", alarms && percent >= 90);
   }
 }

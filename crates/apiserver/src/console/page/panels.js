@@ -73,7 +73,7 @@ const TABLES = [
     rowKey: name, empty: "No priority levels.", absent: "Priority and fairness is off.", sort: { key: "name", ascending: true },
     columns: [text("name", "Level"),
       number("seatsInUse", "Seats", count, {
-        text: (row) => `${count(row.seatsInUse)} / ${count(row.seats)}`, part: (row) => row.seatsInUse / row.seats,
+        text: (row) => `${count(row.seatsInUse)} / ${count(row.seats)}`, part: (row) => row.seatsInUse / row.seats, alarms: true,
         title: (row) => `${count(row.nominalSeats)} seats by its shares`,
       }),
       number("queued", "Queued"), number("dispatchedPerSecond", "Per s", rate),

@@ -5,7 +5,7 @@ import { Bar } from "./chart.js";
 
 /**
  * A table. A column is `{ key, label, text(row), value?(row), part?(row), title?(row), mark?(row), minor? }`:
- * `value` is the number to sort by and makes a numeric column, `part` draws a bar, `mark` names a state, `minor`
+ * `value` is the number to sort by and makes a numeric column, `part` draws a bar (`alarms`: red when full), `mark` names a state, `minor`
  * columns are left out on narrow screens.
  */
 export class Table {
@@ -93,7 +93,7 @@ function newCell(column, isFirst) {
 function updateCell({ node, text, bar }, column, data) {
   setText(text, column.text(data));
   if (column.value) node.dataset.value = String(column.value(data) ?? "");
-  if (bar) bar.set(column.part(data));
+  if (bar) bar.set(column.part(data), column.alarms ?? false);
   if (column.title) node.title = column.title(data);
   if (column.mark) node.dataset.mark = column.mark(data);
 }
