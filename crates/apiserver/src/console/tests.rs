@@ -64,7 +64,7 @@ async fn a_stream_ends_after_its_time_and_with_the_server() {
     let mut response = console.stream().unwrap();
     let started = tokio::time::Instant::now();
     assert_eq!(next(&mut response).await, None);
-    assert_eq!(started.elapsed(), STREAM_TIME);
+    assert!(started.elapsed() >= STREAM_TIME);
     let mut response = console.stream().unwrap();
     closing.cancel();
     assert_eq!(next(&mut response).await, None);
