@@ -33,6 +33,7 @@ mod kubectl_kinds;
 mod kubectl_verbs;
 mod kubectl_watch;
 mod namespaces;
+mod operators;
 mod pod_gc;
 mod policies;
 mod protocols;

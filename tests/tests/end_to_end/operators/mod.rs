@@ -1,0 +1,4 @@
+//! Operators: definitions of the shapes that real ones have, and a controller.
+
+mod controller;
+mod definitions;
