@@ -166,10 +166,11 @@ impl Attributes<'_> {
         Status::not_found(&self.def.group_resource(), name)
     }
 
-    fn object_name<'n>(&'n self, object: Option<&'n Object>) -> &'n str {
+    /// Returns the object's name as in upstream's refusals.
+    pub(crate) fn object_name<'n>(&'n self, object: Option<&'n Object>) -> &'n str {
         let object_name = |object: &'n Object| [object.name(), object.generate_name()];
         let names = object.map_or([""; 2], object_name);
         let known = [self.name, names[0], names[1]].into_iter().find(|name| !name.is_empty());
-        known.unwrap_or("Unknown!")
+        known.unwrap_or("Unknown")
     }
 }

@@ -117,7 +117,7 @@ impl Charge {
         });
         let mut charge = Self {
             resource: attributes.def.group_resource(),
-            name: refused_name(attributes, object),
+            name: attributes.object_name(Some(object)).to_owned(),
             kind,
             delta: delta.collect(),
             limited_names,
@@ -219,12 +219,6 @@ fn evaluate(
 
 fn decode<T: DeserializeOwned>(object: &Object) -> Result<T, Status> {
     T::deserialize(object.as_value()).map_err(Status::internal)
-}
-
-/// Returns the object's name as in upstream's refusals.
-fn refused_name(attributes: &Attributes<'_>, object: &Object) -> String {
-    let names = [attributes.name, object.name(), object.generate_name()];
-    names.into_iter().find(|name| !name.is_empty()).unwrap_or("Unknown!").to_owned()
 }
 
 /// Returns whether a pod has pod-level resources.
