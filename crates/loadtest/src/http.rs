@@ -50,6 +50,8 @@ pub struct Call {
     pub content_type: Option<&'static str>,
     /// The body.
     pub body: Bytes,
+    /// The user and the group to impersonate.
+    pub impersonated: Option<(String, String)>,
 }
 
 /// A connection. Several values may share one HTTP/2 connection.
@@ -207,7 +209,13 @@ impl Call {
         content_type: Option<&'static str>,
         body: Bytes,
     ) -> Self {
-        Self { method, path: path.into(), accept: JSON, content_type, body }
+        Self { method, path: path.into(), accept: JSON, content_type, body, impersonated: None }
+    }
+
+    /// Impersonates a user with one group.
+    pub fn as_user(mut self, user: &str, group: &str) -> Self {
+        self.impersonated = Some((user.to_owned(), group.to_owned()));
+        self
     }
 
     /// Sets the `Accept` header.
@@ -234,6 +242,9 @@ impl Connection {
         };
         let request = self.origin.bearer.iter().fold(request, |r, bearer| r.header(AUTHORIZATION, bearer));
         let request = call.content_type.iter().fold(request, |r, kind| r.header(CONTENT_TYPE, *kind));
+        let request = call.impersonated.iter().fold(request, |request, (user, group)| {
+            request.header("Impersonate-User", user).header("Impersonate-Group", group)
+        });
         let request = request.body(Full::new(call.body.clone()))?;
         let response = match &mut self.sender {
             Sender::Http1(sender) => {

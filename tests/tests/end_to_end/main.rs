@@ -23,6 +23,7 @@ mod durability;
 mod encryption;
 mod endpoint_slices;
 mod etcd;
+mod flow_control;
 mod garbage;
 mod helm;
 mod informers;
