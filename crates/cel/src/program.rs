@@ -90,7 +90,7 @@ impl Ast {
     /// A constant part of the expression fails.
     pub fn program(&self) -> Result<Program, Failure> {
         let planned = with_stack(self.is_deep, || plan(&self.checked));
-        let (node, plan) = planned.unwrap_or_else(|| Err(Failure::Memory))?;
+        let (node, plan) = planned.unwrap_or(Err(Failure::Memory))?;
         Ok(Program { node, plan, is_deep: self.is_deep })
     }
 

@@ -61,7 +61,7 @@ pub fn check(pattern: &str) -> Result<(), GoRegexError> {
 /// # Errors
 /// The expression is not valid in Go, or too large.
 pub fn compile(pattern: &str) -> Result<Regex, GoRegexError> {
-    Regex::link(parse::parse(pattern)?).ok_or_else(|| GoRegexError::too_large(pattern))
+    Regex::link(&parse::parse(pattern)?).ok_or_else(|| GoRegexError::too_large(pattern))
 }
 
 fn clipped(text: &str) -> String {

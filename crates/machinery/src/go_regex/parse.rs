@@ -30,6 +30,7 @@ struct Parser<'p> {
 
 /// The flags in effect.
 #[derive(Clone, Copy, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "flags are independent of each other")]
 struct Flags {
     ignores_case: bool,
     is_multiline: bool,

@@ -51,7 +51,7 @@ pub(super) struct CharacterSet {
 
 impl Regex {
     /// Looks up classes and resolves jumps. Returns `None` if the classes are too large.
-    pub(super) fn link(draft: Draft) -> Option<Self> {
+    pub(super) fn link(draft: &Draft) -> Option<Self> {
         let mut left = MAX_WORK;
         let classes = draft.classes.iter().map(|text| CharacterSet::new(text, &mut left));
         let classes = classes.collect::<Option<Box<[CharacterSet]>>>()?;
@@ -161,14 +161,14 @@ fn characters(class: &ClassText, work: &mut usize) -> Option<ClassUnicode> {
     let has_negated_part = [r"\P", "^"].iter().any(|part| inner.contains(part));
     if has_negated_part {
         // A negated part is folded before it is negated. The parser folds each of its characters.
-        let width = all.iter().map(|range| range.len()).sum::<usize>();
+        let width = all.iter().map(ClassUnicodeRange::len).sum::<usize>();
         *work = work.checked_sub(width)?;
         return class_of(text, true);
     }
     // Most characters have no cases. Folding only the others makes large classes cheap.
     let mut cased = all.clone();
     cased.intersect(CASED.as_ref()?);
-    let width = cased.iter().map(|range| range.len()).sum::<usize>();
+    let width = cased.iter().map(ClassUnicodeRange::len).sum::<usize>();
     *work = work.checked_sub(width * WORK_PER_CASED)?;
     cased.try_case_fold_simple().ok()?;
     all.union(&cased);

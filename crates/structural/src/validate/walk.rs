@@ -167,7 +167,7 @@ impl<'w> Walk<'w> {
         match pattern.is_match(text) {
             Ok(true) => {}
             Ok(false) => {
-                self.rule(excerpt_text(text), &format!("should match '{}'", pattern.text), path, out)
+                self.rule(excerpt_text(text), &format!("should match '{}'", pattern.text), path, out);
             }
             Err(why) => {
                 let detail = format!("should match '{}, but pattern is invalid: {why}'", pattern.text);
