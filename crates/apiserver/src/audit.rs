@@ -57,7 +57,7 @@ impl Audit {
             Record::new(Arc::clone(auditor), recording, origin, object, context.info.is_long_running());
         let record = if is_authenticated { record } else { record.rejected() };
         // Boxed, because few servers audit.
-        let accepted = record.emit(Stage::RequestReceived, || context.notes.annotations()).await;
+        let accepted = Box::pin(record.emit(Stage::RequestReceived, || context.notes.annotations())).await;
         if !accepted {
             return Err(Status::internal("failed to store audit event"));
         }

@@ -115,7 +115,8 @@ impl Pipeline {
             Err(_) => {
                 let status = self.panicked(labels);
                 if let Some(record) = context.audit.take() {
-                    record.panicked(&status, context.notes.take_annotations()).await;
+                    // Boxed to keep the futures of other requests small.
+                    Box::pin(record.panicked(&status, context.notes.take_annotations())).await;
                 }
                 encode_failure(&status, &context.negotiation)
             }
@@ -136,7 +137,7 @@ impl Pipeline {
         // Audit: records the response, or its start if it is long-running.
         audit::add_id(response.headers_mut(), &context.audit_id);
         if let Some(record) = context.audit.take() {
-            let completion = record.respond(code, context.notes.take_annotations()).await;
+            let completion = Box::pin(record.respond(code, context.notes.take_annotations())).await;
             response = response.map(|body| body.keeping(completion));
         }
         let size = response.body().size_hint().exact();
@@ -186,7 +187,10 @@ impl Pipeline {
         let place = self.flow_control.run(context, catalog).await;
         let place = place.inspect_err(|status| terminated(status.code))?;
         // Authorization: checks that the user may make this request.
-        context.steps.measure("authorization", self.authorization.run(context)).await?;
+        let started = Instant::now();
+        let authorized = self.authorization.run(context).await;
+        context.steps.record("authorization", started);
+        authorized?;
         // Routing: runs the handler within the deadline.
         let response = pin!(self.router.run(request, context, catalog));
         let response = deadline::enforce(context.deadline, response, || terminated(504)).await?;
