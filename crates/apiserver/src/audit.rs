@@ -36,34 +36,46 @@ impl Audit {
         headers: &HeaderMap,
         is_authenticated: bool,
     ) -> Result<(), Status> {
-        let Some(auditor) = &self.0 else {
-            context.notes.set_recorded(Recorded::Nothing);
-            return Ok(());
-        };
-        let attributes = RequestAttributes::new(&context.info);
-        let (request, verb) = (attributes.of_user(context.user()), attributes.verb());
-        let recording = auditor.evaluate(&attributes::for_policy(&request));
-        context.notes.set_recorded(match recording.level {
-            Level::None => Recorded::Nothing,
-            Level::Metadata => Recorded::Metadata,
-            Level::Request | Level::RequestResponse => Recorded::Objects,
-        });
-        if recording.level == Level::None {
-            return Ok(());
+        match &self.0 {
+            // Boxed, because few servers audit.
+            Some(auditor) => Box::pin(start(auditor, context, uri, headers, is_authenticated)).await,
+            None => {
+                context.notes.set_recorded(Recorded::Nothing);
+                Ok(())
+            }
         }
-        let origin = attributes::origin(context, uri, headers, recording.level, verb);
-        let object = attributes::object(&request);
-        let record =
-            Record::new(Arc::clone(auditor), recording, origin, object, context.info.is_long_running());
-        let record = if is_authenticated { record } else { record.rejected() };
-        // Boxed, because few servers audit.
-        let accepted = Box::pin(record.emit(Stage::RequestReceived, || context.notes.annotations())).await;
-        if !accepted {
-            return Err(Status::internal("failed to store audit event"));
-        }
-        context.audit = Some(Box::new(record));
-        Ok(())
     }
+}
+
+/// Evaluates the policy and starts the record of a request.
+async fn start(
+    auditor: &Arc<Auditor>,
+    context: &mut RequestContext,
+    uri: &Uri,
+    headers: &HeaderMap,
+    is_authenticated: bool,
+) -> Result<(), Status> {
+    let attributes = RequestAttributes::new(&context.info);
+    let (request, verb) = (attributes.of_user(context.user()), attributes.verb());
+    let recording = auditor.evaluate(&attributes::for_policy(&request));
+    context.notes.set_recorded(match recording.level {
+        Level::None => Recorded::Nothing,
+        Level::Metadata => Recorded::Metadata,
+        Level::Request | Level::RequestResponse => Recorded::Objects,
+    });
+    if recording.level == Level::None {
+        return Ok(());
+    }
+    let origin = attributes::origin(context, uri, headers, recording.level, verb);
+    let object = attributes::object(&request);
+    let record = Record::new(Arc::clone(auditor), recording, origin, object, context.info.is_long_running());
+    let record = if is_authenticated { record } else { record.rejected() };
+    let accepted = record.emit(Stage::RequestReceived, || context.notes.annotations()).await;
+    if !accepted {
+        return Err(Status::internal("failed to store audit event"));
+    }
+    context.audit = Some(Box::new(record));
+    Ok(())
 }
 
 /// The header with the id of a request, in requests and responses.

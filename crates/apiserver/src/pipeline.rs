@@ -187,10 +187,7 @@ impl Pipeline {
         let place = self.flow_control.run(context, catalog).await;
         let place = place.inspect_err(|status| terminated(status.code))?;
         // Authorization: checks that the user may make this request.
-        let started = Instant::now();
-        let authorized = self.authorization.run(context).await;
-        context.steps.record("authorization", started);
-        authorized?;
+        context.steps.measure("authorization", pin!(self.authorization.run(context))).await?;
         // Routing: runs the handler within the deadline.
         let response = pin!(self.router.run(request, context, catalog));
         let response = deadline::enforce(context.deadline, response, || terminated(504)).await?;

@@ -1,5 +1,7 @@
 //! The stages from a decoded or patched object to an object that can be committed, in upstream's order.
 
+use std::time::Instant;
+
 use nave_admission::{Operation, set_certificate_requester};
 use nave_machinery::time;
 use nave_machinery::{FieldError, FieldPath, Map, Object, Reason, Status, Value, meta, names};
@@ -152,8 +154,10 @@ impl Write<'_> {
         let mut object = Object::try_from(object).map_err(Status::internal)?;
         let name = object.name().to_owned();
         let attributes = self.attributes(operation, &name, old);
-        let admitted = self.target.admission.mutate(&attributes, Some(&mut object));
-        self.target.context.steps.measure("mutating admission", admitted).await?;
+        let started = Instant::now();
+        let admitted = self.target.admission.mutate(&attributes, Some(&mut object)).await;
+        self.target.context.steps.record("mutating admission", started);
+        admitted?;
         let mut object = object.into_value();
         self.remove_repeated_owners(&mut object, " after mutating admission happens");
         Ok(object)
@@ -181,8 +185,10 @@ impl Write<'_> {
         // As upstream, a new object that admission has renamed is validated by its first name.
         let name = if self.requested_name.is_empty() { object.name() } else { &self.requested_name };
         let attributes = self.attributes(operation, name, old);
-        let admitted = self.target.admission.validate(&attributes, Some(&object));
-        self.target.context.steps.measure("validating admission", admitted).await?;
+        let started = Instant::now();
+        let admitted = self.target.admission.validate(&attributes, Some(&object)).await;
+        self.target.context.steps.record("validating admission", started);
+        admitted?;
         Ok(object.into_value())
     }
 }
