@@ -36,14 +36,12 @@ impl Audit {
         headers: &HeaderMap,
         is_authenticated: bool,
     ) -> Result<(), Status> {
-        match &self.0 {
-            // Boxed, because few servers audit.
-            Some(auditor) => Box::pin(start(auditor, context, uri, headers, is_authenticated)).await,
-            None => {
-                context.notes.set_recorded(Recorded::Nothing);
-                Ok(())
-            }
-        }
+        let Some(auditor) = &self.0 else {
+            context.notes.set_recorded(Recorded::Nothing);
+            return Ok(());
+        };
+        // Boxed, because few servers audit.
+        Box::pin(start(auditor, context, uri, headers, is_authenticated)).await
     }
 }
 

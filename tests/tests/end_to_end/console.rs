@@ -1,4 +1,5 @@
 //! The console in headless Chromium: signing in, rights, and the numbers of the page beside those of `/metrics`.
+#![expect(clippy::float_cmp, reason = "counts are exact")]
 
 use std::os::unix::fs::PermissionsExt;
 

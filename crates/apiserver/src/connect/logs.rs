@@ -73,7 +73,7 @@ async fn error(pod: &str, exchange: Exchange) -> Status {
         ),
         // Redirects are not followed.
         300..=399 => super::failed("the kubelet redirects the request, which is not allowed"),
-        400..=599 => generic(
+        code if (400..=599).contains(&code) => generic(
             Reason::InternalError,
             format!("an error on the server ({text:?}) has prevented the request from succeeding"),
         ),

@@ -156,6 +156,7 @@ fn prefix(text: &str, most: usize) -> &str {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "the numbers are exact")]
 mod tests {
     use super::*;
 

@@ -99,6 +99,7 @@ fn value_of<'m>(metric: &'m Metric, label: &str) -> &'m str {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "the numbers are exact")]
 mod tests {
     use nave_metrics::Registrar;
     use prometheus::Registry;

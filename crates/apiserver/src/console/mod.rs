@@ -41,13 +41,13 @@ use http::{HeaderMap, Response, header};
 use nave_machinery::Status;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::MissedTickBehavior;
-use tokio_util::sync::CancellationToken;
 
 use self::activity::Activity;
 use self::files::PublicFiles;
 use self::sampler::Sampler;
 use crate::body::ResponseBody;
 use crate::catalog::Catalogs;
+use crate::draining::Closing;
 use crate::metrics::Metrics;
 use crate::raw_response;
 use crate::request_info::RequestInfo;
@@ -70,11 +70,11 @@ pub(crate) struct Console {
     /// Wakes the sampler for the first viewer.
     opened: Notify,
     /// Cancelled when the server shuts down.
-    closing: CancellationToken,
+    closing: Closing,
 }
 
 impl Console {
-    pub(crate) fn new(closing: CancellationToken) -> Self {
+    pub(crate) fn new(closing: Closing) -> Self {
         Self {
             files: PublicFiles::default(),
             activity: Activity::default(),
@@ -118,7 +118,7 @@ impl Console {
         let closing = self.closing.clone();
         let end = Box::pin(async move {
             // Either outcome ends the stream.
-            let _ = tokio::time::timeout(STREAM_TIME, closing.cancelled()).await;
+            let _ = tokio::time::timeout(STREAM_TIME, closing.ended(0.0)).await;
         });
         let mut response = raw_response::stream("text/event-stream", events.take_until(end));
         raw_response::set_header(&mut response, header::CACHE_CONTROL, "no-store");

@@ -150,6 +150,7 @@ fn apf(name: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "the numbers are exact")]
 mod tests {
     use std::sync::Arc;
     use std::time::Duration;
@@ -176,7 +177,8 @@ mod tests {
     #[test]
     fn levels_and_flows_have_the_values_of_their_metrics() {
         let registry = Registry::new();
-        let (registrar, level, flow) = (Registrar(&registry), ["priority_level"], ["flow_schema", "priority_level"]);
+        let (registrar, level, flow) =
+            (Registrar(&registry), ["priority_level"], ["flow_schema", "priority_level"]);
         let limits = registrar.int_gauges(&apf("current_limit_seats"), "L.", &level).unwrap();
         limits.with_label_values(&["global-default"]).set(12);
         let seats = registrar.int_gauges(&apf("current_executing_seats"), "S.", &flow).unwrap();
@@ -207,7 +209,8 @@ mod tests {
         let rejections = registrar.counters(name, "R.", &labels).unwrap();
         rejections.with_label_values(&["a", "admit", "no_error"]).inc_by(2);
         rejections.with_label_values(&["a", "admit", "calling_webhook_error"]).inc_by(3);
-        let open = registrar.counters("apiserver_admission_webhook_fail_open_count", "F.", &labels[..2]).unwrap();
+        let open =
+            registrar.counters("apiserver_admission_webhook_fail_open_count", "F.", &labels[..2]).unwrap();
         open.with_label_values(&["a", "admit"]).inc();
         let now = sample(&registry, Instant::now());
         let [webhook] = webhooks(Span { now: &now, before: None }).unwrap().try_into().unwrap();

@@ -166,7 +166,7 @@ fn verbs(span: Span<'_>, latencies: &HashMap<&str, Latency>) -> Vec<Verb> {
             per_second: span.rate(counted.increase.value),
             p50: latency.and_then(|latency| latency.quantile(0.5)),
             p99: latency.and_then(|latency| latency.quantile(0.99)),
-            verb,
+            name: verb,
         }
     };
     largest(span.by(REQUESTS, ["verb"]).into_iter().map(row), |verb| verb.total)

@@ -57,7 +57,8 @@ pub(super) struct Requests {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Verb {
-    pub(super) verb: String,
+    #[serde(rename = "verb")]
+    pub(super) name: String,
     pub(super) total: f64,
     pub(super) per_second: Option<f64>,
     pub(super) p50: Option<f64>,

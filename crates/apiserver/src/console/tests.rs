@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::*;
 
-fn console() -> (Console, CancellationToken) {
-    let closing = CancellationToken::new();
+fn console() -> (Console, Closing) {
+    let closing = Closing::default();
     (Console::new(closing.clone()), closing)
 }
 
@@ -21,6 +21,7 @@ async fn next(response: &mut Response<ResponseBody>) -> Option<Value> {
     Some(serde_json::from_slice(json).unwrap())
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "compared with the next event, which may be none")]
 fn event(number: u32) -> Option<Bytes> {
     Some(format!("event: snapshot\ndata: {number}\n\n").into())
 }
@@ -66,7 +67,7 @@ async fn a_stream_ends_after_its_time_and_with_the_server() {
     assert_eq!(next(&mut response).await, None);
     assert!(started.elapsed() >= STREAM_TIME);
     let mut response = console.stream().unwrap();
-    closing.cancel();
+    closing.begin();
     assert_eq!(next(&mut response).await, None);
     drop(response);
     assert_eq!(console.viewers(), 0);
