@@ -189,8 +189,9 @@ impl Pipeline {
         // Authorization: checks that the user may make this request.
         context.steps.measure("authorization", pin!(self.authorization.run(context))).await?;
         // Routing: runs the handler within the deadline.
-        let response = pin!(self.router.run(request, context, catalog));
-        let response = deadline::enforce(context.deadline, response, || terminated(504)).await?;
+        // Boxed, so that the future of a request that waits in a queue is small.
+        let mut response = Box::pin(self.router.run(request, context, catalog));
+        let response = deadline::enforce(context.deadline, response.as_mut(), || terminated(504)).await?;
         Ok(response.map(|body| body.keeping(place)))
     }
 

@@ -66,6 +66,7 @@ async fn a_stream_ends_after_its_time_and_with_the_server() {
     let started = tokio::time::Instant::now();
     assert_eq!(next(&mut response).await, None);
     assert!(started.elapsed() >= STREAM_TIME);
+    drop(response);
     let mut response = console.stream().unwrap();
     closing.begin();
     assert_eq!(next(&mut response).await, None);

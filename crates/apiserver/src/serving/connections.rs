@@ -34,7 +34,7 @@ impl ConnectionLimits {
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
         let reserve = RESERVED_DESCRIPTORS.min(descriptors / 2);
         let free = descriptors - reserve;
-        let total = (free - free / 3).clamp(1, MAX_CONNECTIONS);
+        let total = (free - free.div_ceil(3)).clamp(1, MAX_CONNECTIONS);
         Self { total, unauthenticated: total.min(MAX_UNAUTHENTICATED), per_address: total.div_ceil(2) }
     }
 

@@ -36,7 +36,7 @@ async fn a_snapshot_has_the_numbers_of_the_server() {
         let posts = row("verbs", "verb", "POST");
         assert_eq!(posts["total"], 5);
         assert!(posts["p99"].as_f64().unwrap() > 0.0, "{posts}");
-        assert_eq!(row("caches", "resource", "configmaps")["objects"], 5);
+        assert!(row("caches", "resource", "configmaps")["objects"].as_u64().unwrap() >= 5);
         let client = row("clients", "user", "system:anonymous");
         assert_eq!((&client["requests"], &client["failures"]), (&json!(5), &json!(0)));
         assert!(snapshot["store"]["revision"].as_u64().unwrap() >= 5);
