@@ -90,9 +90,15 @@ impl Server {
 
     /// Restarts the server on the same folder. The server must have ended before.
     pub async fn restart(&mut self) {
+        self.restart_until("/readyz").await;
+    }
+
+    /// Restarts the server and waits until a health endpoint succeeds: `/livez` for a server that cannot become ready.
+    pub async fn restart_until(&mut self, endpoint: &str) {
         assert!(self.process.is_none(), "the server still runs");
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
-        let started = ServerProcess::start(&server_binary(), self.folder.path(), &flags).await;
+        let started =
+            ServerProcess::start_until(&server_binary(), self.folder.path(), &flags, endpoint).await;
         self.process = Some(ok(started, "starting the server"));
     }
 

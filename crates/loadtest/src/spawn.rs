@@ -21,6 +21,19 @@ pub struct ServerProcess {
 impl ServerProcess {
     /// Runs `binary serve --data-dir FOLDER/data --secure-port 0 …arguments` and waits until it is ready.
     pub async fn start(binary: &Path, folder: &Path, arguments: &[&str]) -> Result<Self, LoadError> {
+        Self::start_until(binary, folder, arguments, "/readyz").await
+    }
+
+    /// As [`start`](Self::start), but waits until a health endpoint succeeds: `/livez` for a server that is not ready.
+    ///
+    /// # Errors
+    /// See [`start`](Self::start).
+    pub async fn start_until(
+        binary: &Path,
+        folder: &Path,
+        arguments: &[&str],
+        endpoint: &str,
+    ) -> Result<Self, LoadError> {
         let (data, log) = (folder.join("data"), folder.join("server.log"));
         let kubeconfig = data.join("admin.kubeconfig");
         // The kubeconfig of an earlier run has a different port.
@@ -36,7 +49,7 @@ impl ServerProcess {
         let started = Instant::now();
         let child = command.spawn().map_err(|e| LoadError::Spawn(binary.to_owned(), e.to_string()))?;
         let mut server = Self { child, kubeconfig, log, ready_in: Duration::ZERO };
-        server.wait_until_ready(binary).await?;
+        server.wait_until_ready(binary, endpoint).await?;
         server.ready_in = started.elapsed();
         Ok(server)
     }
@@ -82,14 +95,14 @@ impl ServerProcess {
         }
     }
 
-    async fn wait_until_ready(&mut self, binary: &Path) -> Result<(), LoadError> {
+    async fn wait_until_ready(&mut self, binary: &Path, endpoint: &str) -> Result<(), LoadError> {
         let started = Instant::now();
         while started.elapsed() < START_LIMIT {
             if let Ok(Some(status)) = self.child.try_wait() {
                 let problem = format!("ended with {status}: {}", self.log());
                 return Err(LoadError::Spawn(binary.to_owned(), problem));
             }
-            if self.is_ready().await {
+            if self.is_ready(endpoint).await {
                 return Ok(());
             }
             tokio::time::sleep(POLL).await;
@@ -100,10 +113,10 @@ impl ServerProcess {
 
     /// Returns whether the server is ready. The kubeconfig may be incomplete or the port closed, so every failure means
     /// "not ready".
-    async fn is_ready(&self) -> bool {
+    async fn is_ready(&self, endpoint: &str) -> bool {
         let ask = async {
             let mut connection = Target::from_kubeconfig(&self.kubeconfig)?.connect_http2().await?;
-            connection.send(&Call::get("/readyz")).await
+            connection.send(&Call::get(endpoint)).await
         };
         ask.await.is_ok_and(|answer| answer.status().is_success())
     }

@@ -129,7 +129,7 @@ async fn a_missing_key_fails_reads_of_its_objects_only() {
     pool.call(&Call::post(SECRETS, secret("old"))).await.unwrap();
     server.terminate().await;
     providers(server.folder(), &[keys("aescbc", "b", OTHER_KEY)]);
-    server.restart().await;
+    server.restart_until("/livez").await;
 
     let pool = server.target().pool(1).await.unwrap();
     let (status, failure) = get(&pool, &format!("{SECRETS}/old")).await;
@@ -173,7 +173,7 @@ async fn a_plugin_may_be_down_for_a_while() {
     server.kill9();
 
     // A server that starts without the plugin serves other resources.
-    server.restart().await;
+    server.restart_until("/livez").await;
     let pool = server.target().pool(1).await.unwrap();
     assert_eq!(get(&pool, "/readyz/kms-providers").await.0, 500);
     assert_eq!(get(&pool, &format!("{SECRETS}/one")).await.0, 500);
