@@ -215,8 +215,8 @@ impl<'a> Write<'a> {
             return Err(target.invalid(target.name, &[error]));
         }
         let mut object = match &self.change {
-            Change::Replace { object, .. } if version.is_none() => object.clone(),
-            // Only one attempt can match this version, so the object can be moved.
+            Change::Replace { object, create, .. } if version.is_none() || create.is_some() => object.clone(),
+            // Only one attempt can match this version, and none creates the object, so the object can be moved.
             _ => self.take_object(),
         };
         target.check_uid(&object, &current.object)?;
@@ -225,8 +225,8 @@ impl<'a> Write<'a> {
         self.prepare_changed(changed, &current.object).await
     }
 
-    /// Takes the object of a create or replacement. At most one attempt needs it, and a copy would take a tenth of the
-    /// time of the write.
+    /// Takes the object of a create or replacement that no other attempt needs. A copy would take a tenth of the time of
+    /// the write.
     fn take_object(&mut self) -> Value {
         match &mut self.change {
             Change::Create(object) | Change::Replace { object, .. } => std::mem::take(object),
