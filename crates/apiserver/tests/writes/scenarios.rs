@@ -289,6 +289,25 @@ async fn an_update_from_an_old_state_does_not_recreate_a_deleted_object() {
 }
 
 #[tokio::test]
+async fn an_update_that_loses_to_a_deletion_is_answered_as_one_after_it() {
+    let space = Space::new().await;
+    let mut service = space.create("services", &service("s", FIRST_PORT)).await.body;
+    meta::remove(&mut service, "uid");
+    space.world.caught_up().await;
+    space.world.store.hold_back(true);
+    // The cache still has the service.
+    assert_eq!(space.delete("services", "s", &json!({})).await.code, 200);
+    let lost = space.send(Method::PUT, "services", "s", &service).await;
+    assert!(lost.code < 500, "{lost:?}");
+    space.world.store.hold_back(false);
+    space.world.caught_up().await;
+    space.delete("services", "s", &json!({})).await;
+    space.world.caught_up().await;
+    let after = space.send(Method::PUT, "services", "s", &service).await;
+    assert_eq!((lost.code, &lost.body["reason"]), (after.code, &after.body["reason"]), "{lost:?} {after:?}");
+}
+
+#[tokio::test]
 async fn all_of_many_concurrent_writers_succeed() {
     let space = Space::new().await;
     space.create("configmaps", &json!({"metadata": {"name": "m"}})).await;
