@@ -34,7 +34,7 @@ pub const METRICS: &str = "/apis/metrics.k8s.io/v1beta1";
 /// The name of its APIService.
 pub const METRICS_API_SERVICE: &str = "v1beta1.metrics.k8s.io";
 
-/// How the server behaves.
+/// The behaviour of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// As metrics-server does.

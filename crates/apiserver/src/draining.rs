@@ -1,4 +1,4 @@
-//! How clients leave a server behind a load balancer: GOAWAY at random (upstream: `filters/goaway.go`), and the answers
+//! The ways in which clients leave a server behind a load balancer: GOAWAY at random (upstream: `filters/goaway.go`), and the answers
 //! after the shutdown delay (upstream: `filters/with_retry_after.go`).
 
 use std::sync::{Arc, OnceLock};

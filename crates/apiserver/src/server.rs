@@ -87,7 +87,7 @@ pub struct Config {
     pub min_watch_time: Duration,
     /// CORS and HSTS settings.
     pub browsers: Browsers,
-    /// Whether the console is served.
+    /// True if the console is served.
     pub console: bool,
     /// The address for clients, `host:port`.
     pub address: String,
@@ -95,7 +95,7 @@ pub struct Config {
     pub advertise: SocketAddr,
     /// True if the server keeps the endpoints of the `kubernetes` service.
     pub reconciles_endpoints: bool,
-    /// How clients leave the server.
+    /// The settings for clients that leave the server.
     pub drain: DrainSettings,
     /// The flags with their values, for `/flagz`. No value may be secret.
     pub flags: BTreeMap<String, String>,

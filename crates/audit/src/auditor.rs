@@ -13,7 +13,7 @@ use crate::policy::{Policy, Recording, Request};
 use crate::queue::Queue;
 use crate::webhook::{Sender, WebhookOptions};
 
-/// How a backend treats requests.
+/// The relation of a backend to requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// A request never waits. Events that do not fit into the buffer are lost.

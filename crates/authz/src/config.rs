@@ -20,6 +20,7 @@ use crate::{Abac, AlwaysAllow, AlwaysDeny, Authorizer, Decision, Metrics, NamedA
 /// The content of a configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[serde(expecting = "an AuthorizationConfiguration")]
 pub struct Configuration {
     #[serde(rename = "apiVersion")]
     api_version: String,

@@ -15,6 +15,7 @@ pub(crate) use validation::parse_resource;
 /// The content of the file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(expecting = "an EncryptionConfiguration")]
 pub struct EncryptionConfiguration {
     #[serde(default)]
     api_version: String,

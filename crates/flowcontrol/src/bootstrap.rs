@@ -26,7 +26,7 @@ const UNAUTHENTICATED: &str = "system:unauthenticated";
 pub struct Bootstrap {
     /// The name.
     pub name: &'static str,
-    /// Whether the object always has this specification.
+    /// True if the object always has this specification.
     pub mandatory: bool,
     /// The specification.
     pub spec: Value,

@@ -35,9 +35,9 @@ pub struct Request {
     pub user: Arc<UserInfo>,
     /// The other attributes.
     pub attributes: Arc<dyn RequestAttributes>,
-    /// Whether the request may change objects.
+    /// True if the request may change objects.
     pub mutating: bool,
-    /// Whether it is a watch, which holds its seats only until it is initialized.
+    /// True for a watch, which holds its seats only until it is initialized.
     pub is_watch: bool,
     /// The time until which it may wait.
     pub wait_until: Instant,

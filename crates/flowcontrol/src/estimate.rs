@@ -30,11 +30,11 @@ pub struct ObjectStats {
 pub struct ListShape {
     /// The maximum number of objects of a page; 0 without a limit.
     pub limit: u64,
-    /// Whether a label or field selector is set.
+    /// True if a label or field selector is set.
     pub has_selector: bool,
-    /// Whether upstream serves the list from its watch cache.
+    /// True if upstream serves the list from its watch cache.
     pub from_cache: bool,
-    /// Whether the list is of one name.
+    /// True if a field selector selects one name.
     pub single: bool,
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Level {
     name: Arc<str>,
     /// The maximum number of seats of a request; 0 without one.
     max_seats: AtomicU32,
-    /// Whether requests need the hash of their flow.
+    /// True if requests need the hash of their flow.
     is_queued: AtomicBool,
     state: Mutex<State>,
     read_write: Arc<ReadWrite>,

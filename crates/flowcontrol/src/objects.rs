@@ -118,7 +118,7 @@ pub struct ResourceRule {
     /// Resources, or `resource/subresource`.
     #[serde(default)]
     pub resources: Vec<String>,
-    /// Whether requests without a namespace match.
+    /// True if requests without a namespace match.
     #[serde(default)]
     pub cluster_scope: bool,
     /// Namespaces of the other requests.

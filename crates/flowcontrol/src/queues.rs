@@ -8,6 +8,8 @@
 //! queue exists while it has requests or seats, so the cost of an operation does not depend on the configured number of
 //! queues, and is constant while nothing waits.
 
+mod queue;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
@@ -15,10 +17,11 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::time::Instant;
 
+pub use self::queue::{Queue, QueueSums};
 use crate::dealer::Hand;
 use crate::work::{ESTIMATED_SERVICE_TIME, SeatSeconds, WorkEstimate};
 
-/// How a priority level treats requests beyond its limit.
+/// The treatment of requests beyond the limit of a priority level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queuing {
     /// Requests are never limited.
@@ -77,7 +80,7 @@ pub enum Arrival {
 /// A request in the queues.
 #[derive(Debug)]
 pub struct Entry<T> {
-    /// What the caller attached.
+    /// The data of the caller.
     pub request: T,
     /// The estimate; the final seats may have been narrowed at dispatch.
     pub estimate: WorkEstimate,
@@ -101,28 +104,6 @@ pub struct Totals {
     pub rejected: u64,
     /// Requests that left their queue before they got seats.
     pub cancelled: u64,
-}
-
-/// Sums of the requests that wait in a queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct QueueSums {
-    /// Sum of the initial seats.
-    pub initial_seats: u64,
-    /// Sum of the maximum seats.
-    pub max_seats: u64,
-    /// Sum of the work.
-    pub work: SeatSeconds,
-}
-
-/// A queue that has requests or seats.
-#[derive(Debug, Default)]
-pub struct Queue {
-    /// The waiting requests by order of arrival: the slots of their entries.
-    waiting: BTreeMap<u64, usize>,
-    executing: u32,
-    seats_in_use: u64,
-    next_dispatch: SeatSeconds,
-    sums: QueueSums,
 }
 
 /// Positions of the queues in virtual time at the latest dispatch, for metrics.
@@ -616,51 +597,6 @@ impl<T> Entry<T> {
     /// Returns the position in the order of arrival.
     pub fn number(&self) -> u64 {
         self.number
-    }
-}
-
-impl Queue {
-    /// Returns the number of waiting requests.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// Returns the number of executing requests.
-    pub fn executing(&self) -> u32 {
-        self.executing
-    }
-
-    /// Returns the seats in use.
-    pub fn seats_in_use(&self) -> u64 {
-        self.seats_in_use
-    }
-
-    /// Returns the virtual start of the next request.
-    pub fn next_dispatch(&self) -> SeatSeconds {
-        self.next_dispatch
-    }
-
-    /// Returns the sums of the waiting requests.
-    pub fn sums(&self) -> QueueSums {
-        self.sums
-    }
-
-    fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.executing == 0
-    }
-}
-
-impl QueueSums {
-    fn add(&mut self, estimate: WorkEstimate, work: SeatSeconds) {
-        self.initial_seats += u64::from(estimate.initial_seats);
-        self.max_seats += u64::from(estimate.max_seats());
-        self.work = self.work.plus(work);
-    }
-
-    fn remove(&mut self, estimate: WorkEstimate, work: SeatSeconds) {
-        self.initial_seats -= u64::from(estimate.initial_seats);
-        self.max_seats -= u64::from(estimate.max_seats());
-        self.work = self.work.minus(work);
     }
 }
 

@@ -283,7 +283,7 @@ pub(crate) struct Config {
     pub(crate) tracing: Option<nave_telemetry::Config>,
     /// The CORS and HSTS settings for browsers.
     pub(crate) browsers: Browsers,
-    /// Whether the console is served.
+    /// True if the console is served.
     pub(crate) console: bool,
     pub(crate) watch_caches: WatchCacheSizes,
     /// The selected APIs and features.

@@ -147,7 +147,7 @@ async fn failed_writes_leave_acknowledged_ones_only() {
         seen.insert(revision, "/again".to_owned());
         assert!(!store.status().await.unwrap().no_space);
         drop(store);
-        // What was not acknowledged may be there, but whole.
+        // An unacknowledged write may be there, but only complete.
         let store = open(folder.path());
         for item in store.range(Range::all("/")).await.unwrap().items {
             assert_eq!(item.value, item.key.repeat(200).as_bytes(), "round {round}: {} is damaged", item.key);

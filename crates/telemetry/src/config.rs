@@ -17,6 +17,7 @@ pub struct Config {
 /// A file as it is written.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+#[serde(expecting = "a TracingConfiguration")]
 struct ConfigFile {
     api_version: String,
     kind: String,

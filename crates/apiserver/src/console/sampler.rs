@@ -1,5 +1,5 @@
 //! Builds snapshots from the metrics, the caches and the store, so that the page and `/metrics` have the same numbers.
-//! What the server has no metrics for is absent.
+//! Parts without metrics are absent.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -1,5 +1,5 @@
-//! What the page gets each second. Lists are bounded, so that the size of a snapshot is. An absent part is `None`: a
-//! part of the server that is switched off, or a rate before the second sample.
+//! The data that the page gets each second. Lists are bounded, so snapshots are small. A part is `None` if the server
+//! has it switched off; a rate is `None` before the second sample.
 
 use bytes::Bytes;
 use nave_codec::json;

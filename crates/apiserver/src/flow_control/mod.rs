@@ -67,7 +67,7 @@ pub(crate) struct FlowState {
     initialization: Mutex<Option<Seat>>,
 }
 
-/// What a request holds while it is served.
+/// The seats or the place that a request holds while it is served.
 #[expect(dead_code, reason = "held for their drop")]
 pub(crate) enum Place {
     /// The request is not limited.

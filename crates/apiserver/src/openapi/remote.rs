@@ -9,7 +9,7 @@ use serde_json::json;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RemoteDocument {
     paths: Map,
-    /// What the paths refer to.
+    /// The definitions that the paths refer to.
     definitions: Map,
     parameters: Map,
 }

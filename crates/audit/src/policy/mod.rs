@@ -18,7 +18,7 @@ pub enum Level {
     /// No events.
     #[default]
     None,
-    /// Who, what, when, and the result.
+    /// The user, the request, the time and the result.
     Metadata,
     /// Also the request's object.
     Request,
@@ -74,6 +74,7 @@ struct Rule {
 /// A policy as it is written.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
+#[serde(expecting = "an audit policy")]
 struct PolicyFile {
     api_version: String,
     kind: String,

@@ -27,7 +27,7 @@ pub(super) struct FlowControlFlags {
 pub(crate) struct FlowControlConfig {
     /// The limits.
     pub(crate) inflight: InflightLimits,
-    /// Whether priority and fairness divides their sum.
+    /// True if priority and fairness divides the sum of the limits.
     pub(crate) priority_and_fairness: bool,
 }
 

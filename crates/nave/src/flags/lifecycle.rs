@@ -28,7 +28,7 @@ pub(super) struct LifecycleFlags {
     /// to another server. Requests in flight complete. From 0 (never) to 0.02.
     #[arg(long, value_name = "RATIO", default_value_t = 0.0, value_parser = parse_ratio)]
     goaway_chance: f64,
-    /// How the endpoints of the service kubernetes are kept: lease (those of servers that renew a lease), or none.
+    /// Reconciler of the endpoints of the service kubernetes: lease (those of servers that renew a lease), or none.
     #[arg(long, value_name = "KIND", default_value = "lease", value_parser = ["lease", "none"])]
     endpoint_reconciler_type: String,
 }
