@@ -123,7 +123,9 @@ async fn streaming_list_ends_with_bookmark() {
     let told = events(&mut connection, &with, "application/json").await;
     assert_eq!(kinds(&told), ["ADDED", "ADDED", "BOOKMARK"]);
     let end = &told[2]["object"];
-    assert_eq!((end["kind"].as_str(), revision(end)), (Some("ConfigMap"), latest));
+    // The server's own writes may raise the store's revision in between.
+    assert_eq!(end["kind"], "ConfigMap");
+    assert!(revision(end) >= latest, "{end}");
     assert_eq!(end["metadata"]["annotations"], json!({"k8s.io/initial-events-end": "true"}));
 
     let without = events(&mut connection, &format!("{STREAM}&timeoutSeconds=1"), "application/json").await;
