@@ -75,8 +75,14 @@ pub mod embedded;
 mod error;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(feature = "etcd-server")]
+pub mod etcd_server;
+#[cfg(any(feature = "etcd", feature = "etcd-server"))]
+mod etcdserverpb;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+#[cfg(any(feature = "etcd", feature = "etcd-server"))]
+mod pem;
 pub mod private_files;
 
 use std::path::Path;

@@ -6,11 +6,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Event, EventKind, KeyValue, StoreError, TxnOutcome};
+use crate::{EventKind, KeyValue, StoreError, TxnOutcome};
 
 use super::engine::Change;
+use super::entry::{Entry, EntryEvent, Lineage};
 use super::record::Record;
+use super::transaction::{Program, Write};
 use super::writer::{Expiries, Reply, unix_millis};
+
+/// Limits of one commit.
+pub(super) const BATCH_TXNS: usize = 256;
+const BATCH_BYTES: usize = 4 << 20;
 
 /// The transactions of one commit in revision order.
 #[derive(Default)]
@@ -20,14 +26,15 @@ pub(super) struct Batch {
     pub(super) change: Change,
     /// Size of the new rows, in bytes.
     pub(super) bytes: usize,
-    pub(super) events: Vec<Event>,
+    pub(super) events: Vec<EntryEvent>,
     /// Expiries added by this commit.
     pub(super) expiring: Expiries,
     /// Expiries removed by this commit.
     pub(super) expired: Expiries,
     /// State of the keys written by this batch.
-    pub(super) written: HashMap<Arc<str>, Option<KeyValue>>,
+    pub(super) written: HashMap<Arc<str>, Option<Entry>>,
     pub(super) answers: Vec<(Reply<TxnOutcome>, TxnOutcome)>,
+    pub(super) programs: Vec<Box<dyn Program>>,
 }
 
 impl Batch {
@@ -36,22 +43,46 @@ impl Batch {
         Self { revision, ..Self::default() }
     }
 
-    pub(super) fn put(&mut self, key: Arc<str>, value: Bytes, ttl: Option<Duration>) {
+    /// Returns whether no further transaction fits into the commit.
+    pub(super) fn is_full(&self) -> bool {
+        self.answers.len() + self.programs.len() >= BATCH_TXNS || self.bytes >= BATCH_BYTES
+    }
+
+    /// Puts a key whose latest version has the lineage `previous`.
+    pub(super) fn put(
+        &mut self,
+        key: Arc<str>,
+        value: Bytes,
+        ttl: Option<Duration>,
+        previous: Option<Lineage>,
+    ) {
         self.revision += 1;
         let expires_at = ttl.map_or(0, |ttl| unix_millis().saturating_add(ttl.as_millis() as u64));
         if expires_at > 0 {
             self.expiring.insert((expires_at, self.revision, Arc::clone(&key)));
         }
-        let kv = KeyValue { key, value, mod_revision: self.revision };
-        self.written.insert(Arc::clone(&kv.key), Some(kv.clone()));
-        self.push(Event { kind: EventKind::Put, kv }, expires_at);
+        self.push_put(key, value, previous, 0, expires_at);
+    }
+
+    /// Adds the writes of a transaction.
+    pub(super) fn write(&mut self, writes: Vec<Write>) {
+        for write in writes {
+            match write {
+                Write::Put { key, value, lease, previous } => {
+                    self.revision += 1;
+                    self.push_put(key, value, previous, lease, 0);
+                }
+                Write::Delete { key } => self.delete(key),
+            }
+        }
     }
 
     pub(super) fn delete(&mut self, key: Arc<str>) {
         self.revision += 1;
         self.written.insert(Arc::clone(&key), None);
         let kv = KeyValue { key, value: Bytes::new(), mod_revision: self.revision };
-        self.push(Event { kind: EventKind::Delete, kv }, 0);
+        let entry = Entry { kv, lineage: Lineage::default(), lease: 0 };
+        self.push(EntryEvent { kind: EventKind::Delete, entry }, 0);
     }
 
     /// Returns whether a file whose newest row is `newest` contains this batch.
@@ -65,6 +96,9 @@ impl Batch {
             // The caller may have stopped waiting.
             let _ = reply.send(Ok(outcome));
         }
+        for program in self.programs {
+            program.finish(Ok(()));
+        }
     }
 
     /// Sends each caller the error. Nothing was written.
@@ -72,11 +106,29 @@ impl Batch {
         for (reply, _) in self.answers {
             let _ = reply.send(Err(error.clone()));
         }
+        for program in self.programs {
+            program.finish(Err(error.clone()));
+        }
     }
 
-    fn push(&mut self, event: Event, expires_at: u64) {
-        let Event { kind, kv } = &event;
-        let record = Record { kind: *kind, expires_at, key: &kv.key, value: &kv.value };
+    fn push_put(
+        &mut self,
+        key: Arc<str>,
+        value: Bytes,
+        previous: Option<Lineage>,
+        lease: i64,
+        expires_at: u64,
+    ) {
+        let lineage = Lineage::after(previous, self.revision);
+        let entry = Entry { kv: KeyValue { key, value, mod_revision: self.revision }, lineage, lease };
+        self.written.insert(Arc::clone(&entry.kv.key), Some(entry.clone()));
+        self.push(EntryEvent { kind: EventKind::Put, entry }, expires_at);
+    }
+
+    fn push(&mut self, event: EntryEvent, expires_at: u64) {
+        let EntryEvent { kind, entry: Entry { kv, lineage, lease } } = &event;
+        let (lineage, lease) = (*lineage, *lease);
+        let record = Record { kind: *kind, lineage, expires_at, lease, key: &kv.key, value: &kv.value };
         let row = record.encode();
         self.bytes += row.len();
         self.change.rows.push((kv.mod_revision, row));

@@ -6,15 +6,19 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use redb::{
-    Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, TableError,
+    Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+    TableError,
 };
 
 use crate::{KeyValue, StoreError, private_files};
 
+use super::entry::Entry;
 use super::record::Record;
 
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// The times to live of leases, in seconds.
+const LEASES: TableDefinition<i64, u64> = TableDefinition::new("leases");
 /// Row of `META`: the compacted revision.
 const COMPACTED: &str = "compacted";
 /// Number of rows that a snapshot copies per commit.
@@ -39,16 +43,20 @@ pub(super) struct Change {
     pub(super) obsolete: Vec<u64>,
     /// The new compacted revision.
     pub(super) compacted: Option<u64>,
+    /// Granted leases with their time to live in seconds, and revoked ones without.
+    pub(super) leases: Vec<(i64, Option<u64>)>,
 }
 
 /// A consistent snapshot of the log. Later commits do not affect it.
 pub(super) struct View {
+    transaction: ReadTransaction,
     log: ReadOnlyTable<u64, &'static [u8]>,
 }
 
 impl Change {
     pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.obsolete.is_empty() && self.compacted.is_none()
+        let Self { rows, obsolete, compacted, leases } = self;
+        rows.is_empty() && obsolete.is_empty() && compacted.is_none() && leases.is_empty()
     }
 }
 
@@ -100,6 +108,15 @@ impl Engine {
             let mut meta = transaction.open_table(META).map_err(typed)?;
             meta.insert(COMPACTED, compacted).map_err(typed)?;
         }
+        if !change.leases.is_empty() {
+            let mut leases = transaction.open_table(LEASES).map_err(typed)?;
+            for (id, ttl) in &change.leases {
+                match ttl {
+                    Some(ttl) => drop(leases.insert(id, ttl).map_err(typed)?),
+                    None => drop(leases.remove(id).map_err(typed)?),
+                }
+            }
+        }
         transaction.commit().map_err(typed)?;
         Ok(removed)
     }
@@ -128,7 +145,8 @@ impl Engine {
     pub(super) fn view(&self) -> Result<View, StoreError> {
         let database = self.database.read();
         let transaction = database.as_ref().ok_or(StoreError::Recovering)?.begin_read().map_err(typed)?;
-        Ok(View { log: transaction.open_table(LOG).map_err(typed)? })
+        let log = transaction.open_table(LOG).map_err(typed)?;
+        Ok(View { transaction, log })
     }
 
     /// Returns the compacted revision on disk.
@@ -197,12 +215,38 @@ impl View {
         Ok(())
     }
 
-    /// Returns the version in row `revision`, using the caller's copy of the key.
-    pub(super) fn key_value(&self, key: Arc<str>, revision: u64) -> Result<KeyValue, StoreError> {
+    /// Reads the row `revision`, which holds a version of `key`.
+    pub(super) fn row<T>(
+        &self,
+        revision: u64,
+        key: &str,
+        read: impl FnOnce(Record<'_>) -> T,
+    ) -> Result<T, StoreError> {
         let Some(row) = self.log.get(revision).map_err(typed)? else {
             return Err(StoreError::Corrupt(format!("revision {revision} of {key} is missing").into()));
         };
-        Ok(Record::decode(revision, row.value())?.to_key_value(revision, key))
+        Ok(read(Record::decode(revision, row.value())?))
+    }
+
+    /// Returns the version in row `revision`, using the caller's copy of the key.
+    pub(super) fn key_value(&self, key: &Arc<str>, revision: u64) -> Result<KeyValue, StoreError> {
+        self.row(revision, key, |record| record.to_key_value(revision, Arc::clone(key)))
+    }
+
+    /// Returns the version in row `revision` with all that is known about it.
+    pub(super) fn entry(&self, key: &Arc<str>, revision: u64) -> Result<Entry, StoreError> {
+        self.row(revision, key, |record| record.to_entry(revision, Arc::clone(key)))
+    }
+
+    /// Returns the leases and their times to live in seconds.
+    pub(super) fn leases(&self) -> Result<Vec<(i64, u64)>, StoreError> {
+        let leases = match self.transaction.open_table(LEASES) {
+            Ok(leases) => leases,
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(typed(error)),
+        };
+        let rows = leases.iter().map_err(typed)?;
+        rows.map(|row| row.map(|(id, ttl)| (id.value(), ttl.value())).map_err(typed)).collect()
     }
 
     /// Returns the revision of the last row.
@@ -217,7 +261,8 @@ impl View {
             return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, why).into());
         }
         let copy = Engine::open(path, 0)?;
-        let mut change = Change { compacted: Some(compacted), ..Change::default() };
+        let leases = self.leases()?.into_iter().map(|(id, ttl)| (id, Some(ttl))).collect();
+        let mut change = Change { compacted: Some(compacted), leases, ..Change::default() };
         for row in self.log.iter().map_err(typed)? {
             let (revision, bytes) = row.map_err(typed)?;
             change.rows.push((revision.value(), bytes.value().to_vec()));

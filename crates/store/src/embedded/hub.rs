@@ -11,7 +11,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::Event;
+use crate::KeyValue;
+
+use super::entry::EntryEvent;
 
 /// Limits of the window; the first one reached applies.
 const WINDOW_EVENTS: usize = 4096;
@@ -26,7 +28,7 @@ pub(super) struct Hub {
 
 struct State {
     /// One event for each revision up to `revision`, without gaps.
-    window: VecDeque<Event>,
+    window: VecDeque<EntryEvent>,
     bytes: usize,
     revision: u64,
     subscribers: HashMap<u64, Subscriber>,
@@ -63,7 +65,7 @@ pub(super) struct Subscription {
 #[derive(Debug)]
 pub(super) enum CursorStep {
     /// Matching events (may be empty, for progress only), and the revision up to which they are complete.
-    Batch(Vec<Event>, u64),
+    Batch(Vec<EntryEvent>, u64),
     /// The window does not reach back to the cursor's revision.
     Behind,
     /// Nothing to report until the cursor is woken.
@@ -103,12 +105,12 @@ impl Hub {
     }
 
     /// Appends durable events in revision order and wakes the affected subscribers.
-    pub(super) fn publish(&self, events: Vec<Event>) {
+    pub(super) fn publish(&self, events: Vec<EntryEvent>) {
         let mut state = self.state.lock();
         let state = &mut *state;
         for event in events {
             state.wake(&event);
-            state.revision = event.kv.mod_revision;
+            state.revision = event.entry.kv.mod_revision;
             state.bytes += weight(&event);
             state.window.push_back(event);
         }
@@ -169,7 +171,7 @@ impl Subscription {
             let Some(skipped) = self.next.checked_sub(first) else { return CursorStep::Behind };
             let seen = window.range(skipped as usize..).take(STEP);
             let events: Vec<_> =
-                seen.filter(|event| event.kv.key.starts_with(&*self.prefix)).cloned().collect();
+                seen.filter(|event| event.entry.kv.key.starts_with(&*self.prefix)).cloned().collect();
             let upto = reached.min(self.next + STEP as u64 - 1);
             self.next = upto + 1;
             if !events.is_empty() || upto < reached {
@@ -188,16 +190,16 @@ impl Subscription {
 
 impl State {
     /// Wakes the subscribers of the event's key.
-    fn wake(&mut self, event: &Event) {
+    fn wake(&mut self, event: &EntryEvent) {
         let Self { subscribers, prefixes, .. } = self;
-        let key = &*event.kv.key;
+        let KeyValue { key, mod_revision, .. } = &event.entry.kv;
         each_prefix_of(key, prefixes, |ids| {
             for id in ids {
                 let subscriber =
-                    subscribers.get_mut(id).filter(|subscriber| event.kv.mod_revision >= subscriber.resume);
+                    subscribers.get_mut(id).filter(|subscriber| *mod_revision >= subscriber.resume);
                 let Some(subscriber) = subscriber else { continue };
                 if std::mem::take(&mut subscriber.parked) {
-                    subscriber.resume = event.kv.mod_revision;
+                    subscriber.resume = *mod_revision;
                 }
                 subscriber.wake.notify_one();
             }
@@ -235,8 +237,8 @@ impl Drop for Subscription {
     }
 }
 
-fn weight(event: &Event) -> usize {
-    size_of::<Event>() + event.kv.key.len() + event.kv.value.len()
+fn weight(event: &EntryEvent) -> usize {
+    size_of::<EntryEvent>() + event.entry.kv.key.len() + event.entry.kv.value.len()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! In-memory index of keys and revisions, rebuilt from the log at start.
 //!
 //! ```text
-//! keys        key → its latest version        about 110 bytes per key, including its text
+//! keys        key → its latest version        about 126 bytes per key, including its text
 //! superseded  revision → previous version     16 bytes per retained revision that replaced or deleted a key
 //! deletions   revision and key                24 bytes per retained deletion
 //! ```
@@ -12,6 +12,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::{EventKind, StoreError};
+
+use super::entry::{KeyRange, Lineage};
 
 /// The revision of an empty store, as in etcd: 0 means "any" in the Kubernetes API.
 const FIRST_REVISION: u64 = 1;
@@ -25,13 +27,20 @@ const MIN_CAPACITY: usize = 64;
 /// The keys and their versions as of the last durable transaction.
 #[derive(Debug)]
 pub(super) struct Index {
-    keys: BTreeMap<Arc<str>, Version>,
+    keys: BTreeMap<Arc<str>, Latest>,
     /// Sorted by revision, starting after the compacted revision.
     superseded: VecDeque<Superseded>,
     /// Sorted by revision. The keys stay in `keys` until their deletion is compacted.
     deletions: VecDeque<(u64, Arc<str>)>,
     revision: u64,
     compacted: u64,
+}
+
+/// The latest version of a key.
+#[derive(Clone, Copy, Debug)]
+struct Latest {
+    version: Version,
+    lineage: Lineage,
 }
 
 /// A version of a key, packed into one word. Its revision is also its row in the log.
@@ -55,6 +64,14 @@ pub(super) struct RangeRows {
     pub(super) remaining: Option<u64>,
 }
 
+/// The rows of a range of keys, before their values are read.
+#[derive(Debug, Default)]
+pub(super) struct SelectedRows {
+    pub(super) rows: Vec<(Arc<str>, u64)>,
+    /// Number of keys in the range, regardless of the limit.
+    pub(super) count: u64,
+}
+
 impl Index {
     pub(super) fn new() -> Self {
         Self {
@@ -67,14 +84,14 @@ impl Index {
     }
 
     /// Applies the next revision of the log.
-    pub(super) fn apply(&mut self, key: &Arc<str>, kind: EventKind, revision: u64) {
+    pub(super) fn apply(&mut self, key: &Arc<str>, kind: EventKind, revision: u64, lineage: Lineage) {
         let version = Version::new(revision, kind);
         self.revision = revision;
         if let Some(latest) = self.keys.get_mut(key) {
-            let previous = std::mem::replace(latest, version);
+            let previous = std::mem::replace(latest, Latest { version, lineage }).version;
             self.superseded.push_back(Superseded { by: revision, previous });
         } else {
-            self.keys.insert(Arc::clone(key), version);
+            self.keys.insert(Arc::clone(key), Latest { version, lineage });
         }
         if kind == EventKind::Delete {
             self.deletions.push_back((revision, Arc::clone(key)));
@@ -94,7 +111,7 @@ impl Index {
         let upto = revision.min(self.revision - 1);
         while let Some((deletion, key)) = self.deletions.pop_front_if(|(deletion, _)| *deletion <= upto) {
             obsolete.push(deletion);
-            if self.keys.get(&key).is_some_and(|latest| latest.revision() == deletion) {
+            if self.keys.get(&key).is_some_and(|latest| latest.version.revision() == deletion) {
                 self.keys.remove(&key);
             }
         }
@@ -114,7 +131,41 @@ impl Index {
 
     /// Returns the revision of the latest version of `key`, unless it is deleted.
     pub(super) fn latest(&self, key: &str) -> Option<u64> {
-        self.keys.get(key)?.row()
+        self.keys.get(key)?.version.row()
+    }
+
+    /// Returns the revision of the latest version of `key` and its lineage, unless it is deleted.
+    pub(super) fn current(&self, key: &str) -> Option<(u64, Lineage)> {
+        let latest = self.keys.get(key)?;
+        Some((latest.version.row()?, latest.lineage))
+    }
+
+    /// Returns the rows of a range of keys at `revision`, at most `limit`, and the number of keys in the range.
+    pub(super) fn select(
+        &self,
+        range: &KeyRange,
+        limit: usize,
+        revision: Option<u64>,
+    ) -> Result<SelectedRows, StoreError> {
+        let at = self.readable(revision)?;
+        if let Some(key) = range.single() {
+            let row = self.keys.get_key_value(key);
+            let row = row.and_then(|(key, latest)| Some((Arc::clone(key), self.row_at(latest.version, at)?)));
+            let count = u64::from(row.is_some());
+            return Ok(SelectedRows { rows: row.into_iter().take(limit).collect(), count });
+        }
+        if range.is_empty() {
+            return Ok(SelectedRows::default());
+        }
+        let mut live = self
+            .keys
+            .range::<str, _>((Bound::Included(range.seek()), Bound::Unbounded))
+            .skip_while(|(key, _)| range.is_before(key))
+            .take_while(|(key, _)| !range.is_past(key.as_bytes()))
+            .filter_map(|(key, latest)| Some((key, self.row_at(latest.version, at)?)));
+        let rows: Vec<_> = live.by_ref().take(limit).map(|(key, row)| (Arc::clone(key), row)).collect();
+        let count = (rows.len() + live.count()) as u64;
+        Ok(SelectedRows { rows, count })
     }
 
     /// Returns the row of `key` as of `revision` (the latest if `None`).
@@ -125,7 +176,7 @@ impl Index {
     ) -> Result<Option<(Arc<str>, u64)>, StoreError> {
         let at = self.readable(revision)?;
         let found = self.keys.get_key_value(key);
-        Ok(found.and_then(|(key, latest)| Some((Arc::clone(key), self.row_at(*latest, at)?))))
+        Ok(found.and_then(|(key, latest)| Some((Arc::clone(key), self.row_at(latest.version, at)?))))
     }
 
     /// Returns the rows of a range; `limit` 0 means no limit.
@@ -163,7 +214,7 @@ impl Index {
         self.keys
             .range::<str, _>((start, Bound::Unbounded))
             .take_while(move |(key, _)| key.starts_with(prefix))
-            .filter_map(move |(key, latest)| Some((key, self.row_at(*latest, at)?)))
+            .filter_map(move |(key, latest)| Some((key, self.row_at(latest.version, at)?)))
     }
 
     fn readable(&self, revision: Option<u64>) -> Result<u64, StoreError> {
@@ -219,7 +270,7 @@ mod tests {
     fn index(log: &[(&str, EventKind)]) -> Index {
         let mut index = Index::new();
         for (revision, (key, kind)) in (2..).zip(log) {
-            index.apply(&Arc::from(*key), *kind, revision);
+            index.apply(&Arc::from(*key), *kind, revision, Lineage::default());
         }
         index
     }
@@ -259,7 +310,7 @@ mod tests {
         use EventKind::{Delete, Put};
         let mut index = index(&[("/a", Put), ("/a", Delete)]);
         assert_eq!(index.compact(3), [2]);
-        index.apply(&Arc::from("/b"), Put, 4);
+        index.apply(&Arc::from("/b"), Put, 4, Lineage::default());
         assert_eq!(index.compact(4), [3]);
         assert_eq!(index.count("/"), 1);
     }

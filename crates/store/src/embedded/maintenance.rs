@@ -1,12 +1,14 @@
 //! Work on a folder that no server uses: check, defragment, restore. Each function locks the folder.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{StoreError, private_files};
 
 use super::engine::{Change, Engine};
 use super::lock::FolderLock;
+#[cfg(feature = "etcd-server")]
+use super::snapshot_file;
 use super::{FILE, Options, writer};
 
 /// Name of the file that [`defragment`] writes before it replaces the store file.
@@ -62,11 +64,20 @@ pub fn defragment(folder: &Path) -> Result<Rewritten, StoreError> {
     Ok(Rewritten { before, after })
 }
 
-/// Copies the snapshot in the folder `from` to the new folder `to`.
+/// Returns the path of the store's file in a folder.
+pub fn store_file(folder: &Path) -> PathBuf {
+    folder.join(FILE)
+}
+
+/// Copies the snapshot `from` to the new folder `to`. The snapshot is a folder, or a file that etcd's API has sent.
 ///
 /// # Errors
-/// `from` has no store or is in use, `to` has a store, or the copy cannot be written.
+/// `from` has no store, is in use or damaged, `to` has a store, or the copy cannot be written.
 pub fn restore(from: &Path, to: &Path) -> Result<(), StoreError> {
+    #[cfg(feature = "etcd-server")]
+    if from.is_file() {
+        return snapshot_file::restore(from, to);
+    }
     let _from = lock(from)?;
     private_files::create_folder(to)?;
     let _to = FolderLock::take(to)?;

@@ -5,21 +5,30 @@
 //! | `engine.rs` | the redb file: rows by revision, commits, recovery from a failed commit |
 //! | `record.rs` | encoding of a row |
 //! | `index.rs` | key → revisions, in memory |
+//! | `entry.rs` | versions and ranges of keys as etcd's API has them |
+//! | `leases.rs` | leases of etcd's API |
+//! | `transaction.rs` | transactions of several reads and writes |
 //! | `writer.rs`, `batch.rs` | the writer thread: group commit, expiry, compaction |
 //! | `hub.rs`, `watch.rs` | watches |
 //! | `faults.rs` | a file with faults, for tests (feature `contract`) |
 //! | `lock.rs` | exclusive lock of the folder |
+//! | `snapshot_file.rs` | restore a snapshot of etcd's API |
 //! | `maintenance.rs` | check, defragment and restore a folder that no server uses |
 
 mod batch;
 mod engine;
+mod entry;
 #[cfg(feature = "contract")]
 pub mod faults;
 mod hub;
 mod index;
+mod leases;
 mod lock;
 pub mod maintenance;
 mod record;
+#[cfg(feature = "etcd-server")]
+mod snapshot_file;
+mod transaction;
 mod watch;
 mod writer;
 
@@ -29,10 +38,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -41,9 +50,16 @@ use crate::{
 };
 
 use engine::{Engine, View};
+pub use entry::{Content, Entry, EntryEvent, Found, KeyRange, Lineage, Query};
 use hub::Hub;
-use index::Index;
+use index::{Index, SelectedRows};
+pub use leases::LeaseInfo;
+use leases::Leases;
 use lock::FolderLock;
+use record::Record;
+use transaction::Closure;
+pub use transaction::Transaction;
+pub use watch::{EntryBatch, EntryWatch};
 use writer::{Command, Writer, WriterHandle};
 
 /// Name of the store file in the folder.
@@ -106,6 +122,7 @@ struct Shared {
     engine: Engine,
     index: RwLock<Index>,
     hub: Arc<Hub>,
+    leases: Mutex<Leases>,
     /// Total bytes of all rows.
     in_use: AtomicU64,
     /// The last commit failed because the disk is full.
@@ -163,6 +180,7 @@ impl Embedded {
             engine,
             hub: Arc::new(Hub::new(loaded.index.revision())),
             index: RwLock::new(loaded.index),
+            leases: Mutex::new(loaded.leases),
             in_use: AtomicU64::new(loaded.bytes),
             no_space: AtomicBool::new(false),
             commits: CommitCounters::default(),
@@ -173,6 +191,81 @@ impl Embedded {
             Writer::new(Arc::clone(&shared), commands, options.history, loaded.expiries, loaded.obsolete);
         let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run())?;
         Ok(Self { shared, writer: handle, thread: Some(thread), _lock: lock })
+    }
+}
+
+/// What etcd's API needs beyond the contract.
+impl Embedded {
+    /// Runs a transaction. Nothing is written if `work` fails or refuses with `E`. It must not block.
+    ///
+    /// # Errors
+    /// A read or the commit has failed.
+    pub async fn transact<T, E, W>(&self, work: W) -> Result<Result<T, E>, StoreError>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        W: FnOnce(&mut Transaction<'_>) -> Result<Result<T, E>, StoreError> + Send + 'static,
+    {
+        let program = |reply| Command::Run(Box::new(Closure { work: Some(work), done: None, reply }));
+        self.writer.submit(program).await
+    }
+
+    /// Reads a range of keys.
+    ///
+    /// # Errors
+    /// The revision is compacted or in the future, or the file cannot be read.
+    pub async fn query(&self, query: Query) -> Result<Found, StoreError> {
+        let is_short = query.range.single().is_some() || (1..=INLINE_VALUES).contains(&query.limit);
+        if is_short || query.content == Content::CountOnly {
+            return retrying(|| self.shared.query(&query)).await;
+        }
+        self.shared.read_blocking(move |shared| shared.query(&query)).await
+    }
+
+    /// Watches a range of keys from a revision (inclusive) on; 0 means after the current revision.
+    pub fn watch_entries(&self, range: KeyRange, from: u64, with_previous: bool) -> EntryWatch {
+        EntryWatch::new(Arc::clone(&self.shared), range, from, with_previous)
+    }
+
+    /// Requests an empty batch from the watches of a range once they have reached `revision`.
+    pub fn request_entry_progress(&self, range: &KeyRange, revision: u64) {
+        self.shared.hub.request_progress(Some(&range.common_prefix()), revision);
+    }
+
+    /// Grants a lease. Returns false if it exists.
+    ///
+    /// # Errors
+    /// The commit has failed.
+    pub async fn grant_lease(&self, id: i64, ttl: Duration) -> Result<bool, StoreError> {
+        self.writer.submit(|reply| Command::Grant { id, ttl, reply }).await
+    }
+
+    /// Ends a lease and deletes its keys.
+    ///
+    /// # Errors
+    /// The commit has failed.
+    pub async fn revoke_lease(&self, id: i64) -> Result<(), StoreError> {
+        self.writer.submit(|reply| Command::Revoke { id, reply }).await
+    }
+
+    /// Gives a lease its full time again; returns this time. `None` if it does not exist.
+    pub fn renew_lease(&self, id: i64) -> Option<Duration> {
+        self.shared.leases.lock().renew(id, Instant::now())
+    }
+
+    /// Returns the state of a lease.
+    pub fn lease(&self, id: i64) -> Option<LeaseInfo> {
+        self.shared.leases.lock().info(id, Instant::now())
+    }
+
+    /// Returns the identifiers of all leases.
+    pub fn leases(&self) -> Vec<i64> {
+        self.shared.leases.lock().ids()
+    }
+
+    /// Returns the number of leases.
+    pub fn lease_count(&self) -> usize {
+        self.shared.leases.lock().len()
     }
 }
 
@@ -274,7 +367,7 @@ impl Shared {
         let Some((key, row)) = index.find(key, revision)? else { return Ok(None) };
         let view = self.engine.view()?;
         drop(index);
-        view.key_value(key, row).map(Some)
+        view.key_value(&key, row).map(Some)
     }
 
     async fn range(self: &Arc<Self>, range: Range) -> Result<RangeResult, StoreError> {
@@ -291,11 +384,33 @@ impl Shared {
         let view = self.engine.view()?;
         drop(index);
         Ok(RangeResult {
-            items: read_rows(&view, &found.rows)?,
+            items: read_rows(&view, &found.rows, |record: Record<'_>, revision, key| {
+                record.to_key_value(revision, key)
+            })?,
             revision: found.revision,
             more: found.more,
             remaining: found.remaining,
         })
+    }
+
+    fn query(&self, query: &Query) -> Result<Found, StoreError> {
+        let limit = match (query.content, query.limit) {
+            (Content::CountOnly, _) => 0,
+            (_, 0) => usize::MAX,
+            (_, limit) => limit,
+        };
+        let index = self.index.read();
+        let SelectedRows { rows, count } = index.select(&query.range, limit, query.revision)?;
+        let revision = index.revision();
+        let view = self.engine.view()?;
+        drop(index);
+        let read: fn(Record<'_>, u64, Arc<str>) -> Entry = match query.content {
+            Content::Full => |record, revision, key| record.to_entry(revision, key),
+            Content::KeysOnly | Content::CountOnly => {
+                |record, revision, key| Record { value: &[], ..record }.to_entry(revision, key)
+            }
+        };
+        Ok(Found { entries: read_rows(&view, &rows, read)?, count, revision })
     }
 
     /// Runs a long read on a blocking thread.
@@ -323,7 +438,11 @@ impl Shared {
 }
 
 /// Reads rows in disk order and returns them in the requested order.
-fn read_rows(view: &View, rows: &[(Arc<str>, u64)]) -> Result<Vec<KeyValue>, StoreError> {
+fn read_rows<T>(
+    view: &View,
+    rows: &[(Arc<str>, u64)],
+    read_row: impl Fn(Record<'_>, u64, Arc<str>) -> T,
+) -> Result<Vec<T>, StoreError> {
     let mut order: Vec<usize> = (0..rows.len()).collect();
     order.sort_unstable_by_key(|&position| rows[position].1);
     let (Some(&first), Some(&last)) = (order.first(), order.last()) else { return Ok(Vec::new()) };
@@ -333,14 +452,17 @@ fn read_rows(view: &View, rows: &[(Arc<str>, u64)]) -> Result<Vec<KeyValue>, Sto
         let mut wanted = order.iter().peekable();
         view.scan(span, |revision, record, _| {
             if let Some(position) = wanted.next_if(|&&position| rows[position].1 == revision) {
-                read.push((*position, record.to_key_value(revision, Arc::clone(&rows[*position].0))));
+                read.push((*position, read_row(record, revision, Arc::clone(&rows[*position].0))));
             }
             Ok(true)
         })?;
     } else {
         for position in order {
             let (key, revision) = &rows[position];
-            read.push((position, view.key_value(Arc::clone(key), *revision)?));
+            read.push((
+                position,
+                view.row(*revision, key, |record| read_row(record, *revision, Arc::clone(key)))?,
+            ));
         }
     }
     if read.len() < rows.len() {

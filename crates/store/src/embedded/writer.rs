@@ -9,19 +9,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::{Event, Expect, KeyValue, Op, StoreError, Txn, TxnOutcome};
+use crate::{Expect, KeyValue, Op, StoreError, Txn, TxnOutcome};
 
-use super::batch::Batch;
+use super::batch::{BATCH_TXNS, Batch};
 use super::engine::{Change, Engine};
+use super::entry::EntryEvent;
 use super::index::Index;
+use super::leases::Leases;
+use super::transaction::{Program, Transaction};
 use super::watch::read_log;
 use super::{History, Shared};
 
 /// Maximum number of queued transactions; further callers wait for a place in the queue.
 const QUEUE: usize = 1024;
-/// Limits of one commit.
-const BATCH_TXNS: usize = 256;
-const BATCH_BYTES: usize = 4 << 20;
 /// Maximum number of rows that one commit removes, so that cleanup does not delay writers.
 const BATCH_OBSOLETE_ROWS: usize = 512;
 /// Maximum number of revisions that one step compacts. Readers wait during a step.
@@ -44,6 +44,9 @@ pub(super) type Expiries = BTreeSet<(u64, u64, Arc<str>)>;
 /// A command to the writer.
 pub(super) enum Command {
     Txn { txn: Txn, reply: Reply<TxnOutcome> },
+    Run(Box<dyn Program>),
+    Grant { id: i64, ttl: Duration, reply: Reply<bool> },
+    Revoke { id: i64, reply: Reply<()> },
     Compact { revision: u64, reply: Reply<()> },
 }
 
@@ -86,6 +89,7 @@ struct Compactor {
 /// Content of the log at start.
 pub(super) struct Loaded {
     pub(super) index: Index,
+    pub(super) leases: Leases,
     pub(super) expiries: Expiries,
     pub(super) obsolete: Vec<u64>,
     pub(super) bytes: u64,
@@ -104,11 +108,21 @@ pub(super) fn check_size(txn: &Txn) -> Result<(), StoreError> {
 
 /// Loads the whole log.
 pub(super) fn load(engine: &Engine) -> Result<Loaded, StoreError> {
-    let mut loaded =
-        Loaded { index: Index::new(), expiries: Expiries::new(), obsolete: Vec::new(), bytes: 0 };
-    engine.view()?.scan(0..=u64::MAX, |revision, record, size| {
+    let mut loaded = Loaded {
+        index: Index::new(),
+        leases: Leases::default(),
+        expiries: Expiries::new(),
+        obsolete: Vec::new(),
+        bytes: 0,
+    };
+    let (view, now) = (engine.view()?, Instant::now());
+    for (id, seconds) in view.leases()? {
+        loaded.leases.grant(id, Duration::from_secs(seconds), now);
+    }
+    view.scan(0..=u64::MAX, |revision, record, size| {
         let key = Arc::from(record.key);
-        loaded.index.apply(&key, record.kind, revision);
+        loaded.index.apply(&key, record.kind, revision, record.lineage);
+        loaded.leases.attach(&key, record.lease);
         loaded.bytes += size as u64;
         if record.expires_at > 0 {
             loaded.expiries.insert((record.expires_at, revision, key));
@@ -196,6 +210,9 @@ impl Writer {
         if let Some((expires_at, ..)) = self.expiries.first() {
             idle = idle.min(Duration::from_millis(expires_at.saturating_sub(unix_millis())));
         }
+        if let Some(deadline) = self.shared.leases.lock().next_deadline() {
+            idle = idle.min(deadline.saturating_duration_since(now));
+        }
         if let Some((until, _)) = &self.refused {
             return until.saturating_duration_since(now);
         }
@@ -228,24 +245,28 @@ impl Writer {
 
     /// Commits the queued transactions, the deletes of expired keys and some cleanup.
     fn serve(&mut self, first: Option<Queued>) {
-        let mut batch = Batch::after(self.shared.index.read().revision());
-        let mut compactions = Vec::new();
+        let mut batch = self.next_batch();
+        let mut last = None;
         let mut next = first;
         while let Some(Queued { command, _permit }) = next {
             match command {
                 Command::Txn { txn, reply } => self.take(&mut batch, txn, reply),
-                Command::Compact { revision, reply } => compactions.push((revision, reply)),
+                Command::Run(program) => self.take_program(&mut batch, program),
+                other => last = Some(other),
             }
-            let full =
-                batch.answers.len() >= BATCH_TXNS || batch.bytes >= BATCH_BYTES || !compactions.is_empty();
+            let full = batch.is_full() || last.is_some();
             next = if full { None } else { self.commands.try_recv().ok() };
         }
         self.take_expired(&mut batch);
         self.commit(batch);
-        for (revision, reply) in compactions {
-            // The caller may have stopped waiting.
-            let _ = reply.send(self.compact(revision));
+        // The caller may have stopped waiting.
+        match last {
+            Some(Command::Compact { revision, reply }) => drop(reply.send(self.compact(revision))),
+            Some(Command::Grant { id, ttl, reply }) => drop(reply.send(self.grant(id, ttl))),
+            Some(Command::Revoke { id, reply }) => drop(reply.send(self.revoke(id))),
+            _ => {}
         }
+        self.revoke_ended();
     }
 
     /// Evaluates a transaction and adds its write to the batch.
@@ -257,11 +278,22 @@ impl Writer {
         }
     }
 
+    /// Runs a program and adds its writes to the batch.
+    fn take_program(&self, batch: &mut Batch, mut program: Box<dyn Program>) {
+        if let Some((_, error)) = &self.refused {
+            return program.finish(Err(error.clone()));
+        }
+        let writes = program.run(Transaction::new(&self.shared, batch));
+        batch.write(writes);
+        batch.programs.push(program);
+    }
+
     fn decide(&self, batch: &mut Batch, txn: Txn) -> Result<TxnOutcome, StoreError> {
         let current = match batch.written.get(&txn.key) {
-            Some(written) => written.as_ref().map(|kv| kv.mod_revision),
-            None => self.shared.index.read().latest(&txn.key),
+            Some(written) => written.as_ref().map(|entry| (entry.kv.mod_revision, entry.lineage)),
+            None => self.shared.index.read().current(&txn.key),
         };
+        let (current, lineage) = current.unzip();
         let holds = match txn.expect {
             Expect::Any => true,
             Expect::Absent => current.is_none(),
@@ -272,7 +304,7 @@ impl Writer {
             return Ok(TxnOutcome::Failed { current, revision: batch.revision });
         }
         match txn.op {
-            Op::Put { value, ttl } => batch.put(txn.key, value, ttl),
+            Op::Put { value, ttl } => batch.put(txn.key, value, ttl, lineage),
             Op::Delete if current.is_some() => batch.delete(txn.key),
             Op::Delete => {}
         }
@@ -282,10 +314,10 @@ impl Writer {
     /// Returns the version of a key after the transactions of the batch so far.
     fn current(&self, batch: &Batch, key: &Arc<str>) -> Result<Option<KeyValue>, StoreError> {
         if let Some(written) = batch.written.get(key) {
-            return Ok(written.clone());
+            return Ok(written.as_ref().map(|entry| entry.kv.clone()));
         }
         let row = self.shared.index.read().latest(key);
-        row.map(|row| self.shared.engine.view()?.key_value(Arc::clone(key), row)).transpose()
+        row.map(|row| self.shared.engine.view()?.key_value(key, row)).transpose()
     }
 
     /// Deletes expired keys.
@@ -401,6 +433,54 @@ impl Writer {
         batch.answer();
     }
 
+    /// Grants a lease, durably. Returns false if it exists.
+    fn grant(&mut self, id: i64, ttl: Duration) -> Result<bool, StoreError> {
+        if self.shared.leases.lock().contains(id) {
+            return Ok(false);
+        }
+        let change = Change { leases: vec![(id, Some(ttl.as_secs()))], ..Change::default() };
+        self.write_alone(Batch { change, ..self.next_batch() })?;
+        self.shared.leases.lock().grant(id, ttl, Instant::now());
+        Ok(true)
+    }
+
+    /// Revokes a lease and deletes its keys.
+    fn revoke(&mut self, id: i64) -> Result<(), StoreError> {
+        let mut batch = self.next_batch();
+        for key in self.shared.leases.lock().keys(id) {
+            batch.delete(key);
+        }
+        batch.change.leases.push((id, None));
+        self.write_alone(batch)?;
+        self.shared.leases.lock().revoke(id);
+        Ok(())
+    }
+
+    /// Revokes one lease that has ended. Others follow after the next commit.
+    fn revoke_ended(&mut self) {
+        if self.refused.is_some() {
+            return;
+        }
+        let Some(id) = self.shared.leases.lock().ended(Instant::now()) else { return };
+        if let Err(error) = self.revoke(id) {
+            tracing::warn!(%error, lease = id, "lease expiry failed");
+        }
+    }
+
+    fn next_batch(&self) -> Batch {
+        Batch::after(self.shared.index.read().revision())
+    }
+
+    /// Commits and publishes a batch that shares its commit with no others.
+    fn write_alone(&mut self, batch: Batch) -> Result<(), StoreError> {
+        if let Some((_, error)) = &self.refused {
+            return Err(error.clone());
+        }
+        let removed = self.write(&batch)?;
+        self.publish(batch, removed);
+        Ok(())
+    }
+
     fn compact(&mut self, revision: u64) -> Result<(), StoreError> {
         {
             let index = self.shared.index.read();
@@ -444,15 +524,20 @@ impl Compactor {
 
 impl Shared {
     /// Makes durable events visible to reads, then to watches.
-    fn publish(&self, events: Vec<Event>) {
+    fn publish(&self, events: Vec<EntryEvent>) {
         if events.is_empty() {
             return;
         }
         let mut index = self.index.write();
-        for Event { kind, kv, .. } in &events {
-            index.apply(&kv.key, *kind, kv.mod_revision);
+        for EntryEvent { kind, entry } in &events {
+            index.apply(&entry.kv.key, *kind, entry.kv.mod_revision, entry.lineage);
         }
         drop(index);
+        let mut leases = self.leases.lock();
+        for event in &events {
+            leases.attach(&event.entry.kv.key, event.entry.lease);
+        }
+        drop(leases);
         self.hub.publish(events);
     }
 }

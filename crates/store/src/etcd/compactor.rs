@@ -10,8 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::endpoints::Effect;
-use super::{Client, TXN, malformed, messages as m, revision_of};
+use super::{Client, TXN, malformed, revision_of};
 use crate::StoreError;
+use crate::etcdserverpb as m;
 
 /// The state that a server has seen in its last turn.
 #[derive(Default)]
@@ -38,8 +39,10 @@ async fn turn(client: &Client, seen: &Seen) -> Result<Seen, StoreError> {
         target: m::CompareTarget::Version.into(),
         key: key.clone(),
         target_union: Some(m::TargetUnion::Version(seen.clock)),
+        ..m::Compare::default()
     };
-    let tick = m::PutRequest { key: key.clone(), value: seen.revision.to_string().into(), lease: 0 };
+    let tick =
+        m::PutRequest { key: key.clone(), value: seen.revision.to_string().into(), ..Default::default() };
     let read = m::RangeRequest { key, ..m::RangeRequest::default() };
     let request = m::TxnRequest {
         compare: vec![is_mine],

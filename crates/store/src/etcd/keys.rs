@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::messages::StoredKey;
 use super::{from_wire, malformed};
+use crate::etcdserverpb::StoredKey;
 use crate::{KeyValue, StoreError};
 
 /// Replaces `/registry` at the start of keys by the prefix in the cluster.

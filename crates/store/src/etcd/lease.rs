@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::Client;
 use super::endpoints::Effect;
-use super::messages as m;
 use crate::StoreError;
+use crate::etcdserverpb as m;
 
 /// Grants leases.
 pub(super) struct Leases {
@@ -47,7 +47,8 @@ impl Leases {
         }
         latest.retain(|_, lease| now < lease.usable_until);
         let reuse = self.reuse_of(seconds);
-        let request = m::LeaseGrantRequest { ttl: i64::try_from(seconds + reuse).unwrap_or(i64::MAX) };
+        let ttl = i64::try_from(seconds + reuse).unwrap_or(i64::MAX);
+        let request = m::LeaseGrantRequest { ttl, id: 0 };
         // A lease without keys expires, so it does no harm to ask again.
         let granted: m::LeaseGrantResponse =
             self.client.endpoints.call(LEASE_GRANT, &request, Effect::Read).await?;

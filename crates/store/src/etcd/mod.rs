@@ -8,7 +8,6 @@
 //! | `watch.rs` | watches and their progress |
 //! | `lease.rs` | leases for times to live |
 //! | `compactor.rs` | compaction at an interval, shared by all servers of the cluster |
-//! | `messages.rs` | messages of etcd's API |
 //!
 //! All reads are linearizable. A write is sent at most once: if its outcome is unknown, the error says so.
 
@@ -18,7 +17,6 @@ mod endpoints;
 mod error;
 mod keys;
 mod lease;
-mod messages;
 mod tls;
 mod watch;
 
@@ -32,6 +30,7 @@ use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 
+use crate::etcdserverpb as m;
 use crate::grpc::chain;
 use crate::{
     Defragmentation, Expect, KeyValue, Op, Range, RangeResult, Store, StoreError, StoreStatus, Txn,
@@ -43,7 +42,6 @@ use endpoints::{Effect, Endpoints};
 use error::Refusal;
 use keys::Keys;
 use lease::Leases;
-use messages as m;
 pub use tls::TlsFiles;
 use watch::Watches;
 
@@ -154,10 +152,15 @@ impl Etcd {
             Expect::Revision(revision) => Some(to_wire(revision)),
         };
         let operation = match &txn.op {
-            Op::Put { value, .. } => {
-                m::Request::Put(m::PutRequest { key: key.clone(), value: value.clone(), lease })
+            Op::Put { value, .. } => m::Request::Put(m::PutRequest {
+                key: key.clone(),
+                value: value.clone(),
+                lease,
+                ..Default::default()
+            }),
+            Op::Delete => {
+                m::Request::DeleteRange(m::DeleteRangeRequest { key: key.clone(), ..Default::default() })
             }
-            Op::Delete => m::Request::DeleteRange(m::DeleteRangeRequest { key: key.clone() }),
         };
         let read = m::Request::Range(m::RangeRequest { key: key.clone(), ..Default::default() });
         let request = m::TxnRequest {
@@ -416,7 +419,7 @@ impl Client {
 
 fn mod_revision_is(key: Bytes, revision: i64) -> m::Compare {
     let target_union = Some(m::TargetUnion::ModRevision(revision));
-    m::Compare { target: m::CompareTarget::Mod.into(), key, target_union }
+    m::Compare { target: m::CompareTarget::Mod.into(), key, target_union, ..Default::default() }
 }
 
 /// Returns the number of keys of the next page, so that a page has about [`PAGE_BYTES`].

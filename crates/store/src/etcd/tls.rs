@@ -1,15 +1,17 @@
 //! TLS to the members. Files are read for each connection, so that renewed certificates need no restart.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use crate::pem::{authorities, certificates, in_file};
 
 /// The files for TLS (PEM).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,29 +60,11 @@ impl TlsFiles {
     }
 
     fn roots(&self) -> Result<RootCertStore, String> {
-        let mut roots = RootCertStore::empty();
-        match &self.ca {
-            Some(file) => {
-                for certificate in certificates(file)? {
-                    roots.add(certificate).map_err(|error| in_file(file, &error))?;
-                }
-            }
-            None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
-        }
-        Ok(roots)
+        let Some(file) = &self.ca else {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            return Ok(roots);
+        };
+        authorities(file)
     }
-}
-
-/// Reads the certificates in a file; there must be at least one.
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
-    let certificates: Vec<_> = read.map_err(|error| in_file(file, &error))?;
-    if certificates.is_empty() {
-        return Err(in_file(file, &"contains no certificate"));
-    }
-    Ok(certificates)
-}
-
-fn in_file(file: &Path, why: &dyn std::fmt::Display) -> String {
-    format!("{}: {why}", file.display())
 }

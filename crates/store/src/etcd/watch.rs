@@ -18,7 +18,8 @@ use tokio::time::{Instant, timeout};
 
 use super::endpoints::{Effect, WatchSlot};
 use super::error::CallFailure;
-use super::{Client, Progress, STATUS, TXN, from_wire, keys, malformed, messages as m, revision_of, to_wire};
+use super::{Client, Progress, STATUS, TXN, from_wire, keys, malformed, revision_of, to_wire};
+use crate::etcdserverpb as m;
 use crate::grpc::{CallError, MessageSender, MessageStream};
 use crate::{Event, EventKind, StoreError, WatchBatch, WatchStream};
 
@@ -99,6 +100,7 @@ impl Watches {
             start_revision: to_wire(from),
             progress_notify: true,
             fragment: true,
+            ..m::WatchCreateRequest::default()
         };
         let request = m::WatchRequest { request: Some(m::WatchRequestUnion::Create(create)) };
         let call_failed = |error| failed(CallFailure::new(endpoint.address(), error));

@@ -1,11 +1,13 @@
-//! A small gRPC client: calls with one request, and streams, over an HTTP/2 connection.
+//! A small gRPC client and server: calls with one request, and streams, over an HTTP/2 connection.
 //!
-//! It distinguishes requests that were never sent from requests whose outcome is unknown, which tonic hides behind one
+//! The client distinguishes requests that were never sent from requests whose outcome is unknown, which tonic hides behind one
 //! status. Only the first can be repeated if they write.
 //!
 //! Source: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
 
 mod body;
+#[cfg(feature = "etcd-server")]
+pub(crate) mod server;
 mod status;
 
 use std::time::Duration;
@@ -195,26 +197,47 @@ impl MessageStream {
     }
 
     fn take_buffered(&mut self) -> Result<Option<Bytes>, CallError> {
-        let Some((&compressed, rest)) = self.buffer.split_first() else { return Ok(None) };
-        let Some((length, _)) = rest.split_first_chunk::<4>() else { return Ok(None) };
-        let length = u32::from_be_bytes(*length) as usize;
-        if compressed != 0 {
-            return Err(CallError::Broken("the response is compressed".to_owned()));
+        match take_message(&mut self.buffer, MAX_MESSAGE) {
+            Ok(Received::Message(message)) => Ok(Some(message)),
+            Ok(Received::Incomplete) => Ok(None),
+            Err(status) => Err(CallError::Broken(status.message)),
         }
-        if length > MAX_MESSAGE {
-            return Err(CallError::Broken(format!("a message of {length} bytes is over the limit")));
-        }
-        if self.buffer.len() < PREFIX + length {
-            self.buffer.reserve(PREFIX + length - self.buffer.len());
-            return Ok(None);
-        }
-        self.buffer.advance(PREFIX);
-        Ok(Some(self.buffer.split_to(length).freeze()))
     }
 }
 
+/// A message in a buffer.
+enum Received {
+    Message(Bytes),
+    Incomplete,
+}
+
+/// Takes a message of at most `limit` bytes off a buffer.
+///
+/// # Errors
+/// The message is compressed or over the limit.
+fn take_message(buffer: &mut BytesMut, limit: usize) -> Result<Received, Status> {
+    let Some((&compressed, rest)) = buffer.split_first() else { return Ok(Received::Incomplete) };
+    let Some((length, _)) = rest.split_first_chunk::<4>() else { return Ok(Received::Incomplete) };
+    let length = u32::from_be_bytes(*length) as usize;
+    if compressed != 0 {
+        return Err(Status {
+            code: Code::Unimplemented,
+            message: "grpc: the message is compressed".to_owned(),
+        });
+    }
+    if length > limit {
+        let message = format!("grpc: received message larger than max ({length} vs. {limit})");
+        return Err(Status { code: Code::ResourceExhausted, message });
+    }
+    if buffer.len() < PREFIX + length {
+        return Ok(Received::Incomplete);
+    }
+    buffer.advance(PREFIX);
+    Ok(Received::Message(buffer.split_to(length).freeze()))
+}
+
 /// Returns a message with its length prefix.
-fn frame(message: &impl Message) -> Bytes {
+pub(crate) fn frame(message: &impl Message) -> Bytes {
     let length = message.encoded_len();
     let mut framed = BytesMut::with_capacity(PREFIX + length);
     framed.put_u8(0);

@@ -66,6 +66,30 @@ impl Status {
 }
 
 impl Code {
+    /// Returns the number in `grpc-status`.
+    #[cfg(feature = "etcd-server")]
+    pub(super) fn number(self) -> u16 {
+        match self {
+            Self::Ok => 0,
+            Self::Cancelled => 1,
+            Self::Unknown => 2,
+            Self::InvalidArgument => 3,
+            Self::DeadlineExceeded => 4,
+            Self::NotFound => 5,
+            Self::AlreadyExists => 6,
+            Self::PermissionDenied => 7,
+            Self::ResourceExhausted => 8,
+            Self::FailedPrecondition => 9,
+            Self::Aborted => 10,
+            Self::OutOfRange => 11,
+            Self::Unimplemented => 12,
+            Self::Internal => 13,
+            Self::Unavailable => 14,
+            Self::DataLoss => 15,
+            Self::Unauthenticated => 16,
+        }
+    }
+
     fn from_number(number: u8) -> Self {
         match number {
             0 => Self::Ok,
