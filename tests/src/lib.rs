@@ -27,6 +27,7 @@ pub mod browser;
 pub mod cluster;
 pub mod extension;
 pub mod kubelet;
+pub mod linearizability;
 
 mod proxy;
 mod tls;

@@ -8,6 +8,7 @@
 mod etcd_process;
 mod history;
 mod model;
+mod random;
 mod time;
 mod writes;
 
@@ -27,6 +28,7 @@ pub use history::{
     watch_waits_for_a_future_revision,
 };
 pub use model::agrees_with_the_model;
+pub use random::{Random, seed};
 pub use time::{
     later_put_replaces_ttl, restart_loses_nothing, ttl_ends_in_a_delete_event, ttl_survives_a_restart,
 };

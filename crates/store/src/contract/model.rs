@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::{Event, Expect, KeyValue, Op, Range, Store, StoreError, Txn, TxnOutcome};
 
+use super::random::{self, Random};
 use super::{Fixture, delete_event, events, put_event};
 
 /// Number of operations in one run.
@@ -20,18 +21,14 @@ struct Model {
     events: Vec<Event>,
 }
 
-/// SplitMix64 generator; a seed reproduces a run.
-struct Random(u64);
-
 /// Compares random transactions, reads and watches at any revision, compactions and restarts with the model. Prints its
 /// seed; `NAVE_SEED` repeats a run.
 pub async fn agrees_with_the_model(fixture: &dyn Fixture) {
-    let seed = std::env::var("NAVE_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(clock_seed);
+    let seed = random::seed();
     let mut store = fixture.open().await;
     for run in 0..RUNS {
         println!("NAVE_SEED={seed} run {run}");
-        let mut random = Random(seed.wrapping_add(run));
+        let mut random = Random::new(seed.wrapping_add(run));
         let mut model = Model::from_store(&*store).await;
         for _ in 0..STEPS {
             match random.below(100) {
@@ -48,12 +45,6 @@ pub async fn agrees_with_the_model(fixture: &dyn Fixture) {
             }
         }
     }
-}
-
-fn clock_seed() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos() as u64)
 }
 
 impl Model {
@@ -84,7 +75,7 @@ impl Model {
     }
 
     async fn write(&mut self, store: &dyn Store, random: &mut Random) {
-        let key = random.key();
+        let key = any_key(random);
         let current = self.state(self.revision()).remove(&key);
         let expect = match random.below(4) {
             0 => Expect::Absent,
@@ -95,7 +86,7 @@ impl Model {
         let op = if random.below(3) == 0 {
             Op::Delete
         } else {
-            Op::Put { value: format!("{}", random.next()).into(), ttl: None }
+            Op::Put { value: format!("{}", random.number()).into(), ttl: None }
         };
         let outcome = store.txn(Txn { key: key.clone(), expect, op: op.clone() }).await.unwrap();
         assert_eq!(outcome, self.apply(key, expect, op, current));
@@ -122,7 +113,7 @@ impl Model {
     }
 
     async fn read_key(&self, store: &dyn Store, random: &mut Random) {
-        let (key, revision) = (random.key(), random.within(self.start, self.revision()));
+        let (key, revision) = (any_key(random), random.within(self.start, self.revision()));
         match store.get(&key, Some(revision)).await {
             Ok(found) => {
                 assert!(revision >= self.compacted);
@@ -136,7 +127,7 @@ impl Model {
         let revision = random.within(self.start, self.revision());
         let range = Range {
             prefix: ["/", "/a", "/a/", "/b/", "/x"][random.below(5) as usize].into(),
-            start_after: (random.below(2) == 0).then(|| random.key()),
+            start_after: (random.below(2) == 0).then(|| any_key(random)),
             limit: random.below(4) as usize,
             revision: Some(revision),
         };
@@ -188,24 +179,8 @@ impl Model {
     }
 }
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
+const KEYS: [&str; 8] = ["/a", "/a/1", "/a/2", "/a0", "/b/1", "/b/2", "/b/3", "/c"];
 
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn within(&mut self, low: u64, high: u64) -> u64 {
-        low + self.below((high + 1).saturating_sub(low).max(1))
-    }
-
-    fn key(&mut self) -> Arc<str> {
-        ["/a", "/a/1", "/a/2", "/a0", "/b/1", "/b/2", "/b/3", "/c"][self.below(8) as usize].into()
-    }
+fn any_key(random: &mut Random) -> Arc<str> {
+    KEYS[random.below(KEYS.len() as u64) as usize].into()
 }
