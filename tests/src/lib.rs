@@ -30,6 +30,7 @@ pub mod kubelet;
 pub mod linearizability;
 
 mod proxy;
+mod signals;
 mod tls;
 
 use std::path::{Path, PathBuf};
@@ -44,6 +45,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 pub use self::proxy::Proxy;
+pub use self::signals::{pause, resume};
 
 /// Deadline of each step. Only a hang exceeds it.
 pub const DEADLINE: Duration = Duration::from_mins(2);

@@ -159,10 +159,11 @@ impl State {
                 is_expected.then_some(Self { object: None, ..self })
             }
             // A client learns a resource version from an answer, so an unknown one is not the expected one.
-            (Request::Update { expected, .. }, Some(object), Some(Answer::Conflict))
-            | (Request::Delete { expected: Some(expected) }, Some(object), Some(Answer::Conflict)) => {
-                (object.revision != Some(expected)).then_some(self)
-            }
+            (
+                Request::Update { expected, .. } | Request::Delete { expected: Some(expected) },
+                Some(object),
+                Some(Answer::Conflict),
+            ) => (object.revision != Some(expected)).then_some(self),
             (Request::Create { .. }, Some(_), Some(Answer::Exists))
             | (
                 Request::Get | Request::Update { .. } | Request::Delete { .. },

@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use nave_store::contract::{EtcdProcess, installed_etcd};
 use nave_store::etcd::{Etcd, Options, Progress, TlsFiles};
 use nave_store::{Expect, Range, Store, StoreError, Txn, TxnOutcome};
+use rustix::process::{Pid, Signal, kill_process};
 
 fn options(servers: &[&str]) -> Options {
     let servers = servers.iter().map(|url| url.parse().unwrap()).collect();
@@ -38,6 +39,33 @@ async fn uses_a_member_that_works() {
     assert_eq!(store.revision("/registry/a").await.unwrap(), Some(written));
     let mut watch = store.watch("/registry/", written).await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().events.len(), 1);
+}
+
+/// A stopped process keeps its connections, so that nothing fails on its own.
+#[tokio::test]
+async fn leaves_a_member_that_does_not_answer() {
+    let members = EtcdProcess::start_cluster(&installed_etcd("3.5"), 3);
+    let urls: Vec<String> = members.iter().map(EtcdProcess::url).collect();
+    let store = Etcd::new(options(&urls.iter().map(String::as_str).collect::<Vec<_>>()));
+    let first = put(&store, "/registry/a", "1").await;
+    let mut watch = store.watch("/registry/", first).await.unwrap();
+    assert_eq!(watch.next().await.unwrap().unwrap().events.len(), 1);
+    signal(&members[0], Signal::STOP);
+    let recovery = async {
+        assert_eq!(store.revision("/registry/a").await.unwrap(), Some(first));
+        let second = put(&store, "/registry/b", "2").await;
+        // Progress may come before the end.
+        while watch.next().await.unwrap().is_ok() {}
+        let mut resumed = store.watch("/registry/", first + 1).await.unwrap();
+        assert_eq!(resumed.next().await.unwrap().unwrap().revision, second);
+    };
+    tokio::time::timeout(Duration::from_secs(30), recovery).await.expect("another member serves in time");
+    signal(&members[0], Signal::CONT);
+}
+
+fn signal(server: &EtcdProcess, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(server.id()).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
 }
 
 #[tokio::test]

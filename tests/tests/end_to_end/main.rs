@@ -26,6 +26,7 @@ mod etcd;
 mod flow_control;
 mod garbage;
 mod helm;
+mod histories;
 mod informers;
 mod job_policies;
 mod jobs;

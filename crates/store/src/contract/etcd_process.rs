@@ -33,23 +33,60 @@ impl EtcdProcess {
 
     /// Starts a server with more flags. `scheme` is that of its URLs.
     pub fn start_with(scheme: &'static str, binary: &Path, flags: &[String]) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let flags = flags.to_vec();
-        let mut server =
-            Self { binary: binary.to_owned(), folder, flags, ports: free_ports(), scheme, child: None };
         // Another process may have taken a port meanwhile.
         for _ in 0..PORT_ATTEMPTS {
+            let mut server = Self::on_free_ports(scheme, binary);
+            server.flags = flags.to_vec();
             if server.try_spawn() {
                 return server;
             }
-            server.ports = free_ports();
         }
-        panic!("etcd does not start; see {}", server.folder.path().join("log").display());
+        panic!("etcd does not start");
+    }
+
+    /// Starts a cluster of several servers.
+    pub fn start_cluster(binary: &Path, size: usize) -> Vec<Self> {
+        for _ in 0..PORT_ATTEMPTS {
+            let mut members: Vec<Self> = (0..size).map(|_| Self::on_free_ports("http", binary)).collect();
+            let peers: Vec<String> = (0..)
+                .zip(&members)
+                .map(|(number, member)| format!("m{number}={}", member.peer_url()))
+                .collect();
+            for (number, member) in members.iter_mut().enumerate() {
+                // Elections on a loaded machine take longer than those of a single server.
+                member.flags = vec![
+                    format!("--name=m{number}"),
+                    format!("--initial-cluster={}", peers.join(",")),
+                    "--heartbeat-interval=100".to_owned(),
+                    "--election-timeout=1000".to_owned(),
+                ];
+            }
+            if members.iter_mut().all(Self::try_spawn) {
+                return members;
+            }
+        }
+        panic!("the etcd cluster does not start");
+    }
+
+    fn on_free_ports(scheme: &'static str, binary: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self {
+            binary: binary.to_owned(),
+            folder,
+            flags: Vec::new(),
+            ports: free_ports(),
+            scheme,
+            child: None,
+        }
     }
 
     /// Returns the URL for clients.
     pub fn url(&self) -> String {
         format!("{}://127.0.0.1:{}", self.scheme, self.ports[0])
+    }
+
+    fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports[1])
     }
 
     /// Kills the server with SIGKILL.
@@ -73,9 +110,8 @@ impl EtcdProcess {
 
     /// Returns whether the server accepts connections.
     fn try_spawn(&mut self) -> bool {
-        let [client, peer] = self.ports;
-        let client_url = self.url();
-        let peer_url = format!("http://127.0.0.1:{peer}");
+        let [client, _] = self.ports;
+        let (client_url, peer_url) = (self.url(), self.peer_url());
         let log = std::fs::File::create(self.folder.path().join("log")).expect("a log");
         let child = Command::new(&self.binary)
             .arg(format!("--data-dir={}", self.folder.path().join("data").display()))

@@ -3,6 +3,10 @@
 //! All requests go to one member until it fails; then the next one is preferred. A request that was not sent is sent to
 //! the next member, because it had no effect. After it was sent, only a read is repeated. Watches have connections of
 //! their own, so that neither their number nor their volume delays other requests.
+//!
+//! A member can stop without closing its connections (a stopped process, a lost network). While a request waits for its
+//! answer, the member is asked for its status, which every working member answers at once. Without this answer, all
+//! connections to the member are given up, so that its requests fail and its watches resume at another member.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,10 +18,12 @@ use prost::Message;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::STATUS;
 use super::address::Address;
 use super::error::{CallFailure, Disposition, Refusal};
 use super::tls::TlsFiles;
 use crate::StoreError;
+use crate::etcdserverpb as m;
 use crate::grpc::{CallError, Connection};
 
 /// The members of the cluster.
@@ -42,6 +48,8 @@ pub(super) struct Endpoint {
     tls: Arc<TlsFiles>,
     requests: Slot,
     watches: Mutex<Vec<Arc<Slot>>>,
+    /// Held while the member is asked for its status.
+    probing: tokio::sync::Mutex<()>,
 }
 
 /// A connection that is opened when it is needed.
@@ -62,6 +70,7 @@ impl Endpoints {
             tls: Arc::clone(tls),
             requests: Slot::default(),
             watches: Mutex::default(),
+            probing: tokio::sync::Mutex::default(),
         };
         Self { endpoints: addresses.into_iter().map(endpoint).collect(), preferred: AtomicUsize::new(0) }
     }
@@ -96,7 +105,7 @@ impl Endpoints {
                 return Err(StoreError::OutcomeUnknown(failure.to_string().into()).into());
             }
             tried += 1;
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline && tried >= self.endpoints.len() {
                 return Err(StoreError::Unavailable(failure.to_string().into()).into());
             }
             // Waits only after all members have failed.
@@ -152,9 +161,35 @@ impl Endpoint {
         request: &impl Message,
     ) -> Result<Out, CallFailure> {
         let connection = self.connection().await?;
-        let answer = timeout(ANSWER_TIMEOUT, connection.call(method, request)).await;
-        let answer = answer.map_err(|_| CallFailure::new(&self.address, CallError::Broken(NO_ANSWER.into())));
-        answer?.map_err(|error| CallFailure::new(&self.address, error))
+        let answer = tokio::select! {
+            answer = timeout(ANSWER_TIMEOUT, connection.call(method, request)) => answer.ok(),
+            () = self.stops(&connection) => None,
+        };
+        let answer = answer.unwrap_or_else(|| Err(CallError::Broken(NO_ANSWER.into())));
+        answer.map_err(|error| CallFailure::new(&self.address, error))
+    }
+
+    /// Waits until the member no longer answers. Then its connections are given up.
+    async fn stops(&self, connection: &Connection) {
+        loop {
+            tokio::time::sleep(PROBE_INTERVAL).await;
+            // One of the waiting requests asks; its result ends the others.
+            let Ok(_probing) = self.probing.try_lock() else { continue };
+            let status = connection.call::<m::StatusResponse>(STATUS, &m::StatusRequest {});
+            if timeout(PROBE_TIMEOUT, status).await.is_err() {
+                self.abandon();
+                return;
+            }
+        }
+    }
+
+    fn abandon(&self) {
+        let watches = self.watches.lock().clone();
+        for slot in watches.iter().map(|slot| &**slot).chain([&self.requests]) {
+            if let Some(connection) = slot.current() {
+                connection.abandon();
+            }
+        }
     }
 
     /// Returns the connection for requests.
@@ -224,5 +259,8 @@ const MAX_PAUSE: Duration = Duration::from_millis(500);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than etcd waits for its cluster to agree: 5 s and two elections of 1 s by default.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Interval at which a member that has not answered a request is asked for its status.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// etcd before 3.5.9 accepts 250 streams per connection with TLS.
 const WATCHES_PER_CONNECTION: usize = 100;

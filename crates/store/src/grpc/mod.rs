@@ -10,6 +10,7 @@ mod body;
 pub(crate) mod server;
 mod status;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -20,7 +21,7 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper::rt::{Read, Write};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use body::RequestBody;
 pub use status::{Code, Status};
@@ -45,6 +46,7 @@ pub struct Connection {
     requests: SendRequest<RequestBody>,
     /// Scheme and authority of the server, for the requests' `:authority`.
     origin: String,
+    is_abandoned: Arc<watch::Sender<bool>>,
 }
 
 impl Connection {
@@ -68,12 +70,17 @@ impl Connection {
                 tracing::debug!(error = chain(&error), "gRPC connection ended");
             }
         });
-        Ok(Self { requests, origin })
+        Ok(Self { requests, origin, is_abandoned: Arc::new(watch::Sender::new(false)) })
     }
 
     /// Returns whether requests can no longer be sent.
     pub fn is_closed(&self) -> bool {
-        self.requests.is_closed()
+        self.requests.is_closed() || *self.is_abandoned.borrow()
+    }
+
+    /// Fails all calls and streams of the connection, for a server that no longer answers.
+    pub fn abandon(&self) {
+        self.is_abandoned.send_replace(true);
     }
 
     /// Sends one message and returns the one message of the response.
@@ -130,14 +137,24 @@ impl Connection {
         for (name, value) in headers {
             request.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        let sent = self.requests.clone().try_send_request(request).await;
+        let mut requests = self.requests.clone();
+        let sent = tokio::select! {
+            sent = requests.try_send_request(request) => sent,
+            () = abandoned(&self.is_abandoned) => return Err(CallError::Broken(NO_ANSWER.to_owned())),
+        };
         let response = sent.map_err(|mut failed| {
             let never_sent = failed.take_message().is_some();
             let why = chain(&failed.into_error());
             if never_sent { CallError::NotSent(why) } else { CallError::Broken(why) }
         })?;
-        MessageStream::new(response)
+        MessageStream::new(response, Arc::clone(&self.is_abandoned))
     }
+}
+
+/// Waits until the connection is abandoned.
+async fn abandoned(is_abandoned: &watch::Sender<bool>) {
+    // Fails only if the sender is dropped.
+    let _ = is_abandoned.subscribe().wait_for(|is_abandoned| *is_abandoned).await;
 }
 
 /// The client's side of a stream of messages. Dropping it ends that side.
@@ -155,10 +172,11 @@ impl MessageSender {
 pub struct MessageStream {
     body: Incoming,
     buffer: BytesMut,
+    is_abandoned: Arc<watch::Sender<bool>>,
 }
 
 impl MessageStream {
-    fn new(response: Response<Incoming>) -> Result<Self, CallError> {
+    fn new(response: Response<Incoming>, is_abandoned: Arc<watch::Sender<bool>>) -> Result<Self, CallError> {
         let (head, body) = response.into_parts();
         if head.status != StatusCode::OK {
             return Err(Status::of_http(head.status).into());
@@ -167,7 +185,7 @@ impl MessageStream {
         if let Some(status) = Status::from_headers(&head.headers) {
             status.into_result()?;
         }
-        Ok(Self { body, buffer: BytesMut::new() })
+        Ok(Self { body, buffer: BytesMut::new(), is_abandoned })
     }
 
     /// Returns the next message, or `None` after the last one if the status is OK.
@@ -177,7 +195,11 @@ impl MessageStream {
                 let decoded = In::decode(message);
                 return decoded.map(Some).map_err(|error| CallError::Broken(error.to_string()));
             }
-            let Some(frame) = self.body.frame().await else {
+            let frame = tokio::select! {
+                frame = self.body.frame() => frame,
+                () = abandoned(&self.is_abandoned) => return Err(CallError::Broken(NO_ANSWER.to_owned())),
+            };
+            let Some(frame) = frame else {
                 return Err(CallError::Broken("the response ended without a status".to_owned()));
             };
             let frame = frame.map_err(|error| CallError::Broken(chain(&error)))?;
@@ -263,8 +285,9 @@ const PREFIX: usize = 5;
 const MAX_MESSAGE: usize = 1 << 30;
 /// Maximum number of messages that wait to be sent in a stream.
 const PENDING_MESSAGES: usize = 16;
-/// As kube-apiserver's client of etcd.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// etcd ends connections with pings in intervals below 5 s (`--grpc-keepalive-min-time`).
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(6);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+const NO_ANSWER: &str = "the server does not answer";
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 1 << 30;
