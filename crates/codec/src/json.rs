@@ -4,7 +4,7 @@
 //! read as in Go: an integer that fits into 64 signed bits stays an integer, any other number becomes a double.
 //!
 //! Go encodes `<`, `>` and `&` in strings as `\u003c`, `\u003e` and `\u0026`. This encoder does not escape them, which
-//! is equivalent JSON.
+//! is equivalent JSON, except where clients compare the bytes ([`encode_as_go_into`]).
 
 mod strict;
 
@@ -216,6 +216,15 @@ pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
     debug_assert!(written.is_ok(), "a value that has no JSON form");
 }
 
+/// Appends the compact form of `value` to `out` with the bytes that Go writes for the same value: sorted keys, and `<`,
+/// `>`, `&` and two line separators escaped. Controllers compare these bytes with those that they would write, such as
+/// the data of controller revisions.
+pub fn encode_as_go_into(value: &Value, out: &mut Vec<u8>) {
+    let mut serializer = serde_json::Serializer::with_formatter(out, GoText);
+    let written = value.serialize(&mut serializer);
+    debug_assert!(written.is_ok(), "a value that has no JSON form");
+}
+
 /// Formats a double as Go: `1` instead of `1.0`, an exponent from 1e21 and below 1e-6.
 pub(crate) fn write_double(out: &mut (impl io::Write + ?Sized), value: f64) -> io::Result<()> {
     let size = value.abs();
@@ -408,6 +417,32 @@ impl Formatter for GoNumbers {
     }
 }
 
+/// Formats compact JSON with doubles and strings as in Go.
+struct GoText;
+
+impl Formatter for GoText {
+    fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        write_double(writer, value)
+    }
+
+    fn write_null<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        CompactFormatter.write_null(writer)
+    }
+
+    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, text: &str) -> io::Result<()> {
+        let escaped = |character| matches!(character, '<' | '>' | '&' | '\u{2028}' | '\u{2029}');
+        let mut written = 0;
+        for (position, character) in text.match_indices(escaped) {
+            writer.write_all(text.as_bytes().get(written..position).unwrap_or_default())?;
+            for character in character.chars() {
+                write!(writer, "\\u{:04x}", u32::from(character))?;
+            }
+            written = position + character.len();
+        }
+        writer.write_all(text.as_bytes().get(written..).unwrap_or_default())
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use proptest::prelude::*;
@@ -439,6 +474,17 @@ pub(crate) mod tests {
         assert_eq!(duplicates(r#"{"a":1,"a":2,"a":3}"#), [r#"duplicate field "a""#]);
         let many = (0..500).map(|n| format!("\"k{n}\":1,\"k{n}\":2")).collect::<Vec<_>>().join(",");
         assert_eq!(duplicates(&format!("{{{many}}}")).len(), MAX_REPORTED);
+    }
+
+    #[test]
+    fn text_for_go_is_escaped() {
+        let value = json!({"b": ["a && b > c", "<\u{2028}é\u{2029}>\n\""], "a<": 1000.0});
+        let mut out = Vec::new();
+        encode_as_go_into(&value, &mut out);
+        let expected =
+            r#"{"a\u003c":1000,"b":["a \u0026\u0026 b \u003e c","\u003c\u2028é\u2029\u003e\n\""]}"#;
+        assert_eq!(String::from_utf8(out.clone()).unwrap(), expected);
+        assert_eq!(decode(&out).unwrap().value, json!({"b": value["b"], "a<": 1000}));
     }
 
     #[test]

@@ -181,9 +181,12 @@ impl<'a> Writer<'a> {
                 return Err(LimitError::TooDeep.into());
             }
             (AnyForm::FieldsV1, Value::String(text)) => put_bytes(out, 1, text.as_bytes()),
-            (AnyForm::Raw | AnyForm::FieldsV1, value) => {
+            (form @ (AnyForm::Raw | AnyForm::FieldsV1), value) => {
                 put_message(out, 1, |out| {
-                    json::encode_into(value, out);
+                    match form {
+                        AnyForm::Raw => json::encode_as_go_into(value, out),
+                        _ => json::encode_into(value, out),
+                    }
                     Ok::<_, ProtobufError>(())
                 })?;
             }

@@ -208,6 +208,7 @@ fn encodes_and_decodes_untyped_values() {
     check(&set, &json!({"orArray": {}}), b"\x1a\x02\x0a\x00");
     check(&set, &json!({"orArray": [{}, {"orBool": true}]}), b"\x1a\x08\x12\x00\x12\x04\x12\x02\x08\x01");
     check(&set, &json!({"orStrings": {"k": ["v"]}}), b"\x22\x08\x0a\x01k\x12\x03\x12\x01v");
+    check(&set, &json!({"raw": "a&b"}), b"\x0a\x0c\x0a\x0a\"a\\u0026b\"");
     check(&set, &json!({"rawList": [1, null]}), b"\x2a\x03\x0a\x011\x2a\x00");
     assert!(matches!(decode(&set, FIRST, b"\x0a\x06\x0a\x04k8s\0"), Err(ProtobufError::NotJson(..))));
     assert!(matches!(
