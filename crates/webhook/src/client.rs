@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::SingleCertAndKey;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use tokio::sync::Semaphore;
 
@@ -20,6 +21,7 @@ use crate::dial::{DialError, Dialer};
 use crate::hook::CallLimits;
 use crate::root_server::RootServer;
 use crate::unchecked::AnyServer;
+use crate::version_one;
 
 /// Maximum length of a response body, in bytes, unless the caller sets one.
 const MAX_RESPONSE_BYTES: usize = 4 << 20;
@@ -224,7 +226,10 @@ pub(crate) fn config(roots: Roots, identity: Option<Identity>) -> Result<ClientC
         Roots::System => builder.with_root_certificates(system_roots()),
     };
     Ok(match identity {
-        Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+        Some((chain, key)) => {
+            let certified = version_one::certified_key(chain, key, builder.crypto_provider())?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+        }
         None => builder.with_no_client_auth(),
     })
 }

@@ -1,9 +1,11 @@
 //! TLS without verification of the server's certificate, for `insecure-skip-tls-verify`.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+
+use crate::version_one::{verify_tls12_signature, verify_tls13_signature};
 
 /// Accepts every certificate, but still verifies that the server holds its private key.
 #[derive(Debug)]

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use nave_webhook::version_one;
 use rustls::RootCertStore;
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::{CertificateDer, UnixTime};
@@ -31,6 +32,7 @@ pub struct ClientCa(ArcSwap<Authorities>);
 pub(super) struct Authorities {
     certificates: Vec<CertificateDer<'static>>,
     verifier: Arc<dyn ClientCertVerifier>,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl ClientCa {
@@ -70,15 +72,20 @@ impl Authorities {
         for certificate in &certificates {
             roots.add(certificate.clone())?;
         }
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-        Ok(Self { certificates, verifier })
+        let provider = aws_lc_rs::default_provider();
+        let algorithms = provider.signature_verification_algorithms;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider)).build()?;
+        Ok(Self { certificates, verifier, algorithms })
     }
 
-    /// Verifies that a chain leads to a CA of the bundle, is valid now, and is for client authentication.
+    /// Verifies that a chain leads to a CA of the bundle, is valid now, and is for client authentication. A certificate of
+    /// version 1 must be signed by a CA of the bundle itself.
     pub(super) fn verify(&self, chain: &[CertificateDer<'static>]) -> Result<(), CertificateError> {
         let (certificate, intermediates) = chain.split_first().ok_or(CertificateError::Malformed)?;
-        let verified = self.verifier.verify_client_cert(certificate, intermediates, UnixTime::now());
-        verified.map(drop).map_err(|error| CertificateError::Untrusted(error.to_string()))
+        let now = UnixTime::now();
+        let verified = version_one::verify_client(certificate, &self.certificates, &self.algorithms, now)
+            .unwrap_or_else(|| self.verifier.verify_client_cert(certificate, intermediates, now).map(drop));
+        verified.map_err(|error| CertificateError::Untrusted(error.to_string()))
     }
 }

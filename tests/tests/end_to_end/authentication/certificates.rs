@@ -3,7 +3,7 @@
 use nave_tests::{Server, eventually};
 use tempfile::tempdir;
 
-use super::{Caller, authority, certificate};
+use super::{Caller, authority, certificate, openssl};
 
 #[tokio::test]
 async fn accepts_client_certificates_of_the_client_ca() {
@@ -44,6 +44,40 @@ async fn accepts_client_certificates_of_the_client_ca() {
     std::fs::copy(path.join("theirs.crt"), path.join("believed.crt")).unwrap();
     eventually("the other authority is believed", async || stranger.user(&[]).await.is_ok()).await;
     assert_eq!(alice.user(&[]).await, Err(401));
+}
+
+/// As openssl makes them without a file of extensions.
+#[tokio::test]
+async fn accepts_certificates_of_version_1() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().to_owned();
+    for name in ["ours", "theirs"] {
+        authority(&path, name);
+        openssl(
+            &path,
+            &format!("req -new -newkey rsa:2048 -nodes -subj /CN=old -keyout {name}1.key -out {name}1.csr"),
+        );
+        let signer = format!("-CA {name}.crt -CAkey {name}.key -CAcreateserial -days 30");
+        openssl(&path, &format!("x509 -req -in {name}1.csr {signer} -out {name}1.crt"));
+    }
+    let file = |name: &str| path.join(name).display().to_string();
+    let server = Server::start_in(folder, &[&format!("--client-ca-file={}", file("ours.crt"))]).await;
+
+    let (name, _) = Caller::with_certificate(&server, &path, "ours1").user(&[]).await.unwrap();
+    assert_eq!(name, "old");
+    assert_eq!(Caller::with_certificate(&server, &path, "theirs1").user(&[]).await, Err(401));
+    let identity = [
+        format!("--client-certificate={}", file("ours1.crt")),
+        format!("--client-key={}", file("ours1.key")),
+    ];
+    let user = server.kubectl(&[
+        "auth",
+        "whoami",
+        "-o=jsonpath={.status.userInfo.username}",
+        &identity[0],
+        &identity[1],
+    ]);
+    assert_eq!(user.await, "old");
 }
 
 #[tokio::test]
