@@ -114,6 +114,11 @@ pub trait Strategy: Send + Sync {
         None
     }
 
+    /// Returns the key by which the rows of a `Table` are sorted. Without a key, the rows are in the order of the list.
+    fn row_order(&self) -> Option<fn(&Value) -> i64> {
+        None
+    }
+
     /// Marks an object whose deletion waits for finalizers.
     fn begin_deletion(&self, object: &mut Value) {
         let _ = object;

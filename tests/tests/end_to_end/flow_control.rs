@@ -243,4 +243,12 @@ async fn the_configuration_survives_kill_9_and_bad_objects_are_refused() {
         })
         .await;
     }
+    // Schemas are shown in the order in which they are tried.
+    let table = server.kubectl(&["get", "flowschemas", "--no-headers"]).await;
+    let names: Vec<&str> = table.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(
+        (names[..2].to_vec(), names.last()),
+        (vec!["exempt", "probes"], Some(&"catch-all")),
+        "{table}"
+    );
 }

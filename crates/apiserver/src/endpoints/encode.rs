@@ -189,13 +189,34 @@ pub(super) fn object_json(endpoint: &Endpoint, object: ServedRef<'_>) -> Result<
     }
     object.encoding(json_slot(endpoint), |object| {
         let value = parse(&object.json())?;
-        let value = if endpoint.def.is_custom() {
-            versions::read_without_webhook(endpoint, value)?
-        } else {
-            View::Object.to_served(endpoint, value)?
-        };
-        Ok(json::encode(&value).into())
+        if endpoint.def.is_custom() {
+            return Ok(json::encode(&versions::read_without_webhook(endpoint, value)?).into());
+        }
+        Ok(with_type_first(endpoint, View::Object.to_served(endpoint, value)?).into())
     })
+}
+
+/// Encodes an object of a built-in kind with its kind and version first, as stored objects have them, so that lists can
+/// leave them out.
+fn with_type_first(endpoint: &Endpoint, mut object: Value) -> Vec<u8> {
+    let (Some(mut head), Some(fields)) = (type_meta(endpoint), object.as_object_mut()) else {
+        return json::encode(&object);
+    };
+    fields.remove("kind");
+    fields.remove("apiVersion");
+    if fields.is_empty() {
+        head.pop();
+    }
+    head.extend(json::encode(&object).iter().skip(1));
+    head
+}
+
+/// Returns the start of a built-in object's JSON, its kind and version, which list items omit; `None` for custom
+/// objects, whose list items include them.
+fn type_meta(endpoint: &Endpoint) -> Option<Vec<u8>> {
+    endpoint.version().type_id()?;
+    let gvk = endpoint.gvk();
+    Some(format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", gvk.kind, gvk.group_version()).into_bytes())
 }
 
 /// Returns an object's protobuf message in the endpoint's version, without the envelope.
@@ -279,4 +300,29 @@ fn in_format(mut json: Vec<u8>, format: Format, negotiation: &Negotiation) -> Re
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Value, Status> {
     serde_json::from_slice(bytes).map_err(Status::internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use nave_machinery::GroupVersionResource;
+    use nave_resources::Registry;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn converted_objects_begin_with_their_kind() {
+        let registry = Registry::builtin(nave_schema::builtin());
+        let events = GroupVersionResource::new("events.k8s.io", "v1", "events");
+        let def = Arc::clone(registry.lookup(&events).unwrap());
+        let endpoint = Endpoint { def, version: 0, storage: None, watched: Arc::default(), allocator: None };
+        let event = json!({"apiVersion": "other", "action": "a", "kind": "Event", "metadata": {"name": "a"}});
+        let head = r#"{"kind":"Event","apiVersion":"events.k8s.io/v1","#;
+        let written = String::from_utf8(with_type_first(&endpoint, event)).unwrap();
+        assert_eq!(written, format!(r#"{head}"action":"a","metadata":{{"name":"a"}}}}"#));
+        let alone = String::from_utf8(with_type_first(&endpoint, json!({"kind": "Event"}))).unwrap();
+        assert_eq!(alone, format!("{}}}", head.trim_end_matches(',')));
+    }
 }

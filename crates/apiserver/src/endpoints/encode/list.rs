@@ -7,9 +7,10 @@ use nave_codec::table::ListMeta;
 use nave_codec::{json, protobuf};
 use nave_machinery::{Status, Value};
 
-use super::{Encoded, document_bytes, encodings, in_format, object_json, object_protobuf, parse, table};
+use super::{
+    Encoded, document_bytes, encodings, in_format, object_json, object_protobuf, parse, table, type_meta,
+};
 use crate::body::ResponseBody;
-use crate::endpoints::Endpoint;
 use crate::endpoints::response::List;
 use crate::endpoints::versions::ServedObject;
 use crate::negotiation::{Negotiation, Offer};
@@ -111,14 +112,6 @@ fn chunked(
         return first.into();
     }
     ResponseBody::stream(stream::iter(std::iter::once(first).chain(chunks)))
-}
-
-/// Returns the start of a built-in object's JSON, its version and kind, which list items omit; `None` for custom
-/// objects, whose list items include them.
-fn type_meta(endpoint: &Endpoint) -> Option<Vec<u8>> {
-    endpoint.version().type_id()?;
-    let gvk = endpoint.gvk();
-    Some(format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", gvk.kind, gvk.group_version()).into_bytes())
 }
 
 fn put_item(out: &mut Vec<u8>, item: &[u8], type_meta: Option<&[u8]>) {

@@ -34,7 +34,7 @@ pub(super) fn list(list: &List, transform: Transform, include: IncludeObject) ->
         Transform::Table(version) => {
             let columns = columns_of(&list.endpoint);
             let mut writer = TableWriter::new(version, &meta, Some(&column_definitions(&columns)));
-            for object in list.objects.iter().map(ServedObject::as_served) {
+            for object in rows(list)? {
                 let value = parse(&cells_json(&list.endpoint, object)?)?;
                 let bytes = row_bytes(&list.endpoint, object, include)?;
                 put_row(&mut writer, &list.endpoint, &columns, &value, row_object(include, &bytes));
@@ -50,6 +50,16 @@ pub(super) fn list(list: &List, transform: Transform, include: IncludeObject) ->
         }
         _ => Err(Status::not_acceptable(&["application/json"])),
     }
+}
+
+/// Returns the objects of a list in the order of their rows.
+fn rows(list: &List) -> Result<Vec<ServedRef<'_>>, Status> {
+    let objects = list.objects.iter().map(ServedObject::as_served);
+    let Some(key) = list.endpoint.def.strategy.row_order() else { return Ok(objects.collect()) };
+    let keyed = objects.map(|object| Ok((key(&parse(&object.cached.json())?), object)));
+    let mut keyed = keyed.collect::<Result<Vec<_>, Status>>()?;
+    keyed.sort_by_key(|(key, _)| *key);
+    Ok(keyed.into_iter().map(|(_, object)| object).collect())
 }
 
 /// Transforms an object from the watch cache. A table includes its columns if `with_columns` is true.

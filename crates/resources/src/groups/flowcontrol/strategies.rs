@@ -14,6 +14,11 @@ const ZERO_SHARES: &str = "flowcontrol.k8s.io/v1beta3-preserve-zero-concurrency-
 pub(super) struct FlowSchemaStrategy;
 
 impl Strategy for FlowSchemaStrategy {
+    /// Flow schemas are shown in the order in which they are tried.
+    fn row_order(&self) -> Option<fn(&Value) -> i64> {
+        Some(|schema| schema.pointer("/spec/matchingPrecedence").and_then(Value::as_i64).unwrap_or_default())
+    }
+
     fn default(&self, schema: &mut Value, _version: &str) {
         if let Some(spec) = schema.as_object_mut().and_then(|schema| object(schema, "spec")) {
             set_number(spec, "matchingPrecedence", 1000);
