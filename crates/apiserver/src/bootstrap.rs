@@ -106,6 +106,15 @@ impl Bootstrap {
             match cluster_authentication::publish(resources, cluster_authentication).await {
                 // Another server that shares the store is creating the config map; the reconciliation updates it later.
                 Err(status) if status.code == 409 => Ok(()),
+                // The stored config map cannot be read, for example because its encryption key is missing.
+                Err(status) if status.code == 500 => {
+                    let error = &status.message;
+                    tracing::error!(
+                        error,
+                        "config map kube-system/extension-apiserver-authentication not written"
+                    );
+                    Ok(())
+                }
                 outcome => outcome,
             }
         };

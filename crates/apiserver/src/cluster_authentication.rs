@@ -157,7 +157,12 @@ impl ClusterAuthentication {
             ("requestheader-extra-headers-prefix", &proxy.extra_headers_prefix),
         ] {
             let there: Vec<String> = serde_json::from_str(known(key)).unwrap_or_default();
-            data.insert(key.to_owned(), json!(union(there, required)).to_string());
+            let all = union(there, required);
+            // kube-apiserver removes an empty entry of this key only, and two servers must not undo each other's writes.
+            if all.is_empty() && key == "requestheader-uid-headers" {
+                continue;
+            }
+            data.insert(key.to_owned(), json!(all).to_string());
         }
         data
     }
@@ -269,7 +274,6 @@ mod tests {
         for (key, value) in [
             ("requestheader-allowed-names", r#"["b","a","c"]"#),
             ("requestheader-username-headers", "[]"),
-            ("requestheader-uid-headers", "[]"),
             ("requestheader-group-headers", r#"["x-remote-group"]"#),
             ("requestheader-extra-headers-prefix", "[]"),
         ] {
