@@ -43,6 +43,8 @@ use nave_apiserver::serving::TlsSettings;
 use nave_apiserver::storage::WatchCacheSizes;
 use nave_client::leader_election::LeaderElectionConfig;
 
+use crate::logging::LogOptions;
+
 pub(crate) use admission::Admission;
 use admission::{AdmissionFlags, NODE_RESTRICTION};
 pub(crate) use aggregation::Aggregation;
@@ -76,6 +78,7 @@ pub(crate) use signing::Signing;
 use signing::SigningFlags;
 use store::StoreFlags;
 pub(crate) use store::{Location, StoreTask};
+pub(crate) use tls::NamedPair;
 use tls::TlsFlags;
 use traces::TracingFlags;
 pub(crate) use values::Controllers;
@@ -183,6 +186,9 @@ pub(crate) struct ServeFlags {
     lifecycle: LifecycleFlags,
     #[command(flatten)]
     election: ElectionFlags,
+    /// Form of the log: text, or json with one object per line.
+    #[arg(long, value_name = "FORM", default_value = "text", value_parser = ["text", "json"], help_heading = GENERAL)]
+    logging_format: String,
     /// Log level, 0 (quiet) to 10 (everything).
     #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 0, value_parser = parse_verbosity, help_heading = GENERAL)]
     verbosity: u8,
@@ -256,12 +262,14 @@ pub(crate) struct Config {
     pub(crate) lifecycle: Lifecycle,
     /// The leader election of the controllers; `None` if leader election is disabled.
     pub(crate) election: Option<LeaderElectionConfig>,
-    pub(crate) log_level: u8,
+    pub(crate) log: LogOptions,
     pub(crate) listen: SocketAddr,
     /// The address at which clients reach the server.
     pub(crate) advertise: IpAddr,
     /// The serving certificate and key from the flags; `None` if the server creates them.
     pub(crate) serving_pair: Option<(PathBuf, PathBuf)>,
+    /// The certificates for single server names.
+    pub(crate) named_pairs: Vec<NamedPair>,
     pub(crate) http2_streams: u32,
     /// The protocols and cipher suites of TLS.
     pub(crate) tls: TlsSettings,
@@ -375,10 +383,11 @@ impl ServeFlags {
             min_request_timeout: Duration::from_secs(self.min_request_timeout.into()),
             lifecycle: self.lifecycle.validate()?,
             election: self.election.validate()?,
-            log_level: self.verbosity,
+            log: LogOptions { level: self.verbosity, is_json: self.logging_format == "json" },
             listen: SocketAddr::new(self.bind_address, self.secure_port),
             advertise: self.advertise_address.unwrap_or(reachable),
             serving_pair: tls.pair,
+            named_pairs: tls.named,
             http2_streams: tls.http2_streams,
             tls: tls.settings,
             flag_values: self.values,

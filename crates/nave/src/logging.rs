@@ -1,5 +1,7 @@
 //! Logging to standard error.
 
+mod json_lines;
+
 use std::io::{IsTerminal, stderr};
 
 use tracing::Metadata;
@@ -8,9 +10,27 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, filter};
 
-/// Starts logging. `RUST_LOG` overrides `level`.
-pub(crate) fn start(level: u8) {
-    let default = match level {
+use self::json_lines::JsonLines;
+
+/// The form and the extent of the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogOptions {
+    /// From 0 (quiet) to 10 (everything).
+    pub(crate) level: u8,
+    /// True for one JSON object per line.
+    pub(crate) is_json: bool,
+}
+
+impl LogOptions {
+    /// A log of text lines.
+    pub(crate) fn text(level: u8) -> Self {
+        Self { level, is_json: false }
+    }
+}
+
+/// Starts logging. `RUST_LOG` overrides the level.
+pub(crate) fn start(options: LogOptions) {
+    let default = match options.level {
         0 => "warn,nave=info",
         1 | 2 => "info",
         3..=5 => "info,nave=debug,nave_apiserver=debug,nave_authn=debug,nave_store=debug,nave_cacher=debug",
@@ -18,14 +38,33 @@ pub(crate) fn start(level: u8) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    subscriber(filter, stderr, stderr().is_terminal()).init();
+    let form = if options.is_json {
+        Form::Json
+    } else if stderr().is_terminal() {
+        Form::Coloured
+    } else {
+        Form::Plain
+    };
+    subscriber(filter, stderr, form).init();
 }
 
-fn subscriber<W>(filter: EnvFilter, writer: W, coloured: bool) -> impl SubscriberInitExt
+/// The form of a line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Plain,
+    Coloured,
+    Json,
+}
+
+fn subscriber<W>(filter: EnvFilter, writer: W, form: Form) -> impl SubscriberInitExt
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let lines = tracing_subscriber::fmt::layer().with_ansi(coloured).with_writer(writer);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(form == Form::Coloured).with_writer(writer);
+    let lines = match form {
+        Form::Json => lines.event_format(JsonLines).boxed(),
+        Form::Plain | Form::Coloured => lines.boxed(),
+    };
     Registry::default().with(filter).with(lines.with_filter(filter::filter_fn(shows_no_bodies)))
 }
 
@@ -56,8 +95,15 @@ mod tests {
 
     const MARKER: &str = "c2VjcmV0LW1hcmtlcg";
 
+    /// A log in memory.
     #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
+    pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Log {
+        pub(super) fn text(&self) -> String {
+            String::from_utf8(self.0.lock().clone()).unwrap()
+        }
+    }
 
     impl Write for Log {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -84,7 +130,7 @@ mod tests {
     async fn errors_and_logs_show_no_bodies() {
         let log = Log::default();
         let writer = log.clone();
-        let _logging = subscriber(EnvFilter::new("trace"), move || writer.clone(), false).set_default();
+        let _logging = subscriber(EnvFilter::new("trace"), move || writer.clone(), Form::Plain).set_default();
         tracing::info!("logging works");
         let marked = |before: &str, after: &str| format!("{before}{MARKER}{after}").into_bytes();
         for (code, body) in [
@@ -118,7 +164,7 @@ mod tests {
                 tracing::error!(error = %sync, "sync failed");
             }
         }
-        let log = String::from_utf8(log.0.lock().clone()).unwrap();
+        let log = log.text();
         assert!(log.contains("logging works") && log.contains("sync failed"), "{log}");
         assert!(!log.contains(MARKER), "{log}");
     }

@@ -32,6 +32,7 @@ mod signing;
 mod store_command;
 mod tokens;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use nave_apiserver::version::KUBERNETES_VERSION;
@@ -40,6 +41,7 @@ use tokio::runtime::Runtime;
 use crate::{
     controllers::ControllersError,
     flags::{Cli, Task},
+    logging::LogOptions,
     serve::ServeError,
 };
 
@@ -59,22 +61,22 @@ fn main() -> ExitCode {
             output::print(&format!("Kubernetes v{major}.{minor}.{patch}\n"));
             ExitCode::SUCCESS
         }
-        Ok(Task::Serve(config)) => run(config.log_level, |runtime| {
+        Ok(Task::Serve(config)) => run(config.log, |runtime| {
             runtime.block_on(serve::serve(*config)).map_err(|error| match error {
                 ServeError::Flag(error) => wrong_flag(&error),
                 error => failed(&error),
             })
         }),
-        Ok(Task::Controllers(config)) => run(config.log_level, |runtime| {
+        Ok(Task::Controllers(config)) => run(LogOptions::text(config.log_level), |runtime| {
             runtime.block_on(controllers::run(*config)).map_err(|error| match error {
                 ControllersError::Flag(error) => wrong_flag(&error),
                 error => failed(&error),
             })
         }),
-        Ok(Task::EtcdStandIn(config)) => {
-            run(0, |runtime| runtime.block_on(etcd_stand_in::run(config)).map_err(|error| failed(&error)))
-        }
-        Ok(Task::Store(task)) => run(0, |runtime| {
+        Ok(Task::EtcdStandIn(config)) => run(LogOptions::text(0), |runtime| {
+            runtime.block_on(etcd_stand_in::run(config)).map_err(|error| failed(&error))
+        }),
+        Ok(Task::Store(task)) => run(LogOptions::text(0), |runtime| {
             runtime.block_on(store_command::run(*task)).map_err(|error| {
                 failed(&error);
                 error.exit_code()
@@ -85,8 +87,8 @@ fn main() -> ExitCode {
 }
 
 /// Starts logging and the executor, and runs the task.
-fn run(log_level: u8, task: impl FnOnce(&Runtime) -> Result<(), ExitCode>) -> ExitCode {
-    logging::start(log_level);
+fn run(log: LogOptions, task: impl FnOnce(&Runtime) -> Result<(), ExitCode>) -> ExitCode {
+    logging::start(log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -104,6 +106,8 @@ fn failed(error: &dyn std::error::Error) -> ExitCode {
 }
 
 fn wrong_flag(error: &flags::FlagError) -> ExitCode {
-    eprintln!("error: {error}\n\nFor more information, try 'nave --help'.");
+    let program = std::env::args_os().next();
+    let program = program.as_deref().map(Path::new).and_then(Path::file_name).unwrap_or("nave".as_ref());
+    eprintln!("error: {error}\n\nFor more information, try '{} --help'.", program.display());
     ExitCode::from(2)
 }

@@ -158,6 +158,10 @@ pub(crate) fn ensure_self_signed(
             return Err(PkiError::Incomplete { path: certificate.to_owned(), why });
         }
     }
+    let folders = [certificate, key].into_iter().filter_map(Path::parent);
+    for folder in folders.filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
+        private_files::create_folder(folder).map_err(in_file(folder))?;
+    }
     let made = || {
         let pair = KeyPair::generate()?;
         let params = serving_params(addresses, now)?;

@@ -48,11 +48,12 @@ use crate::{
     signals::Signals,
 };
 use aggregation::ProxyClient;
-use api::Connections;
+use api::{Connections, Opened};
 use authentication::ConfigFile;
 use certificates::Certificates;
 use client_cas::ClientCas;
 use controllers::InProcessControllers;
+use encryption::EncryptionFile;
 
 /// The Kubernetes version of the API.
 const KUBERNETES_MINOR: &str = "1.36";
@@ -120,6 +121,11 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     create_folder(&config.data_dir)?;
     warn_of_flags_without_effect(&config);
 
+    let metrics = prometheus::Registry::new();
+    // Read before the store is awaited, so that an error in the file is reported at once.
+    let encryption = EncryptionFile::open(&config, &metrics);
+    let Some(encryption) = signals.unless_stopped(encryption).await else { return Ok(()) };
+    let encryption = encryption?;
     let Some(store) = signals.unless_stopped(store::open(&config)).await else { return Ok(()) };
     let store = store?;
     let certificates = Certificates::open(&config)?;
@@ -134,7 +140,8 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let listening = server.local_addresses()?.first().copied().unwrap_or(config.listen);
     let reachable = SocketAddr::new(config.advertise, listening.port());
     let connections = Connections { backends: Arc::clone(&backends), proxy: proxy_client.subscribe() };
-    let api = api::start(&config, Arc::clone(&store), keys, &cas, connections, reachable);
+    let opened = Opened { store: Arc::clone(&store), encryption, metrics };
+    let api = api::start(&config, opened, keys, &cas, connections, reachable);
     let Some(api) = signals.unless_stopped(api).await else { return Ok(()) };
     let mut api = api?;
     let kubeconfig = Kubeconfig { path: config.data_dir.join("admin.kubeconfig"), server: reachable };

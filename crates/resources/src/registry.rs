@@ -1,6 +1,7 @@
 //! The registry of served resources, an immutable value.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nave_machinery::{GroupVersionKind, GroupVersionResource};
 use nave_schema::SchemaSet;
@@ -77,6 +78,19 @@ impl Registry {
         }
         groups.retain(|group| !group.resources.is_empty());
         Self { reserved, ..Self::new(groups) }
+    }
+
+    /// Returns a registry in which objects that expire (events) do so after `ttl`; zero means never.
+    #[must_use]
+    pub fn with_ttl(self, ttl: Duration) -> Self {
+        let mut groups: Vec<Group> = self.groups.iter().map(|group| Group::clone(group)).collect();
+        for def in groups.iter_mut().flat_map(|group| &mut group.resources) {
+            let expires = def.storage.as_ref().is_some_and(|storage| storage.ttl.is_some());
+            if let (true, Some(storage)) = (expires, &mut Arc::make_mut(def).storage) {
+                storage.ttl = Some(ttl).filter(|ttl| !ttl.is_zero());
+            }
+        }
+        Self { reserved: self.reserved, ..Self::new(groups) }
     }
 
     /// Returns whether a key prefix equals, contains, or is below the prefix of a built-in resource. A custom
@@ -229,6 +243,21 @@ mod tests {
 
     fn versions(registry: &Registry, group: &str) -> Vec<String> {
         registry.group(group).map(|group| group.versions.clone()).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_ttl_applies_to_objects_that_expire() {
+        let ttl_of = |registry: &Registry, group: &str, resource: &str| {
+            let def = registry.lookup(&GroupVersionResource::new(group, "v1", resource)).unwrap();
+            def.storage.as_ref().unwrap().ttl
+        };
+        for (set, expected) in [(90, Some(Duration::from_secs(90))), (0, None)] {
+            let registry = Registry::builtin(&SchemaSet::default()).with_ttl(Duration::from_secs(set));
+            assert_eq!(ttl_of(&registry, "", "events"), expected);
+            assert_eq!(ttl_of(&registry, "events.k8s.io", "events"), expected);
+            assert_eq!(ttl_of(&registry, "", "pods"), None);
+            assert!(registry.is_reserved_prefix("/registry/events"));
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! connections, asks clients to leave (GOAWAY, `Connection: close`), lets requests in flight complete until a deadline,
 //! and cuts the remaining connections.
 
+mod certificates;
 mod connection;
 mod connections;
 mod cork;
@@ -44,10 +45,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::body::BodyError;
 pub use crate::upgrade::Upgrade;
+pub use certificates::{NamedCertificate, ServingCertificate};
 pub use connections::ConnectionLimits;
 use connections::{Connections, Slot};
 use socket::Socket;
-pub use tls::{ServingCertificate, Tls, TlsError, TlsSettings};
+pub use tls::{Tls, TlsError, TlsSettings};
 use watchdog::Watchdog;
 
 /// Pauses of the accept loop after an error not caused by a connection, such as a lack of file descriptors.

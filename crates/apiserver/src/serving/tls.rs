@@ -1,23 +1,21 @@
-//! TLS: client certificates, and the serving certificate, which can be replaced while the server runs.
+//! TLS: protocols, cipher suites and client certificates.
 
 use std::{io, sync::Arc};
 
 use arc_swap::ArcSwap;
 use nave_authn::PeerCertificate;
+use nave_webhook::version_one::{verify_tls12_signature, verify_tls13_signature};
 use rustls::{
     CipherSuite, DigitallySignedStruct, DistinguishedName, Error as RustlsError, RootCertStore, ServerConfig,
     SignatureScheme,
     client::danger::HandshakeSignatureValid,
-    crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, UnixTime},
-    server::{
-        ClientHello, ResolvesServerCert,
-        danger::{ClientCertVerified, ClientCertVerifier},
-    },
-    sign::CertifiedKey,
+    crypto::{WebPkiSupportedAlgorithms, aws_lc_rs},
+    pki_types::{CertificateDer, UnixTime},
+    server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
+use super::certificates::ServingCertificate;
 use super::{Protocol, socket::Socket};
 
 /// Maximum number of TLS bytes queued per connection. Allows large responses to be sent in large writes.
@@ -37,46 +35,6 @@ pub enum TlsError {
     /// The TLS library lacks a required feature.
     #[error("TLS cannot be set up: {0}")]
     Setup(#[source] RustlsError),
-}
-
-/// The serving certificate. A replacement applies to subsequent handshakes.
-#[derive(Debug)]
-pub struct ServingCertificate(ArcSwap<CertifiedKey>);
-
-impl ServingCertificate {
-    /// Creates a serving certificate from its chain and key.
-    ///
-    /// # Errors
-    /// The key has an unknown type or does not match the certificate.
-    pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, TlsError> {
-        Ok(Self(ArcSwap::from_pointee(certified_key(chain, key)?)))
-    }
-
-    /// Replaces the certificate.
-    ///
-    /// # Errors
-    /// See [`Self::new`]; on error, the previous certificate is kept.
-    pub fn replace(
-        &self,
-        chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
-    ) -> Result<(), TlsError> {
-        self.0.store(Arc::new(certified_key(chain, key)?));
-        Ok(())
-    }
-}
-
-impl ResolvesServerCert for ServingCertificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
-    }
-}
-
-fn certified_key(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-) -> Result<CertifiedKey, TlsError> {
-    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(TlsError::Certificate)
 }
 
 /// The protocols and cipher suites that the server offers.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use nave_admission::plugins::PLUGINS;
 use nave_admission::{ConfigError, PluginConfig};
 
 use super::FlagError;
@@ -22,6 +23,10 @@ pub(super) struct AdmissionFlags {
     /// Admission plugins to disable.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     disable_admission_plugins: Vec<String>,
+    /// Deprecated. The only admission plugins to enable; not with --enable-admission-plugins or
+    /// --disable-admission-plugins.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    admission_control: Vec<String>,
     /// AdmissionConfiguration: file with the configuration of admission plugins.
     #[arg(long, value_name = "FILE")]
     admission_control_config_file: Option<PathBuf>,
@@ -54,7 +59,19 @@ impl AdmissionFlags {
     /// A name is unknown or in both lists, or the file is invalid.
     pub(super) fn validate(self, defaults: &[&str]) -> Result<Admission, FlagError> {
         let mut enabled = named(self.enable_admission_plugins);
-        let disabled = named(self.disable_admission_plugins);
+        let mut disabled = named(self.disable_admission_plugins);
+        let only = named(self.admission_control);
+        let defaults = if only.is_empty() { defaults } else { &[] };
+        if !only.is_empty() {
+            if !enabled.is_empty() || !disabled.is_empty() {
+                let why = "not with --enable-admission-plugins or --disable-admission-plugins";
+                return Err(FlagError::new("admission-control", why));
+            }
+            let others =
+                PLUGINS.iter().map(|entry| entry.name).filter(|&name| !only.iter().any(|it| it == name));
+            disabled = others.map(str::to_owned).collect();
+            enabled = only;
+        }
         for plugin in defaults.iter().map(|&plugin| plugin.to_owned()) {
             if !enabled.contains(&plugin) && !disabled.contains(&plugin) {
                 enabled.push(plugin);
@@ -91,8 +108,6 @@ fn named(mut names: Vec<String>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use nave_admission::plugins::PLUGINS;
-
     use super::*;
 
     fn flags(enable: &[&str], disable: &[&str]) -> AdmissionFlags {
@@ -100,6 +115,7 @@ mod tests {
         AdmissionFlags {
             enable_admission_plugins: owned(enable),
             disable_admission_plugins: owned(disable),
+            admission_control: Vec::new(),
             admission_control_config_file: None,
             default_not_ready_toleration_seconds: 300,
             default_unreachable_toleration_seconds: 300,
@@ -122,6 +138,17 @@ mod tests {
             let entry = PLUGINS.iter().find(|entry| entry.name == name).unwrap();
             assert_eq!(admission.plugins.is_enabled(entry), runs, "{enable:?} {disable:?} {name}");
         }
+    }
+
+    #[test]
+    fn the_deprecated_list_is_complete() {
+        let only = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let given = AdmissionFlags { admission_control: only(&["AlwaysPullImages"]), ..flags(&[], &[]) };
+        let plugins = given.validate(&[NODE_RESTRICTION]).unwrap().plugins;
+        let enabled = PLUGINS.iter().filter(|entry| plugins.is_enabled(entry)).map(|entry| entry.name);
+        assert_eq!(enabled.collect::<Vec<_>>(), ["AlwaysPullImages"]);
+        let both = AdmissionFlags { admission_control: only(&["Priority"]), ..flags(&["Priority"], &[]) };
+        assert_eq!(both.validate(&[]).unwrap_err().flag, "admission-control");
     }
 
     #[test]

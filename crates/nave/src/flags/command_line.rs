@@ -17,8 +17,13 @@ impl Cli {
     pub(crate) fn read<T: Into<OsString>>(
         arguments: impl IntoIterator<Item = T>,
     ) -> Result<Self, clap::Error> {
-        let arguments = with_command_of_program(arguments.into_iter().map(Into::into).collect());
+        let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+        let selected = selected_by(&arguments);
+        let arguments = with_command_of_program(arguments);
         let mut command = with_negative_values(Self::command());
+        if let Some((program, name)) = selected {
+            command = command.mut_subcommand(name, |it| it.override_usage(format!("{program} [OPTIONS]")));
+        }
         let matches = command.try_get_matches_from_mut(&arguments);
         let mut matches = matches.map_err(|error| with_tip(error, &command, &arguments))?;
         let values = values(&command, &matches);
@@ -46,9 +51,7 @@ fn values(command: &Command, matches: &ArgMatches) -> BTreeMap<String, String> {
 
 /// Adds the command that the name of the program selects, and normalizes the flags of `apiserver`.
 fn with_command_of_program(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let program = arguments.first().map(Path::new).and_then(Path::file_name);
-    let command = PROGRAMS.iter().find(|(name, _)| program == Some(OsStr::new(name)));
-    if let Some((_, command)) = command {
+    if let Some((_, command)) = selected_by(&arguments) {
         arguments.insert(1, command.into());
     }
     if arguments.get(1).is_some_and(|command| command == APISERVER) {
@@ -56,6 +59,12 @@ fn with_command_of_program(mut arguments: Vec<OsString>) -> Vec<OsString> {
         arguments.extend(apiserver::normalize(flags));
     }
     arguments
+}
+
+/// Returns the name of the program and the command that it selects.
+fn selected_by(arguments: &[OsString]) -> Option<(&'static str, &'static str)> {
+    let program = arguments.first().map(Path::new).and_then(Path::file_name);
+    PROGRAMS.into_iter().find(|(name, _)| program == Some(OsStr::new(name)))
 }
 
 /// Lets numbers and durations begin with a minus sign, so that the error of a negative value names the flag.

@@ -45,6 +45,9 @@ pub(super) struct EtcdFlags {
     /// Accepted for compatibility: the size of the store is read when metrics are read.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     etcd_db_metric_poll_interval: Duration,
+    /// Time after which events are deleted. 0 keeps them.
+    #[arg(long, value_name = "DURATION", default_value = "1h0m0s", value_parser = parse_duration)]
+    event_ttl: Duration,
     /// Timeout of the health check of the store.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
     etcd_healthcheck_timeout: Duration,
@@ -74,6 +77,8 @@ pub(crate) struct StoreConfig {
     /// Prefix of all keys in etcd, which encryption authenticates.
     pub(crate) prefix: String,
     pub(crate) media_type: StorageMediaType,
+    /// Time after which events are deleted; zero keeps them.
+    pub(crate) event_ttl: Duration,
     pub(crate) timeouts: StoreTimeouts,
 }
 
@@ -143,6 +148,7 @@ impl EtcdFlags {
             } else {
                 StorageMediaType::Protobuf
             },
+            event_ttl: self.event_ttl,
             timeouts: StoreTimeouts {
                 health: self.etcd_healthcheck_timeout,
                 readiness: self.etcd_readycheck_timeout,

@@ -53,6 +53,9 @@ enum StoreCommand {
         location: LocationFlags,
     },
     /// Create a store in --data-dir from a snapshot of an embedded store. Refuses to replace an existing store.
+    ///
+    /// Keys and certificates are not in a snapshot. Copy the folder pki of the old data folder too; otherwise the server
+    /// creates new ones, and no client and no service account token of the old server is accepted.
     #[command(after_help = EXIT_CODES)]
     Restore {
         /// The folder of the snapshot.

@@ -18,6 +18,10 @@ pub(super) struct TlsFlags {
     /// Private key of --tls-cert-file (PEM).
     #[arg(long, value_name = "FILE")]
     tls_private_key_file: Option<PathBuf>,
+    /// Certificate and key (PEM) for clients that ask for one of these server names: CERT,KEY or CERT,KEY:NAME,NAME. A
+    /// name may begin with "*.". Without names, those in the certificate. Repeatable.
+    #[arg(long, value_name = "FILES", value_parser = parse_named_pair)]
+    tls_sni_cert_key: Vec<NamedPair>,
     /// Oldest accepted version of TLS: VersionTLS12 or VersionTLS13. Older versions stand for VersionTLS12.
     #[arg(long, value_name = "VERSION", value_parser = ["", "VersionTLS10", "VersionTLS11", "VersionTLS12", "VersionTLS13"],
           default_value = "", hide_default_value = true)]
@@ -35,11 +39,36 @@ pub(super) struct TlsFlags {
     http2_max_streams_per_connection: u32,
 }
 
+/// The files of a certificate for single server names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NamedPair {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    /// The server names; empty for those in the certificate.
+    pub(crate) names: Vec<String>,
+}
+
+/// Parses `CERT,KEY[:NAME,NAME]`.
+fn parse_named_pair(text: &str) -> Result<NamedPair, &'static str> {
+    let (files, names) = text.split_once(':').unwrap_or((text, ""));
+    let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+    match files.split(',').map(str::trim).collect::<Vec<_>>()[..] {
+        [certificate, key] if !certificate.is_empty() && !key.is_empty() => Ok(NamedPair {
+            certificate: certificate.into(),
+            key: key.into(),
+            names: names.map(str::to_owned).collect(),
+        }),
+        _ => Err("must be CERTIFICATE,KEY or CERTIFICATE,KEY:NAME,NAME"),
+    }
+}
+
 /// The checked flags.
 #[derive(Clone, Debug)]
 pub(crate) struct TlsConfig {
     /// The serving certificate and key; `None` if the server creates them.
     pub(crate) pair: Option<(PathBuf, PathBuf)>,
+    /// The certificates for single server names.
+    pub(crate) named: Vec<NamedPair>,
     pub(crate) settings: TlsSettings,
     /// Concurrent requests per HTTP/2 connection; 0 for the default.
     pub(crate) http2_streams: u32,
@@ -82,7 +111,8 @@ impl TlsFlags {
             cipher_suites: (!suites.is_empty()).then_some(suites),
             offers_http2: !self.disable_http2_serving,
         };
-        Ok(TlsConfig { pair, settings, http2_streams: self.http2_max_streams_per_connection })
+        let (named, http2_streams) = (self.tls_sni_cert_key, self.http2_max_streams_per_connection);
+        Ok(TlsConfig { pair, named, settings, http2_streams })
     }
 }
 
@@ -126,6 +156,20 @@ mod tests {
     fn settings(flags: &[&str]) -> Result<TlsSettings, String> {
         let line = Line::try_parse_from(["nave"].iter().chain(flags)).map_err(|error| error.to_string())?;
         line.flags.validate().map(|tls| tls.settings).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn reads_named_certificates() {
+        let pair = |names: &[&str]| NamedPair {
+            certificate: "a.crt".into(),
+            key: "a.key".into(),
+            names: names.iter().map(|&name| name.to_owned()).collect(),
+        };
+        assert_eq!(parse_named_pair("a.crt,a.key"), Ok(pair(&[])));
+        assert_eq!(parse_named_pair("a.crt, a.key:*.x.test,y.test,"), Ok(pair(&["*.x.test", "y.test"])));
+        for wrong in ["", "a.crt", "a.crt,", ",a.key", "a,b,c", "a.crt:x.test"] {
+            assert!(parse_named_pair(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

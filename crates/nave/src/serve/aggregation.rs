@@ -22,7 +22,7 @@ impl ProxyClient {
     pub(super) fn open(config: &Config, certificates: &Certificates) -> Result<Self, ServeError> {
         let mut client = Self { pair: None, identity: watch::Sender::default() };
         client.reload(config, certificates)?;
-        if client.pair.is_none() {
+        if client.pair.is_none() && config.authentication.proxy.is_some() {
             tracing::warn!(
                 "aggregated servers get no client certificate: --requestheader-client-ca-file is set without --proxy-client-cert-file"
             );

@@ -8,7 +8,7 @@ use nave_apiserver::connect::backends::Backends;
 use nave_apiserver::draining::DrainSettings;
 use nave_apiserver::server::{self, ApiServer, StartError};
 use nave_apiserver::storage::{Following, Storages, Stores};
-use nave_apiserver::{bootstrap, virtual_resources, webhooks};
+use nave_apiserver::{virtual_resources, webhooks};
 use nave_audit::Auditor;
 use nave_authn::service_account::{Issuer, KeyRing, SecretUse};
 use nave_store::Store;
@@ -48,26 +48,32 @@ pub(super) struct Connections {
     pub(super) proxy: watch::Receiver<ProxyIdentity>,
 }
 
+/// The store and what surrounds it.
+pub(super) struct Opened {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) encryption: EncryptionFile,
+    pub(super) metrics: prometheus::Registry,
+}
+
 /// Starts the API on the store. It does not accept requests yet.
 pub(super) async fn start(
     config: &Config,
-    store: Arc<dyn Store>,
+    Opened { store, encryption, metrics }: Opened,
     keys: Arc<KeyRing>,
     cas: &ClientCas,
     connections: Connections,
     reachable: SocketAddr,
 ) -> Result<Api, ServeError> {
-    let registry = config.apis.runtime_config.registry(nave_schema::builtin())?;
+    let registry =
+        config.apis.runtime_config.registry(nave_schema::builtin())?.with_ttl(config.store.event_ttl);
     for resource in config.watch_caches.unknown(&registry) {
         tracing::warn!(resource, "unknown resource in --watch-cache-sizes ignored");
     }
-    let metrics = prometheus::Registry::new();
     let audit = match config.audit.clone() {
         Some(options) => Some(Arc::new(Auditor::start(options, &metrics)?)),
         None => None,
     };
-    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let encryption = EncryptionFile::open(config, &bootstrap::server_identity(&hostname), &metrics).await?;
+    let hostname = hostname();
     let stores = Stores::new(store)
         .with_media_type(config.store.media_type)
         .with_encryption(encryption.encryption.clone())
@@ -130,11 +136,15 @@ pub(super) async fn start(
     })
 }
 
+/// Returns the name of the host.
+pub(super) fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// Starts the exporter of traces, if requests are traced.
 fn tracer(config: &Config) -> Result<Option<Tracer>, ServeError> {
     let Some(tracing) = &config.tracing else { return Ok(None) };
-    let instance = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let (tracer, exporter) = Exporter::new(tracing, &instance)
+    let (tracer, exporter) = Exporter::new(tracing, &hostname())
         .map_err(|error| FlagError::new("tracing-config-file", error.to_string()))?;
     tokio::spawn(exporter.run());
     Ok(Some(tracer))

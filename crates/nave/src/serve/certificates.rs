@@ -8,14 +8,14 @@ use std::{
     time::SystemTime,
 };
 
-use nave_apiserver::serving::ServingCertificate;
+use nave_apiserver::serving::{NamedCertificate, ServingCertificate};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::ServeError;
 use super::client_cas::read_cas;
 use crate::{
-    flags::{Config, Credentials, FlagError},
+    flags::{Config, Credentials, FlagError, NamedPair},
     pki::{self, FrontProxy, Pair, Pki},
 };
 
@@ -26,6 +26,8 @@ pub(super) struct Certificates {
     own: Option<Pki>,
     /// The serving certificate: the server's own or the one in the flags.
     pair: Pair,
+    /// The certificates for single server names, in the order of the flags.
+    named: Vec<Pair>,
     serving: Arc<ServingCertificate>,
 }
 
@@ -46,7 +48,9 @@ impl Certificates {
         let pair = load_pair(config, own.as_ref())?;
         let (chain, key) = decode(config, &pair)?;
         let serving = ServingCertificate::new(chain, key).map_err(|why| unusable(config, why))?;
-        Ok(Self { config: config.clone(), own, pair, serving: Arc::new(serving) })
+        let named = load_named(config)?;
+        replace_named(&serving, config, &named)?;
+        Ok(Self { config: config.clone(), own, pair, named, serving: Arc::new(serving) })
     }
 
     /// Renews certificates that are due and reloads changed files. Returns whether the kubeconfig must be rewritten.
@@ -54,19 +58,26 @@ impl Certificates {
     pub(super) fn refresh(&mut self, now: SystemTime) -> Result<bool, ServeError> {
         let renewed = self.own.as_mut().map_or(Ok(false), |own| own.renew(now))?;
         let pair = load_pair(&self.config, self.own.as_ref())?;
-        if pair == self.pair {
-            return Ok(renewed);
+        let is_new = pair != self.pair;
+        if is_new {
+            let (chain, key) = decode(&self.config, &pair)?;
+            self.serving.replace(chain, key).map_err(|why| unusable(&self.config, why))?;
+            self.pair = pair;
+            tracing::info!("serving certificate reloaded");
         }
-        let (chain, key) = decode(&self.config, &pair)?;
-        self.serving.replace(chain, key).map_err(|why| unusable(&self.config, why))?;
-        self.pair = pair;
-        tracing::info!("serving certificate reloaded");
-        Ok(true)
+        let named = load_named(&self.config)?;
+        if named != self.named {
+            replace_named(&self.serving, &self.config, &named)?;
+            self.named = named;
+            tracing::info!("certificates for server names reloaded");
+        }
+        Ok(renewed || is_new)
     }
 
     /// Returns the files in flags.
     pub(super) fn given(&self) -> Vec<PathBuf> {
         let pair = self.config.serving_pair.iter().flat_map(|(certificate, key)| [certificate, key]);
+        let named = self.config.named_pairs.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
         let authentication = &self.config.authentication;
         let cas = authentication
             .client_ca_file
@@ -76,7 +87,13 @@ impl Certificates {
         let proxy_pair = self.config.aggregation.client_pair.iter();
         let proxy_pair = proxy_pair.flat_map(|(certificate, key)| [certificate, key]);
         let kubelet_pair = kubelet.client_pair.iter().flat_map(|(certificate, key)| [certificate, key]);
-        pair.chain(cas).chain(proxy_pair).chain(kubelet_pair).chain(&kubelet.ca_file).cloned().collect()
+        pair.chain(named)
+            .chain(cas)
+            .chain(proxy_pair)
+            .chain(kubelet_pair)
+            .chain(&kubelet.ca_file)
+            .cloned()
+            .collect()
     }
 
     pub(super) fn serving(&self) -> Arc<ServingCertificate> {
@@ -141,6 +158,35 @@ fn load_pair(config: &Config, own: Option<&Pki>) -> Result<Pair, FlagError> {
     }
     let own = own.map(|own| own.serving.clone());
     own.ok_or_else(|| FlagError::new("tls-cert-file", "required"))
+}
+
+const SNI_FLAG: &str = "tls-sni-cert-key";
+
+fn load_named(config: &Config) -> Result<Vec<Pair>, FlagError> {
+    let files = config.named_pairs.iter().map(|pair| (pair.certificate.clone(), pair.key.clone()));
+    files.map(|files| read_pair(&files, (SNI_FLAG, SNI_FLAG))).collect()
+}
+
+/// Replaces the certificates for single server names.
+fn replace_named(serving: &ServingCertificate, config: &Config, pairs: &[Pair]) -> Result<(), FlagError> {
+    let decoded = pairs.iter().zip(&config.named_pairs).map(|(pair, files)| decode_named(pair, files));
+    let decoded = decoded.collect::<Result<_, _>>()?;
+    serving.replace_named(decoded).map_err(|(index, error)| match config.named_pairs.get(index) {
+        Some(files) => FlagError::file(SNI_FLAG, &files.certificate, error),
+        None => FlagError::new(SNI_FLAG, error.to_string()),
+    })
+}
+
+fn decode_named(pair: &Pair, files: &NamedPair) -> Result<NamedCertificate, FlagError> {
+    let in_certificate = |why: String| FlagError::file(SNI_FLAG, &files.certificate, why);
+    let chain = CertificateDer::pem_slice_iter(pair.certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| in_certificate(error.to_string()))?;
+    if chain.is_empty() {
+        return Err(in_certificate("no PEM certificate".to_owned()));
+    }
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes());
+    let key = key.map_err(|error| FlagError::file(SNI_FLAG, &files.key, error))?;
+    Ok(NamedCertificate { chain, key, names: files.names.clone() })
 }
 
 /// Decodes a client certificate and its key. `flags` are those of their files; `None` if the server created them.

@@ -4,11 +4,13 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nave_apiserver::bootstrap;
 use nave_apiserver::server::StartError;
 use nave_encryption::{Encryption, Metrics};
 use nave_webhook::WatchedFiles;
 use prometheus::Registry;
 
+use super::api::hostname;
 use super::{FILE_CHECK, ServeError};
 use crate::flags::{Config, FlagError};
 
@@ -24,8 +26,9 @@ impl EncryptionFile {
     ///
     /// # Errors
     /// The file cannot be read or is invalid.
-    pub(super) async fn open(config: &Config, server: &str, metrics: &Registry) -> Result<Self, ServeError> {
-        let metrics = Metrics::new(metrics, server).map_err(StartError::Metrics)?;
+    pub(super) async fn open(config: &Config, metrics: &Registry) -> Result<Self, ServeError> {
+        let server = bootstrap::server_identity(&hostname());
+        let metrics = Metrics::new(metrics, &server).map_err(StartError::Metrics)?;
         let encryption = Encryption::none(&config.store.prefix, metrics);
         let given = &config.encryption;
         if let Some(path) = &given.file {

@@ -86,6 +86,12 @@ impl RuntimeConfig {
         if self == &Self::default() {
             return Ok(registry);
         }
+        let has_none = |form| matches!(form, VersionForm::Beta | VersionForm::Alpha);
+        for (name, form) in FORMS.into_iter().filter(|(_, form)| has_none(*form)) {
+            if self.forms.contains(&(form, true)) {
+                tracing::warn!("{name} in --runtime-config enables nothing: nave serves the stable versions");
+            }
+        }
         for ((group, version, _), enabled) in &self.apis {
             let served = registry.group(group);
             if served.is_some_and(|served| served.versions.contains(version)) {

@@ -59,6 +59,9 @@ fn error_names_flag_and_file() {
         let flags = [("tls-cert-file", file.as_path()), ("tls-private-key-file", file.as_path())];
         let error = error_of(&config(folder.path(), &flags));
         assert!(error.starts_with(&format!("--tls-cert-file: {}: ", file.display())), "{error}");
+        let pair = PathBuf::from(format!("{0},{0}:a.test", file.display()));
+        let error = error_of(&config(folder.path(), &[("tls-sni-cert-key", &pair)]));
+        assert!(error.starts_with(&format!("--tls-sni-cert-key: {}: ", file.display())), "{error}");
     }
 }
 
