@@ -13,6 +13,8 @@ use super::{FILE, Options, writer};
 
 /// Name of the file that [`defragment`] writes before it replaces the store file.
 const NEW_FILE: &str = "store.redb.new";
+/// The file that a snapshot of etcd consists of.
+const ETCD_SNAPSHOT: &str = "snapshot.db";
 
 /// Sizes of a file before and after it was rewritten, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +89,10 @@ pub fn restore(from: &Path, to: &Path) -> Result<(), StoreError> {
 
 fn lock(folder: &Path) -> Result<FolderLock, StoreError> {
     if !exists(folder) {
-        let why = format!("{} has no store", folder.display());
+        let of_etcd = folder.join(ETCD_SNAPSHOT).exists();
+        let why =
+            if of_etcd { "has a snapshot of etcd: use 'etcdutl snapshot restore'" } else { "has no store" };
+        let why = format!("{} {why}", folder.display());
         return Err(std::io::Error::new(std::io::ErrorKind::NotFound, why).into());
     }
     FolderLock::take(folder)

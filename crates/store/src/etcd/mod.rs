@@ -340,7 +340,8 @@ impl Store for Etcd {
             .call_for_stream(SNAPSHOT, &m::SnapshotRequest {})
             .await
             .map_err(|e| unavailable(&e))?;
-        let mut file = tokio::fs::File::create_new(to.join("snapshot.db")).await?;
+        let mut options = tokio::fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(to.join(SNAPSHOT_FILE)).await?;
         while let Some(part) = stream.next::<m::SnapshotResponse>().await.map_err(|e| unavailable(&e))? {
             file.write_all(&part.blob).await?;
         }
@@ -455,6 +456,8 @@ const COMPACT: &str = "/etcdserverpb.KV/Compact";
 const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 const DEFRAGMENT: &str = "/etcdserverpb.Maintenance/Defragment";
 const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
+/// The file of a snapshot.
+const SNAPSHOT_FILE: &str = "snapshot.db";
 /// Number of keys in the first page of a range.
 const FIRST_PAGE: usize = 500;
 const MAX_PAGE: usize = 10_000;
