@@ -70,14 +70,9 @@ async fn accepts_certificates_of_version_1() {
         format!("--client-certificate={}", file("ours1.crt")),
         format!("--client-key={}", file("ours1.key")),
     ];
-    let user = server.kubectl(&[
-        "auth",
-        "whoami",
-        "-o=jsonpath={.status.userInfo.username}",
-        &identity[0],
-        &identity[1],
-    ]);
-    assert_eq!(user.await, "old");
+    let name = "-o=jsonpath={.status.userInfo.username}";
+    let user = server.kubectl(&["auth", "whoami", name, &identity[0], &identity[1]]).await;
+    assert_eq!(user, "old");
 }
 
 #[tokio::test]
