@@ -1,5 +1,6 @@
 //! The health of nodes: kubelet heartbeats, and the resulting conditions and taints.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -27,6 +28,18 @@ const TAINTS: [(&str, &str, &str); 6] = [
     ("NetworkUnavailable", "True", "node.kubernetes.io/network-unavailable"),
     ("PIDPressure", "True", "node.kubernetes.io/pid-pressure"),
 ];
+
+/// Labels, and the older label that must have the same value.
+const OLDER_LABELS: [(&str, &str); 2] =
+    [("kubernetes.io/os", "beta.kubernetes.io/os"), ("kubernetes.io/arch", "beta.kubernetes.io/arch")];
+
+/// Returns the older labels that a node lacks or has with another value.
+pub(super) fn missing_labels(node: &Node) -> BTreeMap<&'static str, String> {
+    let label = |name: &str| node.metadata.labels.as_ref().and_then(|labels| labels.get(name));
+    let missing =
+        OLDER_LABELS.iter().filter(|(name, older)| label(name).is_some() && label(name) != label(older));
+    missing.filter_map(|(name, older)| Some((*older, label(name)?.clone()))).collect()
+}
 
 /// The last heartbeat data from a kubelet, and the time of the last change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,6 +185,23 @@ mod tests {
 
     fn after(seconds: i64) -> Timestamp {
         now() + SignedDuration::from_secs(seconds)
+    }
+
+    #[test]
+    fn older_labels_follow_the_newer_ones() {
+        for (labels, missing) in [
+            (json!({}), json!({})),
+            (json!({"beta.kubernetes.io/os": "linux"}), json!({})),
+            (json!({"kubernetes.io/os": "linux"}), json!({"beta.kubernetes.io/os": "linux"})),
+            (
+                json!({"kubernetes.io/arch": "arm64", "beta.kubernetes.io/arch": "amd64"}),
+                json!({"beta.kubernetes.io/arch": "arm64"}),
+            ),
+            (json!({"kubernetes.io/os": "linux", "beta.kubernetes.io/os": "linux"}), json!({})),
+        ] {
+            let node = serde_json::from_value(json!({"metadata": {"labels": labels}})).unwrap();
+            assert_eq!(json!(missing_labels(&node)), missing, "{labels}");
+        }
     }
 
     #[test]

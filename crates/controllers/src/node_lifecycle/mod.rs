@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, ObjectReference, Pod, Taint};
 use kube::api::{Api, Patch, PatchParams};
 use nave_client::{Action, Lister, ObjectName, on_delete};
 use parking_lot::Mutex;
@@ -69,11 +69,14 @@ fn start(context: &Context) -> BoxFuture<'static, ()> {
     let leases = builder.informer::<Lease>();
     index_by_node(&pods);
     let heartbeats = Arc::<Mutex<HashMap<String, Heartbeat>>>::default();
-    let gone = Arc::clone(&heartbeats);
+    let (gone, events) = (Arc::clone(&heartbeats), context.events.clone());
     builder.add_handler(
         &nodes,
         on_delete(move |node| {
-            gone.lock().remove(node.name());
+            if gone.lock().remove(node.name()).is_some() {
+                let message = format!("Removing Node {} from Controller", node.name());
+                record(&events, node.name(), node.uid(), "RemovingNode", &message);
+            }
         }),
     );
     builder.run(Controller {
@@ -96,6 +99,15 @@ impl Reconciler for Controller {
         }
         let (node, now) = (cached.decode()?, Timestamp::now());
         let heartbeats = self.update_heartbeat(&node, key.name(), now)?;
+        let labels = health::missing_labels(&node);
+        if !labels.is_empty() {
+            let patch = json!({"metadata": {"labels": labels}});
+            let nodes: Api<Node> = Api::all(self.client.clone());
+            let patched = nodes.patch(key.name(), &PatchParams::default(), &Patch::Merge(patch)).await;
+            ignore_not_found(patched)?;
+            // The event of this write triggers another sync.
+            return Ok(Action::RequeueAfter(PERIOD));
+        }
         if heartbeats.remaining_grace(&node, now).is_zero() {
             let unknown = health::unknown_conditions(&node, now);
             if !unknown.is_empty() {
@@ -120,13 +132,19 @@ impl Reconciler for Controller {
 }
 
 impl Controller {
-    /// Updates the last heartbeat of a node.
+    /// Updates the last heartbeat of a node. Announces nodes that are new to this controller.
     fn update_heartbeat(&self, node: &Node, name: &str, now: Timestamp) -> Result<Heartbeat, SyncError> {
         let lease = self.leases.get(LEASES, name).map(|lease| lease.decode()).transpose()?;
         let renewed = lease.and_then(|lease| lease.spec?.renew_time).map(|time| time.0.to_string());
         let mut all = self.heartbeats.lock();
         let heartbeats = Heartbeat::update(node, renewed, all.get(name), now);
-        all.insert(name.to_owned(), heartbeats.clone());
+        let is_new = all.insert(name.to_owned(), heartbeats.clone()).is_none();
+        drop(all);
+        if is_new {
+            let uid = node.metadata.uid.as_deref().unwrap_or_default();
+            let message = format!("Registered Node {name} in Controller");
+            record(&self.events, name, uid, "RegisteredNode", &message);
+        }
         Ok(heartbeats)
     }
 
@@ -205,6 +223,18 @@ impl Controller {
         let message = format!("Node {name} status is now: NodeNotReady");
         self.events.record(&reference_of(node), EventKind::Normal, "NodeNotReady", &message);
     }
+}
+
+/// Records an event of a node, in the form of upstream's `RecordNodeEvent`.
+fn record(events: &EventRecorder, name: &str, uid: &str, reason: &'static str, message: &str) {
+    let reference = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: Some(name.to_owned()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
+    };
+    events.record(&reference, EventKind::Normal, reason, &format!("Node {name} event: {message}"));
 }
 
 /// Returns the zone of a node, qualified by its region.
