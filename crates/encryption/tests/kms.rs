@@ -207,6 +207,18 @@ async fn a_reload_needs_a_healthy_plugin() {
 }
 
 #[tokio::test]
+async fn a_huge_answer_is_a_failure() {
+    let (fixture, plugin) = Fixture::start(Some("1"), fast()).await;
+    fixture.eventually_healthy(true).await;
+    plugin.as_ref().unwrap().set_health(&"x".repeat(5 << 20));
+    fixture.eventually_healthy(false).await;
+    let error = fixture.encryption.check_health().await.unwrap_err();
+    assert!(error.len() < 500, "{}", error.len());
+    plugin.as_ref().unwrap().set_health("ok");
+    fixture.eventually_healthy(true).await;
+}
+
+#[tokio::test]
 async fn v1_is_refused() {
     let (fixture, _plugin) = Fixture::start(Some("1"), fast()).await;
     for (version, error) in

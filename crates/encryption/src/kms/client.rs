@@ -118,6 +118,7 @@ impl Client {
         }
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| error.to_string())?;
         let opened = Connection::open(TokioIo::new(stream), "http://localhost".to_owned()).await?;
+        let opened = opened.with_max_message(MAX_MESSAGE);
         *slot = Some(opened.clone());
         Ok(opened)
     }
@@ -146,4 +147,6 @@ fn go_name(code: Code) -> &'static str {
     }
 }
 
+/// Maximum length of a plugin's answer, in bytes, as in upstream's client.
+const MAX_MESSAGE: usize = 4 << 20;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);

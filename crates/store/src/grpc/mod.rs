@@ -46,6 +46,8 @@ pub struct Connection {
     requests: SendRequest<RequestBody>,
     /// Scheme and authority of the server, for the requests' `:authority`.
     origin: String,
+    /// Maximum length of a received message, in bytes.
+    max_message: usize,
     is_abandoned: Arc<watch::Sender<bool>>,
 }
 
@@ -70,7 +72,14 @@ impl Connection {
                 tracing::debug!(error = chain(&error), "gRPC connection ended");
             }
         });
-        Ok(Self { requests, origin, is_abandoned: Arc::new(watch::Sender::new(false)) })
+        let is_abandoned = Arc::new(watch::Sender::new(false));
+        Ok(Self { requests, origin, max_message: MAX_MESSAGE, is_abandoned })
+    }
+
+    /// Sets the maximum length of a received message, in bytes.
+    #[must_use]
+    pub fn with_max_message(self, max_message: usize) -> Self {
+        Self { max_message, ..self }
     }
 
     /// Returns whether requests can no longer be sent.
@@ -147,7 +156,7 @@ impl Connection {
             let why = chain(&failed.into_error());
             if never_sent { CallError::NotSent(why) } else { CallError::Broken(why) }
         })?;
-        MessageStream::new(response, Arc::clone(&self.is_abandoned))
+        MessageStream::new(response, self.max_message, Arc::clone(&self.is_abandoned))
     }
 }
 
@@ -172,11 +181,16 @@ impl MessageSender {
 pub struct MessageStream {
     body: Incoming,
     buffer: BytesMut,
+    max_message: usize,
     is_abandoned: Arc<watch::Sender<bool>>,
 }
 
 impl MessageStream {
-    fn new(response: Response<Incoming>, is_abandoned: Arc<watch::Sender<bool>>) -> Result<Self, CallError> {
+    fn new(
+        response: Response<Incoming>,
+        max_message: usize,
+        is_abandoned: Arc<watch::Sender<bool>>,
+    ) -> Result<Self, CallError> {
         let (head, body) = response.into_parts();
         if head.status != StatusCode::OK {
             return Err(Status::of_http(head.status).into());
@@ -185,7 +199,7 @@ impl MessageStream {
         if let Some(status) = Status::from_headers(&head.headers) {
             status.into_result()?;
         }
-        Ok(Self { body, buffer: BytesMut::new(), is_abandoned })
+        Ok(Self { body, buffer: BytesMut::new(), max_message, is_abandoned })
     }
 
     /// Returns the next message, or `None` after the last one if the status is OK.
@@ -219,7 +233,7 @@ impl MessageStream {
     }
 
     fn take_buffered(&mut self) -> Result<Option<Bytes>, CallError> {
-        match take_message(&mut self.buffer, MAX_MESSAGE) {
+        match take_message(&mut self.buffer, self.max_message) {
             Ok(Received::Message(message)) => Ok(Some(message)),
             Ok(Received::Incomplete) => Ok(None),
             Err(status) => Err(CallError::Broken(status.message)),
@@ -281,7 +295,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 /// Length of the flag and the length before each message.
 const PREFIX: usize = 5;
-/// Maximum length of a received message, in bytes.
+/// Maximum length of a received message, in bytes, unless the connection has another.
 const MAX_MESSAGE: usize = 1 << 30;
 /// Maximum number of messages that wait to be sent in a stream.
 const PENDING_MESSAGES: usize = 16;
