@@ -13,7 +13,7 @@ fn errors(property: Value) -> Vec<String> {
 }
 
 fn errors_of(schema: Value) -> Vec<String> {
-    let found = rules::check(&schema, &FieldPath::new("s"), Requirements::ALL);
+    let found = rules::check(&schema, &FieldPath::new("s"), Requirements::ALL).errors;
     found.iter().map(|error| error.to_string().replace("s.properties[a]", "A")).collect()
 }
 

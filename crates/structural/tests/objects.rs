@@ -192,9 +192,16 @@ fn rejects_numbers_by_range_bound_and_enumeration() {
         (json!({"type": "string", "format": "postcode"}), json!("no"), &[]),
         (
             json!({"type": "string", "format": "uuid"}),
+            json!({}),
+            &[r#"spec.x: Invalid value: "": spec.x in body must be of type uuid: """#],
+        ),
+        (
+            json!({"type": "string"}),
             json!([]),
             &[r#"spec.x: Invalid value: "array": spec.x in body must be of type string: "array""#],
         ),
+        // Lists pass the check of the type if there is a format.
+        (json!({"type": "string", "format": "uuid"}), json!([]), &[]),
     ];
     for (property, value, expected) in cases {
         assert_eq!(errors(&property, value.clone()), *expected, "{property} {value}");

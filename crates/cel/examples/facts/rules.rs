@@ -16,7 +16,7 @@ pub(crate) fn compare(case: &Value, report: &mut Report) {
     let old = case.get("oldSchema");
     let found = check(schema, PATH, old == Some(schema));
     let requirements = old.map_or(Requirements::ALL, |old| Requirements::of_update(&[old]));
-    let mut errors = rules::check(schema, &FieldPath::new(PATH), requirements);
+    let mut errors = rules::check(schema, &FieldPath::new(PATH), requirements).errors;
     if errors.is_empty() {
         let all = found.errors.iter().cloned().chain(check_defaults(schema, PATH));
         errors.extend(all.map(FieldError::from));

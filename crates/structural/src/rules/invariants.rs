@@ -21,7 +21,9 @@ const PRESERVE: &str = "x-kubernetes-preserve-unknown-fields";
 pub(super) fn check(schema: &Map, level: Level, path: &FieldPath, errors: &mut Errors) {
     let kind = text(schema, "type").unwrap_or_default();
     match present(schema, "items") {
-        None if kind == "array" => errors.required(&path.child("items"), "must be specified"),
+        None | Some(Value::Array(_)) if kind == "array" => {
+            errors.required(&path.child("items"), "must be specified");
+        }
         Some(Value::Object(items)) => check(items, Level::Item, &path.child("items"), errors),
         _ => {}
     }

@@ -96,8 +96,27 @@ impl Errors {
     }
 }
 
-/// Returns the errors of a resource's schema, which is at `path`.
-pub fn check(schema: &Value, path: &FieldPath, requirements: Requirements) -> Vec<FieldError> {
+/// The result of checking a schema.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The errors.
+    pub errors: Vec<FieldError>,
+    /// The schema must be structural, is, and has valid defaults. Only such schemas have their CEL rules checked.
+    pub is_structural: bool,
+}
+
+impl Report {
+    /// Returns whether the schema at `path` and those inside it have no errors. Schemas with errors have no CEL types.
+    pub fn is_sound(&self, path: &str) -> bool {
+        let is_inside = |error: &FieldError| {
+            error.field.as_str().strip_prefix(path).is_some_and(|rest| rest.starts_with(['.', '[']))
+        };
+        !self.errors.iter().any(is_inside)
+    }
+}
+
+/// Checks a resource's schema, which is at `path`.
+pub fn check(schema: &Value, path: &FieldPath, requirements: Requirements) -> Report {
     let mut errors = Vec::new();
     let mut unsupported = None;
     if requirements.structural {
@@ -113,13 +132,14 @@ pub fn check(schema: &Value, path: &FieldPath, requirements: Requirements) -> Ve
             Err(error) => unsupported = Some(error),
         }
     }
+    let is_structural = requirements.structural && unsupported.is_none() && errors.is_empty();
     errors.extend(openapi::check(schema, path, requirements));
     if errors.is_empty()
         && let Some(error) = unsupported
     {
         errors.push(FieldError::invalid(path, "", error.to_string()));
     }
-    errors
+    Report { errors, is_structural }
 }
 
 /// Returns the violations of structural rules, sorted by text. The caller must check first that the schema compiles.

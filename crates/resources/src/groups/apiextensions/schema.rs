@@ -50,15 +50,24 @@ pub(super) fn check(
     if root.field("nullable").flag() {
         errors.push(root.field("nullable").forbidden("nullable cannot be true at the root"));
     }
-    let wrong = rules::check(value, &root.path(), requirements);
-    let is_sound = wrong.is_empty();
-    errors.extend(wrong);
-    if is_sound && rules::has_expressions(value) {
-        let (path, unchanged) = (root.path(), old.contains(value));
-        let report = nave_cel::rules::check(value, path.as_str(), unchanged);
-        let defaults = nave_cel::rules::check_defaults(value, path.as_str());
-        errors.extend(report.errors.into_iter().chain(defaults).map(FieldError::from));
+    let path = root.path();
+    let mut found = rules::check(value, &path, requirements);
+    if found.is_structural && rules::has_expressions(value) {
+        let of_rules = nave_cel::rules::check(value, path.as_str(), old.contains(value));
+        let defaults = if found.errors.is_empty() {
+            nave_cel::rules::check_defaults(value, path.as_str())
+        } else {
+            Vec::new()
+        };
+        let shown = of_rules.errors.into_iter().map(FieldError::from).filter(|error| {
+            let schema =
+                error.field.as_str().rsplit_once(".x-kubernetes-validations").map(|(schema, _)| schema);
+            schema.is_none_or(|schema| found.is_sound(schema))
+        });
+        let shown: Vec<FieldError> = shown.collect();
+        found.errors.extend(shown.into_iter().chain(defaults.into_iter().map(FieldError::from)));
     }
+    errors.extend(found.errors);
 }
 
 /// The schemas of an old definition, to find those that an update does not change. Compared by hash, because a

@@ -409,3 +409,19 @@ fn compiles_rules_and_limits_their_cost() {
     assert!(refused.iter().any(|error| error.contains("exceeds budget")), "{refused:?}");
     assert_eq!(shown(&validate_update(At::root(&old), &Old::new(&old))), [""; 0]);
 }
+
+#[test]
+fn checks_rules_of_schemas_without_errors_only() {
+    let rule = |rule: &str| json!([{"rule": rule}]);
+    let schema = json!({"type": "object", "properties": {
+        "sound": {"type": "string", "maxLength": 5, "x-kubernetes-validations": rule("self.a")},
+        "wrong": {"type": "array", "uniqueItems": true, "items": {"type": "string"}, "x-kubernetes-validations": rule("self.a")},
+    }});
+    let errors = with("/spec/versions/0/schema", json!({"openAPIV3Schema": schema}));
+    let has = |text: &str| errors.iter().any(|error| error.contains(text));
+    assert!(
+        has("[wrong].uniqueItems: Forbidden") && has("[sound].x-kubernetes-validations[0].rule"),
+        "{errors:?}"
+    );
+    assert!(!has("[wrong].x-kubernetes-validations"), "{errors:?}");
+}
