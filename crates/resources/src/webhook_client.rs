@@ -1,7 +1,7 @@
 //! Validation of the URL or service of a webhook (upstream: `apiserver/pkg/util/webhook`).
 
 use nave_machinery::url::split_scheme;
-use nave_machinery::{FieldError, names};
+use nave_machinery::{FieldError, Value, names};
 
 use crate::validate::{At, Errors, required_text};
 
@@ -95,8 +95,17 @@ fn is_escaped(text: &str) -> bool {
     text.split('%').skip(1).all(is_escape)
 }
 
+/// Checks the service of a webhook. Upstream swaps its name and namespace, so errors have the path of the other field.
+pub(crate) fn swapped_webhook_service(service: At, errors: &mut Errors) {
+    let mut swapped = service.map().cloned().unwrap_or_default();
+    let (name, namespace) = (swapped.remove("name"), swapped.remove("namespace"));
+    swapped.extend(name.map(|name| ("namespace".to_owned(), name)));
+    swapped.extend(namespace.map(|namespace| ("name".to_owned(), namespace)));
+    webhook_service(service.with(Some(&Value::Object(swapped))), errors);
+}
+
 /// Checks that the service of a webhook has a name, a namespace, and a valid port and path.
-pub(crate) fn webhook_service(service: At, errors: &mut Errors) {
+fn webhook_service(service: At, errors: &mut Errors) {
     named_service(service, errors);
     let path = service.field("path");
     if !path.is_set() {

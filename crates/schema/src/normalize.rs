@@ -166,7 +166,9 @@ impl Walk<'_> {
         let empty = match value {
             Value::Array(list) => list.is_empty(),
             Value::Object(map) => map.is_empty() && matches!(field.shape, Shape::Map { .. }),
-            Value::String(text) => text.is_empty() && !field.pointer,
+            Value::String(text) => {
+                text.is_empty() && !field.pointer && field.shape != Shape::Scalar(Scalar::IntOrString)
+            }
             Value::Bool(on) => !*on && field.wire.omit_zero,
             Value::Number(number) => field.wire.omit_zero && number.as_f64() == Some(0.0),
             Value::Null => true,
@@ -257,7 +259,14 @@ impl Walk<'_> {
             (AnyForm::SchemaOrBool, _) => {
                 Err(NormalizeError::Type("boolean or JSON schema expected".to_owned()))
             }
-            _ => Err(NormalizeError::Type(mismatch(kind_of(value), &go_struct(self.set.get(owner)), path))),
+            (AnyForm::SchemaOrStrings, Value::Array(_)) => {
+                Err(NormalizeError::Type(mismatch(kind_of(value), &go_struct(self.set.get(owner)), path)))
+            }
+            // Go reads other values as neither a schema nor a list.
+            (AnyForm::SchemaOrArray | AnyForm::SchemaOrStrings, _) => {
+                *value = Value::Null;
+                Ok(())
+            }
         }
     }
 

@@ -73,7 +73,24 @@ fn double(value: &mut Value, path: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// Reads an element of bytes that are written as a list of numbers, which Go reads too.
+fn byte(value: &Value, path: &Path) -> Result<u8, String> {
+    let number = match value {
+        Value::Null => Some(0),
+        value => value.as_u64().and_then(|number| u8::try_from(number).ok()),
+    };
+    number.ok_or_else(|| match value {
+        Value::Number(number) => mismatch(&format!("number {number}"), "uint8", path),
+        value => mismatch(kind_of(value), "uint8", path),
+    })
+}
+
 fn bytes(value: &mut Value, path: &Path) -> Result<(), String> {
+    if let Value::Array(list) = value {
+        let decoded = list.iter().enumerate().map(|(at, item)| byte(item, &Path::Index(path, at)));
+        *value = Value::from(BASE64.encode(decoded.collect::<Result<Vec<u8>, _>>()?));
+        return Ok(());
+    }
     let Value::String(text) = value else { return wrong(Scalar::Bytes, value, path) };
     if text.contains(['\r', '\n']) {
         text.retain(|c| c != '\r' && c != '\n');

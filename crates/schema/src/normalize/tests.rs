@@ -101,6 +101,8 @@ fn type_errors_have_upstreams_text() {
     let part = "json: cannot unmarshal number 1.5 into Go struct field PodSpec.spec.priority of type int32";
     says(POD, json!({"spec": {"priority": 1.5}}), part);
     says("api.core.v1.Secret", json!({"data": {"a": "%"}}), "illegal base64 data at input byte 0");
+    let byte = "json: cannot unmarshal number 256 into Go struct field Secret.data of type uint8";
+    says("api.core.v1.Secret", json!({"data": {"a": [1, 256]}}), byte);
     let time = r#"parsing time "x" as "2006-01-02T15:04:05Z07:00": cannot parse "x" as "2006""#;
     says(POD, json!({"status": {"startTime": "x"}}), time);
 }

@@ -8,7 +8,7 @@ use super::rules::{
     FAILURE_POLICIES, MATCH_POLICIES, REINVOCATIONS, match_conditions, rule, webhook_compiler,
 };
 use crate::validate::{At, Errors, absent_or_one_of, checked, fully_qualified_name, label_selector, one_of};
-use crate::webhook_client::{webhook_service, webhook_url};
+use crate::webhook_client::{swapped_webhook_service, webhook_url};
 
 const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 const SIDE_EFFECTS: [&str; 2] = ["None", "NoneOnDryRun"];
@@ -93,7 +93,7 @@ fn client_config(config: At, errors: &mut Errors) {
     } else if url.is_set() {
         webhook_url(url, errors);
     } else {
-        webhook_service(service, errors);
+        swapped_webhook_service(service, errors);
     }
 }
 

@@ -11,7 +11,7 @@ use x509_parser::prelude::FromDer;
 
 use crate::pem;
 use crate::validate::{At, Errors};
-use crate::webhook_client::{webhook_service, webhook_url};
+use crate::webhook_client::{swapped_webhook_service, webhook_url};
 
 /// The supported versions of `ConversionReview`.
 const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
@@ -82,7 +82,7 @@ fn client(client: At, allows_invalid_bundle: bool, errors: &mut Errors) {
     let (url, service, bundle) = (client.field("url"), client.field("service"), client.field("caBundle"));
     match (url.is_set(), service.is_set()) {
         (true, false) => webhook_url(url, errors),
-        (false, true) => self::service(service, errors),
+        (false, true) => swapped_webhook_service(service, errors),
         _ => errors.push(client.required("exactly one of url or service is required")),
     }
     if !allows_invalid_bundle
@@ -91,16 +91,6 @@ fn client(client: At, allows_invalid_bundle: bool, errors: &mut Errors) {
     {
         errors.push(bundle.invalid(why));
     }
-}
-
-/// Checks the service. Upstream swaps its name and namespace, so errors have the path of the other field.
-fn service(service: At, errors: &mut Errors) {
-    let mut swapped = service.map().cloned().unwrap_or_default();
-    let (name, namespace) = (swapped.remove("name"), swapped.remove("namespace"));
-    swapped.extend(name.map(|name| ("namespace".to_owned(), name)));
-    swapped.extend(namespace.map(|namespace| ("name".to_owned(), namespace)));
-    let swapped = Value::Object(swapped);
-    webhook_service(At::named("spec.conversion.webhookClientConfig.service", Some(&swapped)), errors);
 }
 
 /// Returns the error of a base64-encoded CA bundle without valid certificates.

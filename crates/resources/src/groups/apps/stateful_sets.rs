@@ -134,7 +134,7 @@ fn with_claims(template: At, claims: At) -> Option<Value> {
     fields.remove("subdomain");
     let of_claims: Vec<_> = claims.items().collect();
     let names: BTreeSet<&str> =
-        of_claims.iter().filter_map(|claim| claim.value()?.get("metadata")?.get("name")?.as_str()).collect();
+        of_claims.iter().map(|claim| claim.field("metadata").field("name").text()).collect();
     let (volumes, of_claims) = (pod.field("volumes"), names.iter());
     let of_claims = of_claims.map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
     let others = volumes.items().filter(|volume| !names.contains(volume.field("name").text()));
@@ -183,6 +183,14 @@ mod tests {
             ),
             (json!({"selector": null}), &["spec.selector|Required", "spec.template.metadata.labels|Invalid"]),
             (json!({"selector": {}}), &["spec.selector|Invalid"]),
+            (
+                json!({"volumeClaimTemplates": [{"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1"}}}}]}),
+                &[
+                    "spec.template.spec.volumes[0].persistentVolumeClaim.claimName|Required",
+                    "spec.template.spec.volumes[0].name|Required",
+                    "spec.template.spec.containers[0].volumeMounts[0].name|NotFound",
+                ],
+            ),
             (
                 json!({"volumeClaimTemplates": []}),
                 &["spec.template.spec.containers[0].volumeMounts[0].name|NotFound"],

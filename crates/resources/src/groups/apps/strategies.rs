@@ -91,9 +91,9 @@ impl Strategy for StatefulSetStrategy {
         let root = At::root(stateful_set);
         let spec = root.field("spec");
         for template in spec.field("volumeClaimTemplates").items() {
-            // In updates, upstream's path spells the field `Spec`.
-            let shown = if old.is_some() { "Spec" } else { "spec" };
-            found.extend(claim_spec_warnings(template.field(shown).with(template.field("spec").value())));
+            // Upstream's path leaves the field out in creates, and spells it `Spec` in updates.
+            let shown = if old.is_some() { template.field("Spec") } else { template };
+            found.extend(claim_spec_warnings(shown.with(template.field("spec").value())));
         }
         if spec.field("revisionHistoryLimit").int().is_some_and(|limit| limit < 0) {
             found.push(KEEPS_HISTORY.to_owned());

@@ -143,6 +143,10 @@ fn metric(metric: At, version: ApiVersion, errors: &mut Errors) {
     if let Some(first) = given.first() {
         source(metric, first, version, errors);
     }
+    if expected.is_none() {
+        // Upstream reports an unknown type twice.
+        errors.push(kind.not_supported(&SOURCES.map(|(name, _)| name)));
+    }
     if let Some(expected) = expected.filter(|expected| !given.contains(expected)) {
         errors.push(metric.field(expected).required("must populate information for the given metric source"));
     }
@@ -332,6 +336,7 @@ mod tests {
             [
                 "spec.metrics[0].pods: Required value: must populate information for the given metric source",
                 r#"spec.metrics[1].type: Unsupported value: "X": supported values: "ContainerResource", "External", "Object", "Pods", "Resource""#,
+                r#"spec.metrics[1].type: Unsupported value: "X": supported values: "ContainerResource", "External", "Object", "Pods", "Resource""#,
             ]
         );
         let rules = json!({"stabilizationWindowSeconds": 3601, "policies": [{"type": "Y", "value": 0, "periodSeconds": 1801}]});
@@ -351,7 +356,7 @@ mod tests {
         let target = json!({"type": "Value", "value": "1"});
         let metric = json!({"name": "m"});
         for (given, expected) in [
-            (json!({}), &["type", "type"][..]),
+            (json!({}), &["type", "type", "type"][..]),
             (
                 json!({"type": "Pods", "pods": {"metric": {}, "target": target}}),
                 &["pods.metric.name", "pods.target.averageValue"],

@@ -228,7 +228,7 @@ fn may_set_class(new: &Value, old: &Value, errors: &mut Errors) -> bool {
         return true;
     }
     if now.unwrap_or_default() != before.unwrap_or_default() {
-        let path = nave_machinery::FieldPath::new("metadata").child("annotations").key(CLASS_ANNOTATION);
+        let path = nave_machinery::FieldPath::new("metadata").child("annotations").child(CLASS_ANNOTATION);
         errors.push(FieldError::invalid(&path, now.unwrap_or_default(), IMMUTABLE));
     }
     may_set

@@ -107,7 +107,7 @@ fn rule(rule: At, errors: &mut Errors) {
     for path in paths.items() {
         let kind = path.field("pathType");
         match kind.text() {
-            "" => errors.push(kind.required("pathType must be specified")),
+            "" if !kind.is_set() => errors.push(kind.required("pathType must be specified")),
             "Exact" | "Prefix" => whole_path(path.field("path"), errors),
             "ImplementationSpecific" => {
                 let text = path.field("path");

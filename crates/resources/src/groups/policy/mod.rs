@@ -5,6 +5,7 @@ mod strategy;
 use nave_machinery::Value;
 
 use crate::builder::{GroupBuilder, group as declare, resource};
+use crate::def::NameRule;
 use crate::read;
 use crate::table::{Column, age, name, number, text};
 
@@ -14,6 +15,7 @@ pub(crate) fn group() -> GroupBuilder {
         .status()
         .generation(&["spec"])
         .conditional_update()
+        .named(NameRule::PathSegment)
         .columns(columns())
         .strategy(strategy::BudgetStrategy);
     declare("policy", "io.k8s.api.policy", vec![budgets])

@@ -84,7 +84,12 @@ mod tests {
             validate(json!({"minAvailable": "101%"})),
             [r#"spec.minAvailable: Invalid value: "101%": must not be greater than 100%"#]
         );
-        assert!(validate(json!({"maxUnavailable": "few"}))[0].contains("a valid percent string"));
+        for text in ["few", ""] {
+            assert!(
+                validate(json!({"maxUnavailable": text}))[0].contains("a valid percent string"),
+                "{text}"
+            );
+        }
         assert!(
             validate(json!({"unhealthyPodEvictionPolicy": "No"}))[0]
                 .starts_with(r#"spec.unhealthyPodEvictionPolicy: Unsupported value: "No""#)

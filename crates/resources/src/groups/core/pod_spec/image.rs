@@ -1,5 +1,8 @@
 //! Parsing of image names, for the default of `imagePullPolicy`.
 
+/// Maximum length of the path of a repository. Names without a host and a path are below `library/`.
+const MAX_REPOSITORY_LENGTH: usize = 255;
+
 /// Returns whether an image name refers to the tag `latest`, either explicitly or because it has no tag and no
 /// digest. Returns false for an invalid name.
 pub(crate) fn is_latest(image: &str) -> bool {
@@ -21,7 +24,9 @@ fn is_repository(name: &str) -> bool {
         Some((first, rest)) if is_host(first) => rest,
         _ => name,
     };
-    path.split('/').all(is_component)
+    let is_short = path.len() == name.len() && !path.contains('/');
+    let added = if is_short { "library/".len() } else { 0 };
+    path.len() + added <= MAX_REPOSITORY_LENGTH && path.split('/').all(is_component)
 }
 
 /// Returns whether a text consists of lowercase letters and digits, with separators between them.
@@ -44,6 +49,8 @@ mod tests {
         {
             assert!(is_latest(latest), "{latest}");
         }
+        assert!(is_latest(&"a".repeat(247)) && is_latest(&format!("a.example/{}", "a".repeat(255))));
+        assert!(!is_latest(&"a".repeat(248)) && !is_latest(&format!("a.example/{}", "a".repeat(256))));
         for other in ["nginx:1", "a.example:5000/x:1.2", "nginx@sha256:00", "", "NGINX", "a//b", "x:Latest"] {
             assert!(!is_latest(other), "{other}");
         }
