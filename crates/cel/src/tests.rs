@@ -168,6 +168,11 @@ fn policies_evaluate_variables_once_and_when_read() {
     assert_eq!(compiler.declare("double", "variables.count * 2"), Ok(Type::Int));
     assert_eq!(compiler.declare("broken", "object.absent.size()"), Ok(Type::Int));
     assert!(compiler.compile("variables.later", &[]).unwrap_err().contains("undefined field 'later'"));
+    let unknown = compiler.compile("authorizer.later", &[]).unwrap_err();
+    assert!(
+        unknown.contains("unexpected failed resolution of 'kubernetes.authorization.Authorizer'"),
+        "{unknown}"
+    );
     assert!(compiler.compile("1", &[Type::Bool]).unwrap_err().contains("must evaluate to bool but got int"));
     let compile = |text| compiler.compile(text, &[Type::Bool]).unwrap();
     let [double, both, broken] =

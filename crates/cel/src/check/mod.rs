@@ -206,7 +206,14 @@ impl Checker<'_> {
         if let Some(found) = self.env.field(object, field) {
             return found;
         }
-        self.report(id, format!("undefined field '{field}'"));
+        // The types of libraries have no declaration that could be looked up.
+        let is_of_library = ["kubernetes.", "net."].iter().any(|prefix| object.name.starts_with(prefix));
+        let error = if is_of_library && object.fields.is_empty() {
+            format!("unexpected failed resolution of '{}'", object.name)
+        } else {
+            format!("undefined field '{field}'")
+        };
+        self.report(id, error);
         Type::Error
     }
 
