@@ -134,7 +134,7 @@ impl ListOptions {
         let initial = flag(query, "sendInitialEvents");
         let matching = first(query, "resourceVersionMatch").unwrap_or_default();
         let errors = if watch {
-            check_watch(matching, &token, initial)
+            check_watch(version, matching, &token, initial)
         } else {
             check_list(version, matching, &token, initial)
         };
@@ -149,7 +149,10 @@ impl ListOptions {
                 .map_err(|error| selector_error("field", &error))?,
             watch,
             allow_watch_bookmarks: flag(query, "allowWatchBookmarks").unwrap_or(false),
-            resource_version: parse_resource_version(version)?,
+            resource_version: parse_resource_version(version).map_err(|refusal| {
+                // Upstream passes the error of a watch on as an internal one without a reason.
+                if watch { Status { code: 500, reason: None, ..refusal } } else { refusal }
+            })?,
             resource_version_match: match matching {
                 "Exact" => Some(ResourceVersionMatch::Exact),
                 "NotOlderThan" => Some(ResourceVersionMatch::NotOlderThan),
@@ -431,10 +434,11 @@ fn check_list(version: &str, matching: &str, token: &str, initial: Option<bool>)
 }
 
 /// Checks combinations of watch options.
-fn check_watch(matching: &str, token: &str, initial: Option<bool>) -> Vec<FieldError> {
+fn check_watch(version: &str, matching: &str, token: &str, initial: Option<bool>) -> Vec<FieldError> {
+    const STREAMED: &str = "NotOlderThan";
     let at = FieldPath::new("resourceVersionMatch");
     let mut errors = Vec::new();
-    if initial.is_some() && matching != "NotOlderThan" {
+    if initial.is_some() && matching != STREAMED {
         let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
         errors.push(FieldError::forbidden(&at, why));
     }
@@ -442,8 +446,12 @@ fn check_watch(matching: &str, token: &str, initial: Option<bool>) -> Vec<FieldE
         let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
         errors.push(FieldError::forbidden(&at, why));
     }
-    errors.extend(check_match(matching));
-    if !matching.is_empty() && !token.is_empty() {
+    if !matching.is_empty() && matching != STREAMED {
+        errors.push(FieldError::not_supported(&at, matching, &[STREAMED]));
+    }
+    // Without both, a watch from the latest state has them by default.
+    let is_matched = !matching.is_empty() || (initial.is_none() && matches!(version, "" | "0"));
+    if is_matched && !token.is_empty() {
         let why = "resourceVersionMatch is forbidden when continue is provided";
         errors.push(FieldError::forbidden(&at, why));
     }

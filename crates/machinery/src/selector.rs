@@ -398,6 +398,10 @@ impl FieldSelector {
                 None => (path, false, value.strip_prefix('=').unwrap_or(value)),
             };
             let value = unescape(value).ok_or_else(bad)?;
+            // As upstream, a term without a field and a value selects everything.
+            if path.is_empty() && value.is_empty() {
+                continue;
+            }
             requirements.push(FieldRequirement { path: path.to_owned(), negated, value });
         }
         Ok(Self { requirements })

@@ -13,7 +13,7 @@ fn list(pairs: &[(&str, &str)]) -> Result<ListOptions, u16> {
 #[test]
 fn rejects_conflicting_list_options() {
     type Case<'a> = (&'a [(&'a str, &'a str)], Option<u16>);
-    let cases: [Case<'_>; 20] = [
+    let cases: [Case<'_>; 24] = [
         (&[("resourceVersion", "0")], None),
         (&[("resourceVersion", "x")], Some(400)),
         (&[("resourceVersion", "+1")], Some(400)),
@@ -32,6 +32,10 @@ fn rejects_conflicting_list_options() {
         (&[("watch", "false"), ("sendInitialEvents", "false")], Some(422)),
         (&[("continue", "t"), ("resourceVersion", "1"), ("resourceVersionMatch", "Exact")], Some(422)),
         (&[("watch", "1"), ("sendInitialEvents", "true"), ("resourceVersionMatch", "NotOlderThan")], None),
+        (&[("watch", "1"), ("resourceVersion", "x")], Some(500)),
+        (&[("watch", "1"), ("continue", "t")], Some(422)),
+        (&[("watch", "1"), ("continue", "t"), ("resourceVersion", "1")], None),
+        (&[("fieldSelector", "=,a=b")], None),
         (&[("labelSelector", "a b")], Some(400)),
         (&[("fieldSelector", "a")], Some(400)),
     ];
