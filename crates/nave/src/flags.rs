@@ -18,7 +18,8 @@ mod controllers;
 mod election;
 mod encryption;
 mod etcd;
-mod etcd_stand_in;
+mod etcd_command;
+mod etcd_endpoint;
 mod flow_control;
 mod kubelet;
 mod lifecycle;
@@ -66,8 +67,10 @@ pub(crate) use encryption::EncryptionConfig;
 use encryption::EncryptionFlags;
 use etcd::EtcdFlags;
 pub(crate) use etcd::{EngineConfig, StoreConfig};
-pub(crate) use etcd_stand_in::EtcdStandInConfig;
-use etcd_stand_in::EtcdStandInFlags;
+use etcd_command::EtcdCommandFlags;
+pub(crate) use etcd_command::EtcdConfig;
+pub(crate) use etcd_endpoint::EtcdEndpoint;
+use etcd_endpoint::EtcdEndpointFlags;
 pub(crate) use flow_control::FlowControlConfig;
 use flow_control::FlowControlFlags;
 pub(crate) use kubelet::Kubelet;
@@ -107,9 +110,9 @@ enum Command {
     /// Serve the Kubernetes API with kube-apiserver's flags and defaults. The name kube-apiserver of the program selects
     /// this command.
     Apiserver(Box<ApiserverFlags>),
-    /// Take the place of etcd beside one kube-apiserver of nave, for test environments such as envtest. The name etcd of
-    /// the program selects this command.
-    Etcd(EtcdStandInFlags),
+    /// Serve etcd's API (version 3) over an embedded store, as a single member. The name etcd of the program selects this
+    /// command.
+    Etcd(Box<EtcdCommandFlags>),
     /// Run the controllers as a separate process against any cluster.
     Controllers(Box<ControllersFlags>),
     /// Inspect, compact, copy and migrate a store.
@@ -123,8 +126,8 @@ pub(crate) enum Task {
     Serve(Box<Config>),
     /// Run controllers.
     Controllers(Box<ControllersConfig>),
-    /// Take the place of etcd.
-    EtcdStandIn(EtcdStandInConfig),
+    /// Serve etcd's API.
+    Etcd(Box<EtcdConfig>),
     /// Print the version of the API.
     Version,
     /// Work on a store.
@@ -152,7 +155,7 @@ impl Cli {
             Some(Command::Controllers(flags)) => {
                 return Ok(Task::Controllers(Box::new(flags.validate()?)));
             }
-            Some(Command::Etcd(flags)) => return Ok(Task::EtcdStandIn(flags.validate()?)),
+            Some(Command::Etcd(flags)) => return Ok(Task::Etcd(Box::new(flags.validate()?))),
             Some(Command::Apiserver(flags)) if flags.version => return Ok(Task::Version),
             Some(Command::Apiserver(flags)) => return Ok(Task::Serve(Box::new(flags.validate()?))),
             Some(Command::Store(flags)) => return Ok(Task::Store(Box::new(flags.validate()?))),
@@ -229,6 +232,8 @@ pub(crate) struct ServeFlags {
     #[command(flatten)]
     etcd: EtcdFlags,
     #[command(flatten)]
+    etcd_endpoint: EtcdEndpointFlags,
+    #[command(flatten)]
     encryption: EncryptionFlags,
     #[command(flatten)]
     caches: CacheFlags,
@@ -297,6 +302,8 @@ pub(crate) struct Config {
     /// The selected APIs and features.
     pub(crate) apis: Apis,
     /// The stores of objects.
+    /// The endpoint at which the embedded store speaks etcd's API.
+    pub(crate) etcd_endpoint: Option<EtcdEndpoint>,
     pub(crate) store: StoreConfig,
     /// Encryption at rest.
     pub(crate) encryption: EncryptionConfig,
@@ -404,6 +411,7 @@ impl ServeFlags {
             console: self.browsers.console,
             watch_caches: self.caches.sizes(),
             apis: self.apis.validate()?,
+            etcd_endpoint: self.etcd_endpoint.validate(self.etcd.has_servers())?,
             store: self.etcd.validate()?,
             encryption: self.encryption.validate()?,
             signing: self.signing.validate(own_authority)?,
@@ -488,6 +496,12 @@ mod tests {
                 "group/resource#URL;URL",
             ),
             (&["--etcd-servers-overrides=/events#http://b"], "--etcd-servers is required"),
+            (&["--etcd-listen-address=127.0.0.1:1"], "--etcd-listen-cert-file"),
+            (
+                &["--etcd-listen-address=127.0.0.1:1", "--etcd-servers=http://a"],
+                "only for the embedded store",
+            ),
+            (&["--etcd-listen-key-file=a"], "--etcd-listen-address"),
             (&["--tls-cert-file=a.crt"], "--tls-private-key-file"),
             (&["--tls-private-key-file=a.key"], "--tls-cert-file"),
             (&["--request-timeout=0s"], "--request-timeout"),

@@ -9,7 +9,7 @@
 //! | [`serve`] | starts and stops the parts of the server in order |
 //! | [`controllers`] | runs the controllers as a separate process |
 //! | [`descriptors`] | raises the limit of open file descriptors |
-//! | [`etcd_stand_in`] | takes the place of etcd in test environments |
+//! | [`etcd_command`] | serves etcd's API over an embedded store |
 //! | [`store_command`] | inspects, compacts, copies and migrates a store |
 //! | [`health`] | health and metrics endpoints of `nave controllers` |
 //!
@@ -18,7 +18,7 @@
 
 mod controllers;
 mod descriptors;
-mod etcd_stand_in;
+mod etcd_command;
 mod flags;
 mod health;
 mod kubeconfig;
@@ -73,8 +73,8 @@ fn main() -> ExitCode {
                 error => failed(&error),
             })
         }),
-        Ok(Task::EtcdStandIn(config)) => run(LogOptions::text(0), |runtime| {
-            runtime.block_on(etcd_stand_in::run(config)).map_err(|error| failed(&error))
+        Ok(Task::Etcd(config)) => run(LogOptions::text(0), |runtime| {
+            runtime.block_on(etcd_command::run(*config)).map_err(|error| failed(&error))
         }),
         Ok(Task::Store(task)) => run(LogOptions::text(0), |runtime| {
             runtime.block_on(store_command::run(*task)).map_err(|error| {

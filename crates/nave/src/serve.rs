@@ -13,6 +13,7 @@ mod certificates;
 mod client_cas;
 mod controllers;
 mod encryption;
+mod etcd_endpoint;
 mod memory;
 mod store;
 mod token_tracking;
@@ -54,6 +55,8 @@ use certificates::Certificates;
 use client_cas::ClientCas;
 use controllers::InProcessControllers;
 use encryption::EncryptionFile;
+use etcd_endpoint::EtcdApi;
+pub(crate) use store::open_embedded;
 
 /// The Kubernetes version of the API.
 const KUBERNETES_MINOR: &str = "1.36";
@@ -99,6 +102,9 @@ pub(crate) enum ServeError {
     /// The address cannot be bound.
     #[error("cannot listen on {0} (--bind-address, --secure-port)")]
     Listen(io::Error),
+    /// The address of etcd's API cannot be bound.
+    #[error("cannot listen on {address} (--etcd-listen-address): {error}")]
+    ListenForEtcd { address: SocketAddr, error: io::Error },
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -127,7 +133,8 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let Some(encryption) = signals.unless_stopped(encryption).await else { return Ok(()) };
     let encryption = encryption?;
     let Some(store) = signals.unless_stopped(store::open(&config)).await else { return Ok(()) };
-    let store = store?;
+    let store::Opened { store, embedded } = store?;
+    let etcd_api = EtcdApi::bind(&config, embedded.as_ref()).await?;
     let certificates = Certificates::open(&config)?;
     let keys = authentication::service_account_keys(&config)?;
     let cas = ClientCas::open(&config, &certificates)?;
@@ -161,8 +168,8 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     }
     let tokens = SecretTokens(api.issuer.clone());
     let signer = FileSigner::new(config.signing.clone());
-    // Servers with an embedded store are alone.
-    let is_shared = matches!(config.store.engine, EngineConfig::Etcd(_));
+    // A server with an embedded store is alone, unless others use its store over etcd's API.
+    let is_shared = matches!(config.store.engine, EngineConfig::Etcd(_)) || config.etcd_endpoint.is_some();
     let election = config.election.clone().filter(|_| is_shared);
     let controllers = controllers::start(
         &config.controllers,
@@ -197,6 +204,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         never = supervisor.supervise("authorization reload", "", reload) => match never {},
         never = supervisor.supervise("encryption config reload", "", reload_encryption) => match never {},
         never = supervisor.supervise("token tracking", "", track) => match never {},
+        never = etcd_api.serve() => match never {},
     }
     tokio::select! {
         () = stop(&config, &api.server, api.audit.as_deref(), &controllers, &running) => {}

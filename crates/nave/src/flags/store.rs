@@ -52,13 +52,15 @@ enum StoreCommand {
         #[command(flatten)]
         location: LocationFlags,
     },
-    /// Create a store in --data-dir from a snapshot of an embedded store. Refuses to replace an existing store.
+    /// Create a store in --data-dir from a snapshot of an embedded store: a folder, or the file that 'etcdctl snapshot
+    /// save' got from nave. Refuses to replace an existing store.
     ///
     /// Keys and certificates are not in a snapshot. Copy the folder pki of the old data folder too; otherwise the server
     /// creates new ones, and no client and no service account token of the old server is accepted.
     #[command(after_help = EXIT_CODES)]
     Restore {
-        /// The folder of the snapshot.
+        /// The folder or file of the snapshot.
+        #[arg(value_name = "PATH")]
         folder: PathBuf,
         /// Data folder of the server that will use the store.
         #[arg(long, value_name = "DIR", default_value = "nave-data")]

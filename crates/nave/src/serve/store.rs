@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,27 +12,27 @@ use nave_store::{Embedded, Etcd, Store, StoreError, embedded, etcd};
 use tokio::time::{Instant, timeout_at};
 
 use super::ServeError;
-use crate::etcd_stand_in;
 use crate::flags::{Config, EngineConfig, StoreConfig};
 
-/// Opens the store of most resources.
-pub(super) async fn open(config: &Config) -> Result<Arc<dyn Store>, ServeError> {
-    match &config.store.engine {
-        EngineConfig::Embedded(options) => open_embedded(&config.data_dir, options.clone()).await,
-        EngineConfig::Etcd(options) => {
-            if let Some(folder) = stand_in_folder(options).await {
-                tracing::info!(folder = %folder.display(), "nave etcd answers, storing objects in its folder");
-                return open_embedded(&folder, embedded::Options::default()).await;
-            }
-            open_etcd(options, config.store.timeouts.initialization).await
-        }
-    }
+/// The store of most resources.
+pub(super) struct Opened {
+    pub(super) store: Arc<dyn Store>,
+    /// The same store, if it is embedded.
+    pub(super) embedded: Option<Arc<Embedded>>,
 }
 
-/// Returns the data folder of `nave etcd` if it is the only server.
-async fn stand_in_folder(options: &etcd::Options) -> Option<PathBuf> {
-    let [server] = options.servers.as_slice() else { return None };
-    etcd_stand_in::store_folder(server.plain_loopback()?).await
+/// Opens the store of most resources.
+pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
+    match &config.store.engine {
+        EngineConfig::Embedded(options) => {
+            let store = open_embedded(&config.data_dir, options.clone()).await?;
+            Ok(Opened { store: Arc::<Embedded>::clone(&store), embedded: Some(store) })
+        }
+        EngineConfig::Etcd(options) => {
+            let store = open_etcd(options, config.store.timeouts.initialization).await?;
+            Ok(Opened { store, embedded: None })
+        }
+    }
 }
 
 /// Opens the stores of single resources.
@@ -42,7 +42,10 @@ pub(super) fn open_overrides(config: &StoreConfig) -> HashMap<GroupResource, Arc
 }
 
 /// Opens the store in the data folder. Only one process can open it.
-async fn open_embedded(data_dir: &Path, options: embedded::Options) -> Result<Arc<dyn Store>, ServeError> {
+pub(crate) async fn open_embedded(
+    data_dir: &Path,
+    options: embedded::Options,
+) -> Result<Arc<Embedded>, ServeError> {
     let folder = data_dir.join("store");
     let damaged = |why: String| ServeError::Damaged { folder: folder.clone(), why };
     let opening = {

@@ -1,7 +1,6 @@
 //! Addresses of members, as in `--etcd-servers`.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use http::Uri;
@@ -19,17 +18,6 @@ pub struct Address {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an address such as https://127.0.0.1:2379")]
 pub struct InvalidAddress(String);
-
-impl Address {
-    /// Returns the socket address if the URL is plain HTTP on a loopback address.
-    pub fn plain_loopback(&self) -> Option<SocketAddr> {
-        let ip = match self.host.as_str() {
-            "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            host => host.parse().ok()?,
-        };
-        (!self.is_tls && ip.is_loopback()).then(|| SocketAddr::new(ip, self.port))
-    }
-}
 
 impl FromStr for Address {
     type Err = InvalidAddress;

@@ -26,6 +26,8 @@ mod error;
 mod kv;
 mod lease;
 mod maintenance;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod txn;
 mod watch;
