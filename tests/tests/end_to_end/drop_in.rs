@@ -13,17 +13,17 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub(crate) const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// A CA whose files are in a folder.
-struct Authority {
+pub(crate) struct Authority {
     folder: PathBuf,
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn create(folder: &Path, name: &str) -> Self {
+    pub(crate) fn create(folder: &Path, name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
@@ -35,7 +35,7 @@ impl Authority {
     }
 
     /// Issues a certificate for a server on this machine or for the client `user`, optionally in a group.
-    fn issue(&self, file: &str, user: &str, group: Option<&str>) {
+    pub(crate) fn issue(&self, file: &str, user: &str, group: Option<&str>) {
         let mut params =
             CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, user);
@@ -52,14 +52,14 @@ impl Authority {
 }
 
 /// A program that is ended when the value is dropped.
-struct Program {
+pub(crate) struct Program {
     child: Child,
     log: PathBuf,
 }
 
 impl Program {
     /// Runs the binary under another name, in a folder with this link.
-    fn start(folder: &Path, name: &str, flags: &[String]) -> Self {
+    pub(crate) fn start(folder: &Path, name: &str, flags: &[String]) -> Self {
         let link = folder.join(name);
         if !link.exists() {
             symlink(server_binary(), &link).unwrap();
@@ -71,7 +71,7 @@ impl Program {
         Self { child: command.spawn().unwrap(), log }
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
@@ -97,12 +97,12 @@ impl Drop for Program {
     }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Returns a client with the certificate `client.crt` in the folder, for a server that the CA `ca.crt` signed.
-fn client(folder: &Path, port: u16, ca: &str) -> Target {
+pub(crate) fn client(folder: &Path, port: u16, ca: &str) -> Target {
     let at = |name: &str| folder.join(name).display().to_string();
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "c",
@@ -116,16 +116,16 @@ fn client(folder: &Path, port: u16, ca: &str) -> Target {
     Target::from_kubeconfig(&file).unwrap()
 }
 
-async fn get(target: &Target, path: &str) -> Option<Vec<u8>> {
+pub(crate) async fn get(target: &Target, path: &str) -> Option<Vec<u8>> {
     let pool = target.pool(1).await.ok()?;
     pool.call(&Call::get(path)).await.ok().map(|answer| answer.to_vec())
 }
 
-async fn is_ready(target: &Target) -> bool {
+pub(crate) async fn is_ready(target: &Target) -> bool {
     get(target, "/readyz").await.is_some()
 }
 
-async fn create_map(target: &Target, name: &str) {
+pub(crate) async fn create_map(target: &Target, name: &str) {
     let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
     target.pool(1).await.unwrap().call(&Call::post(MAPS, object.to_string())).await.unwrap();
 }

@@ -23,6 +23,7 @@ mod durability;
 mod encryption;
 mod endpoint_slices;
 mod etcd;
+mod etcd_endpoint;
 mod flow_control;
 mod garbage;
 mod helm;
