@@ -21,6 +21,9 @@ pub(super) enum InvalidSchedule {
     TimeZone(String, String),
     #[error("unparseable schedule: {0:?} : {1}")]
     Schedule(String, String),
+    /// The schedule never comes, such as on February 31. The text is upstream's.
+    #[error("invalid schedule: {0} : time difference between two schedules is less than 1 second")]
+    Never(String),
 }
 
 impl InvalidSchedule {
@@ -29,6 +32,7 @@ impl InvalidSchedule {
         match self {
             Self::TimeZone(..) => "UnknownTimeZone",
             Self::Schedule(..) => "UnparseableSchedule",
+            Self::Never(_) => "InvalidSchedule",
         }
     }
 }
@@ -61,6 +65,9 @@ impl ZonedSchedule {
         };
         let schedule = Schedule::parse(&spec.schedule)
             .map_err(|why| InvalidSchedule::Schedule(spec.schedule.clone(), why))?;
+        if schedule.next(Timestamp::UNIX_EPOCH, &zone).is_none() {
+            return Err(InvalidSchedule::Never(spec.schedule.clone()));
+        }
         Ok(Self { schedule, zone })
     }
 
@@ -103,6 +110,18 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn a_schedule_that_never_comes_is_invalid() {
+        for (schedule, reason) in [
+            ("59 23 31 2 *", Some("InvalidSchedule")),
+            ("59 23 29 2 *", None),
+            ("59 23 31 2", Some("UnparseableSchedule")),
+        ] {
+            let found = ZonedSchedule::from_spec(&cron_job(&json!({"schedule": schedule}), None).spec);
+            assert_eq!(found.err().map(|error| error.reason()), reason, "{schedule}");
+        }
+    }
 
     fn cron_job(spec: &Value, last: Option<&str>) -> CronJob {
         let mut job = json!({
