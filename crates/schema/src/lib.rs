@@ -33,6 +33,7 @@ mod field_index;
 pub mod normalize;
 pub mod prune;
 pub mod types;
+pub mod unstructured;
 pub mod validate;
 
 pub use builtin::builtin;

@@ -250,7 +250,9 @@ impl<'a> Write<'a> {
         let body = decode::Body { object: patched()?, strict_errors: patch.strict_errors(), json: None };
         let object = match target.typed(body, validation) {
             Ok(object) => object,
-            Err(decode::Refusal { why: Some(why), .. }) => return Err(patch.refuse(&patched()?, &why)),
+            Err(decode::Refusal { why: Some(why), .. }) => {
+                return Err(patch.refuse(target, &patched()?, &why));
+            }
             Err(refusal) => return Err(refusal.into()),
         };
         target.check_name(&object)?;

@@ -8,6 +8,7 @@ use nave_machinery::limits;
 use nave_machinery::options::FieldValidation;
 use nave_machinery::{FieldError, FieldPath, GroupKind, Status, Value};
 use nave_patch::{PatchError, json_patch, merge, strategic};
+use nave_schema::unstructured;
 
 use super::super::decode;
 use super::{Payload, Target};
@@ -103,11 +104,17 @@ impl Patch {
 
     /// Returns the error for a patch whose result is not an object of the expected kind. As upstream, the error has no
     /// kind, and shows the result, or the patch if it is a strategic merge patch.
-    pub(super) fn refuse(&self, patched: &Value, why: &str) -> Status {
-        let shown = match (self.kind, &self.body) {
-            (PatchType::Strategic, Ok(patch)) => limits::clipped(GoValue(patch), MAX_SHOWN),
-            _ => limits::clip(String::from_utf8_lossy(&json::encode(patched)).into_owned(), MAX_SHOWN),
+    pub(super) fn refuse(&self, target: &Target<'_>, patched: &Value, why: &str) -> Status {
+        let (shown, converted) = if let (PatchType::Strategic, Ok(patch)) = (self.kind, &self.body) {
+            let set = nave_schema::builtin();
+            let type_id = target.view.type_id(target.endpoint);
+            let why = type_id.and_then(|type_id| unstructured::mismatch(set, type_id, patched));
+            (limits::clipped(GoValue(patch), MAX_SHOWN), why)
+        } else {
+            let shown = String::from_utf8_lossy(&json::encode(patched)).into_owned();
+            (limits::clip(shown, MAX_SHOWN), None)
         };
+        let why = converted.unwrap_or_else(|| why.to_owned());
         let error = FieldError::invalid(&FieldPath::new("patch"), shown, why);
         Status::invalid(&GroupKind::default(), "", &[error])
     }
