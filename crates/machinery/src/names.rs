@@ -25,6 +25,7 @@ const RANDOM_SUFFIX: usize = 5;
 const RANDOM_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 const LABEL_MESSAGE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const NO_DOTS_MESSAGE: &str = "must not contain dots";
 const SUBDOMAIN_MESSAGE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const LABEL_1035_MESSAGE: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const QUALIFIED_MESSAGE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
@@ -36,7 +37,8 @@ const EMPTY_MESSAGE: &str = "must be non-empty";
 pub fn is_dns1123_label(text: &str) -> Vec<String> {
     let mut found = too_long(text, LABEL_MAX);
     if !is_lower_label(text) {
-        found.push(LABEL_MESSAGE.to_owned());
+        let is_subdomain = text.split('.').all(is_lower_label);
+        found.push(if is_subdomain { NO_DOTS_MESSAGE } else { LABEL_MESSAGE }.to_owned());
     }
     found
 }
@@ -181,6 +183,8 @@ mod tests {
             assert_eq!(is_dns1123_subdomain(bad).len(), 1, "{bad}");
         }
         assert_eq!(is_dns1123_label(&"a".repeat(64)), ["must be no more than 63 bytes"]);
+        assert_eq!(is_dns1123_label("a.b"), [NO_DOTS_MESSAGE]);
+        assert_eq!(is_dns1123_label("a..b"), [LABEL_MESSAGE]);
         assert!(is_dns1035_label("a0").is_empty());
         assert_eq!(is_dns1035_label("0a").len(), 1);
     }

@@ -8,7 +8,7 @@ mod strategies;
 mod validation;
 
 use crate::builder::{Builder, GroupBuilder, group as declare, resource};
-use crate::def::KeptMetadata;
+use crate::def::{KeptMetadata, NameRule};
 use crate::scale::ScalePaths;
 
 pub(crate) fn group() -> GroupBuilder {
@@ -35,6 +35,7 @@ pub(crate) fn group() -> GroupBuilder {
             .strategy(strategies::ReplicaSetStrategy),
         workload("StatefulSet", "statefulsets")
             .short(&["sts"])
+            .named(NameRule::Label)
             .scale(ScalePaths::workload())
             .columns(columns::stateful_set())
             .strategy(strategies::StatefulSetStrategy),
