@@ -1,6 +1,8 @@
 //! Types for structured merge diff, derived from the types of `nave-schema` (upstream: `structured-merge-diff/schema`
 //! and `kube-openapi/pkg/schemaconv`).
 
+use std::borrow::Cow;
+
 use nave_machinery::{Map, Value};
 use nave_schema::{ListTopology, Scalar, SchemaSet, Shape, StructType, TypeId};
 use nave_structural::{Additional, Kind as SchemaKind, ListType as SchemaList, Node, Structural};
@@ -197,11 +199,22 @@ impl<'s> MapType<'s> {
         self.field_of(name).is_some()
     }
 
-    /// Returns the default of a declared field.
-    fn default(self, name: &str) -> Option<&'s Value> {
+    /// Returns the default of a declared field. As in upstream's schema, the default of a text or a number that is encoded
+    /// even when it is empty is the empty one.
+    fn default(self, name: &str) -> Option<Cow<'s, Value>> {
         match self.entries {
-            Entries::Fields(_, ty) => ty.field(name)?.default.as_ref().map(|default| &default.0),
-            Entries::Custom(custom) => custom.node.property(name)?.default.as_deref(),
+            Entries::Fields(_, ty) => {
+                let field = ty.field(name)?;
+                let declared = field.default.as_ref().map(|default| Cow::Borrowed(&default.0));
+                declared.or_else(|| match field.shape {
+                    Shape::Scalar(Scalar::String) if field.always => Some(Cow::Owned("".into())),
+                    Shape::Scalar(Scalar::Int32 | Scalar::Int64) if field.always => {
+                        Some(Cow::Owned(0.into()))
+                    }
+                    _ => None,
+                })
+            }
+            Entries::Custom(custom) => custom.node.property(name)?.default.as_deref().map(Cow::Borrowed),
             Entries::Any(_) => None,
         }
     }
@@ -240,8 +253,9 @@ impl ListType<'_> {
         let map = self.items.map();
         let mut key = Vec::with_capacity(keys.len());
         for name in keys {
-            if let Some(value) = fields.get(name).or_else(|| map?.default(name)) {
-                key.push((FieldName::new(name), value.clone()));
+            let value = fields.get(name).map(Cow::Borrowed).or_else(|| map?.default(name));
+            if let Some(value) = value {
+                key.push((FieldName::new(name), value.into_owned()));
             }
         }
         if key.is_empty() {
