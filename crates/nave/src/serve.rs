@@ -15,6 +15,7 @@ mod controllers;
 mod encryption;
 mod etcd_endpoint;
 mod memory;
+mod published_ca;
 mod store;
 mod token_tracking;
 
@@ -171,6 +172,10 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     // A server with an embedded store is alone, unless others use its store over etcd's API.
     let is_shared = matches!(config.store.engine, EngineConfig::Etcd(_)) || config.etcd_endpoint.is_some();
     let election = config.election.clone().filter(|_| is_shared);
+    if is_shared {
+        let (client, own) = (controllers::manager_client(&api.server), certificates.server_ca().to_owned());
+        tokio::spawn(async move { published_ca::check(client, &own).await });
+    }
     let controllers = controllers::start(
         &config.controllers,
         election,

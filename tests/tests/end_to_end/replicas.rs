@@ -53,6 +53,19 @@ async fn another_server_takes_over_the_controllers() {
 }
 
 #[tokio::test]
+async fn warns_if_pods_trust_another_ca() {
+    const WARNING: &str = "pods do not trust this server";
+    let etcd = EtcdProcess::start(&installed_etcd("3.5"));
+    let one = start(&etcd, "127.0.0.1", &[]).await;
+    let here = one.target().pool(1).await.unwrap();
+    let published = format!("{NAMESPACES}/kube-system/configmaps/kube-root-ca.crt");
+    eventually("the CA is published", async || get(&here, &published).await.is_some()).await;
+    let two = start(&etcd, "127.0.0.2", &[]).await;
+    eventually("the other server warns", async || two.log().contains(WARNING)).await;
+    assert!(!one.log().contains(WARNING));
+}
+
+#[tokio::test]
 async fn definitions_are_served_by_all_servers() {
     let etcd = EtcdProcess::start(&installed_etcd("3.5"));
     let one = start(&etcd, "127.0.0.1", &["--controllers=none"]).await;

@@ -107,6 +107,12 @@ impl Work {
     }
 }
 
+/// Returns a client of the local server that acts as the controller manager.
+pub(super) fn manager_client(api: &ApiServer) -> kube::Client {
+    let name = "system:kube-controller-manager".to_owned();
+    kube::Client::new(api.local(UserInfo { name, ..UserInfo::default() }), "default")
+}
+
 /// Clients of the local server that act as service accounts of kube-system.
 struct Local {
     api: ApiServer,
@@ -118,8 +124,7 @@ struct Local {
 impl Clients for Local {
     fn client(&self, service_account: &str) -> kube::Client {
         if service_account.is_empty() {
-            let name = "system:kube-controller-manager".to_owned();
-            return kube::Client::new(self.api.local(UserInfo { name, ..UserInfo::default() }), "default");
+            return manager_client(&self.api);
         }
         let user = UserInfo {
             name: format!("system:serviceaccount:kube-system:{service_account}"),

@@ -3,10 +3,10 @@
 mod digest;
 mod migrate;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::{io, panic};
 
 use nave_store::embedded::{self, maintenance};
 use nave_store::{Defragmentation, Embedded, Etcd, Store, StoreError};
@@ -155,13 +155,18 @@ async fn offline<T: Send + 'static>(
 ) -> Result<T, StoreCommandError> {
     let path = folder.to_owned();
     let damaged = |why: String| StoreCommandError::Damaged { folder: folder.to_owned(), why };
-    match tokio::task::spawn_blocking(move || work(&path)).await {
+    // A message of the panic would only hide the error.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let done = tokio::task::spawn_blocking(move || work(&path)).await;
+    panic::set_hook(hook);
+    match done {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(StoreError::Corrupt(why))) => Err(damaged(why.to_string())),
         Ok(Err(StoreError::Io(error))) if error.kind() == io::ErrorKind::InvalidData => {
             Err(damaged(error.to_string()))
         }
         Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(damaged("its pages cannot be read".to_owned())),
+        Err(_) => Err(damaged("its pages cannot be read; restore it from a snapshot".to_owned())),
     }
 }
