@@ -95,6 +95,7 @@ impl Documents {
             )
             .map(EndpointResponse::from),
             ["version"] | ["version", ""] => {
+                negotiation::check_only(headers, "application/json")?;
                 raw_response::indented_json(&VersionInfo::of_server()).map(EndpointResponse::from)
             }
             ["statusz"] => self.zpages.statusz(headers).map(EndpointResponse::from),
@@ -201,10 +202,7 @@ impl Documents {
         } else {
             ("application/jwk-set+json", discovery.key_set().await)
         };
-        let accept = headers.get(header::ACCEPT).map(|accept| accept.to_str().unwrap_or_default());
-        if accept.is_some_and(|accept| !negotiation::names(accept, media_type)) {
-            return Err(negotiation::no_representation(&[media_type]));
-        }
+        negotiation::check_only(headers, media_type)?;
         let mut response = raw_response::bytes(StatusCode::OK, media_type, document.to_string());
         raw_response::set_header(&mut response, header::CACHE_CONTROL, "public, max-age=3600");
         Ok(response)

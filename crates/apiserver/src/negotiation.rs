@@ -20,20 +20,35 @@ pub enum IncludeObject {
 
 /// The encodings and forms that the client of a request accepts.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent choices")]
 pub struct Negotiation {
     accept: Option<HeaderValue>,
     gzip: bool,
     pretty: bool,
     include: IncludeObject,
+    /// True if `includeObject` has an unknown value.
+    includes_unknown: bool,
     /// True to replace the accepted format by JSON.
     as_json: bool,
 }
 
-/// Returns whether an `Accept` header lists a media type, with any parameters.
+/// Checks that an `Accept` header, if any, lists the only media type that is served.
+///
+/// # Errors
+/// 406.
+pub(crate) fn check_only(headers: &HeaderMap, media_type: &str) -> Result<(), Status> {
+    let accept = headers.get(header::ACCEPT).map(|accept| accept.to_str().unwrap_or_default().trim());
+    if accept.is_none_or(|accept| accept.is_empty() || names(accept, media_type)) {
+        return Ok(());
+    }
+    Err(no_representation(&[media_type]))
+}
+
+/// Returns whether an `Accept` header lists a media type, with any parameters. As for upstream's router,
+/// `application/*` lists none.
 pub(crate) fn names(accept: &str, media_type: &str) -> bool {
     let mut ranges = accept.split(',').map(|range| range.split(';').next().unwrap_or_default().trim());
-    ranges
-        .any(|range| matches!(range, "*" | "*/*" | "application/*") || range.eq_ignore_ascii_case(media_type))
+    ranges.any(|range| matches!(range, "*" | "*/*") || range.eq_ignore_ascii_case(media_type))
 }
 
 /// Returns 406: the client accepts none of the served media types.
@@ -95,12 +110,14 @@ impl Negotiation {
         let requested = query.get("pretty").filter(|pretty| !pretty.is_empty());
         let pretty = requested
             .map_or(at_terminal, |pretty| matches!(pretty, "1" | "t" | "T" | "true" | "TRUE" | "True"));
-        let include = match query.get("includeObject") {
-            Some("None") => IncludeObject::None,
-            Some("Object") => IncludeObject::Object,
+        let part = query.get("includeObject").unwrap_or_default();
+        let include = match part {
+            "None" => IncludeObject::None,
+            "Object" => IncludeObject::Object,
             _ => IncludeObject::Metadata,
         };
-        Self { accept, gzip: gzip::is_accepted(headers), pretty, include, as_json: false }
+        let includes_unknown = !matches!(part, "" | "None" | "Object" | "Metadata");
+        Self { accept, gzip: gzip::is_accepted(headers), pretty, include, includes_unknown, as_json: false }
     }
 
     /// Returns a negotiation with the same forms, as compact JSON.
@@ -128,10 +145,25 @@ impl Negotiation {
 
     fn choose_of(&self, formats: &[Format], offer: Offer, encodings: Encodings) -> Result<Accepted, Status> {
         let accept = self.accept.as_ref().and_then(|accept| accept.to_str().ok());
+        // Only custom resources accept a range of media types, because upstream's router does not serve them.
+        if encodings == Encodings::All
+            && matches!(offer, Offer::Object | Offer::List)
+            && accept.is_some_and(|accept| !accept.trim().is_empty())
+            && !formats.iter().any(|format| accept.is_some_and(|accept| names(accept, format.media_type())))
+        {
+            let media_types: Vec<&str> = formats.iter().map(|format| format.media_type()).collect();
+            return Err(no_representation(&media_types));
+        }
         let is_available = |accepted: &Accepted| offer.has(accepted.transform) && encodings.has(*accepted);
         let accepted = negotiate::accept(accept, formats, is_available).map(|accepted| {
             if self.as_json { Accepted { format: Format::Json, ..accepted } } else { accepted }
         });
+        let is_table = accepted.is_some_and(|it| matches!(it.transform, Some(Transform::Table(_))));
+        if is_table && self.includes_unknown {
+            let why =
+                "unable to convert to Table: includeObject must be 'Metadata', 'Object', 'None', or empty";
+            return Err(Status::bad_request(why));
+        }
         accepted.ok_or_else(|| {
             let media_types: Vec<&str> = formats.iter().map(|format| format.media_type()).collect();
             // Upstream's router rejects media types that no handler serves. A handler rejects forms that it does not
@@ -170,11 +202,24 @@ mod tests {
         for (accept, start) in [
             ("text/html", "406: Not Acceptable\n\nAvailable representations: application/json, "),
             ("application/json;as=Chair", "only the following media types are accepted: application/json, "),
-            ("text/html, application/yaml;q=0", "only the following media types are accepted: "),
+            ("text/html, application/yaml;as=Chair", "only the following media types are accepted: "),
         ] {
             let headers = [(header::ACCEPT, HeaderValue::from_static(accept))].into_iter().collect();
             let refusal = Negotiation::new(&headers, &Query::default()).choose(Offer::Object, Encodings::All);
             assert!(refusal.is_err_and(|status| status.message.starts_with(start)), "{accept}");
+        }
+    }
+
+    #[test]
+    fn rejects_tables_with_unknown_parts_of_objects() {
+        let uri = "/api/v1/pods?includeObject=Half".parse().unwrap();
+        let info = RequestInfo::new(&http::Method::GET, &uri).unwrap();
+        for (accept, is_refused) in
+            [("application/json", false), ("application/json;as=Table;v=v1;g=meta.k8s.io", true)]
+        {
+            let headers = [(header::ACCEPT, HeaderValue::from_static(accept))].into_iter().collect();
+            let chosen = Negotiation::new(&headers, &info.query).choose(Offer::List, Encodings::All);
+            assert_eq!(chosen.is_err_and(|status| status.code == 400), is_refused, "{accept}");
         }
     }
 

@@ -126,7 +126,7 @@ impl MetaVersion {
 }
 
 /// Returns the first alternative of an `Accept` header whose format is in `formats` and that `allows` accepts. Without a header, or with a wildcard, chooses the first
-/// format.
+/// format. As upstream, a quality of 0 is the lowest one, and not a refusal.
 pub fn accept(
     header: Option<&str>,
     formats: &[Format],
@@ -137,12 +137,8 @@ pub fn accept(
     if header.len() > MAX_HEADER {
         return None;
     }
-    let mut alternatives: Vec<Media<'_>> = header
-        .split(',')
-        .take(MAX_ALTERNATIVES)
-        .filter_map(Media::parse)
-        .filter(|media| media.quality > 0.0)
-        .collect();
+    let mut alternatives: Vec<Media<'_>> =
+        header.split(',').take(MAX_ALTERNATIVES).filter_map(Media::parse).collect();
     alternatives.sort_by(|one, other| other.quality.total_cmp(&one.quality));
     alternatives.into_iter().find_map(|media| {
         let format = formats.iter().copied().find(|format| media.is(format.media_type()))?;
@@ -279,6 +275,7 @@ mod tests {
         );
         assert_eq!(all("application/json;q=0.5, application/yaml;q=0.9"), Some(plain(Format::Yaml)));
         assert_eq!(all("application/yaml;q=0, */*;q=0.1"), Some(plain(Format::Json)));
+        assert_eq!(all("application/yaml;q=0"), Some(plain(Format::Yaml)));
         assert_eq!(all("text/html, application/json; charset=utf-8"), Some(plain(Format::Json)));
         assert_eq!(
             accept(Some("application/vnd.kubernetes.protobuf,*/*"), &[Format::Json], |_| true),

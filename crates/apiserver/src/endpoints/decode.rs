@@ -179,7 +179,7 @@ pub fn typed(
     match schema {
         Schema::Builtin(_) => check_kind(&mut object, gvk)?,
         Schema::Custom(schema) => {
-            check_custom_version(&mut object, gvk)?;
+            check_custom_version(&object, gvk)?;
             strict_errors.extend(decode_custom(&mut object, gvk, schema, mode)?);
         }
     }
@@ -242,9 +242,19 @@ pub fn set_defaults(object: &mut Value, schema: &Schema) -> Result<(), Status> {
     defaulted.map_err(LimitError::into_status)
 }
 
-/// Checks the version of a custom object and adds a missing version or kind. Validation rejects a different kind.
-fn check_custom_version(object: &mut Value, gvk: &GroupVersionKind) -> Result<(), Refusal> {
-    fill_type_meta(object, gvk)?;
+/// Checks the version of a custom object, which must have a version and a kind. Validation rejects a different kind.
+fn check_custom_version(object: &Value, gvk: &GroupVersionKind) -> Result<(), Refusal> {
+    let is_text = |name: &str| object.get(name).is_none_or(|value| value.is_null() || value.is_string());
+    if !is_text("apiVersion") || !is_text("kind") {
+        return Err(no_kind(&not_an_object(object).unwrap_or_default()));
+    }
+    if meta::kind(object).is_empty() {
+        let text = format!(
+            "the object provided is unrecognized (must be of type {}): Object 'Kind' is missing",
+            gvk.kind
+        );
+        return Err(Status::bad_request(text).into());
+    }
     let (version, expected) = (meta::api_version(object), gvk.group_version());
     if version == expected.to_string() {
         return Ok(());

@@ -155,6 +155,8 @@ impl Resources {
             .map_err(|refusal| endpoint.absent(resource).unwrap_or(refusal))?;
         match info.verb {
             Verb::Get => {
+                // As upstream, an unacceptable format is reported before an absent object.
+                negotiation.choose(Offer::Object, view.encodings(endpoint))?;
                 // The bytes of the object are copied, so the request is small.
                 let size = if view == View::Object { 0 } else { endpoint.size_of_object(resource) };
                 let get = read::get(endpoint, &view, resource, query);
@@ -310,13 +312,14 @@ fn size_of_query(query: &[(String, String)]) -> usize {
     query.iter().map(|(_, value)| value.len()).sum()
 }
 
-/// Reads the body of a request; without a content type, it is JSON.
+/// Reads the body of a request; without a content type, or with an empty one, it is JSON.
 async fn read_payload<B>(request: &mut Request<B>) -> Result<Payload, Status>
 where
     B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
 {
     let content_type = match request.headers().get(header::CONTENT_TYPE) {
         None => Some(ContentType::Object(Format::Json)),
+        Some(value) if value.is_empty() => Some(ContentType::Object(Format::Json)),
         Some(value) => value.to_str().ok().and_then(negotiate::content_type),
     };
     Ok(Payload { bytes: body::read(request.body_mut()).await?, content_type })

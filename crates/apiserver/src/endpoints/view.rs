@@ -71,8 +71,9 @@ impl View {
     /// Returns the encodings of the view.
     pub fn encodings(&self, endpoint: &Endpoint) -> Encodings {
         match self {
-            Self::Object | Self::Status | Self::Subresource(_) => encodings(endpoint),
-            Self::Scale(_) => Encodings::All,
+            Self::Scale(_) if !endpoint.def.is_custom() => Encodings::All,
+            // Upstream serves the scale of custom resources with their encodings.
+            Self::Object | Self::Status | Self::Subresource(_) | Self::Scale(_) => encodings(endpoint),
         }
     }
 
