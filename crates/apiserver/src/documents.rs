@@ -22,6 +22,7 @@ use crate::health::Health;
 use crate::introspection::ApiCache;
 use crate::metrics::Metrics;
 use crate::negotiation::{self, Encodings, Negotiation, Offer};
+use crate::openapi::remote_v3;
 use crate::raw_response;
 use crate::request_info::{CONSOLE_STREAM, RequestInfo};
 use crate::storage::Storages;
@@ -50,6 +51,9 @@ impl Documents {
     /// Returns the size of a document that must be generated for the request; 0 if it exists already or is small.
     pub(crate) fn size(catalog: &Catalog, aggregator: &Aggregator, info: &RequestInfo) -> usize {
         if info.path == "/openapi/v2" && aggregator.must_merge_openapi_v2(catalog) {
+            return usize::MAX;
+        }
+        if aggregator.converted_openapi(&info.path).is_some() {
             return usize::MAX;
         }
         let path = info.path.strip_prefix("/openapi/");
@@ -124,6 +128,9 @@ impl Documents {
                 Ok(catalog.openapi().answer_index(&aggregator.openapi(), headers).into())
             }
             ["openapi", rest @ ..] => {
+                if let Some(document) = aggregator.converted_openapi(&info.path) {
+                    return Ok(remote_v3::serve(&document, &info.path, headers).into());
+                }
                 let merged = if rest == ["v2"] { aggregator.openapi_v2(catalog) } else { None };
                 let answer = match merged {
                     Some(merged) => merged.answer(headers),

@@ -1,52 +1,102 @@
 //! Bytes between two connections.
 
 use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, copy_buf, split};
-use tokio::time::timeout;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf, WriteHalf, copy_buf, split};
+use tokio::time::{sleep, timeout};
 
 use crate::{FINISH, PIECE};
+
+/// Connections on which no byte moves between two checks are ended. Each check comes this long after the one before
+/// (kubelet: `streamingConnectionIdleTimeout`).
+const IDLE: Duration = Duration::from_hours(4);
 
 /// Copies bytes in both directions until one side ends, and then ends the other (upstream: `UpgradeAwareHandler`).
 /// Bytes that the side sent before its end are delivered. The backend's connection does not wait for a client that
 /// reads slowly, nor for long for a backend that does not take its end.
 ///
+/// `client_left` completes when the client has closed its side, even if bytes before its end are not read yet: while the
+/// backend takes nothing, the client is not read. The backend then has 30 s for the rest.
+///
 /// # Errors
 /// Reading or writing fails.
-pub async fn relay<A, B>(client: A, backend: B) -> io::Result<()>
+pub async fn relay<A, B>(client: A, backend: B, client_left: impl Future<Output = ()>) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite,
     B: AsyncRead + AsyncWrite,
 {
     let (client_reads, mut client_writes) = split(client);
     let (backend_reads, mut backend_writes) = split(backend);
+    let reads = AtomicU64::new(0);
+    let abandoned = async {
+        client_left.await;
+        sleep(FINISH).await;
+    };
     let copied = tokio::select! {
-        copied = copy(client_reads, &mut backend_writes) => copied,
-        copied = copy(backend_reads, &mut client_writes) => copied,
+        copied = copy(client_reads, &mut backend_writes, &reads) => copied,
+        copied = copy(backend_reads, &mut client_writes, &reads) => copied,
+        () = abandoned => Ok(()),
+        () = idle(&reads) => Ok(()),
     };
     // Both sides learn of the end; a side that has gone cannot.
     let end_backend = async {
         let _ = timeout(FINISH, backend_writes.shutdown()).await;
         drop(backend_writes);
     };
-    let _ = tokio::join!(client_writes.shutdown(), end_backend);
+    let _ = tokio::join!(timeout(FINISH, client_writes.shutdown()), end_backend);
     copied
 }
 
-async fn copy<A, B>(reads: ReadHalf<A>, writes: &mut WriteHalf<B>) -> io::Result<()>
+async fn copy<R, B>(reads: R, writes: &mut WriteHalf<B>, count: &AtomicU64) -> io::Result<()>
 where
-    A: AsyncRead + AsyncWrite,
-    B: AsyncRead + AsyncWrite,
+    R: AsyncRead + Unpin,
+    B: AsyncWrite,
 {
-    copy_buf(&mut BufReader::with_capacity(PIECE, reads), writes).await.map(drop)
+    let counted = Counted { reads, count };
+    copy_buf(&mut BufReader::with_capacity(PIECE, counted), writes).await.map(drop)
+}
+
+/// Waits until no byte was read between two checks.
+async fn idle(reads: &AtomicU64) {
+    loop {
+        let before = reads.load(Ordering::Relaxed);
+        sleep(IDLE).await;
+        if reads.load(Ordering::Relaxed) == before {
+            return;
+        }
+    }
+}
+
+/// A reader whose reads are counted.
+struct Counted<'a, R> {
+    reads: R,
+    count: &'a AtomicU64,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Counted<'_, R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.reads).poll_read(cx, buffer);
+        if read.is_ready() {
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
+        read
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
+    use std::future::{pending, ready};
 
-    use tokio::io::{AsyncReadExt, DuplexStream, ReadBuf, duplex};
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -54,7 +104,7 @@ mod tests {
     async fn delivers_everything_before_the_end_of_a_side() {
         let (mut client, inner) = duplex(64);
         let (mut kubelet, outer) = duplex(64);
-        let relayed = tokio::spawn(relay(inner, outer));
+        let relayed = tokio::spawn(relay(inner, outer, pending()));
         client.write_all(b"question").await.unwrap();
         let mut question = [0; 8];
         kubelet.read_exact(&mut question).await.unwrap();
@@ -75,9 +125,48 @@ mod tests {
     async fn a_backend_that_takes_nothing_does_not_keep_a_client_that_has_gone() {
         let (client, inner) = duplex(64);
         let (_backend, outer) = duplex(64);
-        let relayed = tokio::spawn(relay(inner, Unclosable(outer)));
+        let relayed = tokio::spawn(relay(inner, Unclosable(outer), pending()));
         drop(client);
         relayed.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_while_the_backend_is_blocked_ends_both() {
+        let (mut client, inner) = duplex(1 << 20);
+        let (mut backend, outer) = duplex(64);
+        client.write_all(&[1; 1 << 18]).await.unwrap();
+        let started = Instant::now();
+        // The client is still open, as a peer whose end waits behind bytes that nobody reads.
+        relay(inner, outer, ready(())).await.unwrap();
+        assert!(started.elapsed() >= FINISH);
+        let mut received = Vec::new();
+        backend.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, [1; 64]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_before_the_end_of_a_client_that_has_left_are_delivered() {
+        let (mut client, inner) = duplex(1 << 20);
+        let (mut backend, outer) = duplex(64);
+        client.write_all(&[1; 1 << 18]).await.unwrap();
+        drop(client);
+        let relayed = tokio::spawn(relay(inner, outer, ready(())));
+        let mut received = Vec::new();
+        backend.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received.len(), 1 << 18);
+        relayed.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_without_any_byte_are_ended() {
+        let (mut client, inner) = duplex(64);
+        let (_backend, outer) = duplex(64);
+        let started = Instant::now();
+        let relayed = tokio::spawn(relay(inner, outer, pending()));
+        sleep(IDLE / 2).await;
+        client.write_all(&[1]).await.unwrap();
+        relayed.await.unwrap().unwrap();
+        assert_eq!(started.elapsed().as_secs(), 2 * IDLE.as_secs());
     }
 
     /// A connection whose end is never sent, as with TLS to a peer that does not read.

@@ -7,7 +7,9 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::client::{self, ClientError, Tls, describe};
 use crate::tcp::{self, AddressPolicy, ConnectError};
@@ -31,8 +33,8 @@ pub enum BackendError {
     TlsTimeout,
 }
 
-/// The TLS configuration of connections to backends: HTTP/1.1 only, because HTTP/2 has no upgrades. Connections with
-/// the same configuration resume the sessions of earlier ones.
+/// The TLS configuration of connections to backends: HTTP/1.1 only, because HTTP/2 has no upgrades, unless it says
+/// otherwise. Connections with the same configuration resume the sessions of earlier ones.
 #[derive(Clone, Debug)]
 pub struct BackendTls {
     config: Arc<ClientConfig>,
@@ -54,7 +56,17 @@ impl BackendTls {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self { config: Arc::new(config), server_name })
     }
+
+    /// Offers HTTP/2 too. The backend chooses.
+    #[must_use]
+    pub fn with_http2(mut self) -> Self {
+        Arc::make_mut(&mut self.config).alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
+        self
+    }
 }
+
+/// HTTP/2 in ALPN.
+const HTTP2: &[u8] = b"h2";
 
 /// Opens connections to backends.
 #[derive(Clone, Copy, Debug)]
@@ -77,17 +89,43 @@ impl BackendDialer {
         port: u16,
         tls: Option<&BackendTls>,
     ) -> Result<Box<dyn BackendConnection>, BackendError> {
+        Ok(match tls {
+            None => Box::new(tcp::connect(host, port, self.policy, self.timeout).await?),
+            Some(tls) => Box::new(self.connect_tls(host, port, tls).await?),
+        })
+    }
+
+    /// Opens a connection with TLS. Returns also whether the backend has chosen HTTP/2.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    pub async fn connect_with_protocol(
+        &self,
+        host: &str,
+        port: u16,
+        tls: &BackendTls,
+    ) -> Result<(Box<dyn BackendConnection>, bool), BackendError> {
+        let stream = self.connect_tls(host, port, tls).await?;
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
+        Ok((Box::new(stream), is_http2))
+    }
+
+    async fn connect_tls(
+        &self,
+        host: &str,
+        port: u16,
+        tls: &BackendTls,
+    ) -> Result<TlsStream<TcpStream>, BackendError> {
         let stream = tcp::connect(host, port, self.policy, self.timeout).await?;
-        let Some(BackendTls { config, server_name }) = tls else { return Ok(Box::new(stream)) };
         let invalid = |_| BackendError::Tls(format!("tls: {host:?} is not a valid server name"));
-        let name = match (server_name, host.parse::<IpAddr>()) {
+        let name = match (&tls.server_name, host.parse::<IpAddr>()) {
             (Some(name), _) => name.clone(),
             (None, Ok(address)) => ServerName::IpAddress(address.into()),
             (None, Err(_)) => ServerName::try_from(host.to_owned()).map_err(invalid)?,
         };
-        let handshake = TlsConnector::from(Arc::clone(config)).connect(name, stream);
+        let handshake = TlsConnector::from(Arc::clone(&tls.config)).connect(name, stream);
         match tokio::time::timeout(self.timeout, handshake).await {
-            Ok(Ok(stream)) => Ok(Box::new(stream)),
+            Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(BackendError::Tls(describe(&error))),
             Err(_) => Err(BackendError::TlsTimeout),
         }

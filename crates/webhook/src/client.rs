@@ -264,7 +264,7 @@ fn system_roots() -> RootCertStore {
 }
 
 /// Describes a failed exchange by its innermost known cause, with Go's texts for those that operators search for.
-pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = || std::iter::successors(Some(error), |error| cause(*error));
     if let Some(dial) = causes().find_map(|cause| cause.downcast_ref::<DialError>()) {
         return dial.to_string();

@@ -56,7 +56,7 @@ use retry::ATTEMPTS;
 use serde_json::Value;
 
 pub use backend::{BackendConnection, BackendDialer, BackendError, BackendTls};
-pub use client::{Client, ClientError, Response, Roots, Tls};
+pub use client::{Client, ClientError, Response, Roots, Tls, describe};
 pub use files::WatchedFiles;
 pub use hook::{Address, CallLimits, ClientConfig, ClientConfigError, ClientManager, HookClient, HookError};
 pub use kubeconfig::{FileError, Kubeconfig};

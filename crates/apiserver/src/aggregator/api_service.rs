@@ -9,7 +9,10 @@ use nave_webhook::{Address, BackendTls, ClientConfig, Roots, Tls};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use super::circuit::Circuit;
 use super::identity::ProxyIdentity;
+use crate::connect::backends::Backends;
+use crate::connect::pool::Pool;
 
 /// Maximum number of requests in flight to an aggregated server, besides watches. A server that does not answer must
 /// not take all places of this server.
@@ -31,10 +34,10 @@ pub(crate) struct ApiService {
     /// The condition `Available`; `None` if it is not set.
     pub(crate) availability: Option<Availability>,
     /// The aggregated server; `None` if this server serves the version.
-    pub(crate) remote: Option<Remote>,
+    pub(crate) remote: Option<Arc<Remote>>,
 }
 
-/// An aggregated server.
+/// An aggregated server. A change of the APIService that does not concern the server keeps it.
 pub(crate) struct Remote {
     /// The namespace of the service.
     pub(crate) namespace: String,
@@ -44,10 +47,23 @@ pub(crate) struct Remote {
     pub(crate) port: u16,
     /// The authorities for its certificate; the error is the reason why there are none.
     roots: Result<Roots, String>,
-    /// TLS with the client certificate that was used last.
-    tls: ArcSwapOption<(ProxyIdentity, BackendTls)>,
+    /// The fields of the APIService that it was read from.
+    spec: [Value; 3],
+    /// Connections with the client certificate that was used last.
+    transport: ArcSwapOption<Transport>,
     /// Places for requests that are not long-running.
     pub(crate) places: Arc<Semaphore>,
+    /// Fails requests at once after failures.
+    pub(super) circuit: Circuit,
+}
+
+/// Connections with one client certificate.
+pub(super) struct Transport {
+    identity: ProxyIdentity,
+    /// For connections of their own.
+    pub(super) tls: BackendTls,
+    /// For requests that are not long-running.
+    pub(super) pool: Pool,
 }
 
 /// The condition `Available`.
@@ -69,9 +85,8 @@ impl ApiService {
         let group = text("group");
         // The core group and the group of APIServices are always served here.
         let is_own = group.is_empty() || group == "apiregistration.k8s.io";
-        let places = previous.and_then(|previous| Some(Arc::clone(&previous.remote.as_ref()?.places)));
-        let places = places.unwrap_or_else(|| Arc::new(Semaphore::new(REQUESTS)));
-        let remote = if is_own { None } else { Remote::read(spec, places) };
+        let previous = previous.and_then(|previous| previous.remote.as_ref());
+        let remote = if is_own { None } else { Remote::read(spec, previous) };
         Self {
             name: meta::name(object).to_owned(),
             group,
@@ -95,8 +110,12 @@ impl ApiService {
 }
 
 impl Remote {
-    fn read(spec: &Value, places: Arc<Semaphore>) -> Option<Self> {
+    fn read(spec: &Value, previous: Option<&Arc<Self>>) -> Option<Arc<Self>> {
         spec["service"].as_object()?;
+        let fields = ["service", "caBundle", "insecureSkipTLSVerify"].map(|field| spec[field].clone());
+        if let Some(previous) = previous.filter(|previous| previous.spec == fields) {
+            return Some(Arc::clone(previous));
+        }
         let (namespace, service, port, roots) = match ClientConfig::from_json(spec) {
             Ok(config) => {
                 let roots = config.roots().map_err(|error| error.to_string());
@@ -109,26 +128,41 @@ impl Remote {
             }
         };
         let is_unchecked = spec["insecureSkipTLSVerify"].as_bool().unwrap_or(false);
-        let roots = if is_unchecked { Ok(Roots::Unchecked) } else { roots };
-        Some(Self { namespace, service, port, roots, tls: ArcSwapOption::empty(), places })
+        Some(Arc::new(Self {
+            namespace,
+            service,
+            port,
+            roots: if is_unchecked { Ok(Roots::Unchecked) } else { roots },
+            spec: fields,
+            transport: ArcSwapOption::empty(),
+            // Requests that are running still count.
+            places: previous.map_or_else(|| Arc::new(Semaphore::new(REQUESTS)), |it| Arc::clone(&it.places)),
+            circuit: Circuit::default(),
+        }))
     }
 
-    /// Returns TLS with this client certificate.
+    /// Returns the connections with this client certificate. Those with another one are closed when their requests end.
     ///
     /// # Errors
     /// The authorities or the certificate are invalid.
-    pub(super) fn tls(&self, identity: &ProxyIdentity) -> Result<BackendTls, String> {
-        if let Some((of, tls)) = self.tls.load().as_deref()
-            && of == identity
+    pub(super) fn transport(
+        &self,
+        identity: &ProxyIdentity,
+        backends: &Arc<Backends>,
+    ) -> Result<Arc<Transport>, String> {
+        if let Some(transport) = self.transport.load_full()
+            && transport.identity == *identity
         {
-            return Ok(tls.clone());
+            return Ok(transport);
         }
         let roots = self.roots.clone()?;
         let server_name = Some(format!("{}.{}.svc", self.service, self.namespace));
         let tls = BackendTls::new(Tls { roots, identity: identity.get(), server_name });
         let tls = tls.map_err(|error| error.to_string())?;
-        self.tls.store(Some(Arc::new((identity.clone(), tls.clone()))));
-        Ok(tls)
+        let pool = Pool::new(Arc::clone(backends), &tls, REQUESTS);
+        let transport = Arc::new(Transport { identity: identity.clone(), tls, pool });
+        self.transport.store(Some(Arc::clone(&transport)));
+        Ok(transport)
     }
 }
 
@@ -191,9 +225,10 @@ mod tests {
         };
         let remote = spec("insecureSkipTLSVerify", json!(true));
         assert_eq!(format!("{remote:?}"), "ns/s:8443");
-        assert!(remote.tls(&ProxyIdentity::default()).is_ok());
+        let transport = |remote: &Remote| remote.transport(&ProxyIdentity::default(), &Arc::default());
+        assert!(transport(&remote).is_ok());
         for bundle in ["bm8gUEVN", "%"] {
-            let why = spec("caBundle", json!(bundle)).tls(&ProxyIdentity::default()).unwrap_err();
+            let why = transport(&spec("caBundle", json!(bundle))).err().unwrap();
             assert!(why.starts_with("unable to load root certificates"), "{why}");
         }
     }
@@ -208,12 +243,40 @@ mod tests {
     }
 
     #[test]
-    fn a_change_keeps_the_places_of_running_requests() {
-        let spec = json!({"group": "a.example", "version": "v1", "service": {"namespace": "n", "name": "s"}});
-        let object = json!({"metadata": {"name": "v1.a.example"}, "spec": spec});
+    fn only_changes_of_the_server_end_its_connections() {
+        let mut object = json!({"metadata": {"name": "v1.a.example"}, "spec": {"group": "a.example",
+            "version": "v1", "service": {"namespace": "n", "name": "s"}, "insecureSkipTLSVerify": true}});
         let first = ApiService::read(&object, None);
+        let remote = |service: &ApiService| Arc::clone(service.remote.as_ref().unwrap());
+        object["spec"]["versionPriority"] = json!(7);
+        object["status"]["conditions"] = json!([{"type": "Available", "status": "True"}]);
         let second = ApiService::read(&object, Some(&first));
-        let places = |service: &ApiService| Arc::clone(&service.remote.as_ref().unwrap().places);
-        assert!(Arc::ptr_eq(&places(&first), &places(&second)));
+        assert!(second.is_available() && Arc::ptr_eq(&remote(&first), &remote(&second)));
+        for (field, value) in [
+            ("service", json!({"namespace": "n", "name": "t"})),
+            ("insecureSkipTLSVerify", json!(false)),
+            ("caBundle", json!("YQ==")),
+        ] {
+            object["spec"][field] = value;
+            let changed = ApiService::read(&object, Some(&first));
+            assert!(!Arc::ptr_eq(&remote(&first), &remote(&changed)), "{field}");
+            assert!(Arc::ptr_eq(&remote(&first).places, &remote(&changed).places), "{field}");
+        }
+    }
+
+    #[test]
+    fn another_client_certificate_has_other_connections() {
+        let spec = json!({"group": "a.example", "version": "v1", "insecureSkipTLSVerify": true,
+            "service": {"namespace": "n", "name": "s"}});
+        let remote = read(&spec).remote.unwrap();
+        let backends = Arc::default();
+        let transport = |identity: &ProxyIdentity| remote.transport(identity, &backends).unwrap();
+        let none = transport(&ProxyIdentity::default());
+        assert!(Arc::ptr_eq(&none, &transport(&ProxyIdentity::default())));
+        let pair = rcgen::generate_simple_self_signed(["c".to_owned()]).unwrap();
+        let chain = vec![pair.cert.der().clone()];
+        let identity = ProxyIdentity::new(chain, pair.signing_key.into());
+        let with = transport(&identity);
+        assert!(!Arc::ptr_eq(&none, &with) && Arc::ptr_eq(&with, &transport(&identity)));
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use http::HeaderMap;
 use nave_machinery::backoff::Backoff;
 use nave_machinery::options::UpdateOptions;
 use nave_machinery::{Object, Status, Value, conditions, time};
@@ -87,7 +86,10 @@ impl Checks {
             return failed;
         }
         match self.check_discovery(service, remote).await {
-            Ok(()) => Availability::passed(),
+            Ok(()) => {
+                remote.circuit.close();
+                Availability::passed()
+            }
             Err(why) => Availability::failed(FAILED_CHECK, why),
         }
     }
@@ -111,7 +113,7 @@ impl Checks {
         let path = service.path();
         let url = format!("https://{destination}{path}");
         let user = aggregator_user();
-        let request = self.servers.open(remote, &destination, &path, &user, HeaderMap::new());
+        let request = self.servers.probe(remote, &destination, &path, &user);
         let why = match tokio::time::timeout(TIMEOUT, request).await {
             Ok(Ok(exchange)) => match exchange.response.status() {
                 status if status.is_success() => return Ok(()),

@@ -88,6 +88,11 @@ impl VersionResources {
     pub(crate) fn unknown() -> Self {
         Self { is_stale: true, ..Self::new("[]".to_owned(), None) }
     }
+
+    /// Returns the OpenAPI 2 document of a version without an OpenAPI 3 document, which this server converts.
+    pub(crate) fn converted_openapi(&self) -> Option<&Arc<RemoteDocument>> {
+        self.openapi_v2.as_ref().filter(|document| self.openapi.is_none() && !document.is_empty())
+    }
 }
 
 impl Refresher {
@@ -196,8 +201,11 @@ impl Refresher {
         match fetched.status {
             StatusCode::NOT_MODIFIED => Ok((known.openapi_v2.clone(), known.openapi_v2_etag.clone())),
             StatusCode::OK => {
-                let document = RemoteDocument::read(&fetched.body, &service.path());
-                let document = Arc::new(document.map_err(RefreshError::Document)?);
+                let (body, path) = (fetched.body, service.path());
+                // A large document takes too long for the threads that serve requests.
+                let read = tokio::task::spawn_blocking(move || RemoteDocument::read(&body, &path));
+                let read = read.await.unwrap_or_else(|error| Err(error.to_string()));
+                let document = Arc::new(read.map_err(RefreshError::Document)?);
                 // The same document is not merged again.
                 let known = known.openapi_v2.clone().filter(|known| *known == document);
                 Ok((Some(known.unwrap_or(document)), fetched.headers.get(ETAG).cloned()))

@@ -13,6 +13,7 @@
 //! | `api_service`, `directory` | the APIServices |
 //! | `identity` | the client certificate of this server, and the user in headers |
 //! | `servers` | connections to aggregated servers |
+//! | `circuit` | requests that fail at once after failures |
 //! | `proxy` | requests that are passed on |
 //! | `schedule` | which APIService is checked or read when |
 //! | `availability` | the condition `Available` |
@@ -26,6 +27,7 @@
 
 pub(crate) mod api_service;
 mod availability;
+mod circuit;
 pub(crate) mod directory;
 mod discovery;
 pub mod identity;
@@ -195,6 +197,9 @@ impl Aggregator {
         let found = if let Some(resource) = &info.resource {
             services.remote(&resource.gvr.group, &resource.gvr.version)
         } else {
+            if self.converted_openapi(&info.path).is_some() {
+                return None;
+            }
             let path = info.path.strip_prefix("/openapi/v3").unwrap_or(&info.path);
             let mut segments = path.strip_prefix("/apis/")?.split('/');
             services.remote(segments.next()?, segments.next()?)
@@ -216,7 +221,13 @@ impl Aggregator {
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         let Some(remote) = &service.remote else { return Err(Status::no_such_path()) };
-        proxy::serve(&self.servers, service, remote, request, context).await
+        let was_open = remote.circuit.is_open();
+        let response = proxy::serve(&self.servers, service, remote, request, context).await;
+        if !was_open && remote.circuit.is_open() {
+            tracing::warn!(api_service = service.name, "the aggregated server fails; it is checked");
+            self.due_checks.enqueue(&service.name);
+        }
+        response
     }
 
     /// Returns the aggregated discovery document at `/apis`.
@@ -232,10 +243,20 @@ impl Aggregator {
     pub(crate) fn openapi(&self) -> Vec<(String, String)> {
         let (services, resources) = (self.directory.load(), self.resources.load());
         let document = |service: &Arc<ApiService>| {
-            let hash = resources.get(&service.name)?.openapi.clone()?;
+            let resources = resources.get(&service.name)?;
+            let converted = || resources.converted_openapi().map(|document| document.hash.clone());
+            let hash = resources.openapi.clone().or_else(converted)?;
             Some((service.path().trim_start_matches('/').to_owned(), hash))
         };
         services.remotes().filter_map(document).collect()
+    }
+
+    /// Returns the OpenAPI 2 document of an aggregated server that has no OpenAPI 3 document at this path.
+    pub(crate) fn converted_openapi(&self, path: &str) -> Option<Arc<RemoteDocument>> {
+        let (group, version) = path.strip_prefix("/openapi/v3/apis/")?.split_once('/')?;
+        let services = self.directory.load();
+        let service = services.remote(group, version)?;
+        self.resources.load().get(&service.name)?.converted_openapi().cloned()
     }
 
     /// Returns whether `/openapi/v2` has paths of aggregated servers and must be made.
@@ -332,7 +353,7 @@ impl ServiceFollower {
             return;
         }
         let Some(name) = (self.service_of)(object) else { return };
-        let is_of = |remote: &Remote| remote.service == name && remote.namespace == object.namespace();
+        let is_of = |remote: &Arc<Remote>| remote.service == name && remote.namespace == object.namespace();
         for service in services.remotes().filter(|service| service.remote.as_ref().is_some_and(is_of)) {
             self.aggregator.due_checks.enqueue(&service.name);
         }

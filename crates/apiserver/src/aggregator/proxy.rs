@@ -5,12 +5,15 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::Body;
 use nave_machinery::Status;
 use percent_encoding::percent_decode_str;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::api_service::{ApiService, Remote};
 use super::identity;
 use super::servers::{ServerError, Servers};
 use crate::body::{BodyError, ResponseBody};
+use crate::connect::exchange::{Exchange, ExchangeError, Link};
 use crate::connect::location::encode_query;
+use crate::connect::pool::PoolError;
 use crate::connect::proxy::METHODS;
 use crate::connect::{exchange, headers, upgrade};
 use crate::context::RequestContext;
@@ -39,7 +42,7 @@ where
     if !is_plain(request.uri().path()) {
         return Ok(raw_response::page_not_found());
     }
-    if !service.is_available() {
+    if !service.is_available() || remote.circuit.is_open() {
         return Ok(unavailable());
     }
     let destination = match servers.resolve(remote) {
@@ -59,26 +62,44 @@ where
     }
     let target = target(request.uri().path(), info.query.pairs())?;
     let asked = upgrade::requested(request);
-    let turn = if asked.is_some() || info.is_long_running() {
-        None
-    } else {
-        let turn = remote.places.clone().try_acquire_owned();
-        let busy = |_| Status::too_many_requests("Too many requests, please try again later.", 1);
-        Some(turn.map_err(busy)?)
-    };
-    let place = servers.backends.place(&destination.host)?;
-    let connection = match servers.connect(remote, &destination, place).await {
-        Ok(connection) => connection,
-        Err(ServerError::Tls(why)) => return Ok(text(StatusCode::INTERNAL_SERVER_ERROR, &why)),
-        Err(error) => return Ok(unreachable(service, &error.to_string())),
-    };
-    if let Some(protocol) = asked {
-        return upgrade::pass_on(request, connection, (target, passed), protocol).await;
+    // Streams would keep connections that others wait for, and HTTP/2 has no upgrades.
+    if asked.is_some() || info.is_long_running() {
+        let place = servers.backends.place(&destination.host)?;
+        let connection = match servers.connect(remote, &destination, place).await {
+            Ok(connection) => connection,
+            Err(error) => return Ok(not_connected(service, remote, &error)),
+        };
+        remote.circuit.close();
+        if let Some(protocol) = asked {
+            return upgrade::pass_on(request, connection, (target, passed), protocol).await;
+        }
+        let sent = exchange::pass_on(request, connection, target, passed).await;
+        return respond(service, remote, sent, None);
     }
-    let exchange = match exchange::pass_on(request, connection, target, passed).await {
-        Ok(exchange) => exchange,
-        Err(error) => return Ok(unreachable(service, &error)),
+    let turn = remote.places.clone().try_acquire_owned();
+    let turn =
+        turn.map_err(|_| Status::too_many_requests("Too many requests, please try again later.", 1))?;
+    let transport = match servers.transport(remote) {
+        Ok(transport) => transport,
+        Err(error) => return Ok(not_connected(service, remote, &error)),
     };
+    let sent = exchange::pass_on(request, Link::Pooled(&transport.pool), target, passed).await;
+    respond(service, remote, sent, Some(turn))
+}
+
+/// Returns the backend's response, or the failure, for the client.
+fn respond(
+    service: &ApiService,
+    remote: &Remote,
+    sent: Result<Exchange, ExchangeError>,
+    turn: Option<OwnedSemaphorePermit>,
+) -> Result<Response<ResponseBody>, Status> {
+    let exchange = match sent {
+        Ok(exchange) => exchange,
+        Err(ExchangeError::Pool(PoolError::Busy(status))) => return Err(*status),
+        Err(error) => return Ok(unreachable(service, remote, &error.to_string())),
+    };
+    remote.circuit.close();
     let status = exchange.response.status();
     if status.is_redirection() && exchange.response.headers().contains_key(header::LOCATION) {
         let why = "the backend attempted to redirect this request, which is not permitted";
@@ -113,7 +134,15 @@ fn unavailable() -> Response<ResponseBody> {
     text(StatusCode::SERVICE_UNAVAILABLE, "service unavailable")
 }
 
-fn unreachable(service: &ApiService, error: &str) -> Response<ResponseBody> {
+fn not_connected(service: &ApiService, remote: &Remote, error: &ServerError) -> Response<ResponseBody> {
+    match error {
+        ServerError::Tls(why) => text(StatusCode::INTERNAL_SERVER_ERROR, why),
+        error => unreachable(service, remote, &error.to_string()),
+    }
+}
+
+fn unreachable(service: &ApiService, remote: &Remote, error: &str) -> Response<ResponseBody> {
+    remote.circuit.count_failure();
     tracing::debug!(api_service = service.name, error, "aggregated server not reached");
     text(StatusCode::SERVICE_UNAVAILABLE, &format!("error trying to reach service: {error}"))
 }

@@ -1,19 +1,31 @@
 //! The discovery documents of aggregated servers. A server is believed only what concerns the version that is read.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 /// The form of the aggregated document.
 pub(super) const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
      application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 
+/// Maximum size of a document, in bytes.
+const MAX_DOCUMENT: usize = 4 << 20;
+/// Maximum number of groups of a document, and of resources of a version.
+const MAX_ITEMS: usize = 4096;
+/// Maximum number of versions of a group, and of subresources, verbs, short names and categories of a resource.
+const MAX_DETAILS: usize = 64;
+/// Maximum size of the resources of a version in the aggregated form, in bytes.
+const MAX_RESOURCES: usize = 2 << 20;
+
 /// The aggregated document at `/apis`.
 #[derive(Deserialize)]
 struct GroupList {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "items")]
     items: Vec<Group>,
 }
 
@@ -21,7 +33,7 @@ struct GroupList {
 struct Group {
     #[serde(default)]
     metadata: Metadata,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "details")]
     versions: Vec<Version>,
 }
 
@@ -35,7 +47,7 @@ struct Metadata {
 struct Version {
     #[serde(default)]
     version: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "items")]
     resources: Vec<ApiResourceDiscovery>,
 }
 
@@ -47,12 +59,13 @@ struct ApiResourceDiscovery {
     response_kind: Option<ResponseKind>,
     scope: String,
     singular_resource: String,
+    #[serde(deserialize_with = "details")]
     verbs: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "details")]
     short_names: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "details")]
     categories: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "details")]
     subresources: Vec<ApiSubresourceDiscovery>,
 }
 
@@ -61,6 +74,7 @@ struct ApiResourceDiscovery {
 struct ApiSubresourceDiscovery {
     subresource: String,
     response_kind: Option<ResponseKind>,
+    #[serde(deserialize_with = "details")]
     verbs: Vec<String>,
 }
 
@@ -75,7 +89,7 @@ struct ResponseKind {
 /// The document at `/apis/GROUP/VERSION`.
 #[derive(Deserialize)]
 struct ResourceList {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "items")]
     resources: Vec<LegacyResource>,
 }
 
@@ -88,9 +102,53 @@ struct LegacyResource {
     group: String,
     version: String,
     kind: String,
+    #[serde(deserialize_with = "details")]
     verbs: Vec<String>,
+    #[serde(deserialize_with = "details")]
     short_names: Vec<String>,
+    #[serde(deserialize_with = "details")]
     categories: Vec<String>,
+}
+
+fn items<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    deserializer.deserialize_any(Bounded::<T, MAX_ITEMS>(PhantomData))
+}
+
+fn details<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    deserializer.deserialize_any(Bounded::<T, MAX_DETAILS>(PhantomData))
+}
+
+/// Reads a list of at most `MAX` elements, or null. An element takes many times its bytes in the document.
+struct Bounded<T, const MAX: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Bounded<T, MAX> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of at most {MAX} elements")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Vec<T>, E> {
+        Ok(Vec::new())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+        let mut read = Vec::new();
+        while let Some(element) = elements.next_element()? {
+            if read.len() == MAX {
+                return Err(de::Error::custom(format!("a list has more than {MAX} elements")));
+            }
+            read.push(element);
+        }
+        Ok(read)
+    }
+}
+
+fn parse<'d, T: Deserialize<'d>>(document: &'d [u8]) -> Result<T, String> {
+    if document.len() > MAX_DOCUMENT {
+        return Err(format!("the document is longer than {MAX_DOCUMENT} bytes"));
+    }
+    serde_json::from_slice(document).map_err(|error| error.to_string())
 }
 
 /// Returns whether a response is an aggregated document.
@@ -106,10 +164,10 @@ pub(super) fn is_aggregated(headers: &HeaderMap) -> bool {
 /// # Errors
 /// The document is invalid.
 pub(super) fn from_aggregated(document: &[u8], group: &str, version: &str) -> Result<String, String> {
-    let list: GroupList = serde_json::from_slice(document).map_err(|error| error.to_string())?;
+    let list: GroupList = parse(document)?;
     let groups = list.items.into_iter().filter(|found| found.metadata.name == group);
     let found = groups.flat_map(|group| group.versions).find(|found| found.version == version);
-    Ok(encode(found.map(|found| found.resources).unwrap_or_default()))
+    encode(found.map(|found| found.resources).unwrap_or_default())
 }
 
 /// Returns the resources of a resource list, as a JSON array in the aggregated form (upstream:
@@ -118,7 +176,7 @@ pub(super) fn from_aggregated(document: &[u8], group: &str, version: &str) -> Re
 /// # Errors
 /// The document is invalid.
 pub(super) fn from_legacy(document: &[u8]) -> Result<String, String> {
-    let list: ResourceList = serde_json::from_slice(document).map_err(|error| error.to_string())?;
+    let list: ResourceList = parse(document)?;
     let mut resources: Vec<ApiResourceDiscovery> = Vec::new();
     let (subresources, own): (Vec<_>, Vec<_>) =
         list.resources.into_iter().partition(|found| found.name.contains('/'));
@@ -155,7 +213,7 @@ pub(super) fn from_legacy(document: &[u8]) -> Result<String, String> {
             });
         }
     }
-    Ok(encode(resources))
+    encode(resources)
 }
 
 /// The document at `/openapi/v3`.
@@ -179,7 +237,7 @@ const MAX_HASH: usize = 256;
 /// # Errors
 /// The list is invalid.
 pub(super) fn openapi_hash(document: &[u8], group: &str, version: &str) -> Result<Option<String>, String> {
-    let mut index: OpenApiIndex = serde_json::from_slice(document).map_err(|error| error.to_string())?;
+    let mut index: OpenApiIndex = parse(document)?;
     let Some(found) = index.paths.remove(&format!("apis/{group}/{version}")) else { return Ok(None) };
     let query = found.server_relative_url.split_once('?').map_or("", |(_, query)| query);
     let hash = query.split('&').find_map(|pair| pair.strip_prefix("hash=")).unwrap_or_default();
@@ -197,7 +255,7 @@ impl LegacyResource {
     }
 }
 
-fn encode(mut resources: Vec<ApiResourceDiscovery>) -> String {
+fn encode(mut resources: Vec<ApiResourceDiscovery>) -> Result<String, String> {
     for resource in &mut resources {
         // Some clients fail without the kind.
         resource.response_kind.get_or_insert_default();
@@ -205,7 +263,11 @@ fn encode(mut resources: Vec<ApiResourceDiscovery>) -> String {
             subresource.response_kind.get_or_insert_default();
         }
     }
-    serde_json::to_string(&resources).unwrap_or_else(|_| "[]".to_owned())
+    let encoded = serde_json::to_string(&resources).map_err(|error| error.to_string())?;
+    if encoded.len() > MAX_RESOURCES {
+        return Err(format!("the resources of the version take more than {MAX_RESOURCES} bytes"));
+    }
+    Ok(encoded)
 }
 
 #[cfg(test)]
@@ -241,6 +303,27 @@ mod tests {
         }
         let deep = format!("{{\"items\": {}", "[".repeat(100_000));
         assert!(from_aggregated(deep.as_bytes(), "a.example", "v1").is_err());
+    }
+
+    #[test]
+    fn documents_that_grow_in_memory_are_refused() {
+        let many = |item: &str, count: usize| vec![item; count].join(",");
+        let legacy = |resources: &str| from_legacy(format!("{{\"resources\":[{resources}]}}").as_bytes());
+        assert!(legacy(&many("{}", MAX_ITEMS)).is_ok());
+        let detail = |count: usize| format!("{{\"verbs\":[{}]}}", many("\"\"", count));
+        assert!(legacy(&detail(MAX_DETAILS)).is_ok());
+        let long = format!("{{\"name\":\"{}\"}}", "x".repeat(2000));
+        let all = [many("{}", MAX_ITEMS + 1), detail(MAX_DETAILS + 1), many(&long, 1500), many(&long, 3000)];
+        for resources in all {
+            assert!(legacy(&resources).is_err(), "{}", resources.len());
+        }
+        let aggregated =
+            |items: &str| from_aggregated(format!("{{\"items\":[{items}]}}").as_bytes(), "a", "v1");
+        let versions = format!("{{\"versions\":[{}]}}", many("{}", MAX_DETAILS + 1));
+        for items in [many("{}", MAX_ITEMS + 1), versions] {
+            assert!(aggregated(&items).is_err(), "{}", items.len());
+        }
+        assert_eq!(aggregated("{\"versions\":null}").unwrap(), "[]");
     }
 
     #[test]

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::Empty;
 use nave_machinery::user::UserInfo;
 use nave_webhook::{BackendError, Destination, ResolveError, ServiceResolver};
 use tokio::sync::watch;
 
-use super::api_service::Remote;
+use super::api_service::{Remote, Transport};
 use super::identity::{self, ProxyIdentity, UserError};
 use crate::connect::backends::Backends;
-use crate::connect::exchange::{self, Exchange};
+use crate::connect::exchange::{self, Exchange, Link};
 use crate::connect::places::{Place, PlacedConnection};
 
 /// Resolves the services of aggregated servers and connects to them.
@@ -84,39 +84,37 @@ impl Servers {
         Ok(self.resolver.resolve(&remote.namespace, &remote.service, remote.port)?)
     }
 
-    /// Opens a connection, which holds the place until it is closed.
+    /// Returns the connections to a server with the current client certificate.
+    pub(super) fn transport(&self, remote: &Remote) -> Result<Arc<Transport>, ServerError> {
+        remote.transport(&self.identity.borrow(), &self.backends).map_err(ServerError::Tls)
+    }
+
+    /// Opens a connection of its own, which holds the place until it is closed.
     pub(super) async fn connect(
         &self,
         remote: &Remote,
         destination: &Destination,
         place: Place,
     ) -> Result<PlacedConnection, ServerError> {
-        let tls = remote.tls(&self.identity.borrow()).map_err(ServerError::Tls)?;
+        let transport = self.transport(remote)?;
         let dialer = &self.backends.dialer;
-        let connection = dialer.connect(&destination.host, destination.port, Some(&tls)).await?;
+        let connection = dialer.connect(&destination.host, destination.port, Some(&transport.tls)).await?;
         Ok(PlacedConnection::new(connection, place))
     }
 
-    /// Sends a GET request as a user, and waits for the head of the response.
-    pub(super) async fn open(
+    /// Sends a GET request as a user on a new connection, and waits for the head of the response. A new connection shows
+    /// that the server can be reached and has a valid certificate.
+    pub(super) async fn probe(
         &self,
         remote: &Remote,
         destination: &Destination,
         path: &str,
         user: &UserInfo,
-        mut headers: HeaderMap,
     ) -> Result<Exchange, ServerError> {
-        identity::set_user(&mut headers, user)?;
-        let host = HeaderValue::try_from(destination.to_string()).map_err(http::Error::from)?;
-        headers.insert(header::HOST, host);
-        let target = Uri::try_from(path).map_err(http::Error::from)?;
-        let head = exchange::head(Method::GET, target, headers);
+        let head = get(destination, path, user, HeaderMap::new())?;
         let place = self.backends.place(&destination.host);
         let place = place.map_err(|status| ServerError::Busy(status.message))?;
-        let connection = self.connect(remote, destination, place).await?;
-        let no_body: Option<&mut Empty<bytes::Bytes>> = None;
-        let sent = exchange::send(connection, head, no_body).await;
-        sent.map_err(|error| ServerError::Exchange(error.to_string()))
+        send(self.connect(remote, destination, place).await?, head).await
     }
 
     /// Reads a document as a user.
@@ -129,13 +127,33 @@ impl Servers {
     ) -> Result<Fetched, ServerError> {
         let fetch = async {
             let destination = self.resolve(remote)?;
-            let exchange = self.open(remote, &destination, path, user, headers).await?;
+            let transport = self.transport(remote)?;
+            let exchange =
+                send(Link::Pooled(&transport.pool), get(&destination, path, user, headers)?).await?;
             let (status, headers) = (exchange.response.status(), exchange.response.headers().clone());
             let body = exchange.read_all(MAX_DOCUMENT).await.map_err(ServerError::Exchange)?;
             Ok(Fetched { status, headers, body })
         };
         tokio::time::timeout(DOCUMENT_TIMEOUT, fetch).await.unwrap_or(Err(ServerError::TimedOut))
     }
+}
+
+fn get(
+    destination: &Destination,
+    path: &str,
+    user: &UserInfo,
+    mut headers: HeaderMap,
+) -> Result<Request<()>, ServerError> {
+    identity::set_user(&mut headers, user)?;
+    let host = HeaderValue::try_from(destination.to_string()).map_err(http::Error::from)?;
+    headers.insert(header::HOST, host);
+    Ok(exchange::head(Method::GET, Uri::try_from(path).map_err(http::Error::from)?, headers))
+}
+
+async fn send(link: impl Into<Link<'_>>, head: Request<()>) -> Result<Exchange, ServerError> {
+    let no_body: Option<&mut Empty<bytes::Bytes>> = None;
+    let sent = exchange::send(link, head, no_body).await;
+    sent.map_err(|error| ServerError::Exchange(error.to_string()))
 }
 
 /// Returns the user as whom this server reads the documents of aggregated servers.

@@ -1,9 +1,8 @@
-//! One HTTP/1.1 request and response on a connection of its own.
+//! One HTTP request and response, on a connection of its own or of a pool.
 //!
-//! No task is spawned: the connection is polled by whoever waits for the response or reads its body, and closed when
-//! they are dropped.
+//! No task is spawned for a connection of its own: it is polled by whoever waits for the response or reads its body, and
+//! closed when they are dropped.
 
-use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -22,10 +21,11 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 
 use super::places::PlacedConnection;
+use super::pool::{Pool, PoolError};
 use crate::body::{BodyError, ResponseBody};
 
 /// Maximum size of the head of a response, in bytes.
-const MAX_HEAD: usize = 1 << 20;
+pub(super) const MAX_HEAD: usize = 1 << 20;
 /// Maximum number of informational responses (1xx) before the response (Go: `max1xxResponses`).
 const MAX_INFORMATIONAL: usize = 5;
 /// Pieces of a request's body that wait to be sent.
@@ -37,9 +37,15 @@ pub(crate) enum ExchangeError {
     /// The connection fails, or the response is invalid.
     #[error(transparent)]
     Http(#[from] hyper::Error),
+    /// A connection of a pool fails or cannot be opened, or the response is invalid.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
     /// The backend sends informational responses instead of a response.
     #[error("too many 1xx informational responses")]
     Informational,
+    /// The backend upgrades a connection without a request for it.
+    #[error("an upgrade that was not requested")]
+    Upgrade,
     /// The backend does not respond in time.
     #[error("timeout awaiting response headers")]
     TimedOut,
@@ -49,6 +55,22 @@ pub(crate) enum ExchangeError {
 pub(crate) struct Exchange {
     pub(crate) response: Response<Incoming>,
     driver: Driver,
+    /// The body of the request, which is cut off when this is dropped.
+    request_body: mpsc::Sender<Option<Bytes>>,
+}
+
+/// The connection of a request.
+pub(crate) enum Link<'a> {
+    /// A connection of its own.
+    Own(PlacedConnection),
+    /// A connection of a pool.
+    Pooled(&'a Pool),
+}
+
+impl From<PlacedConnection> for Link<'_> {
+    fn from(connection: PlacedConnection) -> Self {
+        Self::Own(connection)
+    }
 }
 
 /// Sends a request, with the body of a client's request if there is one, and waits for the head of the response. The
@@ -57,21 +79,42 @@ pub(crate) struct Exchange {
 /// # Errors
 /// [`ExchangeError`], except `TimedOut`: a log that is followed may start at any time, and some backends take long.
 pub(crate) async fn send<B>(
-    connection: PlacedConnection,
+    link: impl Into<Link<'_>>,
     request: Request<()>,
     body: Option<&mut B>,
 ) -> Result<Exchange, ExchangeError>
 where
     B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
 {
+    let connection = match link.into() {
+        Link::Own(connection) => connection,
+        Link::Pooled(pool) => {
+            return converse(|request| pool.request(request), Driver(None), request, body).await;
+        }
+    };
     let mut builder = http1::Builder::new();
     builder.max_buf_size(MAX_HEAD);
     let (mut sender, connection) = builder.handshake(TokioIo::new(connection)).await?;
-    let mut driver = Driver(Some(Box::pin(async move {
+    let driver = Driver(Some(Box::pin(async move {
         // The failure of a connection is also the failure of its response.
         let _ = connection.with_upgrades().await;
     })));
-    let (pieces, receiver) = mpsc::channel(QUEUED_PIECES);
+    converse(|request| sender.send_request(request), driver, request, body).await
+}
+
+/// Sends a request and waits for the head of the response, while the connection and the body are polled.
+async fn converse<B, F, E>(
+    send: impl FnOnce(Request<RequestBody>) -> F,
+    mut driver: Driver,
+    request: Request<()>,
+    body: Option<&mut B>,
+) -> Result<Exchange, ExchangeError>
+where
+    B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
+    F: Future<Output = Result<Response<Incoming>, E>>,
+    E: Into<ExchangeError>,
+{
+    let (request_body, receiver) = mpsc::channel(QUEUED_PIECES);
     let content = if body.is_some() { RequestBody::Pieces(receiver) } else { RequestBody::Empty };
     let mut request = request.map(|()| content);
     let informational = Arc::new(AtomicUsize::new(0));
@@ -80,19 +123,19 @@ where
         counted.fetch_add(1, Ordering::Relaxed);
     });
     let response = {
-        let mut response = pin!(sender.send_request(request));
-        let mut sending = pin!(send_body(body, pieces));
+        let mut response = pin!(send(request));
+        let mut sending = pin!(send_body(body, &request_body));
         poll_fn(|cx| {
             driver.poll(cx);
             let _ = sending.as_mut().poll(cx);
             if informational.load(Ordering::Relaxed) > MAX_INFORMATIONAL {
                 return Poll::Ready(Err(ExchangeError::Informational));
             }
-            response.as_mut().poll(cx).map_err(ExchangeError::from)
+            response.as_mut().poll(cx).map_err(Into::into)
         })
         .await?
     };
-    Ok(Exchange { response, driver })
+    Ok(Exchange { response, driver, request_body })
 }
 
 /// Passes on a request of a client, with its body, and waits for the head of the response.
@@ -101,19 +144,18 @@ where
 /// The connection fails, or the backend upgrades a request that does not ask for it.
 pub(crate) async fn pass_on<B>(
     request: &mut Request<B>,
-    connection: PlacedConnection,
+    link: impl Into<Link<'_>>,
     target: Uri,
     headers: HeaderMap,
-) -> Result<Exchange, String>
+) -> Result<Exchange, ExchangeError>
 where
     B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
 {
     let head = head(request.method().clone(), target, headers);
     let has_body = !request.body().is_end_stream();
-    let sent = send(connection, head, has_body.then(|| request.body_mut())).await;
-    let exchange = sent.map_err(|error| error.to_string())?;
+    let exchange = send(link, head, has_body.then(|| request.body_mut())).await?;
     if exchange.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err("an upgrade that was not requested".to_owned());
+        return Err(ExchangeError::Upgrade);
     }
     Ok(exchange)
 }
@@ -126,7 +168,7 @@ pub(crate) fn head(method: Method, target: Uri, headers: HeaderMap) -> Request<(
 }
 
 /// Sends the pieces of a body and its end. Never returns.
-async fn send_body<B>(body: Option<&mut B>, pieces: mpsc::Sender<Option<Bytes>>)
+async fn send_body<B>(body: Option<&mut B>, pieces: &mpsc::Sender<Option<Bytes>>)
 where
     B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
 {
@@ -162,13 +204,12 @@ where
 impl Exchange {
     /// Returns the body of the response for the client.
     pub(crate) fn into_body(self) -> ResponseBody {
-        let body = self.response.into_body();
-        ResponseBody::try_stream(ResponseStream { body, driver: self.driver })
+        ResponseBody::try_stream(self.into_stream())
     }
 
     /// Reads the body of an error, at most `limit` bytes.
     pub(crate) async fn read(self, limit: usize) -> Vec<u8> {
-        let mut stream = ResponseStream { body: self.response.into_body(), driver: self.driver };
+        let mut stream = self.into_stream();
         let mut text = Vec::new();
         while text.len() < limit
             && let Some(Ok(piece)) = futures_util::StreamExt::next(&mut stream).await
@@ -184,7 +225,7 @@ impl Exchange {
     /// # Errors
     /// The body is incomplete or too long.
     pub(crate) async fn read_all(self, limit: usize) -> Result<Vec<u8>, String> {
-        let mut stream = ResponseStream { body: self.response.into_body(), driver: self.driver };
+        let mut stream = self.into_stream();
         let mut bytes = Vec::new();
         while let Some(piece) = futures_util::StreamExt::next(&mut stream).await {
             bytes.extend_from_slice(&piece.map_err(|error| error.to_string())?);
@@ -193,6 +234,11 @@ impl Exchange {
             }
         }
         Ok(bytes)
+    }
+
+    fn into_stream(self) -> ResponseStream {
+        let Self { response, driver, request_body } = self;
+        ResponseStream { body: response.into_body(), driver, _request_body: request_body }
     }
 
     /// Returns the future connection of a response with the status 101.
@@ -237,6 +283,8 @@ impl Driver {
 struct ResponseStream {
     body: Incoming,
     driver: Driver,
+    /// The backend may respond before the end of the request, and then sees its end as an abort only after the response.
+    _request_body: mpsc::Sender<Option<Bytes>>,
 }
 
 impl Stream for ResponseStream {
@@ -259,20 +307,25 @@ impl Stream for ResponseStream {
 }
 
 /// The body of a request to a backend.
-enum RequestBody {
+pub(super) enum RequestBody {
     Empty,
-    /// `None` is the end. A body that ends otherwise is never complete, so the backend does not take it as such.
+    /// `None` is the end. A body that ends otherwise fails, so the backend does not take it as complete.
     Pieces(mpsc::Receiver<Option<Bytes>>),
 }
 
+/// A request was abandoned before the end of its body.
+#[derive(Debug, thiserror::Error)]
+#[error("the request was abandoned")]
+pub(super) struct Abandoned;
+
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Abandoned;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Abandoned>>> {
         let Self::Pieces(pieces) = &mut *self else { return Poll::Ready(None) };
         match ready!(pieces.poll_recv(cx)) {
             Some(Some(piece)) => Poll::Ready(Some(Ok(Frame::data(piece)))),
@@ -280,7 +333,7 @@ impl Body for RequestBody {
                 *self = Self::Empty;
                 Poll::Ready(None)
             }
-            None => Poll::Pending,
+            None => Poll::Ready(Some(Err(Abandoned))),
         }
     }
 

@@ -19,15 +19,24 @@ const HOP_BY_HOP: [&str; 9] = [
 /// them too.
 const CREDENTIALS: [&str; 4] = ["authorization", "impersonate-user", "impersonate-group", "impersonate-uid"];
 
-/// Headers of a response that speak for this server's origin: a backend must not set them.
-const OF_ORIGIN: [&str; 7] = [
+/// Headers of a response that speak for this server or for its whole origin, which has the console: a backend must not
+/// set them.
+const OF_ORIGIN: [&str; 15] = [
     "access-control-allow-credentials",
     "access-control-allow-headers",
     "access-control-allow-methods",
     "access-control-allow-origin",
     "access-control-expose-headers",
     "alt-svc",
+    "audit-id",
+    "clear-site-data",
+    "nel",
+    "report-to",
+    "reporting-endpoints",
+    "service-worker-allowed",
     "strict-transport-security",
+    "x-kubernetes-pf-flowschema-uid",
+    "x-kubernetes-pf-prioritylevel-uid",
 ];
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -100,6 +109,10 @@ mod tests {
     #[test]
     fn a_backend_cannot_speak_for_the_origin() {
         let passed = for_client(&headers(&[
+            ("service-worker-allowed", "/"),
+            ("clear-site-data", "\"*\""),
+            ("audit-id", "evil"),
+            ("x-kubernetes-pf-flowschema-uid", "evil"),
             ("access-control-allow-origin", "*"),
             ("strict-transport-security", "max-age=0"),
             ("alt-svc", "h3=\":1\""),

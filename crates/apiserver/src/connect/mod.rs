@@ -12,7 +12,8 @@
 //! | [`options`] | the parameters of a request |
 //! | [`location`] | the address of a kubelet, pod or service |
 //! | [`places`] | the limit of connections |
-//! | [`exchange`] | one HTTP request and response on a connection of its own |
+//! | [`exchange`] | one HTTP request and response |
+//! | [`pool`] | connections that are used for several requests, one after the other or at the same time |
 //! | [`headers`] | the headers that are passed on |
 //! | [`upgrade`] | connections that switch to another protocol |
 //!
@@ -26,6 +27,7 @@ pub(crate) mod location;
 mod logs;
 mod options;
 pub(crate) mod places;
+pub(crate) mod pool;
 pub(crate) mod proxy;
 mod streams;
 pub(crate) mod upgrade;

@@ -77,8 +77,16 @@ pub(super) fn port_forward_object(query: &Query) -> Result<Value, Status> {
     Ok(Value::Object(object))
 }
 
-/// Returns the options of a proxy as an object.
-pub(super) fn proxy_object(kind: &str, path: &str) -> Value {
+/// Returns the options of a proxy as an object. `rest` is the part of the request's path after `/proxy`. The path of the
+/// options begins with a slash, and ends with one if the request's path does (upstream: `getRequestOptions`).
+pub(super) fn proxy_object(kind: &str, rest: &str, request_path: &str) -> Value {
+    let mut path = rest.to_owned();
+    if !path.is_empty() && !path.starts_with('/') {
+        path.insert(0, '/');
+    }
+    if request_path.ends_with('/') && !path.ends_with('/') {
+        path.push('/');
+    }
     let mut object = object(kind);
     if !path.is_empty() {
         object.insert("path".to_owned(), path.into());
@@ -235,6 +243,22 @@ mod tests {
         assert_eq!(parameters, flags.into_iter().chain(command).collect::<Vec<_>>());
         let attach = CommandOptions::object("PodAttachOptions", &query);
         assert_eq!(attach.get("command"), None);
+    }
+
+    #[test]
+    fn the_path_of_a_proxy_keeps_its_slashes() {
+        for (rest, expected) in [
+            ("", json!(null)),
+            ("/", json!("/")),
+            ("/a", json!("/a")),
+            ("/a/b/", json!("/a/b/")),
+            ("/a//b", json!("/a//b")),
+        ] {
+            let path = format!("/api/v1/namespaces/a/pods/p/proxy{rest}");
+            let info = RequestInfo::new(&Method::GET, &path.parse().unwrap()).unwrap();
+            let object = proxy_object("PodProxyOptions", &info.resource.unwrap().rest, &info.path);
+            assert_eq!(object.get("path").cloned().unwrap_or_default(), expected, "{rest}");
+        }
     }
 
     #[test]

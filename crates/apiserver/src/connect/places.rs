@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use hyper_util::client::legacy::connect::{Connected, Connection};
 use nave_machinery::Status;
 use nave_webhook::BackendConnection;
 use parking_lot::Mutex;
@@ -78,13 +79,25 @@ impl Drop for Place {
 /// A connection with its place.
 pub(crate) struct PlacedConnection {
     connection: Box<dyn BackendConnection>,
+    is_http2: bool,
     /// Dropped after the connection.
     _place: Place,
 }
 
 impl PlacedConnection {
     pub(crate) fn new(connection: Box<dyn BackendConnection>, place: Place) -> Self {
-        Self { connection, _place: place }
+        Self { connection, is_http2: false, _place: place }
+    }
+
+    /// Marks the connection as one that speaks HTTP/2, by ALPN.
+    pub(super) fn with_http2(self, is_http2: bool) -> Self {
+        Self { is_http2, ..self }
+    }
+}
+
+impl Connection for PlacedConnection {
+    fn connected(&self) -> Connected {
+        if self.is_http2 { Connected::new().negotiated_h2() } else { Connected::new() }
     }
 }
 

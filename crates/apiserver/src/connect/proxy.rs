@@ -31,7 +31,8 @@ where
     if !METHODS.contains(&info.method) {
         return Err(Status::method_not_allowed_here());
     }
-    let admitted = connect.admit(options::proxy_object(&connect.kind().kind, &connect.resource.rest)).await?;
+    let options = options::proxy_object(&connect.kind().kind, &connect.resource.rest, &info.path);
+    let admitted = connect.admit(options).await?;
     let mut location = connect.proxied().await?;
     let rest = clean(admitted.str_at(&["path"]).unwrap_or_default());
     let paths = ProxyPaths::new(connect.resource, &info.path, rest);
@@ -200,6 +201,8 @@ mod tests {
     fn a_path_stays_below_the_backends_root() {
         for (rest, expected) in [
             ("", ""),
+            ("/", "/"),
+            ("/a/b", "/a/b"),
             ("a/b", "/a/b"),
             ("a//b/./c", "/a/b/c"),
             ("a/../../../etc", "/etc"),

@@ -12,6 +12,7 @@ use super::exchange::{self, Exchange, ExchangeError};
 use super::places::PlacedConnection;
 use super::{failed, headers};
 use crate::body::ResponseBody;
+use crate::serving::with_client_end;
 use crate::upgrade::Upgrade;
 
 /// Maximum time until a backend answers a request for an upgrade.
@@ -58,7 +59,10 @@ where
     let backend = exchange.into_upgrade();
     let upgrade = Upgrade::new(request, |client| async move {
         let relayed = match backend.complete().await {
-            Ok(backend) => relay(client, backend).await.map_err(|error| error.to_string()),
+            Ok(backend) => {
+                let (client, end) = with_client_end(client);
+                relay(client, backend, end.reached()).await.map_err(|error| error.to_string())
+            }
             Err(error) => Err(error.to_string()),
         };
         if let Err(error) = relayed {

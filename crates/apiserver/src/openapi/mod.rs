@@ -43,6 +43,7 @@ mod parameters;
 #[cfg(test)]
 mod reference;
 pub(crate) mod remote;
+pub(crate) mod remote_v3;
 #[cfg(test)]
 mod tests;
 mod v2;

@@ -8,10 +8,12 @@ use serde_json::json;
 /// The part of a server's document that describes one version.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RemoteDocument {
-    paths: Map,
+    pub(super) paths: Map,
     /// The definitions that the paths refer to.
-    definitions: Map,
-    parameters: Map,
+    pub(super) definitions: Map,
+    pub(super) parameters: Map,
+    /// The hash of all of it.
+    pub(crate) hash: String,
 }
 
 /// The prefixes of references.
@@ -31,19 +33,29 @@ impl RemoteDocument {
         let paths: Map =
             paths.filter(|(path, _)| is_own(path)).map(|(path, it)| (path.clone(), it.clone())).collect();
         let mut read = Self { paths, ..Self::default() };
-        let mut open = BTreeSet::new();
-        read.paths.values().for_each(|item| references(item, &mut open));
         let mut seen = BTreeSet::new();
-        while let Some(reference) = open.pop_first() {
-            let (section, name) = &reference;
-            if let Some(found) = document[*section].get(name) {
-                references(found, &mut open);
-                read.section(section).insert(name.clone(), found.clone());
+        let mut open = Vec::new();
+        let mut follow = |value: &Value, open: &mut Vec<_>| {
+            let mut found = BTreeSet::new();
+            references(value, &mut found);
+            open.extend(found.into_iter().filter(|reference| seen.insert(reference.clone())));
+        };
+        read.paths.values().for_each(|item| follow(item, &mut open));
+        while let Some((section, name)) = open.pop() {
+            if let Some(found) = document[section].get(&name) {
+                follow(found, &mut open);
+                read.section(section).insert(name, found.clone());
             }
-            seen.insert(reference);
-            open.retain(|reference| !seen.contains(reference));
         }
+        let parts = [&read.paths, &read.definitions, &read.parameters];
+        let parts = parts.map(|part| serde_json::to_vec(part).unwrap_or_default());
+        read.hash = super::hash_of(&parts.each_ref().map(Vec::as_slice));
         Ok(read)
+    }
+
+    /// Returns whether the version has no paths.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.paths.is_empty()
     }
 
     fn section(&mut self, section: &str) -> &mut Map {
@@ -149,7 +161,17 @@ mod tests {
         assert_eq!(document.paths.keys().collect::<Vec<_>>(), ["/apis/a.example/v1/things"]);
         assert_eq!(document.definitions.keys().collect::<Vec<_>>(), ["List", "Thing"]);
         assert!(RemoteDocument::read(b"[", "/apis/a.example/v1").is_err());
-        assert_eq!(read(&json!([])), RemoteDocument::default());
+        assert!(read(&json!([])).is_empty());
+    }
+
+    #[test]
+    fn the_cost_is_linear_in_the_references() {
+        // A quadratic search would take minutes.
+        let to = |name: usize| json!({"$ref": format!("#/definitions/{name}")});
+        let all: Vec<Value> = (0..20_000).map(to).collect();
+        let chain: Map = (0..20_000).map(|name| (name.to_string(), to(name + 1))).collect();
+        let document = read(&json!({"paths": {"/apis/a.example/v1": all}, "definitions": chain}));
+        assert_eq!(document.definitions.len(), 20_000);
     }
 
     #[test]

@@ -49,6 +49,7 @@ pub use certificates::{NamedCertificate, ServingCertificate};
 pub use connections::ConnectionLimits;
 use connections::{Connections, Slot};
 use socket::Socket;
+pub(crate) use socket::with_client_end;
 pub use tls::{Tls, TlsError, TlsSettings};
 use watchdog::Watchdog;
 

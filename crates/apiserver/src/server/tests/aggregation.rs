@@ -95,7 +95,8 @@ impl Extension {
 }
 
 fn response(code: u16, headers: &str, body: &str) -> Vec<u8> {
-    format!("HTTP/1.1 {code} X\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len()).into_bytes()
+    format!("HTTP/1.1 {code} X\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len())
+        .into_bytes()
 }
 
 fn json_response(body: &Value) -> Vec<u8> {
@@ -218,10 +219,11 @@ async fn a_server_cannot_break_the_response() {
             "the backend attempted to redirect",
         ),
         (response(304, "ETag: \"1\"\r\n", ""), 304, ""),
-        (response(404, "", "none"), 404, "none"),
         (response(200, "X: a\0b\r\n", ""), 503, "error trying to reach service"),
         (response(200, &format!("X: {long}\r\n"), ""), 503, "error trying to reach service"),
         (response(200, &"X: 1\r\n".repeat(5000), ""), 503, "error trying to reach service"),
+        // A response between the failures keeps the circuit closed.
+        (response(404, "", "none"), 404, "none"),
         (
             b"HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n".to_vec(),
             503,
@@ -245,6 +247,34 @@ async fn a_server_cannot_break_the_response() {
     assert!(
         ["access-control-allow-origin", "alt-svc"].iter().all(|name| !answer.headers().contains_key(*name))
     );
+}
+
+#[tokio::test]
+async fn requests_fail_at_once_after_failures_until_a_check_passes() {
+    let (fixture, extension) = fixture().await;
+    register(&fixture, &extension).await;
+    // The server passes its checks until five requests have failed.
+    let failures = std::sync::atomic::AtomicUsize::new(0);
+    extension.answer_with(move |request| {
+        let added = usize::from(request.contains("/things"));
+        let before = failures.fetch_add(added, std::sync::atomic::Ordering::Relaxed);
+        if before + added >= 5 || added == 1 { b"SSH-2.0-OpenSSH_9\r\n".to_vec() } else { discovery(request) }
+    });
+    extension.requests();
+    let things = format!("{VERSION}/things");
+    for _ in 0..5 {
+        assert!(text(&fixture, &things).await.1.starts_with("error trying to reach service"));
+    }
+    for _ in 0..5 {
+        assert_eq!(text(&fixture, &things).await, (503, "service unavailable\n".to_owned()));
+    }
+    let requests = extension.requests();
+    assert_eq!(requests.iter().filter(|request| request.contains("/things")).count(), 5);
+    // The failures led to a check, long before the next regular one.
+    until(async || !is_available(&fixture).await).await;
+    extension.answer_with(discovery);
+    until(async || is_available(&fixture).await).await;
+    until(async || text(&fixture, &things).await.0 == 200).await;
 }
 
 #[tokio::test]
@@ -320,6 +350,27 @@ async fn a_server_describes_only_its_own_version() {
         .send(Method::PATCH, &format!("{SERVICES}/{NAME}"), &json!({"metadata": {"labels": {"a": "b"}}}))
         .await;
     until(async || discovered(&fixture).await[0]["freshness"] == "Stale").await;
+}
+
+#[tokio::test]
+async fn a_server_with_openapi_2_only_has_a_converted_document() {
+    let (fixture, extension) = fixture().await;
+    let get = json!({"responses": {"200": {"description": "OK", "schema": {"type": "string"}}}});
+    let document = json!({"swagger": "2.0", "paths": {"/apis/a.example/v1/things": {"get": get}}});
+    extension.answer_with(move |request| {
+        if request.starts_with("GET /openapi/v2 ") { json_response(&document) } else { discovery(request) }
+    });
+    register(&fixture, &extension).await;
+    let path = "apis/a.example/v1";
+    let listed = async || fixture.get("/openapi/v3", &[]).await.1["paths"][path]["serverRelativeURL"].clone();
+    until(async || listed().await.is_string()).await;
+    let url = listed().await.as_str().unwrap().to_owned();
+    assert!(url.starts_with("/openapi/v3/apis/a.example/v1?hash="), "{url}");
+    let (code, found) = fixture.get(&url, &[]).await;
+    let response = &found["paths"]["/apis/a.example/v1/things"]["get"]["responses"]["200"];
+    assert_eq!(code, 200);
+    assert_eq!(response["content"]["application/json"]["schema"]["type"], "string", "{found}");
+    assert_eq!(found["openapi"], "3.0.0");
 }
 
 #[tokio::test]
