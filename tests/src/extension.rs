@@ -12,7 +12,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::{Request, Response, StatusCode};
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -22,6 +23,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
+use tokio::io::{AsyncWriteExt, split};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -31,6 +33,8 @@ use crate::{Server, ok, tls};
 
 /// The path of the server's version.
 pub const METRICS: &str = "/apis/metrics.k8s.io/v1beta1";
+/// The path of a subresource that switches to any protocol and sends back what it receives.
+pub const ECHO: &str = "/apis/metrics.k8s.io/v1beta1/nodes/n1/echo";
 /// The name of its APIService.
 pub const METRICS_API_SERVICE: &str = "v1beta1.metrics.k8s.io";
 
@@ -129,7 +133,8 @@ async fn accept(
         connections.spawn(async move {
             let Ok(stream) = tls.accept(stream).await else { return };
             let service = service_fn(|request| answer(request, *mode.borrow(), &requests));
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            let _ = connection.with_upgrades().await;
         });
     }
 }
@@ -137,7 +142,7 @@ async fn accept(
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 async fn answer(
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     mode: Mode,
     requests: &watch::Sender<Vec<String>>,
 ) -> Result<Response<Body>, Infallible> {
@@ -154,12 +159,17 @@ async fn answer(
     if user != "system:kube-aggregator" {
         requests.send_modify(|all| all.push(format!("{path} {user} {}", header("x-remote-group"))));
     }
+    if path == ECHO
+        && let Some(protocol) = request.headers().get(UPGRADE).cloned()
+    {
+        return Ok(echo(&mut request, protocol));
+    }
     match mode {
         Mode::Failing => return Ok(status(StatusCode::SERVICE_UNAVAILABLE)),
         Mode::Silent if !is_document => std::future::pending().await,
         Mode::Redirecting if !is_document => {
             let mut redirect = status(StatusCode::FOUND);
-            let target = http::HeaderValue::from_static("http://169.254.169.254/latest/meta-data/");
+            let target = HeaderValue::from_static("http://169.254.169.254/latest/meta-data/");
             redirect.headers_mut().insert("location", target);
             return Ok(redirect);
         }
@@ -189,10 +199,25 @@ async fn answer(
         for (name, value) in
             [("access-control-allow-origin", "*"), ("strict-transport-security", "max-age=0")]
         {
-            response.headers_mut().insert(name, http::HeaderValue::from_static(value));
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
     }
     Ok(response)
+}
+
+/// Switches to a protocol in which the server sends back what it receives.
+fn echo(request: &mut Request<Incoming>, protocol: HeaderValue) -> Response<Body> {
+    let upgrade = hyper::upgrade::on(request);
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        let (mut reads, mut writes) = split(TokioIo::new(upgraded));
+        let _ = tokio::io::copy(&mut reads, &mut writes).await;
+        let _ = writes.shutdown().await;
+    });
+    let mut response = status(StatusCode::SWITCHING_PROTOCOLS);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    response.headers_mut().insert(UPGRADE, protocol);
+    response
 }
 
 fn resources() -> Value {
@@ -241,7 +266,7 @@ fn events() -> Response<Body> {
 
 fn document(document: &Value) -> Response<Body> {
     let mut response = Response::new(Full::new(Bytes::from(document.to_string())).boxed_unsync());
-    response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
     response
 }
 

@@ -1,6 +1,6 @@
 //! Aggregated servers, driven by kubectl.
 
-use nave_tests::extension::{ExtensionServer, METRICS, METRICS_API_SERVICE, Mode};
+use nave_tests::extension::{ECHO, ExtensionServer, METRICS, METRICS_API_SERVICE, Mode};
 use nave_tests::{Server, cells, eventually};
 use serde_json::Value;
 
@@ -190,4 +190,59 @@ async fn addresses_of_this_machine_are_refused_by_default() {
     becomes(&server, "FailedDiscoveryCheck").await;
     let message = availability(&server).await[2].clone();
     assert!(message.ends_with("address not allowed"), "{message}");
+}
+
+#[tokio::test]
+async fn upgraded_connections_carry_bytes_both_ways() {
+    let server = Server::start_with(&["--controllers=none", "--allow-local-backends"]).await;
+    let extension = ExtensionServer::start(&server).await;
+    extension.register(&server).await;
+    becomes(&server, "Passed").await;
+    let script = format!(
+        r#"
+import os, socket, ssl, urllib.parse
+from kubernetes import config, client
+config.load_kube_config()
+settings = client.Configuration.get_default_copy()
+url = urllib.parse.urlsplit(settings.host)
+context = ssl.create_default_context(cafile=settings.ssl_ca_cert)
+if settings.cert_file:
+    context.load_cert_chain(settings.cert_file, settings.key_file)
+def upgrade(headers, early=b""):
+    raw = socket.create_connection((url.hostname, url.port))
+    stream = context.wrap_socket(raw, server_hostname=url.hostname)
+    request = "GET {ECHO} HTTP/1.1
+Host: a
+" + "".join(line + "
+" for line in headers) + "
+"
+    stream.sendall(request.encode() + early)
+    head = b""
+    while b"
+
+" not in head:
+        piece = stream.recv(1)
+        if not piece: break
+        head += piece
+    return stream, head.decode().lower()
+for protocol in ["websocket", "SPDY/3.1"]:
+    early = os.urandom(10)
+    stream, head = upgrade(["Connection: Upgrade", "Upgrade: " + protocol], early)
+    assert head.startswith("http/1.1 101 ") and "upgrade: " + protocol.lower() in head, head
+    sent = early + os.urandom(300_000)
+    stream.sendall(sent[10:])
+    received = b""
+    while len(received) < len(sent): received += stream.recv(1 << 16)
+    assert received == sent
+    stream.close()
+# A body would be taken for bytes of the protocol by one server and for a request by the other.
+for smuggled in ["Content-Length: 10", "Transfer-Encoding: chunked"]:
+    stream, head = upgrade(["Connection: Upgrade", "Upgrade: x", smuggled])
+    assert head.startswith("http/1.1 400 "), head
+    stream.close()
+print("done")
+"#
+    );
+    assert_eq!(server.python(&script).await, "done\n");
+    assert!(extension.requests().iter().any(|request| request.starts_with(ECHO)));
 }
