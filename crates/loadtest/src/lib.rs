@@ -14,16 +14,17 @@
 //! | [`scenario`] | the scenarios, in the order in which they run |
 //! | [`definitions`] | many CustomResourceDefinitions |
 //! | [`growth`] | growth of cost with objects and watchers, and the cost of a restart |
+//! | [`flood`] | the latencies of the system's requests while tenants flood the server |
 //! | [`watchers`] | many concurrent watchers; each connection is read frame by frame (`streams`) |
 //! | [`soak`] | steady load over a long time |
 //! | [`spawn`] | starts the server under test, to measure its start and its idle memory |
 //! | [`report`] | the targets of each scenario, and the table |
 //!
 //! Invariants:
-//! - The generator runs on one thread and leaves the other cores to the server.
+//! - The generator runs on one thread and leaves the other cores to the server. A flood has a thread more.
 //! - Responses are not parsed during a measurement: newlines are counted, and a few fields are found by scanning.
 //! - Counts and times are bounded.
-//! - A response with an error status ends the run with the server's message.
+//! - A response with an error status ends the run with the server's message, except for 429 in a flood.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), nave_loadtest::LoadError> {
@@ -37,6 +38,7 @@
 //! ```
 
 pub mod definitions;
+pub mod flood;
 pub mod growth;
 pub mod http;
 pub mod load;

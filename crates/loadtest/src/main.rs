@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use nave_loadtest::LoadError;
 use nave_loadtest::definitions::{self, Family};
+use nave_loadtest::flood::{self, Flood};
 use nave_loadtest::growth::{self, Growth};
 use nave_loadtest::http::Target;
 use nave_loadtest::load::Sample;
@@ -72,6 +73,33 @@ enum Command {
     Growth(GrowthArguments),
     /// Measure many CustomResourceDefinitions.
     Definitions(DefinitionsArguments),
+    /// Measure the system's requests while tenants flood the server with lists and creates.
+    Flood(FloodArguments),
+}
+
+#[derive(Args)]
+struct FloodArguments {
+    /// Kubeconfig of the server.
+    #[arg(long, value_name = "FILE", required_unless_present = "start")]
+    kubeconfig: Option<PathBuf>,
+    /// Start this program on an empty folder: with priority and fairness, then without.
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "kubeconfig")]
+    start: Option<PathBuf>,
+    /// Duration of each measurement.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
+    /// Number of clients that list all objects.
+    #[arg(long, default_value_t = 60)]
+    list_clients: usize,
+    /// Number of clients that create objects.
+    #[arg(long, default_value_t = 60)]
+    creators: usize,
+    /// Number of objects to list, of 8 KB each.
+    #[arg(long, default_value_t = 500)]
+    objects: u64,
+    /// Number of kubelets that renew their leases.
+    #[arg(long, default_value_t = 20)]
+    kubelets: usize,
 }
 
 #[derive(Args)]
@@ -145,6 +173,7 @@ fn main() -> ExitCode {
     let rows = match &arguments.command {
         Some(Command::Growth(arguments)) => runtime.block_on(grow(arguments)),
         Some(Command::Definitions(arguments)) => runtime.block_on(define(arguments)),
+        Some(Command::Flood(arguments)) => runtime.block_on(flood(arguments)),
         _ => runtime.block_on(run(&arguments)),
     };
     match rows {
@@ -264,6 +293,32 @@ async fn define(arguments: &DefinitionsArguments) -> Result<Vec<Row>, LoadError>
     for family in families {
         let folder = tempfile::tempdir().map_err(|e| LoadError::File(std::env::temp_dir(), e))?;
         rows.extend(definitions::run(&arguments.start, folder.path(), *family).await?);
+    }
+    Ok(rows)
+}
+
+async fn flood(arguments: &FloodArguments) -> Result<Vec<Row>, LoadError> {
+    let sizes = Flood {
+        time: Duration::from_secs(arguments.seconds),
+        list_clients: arguments.list_clients,
+        creators: arguments.creators,
+        objects: arguments.objects,
+        kubelets: arguments.kubelets,
+    };
+    let Some(program) = &arguments.start else {
+        let file = arguments.kubeconfig.as_deref();
+        let file = file.ok_or_else(|| LoadError::Unexpected("no server to measure".into()))?;
+        return flood::run(&Target::from_kubeconfig(file)?, &Processes::default(), sizes).await;
+    };
+    let mut rows = Vec::new();
+    for (name, is_fair) in [("", "true"), ("without priority and fairness: ", "false")] {
+        let folder = tempfile::tempdir().map_err(|e| LoadError::File(std::env::temp_dir(), e))?;
+        let fair = format!("--enable-priority-and-fairness={is_fair}");
+        let flags = [NO_CONTROLLERS, &[fair.as_str()]].concat();
+        let server = ServerProcess::start(program, folder.path(), &flags).await?;
+        let target = Target::from_kubeconfig(server.kubeconfig())?;
+        let measured = flood::run(&target, &Processes(vec![server.pid()]), sizes).await?;
+        rows.extend(measured.into_iter().map(|row| Row { work: format!("{name}{}", row.work), ..row }));
     }
     Ok(rows)
 }
