@@ -41,7 +41,7 @@
 //!     matcher: Matcher::new(Arc::clone(&cluster.namespaces), Arc::clone(&interfaces)),
 //!     interfaces,
 //!     webhooks,
-//!     programs: Arc::default(),
+//!     programs: Default::default(),
 //!     params,
 //!     cluster,
 //!     authorizer,

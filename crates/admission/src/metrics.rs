@@ -111,7 +111,6 @@ impl Metrics {
                 &[
                     "decision",
                     "mode",
-                    "ocp_namespace",
                     "policy_level",
                     "policy_version",
                     "request_operation",
@@ -126,6 +125,12 @@ impl Metrics {
             )?,
             usual_evaluation: OnceLock::new(),
         };
+        for operation in ["create", "update"] {
+            for resource in ["controller", "pod"] {
+                // As upstream, the series exist before the first exemption.
+                let _ = inner.exemptions.with_label_values(&[operation, resource, ""]);
+            }
+        }
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -170,9 +175,9 @@ impl Metrics {
         let Evaluation { mode, decision } = evaluation;
         let inner = &self.inner;
         let operation = if operation == Operation::Create { "create" } else { "update" };
-        let labels = [decision, mode, "", level, version, operation, resource, subresource];
+        let labels = [decision, mode, level, version, operation, resource, subresource];
         let series = || inner.evaluations.with_label_values(&labels);
-        if labels == ["allow", "enforce", "", "privileged", "latest", "create", "pod", ""] {
+        if labels == ["allow", "enforce", "privileged", "latest", "create", "pod", ""] {
             inner.usual_evaluation.get_or_init(series).inc();
         } else {
             series().inc();

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
 use lru::LruCache;
+use nave_admission::expressions::Programs;
 use nave_admission::matching::Matcher;
 use nave_admission::{
     Chain, Cluster, Lister, Metrics, NamespaceCreator, Parts, Plugin, PluginConfig, QuotaStatus, Writers,
@@ -100,7 +101,7 @@ impl AdmissionConfig {
             matcher: Matcher::new(Arc::clone(&cluster.namespaces), Arc::clone(&interfaces) as _),
             interfaces,
             webhooks,
-            programs: Arc::default(),
+            programs: Programs::new(metrics.expressions().times().clone()),
             params: Arc::new(CatalogParams::new(catalogs.clone())),
             cluster,
             authorizer: authorizer.clone(),

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use http::{HeaderMap, HeaderValue, header};
 use nave_admission::KindResolver;
 use nave_cacher::Cacher;
 use nave_machinery::{GroupVersionKind, GroupVersionResource};
@@ -18,7 +19,7 @@ use crate::endpoints::Endpoint;
 use crate::endpoints::watch::WatchStats;
 use crate::metrics::RequestLabels;
 use crate::openapi::OpenApi;
-use crate::request_info::RequestInfo;
+use crate::request_info::{RequestInfo, Verb};
 use crate::storage::{ResourceStorage, Storages};
 
 /// All served resources.
@@ -124,6 +125,14 @@ impl Catalog {
         self.endpoints.get(gvr).map(AsRef::as_ref)
     }
 
+    /// Returns whether a resource is served in this version, or in any version.
+    pub(crate) fn serves(&self, group: &str, version: Option<&str>, resource: &str) -> bool {
+        let is_served = |gvr: &GroupVersionResource| {
+            gvr.group == group && gvr.resource == resource && version.is_none_or(|it| gvr.version == it)
+        };
+        self.endpoints.keys().any(is_served)
+    }
+
     /// Returns the served groups and versions, sorted.
     pub(crate) fn group_versions(&self) -> BTreeSet<(String, String)> {
         self.endpoints.keys().map(|gvr| (gvr.group.clone(), gvr.version.clone())).collect()
@@ -137,27 +146,59 @@ impl Catalog {
         watched
     }
 
-    /// Returns the metric labels of a request. They contain only names of known resources, so that clients cannot
-    /// create new label values.
-    pub fn labels(&self, info: &RequestInfo) -> RequestLabels<'_> {
-        let verb = if info.is_connection() { "CONNECT" } else { info.verb.metric_label() };
+    /// Returns the metric labels of a request, as upstream's. They contain only names of known resources and paths, so
+    /// that clients cannot create new label values.
+    pub(crate) fn labels(&self, info: &RequestInfo, headers: &HeaderMap) -> RequestLabels<'_> {
         let known =
             info.resource.as_ref().and_then(|resource| Some((resource, self.endpoint(&resource.gvr)?)));
         let Some((resource, endpoint)) = known else {
-            return RequestLabels { verb, ..RequestLabels::default() };
+            let verb = info.verb.metric_label();
+            return RequestLabels { verb, subresource: known_path(info), ..RequestLabels::default() };
+        };
+        let is_apply = || {
+            let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+            content_type.starts_with(b"application/apply-patch+")
+        };
+        let verb = match info.verb {
+            _ if info.is_connection() => "CONNECT",
+            Verb::Patch if is_apply() => "APPLY",
+            Verb::DeleteCollection => "DELETE",
+            verb => verb.metric_label(),
         };
         let subresource =
             endpoint.version().subresource(&resource.subresource).map_or("", |known| known.name.as_str());
         let scope = match (resource.name.is_empty(), resource.namespace.is_empty()) {
+            (true, _) if info.verb == Verb::Create => "resource",
             (false, _) => "resource",
             (true, false) => "namespace",
             (true, true) => "cluster",
         };
-        let dry_run = if info.query.get("dryRun").is_some() { "All" } else { "" };
-        let (group, version) = (endpoint.def.group.as_str(), endpoint.version().name.as_str());
-        let is_deprecated = endpoint.version().deprecation.is_some();
-        let resource = &endpoint.def.resource;
-        RequestLabels { verb, group, version, resource, subresource, scope, dry_run, is_deprecated }
+        RequestLabels {
+            verb,
+            group: endpoint.def.group.as_str(),
+            version: endpoint.version().name.as_str(),
+            resource: &endpoint.def.resource,
+            subresource,
+            scope,
+            component: "apiserver",
+            dry_run: if info.query.get("dryRun").is_some() { "All" } else { "" },
+            is_deprecated: endpoint.version().deprecation.is_some(),
+        }
+    }
+}
+
+/// Returns the label of a path that is no resource: as upstream, that of health checks and of OpenAPI version 3.
+fn known_path(info: &RequestInfo) -> &'static str {
+    if info.resource.is_some() {
+        return "";
+    }
+    let mut segments = info.path.trim_start_matches('/').split('/');
+    match (segments.next(), segments.next()) {
+        (Some("healthz"), _) => "/healthz",
+        (Some("livez"), _) => "/livez",
+        (Some("readyz"), _) => "/readyz",
+        (Some("openapi"), Some("v3")) => "openapi/v3",
+        _ => "",
     }
 }
 

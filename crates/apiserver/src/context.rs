@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Request, header};
@@ -61,6 +61,8 @@ pub struct RequestContext {
     pub(crate) audit_id: HeaderValue,
     /// The audit events of the request, if the policy records it.
     pub(crate) audit: Option<Box<Record>>,
+    /// The size of the body, once it has been read.
+    pub(crate) body_size: OnceLock<usize>,
     /// The times of the request's steps.
     pub(crate) steps: Steps,
     /// The span of the request, if requests are traced.
@@ -100,6 +102,7 @@ impl RequestContext {
             deadline: None,
             audit_id: audit::audit_id(request.headers()),
             audit: None,
+            body_size: OnceLock::new(),
             steps: Steps::default(),
             trace: None,
             user: None,
@@ -121,6 +124,7 @@ impl RequestContext {
             flow: FlowState::default(),
             audit_id: HeaderValue::from_static(""),
             audit: None,
+            body_size: OnceLock::new(),
             steps: Steps::default(),
             trace: None,
             user: Some(user),

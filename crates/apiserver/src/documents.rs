@@ -279,6 +279,19 @@ pub(crate) fn build_info() -> Result<GaugeVec, prometheus::Error> {
     Ok(info)
 }
 
+/// Returns `version_info`, with the versions that `/version` has too.
+pub(crate) fn version_info() -> Result<GaugeVec, prometheus::Error> {
+    let (major, minor, patch) = KUBERNETES_VERSION;
+    let (binary, emulation) = (format!("{major}.{minor}.{patch}"), format!("{major}.{minor}"));
+    // Components one minor version older are compatible.
+    let least = minor.parse::<u32>().unwrap_or_default().saturating_sub(1);
+    let least = format!("{major}.{least}");
+    let names = ["binary", "component", "emulation", "min_compat"];
+    let info = GaugeVec::new(Opts::new("version_info", "The versions of the server."), &names)?;
+    info.with_label_values(&[binary.as_str(), "kube", &emulation, &least]).set(1.0);
+    Ok(info)
+}
+
 /// The media type of metrics.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 

@@ -12,10 +12,13 @@
 //! | `user-info` | the same | `users`, `uids`, `groups`, `userextras/KEY` |
 //! | without a name | `impersonate`, for any request | `users` or `serviceaccounts`, and `groups`, both in the core group; `uids`, `userextras/KEY` |
 
+pub(crate) mod metrics;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use nave_authn::{ANONYMOUS, AUTHENTICATED_GROUP, UNAUTHENTICATED_GROUP, UserInfo, service_account};
@@ -23,6 +26,7 @@ use nave_authz::Attributes;
 use nave_machinery::Status;
 use percent_encoding::percent_decode_str;
 
+use self::metrics::ImpersonationMetrics;
 use crate::authorization::RequestAttributes;
 use crate::context::RequestContext;
 
@@ -39,7 +43,12 @@ const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 const NODE_KEYS: &str = "authentication.kubernetes.io/associated-node-keys";
 
 /// The authorizers that decide who may impersonate whom.
-pub struct Impersonation(pub nave_authz::Chain);
+pub struct Impersonation {
+    /// The authorizers.
+    pub(crate) authorization: nave_authz::Chain,
+    /// The metrics of attempts.
+    pub(crate) metrics: ImpersonationMetrics,
+}
 
 impl Impersonation {
     /// Replaces the user of a request with the user in its impersonation headers, if the requester may impersonate that
@@ -54,7 +63,11 @@ impl Impersonation {
     ) -> Result<(), Status> {
         let Some(wanted) = wanted(headers)? else { return Ok(()) };
         let request = RequestAttributes::new(&context.info);
-        let (user, constraint) = apply(&request.of_user(context.user()), wanted, &self.0).await?;
+        let started = Instant::now();
+        let applied = self.apply(&request.of_user(context.user()), wanted).await;
+        let allowed = applied.as_ref().ok().map(|(_, constraint)| *constraint);
+        self.metrics.attempted(allowed, started.elapsed());
+        let (user, constraint) = applied?;
         remove(headers);
         tracing::debug!(user = context.user().name, impersonates = user.name, "impersonation");
         let user = Arc::new(user);
@@ -64,18 +77,26 @@ impl Impersonation {
         context.impersonate(user);
         Ok(())
     }
-}
 
-/// Returns the target user with all its groups, if the requester may impersonate that user, and the verb of the
-/// constrained mode that allowed it.
-async fn apply(
-    request: &Attributes<'_>,
-    wanted: UserInfo,
-    authorization: &nave_authz::Chain,
-) -> Result<(UserInfo, &'static str), Status> {
-    let (mut user, constraint) = check(request, wanted, authorization).await?;
-    complete_groups(&mut user);
-    Ok((user, constraint))
+    /// Returns the target user with all its groups, if the requester may impersonate that user, and the verb of the
+    /// constrained mode that allowed it.
+    async fn apply(
+        &self,
+        request: &Attributes<'_>,
+        wanted: UserInfo,
+    ) -> Result<(UserInfo, &'static str), Status> {
+        let (mut user, constraint) = check(request, wanted, self).await?;
+        complete_groups(&mut user);
+        Ok((user, constraint))
+    }
+
+    /// Checks one part of an impersonation.
+    async fn authorize(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        let started = Instant::now();
+        let decision = self.authorization.authorize(attributes).await;
+        self.metrics.authorized(attributes.verb, decision.is_ok(), started.elapsed());
+        decision.map(drop)
+    }
 }
 
 /// Parses the target user from the headers.
@@ -105,7 +126,7 @@ fn wanted(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
 async fn check(
     request: &Attributes<'_>,
     mut wanted: UserInfo,
-    authorization: &nave_authz::Chain,
+    authorization: &Impersonation,
 ) -> Result<(UserInfo, &'static str), Status> {
     let mut refused = None;
     for mode in Mode::all(request.user, &wanted) {
@@ -172,7 +193,7 @@ impl Mode {
         self,
         request: &Attributes<'_>,
         wanted: &UserInfo,
-        authorization: &nave_authz::Chain,
+        authorization: &Impersonation,
     ) -> Result<(), Status> {
         let (name, verb) = self.names();
         // Tells the authorizer that the workload runs on a node, but not on which node.
@@ -206,7 +227,7 @@ async fn authorize_parts(
     user: Attributes<'_>,
     group: Attributes<'_>,
     wanted: &UserInfo,
-    authorization: &nave_authz::Chain,
+    authorization: &Impersonation,
 ) -> Result<(), Status> {
     authorization.authorize(&user).await?;
     let part = Attributes { group: AUTHENTICATION_GROUP, ..group };

@@ -3,23 +3,33 @@
 //! Label values come from the server's own data (resource definitions, known verbs and codes), never from client text.
 //! A request for an unknown resource is counted without the resource's name.
 
+mod stages;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
-use nave_machinery::GroupVersionResource;
 use nave_metrics::Registrar;
 use nave_store::StoreStatus;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::proto::MetricFamily;
-use prometheus::{Encoder, GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
+use prometheus::{
+    Encoder, GaugeVec, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
+};
 
 use crate::process_metrics::ProcessMetrics;
-use crate::request_info::RequestInfo;
+use crate::request_info::{RequestInfo, Verb};
+pub(crate) use stages::{Filter, StageMetrics};
 
 /// The buckets of `apiserver_request_duration_seconds`, as upstream.
 const LATENCY_BUCKETS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
     20.0, 30.0, 45.0, 60.0,
+];
+
+/// The buckets of `field_validation_request_duration_seconds`, as upstream.
+const FIELD_VALIDATION_BUCKETS: [f64; 21] = [
+    0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
+    45.0, 60.0,
 ];
 
 /// The buckets of `apiserver_response_sizes`, in bytes, as upstream.
@@ -40,10 +50,33 @@ pub struct RequestLabels<'a> {
     pub subresource: &'a str,
     /// `cluster`, `namespace`, `resource` or empty.
     pub scope: &'a str,
+    /// `apiserver` for a resource, otherwise empty.
+    pub component: &'a str,
     /// `All` for a dry run.
     pub dry_run: &'a str,
     /// True if the version of the resource is deprecated.
     pub is_deprecated: bool,
+}
+
+/// A request that has been answered.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Completed<'a> {
+    /// The verb for authorization.
+    pub verb: Verb,
+    /// The status code.
+    pub code: u16,
+    /// The time since the request was received.
+    pub elapsed: Duration,
+    /// The part of that time that was spent waiting for webhooks and in queues.
+    pub waited: Duration,
+    /// The size of the response, if it is known.
+    pub response_size: Option<u64>,
+    /// The size of the body, if it was read.
+    pub body_size: Option<usize>,
+    /// The requested field validation.
+    pub field_validation: Option<&'a str>,
+    /// True for a request from within the process.
+    pub is_internal: bool,
 }
 
 /// The server's metrics and their registry.
@@ -56,9 +89,15 @@ pub struct Metrics {
     response_sizes: HistogramVec,
     deprecated: GaugeVec,
     inflight: IntGaugeVec,
+    /// The reads and the writes that wait for seats.
+    in_queue: [IntGauge; 2],
     long_running: IntGaugeVec,
     panics: IntCounterVec,
     terminations: IntCounterVec,
+    self_requests: IntCounterVec,
+    field_validation: HistogramVec,
+    /// The times of stages and the sizes of bodies.
+    pub(crate) stages: StageMetrics,
     storage_size: IntGaugeVec,
     no_space: IntGaugeVec,
 }
@@ -89,6 +128,9 @@ impl Metrics {
         registrar.0.register(Box::new(ProcessMetrics::new()?))?;
         let (name, help) = ("apiserver_current_inflight_requests", "Requests being served, by kind.");
         let inflight = registrar.int_gauges(name, help, &["request_kind"])?;
+        let (name, help) = ("apiserver_current_inqueue_requests", "Requests waiting for seats, by kind.");
+        let in_queue = registrar.int_gauges(name, help, &["request_kind"])?;
+        let in_queue = [false, true].map(|mutating| in_queue.with_label_values(&[kind(mutating)]));
         let labels = ["verb", "group", "version", "resource", "subresource", "scope", "component"];
         let (name, help) =
             ("apiserver_longrunning_requests", "Watches and other long-running requests being served.");
@@ -98,6 +140,14 @@ impl Metrics {
         let labels = ["verb", "group", "version", "resource", "subresource", "scope", "component", "code"];
         let help = "Requests terminated in self-defense: too many in flight, or timed out.";
         let terminations = registrar.counters("apiserver_request_terminations_total", help, &labels)?;
+        let labels = ["verb", "group", "resource", "subresource"];
+        let help = "Requests from within the process.";
+        let self_requests = registrar.counters("apiserver_selfrequest_total", help, &labels)?;
+        let (name, help) =
+            ("field_validation_request_duration_seconds", "Duration of writes by their field validation.");
+        let field_validation =
+            registrar.histograms(name, help, &["field_validation"], &FIELD_VALIDATION_BUCKETS)?;
+        let stages = StageMetrics::new(registrar)?;
         let (name, help) = ("apiserver_storage_size_bytes", "Size of the store on disk, in bytes.");
         let storage_size = registrar.int_gauges(name, help, &["storage_cluster_id"])?;
         let (name, help) =
@@ -111,9 +161,13 @@ impl Metrics {
             response_sizes,
             deprecated,
             inflight,
+            in_queue,
             long_running,
             panics,
             terminations,
+            self_requests,
+            field_validation,
+            stages,
             storage_size,
             no_space,
         })
@@ -132,31 +186,68 @@ impl Metrics {
         self.registry.register(collector)
     }
 
-    /// Counts a completed request, of which `in_webhooks` was spent waiting for webhooks. `size` is the size of the
-    /// response, if it is known.
-    pub fn request_completed(
-        &self,
-        labels: RequestLabels<'_>,
-        code: u16,
-        elapsed: Duration,
-        in_webhooks: Duration,
-        size: Option<u64>,
-    ) {
-        let RequestLabels { verb, group, version, resource, subresource, scope, dry_run, is_deprecated } =
-            labels;
+    /// Counts a completed request.
+    pub fn request_completed(&self, labels: RequestLabels<'_>, completed: Completed<'_>) {
+        let RequestLabels {
+            verb,
+            group,
+            version,
+            resource,
+            subresource,
+            scope,
+            component,
+            dry_run,
+            is_deprecated,
+        } = labels;
+        let Completed { code, elapsed, waited, response_size, .. } = completed;
         let mut digits = itoa::Buffer::new();
         let code = digits.format(code);
-        let labels = [verb, dry_run, group, version, resource, subresource, scope, "apiserver", code];
+        let labels = [verb, dry_run, group, version, resource, subresource, scope, component, code];
         self.requests.with_label_values(&labels).inc();
         self.durations.with_label_values(&labels[..8]).observe(elapsed.as_secs_f64());
-        let labels = [verb, group, version, resource, subresource, scope, "apiserver"];
-        let own = elapsed.saturating_sub(in_webhooks);
-        self.own_durations.with_label_values(&labels).observe(own.as_secs_f64());
-        if let Some(size) = size.filter(|_| matches!(verb, "GET" | "LIST")) {
+        let labels = [verb, group, version, resource, subresource, scope, component];
+        // As upstream, a dry run does not count for the service level.
+        if dry_run.is_empty() {
+            let own = elapsed.saturating_sub(waited);
+            self.own_durations.with_label_values(&labels).observe(own.as_secs_f64());
+        }
+        if let Some(size) = response_size.filter(|_| matches!(verb, "GET" | "LIST")) {
             self.response_sizes.with_label_values(&labels).observe(size as f64);
         }
         if is_deprecated {
             self.deprecated.with_label_values(&[group, version, resource, subresource, ""]).set(1.0);
+        }
+        if completed.is_internal {
+            self.self_requests.with_label_values(&[verb, group, resource, subresource]).inc();
+        }
+        if !resource.is_empty() {
+            self.write_completed(group, resource, completed);
+        }
+    }
+
+    /// Records the metrics of a write of a known resource.
+    fn write_completed(&self, group: &str, resource: &str, completed: Completed<'_>) {
+        let verb = match completed.verb {
+            Verb::Create => "create",
+            Verb::Update => "update",
+            Verb::Patch => "patch",
+            Verb::Delete => "delete",
+            Verb::DeleteCollection => "delete_collection",
+            _ => return,
+        };
+        if let Some(size) = completed.body_size {
+            self.stages.body_sizes.with_label_values(&[group, resource, verb]).observe(size as f64);
+        }
+        if matches!(completed.verb, Verb::Create | Verb::Update | Verb::Patch) {
+            let requested = match completed.field_validation {
+                None => "",
+                Some("Ignore") => "Ignore",
+                Some("Warn") => "Warn",
+                Some("Strict") => "Strict",
+                Some(_) => "invalid",
+            };
+            let elapsed = completed.elapsed.as_secs_f64();
+            self.field_validation.with_label_values(&[requested]).observe(elapsed);
         }
     }
 
@@ -167,10 +258,10 @@ impl Metrics {
 
     /// Counts a request terminated in self-defense, because too many are in flight or because it timed out.
     pub fn terminated(&self, labels: RequestLabels<'_>, code: u16) {
-        let RequestLabels { verb, group, version, resource, subresource, scope, .. } = labels;
+        let RequestLabels { verb, group, version, resource, subresource, scope, component, .. } = labels;
         let mut digits = itoa::Buffer::new();
         let code = digits.format(code);
-        let labels = [verb, group, version, resource, subresource, scope, "apiserver", code];
+        let labels = [verb, group, version, resource, subresource, scope, component, code];
         self.terminations.with_label_values(&labels).inc();
     }
 
@@ -186,17 +277,22 @@ impl Metrics {
     /// Counts a request as in flight until the guard is dropped.
     pub(crate) fn serving(&self, info: &RequestInfo, labels: RequestLabels<'_>) -> Serving {
         if info.is_long_running() {
-            let RequestLabels { verb, group, version, resource, subresource, scope, .. } = labels;
-            let labels = [verb, group, version, resource, subresource, scope, "apiserver"];
+            let RequestLabels { verb, group, version, resource, subresource, scope, component, .. } = labels;
+            let labels = [verb, group, version, resource, subresource, scope, component];
             return Serving::count(self.long_running.with_label_values(&labels));
         }
-        let kind = if info.verb.is_mutating() { "mutating" } else { "readOnly" };
-        Serving::count(self.inflight.with_label_values(&[kind]))
+        Serving::count(self.inflight.with_label_values(&[kind(info.verb.is_mutating())]))
+    }
+
+    /// Counts a request as waiting for seats until the guard is dropped.
+    pub(crate) fn waiting(&self, info: &RequestInfo) -> Serving {
+        let [reads, writes] = &self.in_queue;
+        Serving::count(if info.verb.is_mutating() { writes.clone() } else { reads.clone() })
     }
 
     /// Removes the series of resources that are no longer served, so that definitions that come and go do not
-    /// accumulate. `is_served` gets the group, version and resource of a series.
-    pub(crate) fn retain_resources(&self, is_served: impl Fn(&GroupVersionResource) -> bool) {
+    /// accumulate. `is_served` gets the group, the version, if the series has one, and the resource of a series.
+    pub(crate) fn retain_resources(&self, is_served: impl Fn(&str, Option<&str>, &str) -> bool) {
         retain(&self.requests, &is_served);
         retain(&self.durations, &is_served);
         retain(&self.own_durations, &is_served);
@@ -204,6 +300,8 @@ impl Metrics {
         retain(&self.deprecated, &is_served);
         retain(&self.long_running, &is_served);
         retain(&self.terminations, &is_served);
+        retain(&self.self_requests, &is_served);
+        retain(&self.stages.body_sizes, &is_served);
     }
 
     /// Collects all metrics.
@@ -222,15 +320,21 @@ impl Metrics {
     }
 }
 
+/// Returns the label of a kind of requests.
+fn kind(is_mutating: bool) -> &'static str {
+    if is_mutating { "mutating" } else { "readOnly" }
+}
+
 /// Removes the series that name a resource that is not served.
-fn retain<B: MetricVecBuilder>(vec: &MetricVec<B>, is_served: &impl Fn(&GroupVersionResource) -> bool) {
+fn retain<B: MetricVecBuilder>(vec: &MetricVec<B>, is_served: &impl Fn(&str, Option<&str>, &str) -> bool) {
     for family in vec.collect() {
         for metric in family.get_metric() {
             let labels: HashMap<&str, &str> =
                 metric.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
-            let label = |name: &str| labels.get(name).copied().unwrap_or_default();
-            let gvr = GroupVersionResource::new(label("group"), label("version"), label("resource"));
-            if !gvr.resource.is_empty() && !is_served(&gvr) {
+            let label = |name: &str| labels.get(name).copied();
+            let (group, resource) =
+                (label("group").unwrap_or_default(), label("resource").unwrap_or_default());
+            if !resource.is_empty() && !is_served(group, label("version"), resource) {
                 // Fails only if another thread has removed the series.
                 let _ = vec.remove(&labels);
             }
@@ -268,14 +372,46 @@ mod tests {
             resource,
             ..RequestLabels::default()
         };
+        let completed = Completed {
+            verb: Verb::Create,
+            code: 200,
+            body_size: Some(1),
+            response_size: Some(1),
+            is_internal: true,
+            ..Completed::default()
+        };
         for resource in ["ants", "bees", ""] {
-            metrics.request_completed(labels(resource), 200, Duration::ZERO, Duration::ZERO, Some(1));
+            metrics.request_completed(labels(resource), completed);
         }
-        metrics.retain_resources(|gvr| gvr.resource == "bees");
+        metrics.retain_resources(|_, version, resource| {
+            resource == "bees" && version.is_none_or(|version| version == "v1")
+        });
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();
         assert!(!text.contains("ants"), "{text}");
         for kept in ["resource=\"bees\"", "resource=\"\""] {
             assert!(text.contains(kept), "{text}");
         }
+    }
+
+    #[test]
+    fn field_validation_of_clients_is_no_label() {
+        let metrics = Metrics::new(Registry::new()).unwrap();
+        let labels = RequestLabels { resource: "ants", ..RequestLabels::default() };
+        for requested in [None, Some("Strict"), Some("x1"), Some("x2")] {
+            let verb = Verb::Update;
+            let completed = Completed { verb, field_validation: requested, ..Completed::default() };
+            metrics.request_completed(labels, completed);
+        }
+        let text = String::from_utf8(metrics.render().unwrap()).unwrap();
+        let name = "field_validation_request_duration_seconds_count";
+        let counts: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix(name)).collect();
+        assert_eq!(
+            counts,
+            [
+                "{field_validation=\"\"} 1",
+                "{field_validation=\"Strict\"} 1",
+                "{field_validation=\"invalid\"} 2"
+            ]
+        );
     }
 }

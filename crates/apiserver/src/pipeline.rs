@@ -1,7 +1,6 @@
 //! The stages of every request, in order.
 
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,7 +23,7 @@ use crate::draining::Drain;
 use crate::endpoints::response::encode_failure;
 use crate::flow_control::FlowControl;
 use crate::impersonation::Impersonation;
-use crate::metrics::{Metrics, RequestLabels};
+use crate::metrics::{Completed, Filter, Metrics, RequestLabels};
 use crate::negotiation::Negotiation;
 use crate::request_info::Query;
 use crate::route::Router;
@@ -98,7 +97,7 @@ impl Pipeline {
         // Metrics: counts the request as in flight until its body is sent.
         let catalog = self.router.resources.catalog();
         let uri = request.uri().clone();
-        let labels = catalog.labels(&context.info);
+        let labels = catalog.labels(&context.info, request.headers());
         let serving = (self.metrics.serving(&context.info, labels), self.drain.count(&context.info));
         // A panic ends only this request.
         let outcome =
@@ -140,9 +139,18 @@ impl Pipeline {
             let completion = Box::pin(record.respond(code, context.notes.take_annotations())).await;
             response = response.map(|body| body.keeping(completion));
         }
-        let size = response.body().size_hint().exact();
         let elapsed = context.received.elapsed();
-        self.metrics.request_completed(labels, code, elapsed, context.notes.webhook_time(), size);
+        let completed = Completed {
+            verb: context.info.verb,
+            code,
+            elapsed,
+            waited: context.notes.webhook_time() + context.flow.waited,
+            response_size: response.body().size_hint().exact(),
+            body_size: context.body_size.get().copied(),
+            field_validation: context.info.query.get("fieldValidation"),
+            is_internal: matches!(context.client, Client::Process(_)),
+        };
+        self.metrics.request_completed(labels, completed);
         if let Some(console) = &self.console {
             console.activity.completed(labels.verb, &context.user().name, code, elapsed);
         }
@@ -162,6 +170,7 @@ impl Pipeline {
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         let terminated = |code| self.metrics.terminated(labels, code);
+        let filtered = |filter, started| self.metrics.stages.filtered(filter, started);
         // Console: the files of its page contain no data and need no credentials.
         let file =
             self.console.as_ref().and_then(|console| console.public_file(&context.info, request.headers()));
@@ -170,24 +179,34 @@ impl Pipeline {
         }
         // Deadline, unless the request is long-running.
         let mut accepted = context.set_deadline(self.timeout);
+        let mut started = Instant::now();
         // Authentication: the user of the request. No later stage reads a user from a header.
         if accepted.is_ok() {
-            let started = Instant::now();
             accepted = self.authentication.run(context, request.headers_mut()).await.map_err(Status::from);
             context.steps.record("authentication", started);
+            started = filtered(Filter::Authentication, started);
             // Traces: continues the trace of the client, or starts one.
             self.traces.start(context, request.headers());
         }
         // Audit: records the request, also if it is rejected by the stages before.
         self.audit.run(context, request.uri(), request.headers(), accepted.is_ok()).await?;
+        started = filtered(Filter::Audit, started);
         accepted?;
         // Impersonation: the user that the request acts as.
-        self.impersonation.run(context, request.headers_mut()).await?;
+        let impersonated = self.impersonation.run(context, request.headers_mut()).await;
+        started = filtered(Filter::Impersonation, started);
+        impersonated?;
         // Flow control: waits for seats, which are held until the response body is sent.
+        let waiting = self.metrics.waiting(&context.info);
         let place = self.flow_control.run(context, catalog).await;
+        drop(waiting);
+        started = filtered(Filter::FlowControl, started);
         let place = place.inspect_err(|status| terminated(status.code))?;
         // Authorization: checks that the user may make this request.
-        context.steps.measure("authorization", pin!(self.authorization.run(context))).await?;
+        let authorized = self.authorization.run(context).await;
+        context.steps.record("authorization", started);
+        filtered(Filter::Authorization, started);
+        authorized?;
         // Routing: runs the handler within the deadline.
         // Boxed, so that the future of a request that waits in a queue is small.
         let mut response = Box::pin(self.router.run(request, context, catalog));

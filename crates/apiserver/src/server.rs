@@ -23,6 +23,7 @@ use tokio::sync::watch;
 
 use crate::admission::{AdmissionConfig, AdmissionError, follow_observed};
 use crate::aggregator::{AggregationConfig, Aggregator};
+use crate::allocation::metrics::AllocationGauges;
 use crate::allocation::{Repair, ServiceAllocator, ServiceRanges};
 use crate::audit::Audit;
 use crate::authentication::Authentication;
@@ -48,6 +49,7 @@ use crate::endpoints::watch::Watches;
 use crate::flow_control::{Fair, FlowConfig, FlowControl};
 use crate::health::{Health, Results, Scope, Switch};
 use crate::impersonation::Impersonation;
+use crate::impersonation::metrics::ImpersonationMetrics;
 use crate::inflight::{Inflight, InflightLimits};
 use crate::local::LocalService;
 use crate::metrics::Metrics;
@@ -169,7 +171,14 @@ impl ApiServer {
         let conversion_metrics = Arc::new(ConversionMetrics::new(&config.metrics)?);
         let metrics = Arc::new(Metrics::new(config.metrics)?);
         let watches = Watches { closing: closing.clone(), min_time: config.min_watch_time };
-        let allocator = ServiceAllocator::new(&storages, config.service_ranges, config.node_ports);
+        let (ranges, ports) = (config.service_ranges, config.node_ports);
+        let allocator = ServiceAllocator::new(&storages, ranges, ports, metrics.registry())?;
+        for collector in config.backends.log_usage.collectors() {
+            metrics.register(collector)?;
+        }
+        if let Some(allocator) = &allocator {
+            metrics.register(Box::new(AllocationGauges::new(allocator)?))?;
+        }
         let repair = allocator
             .clone()
             .map(|allocator| Arc::new(Repair::new(allocator, config.request_timeout + REPAIR_MARGIN)));
@@ -195,6 +204,7 @@ impl ApiServer {
             config.backends,
         );
         metrics.register(Box::new(documents::build_info()?))?;
+        metrics.register(Box::new(documents::version_info()?))?;
         metrics.register(Box::new(CacheMetrics::new(catalogs.clone())?))?;
         metrics.register(Box::new(RestartMetrics::new(storages.shared().supervisor.clone())?))?;
         let (ranges, advertise) = (config.service_ranges, config.advertise);
@@ -246,7 +256,10 @@ impl ApiServer {
             authentication: Authentication(config.authentication),
             audit: Audit(config.audit),
             traces: Traces(config.tracer),
-            impersonation: Impersonation(config.authorization.clone()),
+            impersonation: Impersonation {
+                authorization: config.authorization.clone(),
+                metrics: ImpersonationMetrics::new(metrics.registry())?,
+            },
             flow_control,
             authorization: Authorization(config.authorization),
             router: Router { aggregator, documents, resources, cpu },

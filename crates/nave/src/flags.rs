@@ -51,7 +51,7 @@ use admission::{AdmissionFlags, NODE_RESTRICTION};
 pub(crate) use aggregation::Aggregation;
 use aggregation::AggregationFlags;
 use apis::ApiFlags;
-pub(crate) use apis::Apis;
+pub(crate) use apis::{Apis, FeatureGates};
 use apiserver::ApiserverFlags;
 use audit::AuditFlags;
 use authentication::AuthenticationFlags;

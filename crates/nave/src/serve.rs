@@ -33,9 +33,12 @@ use http::Request;
 use hyper::body::Incoming;
 use nave_apiserver::connect::backends::KubeletTls;
 use nave_apiserver::server::{ApiServer, StartError};
-use nave_apiserver::serving::{ConnectionInfo, ConnectionLimits, Limits, Running, Server, Tls, TlsError};
+use nave_apiserver::serving::{
+    ConnectionInfo, ConnectionLimits, Limits, Running, Server, ServingMetrics, Tls, TlsError,
+};
 use nave_audit::Auditor;
 use nave_authn::ClientCaError;
+use nave_client::workqueue::WorkqueueMetrics;
 use nave_store::StoreError;
 use nave_webhook::WatchedFiles;
 use tokio::sync::Mutex;
@@ -143,12 +146,13 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let tls = Tls::with_settings(certificates.serving(), Some(&cas.all()), config.tls.clone())?;
     let limits = limits(&config, descriptors)?;
     let backends = backends::open(&config, &certificates, limits.connections.backends())?;
-    let bound = Server::bind(&[config.listen], tls.clone(), limits).await;
+    let serving = ServingMetrics::new(&metrics).map_err(StartError::Metrics)?;
+    let bound = Server::bind(&[config.listen], tls.clone(), limits, serving).await;
     let server = bound.map_err(ServeError::Listen)?;
     let listening = server.local_addresses()?.first().copied().unwrap_or(config.listen);
     let reachable = SocketAddr::new(config.advertise, listening.port());
     let connections = Connections { backends: Arc::clone(&backends), proxy: proxy_client.subscribe() };
-    let opened = Opened { store: Arc::clone(&store), encryption, metrics };
+    let opened = Opened { store: Arc::clone(&store), encryption, metrics: metrics.clone() };
     let api = api::start(&config, opened, keys, &cas, connections, reachable);
     let Some(api) = signals.unless_stopped(api).await else { return Ok(()) };
     let mut api = api?;
@@ -183,6 +187,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         certificates.server_ca(),
         tokens,
         signer,
+        WorkqueueMetrics::register(&metrics).map_err(StartError::Metrics)?,
     );
 
     let authentication = api.authentication.take();

@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::client::{Client, ClientError, Response, Roots, Tls};
 use crate::dial::{Dialer, ServiceTarget};
 use crate::kubeconfig::FileError;
+use crate::metrics::CallMetrics;
 use crate::service::ServiceResolver;
 use crate::users::{Authorization, HostCredentials, Users};
 
@@ -132,20 +133,29 @@ impl ClientConfig {
 pub struct ClientManager {
     resolver: Arc<ServiceResolver>,
     users: Option<Users>,
+    metrics: Option<CallMetrics>,
     clients: Mutex<LruCache<ClientConfig, HookClient>>,
 }
 
 impl ClientManager {
     /// Creates a manager without clients.
     pub fn new(resolver: ServiceResolver) -> Self {
-        Self { resolver: Arc::new(resolver), users: None, clients: Mutex::new(LruCache::new(CLIENTS)) }
+        let clients = Mutex::new(LruCache::new(CLIENTS));
+        Self { resolver: Arc::new(resolver), users: None, metrics: None, clients }
+    }
+
+    /// Records the calls of all clients.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: CallMetrics) -> Self {
+        self.metrics = Some(metrics);
+        self
     }
 
     /// Creates a manager without clients that resolves services in the same way. Its clients authenticate as `users`.
     #[must_use]
     pub fn with_users(&self, users: Users) -> Self {
         let (resolver, clients) = (Arc::clone(&self.resolver), Mutex::new(LruCache::new(CLIENTS)));
-        Self { resolver, users: Some(users), clients }
+        Self { resolver, users: Some(users), metrics: self.metrics.clone(), clients }
     }
 
     /// Returns the client of a configuration.
@@ -174,7 +184,7 @@ impl ClientManager {
         let HostCredentials { identity, authorization } = credentials;
         let tls = Tls { roots: config.roots()?, server_name, identity };
         let client = Client::with_dialer(tls, Dialer::new(service)).map_err(ClientConfigError::Client)?;
-        let client = HookClient { client, uri, authorization };
+        let client = HookClient { client, uri, authorization, metrics: self.metrics.clone() };
         self.clients.lock().put(config.clone(), client.clone());
         Ok(client)
     }
@@ -231,6 +241,7 @@ pub struct HookClient {
     client: Client,
     uri: Uri,
     authorization: Authorization,
+    metrics: Option<CallMetrics>,
 }
 
 impl HookClient {
@@ -285,7 +296,11 @@ impl HookClient {
         let (end, mut deferrals) = (Instant::now() + limits.timeout, 0);
         loop {
             let left = CallLimits { timeout: end.saturating_duration_since(Instant::now()), ..limits };
+            let started = Instant::now();
             let sent = self.client.send_within(Method::POST, uri, headers.clone(), body.clone(), left).await;
+            if let Some(metrics) = &self.metrics {
+                metrics.posted(uri, body.len(), &sent, started.elapsed());
+            }
             let response = sent.map_err(|error| match error {
                 ClientError::TimedOut(_) => ClientError::TimedOut(limits.timeout),
                 other => other,

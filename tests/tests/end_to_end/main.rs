@@ -35,6 +35,7 @@ mod kube_rs;
 mod kubectl_kinds;
 mod kubectl_verbs;
 mod kubectl_watch;
+mod metrics;
 mod namespaces;
 mod operators;
 mod pod_gc;

@@ -1,15 +1,14 @@
 //! Match conditions of webhooks and policies (upstream: `webhook/matchconditions`).
 
-use std::sync::Arc;
 use std::time::Instant;
 
+use nave_cel::Type;
 use nave_cel::policies::{PolicyCompiler, PolicyRun, PolicyVariables};
-use nave_cel::{ProgramCache, Type};
 use nave_machinery::Value;
 
 use super::{
-    AuthorizerChecks, Budget, Expression, ExpressionMetrics, Inputs, VERSION, VersionedRequest, Workload,
-    request_resource,
+    AuthorizerChecks, Budget, Compiler, Expression, ExpressionMetrics, Inputs, Programs, VERSION,
+    VersionedRequest, Workload, request_resource,
 };
 
 /// Maximum cost of the match conditions of a webhook or policy for one request.
@@ -59,17 +58,17 @@ pub struct ConditionLabels<'a> {
 impl MatchConditions {
     /// Compiles the `matchConditions` of a webhook. The API has validated them, so errors of compilation only appear
     /// when they are evaluated.
-    pub fn for_webhook(conditions: &[Value], programs: &Arc<ProgramCache>) -> Self {
+    pub fn for_webhook(conditions: &[Value], programs: &Programs) -> Self {
         // Most webhooks have no conditions, and need no compiler.
         if conditions.is_empty() {
             return Self::default();
         }
-        let compiler = PolicyCompiler::without_variables(VERSION, false).with_cache(Arc::clone(programs));
+        let compiler = programs.compiler(PolicyCompiler::without_variables(VERSION, false));
         Self::compile(&compiler, conditions)
     }
 
     /// Compiles the `matchConditions` of a policy, which can use its variables.
-    pub(crate) fn compile(compiler: &PolicyCompiler, conditions: &[Value]) -> Self {
+    pub(crate) fn compile(compiler: &Compiler, conditions: &[Value]) -> Self {
         let text = |condition: &Value, field: &str| {
             condition.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
         };

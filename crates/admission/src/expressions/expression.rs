@@ -1,7 +1,11 @@
 //! Compiled expressions, and the budget they share.
 
-use nave_cel::policies::{PolicyCompiler, PolicyExpression, PolicyRun};
+use std::time::Instant;
+
+use nave_cel::policies::{PolicyExpression, PolicyRun};
 use nave_cel::{Outcome, Type};
+
+use super::programs::{Compiler, ExpressionTimes};
 
 /// An expression, compiled when its configuration was read. An error of compilation is reported when the expression is
 /// evaluated, so that the failure policy applies to it.
@@ -9,6 +13,7 @@ use nave_cel::{Outcome, Type};
 pub(crate) struct Expression {
     text: String,
     program: Result<PolicyExpression, String>,
+    times: ExpressionTimes,
 }
 
 /// The cost that the expressions of one evaluation may still have.
@@ -22,13 +27,18 @@ pub(crate) struct OutOfBudget;
 
 impl Expression {
     /// Compiles an expression whose type must be in `wanted`.
-    pub(crate) fn compile(compiler: &PolicyCompiler, text: &str, wanted: &[Type]) -> Self {
-        Self { text: text.to_owned(), program: compiler.compile(text, wanted) }
+    pub(crate) fn compile(compiler: &Compiler, text: &str, wanted: &[Type]) -> Self {
+        Self {
+            text: text.to_owned(),
+            program: compiler.compile(text, wanted),
+            times: compiler.times().clone(),
+        }
     }
 
     /// Compiles an expression that cannot use the authorizer.
-    pub(crate) fn without_authorizer(compiler: &PolicyCompiler, text: &str, wanted: &[Type]) -> Self {
-        Self { text: text.to_owned(), program: compiler.compile_without_authorizer(text, wanted) }
+    pub(crate) fn without_authorizer(compiler: &Compiler, text: &str, wanted: &[Type]) -> Self {
+        let program = compiler.compile_without_authorizer(text, wanted);
+        Self { text: text.to_owned(), program, times: compiler.times().clone() }
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -50,7 +60,9 @@ impl Expression {
             Ok(program) => program,
             Err(why) => return Ok(Err(format!("compilation error: {why}"))),
         };
+        let started = Instant::now();
         let outcome = run.outcome(program);
+        self.times.evaluated(started);
         budget.0 = budget.0.checked_sub(outcome.cost).ok_or(OutOfBudget)?;
         Ok(match outcome.failure() {
             Some(why) => Err(format!("expression '{}' resulted in error: {why}", self.text)),

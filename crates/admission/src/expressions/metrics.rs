@@ -6,6 +6,7 @@ use nave_metrics::Registrar;
 use prometheus::{HistogramVec, IntCounterVec, Registry};
 
 use super::conditions::ConditionLabels;
+use super::programs::ExpressionTimes;
 use crate::attributes::Operation;
 
 /// The upper bounds of the buckets, in seconds, as in upstream.
@@ -17,6 +18,7 @@ pub struct ExpressionMetrics {
     errors: IntCounterVec,
     exclusions: IntCounterVec,
     seconds: HistogramVec,
+    times: ExpressionTimes,
 }
 
 impl ExpressionMetrics {
@@ -44,7 +46,13 @@ impl ExpressionMetrics {
                 labels,
                 &BUCKETS,
             )?,
+            times: ExpressionTimes::new(registry)?,
         })
+    }
+
+    /// Returns the times of single expressions.
+    pub fn times(&self) -> &ExpressionTimes {
+        &self.times
     }
 
     /// Records an evaluation of match conditions and its number of failures.

@@ -14,6 +14,7 @@ mod authorizer;
 mod conditions;
 mod expression;
 mod metrics;
+mod programs;
 mod request;
 mod workload;
 
@@ -22,6 +23,8 @@ pub use conditions::{ConditionLabels, MatchConditions, MatchOutcome};
 pub(crate) use expression::{Budget, Expression, OutOfBudget};
 pub use metrics::ExpressionMetrics;
 pub(crate) use nave_cel::policies::COMPATIBILITY_VERSION as VERSION;
+pub(crate) use programs::Compiler;
+pub use programs::{ExpressionTimes, Programs};
 pub use request::VersionedRequest;
 pub(crate) use request::{Inputs, request_resource};
 pub(crate) use workload::{Workload, process};

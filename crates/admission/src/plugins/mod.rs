@@ -39,13 +39,13 @@ mod webhooks;
 use std::sync::Arc;
 
 use nave_authz::rbac::Rbac;
-use nave_cel::ProgramCache;
 use nave_machinery::{Object, Reason, Status, Value};
 use nave_webhook::ClientManager;
 
 use crate::chain::{Chain, Plugin};
 use crate::cluster::Cluster;
 use crate::config::{ConfigError, PluginConfig};
+use crate::expressions::Programs;
 use crate::matching::Matcher;
 use crate::metrics::Metrics;
 use crate::objects::ObjectInterfaces;
@@ -66,7 +66,7 @@ pub struct Parts {
     /// The clients of admission webhooks.
     pub webhooks: Arc<ClientManager>,
     /// The compiled expressions of webhooks and policies.
-    pub programs: Arc<ProgramCache>,
+    pub programs: Programs,
     /// Reads the parameters of policies.
     pub params: Arc<dyn ParamKinds>,
     /// The authorizer, for plugins that check access.

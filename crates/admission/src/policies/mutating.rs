@@ -24,7 +24,7 @@ use crate::versioned::Versioned;
 
 /// Creates the plugin.
 pub(crate) fn plugin(parts: &Parts, metrics: &Metrics) -> Plugin {
-    let programs = Arc::clone(&parts.programs);
+    let programs = parts.programs.clone();
     let policies = Store::new(move |policy| compile(policy, &programs));
     let dependencies = Dependencies::new(parts, metrics);
     let observed = policies.observed_by(

@@ -1,9 +1,7 @@
 //! Evaluation of a mutating policy (upstream: `policy/mutating/patch`).
 
-use std::sync::Arc;
-
+use nave_cel::Type;
 use nave_cel::policies::{MAX_POLICY_COST, PolicyCompiler, PolicyRun, PolicyVariables};
-use nave_cel::{ProgramCache, Type};
 use nave_machinery::{Object, Status, Value};
 use nave_patch::{PatchError, json_patch};
 
@@ -12,8 +10,8 @@ use super::store::Policy;
 use super::validator::{declare_variables, list, text};
 use crate::attributes::Attributes;
 use crate::expressions::{
-    AuthorizerChecks, Budget, Expression, Inputs, MatchConditions, VERSION, VersionedRequest,
-    request_resource,
+    AuthorizerChecks, Budget, Compiler, Expression, Inputs, MatchConditions, Programs, VERSION,
+    VersionedRequest, request_resource,
 };
 use crate::matching::MatchedResource;
 use crate::objects::ObjectInterfaces;
@@ -58,10 +56,10 @@ impl MutationError {
 }
 
 /// Compiles a mutating policy.
-pub(super) fn compile(policy: &Object, programs: &Arc<ProgramCache>) -> Policy<Mutator> {
+pub(super) fn compile(policy: &Object, programs: &Programs) -> Policy<Mutator> {
     let spec = policy.get("spec").unwrap_or(&Value::Null);
     let has_params = spec.get("paramKind").is_some_and(Value::is_object);
-    let mut compiler = PolicyCompiler::new(VERSION, has_params).with_cache(Arc::clone(programs));
+    let mut compiler = programs.compiler(PolicyCompiler::new(VERSION, has_params));
     declare_variables(&mut compiler, spec);
     let conditions = MatchConditions::compile(&compiler, list(spec, "matchConditions"));
     // Variables and conditions cannot create objects, as upstream.
@@ -77,7 +75,7 @@ pub(super) fn compile(policy: &Object, programs: &Arc<ProgramCache>) -> Policy<M
 }
 
 impl Mutation {
-    fn new(compiler: &PolicyCompiler, mutation: &Value) -> Option<Self> {
+    fn new(compiler: &Compiler, mutation: &Value) -> Option<Self> {
         let (kind, field) = match text(mutation, "patchType") {
             "ApplyConfiguration" => (PatchKind::ApplyConfiguration, "applyConfiguration"),
             "JSONPatch" => (PatchKind::JsonPatch, "jsonPatch"),

@@ -1,16 +1,15 @@
 //! Evaluation of a validating policy (upstream: `policy/validating/validator.go`).
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nave_cel::policies::{MAX_POLICY_COST, PolicyCompiler, PolicyRun, PolicyVariables};
-use nave_cel::{PER_CALL_LIMIT, ProgramCache, Type};
+use nave_cel::{PER_CALL_LIMIT, Type};
 use nave_machinery::{Object, Reason, Value};
 
 use super::store::Policy;
 use crate::expressions::{
-    AuthorizerChecks, Budget, Expression, Inputs, MatchConditions, MatchOutcome, OutOfBudget, VERSION,
-    VersionedRequest, request_resource,
+    AuthorizerChecks, Budget, Compiler, Expression, Inputs, MatchConditions, MatchOutcome, OutOfBudget,
+    Programs, VERSION, VersionedRequest, request_resource,
 };
 
 /// Maximum length of a message that an expression returns, in bytes.
@@ -75,10 +74,10 @@ impl Decision {
 }
 
 /// Compiles a validating policy.
-pub(super) fn compile(policy: &Object, programs: &Arc<ProgramCache>) -> Policy<Validator> {
+pub(super) fn compile(policy: &Object, programs: &Programs) -> Policy<Validator> {
     let spec = policy.get("spec").unwrap_or(&Value::Null);
     let has_params = spec.get("paramKind").is_some_and(Value::is_object);
-    let mut compiler = PolicyCompiler::new(VERSION, has_params).with_cache(Arc::clone(programs));
+    let mut compiler = programs.compiler(PolicyCompiler::new(VERSION, has_params));
     declare_variables(&mut compiler, spec);
     let validator = Validator {
         conditions: MatchConditions::compile(&compiler, list(spec, "matchConditions")),
@@ -97,9 +96,9 @@ pub(super) fn compile(policy: &Object, programs: &Arc<ProgramCache>) -> Policy<V
 }
 
 /// Compiles the variables of a policy. Errors are reported when a variable is read.
-pub(super) fn declare_variables(compiler: &mut PolicyCompiler, spec: &Value) {
+pub(super) fn declare_variables(compiler: &mut Compiler, spec: &Value) {
     for variable in list(spec, "variables") {
-        let _ = compiler.declare(text(variable, "name"), text(variable, "expression"));
+        compiler.declare(text(variable, "name"), text(variable, "expression"));
     }
 }
 
@@ -112,7 +111,7 @@ pub(super) fn text<'v>(fields: &'v Value, name: &str) -> &'v str {
 }
 
 impl Validation {
-    fn new(compiler: &PolicyCompiler, validation: &Value) -> Self {
+    fn new(compiler: &Compiler, validation: &Value) -> Self {
         let message = text(validation, "messageExpression");
         let has_message = !message.is_empty();
         Self {

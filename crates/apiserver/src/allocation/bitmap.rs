@@ -37,6 +37,11 @@ impl Bitmap {
         bytes
     }
 
+    /// Returns the number of set bits.
+    pub(super) fn count(&self) -> usize {
+        self.bits.iter().filter(|bit| **bit).count()
+    }
+
     pub(super) fn is_set(&self, offset: usize) -> bool {
         self.bits.get(offset).copied().unwrap_or_default()
     }

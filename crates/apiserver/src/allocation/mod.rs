@@ -18,6 +18,7 @@ mod addresses;
 mod bitmap;
 mod error;
 mod families;
+pub(crate) mod metrics;
 mod node_ports;
 mod ports;
 mod range;
@@ -28,20 +29,23 @@ mod service_cidr;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use futures_util::future::{join, join_all};
 use nave_machinery::{
     FieldError, FieldPath, GroupKind, GroupResource, GroupVersionResource, Map, Status, Value, meta,
 };
+use prometheus::Registry;
 use serde_json::json;
 use tokio::runtime::Handle;
 
 use self::addresses::{AddressClaim, Addresses, Holder};
 use self::error::{AddressError, PortError};
+use self::metrics::AllocationMetrics;
 use self::node_ports::{Plan, SpecPosition, Wanted};
 use self::ports::{PortClaim, Ports};
-use self::range::Family;
+use self::range::{Family, ServiceRange};
 pub use self::range::{RangeError, ServiceRanges};
 pub use self::repair::Repair;
 use self::service::{Allocations, ServiceName, texts};
@@ -56,6 +60,7 @@ pub struct ServiceAllocator {
     ports: Arc<Ports>,
     cidrs: ServiceCidrs,
     services: Arc<ResourceStorage>,
+    metrics: AllocationMetrics,
 }
 
 /// The claims of a write attempt, until the write is committed or the reservation is dropped.
@@ -73,24 +78,49 @@ pub struct ServiceReservation {
 impl ServiceAllocator {
     /// Creates an allocator; `None` if a required resource is not stored. Must be called within a Tokio runtime, which
     /// runs tasks that must complete even if their request is dropped.
-    pub fn new(storages: &Storages, ranges: ServiceRanges, ports: RangeInclusive<u16>) -> Option<Arc<Self>> {
+    ///
+    /// # Errors
+    /// A metric is already registered.
+    pub fn new(
+        storages: &Storages,
+        ranges: ServiceRanges,
+        ports: RangeInclusive<u16>,
+        registry: &Registry,
+    ) -> Result<Option<Arc<Self>>, prometheus::Error> {
         let networking = |resource: &str| {
             storages.get(&GroupVersionResource::new("networking.k8s.io", "v1", resource)).cloned()
         };
-        let services = storages.get(&GroupVersionResource::new("", "v1", "services"))?;
+        let services = storages.get(&GroupVersionResource::new("", "v1", "services"));
+        let (Some(services), Some(cidrs), Some(objects)) =
+            (services, networking("servicecidrs"), networking("ipaddresses"))
+        else {
+            return Ok(None);
+        };
         let node_ports =
             GroupResource { group: String::new(), resource: "servicenodeportallocations".to_owned() };
         let (store, runtime) = (storages.stores().for_resource(&node_ports), Handle::current());
-        let cidrs = ServiceCidrs::new(networking("servicecidrs")?, ranges);
-        let objects = networking("ipaddresses")?;
+        let cidrs = ServiceCidrs::new(cidrs, ranges);
         let addresses = Addresses::new(Arc::clone(objects.store()), objects, cidrs.clone(), runtime.clone());
-        Some(Arc::new(Self {
+        Ok(Some(Arc::new(Self {
             ranges,
             addresses: Arc::new(addresses),
             ports: Arc::new(Ports::new(store, ports, runtime)),
             cidrs,
             services: Arc::clone(services),
-        }))
+            metrics: AllocationMetrics::new(registry)?,
+        })))
+    }
+
+    /// Returns the number of cluster IPs in use in each range that is ready.
+    fn used_addresses(&self) -> Vec<(ServiceRange, i64)> {
+        let known = self.addresses.objects.cacher().snapshot();
+        let names = known.range("", None).filter_map(|object| object.key().rsplit('/').next()?.parse().ok());
+        metrics::by_range(self.cidrs.all_ready(), names)
+    }
+
+    /// Returns the number of node ports in use, as last read or written, and that of all node ports.
+    fn used_ports(&self) -> (i64, i64) {
+        self.ports.used()
     }
 
     /// Completes the IP families of a service, and claims the addresses and ports that it needs in addition to those of
@@ -177,6 +207,7 @@ impl ServiceAllocator {
         };
         // Validation has ensured that the text is an address.
         let wanted = text.parse::<IpAddr>().ok();
+        let started = Instant::now();
         let claimed = match wanted {
             _ if dry_run => self.addresses.check_claim(wanted, family).await,
             Some(address) => {
@@ -188,6 +219,14 @@ impl ServiceAllocator {
                 .await
                 .map(|claim| reservation.add(claim)),
         };
+        if !dry_run {
+            let ranges = self.cidrs.ready(family);
+            let allocated = claimed.as_ref().ok().copied();
+            let contains =
+                |range: &&ServiceRange| allocated.or(wanted).is_none_or(|address| range.contains(address));
+            let range = ranges.iter().find(contains).copied();
+            self.metrics.address(range, wanted.is_some(), allocated.is_some(), started.elapsed());
+        }
         let address = claimed.map_err(|error| AddressFailure { wanted: text.clone(), error })?;
         if text.is_empty() {
             *text = address.to_string();
@@ -211,7 +250,9 @@ impl ServiceAllocator {
             plan.fill(spec, &self.ports.check_claim(&wanted)?);
             return Ok(());
         }
-        let claim = self.ports.claim(wanted).await?;
+        let claim = self.ports.claim(wanted.clone()).await;
+        self.metrics.ports(&wanted, claim.is_ok());
+        let claim = claim?;
         plan.fill(spec, claim.ports());
         reservation.claimed_ports = Some(claim);
         Ok(())

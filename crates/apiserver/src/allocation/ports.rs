@@ -6,6 +6,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -36,6 +37,8 @@ pub(super) struct Ports {
     /// Runs tasks that must complete even if the request is dropped.
     runtime: Handle,
     state: Mutex<State>,
+    /// The number of ports in use, as last read or written.
+    used: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -75,7 +78,7 @@ pub(super) struct StoredPorts {
 
 impl Ports {
     pub(super) fn new(store: Arc<dyn Store>, range: RangeInclusive<u16>, runtime: Handle) -> Self {
-        Self { store, range, runtime, state: Mutex::default() }
+        Self { store, range, runtime, state: Mutex::default(), used: AtomicUsize::new(0) }
     }
 
     /// Claims all ports of `wanted`, or none of them. The claim has the order of `wanted`.
@@ -147,6 +150,12 @@ impl Ports {
             Ok(TxnOutcome::Failed { .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Returns the number of ports in use, as last read or written, and that of all ports.
+    pub(super) fn used(&self) -> (i64, i64) {
+        let number = |ports: usize| i64::try_from(ports).unwrap_or(i64::MAX);
+        (number(self.used.load(Ordering::Relaxed)), number(self.size()))
     }
 
     /// Returns an empty bitmap of this server's range.
@@ -311,7 +320,11 @@ impl Ports {
         }
         let expect = if read.revision == 0 { Expect::Absent } else { Expect::Revision(read.revision) };
         let txn = Txn::put(KEY, encode(&object)?).expecting(expect);
-        self.store.txn(txn).await.map_err(|error| store_status(&error))
+        let outcome = self.store.txn(txn).await.map_err(|error| store_status(&error))?;
+        if matches!(outcome, TxnOutcome::Committed { .. }) {
+            self.used.store(bitmap.count(), Ordering::Relaxed);
+        }
+        Ok(outcome)
     }
 
     fn parse(&self, kv: Option<&KeyValue>) -> Result<StoredPorts, Status> {
@@ -324,7 +337,9 @@ impl Ports {
         let bytes = BASE64.decode(text("data")).map_err(Status::internal)?;
         let range = text("range").to_owned();
         let size = if range == self.range_text() { self.size() } else { bytes.len() * 8 };
-        Ok(StoredPorts { revision: kv.mod_revision, range, bitmap: Bitmap::from_bytes(size, &bytes), object })
+        let bitmap = Bitmap::from_bytes(size, &bytes);
+        self.used.store(bitmap.count(), Ordering::Relaxed);
+        Ok(StoredPorts { revision: kv.mod_revision, range, bitmap, object })
     }
 
     fn size(&self) -> usize {

@@ -91,6 +91,12 @@ impl ServiceRange {
         self.0.is_host(address)
     }
 
+    /// Returns the number of addresses for services.
+    pub(super) fn size(self) -> u128 {
+        let hosts = self.hosts();
+        hosts.end - hosts.start
+    }
+
     /// Returns all addresses for services in the order in which the allocator tries them: the upper band from a random
     /// address, then the lower band, which is preferred for requested addresses (KEP-3070).
     pub(super) fn candidates(self) -> impl Iterator<Item = IpAddr> {
@@ -110,6 +116,12 @@ impl ServiceRange {
     fn lower_band_size(self) -> u128 {
         let size = self.0.bits().end() - self.0.bits().start() + 1;
         if size <= 16 { 0 } else { (size / 16).clamp(16, 256) }
+    }
+}
+
+impl fmt::Display for ServiceRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

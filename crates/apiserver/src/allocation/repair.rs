@@ -83,7 +83,9 @@ impl Repair {
     pub async fn run_once(&self, grace: Duration) -> Result<Option<Duration>, Status> {
         let allocator = Arc::clone(&self.allocator);
         let (addresses, ports) = join(compare_addresses(&allocator, grace), self.compare_ports(grace)).await;
-        ports?;
+        let metrics = &self.allocator.metrics;
+        let addresses = addresses.inspect_err(|_| metrics.address_repair_errors.inc());
+        ports.inspect_err(|_| metrics.port_repair_errors.inc())?;
         let has_leaks = !self.leaks.lock().is_empty();
         Ok([addresses?, has_leaks.then_some(self.grace)].into_iter().flatten().min())
     }

@@ -33,6 +33,11 @@ impl ServiceCidrs {
         self.ranges(true).into_iter().filter(|range| range.family() == family).collect()
     }
 
+    /// Returns the ranges of both families that are ready for allocation.
+    pub(super) fn all_ready(&self) -> Vec<ServiceRange> {
+        self.ranges(true)
+    }
+
     /// Returns whether an address is in any range, ready or not.
     pub(super) fn contain(&self, address: IpAddr) -> bool {
         self.ranges(false).iter().any(|range| range.contains(address))

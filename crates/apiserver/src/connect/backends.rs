@@ -7,6 +7,7 @@ use arc_swap::ArcSwapOption;
 use nave_machinery::Status;
 use nave_webhook::{AddressPolicy, BackendDialer, BackendTls, ClientError, Roots, Tls};
 
+use super::log_usage::LogUsage;
 use super::places::{Place, Places};
 
 /// Connections to kubelets, pods and services.
@@ -18,6 +19,8 @@ pub struct Backends {
     pub kubelets: Kubelets,
     /// TLS to pods, services and other ports of nodes, whose authorities are unknown, as upstream.
     pub unverified: Option<BackendTls>,
+    /// Counts the requests of logs.
+    pub(crate) log_usage: LogUsage,
     places: Arc<Places>,
 }
 
@@ -64,7 +67,8 @@ impl Default for Backends {
 impl Backends {
     /// Creates the configuration.
     pub fn new(dialer: BackendDialer, kubelets: Kubelets, unverified: Option<BackendTls>) -> Self {
-        Self { dialer, kubelets, unverified, places: Arc::new(Places::new(CONNECTIONS)) }
+        let places = Arc::new(Places::new(CONNECTIONS));
+        Self { dialer, kubelets, unverified, log_usage: LogUsage::default(), places }
     }
 
     /// Returns the configuration of TLS to servers whose certificate is not verified.

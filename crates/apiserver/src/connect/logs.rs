@@ -3,6 +3,7 @@
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use nave_machinery::status::StatusDetails;
 use nave_machinery::{Reason, Status, meta};
+use nave_webhook::BackendError;
 
 use super::exchange::{self, Exchange};
 use super::location::{container, encode_query};
@@ -26,6 +27,7 @@ pub(super) async fn serve(request: &ConnectRequest<'_>) -> Result<Response<Respo
         // A pod without a node has no log.
         return Ok(raw_response::bytes(StatusCode::NO_CONTENT, "", bytes::Bytes::new()));
     }
+    request.backends.log_usage.requested(options.skip_verification);
     let mut location = request.kubelet(node, !options.skip_verification).await?.location;
     location.path = format!("/containerLogs/{}/{name}/{container}", meta::namespace(&pod));
     location.query = encode_query(&options.parameters());
@@ -34,6 +36,9 @@ pub(super) async fn serve(request: &ConnectRequest<'_>) -> Result<Response<Respo
     head.headers_mut().insert(header::HOST, authority);
     let place = request.backends.place(&location.host)?;
     let connection = location.connect(&request.backends.dialer, place).await.map_err(|error| {
+        if matches!(error, BackendError::Tls(_)) {
+            request.backends.log_usage.tls_failed();
+        }
         let url = format!("https://{}{}", location.authority(), head.uri());
         match unreachable(&error) {
             status if status.code == 400 => status,

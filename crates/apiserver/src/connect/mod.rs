@@ -24,6 +24,7 @@ pub mod backends;
 pub(crate) mod exchange;
 pub(crate) mod headers;
 pub(crate) mod location;
+mod log_usage;
 mod logs;
 mod options;
 pub(crate) mod places;

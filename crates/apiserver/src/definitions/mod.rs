@@ -140,7 +140,8 @@ impl Definitions {
         }
         if !closed.is_empty() {
             let catalog = self.catalogs.load();
-            self.metrics.retain_resources(|gvr| catalog.endpoint(gvr).is_some());
+            self.metrics
+                .retain_resources(|group, version, resource| catalog.serves(group, version, resource));
         }
         // End the watches of removed resources, so that clients start new watches.
         for storage in closed {

@@ -144,7 +144,7 @@ impl Resources {
         {
             negotiation.choose(Offer::Object, encode::encodings(endpoint))?;
             let options = CreateOptions::parse(query)?;
-            let payload = read_payload(request).await?;
+            let payload = read_payload(request, context).await?;
             let request =
                 VirtualRequest { resources: self, catalog, endpoint, resource, context, options: &options };
             let size = payload.bytes.len().max(endpoint.size_of_object(resource));
@@ -195,7 +195,7 @@ impl Resources {
         }
         // Reject a write before it happens if the client accepts no available response format.
         negotiation.choose(Offer::Object, view.encodings(endpoint))?;
-        let payload = read_payload(request).await?;
+        let payload = read_payload(request, context).await?;
         let size = payload.bytes.len().max(match info.verb {
             Verb::DeleteCollection => read::size_of_list(endpoint, resource, query),
             _ => endpoint.size_of_object(resource),
@@ -313,7 +313,7 @@ fn size_of_query(query: &[(String, String)]) -> usize {
 }
 
 /// Reads the body of a request; without a content type, or with an empty one, it is JSON.
-async fn read_payload<B>(request: &mut Request<B>) -> Result<Payload, Status>
+async fn read_payload<B>(request: &mut Request<B>, context: &RequestContext) -> Result<Payload, Status>
 where
     B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
 {
@@ -322,7 +322,10 @@ where
         Some(value) if value.is_empty() => Some(ContentType::Object(Format::Json)),
         Some(value) => value.to_str().ok().and_then(negotiate::content_type),
     };
-    Ok(Payload { bytes: body::read(request.body_mut()).await?, content_type })
+    let bytes = body::read(request.body_mut()).await?;
+    // A body is read once.
+    let _ = context.body_size.set(bytes.len());
+    Ok(Payload { bytes, content_type })
 }
 
 /// Returns the options of a deletion, from the query and an optional `DeleteOptions` body.

@@ -65,6 +65,8 @@ pub(crate) struct FlowState {
     headers: Option<[(HeaderName, HeaderValue); 2]>,
     /// The seats of a watch until its initialization takes them.
     initialization: Mutex<Option<Seat>>,
+    /// The time that the request waited for its seats.
+    pub(crate) waited: Duration,
 }
 
 /// The seats or the place that a request holds while it is served.
@@ -119,7 +121,9 @@ impl Fair {
         };
         let estimate =
             |flow: &Flow| estimate::estimate(&context.info, catalog, self.controller.watches(), flow);
+        let started = Instant::now();
         let (flow, admission) = self.controller.admit(&request, estimate).await;
+        context.flow.waited = started.elapsed();
         context.flow.set_headers(&flow);
         match admission {
             Admission::Rejected { retry_after, .. } => {

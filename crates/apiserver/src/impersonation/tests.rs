@@ -25,7 +25,9 @@ async fn list(who: &UserInfo, headers: &mut HeaderMap, chain: &Chain) -> Result<
     let request = Request::get("/api/v1/namespaces/ns/pods").body(()).unwrap();
     let mut context = RequestContext::new(&request, Client::Remote(None)).unwrap();
     context.set_user(Arc::new(who.clone()));
-    Impersonation(chain.clone()).run(&mut context, headers).await?;
+    let metrics = ImpersonationMetrics::new(&prometheus::Registry::new()).unwrap();
+    let impersonation = Impersonation { authorization: chain.clone(), metrics };
+    impersonation.run(&mut context, headers).await?;
     assert_eq!(context.authenticated_user(), who);
     Ok(context.user().clone())
 }

@@ -81,7 +81,7 @@ impl Fixture {
         let storages = Storages::open(registry, store, &WatchCacheSizes::default());
         let own = "127.0.0.1:6443".parse().unwrap();
         let config = Config {
-            webhooks: crate::webhooks::client_manager(&storages, nave_webhook::Routing::ClusterIp, own),
+            webhooks: crate::webhooks::client_manager(&storages, nave_webhook::Routing::ClusterIp, own, None),
             storages,
             authentication: nave_authn::Chain::new(Vec::new()).with_anonymous(),
             authorization,

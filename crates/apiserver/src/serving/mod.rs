@@ -40,6 +40,8 @@ use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use nave_authn::PeerCertificate;
 use nave_machinery::backoff::Backoff;
+use nave_metrics::Registrar;
+use prometheus::{IntCounter, Registry};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -190,6 +192,24 @@ pub struct Server {
     listeners: Vec<TcpListener>,
     tls: Tls,
     limits: Limits,
+    metrics: ServingMetrics,
+}
+
+/// The metrics of connections. Clones share them.
+#[derive(Clone, Debug)]
+pub struct ServingMetrics {
+    handshake_errors: IntCounter,
+}
+
+impl ServingMetrics {
+    /// Registers the metrics.
+    ///
+    /// # Errors
+    /// A name is already registered.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let (name, help) = ("apiserver_tls_handshake_errors_total", "TLS handshakes that failed.");
+        Ok(Self { handshake_errors: Registrar(registry).counter(name, help)? })
+    }
 }
 
 impl Server {
@@ -197,14 +217,19 @@ impl Server {
     ///
     /// # Errors
     /// Listening on an address fails. The error names the address.
-    pub async fn bind(addresses: &[SocketAddr], tls: Tls, limits: Limits) -> io::Result<Self> {
+    pub async fn bind(
+        addresses: &[SocketAddr],
+        tls: Tls,
+        limits: Limits,
+        metrics: ServingMetrics,
+    ) -> io::Result<Self> {
         let mut listeners = Vec::with_capacity(addresses.len());
         for address in addresses {
             let listener = TcpListener::bind(address).await;
             listeners
                 .push(listener.map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?);
         }
-        Ok(Self { listeners, tls, limits })
+        Ok(Self { listeners, tls, limits, metrics })
     }
 
     /// Returns the addresses that the server listens on, in the given order, with the actual ports.
@@ -220,6 +245,7 @@ impl Server {
             protocols: Arc::new(connection::Protocols::new(&self.limits)),
             tls: self.tls,
             limits: self.limits,
+            metrics: self.metrics,
             connections: Connections::new(self.limits.connections),
             running: running.clone(),
         };
@@ -296,6 +322,7 @@ struct Acceptor {
     protocols: Arc<connection::Protocols>,
     tls: Tls,
     limits: Limits,
+    metrics: ServingMetrics,
     connections: Arc<Connections>,
     running: Running,
 }
@@ -351,7 +378,9 @@ impl Acceptor {
         let Some(handshake) = self.running.closing.run_until_cancelled(handshake).await else {
             return Ok(());
         };
-        let accepted = handshake.map_err(|_| "TLS handshake timed out")??;
+        let accepted = handshake.map_err(|_| BodyError::from("TLS handshake timed out"));
+        let accepted = accepted.and_then(|accepted| accepted.map_err(BodyError::from));
+        let accepted = accepted.inspect_err(|_| self.metrics.handshake_errors.inc())?;
         let tls::Accepted { stream, protocol, client_certificate } = accepted;
         let authenticated = AtomicBool::new(false);
         let open = OpenConnection { connections: self.connections, id, authenticated };

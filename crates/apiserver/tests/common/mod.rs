@@ -111,6 +111,7 @@ impl Cluster {
                 &storages,
                 nave_webhook::Routing::ClusterIp,
                 "127.0.0.1:6443".parse().unwrap(),
+                None,
             ),
             backends: Arc::default(),
             aggregation: nave_apiserver::aggregator::AggregationConfig::default(),

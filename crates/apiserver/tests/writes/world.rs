@@ -103,6 +103,7 @@ impl World {
                 &storages,
                 nave_webhook::Routing::ClusterIp,
                 "127.0.0.1:6443".parse().unwrap(),
+                None,
             ),
             backends: Arc::default(),
             aggregation: nave_apiserver::aggregator::AggregationConfig::default(),

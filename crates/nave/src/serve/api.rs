@@ -13,7 +13,7 @@ use nave_audit::Auditor;
 use nave_authn::service_account::{Issuer, KeyRing, SecretUse};
 use nave_store::Store;
 use nave_telemetry::{Exporter, Tracer};
-use nave_webhook::Routing;
+use nave_webhook::{CallMetrics, Routing};
 use tokio::sync::{mpsc, watch};
 
 use super::ServeError;
@@ -22,7 +22,7 @@ use super::authorization::Authorization;
 use super::client_cas::ClientCas;
 use super::encryption::EncryptionFile;
 use super::store;
-use crate::flags::{Config, FlagError};
+use crate::flags::{Config, FeatureGates, FlagError};
 
 /// The API server, its authorizers, and the tasks that keep them up to date.
 pub(super) struct Api {
@@ -69,6 +69,8 @@ pub(super) async fn start(
     for resource in config.watch_caches.unknown(&registry) {
         tracing::warn!(resource, "unknown resource in --watch-cache-sizes ignored");
     }
+    let features = FeatureGates::gauges().map_err(StartError::Metrics)?;
+    metrics.register(Box::new(features)).map_err(StartError::Metrics)?;
     let audit = match config.audit.clone() {
         Some(options) => Some(Arc::new(Auditor::start(options, &metrics)?)),
         None => None,
@@ -86,7 +88,8 @@ pub(super) async fn start(
     let always_allow = authorization.always_allow();
     let authentication = Authentication::open(config, keys, cas, &storages, always_allow, &metrics)?;
     let routing = if config.endpoint_routing { Routing::Endpoints } else { Routing::ClusterIp };
-    let webhooks = webhooks::client_manager(&storages, routing, reachable);
+    let calls = CallMetrics::new(&metrics).map_err(StartError::Metrics)?;
+    let webhooks = webhooks::client_manager(&storages, routing, reachable, Some(calls));
     let with_tokens = authentication.virtual_resources(virtual_resources::table());
     let server = server::Config {
         storages: storages.clone(),

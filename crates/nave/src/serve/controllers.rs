@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use nave_apiserver::server::ApiServer;
 use nave_client::leader_election::{Ended, LeaderElectionConfig, LeaderElector};
+use nave_client::workqueue::WorkqueueMetrics;
 use nave_client::{FactoryConfig, InProcess, SharedInformerFactory};
 use nave_controllers::frame::{self, CertificateSigner, Clients, Descriptor, Settings, TokenGenerator};
 use nave_machinery::GroupVersionResource;
@@ -32,6 +33,7 @@ pub(super) fn start(
     root_ca: &str,
     tokens: SecretTokens,
     signer: FileSigner,
+    metrics: WorkqueueMetrics,
 ) -> InProcessControllers {
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let clients = Local {
@@ -40,7 +42,7 @@ pub(super) fn start(
         tokens: Arc::new(tokens),
         signer: Arc::new(signer),
     };
-    let work = Work { selected: wanted.selected().collect(), clients, started: Mutex::default() };
+    let work = Work { selected: wanted.selected().collect(), clients, metrics, started: Mutex::default() };
     if !work.selected.is_empty() {
         tasks.spawn(work.run(election, stop.clone()));
     }
@@ -60,6 +62,7 @@ impl InProcessControllers {
 struct Work {
     selected: Vec<&'static Descriptor>,
     clients: Local,
+    metrics: WorkqueueMetrics,
     /// The running controllers with their informers.
     started: Mutex<Option<(frame::Running, SharedInformerFactory)>>,
 }
@@ -89,7 +92,8 @@ impl Work {
         let supervisor = api.supervisor().clone();
         let config = FactoryConfig { supervisor: supervisor.clone(), ..FactoryConfig::default() };
         let informers = SharedInformerFactory::with_config(InProcess(cacher), config);
-        let settings = Settings { supervisor, ..Settings::default() };
+        let metrics = Some(self.metrics.clone());
+        let settings = Settings { supervisor, metrics, ..Settings::default() };
         let selected = self.selected.iter().copied();
         let running = frame::start(selected, &self.clients, &informers, &settings, stop.clone());
         *self.started.lock() = Some((running, informers));

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nave_cel::ProgramCache;
 use nave_machinery::{Object, Value};
 use nave_webhook::ClientConfig;
 
-use crate::expressions::MatchConditions;
+use crate::expressions::{MatchConditions, Programs};
 use crate::matching::{Criteria, Index};
 
 /// A webhook of a configuration.
@@ -69,7 +68,7 @@ pub(super) struct Hooks {
 }
 
 /// Compiles the webhooks of a configuration.
-pub(super) fn compile(configuration: &Object, programs: &Arc<ProgramCache>) -> Vec<Arc<Hook>> {
+pub(super) fn compile(configuration: &Object, programs: &Programs) -> Vec<Arc<Hook>> {
     let mut counts: HashMap<&str, usize> = HashMap::new();
     let webhooks = configuration.list_at(&["webhooks"]).iter();
     webhooks
@@ -88,7 +87,7 @@ pub(super) fn summarize(configurations: &BTreeMap<String, Arc<Vec<Arc<Hook>>>>) 
 }
 
 impl Hook {
-    fn new(configuration: &str, webhook: &Value, number: usize, programs: &Arc<ProgramCache>) -> Self {
+    fn new(configuration: &str, webhook: &Value, number: usize, programs: &Programs) -> Self {
         let name = text(webhook, "name");
         let list = |field: &str| webhook.get(field).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let versions = list("admissionReviewVersions").iter().filter_map(Value::as_str);

@@ -111,7 +111,7 @@ struct Webhooks {
 
 impl Webhooks {
     fn new(parts: &Parts, clients: Arc<ClientManager>, metrics: &Metrics, phase: &'static str) -> Self {
-        let programs = Arc::clone(&parts.programs);
+        let programs = parts.programs.clone();
         Self {
             hooks: Arc::new(Compiled::new(move |object| compile(object, &programs), summarize)),
             matcher: parts.matcher.clone(),

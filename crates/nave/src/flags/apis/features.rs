@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use prometheus::{IntGaugeVec, Opts};
+
 use crate::flags::FlagError;
 use crate::flags::values::parse_bool;
 
@@ -14,6 +16,8 @@ pub(crate) struct FeatureGates(BTreeMap<&'static str, bool>);
 /// A known feature gate.
 struct FeatureGate {
     name: &'static str,
+    /// `ALPHA`, `BETA` or `DEPRECATED`; empty for a stable one.
+    stage: &'static str,
     default: bool,
     /// True if the gate cannot be changed.
     is_locked: bool,
@@ -53,6 +57,19 @@ impl FeatureGates {
         Ok(Self(changed))
     }
 
+    /// Returns `kubernetes_feature_enabled`. The values are the defaults, which the server has whatever the flag says.
+    ///
+    /// # Errors
+    /// The name is invalid (a bug in this file).
+    pub(crate) fn gauges() -> Result<IntGaugeVec, prometheus::Error> {
+        let options = Opts::new("kubernetes_feature_enabled", "1 if the server has a feature, by its stage.");
+        let gauges = IntGaugeVec::new(options, &["name", "stage"])?;
+        for gate in known() {
+            gauges.with_label_values(&[gate.name, gate.stage]).set(gate.default.into());
+        }
+        Ok(gauges)
+    }
+
     /// Returns the changed gates as `NAME=BOOL`, separated by commas; `None` if no gate is changed.
     pub(crate) fn changed(&self) -> Option<String> {
         let changed: Vec<_> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -64,8 +81,9 @@ fn known() -> impl Iterator<Item = FeatureGate> {
     TABLE.lines().map(|line| {
         let mut fields = line.split('\t');
         let name = fields.next().unwrap_or_default();
-        let default = fields.nth(1) == Some("true");
-        FeatureGate { name, default, is_locked: fields.next() == Some("locked") }
+        let stage = fields.next().filter(|stage| *stage != "GA").unwrap_or_default();
+        let default = fields.next() == Some("true");
+        FeatureGate { name, stage, default, is_locked: fields.next() == Some("locked") }
     })
 }
 
