@@ -113,6 +113,11 @@ impl Documents {
                 Some(console) => console.stream().map(EndpointResponse::from),
                 None => Ok(raw_response::page_not_found().into()),
             },
+            ["console", "audit"] => Ok(match &self.console {
+                Some(console) => console.audit(),
+                None => raw_response::page_not_found(),
+            }
+            .into()),
             ["debug", "api_cache"] => {
                 Ok(raw_response::json(&ApiCache::collect(catalog.storages()).await).into())
             }
@@ -237,7 +242,7 @@ impl Documents {
             paths.extend([CONFIGURATION_PATH, JWKS_PATH].map(str::to_owned));
         }
         if self.console.is_some() {
-            paths.extend(["/console/", CONSOLE_STREAM].map(str::to_owned));
+            paths.extend(["/console/", "/console/audit", CONSOLE_STREAM].map(str::to_owned));
         }
         paths.extend(self.health.paths());
         paths.extend(

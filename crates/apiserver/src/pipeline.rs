@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use http::{Method, Request, Response};
 use http_body::Body;
 use nave_machinery::Status;
+use nave_store::grpc::traced;
 
 use crate::audit::{self, Audit};
 use crate::authentication::Authentication;
@@ -28,6 +29,7 @@ use crate::negotiation::Negotiation;
 use crate::request_info::Query;
 use crate::route::Router;
 use crate::serving::Served;
+use crate::steps::StepKind;
 use crate::traces::Traces;
 use crate::warnings;
 
@@ -183,7 +185,7 @@ impl Pipeline {
         // Authentication: the user of the request. No later stage reads a user from a header.
         if accepted.is_ok() {
             accepted = self.authentication.run(context, request.headers_mut()).await.map_err(Status::from);
-            context.steps.record("authentication", started);
+            context.steps.record(StepKind::Authentication, started);
             started = filtered(Filter::Authentication, started);
             // Traces: continues the trace of the client, or starts one.
             self.traces.start(context, request.headers());
@@ -204,13 +206,21 @@ impl Pipeline {
         let place = place.inspect_err(|status| terminated(status.code))?;
         // Authorization: checks that the user may make this request.
         let authorized = self.authorization.run(context).await;
-        context.steps.record("authorization", started);
+        context.steps.record(StepKind::Authorization, started);
         filtered(Filter::Authorization, started);
         authorized?;
         // Routing: runs the handler within the deadline.
         // Boxed, so that the future of a request that waits in a queue is small.
         let mut response = Box::pin(self.router.run(request, context, catalog));
-        let response = deadline::enforce(context.deadline, response.as_mut(), || terminated(504)).await?;
+        let exceeded = || terminated(504);
+        let response = match &context.trace {
+            None => deadline::enforce(context.deadline, response.as_mut(), exceeded).await?,
+            // Calls of etcd belong to the trace. Boxed, because few requests are traced.
+            Some(span) => {
+                let traced = Box::pin(traced(span.header(), response.as_mut()));
+                deadline::enforce(context.deadline, traced, exceeded).await?
+            }
+        };
         Ok(response.map(|body| body.keeping(place)))
     }
 

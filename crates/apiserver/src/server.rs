@@ -239,7 +239,7 @@ impl ApiServer {
         };
         let flow_config =
             flow_control.controller().and_then(|controller| FlowConfig::start(controller, &storages));
-        let console = config.console.then(|| Arc::new(Console::new(closing.clone())));
+        let console = config.console.then(|| Arc::new(Console::new(closing.clone(), config.audit.clone())));
         let documents = Documents {
             flow_control: flow_control.controller().map(Arc::clone),
             health: health(&catalogs, storages.stores(), &stopping).with_results(Results::new()?),
@@ -342,7 +342,10 @@ impl ApiServer {
         };
         let sample = || async {
             match &self.pipeline.console {
-                Some(console) => console.run(&self.pipeline.metrics, resources.catalogs()).await,
+                Some(console) => {
+                    let controller = self.pipeline.flow_control.controller().map(|it| &**it);
+                    console.run(&self.pipeline.metrics, resources.catalogs(), controller).await
+                }
                 None => std::future::pending().await,
             }
         };

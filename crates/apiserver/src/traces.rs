@@ -3,7 +3,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, HeaderValue, Uri};
 use nave_authz::SYSTEM_MASTERS;
 use nave_machinery::duration;
 use nave_telemetry::{Kind, Span, TraceContext, Tracer};
@@ -21,6 +21,13 @@ pub(crate) struct RequestSpan {
     context: TraceContext,
     parent: Option<[u8; 8]>,
     link: Option<TraceContext>,
+}
+
+impl RequestSpan {
+    /// Returns the header `traceparent` of calls that belong to the request.
+    pub(crate) fn header(&self) -> HeaderValue {
+        self.context.header()
+    }
 }
 
 impl Traces {
@@ -87,7 +94,7 @@ fn export(
             context: span.context.child(),
             parent: Some(span.context.span_id),
             link: None,
-            name: step.name.to_owned(),
+            name: step.kind.as_str().to_owned(),
             kind: Kind::Internal,
             start: at(step.start),
             end: at(step.end),

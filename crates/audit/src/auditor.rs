@@ -11,6 +11,7 @@ use crate::log::{self, LogOptions};
 use crate::metrics::Metrics;
 use crate::policy::{Policy, Recording, Request};
 use crate::queue::Queue;
+use crate::recent::{Recent, RecentEvent};
 use crate::webhook::{Sender, WebhookOptions};
 
 /// The relation of a backend to requests.
@@ -54,6 +55,7 @@ pub struct Auditor {
     policy: Policy,
     backends: Vec<(Mode, Backend)>,
     metrics: Metrics,
+    recent: Recent,
 }
 
 enum Backend {
@@ -88,7 +90,7 @@ impl Auditor {
             };
             backends.push((webhook.mode, backend));
         }
-        Ok(Self { policy: options.policy, backends, metrics })
+        Ok(Self { policy: options.policy, backends, metrics, recent: Recent::default() })
     }
 
     /// Returns what to record about a request. Counts the request.
@@ -101,6 +103,7 @@ impl Auditor {
     /// Records an event. Returns false if the request has to be rejected.
     pub async fn record(&self, event: Event) -> bool {
         self.metrics.events.inc();
+        self.recent.add(&event);
         let (is_first, event) = (event.stage == Stage::RequestReceived, Arc::new(event));
         let mut accepted = true;
         for (mode, backend) in &self.backends {
@@ -126,6 +129,12 @@ impl Auditor {
             let auditor = Arc::clone(self);
             runtime.spawn(async move { auditor.record(event).await });
         }
+    }
+
+    /// Returns the latest events without their bodies, newest first. Events are kept while this is called every few
+    /// seconds.
+    pub fn recent(&self) -> Vec<RecentEvent> {
+        self.recent.read()
     }
 
     /// Waits until all events are recorded.

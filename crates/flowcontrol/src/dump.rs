@@ -17,7 +17,44 @@ const MAX_IDLE_QUEUES: u32 = 1 << 16;
 const MIN_WIDTH: usize = 8;
 const PADDING: usize = 1;
 
+/// A queue that has requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BusyQueue {
+    /// The name of its priority level.
+    pub level: String,
+    /// Its number.
+    pub index: u32,
+    /// The number of waiting requests.
+    pub waiting: usize,
+    /// The number of executing requests that waited in it.
+    pub executing: u32,
+    /// The seats of these requests.
+    pub seats_in_use: u64,
+}
+
 impl Controller {
+    /// Returns the queues with requests, those with the most waiting requests first, up to a number.
+    pub fn busy_queues(&self, most: usize) -> Vec<BusyQueue> {
+        let mut busy = Vec::new();
+        self.with_levels(|levels| {
+            for (name, managed) in &levels.by_name {
+                let State { set, .. } = &*managed.level.state();
+                busy.extend(set.queues().iter().map(|(index, queue)| BusyQueue {
+                    level: name.clone(),
+                    index: *index,
+                    waiting: queue.waiting(),
+                    executing: queue.executing(),
+                    seats_in_use: queue.seats_in_use(),
+                }));
+            }
+        });
+        busy.retain(|queue| queue.waiting > 0 || queue.executing > 0);
+        // The sort is stable, so equal queues stay in the order of levels and numbers.
+        busy.sort_by_key(|queue| (std::cmp::Reverse(queue.waiting), std::cmp::Reverse(queue.seats_in_use)));
+        busy.truncate(most);
+        busy
+    }
+
     /// Returns one row for each priority level.
     pub fn dump_priority_levels(&self) -> String {
         let mut table = Table::new(&[

@@ -49,5 +49,6 @@ pub mod work;
 
 pub use controller::{Admission, Controller, Request, Stored};
 pub use demand::DemandStats;
+pub use dump::BusyQueue;
 pub use flow::Flow;
 pub use level::Seat;

@@ -72,7 +72,7 @@ pub async fn run(target: &Target, processes: &Processes, flood: Flood) -> Result
     prepare(target, flood).await?;
     let mut rows = Vec::new();
     for (kind, measured) in system(target, processes, flood).await? {
-        rows.push(row(format!("{kind}, alone"), &measured));
+        rows.push(row(&format!("{kind}, alone"), &measured));
     }
     let meter = Meter::start(processes)?;
     let running = Running::start(target, flood);
@@ -81,7 +81,7 @@ pub async fn run(target: &Target, processes: &Processes, flood: Flood) -> Result
     let sample = meter.stop(0, 0, Vec::new())?;
     let (lists, creates) = running.end()?;
     for (kind, measured) in measured? {
-        rows.push(row(format!("{kind}, flooded"), &measured));
+        rows.push(row(&format!("{kind}, flooded"), &measured));
     }
     for (kind, counts) in [("lists", &lists), ("creates", &creates)] {
         let (answered, rejected) =
@@ -93,8 +93,8 @@ pub async fn run(target: &Target, processes: &Processes, flood: Flood) -> Result
     Ok(rows)
 }
 
-fn row(work: String, measured: &Measured) -> Row {
-    let work = format!("{work} ({} rejected)", measured.rejected);
+fn row(kind: &str, measured: &Measured) -> Row {
+    let work = format!("{kind} ({} rejected)", measured.rejected);
     let is_met = measured.rejected == 0 && measured.sample.percentile(0.99) <= GOAL;
     let met = if is_met { "yes" } else { "NO" };
     let goal = format!("none rejected, p99 <= {}", crate::report::duration(GOAL));

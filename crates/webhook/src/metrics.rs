@@ -110,11 +110,8 @@ mod tests {
             metrics.posted(&uri, 1, &outcome, Duration::ZERO);
         }
         let counts = |host| metrics.requests.with_label_values(&["<error>", "POST", host]).get();
-        let answer = Response {
-            status: StatusCode::OK,
-            headers: HeaderMap::new(),
-            body: Bytes::from_static(b"{}"),
-        };
+        let answer =
+            Response { status: StatusCode::OK, headers: HeaderMap::new(), body: Bytes::from_static(b"{}") };
         metrics.posted(&"https://h0.example.com/".parse().unwrap(), 1, &Ok(answer), Duration::ZERO);
         let families: Vec<_> = registry.gather().iter().map(|family| family.name().to_owned()).collect();
         assert!(families.contains(&"rest_client_response_size_bytes".to_owned()), "{families:?}");

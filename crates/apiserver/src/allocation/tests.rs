@@ -38,9 +38,10 @@ impl Fixture {
         let registry = Registry::builtin(nave_schema::builtin());
         let storages = Storages::open(registry, Arc::clone(&self.store), &WatchCacheSizes::default());
         storages.wait_ready().await;
-        let allocator = ServiceAllocator::new(&storages, ranges.parse().unwrap(), ports, &Registry::new())
-            .unwrap()
-            .unwrap();
+        let allocator =
+            ServiceAllocator::new(&storages, ranges.parse().unwrap(), ports, &prometheus::Registry::new())
+                .unwrap()
+                .unwrap();
         let repair = Repair::new(Arc::clone(&allocator), GRACE);
         repair.start().await.unwrap();
         Server { allocator, repair, storages }

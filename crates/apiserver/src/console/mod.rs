@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! browser ─→ /console/, /console/NAME   static files, public    files
-//!         └→ /console/stream            one snapshot a second   sampler ─→ latest ─→ viewers
+//!         ├→ /console/stream            one snapshot a second   sampler ─→ latest ─→ viewers
+//!         └→ /console/audit             the latest audit events, which the auditor keeps
 //! ```
 //!
 //! | file | responsibility |
@@ -38,7 +39,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{HeaderMap, Response, header};
+use nave_audit::{Auditor, RecentEvent};
+use nave_flowcontrol::Controller;
 use nave_machinery::Status;
+use serde::Serialize;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -71,10 +75,18 @@ pub(crate) struct Console {
     opened: Notify,
     /// Cancelled when the server shuts down.
     closing: Closing,
+    /// Keeps the latest audit events; `None` if the server does not audit.
+    auditor: Option<Arc<Auditor>>,
+}
+
+/// The latest audit events; `None` if the server does not audit.
+#[derive(Serialize)]
+struct AuditEvents {
+    events: Option<Vec<RecentEvent>>,
 }
 
 impl Console {
-    pub(crate) fn new(closing: Closing) -> Self {
+    pub(crate) fn new(closing: Closing, auditor: Option<Arc<Auditor>>) -> Self {
         Self {
             files: PublicFiles::default(),
             activity: Activity::default(),
@@ -82,6 +94,7 @@ impl Console {
             latest: watch::Sender::new(None),
             opened: Notify::new(),
             closing,
+            auditor,
         }
     }
 
@@ -126,8 +139,23 @@ impl Console {
         Ok(response)
     }
 
+    /// Returns the latest audit events, for `/console/audit`: a path of its own, because a user may see the state of the
+    /// server and not the requests of others.
+    pub(crate) fn audit(&self) -> Response<ResponseBody> {
+        let events = self.auditor.as_ref().map(|auditor| auditor.recent());
+        let mut response = raw_response::json(&AuditEvents { events });
+        raw_response::set_header(&mut response, header::CACHE_CONTROL, "no-store");
+        raw_response::set_header(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+        response
+    }
+
     /// Publishes a snapshot every second while somebody looks. Never returns.
-    pub(crate) async fn run(&self, metrics: &Arc<Metrics>, catalogs: &Catalogs) -> Infallible {
+    pub(crate) async fn run(
+        &self,
+        metrics: &Arc<Metrics>,
+        catalogs: &Catalogs,
+        controller: Option<&Controller>,
+    ) -> Infallible {
         loop {
             if self.latest.receiver_count() == 0 {
                 self.opened.notified().await;
@@ -138,7 +166,7 @@ impl Console {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while self.latest.receiver_count() > 0 {
                 ticks.tick().await;
-                let snapshot = sampler.sample(metrics, catalogs, self.activity.take()).await;
+                let snapshot = sampler.sample(metrics, catalogs, controller, self.activity.take()).await;
                 self.latest.send_replace(Some(snapshot.event()));
             }
             self.activity.stop();

@@ -1,10 +1,13 @@
 //! The parts of a snapshot that a server may lack: priority levels and flows, webhooks, aggregated servers, audit. They
-//! are read by the names of their metrics, and are absent without them.
+//! are read by the names of their metrics, and are absent without them. Queues have no metrics and are read from the
+//! controller of priority and fairness.
 
 use std::collections::BTreeMap;
 
+use nave_flowcontrol::{BusyQueue, Controller};
+
 use super::families::{Families, Totals};
-use super::snapshot::{ApiService, Audit, Flow, PriorityLevel, Webhook};
+use super::snapshot::{ApiService, Audit, Flow, PriorityLevel, Queue, Webhook};
 use super::span::{Counted, Span, largest};
 
 pub(super) fn priority_levels(span: Span<'_>, rare: Span<'_>) -> Option<Vec<PriorityLevel>> {
@@ -41,6 +44,19 @@ pub(super) fn priority_levels(span: Span<'_>, rare: Span<'_>) -> Option<Vec<Prio
         wait_p99: waits.get(key).and_then(|it| it.increase.quantile(0.99)),
     });
     Some(largest(rows, |level| level.nominal_seats))
+}
+
+/// Returns the queues with requests, which have no metrics of their own.
+pub(super) fn queues(controller: &Controller) -> Vec<Queue> {
+    let queues = controller.busy_queues(MAX_QUEUES).into_iter();
+    let queue = |BusyQueue { level, index, waiting, executing, seats_in_use }| Queue {
+        level,
+        index,
+        waiting,
+        executing,
+        seats_in_use,
+    };
+    queues.map(queue).collect()
 }
 
 pub(super) fn flows(span: Span<'_>, rare: Span<'_>) -> Option<Vec<Flow>> {
@@ -144,6 +160,9 @@ pub(super) fn audit(span: Span<'_>) -> Option<Audit> {
         errors: span.families().total("apiserver_audit_error_total").unwrap_or_default(),
     })
 }
+
+/// Maximum number of queues.
+const MAX_QUEUES: usize = 40;
 
 fn apf(name: &str) -> String {
     format!("apiserver_flowcontrol_{name}")

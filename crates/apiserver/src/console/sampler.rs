@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nave_cacher::Route;
+use nave_flowcontrol::Controller;
 use tokio::time::Instant;
 
 use super::activity::{Counts, Latency, Usage};
@@ -46,6 +47,7 @@ impl Sampler {
         &mut self,
         metrics: &Arc<Metrics>,
         catalogs: &Catalogs,
+        controller: Option<&Controller>,
         counts: Counts,
     ) -> Snapshot {
         self.activity.push_front(counts);
@@ -65,6 +67,7 @@ impl Sampler {
             requests: requests(span, &latencies),
             verbs: verbs(span, &latencies),
             priority_levels: optional::priority_levels(span, rare),
+            queues: controller.map(optional::queues),
             flows: optional::flows(span, rare),
             caches: caches(span, catalog.storages().all()),
             store: store(span),

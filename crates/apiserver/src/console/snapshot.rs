@@ -17,6 +17,8 @@ pub(super) struct Snapshot {
     pub(super) requests: Requests,
     pub(super) verbs: Vec<Verb>,
     pub(super) priority_levels: Option<Vec<PriorityLevel>>,
+    /// The queues with requests.
+    pub(super) queues: Option<Vec<Queue>>,
     pub(super) flows: Option<Vec<Flow>>,
     pub(super) caches: Caches,
     pub(super) store: Store,
@@ -170,6 +172,17 @@ pub(super) struct ApiService {
     pub(super) available: bool,
     /// Number of times the server became unavailable.
     pub(super) failures: f64,
+}
+
+/// A queue of a priority level.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Queue {
+    pub(super) level: String,
+    pub(super) index: u32,
+    pub(super) waiting: usize,
+    pub(super) executing: u32,
+    pub(super) seats_in_use: u64,
 }
 
 /// A user's requests in the last minute.

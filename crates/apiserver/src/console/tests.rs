@@ -8,7 +8,7 @@ use super::*;
 
 fn console() -> (Console, Closing) {
     let closing = Closing::default();
-    (Console::new(closing.clone()), closing)
+    (Console::new(closing.clone(), None), closing)
 }
 
 /// Returns the next event's data; `None` at the end of the stream.

@@ -9,6 +9,7 @@ mod body;
 #[cfg(feature = "etcd-server")]
 pub(crate) mod server;
 mod status;
+mod trace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 
 use body::RequestBody;
 pub use status::{Code, Status};
+pub use trace::traced;
 
 /// The reasons why a call fails.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +145,9 @@ impl Connection {
             .header(header::USER_AGENT, concat!("nave/", env!("CARGO_PKG_VERSION")))
             .body(body)
             .map_err(|error| CallError::NotSent(error.to_string()))?;
+        if let Some(parent) = trace::parent() {
+            request.headers_mut().insert(trace::HEADER, parent);
+        }
         for (name, value) in headers {
             request.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }

@@ -2,12 +2,14 @@
 
 import { byId, setText } from "./dom.js";
 import { Board } from "./panels.js";
-import { read, Refused } from "./stream.js";
+import { read, readEvents, Refused } from "./stream.js";
 
 const FIRST_PAUSE = 500;
 const LONGEST_PAUSE = 30_000;
 /** A stream that is silent for this long is dead. */
 const SILENCE = 10_000;
+/** The time between two reads of the audit events. */
+const EVENTS_PAUSE = 2_000;
 
 const board = new Board();
 let token = "";
@@ -41,6 +43,7 @@ async function watch(signal, onLive) {
   const end = () => stop.abort();
   signal.addEventListener("abort", end);
   let timer = setTimeout(end, SILENCE);
+  watchEvents(stop.signal);
   try {
     await read(token, stop.signal, (snapshot) => {
       clearTimeout(timer);
@@ -51,7 +54,23 @@ async function watch(signal, onLive) {
     });
   } finally {
     clearTimeout(timer);
+    end();
     signal.removeEventListener("abort", end);
+  }
+}
+
+/** Reads the audit events while a stream is read, unless the user may not. */
+async function watchEvents(signal) {
+  while (!signal.aborted) {
+    try {
+      board.updateEvents(await readEvents(token, signal), "Audit is off.");
+    } catch (error) {
+      if (signal.aborted) return;
+      if (error instanceof Refused && [401, 403, 404].includes(error.status)) {
+        return board.updateEvents(null, "This user may not read audit events.");
+      }
+    }
+    await sleep(EVENTS_PAUSE, signal);
   }
 }
 

@@ -11,7 +11,14 @@ export class Board {
     this.tiles = TILES.map((tile) => newTile(tile));
     byId("tiles").append(...this.tiles.map((tile) => tile.node));
     this.facts = FACTS.map(([label, of]) => ({ of, node: newFact(byId("store"), label) }));
+    this.events = new Table(byId("events"), { ...EVENTS, labelledby: "events-title" });
     this.tables = TABLES.map(([id, rows, table]) => ({ rows, table: new Table(byId(id), { ...table, labelledby: `${id}-title` }) }));
+  }
+
+  /** Shows audit events, or why there are none. */
+  updateEvents(events, reason) {
+    this.events.absent = reason;
+    this.events.update(events);
   }
 
   /** Shows a snapshot. */
@@ -79,6 +86,12 @@ const TABLES = [
       number("queued", "Queued"), number("dispatchedPerSecond", "Per s", rate),
       number("waitP99", "Wait p99", duration, minor), number("rejected", "Rejected", count, minor)],
   }],
+  ["queues", (s) => s.queues, {
+    rowKey: (row) => `${row.level} ${row.index}`, empty: "No request waits or executes in a queue.",
+    absent: "Priority and fairness is off.", sort: { key: "waiting", ascending: false },
+    columns: [text("level", "Level"), number("index", "Queue", (index) => String(index)), number("waiting", "Waiting"),
+      number("executing", "Executing"), number("seatsInUse", "Seats")],
+  }],
   ["flows", (s) => s.flows, {
     rowKey: (row) => `${row.name} ${row.priorityLevel}`, empty: "No requests yet.", absent: "Priority and fairness is off.",
     sort: { key: "perSecond", ascending: false },
@@ -123,6 +136,21 @@ const TABLES = [
       number("perSecond", "Per s", rate), number("errors", "Lost")],
   }],
 ];
+
+/** The table of audit events, in the order of the server: the newest first. */
+const EVENTS = {
+  rowKey: (row) => `${row.auditId} ${row.stage}`, empty: "No events since this page was opened.", absent: "",
+  columns: [{ key: "time", label: "Time", text: (row) => row.time.slice(11, 23), title: (row) => row.time },
+    { key: "user", label: "User", text: (row) => shortName(row.impersonated || row.user || "(not authenticated)"),
+      title: (row) => (row.impersonated ? `${row.user} as ${row.impersonated}` : row.user) },
+    text("verb", "Verb"), { key: "path", label: "Path", text: (row) => row.path, title: (row) => row.path },
+    { key: "code", label: "Code", text: (row) => String(row.code || NONE), mark: result },
+    number("seconds", "Took", duration, minor), text("level", "Level", minor), text("stage", "Stage", minor)],
+};
+
+function result(row) {
+  return row.code >= 500 ? "failing" : row.code >= 400 ? "refused" : "ok";
+}
 
 function about({ version, kubernetes, memoryBytes, cpu, taskRestarts }) {
   const parts = [version, `Kubernetes ${kubernetes}`];

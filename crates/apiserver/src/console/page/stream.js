@@ -31,6 +31,15 @@ export async function read(token, signal, onSnapshot) {
   }
 }
 
+/** Returns the latest audit events; `null` if the server does not audit. Throws `Refused` without the right to them. */
+export async function readEvents(token, signal) {
+  const headers = { accept: "application/json" };
+  if (token) headers.authorization = `Bearer ${token}`;
+  const response = await fetch("audit", { headers, signal, cache: "no-store", redirect: "error" });
+  if (!response.ok) throw await refusal(response);
+  return (await response.json()).events;
+}
+
 async function refusal(response) {
   const status = await response.json().catch(() => ({}));
   const retryAfter = Number(response.headers.get("retry-after")) || 0;

@@ -36,6 +36,7 @@ pub use self::target::{Payload, Target, typed_object};
 use super::view::View;
 use super::{decode, versions};
 use crate::lifecycle::Deletion;
+use crate::steps::StepKind;
 use crate::storage::{Attempt, NextState, ResourceStorage, Stored, Update, WriteResult, WrittenVersion};
 
 /// A change of one object.
@@ -355,7 +356,7 @@ impl Write<'_> {
 
 impl NextState for Write<'_> {
     fn sent(&self, started: Instant) {
-        self.target.context.steps.record("etcd", started);
+        self.target.context.steps.record(StepKind::Store, started);
     }
 
     async fn next(&mut self, current: Option<&Stored>) -> Result<Attempt, Status> {

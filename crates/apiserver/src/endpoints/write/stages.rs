@@ -13,6 +13,7 @@ use super::managed_fields::keep_times_of_unchanged;
 use super::{Target, Write};
 use crate::endpoints::view::View;
 use crate::lifecycle;
+use crate::steps::StepKind;
 use crate::storage::{Attempt, Update};
 
 impl Write<'_> {
@@ -156,7 +157,7 @@ impl Write<'_> {
         let attributes = self.attributes(operation, &name, old);
         let started = Instant::now();
         let admitted = self.target.admission.mutate(&attributes, Some(&mut object)).await;
-        self.target.context.steps.record("mutating admission", started);
+        self.target.context.steps.record(StepKind::MutatingAdmission, started);
         admitted?;
         let mut object = object.into_value();
         self.remove_repeated_owners(&mut object, " after mutating admission happens");
@@ -187,7 +188,7 @@ impl Write<'_> {
         let attributes = self.attributes(operation, name, old);
         let started = Instant::now();
         let admitted = self.target.admission.validate(&attributes, Some(&object)).await;
-        self.target.context.steps.record("validating admission", started);
+        self.target.context.steps.record(StepKind::ValidatingAdmission, started);
         admitted?;
         Ok(object.into_value())
     }
