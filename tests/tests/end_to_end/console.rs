@@ -2,6 +2,7 @@
 #![expect(clippy::float_cmp, reason = "counts are exact")]
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use nave_tests::browser::Browser;
 use nave_tests::{Server, eventually};
@@ -9,12 +10,33 @@ use nave_tests::{Server, eventually};
 const TOKENS: &str = "tok-admin,admin,u1,\"system:masters\"\ntok-bob,bob,u2\n";
 
 async fn start() -> Server {
+    start_with(|_| Vec::new()).await
+}
+
+/// Starts a server that records all requests in its audit log.
+async fn start_auditing() -> Server {
+    start_with(|folder| {
+        let policy = folder.join("policy.yaml");
+        let rules = "{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: RequestResponse}]}";
+        std::fs::write(&policy, rules).unwrap();
+        vec![
+            format!("--audit-policy-file={}", policy.display()),
+            format!("--audit-log-path={}", folder.join("audit.log").display()),
+        ]
+    })
+    .await
+}
+
+/// Starts a server with the flags that depend on its folder.
+async fn start_with(flags: impl FnOnce(&Path) -> Vec<String>) -> Server {
     let folder = tempfile::tempdir().unwrap();
+    let flags = flags(folder.path());
     let tokens = folder.path().join("tokens");
     std::fs::write(&tokens, TOKENS).unwrap();
     std::fs::set_permissions(&tokens, PermissionsExt::from_mode(0o600)).unwrap();
     let flag = format!("--token-auth-file={}", tokens.display());
-    Server::start_in(folder, &["--controllers=none", &flag]).await
+    let flags: Vec<&str> = flags.iter().map(String::as_str).chain(["--controllers=none", &flag]).collect();
+    Server::start_in(folder, &flags).await
 }
 
 /// Returns the text of an element; empty if it does not exist.
@@ -96,6 +118,37 @@ async fn the_page_shows_the_numbers_of_the_metrics() {
     assert!(unexpected.is_empty(), "{unexpected:?}");
     browser.click("#forget").await;
     shows(&browser, "#status", "Signed out").await;
+}
+
+#[tokio::test]
+async fn audit_events_have_a_right_of_their_own_and_no_bodies() {
+    let (server, browser) = (start_auditing().await, Browser::start().await);
+    server
+        .kubectl(&["create", "clusterrole", "viewer", "--verb=get", "--non-resource-url=/console/stream"])
+        .await;
+    server.kubectl(&["create", "clusterrolebinding", "viewer", "--clusterrole=viewer", "--user=bob"]).await;
+    browser.open(&format!("{}/console/", server.url())).await;
+    shows(&browser, "#status", "Signed out").await;
+    sign_in(&browser, "tok-admin").await;
+    shows(&browser, "#queues", "No request waits or executes in a queue.").await;
+    eventually("an event is shown", async || {
+        let arguments =
+            ["create", "secret", "generic", "hidden", "--from-literal=word=unseen", "--dry-run=server"];
+        server.kubectl(&arguments).await;
+        text(&browser, "#events").await.contains("/api/v1/namespaces/default/secrets")
+    })
+    .await;
+    let events = server.kubectl(&["get", "--raw", "/console/audit"]).await;
+    assert!(events.contains("\"level\":\"RequestResponse\""), "{events}");
+    assert!(
+        !events.contains("unseen") && !events.contains("dW5zZWVu") && !events.contains("dryRun"),
+        "{events}"
+    );
+    browser.click("#forget").await;
+    sign_in(&browser, "tok-bob").await;
+    shows(&browser, "#status", "Live").await;
+    shows(&browser, "#events", "This user may not read audit events.").await;
+    server.kubectl_fails(&["get", "--raw", "/console/audit", "--as=bob"]).await;
 }
 
 #[tokio::test]
