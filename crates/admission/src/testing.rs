@@ -207,7 +207,7 @@ impl MemoryCluster {
                 Routing::ClusterIp,
                 None,
             ))),
-            programs: Programs::default(),
+            programs: crate::expressions::Programs::default(),
             params: Arc::new(Params(Arc::clone(&self.pods))),
             authorizer,
             rbac: Arc::default(),

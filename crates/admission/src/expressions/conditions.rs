@@ -159,7 +159,7 @@ mod tests {
             .enumerate()
             .map(|(index, it)| json!({"name": format!("c{index}"), "expression": it}))
             .collect();
-        let conditions = MatchConditions::for_webhook(&conditions, &Arc::default());
+        let conditions = MatchConditions::for_webhook(&conditions, &Programs::default());
         let pod = json!({"metadata": {"name": "p", "namespace": "ns"}, "spec": {"hostNetwork": true}});
         let request = Request::new(registry(), "", "pods", pod.clone(), Value::Null).by("alice", &["devs"]);
         let attributes = request.attributes("p", None);
