@@ -134,7 +134,7 @@ mod tests {
     async fn a_client_that_leaves_while_the_backend_is_blocked_ends_both() {
         let (mut client, inner) = duplex(1 << 20);
         let (mut backend, outer) = duplex(64);
-        client.write_all(&[1; 1 << 18]).await.unwrap();
+        client.write_all(&vec![1; 1 << 18]).await.unwrap();
         let started = Instant::now();
         // The client is still open, as a peer whose end waits behind bytes that nobody reads.
         relay(inner, outer, ready(())).await.unwrap();
@@ -148,7 +148,7 @@ mod tests {
     async fn bytes_before_the_end_of_a_client_that_has_left_are_delivered() {
         let (mut client, inner) = duplex(1 << 20);
         let (mut backend, outer) = duplex(64);
-        client.write_all(&[1; 1 << 18]).await.unwrap();
+        client.write_all(&vec![1; 1 << 18]).await.unwrap();
         drop(client);
         let relayed = tokio::spawn(relay(inner, outer, ready(())));
         let mut received = Vec::new();
