@@ -74,8 +74,8 @@ fn convert_path(item: &mut Value) {
 }
 
 fn convert_operation(operation: &mut Map) {
-    let consumes = media_types(operation.remove("consumes"));
-    let produces = media_types(operation.remove("produces"));
+    let consumes = media_types(operation.remove("consumes").as_ref());
+    let produces = media_types(operation.remove("produces").as_ref());
     operation.remove("schemes");
     if let Some(Value::Array(parameters)) = operation.remove("parameters") {
         let (bodies, others): (Vec<_>, Vec<_>) = parameters.into_iter().partition(|it| it["in"] == "body");
@@ -93,9 +93,9 @@ fn convert_operation(operation: &mut Map) {
 }
 
 /// Returns the names of media types, which a hostile document may repeat for each schema.
-fn media_types(list: Option<Value>) -> Vec<String> {
+fn media_types(list: Option<&Value>) -> Vec<String> {
     const MAX: usize = 16;
-    let list = list.as_ref().and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let list = list.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let types: Vec<String> = list.iter().filter_map(Value::as_str).take(MAX).map(str::to_owned).collect();
     if types.is_empty() { vec![JSON.to_owned()] } else { types }
 }

@@ -119,7 +119,7 @@ impl ClientEnd {
         {
             return;
         }
-        pending().await
+        pending::<()>().await;
     }
 }
 
