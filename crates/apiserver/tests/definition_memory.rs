@@ -21,8 +21,11 @@ static ALLOCATOR: &PeakMemAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// Larger than any transient peak, in bytes. The block is never written, so it takes no memory.
 const BLOCK: usize = 1 << 32;
 
-/// Number of definitions of each size.
+/// Number of definitions of a round.
 const COUNT: usize = 60;
+
+/// Number of rounds for each size.
+const ROUNDS: usize = 5;
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
@@ -50,21 +53,30 @@ async fn definitions_without_objects_are_small() {
     let background = tokio::spawn(async move { server.run_background_tasks(|| false).await });
     let client = cluster.admin();
     fill_buffers(&client).await;
-    for (first, bytes, limit) in [(100, 8_000, 30_000), (200, 50_000, 55_000)] {
-        ALLOCATOR.reset_peak_memory();
-        for number in first..first + COUNT {
-            let created = client.send(Call::new("POST", DEFINITIONS).json(&definition(number, bytes))).await;
-            assert_eq!(created.code, 201, "{}", created.text());
-        }
-        for number in first..first + COUNT {
-            while client.call(&format!("GET {}", objects(number))).await.code != 200 {
-                tokio::task::yield_now().await;
+    for (first, bytes, limit) in [(1000, 8_000, 30_000), (2000, 50_000, 55_000)] {
+        // Bounded buffers also grow and shrink, so single rounds differ by a megabyte.
+        let mut rounds = Vec::new();
+        for round in 0..ROUNDS {
+            ALLOCATOR.reset_peak_memory();
+            let numbers = first + round * COUNT..first + (round + 1) * COUNT;
+            for number in numbers.clone() {
+                let object = definition(number, bytes);
+                let created = client.send(Call::new("POST", DEFINITIONS).json(&object)).await;
+                assert_eq!(created.code, 201, "{}", created.text());
             }
+            for number in numbers {
+                while client.call(&format!("GET {}", objects(number))).await.code != 200 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            cluster.caught_up().await;
+            let each = live() / COUNT;
+            println!("each of {COUNT} definitions of {bytes} bytes adds {each} bytes");
+            rounds.push(each);
         }
-        cluster.caught_up().await;
-        let each = live() / COUNT;
-        println!("each of {COUNT} definitions of {bytes} bytes adds {each} bytes");
-        assert!(each <= limit, "each of {COUNT} definitions of {bytes} bytes adds {each} bytes");
+        rounds.sort_unstable();
+        let median = rounds[ROUNDS / 2];
+        assert!(median <= limit, "each definition of {bytes} bytes adds {median} bytes: {rounds:?}");
     }
     background.abort();
 }
