@@ -211,16 +211,10 @@ if settings.cert_file:
 def upgrade(headers, early=b""):
     raw = socket.create_connection((url.hostname, url.port))
     stream = context.wrap_socket(raw, server_hostname=url.hostname)
-    request = "GET {ECHO} HTTP/1.1
-Host: a
-" + "".join(line + "
-" for line in headers) + "
-"
-    stream.sendall(request.encode() + early)
+    lines = ["GET {ECHO} HTTP/1.1", "Host: a", *headers, "", ""]
+    stream.sendall("\r\n".join(lines).encode() + early)
     head = b""
-    while b"
-
-" not in head:
+    while b"\r\n\r\n" not in head:
         piece = stream.recv(1)
         if not piece: break
         head += piece

@@ -103,6 +103,8 @@ async fn busy_server() -> Server {
     })
     .await;
     server.kubectl(&["create", "secret", "generic", "s"]).await;
+    server.kubectl(&["create", "service", "clusterip", "web", "--tcp=80"]).await;
+    server.kubectl(&["run", "evaluated", "--image=i"]).await;
     let limits = "{apiVersion: v1, kind: LimitRange, metadata: {name: l}}";
     eventually("the required webhook is called", async || {
         !server.kubectl_with(&["create", "-f", "-"], limits, &[]).await.status.success()
@@ -248,5 +250,7 @@ async fn clients_do_not_create_series() {
         lines.filter(|line| line.contains("later")).map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(named(&second), Vec::<String>::new());
-    assert_eq!(first.lines().count(), second.lines().count());
+    // The server's own work may add a few series in between; 600 requests of new names must not.
+    let (before, after) = (first.lines().count(), second.lines().count());
+    assert!(after < before + 50, "{before} lines became {after}");
 }

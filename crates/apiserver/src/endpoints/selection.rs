@@ -36,7 +36,10 @@ pub fn filter(
 fn field_ref(def: &ResourceDef, version: &ResourceVersion, path: &str) -> Option<FieldRef> {
     match path {
         "metadata.name" => Some(FieldRef::Name),
-        "metadata.namespace" if def.namespaced => Some(FieldRef::Namespace),
+        // As upstream, only cluster-scoped kinds with fields of their own refuse it.
+        "metadata.namespace" if def.namespaced || (def.fields.is_empty() && !def.is_custom()) => {
+            Some(FieldRef::Namespace)
+        }
         _ if version.selectable.iter().any(|known| known == path) => {
             def.fields.iter().position(|field| field.path == path).map(FieldRef::Declared)
         }
@@ -60,6 +63,7 @@ mod tests {
             ("", "pods", "spec.hostname=h", false),
             ("", "nodes", "metadata.name=n", true),
             ("", "nodes", "metadata.namespace=a", false),
+            ("storage.k8s.io", "storageclasses", "metadata.namespace=a", true),
         ] {
             let def = registry.lookup(&GroupVersionResource::new(group, "v1", resource)).unwrap();
             let query = [("fieldSelector".to_owned(), selector.to_owned())];
