@@ -1,4 +1,4 @@
-//! StorageObjectInUseProtection adds finalizers to volumes and claims (upstream:
+//! StorageObjectInUseProtection adds finalizers to volumes, claims and volume attributes classes (upstream:
 //! `plugin/pkg/admission/storage/storageobjectinuseprotection`).
 
 use async_trait::async_trait;
@@ -8,9 +8,10 @@ use super::pods::list_mut;
 use crate::{Attributes, Mutate, Plugin};
 
 /// The protected resources, and the finalizer that the protection controller removes.
-const PROTECTED: [(&str, &str); 2] = [
-    ("persistentvolumeclaims", "kubernetes.io/pvc-protection"),
-    ("persistentvolumes", "kubernetes.io/pv-protection"),
+const PROTECTED: [(&str, &str, &str); 3] = [
+    ("", "persistentvolumeclaims", "kubernetes.io/pvc-protection"),
+    ("", "persistentvolumes", "kubernetes.io/pv-protection"),
+    ("storage.k8s.io", "volumeattributesclasses", "kubernetes.io/vac-protection"),
 ];
 
 /// StorageObjectInUseProtection.
@@ -21,8 +22,8 @@ pub(super) fn plugin() -> Plugin {
 struct StorageObjectInUse;
 
 fn finalizer(attributes: &Attributes<'_>) -> Option<&'static str> {
-    let protected = PROTECTED.iter().find(|(resource, _)| attributes.is_resource("", resource));
-    protected.map(|(_, finalizer)| *finalizer)
+    let protected = PROTECTED.iter().find(|(group, resource, _)| attributes.is_resource(group, resource));
+    protected.map(|(_, _, finalizer)| *finalizer)
 }
 
 #[async_trait]
@@ -52,14 +53,14 @@ mod tests {
 
     #[tokio::test]
     async fn adds_the_finalizer_once() {
-        for (resource, finalizer) in PROTECTED {
+        for (group, resource, finalizer) in PROTECTED {
             for (given, expected) in [
                 (json!({"name": "a"}), json!([finalizer])),
                 (json!({"name": "a", "finalizers": ["x"]}), json!(["x", finalizer])),
                 (json!({"name": "a", "finalizers": [finalizer]}), json!([finalizer])),
             ] {
                 let mut request =
-                    Request::new(registry(), "", resource, json!({"metadata": given}), Value::Null);
+                    Request::new(registry(), group, resource, json!({"metadata": given}), Value::Null);
                 request.mutate(&StorageObjectInUse).await.unwrap();
                 assert_eq!(request.object["metadata"]["finalizers"], expected);
             }

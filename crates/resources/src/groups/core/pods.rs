@@ -23,6 +23,7 @@ impl Strategy for PodStrategy {
     }
 
     fn prepare_for_create(&self, pod: &mut Value) {
+        pod_spec::label_keys::merge(pod);
         let mut status = json!({"phase": "Pending", "qosClass": qos::class(pod)});
         if !read::list(pod, "spec.schedulingGates").is_empty() {
             status["conditions"] = json!([{

@@ -25,10 +25,11 @@ impl Strategy for IngressStrategy {
         let (metadata, spec) = (root.field("metadata"), root.field("spec"));
         let annotations = metadata.field("annotations");
         let annotation = annotations.key(CLASS_ANNOTATION);
-        if annotation.is_set() && spec.field("ingressClassName").is_set() {
+        let class = spec.field("ingressClassName");
+        if annotation.is_set() && class.is_set() && annotation.text() != class.text() {
             // In upstream's path, the annotation is a field (`annotations.<key>`), not a key.
             let path = FieldPath::new("annotations").child(CLASS_ANNOTATION);
-            let why = "can not be set when the class field is also set";
+            let why = "must match `ingressClassName` when both are specified";
             errors.push(FieldError::invalid(&path, annotation.text(), why));
         }
         errors

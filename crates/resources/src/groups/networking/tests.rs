@@ -40,15 +40,17 @@ fn rejects_invalid_ingresses() {
 }
 
 #[test]
-fn ingress_class_is_specified_once() {
-    let ingress = json!({
+fn ingress_class_and_annotation_are_equal() {
+    let mut ingress = json!({
         "metadata": {"annotations": {"kubernetes.io/ingress.class": "a"}},
         "spec": {"ingressClassName": "a", "defaultBackend": {"service": {"name": "web", "port": {"name": "http"}}}},
     });
+    assert_eq!(errors_of(&IngressStrategy, &ingress), [""; 0]);
+    ingress["spec"]["ingressClassName"] = json!("b");
     assert_eq!(
         errors_of(&IngressStrategy, &ingress),
         [
-            r#"annotations.kubernetes.io/ingress.class: Invalid value: "a": can not be set when the class field is also set"#
+            r#"annotations.kubernetes.io/ingress.class: Invalid value: "a": must match `ingressClassName` when both are specified"#
         ]
     );
 }

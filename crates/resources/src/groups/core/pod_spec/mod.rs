@@ -21,6 +21,7 @@ pub(crate) mod defaults;
 mod dns;
 mod environment;
 mod image;
+pub(crate) mod label_keys;
 mod mounts;
 mod overlaps;
 pub(crate) mod parts;
