@@ -35,7 +35,7 @@ const EMPTY_MESSAGE: &str = "must be non-empty";
 
 /// Checks a DNS label (RFC 1123).
 pub fn is_dns1123_label(text: &str) -> Vec<String> {
-    let mut found = too_long(text, LABEL_MAX);
+    let mut found = too_long(text, LABEL_MAX, "characters");
     if !is_lower_label(text) {
         let is_subdomain = text.split('.').all(is_lower_label);
         found.push(if is_subdomain { NO_DOTS_MESSAGE } else { LABEL_MESSAGE }.to_owned());
@@ -45,7 +45,12 @@ pub fn is_dns1123_label(text: &str) -> Vec<String> {
 
 /// Checks a DNS subdomain (RFC 1123).
 pub fn is_dns1123_subdomain(text: &str) -> Vec<String> {
-    let mut found = too_long(text, SUBDOMAIN_MAX);
+    subdomain(text, "characters")
+}
+
+/// Checks a DNS subdomain. `unit` is that of the maximum in the message: upstream has two copies of this check.
+fn subdomain(text: &str, unit: &str) -> Vec<String> {
+    let mut found = too_long(text, SUBDOMAIN_MAX, unit);
     if !text.split('.').all(is_lower_label) {
         found.push(SUBDOMAIN_MESSAGE.to_owned());
     }
@@ -54,7 +59,7 @@ pub fn is_dns1123_subdomain(text: &str) -> Vec<String> {
 
 /// Checks a DNS label that starts with a letter (RFC 1035).
 pub fn is_dns1035_label(text: &str) -> Vec<String> {
-    let mut found = too_long(text, LABEL_MAX);
+    let mut found = too_long(text, LABEL_MAX, "characters");
     if !is_lower_label(text) || text.starts_with(|c: char| c.is_ascii_digit()) {
         found.push(LABEL_1035_MESSAGE.to_owned());
     }
@@ -71,14 +76,14 @@ pub fn is_qualified_name(text: &str) -> Vec<String> {
             if prefix.is_empty() {
                 found.push(format!("prefix part {EMPTY_MESSAGE}"));
             } else {
-                found
-                    .extend(is_dns1123_subdomain(prefix).into_iter().map(|why| format!("prefix part {why}")));
+                let wrong = subdomain(prefix, "bytes");
+                found.extend(wrong.into_iter().map(|why| format!("prefix part {why}")));
             }
             *name
         }
         _ => {
             return vec![format!(
-                "a qualified name {QUALIFIED_MESSAGE} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+                "a valid label key {QUALIFIED_MESSAGE} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
             )];
         }
     };
@@ -95,7 +100,7 @@ pub fn is_qualified_name(text: &str) -> Vec<String> {
 
 /// Checks a label value, which may be empty.
 pub fn is_valid_label_value(text: &str) -> Vec<String> {
-    let mut found = too_long(text, LABEL_MAX);
+    let mut found = too_long(text, LABEL_MAX, "bytes");
     if !text.is_empty() && !is_qualified_part(text) {
         found.push(LABEL_VALUE_MESSAGE.to_owned());
     }
@@ -104,7 +109,7 @@ pub fn is_valid_label_value(text: &str) -> Vec<String> {
 
 /// Checks a key of a config map or secret, which is used as a file name.
 pub fn is_config_map_key(text: &str) -> Vec<String> {
-    let mut found = too_long(text, SUBDOMAIN_MAX);
+    let mut found = too_long(text, SUBDOMAIN_MAX, "characters");
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
     {
         found.push(CONFIG_KEY_MESSAGE.to_owned());
@@ -142,8 +147,8 @@ pub fn generate_name(base: &str) -> String {
     base[..end].chars().chain(suffix).collect()
 }
 
-fn too_long(text: &str, max: usize) -> Vec<String> {
-    if text.len() > max { vec![format!("must be no more than {max} bytes")] } else { Vec::new() }
+fn too_long(text: &str, max: usize, unit: &str) -> Vec<String> {
+    if text.len() > max { vec![format!("must be no more than {max} {unit}")] } else { Vec::new() }
 }
 
 fn is_lower_label(text: &str) -> bool {
@@ -182,7 +187,7 @@ mod tests {
         for bad in ["", "a..b", ".a", "a.", "a.-b"] {
             assert_eq!(is_dns1123_subdomain(bad).len(), 1, "{bad}");
         }
-        assert_eq!(is_dns1123_label(&"a".repeat(64)), ["must be no more than 63 bytes"]);
+        assert_eq!(is_dns1123_label(&"a".repeat(64)), ["must be no more than 63 characters"]);
         assert_eq!(is_dns1123_label("a.b"), [NO_DOTS_MESSAGE]);
         assert_eq!(is_dns1123_label("a..b"), [LABEL_MESSAGE]);
         assert!(is_dns1035_label("a0").is_empty());
