@@ -94,9 +94,17 @@ impl PluginConfig {
     /// Adds the plugins' configurations of an `AdmissionConfiguration` file.
     ///
     /// # Errors
-    /// The file, or a file that it refers to, cannot be read or has the wrong kind.
+    /// The file, or a file that it refers to, cannot be read or has the wrong kind, or it names a folder of static
+    /// configurations, which would not be applied.
     pub fn with_file(mut self, path: &Path) -> Result<Self, ConfigError> {
         self.plugins = read_file(path)?;
+        let folder =
+            |plugin: &&Configured| plugin.content.get("staticManifestsDir").is_some_and(|it| it != "");
+        if let Some(plugin) = self.plugins.iter().find(folder) {
+            let gate = "the feature gate ManifestBasedAdmissionControlConfig, which nave does not have";
+            let why = format!("plugin {}: staticManifestsDir requires {gate}", plugin.name);
+            return Err(ConfigError::Shape { path: path.to_owned(), why });
+        }
         Ok(self)
     }
 

@@ -76,3 +76,28 @@ fn rejects_other_kinds_of_files() {
         "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins: [{name: A, path: none}]"
     ));
 }
+
+#[test]
+fn static_configurations_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admission.yaml");
+    let given = |static_folder: &str| {
+        let text = format!(
+            "
+apiVersion: apiserver.config.k8s.io/v1
+kind: AdmissionConfiguration
+plugins:
+- name: ValidatingAdmissionPolicy
+  configuration:
+    apiVersion: apiserver.config.k8s.io/v1
+    kind: ValidatingAdmissionPolicyConfiguration
+    staticManifestsDir: {static_folder:?}
+"
+        );
+        std::fs::write(&path, text).unwrap();
+        PluginConfig::default().with_file(&path).map(drop)
+    };
+    let error = given("/etc/policies").unwrap_err().to_string();
+    assert!(error.contains("plugin ValidatingAdmissionPolicy: staticManifestsDir requires"), "{error}");
+    given("").unwrap();
+}
