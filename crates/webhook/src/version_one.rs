@@ -120,14 +120,21 @@ fn read<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> 
     (parsed.version() == X509Version::V1).then_some(parsed)
 }
 
-/// Returns whether a certificate may sign client certificates. Authorities of version 1 have no restrictions.
+/// Returns whether a certificate may sign client certificates. Authorities of version 1 have no restrictions. Constraints
+/// of names are not evaluated, so an authority that has them signs none here.
 fn signs_clients(authority: &X509Certificate<'_>) -> bool {
+    if authority.version() == X509Version::V1 {
+        return true;
+    }
     let for_clients = match authority.extended_key_usage() {
-        Ok(None) => true,
-        Ok(Some(usage)) => usage.value.client_auth || usage.value.any,
+        Ok(usage) => usage.is_none_or(|usage| usage.value.client_auth || usage.value.any),
         Err(_) => false,
     };
-    for_clients && (authority.version() == X509Version::V1 || authority.is_ca())
+    let signs = match authority.key_usage() {
+        Ok(usage) => usage.is_none_or(|usage| usage.value.key_cert_sign()),
+        Err(_) => false,
+    };
+    authority.is_ca() && for_clients && signs && matches!(authority.name_constraints(), Ok(None))
 }
 
 /// Verifies a signature with the first algorithm that fits the key and, if given, the identifier of the signature's
@@ -166,8 +173,8 @@ mod tests {
     use std::time::Duration;
 
     use rcgen::{
-        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-        date_time_ymd,
+        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose,
+        GeneralSubtree, IsCa, KeyPair, KeyUsagePurpose, NameConstraints, date_time_ymd,
     };
     use rustls::crypto::aws_lc_rs;
 
@@ -232,7 +239,13 @@ mod tests {
     fn an_issuer_must_be_an_authority_for_clients() {
         let servers = issuer(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
         let leaf = issuer(|params| params.is_ca = IsCa::ExplicitNoCa);
-        for wrong in [servers, leaf] {
+        let signs_lists_only = issuer(|params| params.key_usages = vec![KeyUsagePurpose::CrlSign]);
+        let constrained = issuer(|params| {
+            let permitted_subtrees = vec![GeneralSubtree::DnsName("a.test".to_owned())];
+            let constraints = NameConstraints { permitted_subtrees, excluded_subtrees: Vec::new() };
+            params.name_constraints = Some(constraints);
+        });
+        for wrong in [servers, leaf, signs_lists_only, constrained] {
             let old = version_one(&client(&wrong), wrong.key());
             assert_eq!(check(&old, &[&wrong], 2030), Some(Err(CertificateError::UnknownIssuer.into())));
         }
