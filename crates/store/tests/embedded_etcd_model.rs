@@ -1,4 +1,5 @@
-//! What the embedded engine offers for etcd's API: transactions of several writes, versions, ranges, leases.
+//! The embedded engine's operations for etcd's API against a model: transactions of several writes, versions, ranges,
+//! leases.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 

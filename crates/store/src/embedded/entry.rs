@@ -1,4 +1,5 @@
-//! What etcd's API reports about a version of a key beyond the contract of [`Store`](crate::Store).
+//! Versions of keys as etcd's API reports them: with their creation, number of writes and lease, which the contract of
+//! [`Store`](crate::Store) leaves out.
 
 use std::sync::Arc;
 

@@ -194,7 +194,7 @@ impl Embedded {
     }
 }
 
-/// What etcd's API needs beyond the contract.
+/// The operations of etcd's API that the contract of [`Store`] does not have.
 impl Embedded {
     /// Runs a transaction. Nothing is written if `work` fails or refuses with `E`. It must not block.
     ///

@@ -12,7 +12,7 @@ const KEYS: u64 = 4;
 /// Number of requests that are answered before the clients end.
 pub(super) const LENGTH: u64 = 300;
 
-/// What the clients of a history share.
+/// The state that the clients of a history share.
 pub(super) struct Record {
     number: usize,
     clock: AtomicU64,

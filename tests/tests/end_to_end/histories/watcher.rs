@@ -32,7 +32,7 @@ enum Change {
     Deleted,
 }
 
-/// What a watch has delivered.
+/// The events that a watch has delivered.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Delivered {
     events: Vec<Event>,
