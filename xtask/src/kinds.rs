@@ -48,9 +48,6 @@ const DIFFERENCES: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Resources and subresources that discovery lists but that return 501: resource, subresource.
-const NOT_SERVED: &[(&str, &str)] = &[("componentstatuses", "")];
-
 /// The reasons why the page cannot be generated.
 #[derive(Debug, thiserror::Error)]
 enum KindsError {
@@ -120,9 +117,6 @@ fn kind(def: &ResourceDef) -> String {
 }
 
 fn served(def: &ResourceDef) -> String {
-    if is_not_served(def, "") {
-        return format!("{} (501)", verbs(def.verbs));
-    }
     if def.verbs == Verb::ALL { "all".to_owned() } else { verbs(def.verbs) }
 }
 
@@ -132,16 +126,9 @@ fn verbs(verbs: &[Verb]) -> String {
 
 fn subresources(def: &ResourceDef) -> String {
     let subresources = def.versions.first().into_iter().flat_map(|version| version.subresources.iter());
-    let all = subresources.map(|subresource| {
-        let served =
-            if is_not_served(def, &subresource.name) { "501".to_owned() } else { verbs(subresource.verbs) };
-        format!("`{}` ({served})", subresource.name)
-    });
+    let all =
+        subresources.map(|subresource| format!("`{}` ({})", subresource.name, verbs(subresource.verbs)));
     all.collect::<Vec<_>>().join("; ")
-}
-
-fn is_not_served(def: &ResourceDef, subresource: &str) -> bool {
-    def.group.is_empty() && NOT_SERVED.contains(&(def.resource.as_str(), subresource))
 }
 
 fn rules(def: &ResourceDef) -> String {
@@ -183,7 +170,6 @@ not up to date.
 | in the tables | meaning |
 | --- | --- |
 | verbs: all | create, delete, deletecollection, get, list, patch, update, watch |
-| (501) | discovery lists it as kube-apiserver's does, but requests are answered with 501, not implemented |
 | cluster | the kind is not namespaced |
 | own rules | defaults, validation of creates, updates and the status, immutable fields, dropped fields and warnings of kube-apiserver 1.36, in the folder of the group |
 | generic rules only | the rules of all kinds: schema, metadata, generation, and a `status` that only its subresource changes |
@@ -195,6 +181,6 @@ not up to date.
 | generation follows … | a change of these fields increments `metadata.generation` |
 | field selectors … | besides `metadata.name` and `metadata.namespace` |
 | kept for … s | after its last write, then it is deleted |
-| not stored | the answer is computed from the request |
+| not stored | the answer is computed |
 ";
 const TABLE: &str = "| kind | verbs | subresources | rules |\n| --- | --- | --- | --- |\n";

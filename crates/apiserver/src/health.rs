@@ -23,6 +23,42 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The health paths.
 const ENDPOINTS: [&str; 3] = ["healthz", "livez", "readyz"];
 
+/// kube-apiserver's checks of its start, under the names that probes and monitoring ask for.
+const START: [&str; 32] = [
+    "log",
+    "poststarthook/apiservice-discovery-controller",
+    "poststarthook/apiservice-openapi-controller",
+    "poststarthook/apiservice-openapiv3-controller",
+    "poststarthook/apiservice-registration-controller",
+    "poststarthook/apiservice-status-local-available-controller",
+    "poststarthook/apiservice-status-remote-available-controller",
+    "poststarthook/apiservice-wait-for-first-sync",
+    "poststarthook/bootstrap-controller",
+    "poststarthook/crd-informer-synced",
+    "poststarthook/generic-apiserver-start-informers",
+    "poststarthook/kube-apiserver-autoregistration",
+    "poststarthook/peer-endpoint-reconciler-controller",
+    "poststarthook/priority-and-fairness-config-consumer",
+    "poststarthook/priority-and-fairness-config-producer",
+    "poststarthook/priority-and-fairness-filter",
+    "poststarthook/rbac/bootstrap-roles",
+    "poststarthook/scheduling/bootstrap-system-priority-classes",
+    "poststarthook/start-apiextensions-controllers",
+    "poststarthook/start-apiextensions-informers",
+    "poststarthook/start-apiserver-admission-initializer",
+    "poststarthook/start-cluster-authentication-info-controller",
+    "poststarthook/start-kube-aggregator-informers",
+    "poststarthook/start-kube-apiserver-identity-lease-controller",
+    "poststarthook/start-kube-apiserver-identity-lease-garbage-collector",
+    "poststarthook/start-kubernetes-service-cidr-controller",
+    "poststarthook/start-legacy-token-tracking-controller",
+    "poststarthook/start-service-ip-repair-controllers",
+    "poststarthook/start-system-namespaces-controller",
+    "poststarthook/storage-object-count-tracker-hook",
+    "poststarthook/storage-readiness",
+    "autoregister-completion",
+];
+
 /// A check; the error is a short reason.
 type Probe = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
@@ -171,6 +207,13 @@ impl Health {
         self.checks.push(Check { name: name.to_owned(), scope, timeout, probe });
     }
 
+    /// Adds the checks of the steps of the start. They always pass: the server listens when its start is complete.
+    pub(crate) fn add_start(&mut self) {
+        for name in START {
+            self.add(name, Scope::All, || Ok(()));
+        }
+    }
+
     /// Returns the response for `path`; `None` if it is not a health path or names an unknown check.
     pub async fn answer(&self, path: &str, query: &Query) -> Option<HealthAnswer> {
         let path = path.strip_prefix('/')?;
@@ -308,5 +351,19 @@ mod tests {
         assert_eq!(get(&health, "/readyz?verbose").await, Some((200, text.into())));
         assert_eq!(get(&health, "/readyz/none").await, None);
         assert_eq!(get(&health, "/other").await, None);
+    }
+
+    #[tokio::test]
+    async fn steps_of_the_start_pass_on_all_endpoints() {
+        let mut health = Health::default();
+        health.add_start();
+        for endpoint in ENDPOINTS {
+            let (code, text) = get(&health, &format!("/{endpoint}?verbose")).await.unwrap();
+            assert_eq!(code, 200);
+            for name in START {
+                assert!(text.lines().any(|line| line == format!("[+]{name} ok")), "{endpoint} {name}");
+                assert_eq!(get(&health, &format!("/{endpoint}/{name}")).await, Some((200, "ok".into())));
+            }
+        }
     }
 }

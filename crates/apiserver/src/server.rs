@@ -426,8 +426,7 @@ fn health(catalogs: &Catalogs, stores: &Stores, stopping: &Switch) -> Health {
             Some(cache) => Err(format!("the watch cache of {} is not ready", cache.config().resource)),
         }
     });
-    // Always passes: a server that cannot create the roles does not start.
-    health.add("poststarthook/rbac/bootstrap-roles", Scope::All, || Ok(()));
+    health.add_start();
     let stopping = stopping.clone();
     health.add("shutdown", Scope::Readyz, move || {
         if stopping.is_set() { Err("the server is shutting down".to_owned()) } else { Ok(()) }

@@ -100,6 +100,9 @@ pub(crate) enum ServeError {
     /// The API cannot be started.
     #[error("cannot start the API: {0}")]
     Start(#[from] StartError),
+    /// The checks of components cannot be set up.
+    #[error("cannot set up the checks of components: {0}")]
+    ComponentChecks(#[from] nave_webhook::ClientError),
     /// Audit cannot be started.
     #[error(transparent)]
     Audit(#[from] nave_audit::StartError),

@@ -72,6 +72,7 @@ pub(super) fn content(content: Content, negotiation: &Negotiation) -> Result<Enc
         }
         Content::Cached(endpoint, object) => cached(&endpoint, object.as_served(), negotiation),
         Content::List(list) => list::encode(list, negotiation),
+        Content::Computed(endpoint, objects) => list::computed(&endpoint, objects, negotiation),
     }
 }
 

@@ -15,6 +15,7 @@
 //! | [`response`] | responses of endpoints |
 //! | `encode`, [`frames`] | encode objects, lists and events |
 
+pub mod computed_resource;
 pub mod continuation;
 pub mod decode;
 pub mod delete;
@@ -154,6 +155,19 @@ impl Resources {
         let view = View::for_subresource(endpoint, &resource.subresource)
             .map_err(|refusal| endpoint.absent(resource).unwrap_or(refusal))?;
         match info.verb {
+            Verb::Get | Verb::List if endpoint.storage.is_none() => {
+                let Some(computed) = self.virtual_endpoints.find_computed(&endpoint.def) else {
+                    return Err(Status::not_implemented(endpoint.resource()));
+                };
+                let response = if info.verb == Verb::Get {
+                    negotiation.choose(Offer::Object, view.encodings(endpoint))?;
+                    computed_resource::get(computed, catalog, endpoint, resource).await
+                } else {
+                    let options = ListOptions::parse(query)?;
+                    computed_resource::list(computed, catalog, endpoint, resource, &options).await
+                };
+                return response.map(EndpointResponse::from);
+            }
             Verb::Get => {
                 // As upstream, an unacceptable format is reported before an absent object.
                 negotiation.choose(Offer::Object, view.encodings(endpoint))?;

@@ -54,6 +54,8 @@ pub(super) enum Content {
     Cached(Endpoint, ServedObject),
     /// A list.
     List(List),
+    /// A list of computed objects.
+    Computed(Endpoint, Vec<Value>),
 }
 
 impl Content {
@@ -69,6 +71,7 @@ impl Content {
             }
             Self::Cached(endpoint, object) => Self::Cached(endpoint.clone(), object.clone()),
             Self::List(list) => Self::List(list.clone()),
+            Self::Computed(endpoint, objects) => Self::Computed(endpoint.clone(), objects.clone()),
         })
     }
 }
@@ -151,6 +154,11 @@ impl ObjectResponse {
         Self::new(200, Content::List(list))
     }
 
+    /// Creates a response with a list of computed objects.
+    pub fn computed(endpoint: &Endpoint, objects: Vec<Value>) -> Self {
+        Self::new(200, Content::Computed(endpoint.clone(), objects))
+    }
+
     /// Creates a response with a `Status` of success.
     pub fn status(status: &Status) -> Self {
         Self::document(200, status.to_value())
@@ -160,7 +168,7 @@ impl ObjectResponse {
     pub(crate) fn size(&self, negotiation: &Negotiation) -> usize {
         match &self.content {
             // These are documents of the server, which are small.
-            Content::Ordered(_) => 0,
+            Content::Ordered(_) | Content::Computed(..) => 0,
             Content::Object(_, _, size) => *size,
             Content::Written(_, _, version) => version.size(),
             Content::Cached(endpoint, object) => {

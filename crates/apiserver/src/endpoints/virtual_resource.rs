@@ -12,6 +12,7 @@ use nave_machinery::options::CreateOptions;
 use nave_machinery::{GroupVersionKind, Object, Status, Value, meta};
 use nave_resources::{ResourceDef, Schema};
 
+use super::computed_resource::ComputedResource;
 use super::response::ObjectResponse;
 use super::view::View;
 use super::write::{Payload, Target};
@@ -90,6 +91,7 @@ impl<'a> VirtualRequest<'a> {
 #[derive(Clone, Default)]
 pub struct VirtualResources {
     entries: Vec<Entry>,
+    computed: Vec<ComputedEntry>,
 }
 
 /// One virtual resource or subresource. They are searched linearly, which is faster than hashing for so few.
@@ -99,6 +101,14 @@ struct Entry {
     resource: &'static str,
     subresource: &'static str,
     virtual_resource: Arc<dyn VirtualResource>,
+}
+
+/// One resource whose objects are computed.
+#[derive(Clone)]
+struct ComputedEntry {
+    group: &'static str,
+    resource: &'static str,
+    computed: Arc<dyn ComputedResource>,
 }
 
 impl VirtualResources {
@@ -112,6 +122,23 @@ impl VirtualResources {
     ) -> Self {
         self.entries.push(Entry { group, resource, subresource, virtual_resource });
         self
+    }
+
+    /// Adds a resource whose objects are computed when they are read.
+    pub fn with_computed(
+        mut self,
+        group: &'static str,
+        resource: &'static str,
+        computed: Arc<dyn ComputedResource>,
+    ) -> Self {
+        self.computed.push(ComputedEntry { group, resource, computed });
+        self
+    }
+
+    /// Returns the implementation of a resource whose objects are computed.
+    pub(super) fn find_computed(&self, def: &ResourceDef) -> Option<&Arc<dyn ComputedResource>> {
+        let here = |entry: &&ComputedEntry| entry.resource == def.resource && entry.group == def.group;
+        self.computed.iter().find(here).map(|entry| &entry.computed)
     }
 
     /// Returns the implementation of a resource or subresource.

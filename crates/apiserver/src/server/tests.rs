@@ -25,6 +25,7 @@ use crate::storage::WatchCacheSizes;
 mod admission;
 mod aggregation;
 mod bootstrap;
+mod component_statuses;
 mod connect;
 mod console;
 mod custom;
@@ -78,6 +79,8 @@ impl Fixture {
         );
         let virtual_resources =
             crate::virtual_resources::with_access_reviews(crate::virtual_resources::table(), &authorization);
+        let virtual_resources =
+            crate::virtual_resources::with_component_statuses(virtual_resources, true).unwrap();
         let storages = Storages::open(registry, store, &WatchCacheSizes::default());
         let own = "127.0.0.1:6443".parse().unwrap();
         let config = Config {

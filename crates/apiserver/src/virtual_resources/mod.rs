@@ -1,9 +1,11 @@
 //! The implementations of virtual resources. Each file handles creates of one resource or subresource
-//! ([`VirtualResource`](crate::endpoints::virtual_resource::VirtualResource)).
+//! ([`VirtualResource`](crate::endpoints::virtual_resource::VirtualResource)), or computes the objects of one
+//! ([`ComputedResource`](crate::endpoints::computed_resource::ComputedResource)).
 
 mod access_review;
 mod access_review_validation;
 mod binding;
+mod component_status;
 mod eviction;
 mod reviews;
 mod token_request;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use nave_authn::TokenAuthenticator;
 use nave_authn::service_account::Issuer;
 use nave_authz::Chain;
+use nave_webhook::ClientError;
 
 use self::access_review::{AccessReview, RulesReview};
 use self::access_review_validation::Form;
@@ -37,6 +40,18 @@ pub fn table() -> VirtualResources {
         .with("", "bindings", "", Arc::new(binding::Binding))
         .with("", "pods", "eviction", Arc::new(eviction::Eviction))
         .with("authentication.k8s.io", "selfsubjectreviews", "", Arc::new(reviews::SelfSubjectReviews))
+}
+
+/// Adds the statuses of components. With `runs_controllers` the controllers are a part of this process.
+///
+/// # Errors
+/// The client of the checks cannot be created.
+pub fn with_component_statuses(
+    table: VirtualResources,
+    runs_controllers: bool,
+) -> Result<VirtualResources, ClientError> {
+    let statuses = component_status::ComponentStatuses::new(runs_controllers)?;
+    Ok(table.with_computed("", "componentstatuses", Arc::new(statuses)))
 }
 
 /// Adds the virtual resources for tokens: token reviews with `tokens`, and token requests for service accounts with

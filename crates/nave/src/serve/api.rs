@@ -91,12 +91,14 @@ pub(super) async fn start(
     let calls = CallMetrics::new(&metrics).map_err(StartError::Metrics)?;
     let webhooks = webhooks::client_manager(&storages, routing, reachable, Some(calls));
     let with_tokens = authentication.virtual_resources(virtual_resources::table());
+    let runs_controllers = config.controllers.selected().next().is_some();
+    let with_statuses = virtual_resources::with_component_statuses(with_tokens, runs_controllers)?;
     let server = server::Config {
         storages: storages.clone(),
         authentication: authentication.chain(),
         authorization: authorization.chain.clone(),
         admission: authorization.admission(&config.admission),
-        virtual_resources: virtual_resources::with_access_reviews(with_tokens, &authorization.chain),
+        virtual_resources: virtual_resources::with_access_reviews(with_statuses, &authorization.chain),
         service_ranges: config.service_ranges,
         node_ports: config.node_ports.clone(),
         inflight: config.flow_control.inflight,

@@ -6,11 +6,13 @@ use nave_codec::negotiate::Format;
 use nave_codec::table::ListMeta;
 use nave_codec::{json, protobuf};
 use nave_machinery::{Status, Value};
+use serde_json::json;
 
 use super::{
     Encoded, document_bytes, encodings, in_format, object_json, object_protobuf, parse, table, type_meta,
 };
 use crate::body::ResponseBody;
+use crate::endpoints::Endpoint;
 use crate::endpoints::response::List;
 use crate::endpoints::versions::ServedObject;
 use crate::negotiation::{Negotiation, Offer};
@@ -33,6 +35,30 @@ pub(super) fn encode(list: List, negotiation: &Negotiation) -> Result<Encoded, S
             in_format(json, format, negotiation)
         }
     }
+}
+
+/// Encodes a list of computed objects in the accepted form.
+pub(super) fn computed(
+    endpoint: &Endpoint,
+    mut objects: Vec<Value>,
+    negotiation: &Negotiation,
+) -> Result<Encoded, Status> {
+    let accepted = negotiation.choose(Offer::List, encodings(endpoint))?;
+    if let Some(transform) = accepted.transform {
+        let json = table::computed(endpoint, &objects, transform, negotiation.include())?;
+        return in_format(json, accepted.format, negotiation);
+    }
+    for fields in objects.iter_mut().filter_map(Value::as_object_mut) {
+        fields.remove("kind");
+        fields.remove("apiVersion");
+    }
+    let list = json!({
+        "kind": endpoint.def.list_kind,
+        "apiVersion": endpoint.gvk().group_version().to_string(),
+        "metadata": {},
+        "items": objects,
+    });
+    document_bytes(&list, 0, accepted.format, negotiation.pretty())
 }
 
 /// Returns the beginning of the list, before its first item.

@@ -52,6 +52,37 @@ pub(super) fn list(list: &List, transform: Transform, include: IncludeObject) ->
     }
 }
 
+/// Transforms a list of computed objects.
+///
+/// # Errors
+/// 406 for a form that is not available for lists.
+pub(super) fn computed(
+    endpoint: &Endpoint,
+    objects: &[Value],
+    transform: Transform,
+    include: IncludeObject,
+) -> Result<Vec<u8>, Status> {
+    let meta = ListMeta::default();
+    match transform {
+        Transform::Table(version) => {
+            let columns = columns_of(endpoint);
+            let mut writer = TableWriter::new(version, &meta, Some(&column_definitions(&columns)));
+            for object in objects {
+                put_row(&mut writer, endpoint, &columns, object, row_object(include, &json::encode(object)));
+            }
+            Ok(writer.finish())
+        }
+        Transform::PartialObjectMetadataList(version) => {
+            let mut writer = MetadataListWriter::new(version, &meta);
+            for object in objects {
+                writer.item(&json::encode(object));
+            }
+            Ok(writer.finish())
+        }
+        _ => Err(Status::not_acceptable(&["application/json"])),
+    }
+}
+
 /// Returns the objects of a list in the order of their rows.
 fn rows(list: &List) -> Result<Vec<ServedRef<'_>>, Status> {
     let objects = list.objects.iter().map(ServedObject::as_served);
