@@ -6,7 +6,9 @@ use nave_machinery::{Value, names};
 use serde_json::json;
 
 use super::validation::{at_most_100_percent, is_selected, selector, share, share_value};
+use crate::defaults::object_at;
 use crate::groups::core::{claim_spec, pod_spec::validation as pod_spec};
+use crate::read;
 use crate::validate::{At, Errors, checked, labels, not_negative, one_of};
 
 const UPDATE_FIXED: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
@@ -28,6 +30,19 @@ struct Checked {
     fixed: bool,
     /// The template's metadata and pod spec.
     template: bool,
+}
+
+/// Removes `maxUnavailable`, whose feature is off by default, unless the stored set uses it.
+pub(super) fn drop_disabled(set: &mut Value, old: Option<&Value>) {
+    let path = ["spec", "updateStrategy", "rollingUpdate"];
+    let is_used = old.is_some_and(|old| {
+        read::value_at(old, "spec.updateStrategy.rollingUpdate.maxUnavailable")
+            .is_some_and(|it| !it.is_null())
+    });
+    let rolling = set.as_object_mut().and_then(|set| object_at(set, &path));
+    if let Some(rolling) = rolling.filter(|_| !is_used) {
+        rolling.remove("maxUnavailable");
+    }
 }
 
 pub(super) fn create(set: &Value) -> Errors {
@@ -206,6 +221,20 @@ mod tests {
             (json!({"updateStrategy": {"type": "X"}}), &["spec.updateStrategy|Invalid"]),
         ] {
             assert_eq!(messages(&create(&set(changes.clone()))), expected, "{changes}");
+        }
+    }
+
+    #[test]
+    fn max_unavailable_stays_only_if_the_stored_set_has_it() {
+        let rolling = |rolling: Value| {
+            set(json!({"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": rolling}}))
+        };
+        let (with, without) =
+            (rolling(json!({"partition": 1, "maxUnavailable": 2})), rolling(json!({"partition": 1})));
+        for (old, expected) in [(None, &without), (Some(&without), &without), (Some(&with), &with)] {
+            let mut changed = with.clone();
+            drop_disabled(&mut changed, old);
+            assert_eq!(changed, *expected);
         }
     }
 

@@ -5,7 +5,7 @@ use serde_json::{Map, json};
 
 use super::{defaults, stateful_sets, status, validation};
 use crate::groups::core::claim_spec_warnings;
-use crate::groups::core::pod_spec::warnings;
+use crate::groups::core::pod_spec::{disabled, warnings};
 use crate::read;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, not_negative};
@@ -20,6 +20,14 @@ pub(super) struct DeploymentStrategy;
 impl Strategy for DeploymentStrategy {
     fn default(&self, deployment: &mut Value, _version: &str) {
         defaults::deployment(deployment);
+    }
+
+    fn prepare_for_create(&self, deployment: &mut Value) {
+        disabled::drop_fields(deployment, None, disabled::IN_WORKLOAD);
+    }
+
+    fn prepare_for_update(&self, deployment: &mut Value, old: &Value) {
+        disabled::drop_fields(deployment, Some(old), disabled::IN_WORKLOAD);
     }
 
     fn validate(&self, deployment: &Value) -> Errors {
@@ -46,6 +54,14 @@ impl Strategy for ReplicaSetStrategy {
         defaults::replica_set(replica_set);
     }
 
+    fn prepare_for_create(&self, replica_set: &mut Value) {
+        disabled::drop_fields(replica_set, None, disabled::IN_WORKLOAD);
+    }
+
+    fn prepare_for_update(&self, replica_set: &mut Value, old: &Value) {
+        disabled::drop_fields(replica_set, Some(old), disabled::IN_WORKLOAD);
+    }
+
     fn validate(&self, replica_set: &Value) -> Errors {
         validation::replica_set(replica_set)
     }
@@ -68,6 +84,16 @@ pub(super) struct StatefulSetStrategy;
 impl Strategy for StatefulSetStrategy {
     fn default(&self, stateful_set: &mut Value, _version: &str) {
         defaults::stateful_set(stateful_set);
+    }
+
+    fn prepare_for_create(&self, stateful_set: &mut Value) {
+        disabled::drop_fields(stateful_set, None, disabled::IN_WORKLOAD);
+        stateful_sets::drop_disabled(stateful_set, None);
+    }
+
+    fn prepare_for_update(&self, stateful_set: &mut Value, old: &Value) {
+        disabled::drop_fields(stateful_set, Some(old), disabled::IN_WORKLOAD);
+        stateful_sets::drop_disabled(stateful_set, Some(old));
     }
 
     fn validate(&self, stateful_set: &Value) -> Errors {
@@ -110,11 +136,13 @@ impl Strategy for DaemonSetStrategy {
     }
 
     fn prepare_for_create(&self, daemon_set: &mut Value) {
+        disabled::drop_fields(daemon_set, None, disabled::IN_WORKLOAD);
         let generation = template_generation(daemon_set).max(1);
         set_template_generation(daemon_set, generation);
     }
 
     fn prepare_for_update(&self, daemon_set: &mut Value, old: &Value) {
+        disabled::drop_fields(daemon_set, Some(old), disabled::IN_WORKLOAD);
         let changed = read::value_at(daemon_set, "spec.template") != read::value_at(old, "spec.template");
         let generation = template_generation(old) + i64::from(changed);
         set_template_generation(daemon_set, generation);

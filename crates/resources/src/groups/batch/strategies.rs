@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{cron, defaults, status, update, validation};
 use crate::defaults::object;
-use crate::groups::core::pod_spec::warnings;
+use crate::groups::core::pod_spec::{disabled, warnings};
 use crate::read;
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors};
@@ -31,6 +31,11 @@ impl Strategy for JobStrategy {
         if !read::flag(job, "spec.manualSelector") {
             generate_selector(job);
         }
+        disabled::drop_fields(job, None, disabled::IN_WORKLOAD);
+    }
+
+    fn prepare_for_update(&self, job: &mut Value, old: &Value) {
+        disabled::drop_fields(job, Some(old), disabled::IN_WORKLOAD);
     }
 
     fn validate(&self, job: &Value) -> Errors {
@@ -91,6 +96,14 @@ pub(super) struct CronJobStrategy;
 impl Strategy for CronJobStrategy {
     fn default(&self, job: &mut Value, _version: &str) {
         defaults::cron_job(job);
+    }
+
+    fn prepare_for_create(&self, job: &mut Value) {
+        disabled::drop_fields(job, None, disabled::IN_CRON_JOB);
+    }
+
+    fn prepare_for_update(&self, job: &mut Value, old: &Value) {
+        disabled::drop_fields(job, Some(old), disabled::IN_CRON_JOB);
     }
 
     fn validate(&self, job: &Value) -> Errors {

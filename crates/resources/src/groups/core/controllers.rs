@@ -2,7 +2,7 @@
 
 use nave_machinery::Value;
 
-use super::pod_spec::{defaults, validation, warnings};
+use super::pod_spec::{defaults, disabled, validation, warnings};
 use crate::defaults::{object, object_at};
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, not_negative};
@@ -15,6 +15,14 @@ impl Strategy for PodTemplateStrategy {
         if let Some(spec) = template.as_object_mut().and_then(|it| object_at(it, &["template", "spec"])) {
             defaults::pod_spec(spec);
         }
+    }
+
+    fn prepare_for_create(&self, template: &mut Value) {
+        disabled::drop_fields(template, None, disabled::IN_POD_TEMPLATE);
+    }
+
+    fn prepare_for_update(&self, template: &mut Value, old: &Value) {
+        disabled::drop_fields(template, Some(old), disabled::IN_POD_TEMPLATE);
     }
 
     fn validate(&self, template: &Value) -> Errors {
@@ -43,6 +51,14 @@ impl Strategy for ReplicationControllerStrategy {
                 parent.insert(field.to_owned(), labels.clone());
             }
         }
+    }
+
+    fn prepare_for_create(&self, controller: &mut Value) {
+        disabled::drop_fields(controller, None, disabled::IN_WORKLOAD);
+    }
+
+    fn prepare_for_update(&self, controller: &mut Value, old: &Value) {
+        disabled::drop_fields(controller, Some(old), disabled::IN_WORKLOAD);
     }
 
     fn validate(&self, controller: &Value) -> Errors {

@@ -7,7 +7,7 @@ use nave_machinery::Value;
 use nave_machinery::time::{self, Timestamp};
 use serde_json::json;
 
-use super::pod_spec::{self, defaults, qos};
+use super::pod_spec::{self, defaults, disabled, qos};
 use crate::defaults::{object, set};
 use crate::read;
 use crate::strategy::{Completion, Strategy};
@@ -23,6 +23,7 @@ impl Strategy for PodStrategy {
     }
 
     fn prepare_for_create(&self, pod: &mut Value) {
+        disabled::drop_fields(pod, None, disabled::IN_POD);
         pod_spec::label_keys::merge(pod);
         let mut status = json!({"phase": "Pending", "qosClass": qos::class(pod)});
         if !read::list(pod, "spec.schedulingGates").is_empty() {
@@ -37,7 +38,12 @@ impl Strategy for PodStrategy {
         }
     }
 
+    fn prepare_for_update(&self, pod: &mut Value, old: &Value) {
+        disabled::drop_fields(pod, Some(old), disabled::IN_POD);
+    }
+
     fn prepare_for_status_update(&self, pod: &mut Value, old: &Value) {
+        disabled::drop_status_fields(pod, old);
         let class = read::text(old, "status.qosClass");
         if let Some(status) = pod.as_object_mut().and_then(|pod| object(pod, "status")) {
             set(status, "qosClass", class);
@@ -46,6 +52,7 @@ impl Strategy for PodStrategy {
 
     fn prepare_for_subresource_update(&self, subresource: &str, pod: &mut Value, old: &Value) {
         pod_spec::parts::revert_other_fields(subresource, pod, old);
+        disabled::drop_fields(pod, Some(old), disabled::IN_POD);
     }
 
     fn validate(&self, pod: &Value) -> Errors {

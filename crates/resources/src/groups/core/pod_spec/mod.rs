@@ -3,6 +3,7 @@
 //! | module | contents |
 //! | --- | --- |
 //! | [`defaults`] | defaults |
+//! | [`disabled`] | removal of fields of disabled features |
 //! | [`image`] | tags of image names |
 //! | [`qos`] | the quality of service class |
 //! | [`containers`], [`ports`], [`environment`], [`mounts`], [`resources`], [`probes`] | validation of containers |
@@ -18,6 +19,7 @@ pub(crate) mod affinity;
 mod annotations;
 mod containers;
 pub(crate) mod defaults;
+pub(crate) mod disabled;
 mod dns;
 mod environment;
 mod image;
