@@ -182,14 +182,14 @@ fn is_feature(name: &str) -> bool {
         && name.split('/').all(is_segment)
 }
 
-/// Synchronizes `podCIDR` with the first item of `podCIDRs`.
+/// Synchronizes `podCIDR` with the first item of `podCIDRs`. If they differ, `podCIDR` replaces the list.
 fn default_pod_cidrs(node: &mut Value) {
     let Some(spec) = node.get_mut("spec").and_then(Value::as_object_mut) else { return };
     let first = spec.get("podCIDRs").and_then(|ranges| ranges.get(0)).cloned();
     let one =
         spec.get("podCIDR").filter(|range| range.as_str().is_some_and(|range| !range.is_empty())).cloned();
     match (first, one) {
-        (None, Some(range)) => {
+        (first, Some(range)) if first.as_ref() != Some(&range) => {
             spec.insert("podCIDRs".to_owned(), Value::Array(vec![range]));
         }
         (Some(range), None) => {
@@ -279,8 +279,10 @@ mod tests {
     fn pod_cidr_is_the_first_of_pod_cidrs() {
         let (one, list) = (json!({"podCIDR": "10.0.0.0/24"}), json!({"podCIDRs": ["10.0.0.0/24"]}));
         let both = json!({"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24"]});
-        for (spec, expected) in [(one, &both), (list, &both), (both.clone(), &both), (json!({}), &json!({}))]
-        {
+        let other = json!({"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.1.0/24", "fd00::/64"]});
+        let cases =
+            [(one, &both), (list, &both), (other, &both), (both.clone(), &both), (json!({}), &json!({}))];
+        for (spec, expected) in cases {
             let mut node = json!({"spec": spec});
             NodeStrategy.default(&mut node, "v1");
             assert_eq!(node["spec"], *expected);
