@@ -38,11 +38,6 @@ const DIFFERENCES: &[(&str, &str, &str)] = &[
     ),
     (
         "resource.k8s.io",
-        "DeviceClass, ResourceClaim, ResourceClaimTemplate",
-        "CEL selectors are only checked for length; they are not compiled.",
-    ),
-    (
-        "resource.k8s.io",
         "ResourceClaim, ResourceClaimTemplate",
         "`adminAccess` does not depend on the label of the namespace, and `status` is authorized as a whole.",
     ),

@@ -16,6 +16,7 @@ pub const NEWEST: u32 = 36;
 pub struct Env {
     version: u32,
     patch: bool,
+    bindings: bool,
     variables: HashMap<Arc<str>, (Arc<str>, Type)>,
     /// See [`Self::identity`]. Computed when it is first needed.
     identity: OnceLock<Arc<str>>,
@@ -30,7 +31,7 @@ impl Default for Env {
 impl Env {
     /// Creates an environment with the libraries of Kubernetes 1.VERSION and without variables.
     pub fn new(version: u32) -> Self {
-        Self { version, patch: false, variables: HashMap::new(), identity: OnceLock::new() }
+        Self { version, patch: false, bindings: false, variables: HashMap::new(), identity: OnceLock::new() }
     }
 
     /// Adds the types and functions of mutating policies: the types `Object` and `JSONPatch`, and
@@ -38,6 +39,12 @@ impl Env {
     #[must_use]
     pub fn with_patch_types(self) -> Self {
         Self { patch: true, identity: OnceLock::new(), ..self }
+    }
+
+    /// Adds the macro `cel.bind`.
+    #[must_use]
+    pub fn with_bindings(self) -> Self {
+        Self { bindings: true, identity: OnceLock::new(), ..self }
     }
 
     /// Declares a variable.
@@ -69,9 +76,14 @@ impl Env {
     pub(crate) fn identity(&self) -> Arc<str> {
         let identity = self.identity.get_or_init(|| {
             let sorted: BTreeMap<_, _> = self.variables.iter().map(|(name, (_, ty))| (name, ty)).collect();
-            format!("{} {} {sorted:?}", self.version, self.patch).into()
+            format!("{} {} {} {sorted:?}", self.version, self.patch, self.bindings).into()
         });
         Arc::clone(identity)
+    }
+
+    /// Returns whether expressions can use `cel.bind`.
+    pub(crate) fn has_bindings(&self) -> bool {
+        self.bindings
     }
 
     /// Returns the minor version of Kubernetes.

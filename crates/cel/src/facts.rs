@@ -64,7 +64,7 @@ fn read_value<'a>(json: &'a Json, ty: &Type) -> Option<Value<'a>> {
         base64::engine::general_purpose::STANDARD.decode(text).ok().map(|it| Value::Bytes(it.into()))
     };
     Some(match ty {
-        Type::Dyn => return read_dyn(json),
+        Type::Dyn | Type::Any => return read_dyn(json),
         Type::Null => Value::Null,
         Type::Bool => Value::Bool(json.as_bool()?),
         Type::Int => Value::Int(json.as_i64().or_else(|| text.parse().ok())?),

@@ -9,6 +9,8 @@ use std::sync::Arc;
 pub enum Type {
     /// A type that is known only at evaluation.
     Dyn,
+    /// Like `Dyn`, but it cannot be the range of a comprehension.
+    Any,
     /// The type of an expression with an error.
     Error,
     /// The type of an undeclared field of `JSONPatch`.
@@ -92,7 +94,12 @@ impl Type {
     }
 
     pub(crate) fn is_dyn_or_error(&self) -> bool {
-        matches!(self, Self::Dyn | Self::Error)
+        self.is_dyn() || *self == Self::Error
+    }
+
+    /// Returns whether values can have any type.
+    pub(crate) fn is_dyn(&self) -> bool {
+        matches!(self, Self::Dyn | Self::Any)
     }
 
     pub(crate) fn is_parameter(&self) -> bool {
@@ -138,6 +145,7 @@ impl Type {
     pub(crate) fn runtime_name(&self) -> &str {
         match self {
             Self::Dyn | Self::Parameter(_) | Self::Variable(_) => "dyn",
+            Self::Any => "google.protobuf.Any",
             Self::Error => "!error!",
             Self::Unspecified => "",
             Self::Null => "null_type",
@@ -161,6 +169,7 @@ impl Type {
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Any => f.write_str("any"),
             Self::Null => f.write_str("null"),
             Self::Duration => f.write_str("duration"),
             Self::Timestamp => f.write_str("timestamp"),

@@ -61,7 +61,7 @@ impl Ast {
     pub fn compile(text: &str, env: &Env) -> Result<Self, Issues> {
         let is_deep = may_be_deep(text);
         let checked = with_stack(is_deep, || {
-            let (expr, source) = parse(text)?;
+            let (expr, source) = parse(text, env.has_bindings())?;
             check(expr, source, env)
         });
         let checked =

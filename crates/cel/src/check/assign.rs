@@ -76,7 +76,7 @@ impl Substitutions {
             return self.substitute(right, left).0;
         }
         match (left, right) {
-            (Type::Dyn | Type::Error, _) | (_, Type::Dyn | Type::Error) => true,
+            (Type::Dyn | Type::Any | Type::Error, _) | (_, Type::Dyn | Type::Any | Type::Error) => true,
             (Type::Null, other) | (other, Type::Null) => is_nullable(other),
             (Type::Opaque(WRAPPER, Some(of)), other) | (other, Type::Opaque(WRAPPER, Some(of))) => {
                 let scalar = match other {
@@ -145,10 +145,10 @@ fn is_nullable(ty: &Type) -> bool {
 
 /// Returns whether the first type equals the second or is more general.
 pub(super) fn is_less_specific(left: &Type, right: &Type) -> bool {
-    if *left == Type::Dyn || left.is_parameter() {
+    if left.is_dyn() || left.is_parameter() {
         return true;
     }
-    if *right == Type::Dyn || right.is_parameter() {
+    if right.is_dyn() || right.is_parameter() {
         return false;
     }
     match (left, right) {

@@ -53,7 +53,7 @@ fn mismatch(checked: &Checked, clause: Clause, element: &Expr) -> Option<(Id, St
         Clause::Binary => matches!(ty, Type::Int | Type::Uint | Type::Bool),
         Clause::Hex { .. } => matches!(ty, Type::Int | Type::Uint | Type::String | Type::Bytes),
     };
-    let fits = fits || *ty == Type::Dyn;
+    let fits = fits || ty.is_dyn();
     (!fits).then(|| (element.id, ty.runtime_name().to_owned()))
 }
 
@@ -62,6 +62,7 @@ fn string_mismatch(checked: &Checked, element: &Expr) -> Option<(Id, String)> {
     let fits = matches!(
         ty,
         Type::Dyn
+            | Type::Any
             | Type::Null
             | Type::Bool
             | Type::Int
@@ -84,7 +85,7 @@ fn string_mismatch(checked: &Checked, element: &Expr) -> Option<(Id, String)> {
         }
         (Type::Map(..), Kind::Map(entries)) => entries.iter().find_map(|entry| {
             let key = checked.type_of(entry.key.id);
-            if !matches!(key, Type::Dyn | Type::String | Type::Int | Type::Uint | Type::Bool) {
+            if !matches!(key, Type::Dyn | Type::Any | Type::String | Type::Int | Type::Uint | Type::Bool) {
                 return Some((entry.key.id, key.runtime_name().to_owned()));
             }
             string_mismatch(checked, &entry.value)

@@ -272,7 +272,7 @@ impl Checker<'_> {
             let returns = self.substitutions.apply(&returns, false);
             result = match result {
                 None => Some(returns),
-                Some(before) if before == Type::Dyn || before == returns => Some(before),
+                Some(before) if before.is_dyn() || before == returns => Some(before),
                 Some(_) => Some(Type::Dyn),
             };
         }
@@ -333,7 +333,7 @@ impl Checker<'_> {
             return ty;
         }
         let (inner, is_optional) = ty.unwrap_optional();
-        if !is_optional && *inner != Type::Dyn {
+        if !is_optional && !inner.is_dyn() {
             self.mismatch(id, &Type::optional(inner.clone()), inner);
         }
         inner.clone()

@@ -28,6 +28,8 @@ pub(super) enum Expanded {
 pub(super) struct Builder<'a> {
     pub(super) source: &'a mut Source,
     pub(super) id: Id,
+    /// True if the macro `cel.bind` exists.
+    pub(super) bindings: bool,
 }
 
 /// A macro's error: the node and the message.
@@ -53,6 +55,7 @@ pub(super) fn expand(
         ("transformList" | "transformMap" | "transformMapEntry", Some(target), 3 | 4) => {
             macros_two::transform(builder, function, target, args)
         }
+        ("bind", Some(target), 3) if builder.bindings && is_cel(&target) => builder.named_value(args),
         (_, target, _) => return Expanded::Call(target, args),
     };
     match expanded {
@@ -257,6 +260,16 @@ impl Builder<'_> {
         })
     }
 
+    /// Expands `cel.bind(name, value, result)`.
+    fn named_value(&mut self, mut args: Vec<Expr>) -> Result<Expr, MacroError> {
+        let name = pop_first(&mut args);
+        let Kind::Ident(var) = &name.kind else {
+            return Err((name.id, "cel.bind() variable names must be simple identifiers".to_owned()));
+        };
+        let value = pop_first(&mut args);
+        Ok(self.bind(Arc::clone(var), value, pop_first(&mut args)))
+    }
+
     fn optional_map(
         &mut self,
         function: &str,
@@ -294,6 +307,11 @@ impl Builder<'_> {
         let sorted = self.member_call("@sortByAssociatedKeys", input, vec![keys]);
         Ok(self.bind(SORT_INPUT.into(), target, sorted))
     }
+}
+
+/// Returns whether the target of a call is the namespace of CEL's own macros.
+fn is_cel(target: &Expr) -> bool {
+    matches!(&target.kind, Kind::Ident(name) if &**name == "cel")
 }
 
 /// Returns the name of an iteration variable.

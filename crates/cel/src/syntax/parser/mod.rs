@@ -14,8 +14,8 @@ use super::{MAX_DEPTH, macros};
 ///
 /// # Errors
 /// The text is not an expression.
-pub(crate) fn parse(text: &str) -> Result<(Expr, Source), Issues> {
-    let mut parser = Parser { state: State::new(text), nesting: 0 };
+pub(crate) fn parse(text: &str, bindings: bool) -> Result<(Expr, Source), Issues> {
+    let mut parser = Parser { state: State::new(text), nesting: 0, bindings };
     if parser.state.issues.first().is_none_or(|issue| issue.line >= 0) {
         let node = parser.start();
         if let Ok(node) = node {
@@ -40,6 +40,8 @@ struct Node {
 struct Parser {
     state: State,
     nesting: usize,
+    /// True if the macro `cel.bind` exists.
+    bindings: bool,
 }
 
 const END: Set = set(&[]).or_end();
@@ -303,7 +305,7 @@ impl Parser {
 
     /// Creates a call, or expands the macro of this name.
     fn call(&mut self, id: Id, function: &str, target: Option<Expr>, args: Vec<Expr>, height: usize) -> Node {
-        let mut builder = macros::Builder { source: &mut self.state.source, id };
+        let mut builder = macros::Builder { source: &mut self.state.source, id, bindings: self.bindings };
         match macros::expand(&mut builder, function, target, args) {
             macros::Expanded::Expr(expr) => Node { expr, height },
             macros::Expanded::Error(at, message) => {

@@ -13,6 +13,10 @@ impl Strategy for DeviceClassStrategy {
     fn validate(&self, class: &Value) -> Errors {
         validation::class(class)
     }
+
+    fn validate_update(&self, class: &Value, old: &Value) -> Errors {
+        validation::class_update(class, old)
+    }
 }
 
 pub(super) struct ResourceClaimStrategy;

@@ -1,9 +1,10 @@
-//! Validation of device classes and resource claims (upstream: `pkg/apis/resource/validation`). CEL expressions are
-//! checked for length only, not compiled.
+//! Validation of device classes and resource claims (upstream: `pkg/apis/resource/validation`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nave_machinery::{FieldError, Value, names};
+use nave_cel::policies::COMPATIBILITY_VERSION;
+use nave_cel::{DeviceSelectorError, check_device_selector};
+use nave_machinery::{FieldError, FieldErrorKind, Value, names};
 
 use super::parts::{each, fully_qualified, raw, unique};
 use crate::resource_names;
@@ -27,10 +28,20 @@ pub(super) type Requests<'v> = BTreeMap<&'v str, BTreeSet<&'v str>>;
 
 /// Validates a device class.
 pub(super) fn class(class: &Value) -> Errors {
+    class_in(class, COMPATIBILITY_VERSION)
+}
+
+/// Validates an update of a device class. Stored selectors can use the newest libraries.
+pub(super) fn class_update(class: &Value, old: &Value) -> Errors {
+    let is_stored = class.pointer("/spec/selectors") == old.pointer("/spec/selectors");
+    class_in(class, if is_stored { nave_cel::NEWEST } else { COMPATIBILITY_VERSION })
+}
+
+fn class_in(class: &Value, version: u32) -> Errors {
     let mut errors = Errors::new();
     let root = At::root(class);
     let spec = root.field("spec");
-    selectors(spec.field("selectors"), &mut errors);
+    selectors(spec.field("selectors"), version, &mut errors);
     each(spec.field("config"), CONFIGS_MAX, &mut errors, |config, errors| {
         opaque(config.field("opaque"), errors);
     });
@@ -90,7 +101,7 @@ fn request(request: At, errors: &mut Errors) {
 /// Checks the device class, selectors and count of a request.
 fn devices(request: At, errors: &mut Errors) {
     required_checked(request.field("deviceClassName"), names::is_dns1123_subdomain, errors);
-    selectors(request.field("selectors"), errors);
+    selectors(request.field("selectors"), COMPATIBILITY_VERSION, errors);
     let (mode, count) = (request.field("allocationMode"), request.field("count"));
     let number = count.int().unwrap_or_default();
     let wrong = match mode.text() {
@@ -106,15 +117,29 @@ fn devices(request: At, errors: &mut Errors) {
     each(request.field("tolerations"), TOLERATIONS_MAX, errors, toleration);
 }
 
-fn selectors(list: At, errors: &mut Errors) {
+/// Checks selectors that can use the libraries of a minor version of Kubernetes.
+fn selectors(list: At, version: u32, errors: &mut Errors) {
     each(list, SELECTORS_MAX, errors, |selector, errors| {
         let cel = selector.field("cel");
-        let expression = cel.field("expression");
         if !cel.is_set() {
             errors.push(cel.required(""));
-        } else if expression.text().len() > EXPRESSION_MAX {
-            errors.push(FieldError::too_long(&expression.path(), EXPRESSION_MAX));
+            return;
         }
+        let expression = cel.field("expression");
+        let (at, text) = (expression.path(), expression.text());
+        if text.len() > EXPRESSION_MAX {
+            errors.push(FieldError::too_long(&at, EXPRESSION_MAX));
+            return;
+        }
+        let Err(error) = check_device_selector(text, version) else { return };
+        let why = error.to_string();
+        errors.push(match error {
+            DeviceSelectorError::Invalid(_) => FieldError::invalid(&at, text, why),
+            DeviceSelectorError::TooComplex => FieldError::forbidden(&at, why),
+            DeviceSelectorError::Program(_) => {
+                FieldError { kind: FieldErrorKind::Internal, field: at, value: Value::Null, detail: why }
+            }
+        });
     });
 }
 
@@ -277,6 +302,24 @@ mod tests {
         ] {
             assert_eq!(claimed(devices.clone()), expected, "{devices}");
         }
+    }
+
+    #[test]
+    fn compiles_selectors() {
+        let class = |expression: &str| {
+            let selectors = json!([{"cel": {"expression": expression}}]);
+            let found = self::class(&json!({"spec": {"selectors": selectors}}));
+            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(class(r#"device.driver == "d.example.com""#), [""; 0]);
+        assert_eq!(
+            class("device.driver"),
+            [
+                "spec.selectors[0].cel.expression: Invalid value: \"device.driver\": must evaluate to bool or the unknown type, not string"
+            ]
+        );
+        let empty = class("");
+        assert!(empty[0].contains("compilation failed: ERROR: <input>:1:1: Syntax error"), "{empty:?}");
     }
 
     #[test]
