@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`cidr`] | blocks of IP addresses |
 //! | [`go_regex`] | regular expressions in Go's syntax |
+//! | [`go_value`] | values as Go prints them |
 //! | [`gvk`] | group, version, kind and resource names |
 //! | [`status`] | [`Status`], the error (and success) document of the API, with its causes |
 //! | [`field`] | field paths and validation errors |
@@ -30,6 +31,7 @@ pub mod conditions;
 pub mod duration;
 pub mod field;
 pub mod go_regex;
+pub mod go_value;
 pub mod gvk;
 pub mod limits;
 pub mod managed_fields;

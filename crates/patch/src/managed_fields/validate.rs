@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 
+use nave_machinery::go_value::{GoSyntax, GoValue, go_type};
 use nave_machinery::limits::clipped;
 use nave_machinery::{Map, Value};
 use nave_schema::Scalar;
@@ -47,17 +48,17 @@ impl Walk {
         }
         match ty.kind(Some(value)) {
             Kind::Scalar => {
-                if let Some(expected) = ty.scalar().and_then(|scalar| expected(scalar, value)) {
-                    self.report(format_args!("expected {expected}, got {value}"));
+                if let Some(why) = ty.scalar().and_then(|scalar| wrong_scalar(scalar, value)) {
+                    self.report(why);
                 }
             }
             Kind::List => match (ty.list(), value) {
                 (Some(list), Value::Array(items)) => self.visit_items(list, items),
-                _ => self.report(format_args!("expected list, got {value}")),
+                _ => self.report(format_args!("expected list, got &{{{}}}", GoValue(value))),
             },
             Kind::Map => match (ty.map(), value) {
                 (Some(map), Value::Object(fields)) => self.visit_fields(map, fields),
-                _ => self.report(format_args!("expected map, got {value}")),
+                _ => self.report(format_args!("expected map, got &{{{}}}", GoValue(value))),
             },
         }
     }
@@ -65,11 +66,16 @@ impl Walk {
     fn visit_fields(&mut self, map: MapType<'_>, fields: &Map) {
         for (name, value) in fields {
             self.path.push(PathElement::field(name));
-            match map.entry(name) {
+            let ty = map.entry(name);
+            match ty {
                 Some(ty) => self.visit(ty, value),
                 None => self.report("field not declared in schema"),
             }
             self.path.pop();
+            // As upstream, the fields after an undeclared one are not checked.
+            if ty.is_none() {
+                return;
+            }
         }
     }
 
@@ -102,15 +108,26 @@ impl Walk {
     }
 }
 
-/// Returns the expected kind of scalar; `None` if the value has this kind.
-fn expected(scalar: Scalar, value: &Value) -> Option<&'static str> {
-    let (is_right, name) = match scalar {
-        Scalar::Int32 | Scalar::Int64 | Scalar::Double => (value.is_number(), "numeric (int or float)"),
-        Scalar::String | Scalar::Bytes | Scalar::Duration => (value.is_string(), "string"),
-        Scalar::Bool => (value.is_boolean(), "boolean"),
-        Scalar::Time | Scalar::MicroTime | Scalar::Quantity | Scalar::IntOrString => {
-            (!value.is_array() && !value.is_object(), "any scalar")
+/// Returns the error for a value that is not a scalar of this kind. As upstream, each kind shows the value in its own
+/// way.
+fn wrong_scalar(scalar: Scalar, value: &Value) -> Option<String> {
+    match scalar {
+        Scalar::Int32 | Scalar::Int64 | Scalar::Double => {
+            (!value.is_number()).then(|| format!("expected numeric (int or float), got {}", go_type(value)))
         }
-    };
-    (!is_right).then_some(name)
+        Scalar::String | Scalar::Bytes | Scalar::Duration => (!value.is_string()).then(|| {
+            let shown = clipped(GoSyntax(value), MAX_SHOWN_BYTES);
+            format!("expected string, got &value.valueUnstructured{{Value:{shown}}}")
+        }),
+        Scalar::Bool => (!value.is_boolean()).then(|| {
+            let shown = clipped(GoValue(value), MAX_SHOWN_BYTES);
+            format!("expected boolean, got &{{{shown}}}")
+        }),
+        Scalar::Time | Scalar::MicroTime | Scalar::Quantity | Scalar::IntOrString => {
+            (value.is_array() || value.is_object()).then(|| {
+                let shown = clipped(GoValue(value), MAX_SHOWN_BYTES);
+                format!("expected any scalar, got &{{{shown}}}")
+            })
+        }
+    }
 }

@@ -1,9 +1,8 @@
 //! Patches, which are parsed once and applied to each observed state.
 
-use std::fmt;
-
 use nave_codec::json::{self, JsonError};
 use nave_codec::negotiate::{ContentType, PatchType};
+use nave_machinery::go_value::GoValue;
 use nave_machinery::limits;
 use nave_machinery::options::FieldValidation;
 use nave_machinery::{FieldError, FieldPath, GroupKind, Status, Value};
@@ -169,35 +168,6 @@ fn operation_of(error: &str) -> Option<usize> {
     rest.split_once(']')?.0.parse().ok()
 }
 
-/// Formats a value as Go prints a decoded map (`%+v`).
-struct GoValue<'a>(&'a Value);
-
-impl fmt::Display for GoValue<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Value::Null => f.write_str("<nil>"),
-            Value::String(text) => f.write_str(text),
-            Value::Array(items) => {
-                f.write_str("[")?;
-                for (at, item) in items.iter().enumerate() {
-                    let separator = if at == 0 { "" } else { " " };
-                    write!(f, "{separator}{}", GoValue(item))?;
-                }
-                f.write_str("]")
-            }
-            Value::Object(fields) => {
-                f.write_str("map[")?;
-                for (at, (name, value)) in fields.iter().enumerate() {
-                    let separator = if at == 0 { "" } else { " " };
-                    write!(f, "{separator}{name}:{}", GoValue(value))?;
-                }
-                f.write_str("]")
-            }
-            scalar => write!(f, "{scalar}"),
-        }
-    }
-}
-
 /// Maximum length of the patch or the patched object in an error, in bytes.
 const MAX_SHOWN: usize = 16 * 1024;
 
@@ -258,11 +228,5 @@ mod tests {
             strict_errors,
             [r#"json patch duplicate field "[0].op""#, r#"json patch unknown field "[0].x""#]
         );
-    }
-
-    #[test]
-    fn errors_show_strategic_patches_as_go_prints_them() {
-        let value = serde_json::json!({"b": [1, "x y", null, true], "a": {"c": 1.5}, "e": [], "f": {}});
-        assert_eq!(GoValue(&value).to_string(), "map[a:map[c:1.5] b:[1 x y <nil> true] e:[] f:map[]]");
     }
 }

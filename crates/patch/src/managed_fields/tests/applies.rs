@@ -131,9 +131,19 @@ fn rejects_invalid_configurations() {
         (json!({"kind": "Pod"}), 400, "invalid object type: apps/v1, Kind=Pod"),
         (json!({"metadata": {"name": "x", "managedFields": []}}), 400, "metadata.managedFields must be nil"),
         (json!({"nothing": 1}), 500, ".nothing: field not declared in schema"),
-        (json!({"spec": {"replicas": "x"}}), 500, ".spec.replicas: expected numeric"),
-        (json!({"spec": {"paused": 1}}), 500, ".spec.paused: expected boolean"),
-        (containers(json!({})), 500, ".containers: expected list, got {}"),
+        (
+            json!({"spec": {"replicas": "x"}}),
+            500,
+            ".spec.replicas: expected numeric (int or float), got string",
+        ),
+        (json!({"spec": {"paused": 1}}), 500, ".spec.paused: expected boolean, got &{1}"),
+        (
+            json!({"metadata": {"name": "x", "labels": {"a": 1}}}),
+            500,
+            ".metadata.labels.a: expected string, got &value.valueUnstructured{Value:1}",
+        ),
+        (json!({"spec": ["x"]}), 500, ".spec: expected map, got &{[x]}"),
+        (containers(json!({})), 500, ".containers: expected list, got &{map[]}"),
         (containers(json!(["x"])), 500, "may not have non-map elements"),
         (containers(json!([{"name": "a"}, {"name": "a"}])), 500, "duplicate entries for key [name=\"a\"]"),
         // A key that is always encoded has a default, as in upstream's schema.
