@@ -72,7 +72,7 @@ pub use def::{
 };
 pub use groups::{Approval, is_protected_group, validate_service_cluster_ips};
 pub use registry::{Group, Registry, cohabiting_resources};
-pub use scale::{ScalePaths, apply_scale, scale_of};
+pub use scale::{AccessorError, ScalePaths, UNSET_REPLICAS, apply_scale, scale_of};
 pub use storage::{KeyError, list_prefix, parse_key, storage_key};
 pub use strategy::{Completion, Plain, Strategy};
 pub use table::{Column, Description};

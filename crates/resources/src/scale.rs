@@ -1,7 +1,8 @@
 //! The `scale` subresource: conversion between objects and `autoscaling/v1` `Scale`.
 
-use nave_machinery::Value;
+use nave_machinery::go_value::{GoValue, go_type};
 use nave_machinery::selector::LabelSelector;
+use nave_machinery::{Value, limits};
 use serde_json::json;
 
 /// The paths of the fields in a `Scale`.
@@ -25,6 +26,72 @@ impl ScalePaths {
             selector: Some(path(["spec", "selector"])),
         }
     }
+}
+
+/// The replicas in the scale of a custom object that has none. A change must set them.
+pub const UNSET_REPLICAS: i64 = i32::MIN as i64;
+
+/// Maximum length of a value in an error, in bytes.
+const MAX_SHOWN: usize = 1024;
+
+/// A field of a custom object with the wrong type for its scale.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(".{path} accessor error: {value} is of the type {found}, expected {wanted}")]
+pub struct AccessorError {
+    path: String,
+    value: String,
+    found: &'static str,
+    wanted: &'static str,
+}
+
+impl ScalePaths {
+    /// Returns the desired replicas of a custom object, and checks the types of all fields of its scale.
+    ///
+    /// # Errors
+    /// The first field that has the wrong type.
+    pub fn checked_replicas(&self, object: &Value) -> Result<Option<i64>, AccessorError> {
+        let replicas = int_at(object, &self.spec_replicas)?;
+        int_at(object, &self.status_replicas)?;
+        if let Some(path) = &self.selector {
+            text_at(object, path)?;
+        }
+        Ok(replicas)
+    }
+}
+
+/// Returns the integer at a path of a custom object; `None` if it does not exist.
+pub(crate) fn int_at(object: &Value, path: &[String]) -> Result<Option<i64>, AccessorError> {
+    let Some(value) = accessed(object, path)? else { return Ok(None) };
+    value.as_i64().map(Some).ok_or_else(|| wrong_type(path, value, "int64"))
+}
+
+/// Returns the text at a path of a custom object; `None` if it does not exist.
+pub(crate) fn text_at<'v>(object: &'v Value, path: &[String]) -> Result<Option<&'v str>, AccessorError> {
+    let Some(value) = accessed(object, path)? else { return Ok(None) };
+    value.as_str().map(Some).ok_or_else(|| wrong_type(path, value, "string"))
+}
+
+fn accessed<'v>(object: &'v Value, path: &[String]) -> Result<Option<&'v Value>, AccessorError> {
+    let mut place = object;
+    for (at, field) in path.iter().enumerate() {
+        place = match place {
+            Value::Null => return Ok(None),
+            Value::Object(fields) => match fields.get(field) {
+                Some(value) => value,
+                None => return Ok(None),
+            },
+            // Upstream shows the path of the field that it looks for.
+            value => {
+                return Err(wrong_type(path.get(..=at).unwrap_or(path), value, "map[string]interface{}"));
+            }
+        };
+    }
+    Ok(Some(place))
+}
+
+fn wrong_type(path: &[String], value: &Value, wanted: &'static str) -> AccessorError {
+    let shown = limits::clipped(GoValue(value), MAX_SHOWN);
+    AccessorError { path: path.join("."), value: shown, found: go_type(value), wanted }
 }
 
 /// Returns the `Scale` of an object.
@@ -112,6 +179,47 @@ mod tests {
         let scale = scale_of(&ScalePaths::workload(), &object);
         assert_eq!(scale["spec"], json!({}));
         assert_eq!(scale["status"], json!({"replicas": 0, "selector": "a=1,b=2"}));
+    }
+
+    #[test]
+    fn custom_objects_have_fields_of_the_right_types() {
+        let paths = ScalePaths {
+            spec_replicas: vec!["spec".to_owned(), "n".to_owned()],
+            status_replicas: vec!["status".to_owned(), "n".to_owned()],
+            selector: Some(vec!["status".to_owned(), "s".to_owned()]),
+        };
+        for (object, expected) in [
+            (json!({}), Ok(None)),
+            (json!({"spec": null}), Ok(None)),
+            (json!({"spec": {"n": 2}, "status": {"n": 1, "s": "a=b"}}), Ok(Some(2))),
+            (
+                json!({"spec": {"n": "x"}}),
+                Err(".spec.n accessor error: x is of the type string, expected int64"),
+            ),
+            (
+                json!({"spec": {"n": 1.5}}),
+                Err(".spec.n accessor error: 1.5 is of the type float64, expected int64"),
+            ),
+            (
+                json!({"spec": {"n": null}}),
+                Err(".spec.n accessor error: <nil> is of the type <nil>, expected int64"),
+            ),
+            (
+                json!({"spec": ["a"]}),
+                Err(
+                    ".spec.n accessor error: [a] is of the type []interface {}, expected map[string]interface{}",
+                ),
+            ),
+            (
+                json!({"spec": {"n": 2}, "status": {"s": {"a": "b"}}}),
+                Err(
+                    ".status.s accessor error: map[a:b] is of the type map[string]interface {}, expected string",
+                ),
+            ),
+        ] {
+            let found = paths.checked_replicas(&object).map_err(|error| error.to_string());
+            assert_eq!(found, expected.map_err(str::to_owned), "{object}");
+        }
     }
 
     #[test]

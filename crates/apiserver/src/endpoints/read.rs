@@ -56,10 +56,11 @@ pub async fn get(
     let object = found.ok_or_else(|| Status::not_found(&endpoint.resource(), &request.name))?;
     if let View::Scale(paths) = view {
         let object = versions::read(endpoint, storage.codec().parse_cached(&object)?).await?;
+        let scale = view.to_served(endpoint, object.clone())?;
         if endpoint.def.is_custom() {
             check_replicas(&object, &paths.spec_replicas)?;
         }
-        return Ok(ObjectResponse::object(endpoint, 200, view.to_served(endpoint, object)?));
+        return Ok(ObjectResponse::object(endpoint, 200, scale));
     }
     let served = if requested.is_some() {
         let page = versions::read_page(endpoint, vec![object]).await?;

@@ -1,8 +1,10 @@
 //! The part of an object that a request reads and writes: the object itself, its status, its scale, or the fields of
 //! another subresource.
 
-use nave_machinery::{GroupVersion, GroupVersionKind, Status, Value, meta};
-use nave_resources::{ScalePaths, Schema, SubresourceKind, apply_scale, scale_of};
+use nave_machinery::{
+    FieldError, FieldPath, GroupResource, GroupVersion, GroupVersionKind, Reason, Status, Value, meta,
+};
+use nave_resources::{ScalePaths, Schema, SubresourceKind, UNSET_REPLICAS, apply_scale, scale_of};
 use nave_schema::TypeId;
 
 use super::Endpoint;
@@ -89,22 +91,48 @@ impl View {
     /// from the served version.
     ///
     /// # Errors
-    /// 400 if the object cannot be converted.
+    /// 400 if the object cannot be converted; 500 if a field of a custom object has the wrong type for a scale.
     pub fn to_served(&self, endpoint: &Endpoint, stored: Value) -> Result<Value, Status> {
         match self {
-            Self::Scale(paths) => Ok(scale_of(paths, &stored)),
+            Self::Scale(paths) => {
+                custom_replicas(endpoint, paths, &stored)?;
+                Ok(scale_of(paths, &stored))
+            }
             Self::Object | Self::Status | Self::Subresource(_) => from_stored(endpoint, stored),
         }
+    }
+
+    /// Returns the view that a patch changes. In the scale of a custom object without replicas, they are
+    /// [`UNSET_REPLICAS`].
+    ///
+    /// # Errors
+    /// See [`Self::to_served`].
+    pub fn to_changed(&self, endpoint: &Endpoint, stored: &Value) -> Result<Value, Status> {
+        let mut view = self.to_served(endpoint, stored.clone())?;
+        if let Self::Scale(paths) = self
+            && endpoint.def.is_custom()
+            && custom_replicas(endpoint, paths, stored)?.is_none()
+            && let Some(spec) = view.get_mut("spec").and_then(Value::as_object_mut)
+        {
+            spec.insert("replicas".to_owned(), UNSET_REPLICAS.into());
+        }
+        Ok(view)
     }
 
     /// Returns the object to store for a changed view, in the storage version; for a custom object, in the served
     /// version.
     ///
     /// # Errors
-    /// 400 if the object cannot be converted.
+    /// 400 if the object cannot be converted, or a scale lacks the replicas; 409 if a scale has another uid; 422 if
+    /// its replicas are negative.
     pub fn to_storage(&self, endpoint: &Endpoint, stored: &Value, view: Value) -> Result<Value, Status> {
         match self {
             Self::Scale(paths) => {
+                if endpoint.def.is_custom() {
+                    check_is_set(paths, &view)?;
+                } else {
+                    check_scale(endpoint, stored, &view)?;
+                }
                 let mut object = stored.clone();
                 apply_scale(paths, &mut object, &view);
                 let version = meta::resource_version(&view).to_owned();
@@ -114,6 +142,43 @@ impl View {
             Self::Object | Self::Status | Self::Subresource(_) => to_stored(endpoint, view),
         }
     }
+}
+
+/// Returns the replicas of a custom object (upstream: `scaleFromCustomResource`); `None` for built-in ones.
+fn custom_replicas(endpoint: &Endpoint, paths: &ScalePaths, object: &Value) -> Result<Option<i64>, Status> {
+    if !endpoint.def.is_custom() {
+        return Ok(None);
+    }
+    paths.checked_replicas(object).map_err(|error| Status::failure(500, Reason::Unknown, error.to_string()))
+}
+
+/// Checks that a change of a scale has set the replicas that the custom object lacks.
+fn check_is_set(paths: &ScalePaths, scale: &Value) -> Result<(), Status> {
+    if scale.pointer("/spec/replicas").and_then(Value::as_i64) != Some(UNSET_REPLICAS) {
+        return Ok(());
+    }
+    let path = paths.spec_replicas.join(".");
+    Err(Status::bad_request(format!("the spec replicas field \".{path}\" cannot be empty")))
+}
+
+/// Checks the scale of a built-in object, before the object itself is validated.
+fn check_scale(endpoint: &Endpoint, stored: &Value, scale: &Value) -> Result<(), Status> {
+    let name = meta::name(stored);
+    let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or_default();
+    if replicas < 0 {
+        let at = FieldPath::new("spec").child("replicas");
+        let error = FieldError::invalid(&at, replicas, "must be greater than or equal to 0");
+        let kind = GroupVersionKind::new("autoscaling", "v1", "Scale").group_kind();
+        return Err(Status::invalid(&kind, name, &[error]));
+    }
+    let (wanted, found) = (meta::uid(scale), meta::uid(stored));
+    if wanted.is_empty() || wanted == found {
+        return Ok(());
+    }
+    let GroupResource { group, resource } = endpoint.resource();
+    let resource = GroupResource::new(&group, &format!("{resource}/scale"));
+    let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}");
+    Err(Status::conflict(&resource, name, &why))
 }
 
 /// Converts a built-in object from its storage version to the served version. Custom objects have been read in the
@@ -191,5 +256,30 @@ mod tests {
         let mut wanted = stored.clone();
         wanted["spec"]["replicas"] = json!(5);
         assert_eq!(view.to_storage(&deployments, &stored, scale).unwrap(), wanted);
+    }
+
+    #[test]
+    fn a_scale_has_the_uid_of_its_object_and_no_negative_replicas() {
+        let deployments = endpoint("apps", "deployments");
+        let view = View::for_subresource(&deployments, "scale").unwrap();
+        let stored = json!({"metadata": {"name": "d", "uid": "u"}, "spec": {"replicas": 2}});
+        let change = |uid: &str, replicas: i64| {
+            let scale = json!({"metadata": {"uid": uid}, "spec": {"replicas": replicas}});
+            view.to_storage(&deployments, &stored, scale).map_err(|status| (status.code, status.message))
+        };
+        assert!(change("u", 1).is_ok() && change("", 1).is_ok());
+        assert_eq!(
+            change("v", 1),
+            Err((
+                409,
+                "Operation cannot be fulfilled on deployments/scale.apps \"d\": Precondition failed: UID in precondition: v, UID in object meta: u"
+                    .to_owned()
+            ))
+        );
+        let (code, message) = change("v", -1).unwrap_err();
+        assert!(
+            code == 422 && message.starts_with("Scale.autoscaling \"d\" is invalid: spec.replicas: "),
+            "{message}"
+        );
     }
 }

@@ -9,7 +9,7 @@ use nave_machinery::{FieldError, FieldPath, Value, meta};
 use nave_structural::{Malformed, Structural};
 use sha2::{Digest, Sha256};
 
-use crate::scale::ScalePaths;
+use crate::scale::{ScalePaths, int_at, text_at};
 
 /// The schema of a version.
 #[derive(Debug)]
@@ -186,22 +186,21 @@ impl CustomSchema {
 
 /// Checks that the number of replicas is an integer that `autoscaling/v1` `Scale` can represent.
 fn validate_replicas(object: &Value, path: &[String]) -> Option<FieldError> {
-    let value = path.iter().try_fold(object, |place, part| place.get(part))?;
     let at = FieldPath::new(&format!(".{}", path.join(".")));
-    let why = match value.as_i64() {
-        None => "must be an integer".to_owned(),
-        Some(replicas) if replicas < 0 => "should be a non-negative integer".to_owned(),
-        Some(replicas) if replicas > i64::from(i32::MAX) => {
-            format!("should be less than or equal to {}", i32::MAX)
+    let (replicas, why) = match int_at(object, path) {
+        // As upstream, the number is 0 if there is none.
+        Err(error) => (0, error.to_string()),
+        Ok(Some(replicas)) if replicas < 0 => (replicas, "should be a non-negative integer".to_owned()),
+        Ok(Some(replicas)) if replicas > i64::from(i32::MAX) => {
+            (replicas, format!("should be less than or equal to {}", i32::MAX))
         }
-        Some(_) => return None,
+        Ok(_) => return None,
     };
-    Some(FieldError::invalid(&at, value.clone(), why))
+    Some(FieldError::invalid(&at, replicas, why))
 }
 
 fn validate_selector(object: &Value, scale: &ScalePaths) -> Option<FieldError> {
     let path = scale.selector.as_ref()?;
-    let value = path.iter().try_fold(object, |place, part| place.get(part))?;
     let at = FieldPath::new(&format!(".{}", path.join(".")));
-    (!value.is_string()).then(|| FieldError::invalid(&at, value.clone(), "must be a string"))
+    text_at(object, path).err().map(|error| FieldError::invalid(&at, "", error.to_string()))
 }

@@ -161,7 +161,7 @@ impl<'a> Tracker<'a> {
         let Target { view, endpoint, .. } = self.target;
         match view {
             View::Scale(paths) => {
-                let mut scale = view.to_served(endpoint, stored.clone())?;
+                let mut scale = view.to_changed(endpoint, stored)?;
                 let entries = self.scale_fields(paths, stored).scale_entries();
                 // Ignore managed fields that cannot be read, as in any update.
                 if let Ok(Some(entries)) = entries {

@@ -244,7 +244,7 @@ impl<'a> Write<'a> {
         let target = self.target;
         let stored = current.object.as_value();
         let patched = || {
-            let mut view = target.view.to_served(target.endpoint, stored.clone())?;
+            let mut view = target.view.to_changed(target.endpoint, stored)?;
             patch.apply(target, &mut view)?;
             Ok::<_, Status>(view)
         };

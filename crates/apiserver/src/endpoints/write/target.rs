@@ -195,8 +195,7 @@ impl Target<'_> {
 
     /// Returns 422 with the errors of validation.
     pub(super) fn invalid(&self, name: &str, errors: &[FieldError]) -> Status {
-        let gvk = self.view.gvk(self.endpoint);
-        Status::invalid(&gvk.group_kind(), name, errors)
+        Status::invalid(&self.endpoint.gvk().group_kind(), name, errors)
     }
 
     /// Builds the response with a written object, in the request's version.
