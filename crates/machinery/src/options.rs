@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::names::validate_field_manager;
-use crate::selector::{FieldSelector, LabelSelector};
+use crate::selector::{FieldSelector, LabelSelector, SelectorError};
 use crate::{FieldError, FieldPath, GroupKind, Map, Status};
 
 /// A decoded query string.
@@ -139,14 +139,12 @@ impl ListOptions {
             check_list(version, matching, &token, initial)
         };
         refuse("ListOptions", &errors)?;
-        let selector_error = |name: &str, error: &dyn std::fmt::Display| {
-            Status::bad_request(format!("unable to parse the {name} selector: {error}"))
-        };
+        let selector_error = |error: SelectorError| Status::bad_request(error.to_string());
         Ok(Self {
             label_selector: LabelSelector::parse(first(query, "labelSelector").unwrap_or_default())
-                .map_err(|error| Status::bad_request(error.to_string()))?,
+                .map_err(selector_error)?,
             field_selector: FieldSelector::parse(first(query, "fieldSelector").unwrap_or_default())
-                .map_err(|error| selector_error("field", &error))?,
+                .map_err(selector_error)?,
             watch,
             allow_watch_bookmarks: flag(query, "allowWatchBookmarks").unwrap_or(false),
             resource_version: parse_resource_version(version).map_err(|refusal| {

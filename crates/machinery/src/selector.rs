@@ -9,10 +9,10 @@ use crate::names;
 /// Error of parsing a selector.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SelectorError {
-    /// The text is not a selector.
+    /// A requirement in the text of a selector is invalid.
     #[error("unable to parse requirement: {0}")]
-    Syntax(String),
-    /// A key or a value is not valid for a label.
+    Requirement(String),
+    /// The text is not a selector, or a key or a value is not valid for a label.
     #[error("{0}")]
     Invalid(String),
     /// A selector in a query has more than [`MAX_REQUIREMENTS`] requirements.
@@ -62,11 +62,7 @@ impl LabelSelector {
     /// # Errors
     /// The text is not a selector, or a key or value is not valid for a label.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        let mut parser = Parser::new(text);
-        let mut requirements = parser.requirements()?;
-        for requirement in &requirements {
-            requirement.check()?;
-        }
+        let mut requirements = Parser::new(text).requirements()?;
         requirements.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(Self { requirements })
     }
@@ -145,39 +141,41 @@ impl Requirement {
     }
 
     fn check(&self) -> Result<(), SelectorError> {
-        let invalid = |text: String| Err(SelectorError::Invalid(text));
-        if let Some(why) = names::is_qualified_name(&self.key).first() {
-            return invalid(format!("key: Invalid value: {:?}: {why}", self.key));
+        let mut found = Vec::new();
+        let wrong = names::is_qualified_name(&self.key);
+        if !wrong.is_empty() {
+            found.push(format!("key: Invalid value: {:?}: {}", self.key, wrong.join("; ")));
         }
         match self.operator {
             Operator::In | Operator::NotIn if self.values.is_empty() => {
-                return invalid(
-                    "values: Invalid value: null: for 'in', 'notin' operators, values set can't be empty"
-                        .to_owned(),
-                );
+                let why = "for 'in', 'notin' operators, values set can't be empty";
+                found.push(format!("values: Invalid value: null: {why}"));
             }
             Operator::Exists | Operator::DoesNotExist if !self.values.is_empty() => {
-                return invalid(
-                    "values: Invalid value: values set must be empty for exists and does not exist"
-                        .to_owned(),
-                );
+                let why = "values set must be empty for exists and does not exist";
+                found.push(format!("values: Invalid value: {why}"));
             }
             Operator::GreaterThan | Operator::LessThan
                 if self.values.iter().any(|value| value.parse::<i64>().is_err()) =>
             {
                 let value = self.values.first().map_or("", String::as_str);
-                return invalid(format!(
-                    "values[0]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer"
-                ));
+                let why = "for 'Gt', 'Lt' operators, the value must be an integer";
+                found.push(format!("values[0]: Invalid value: {value:?}: {why}"));
             }
             _ => {}
         }
         for (index, value) in self.values.iter().enumerate() {
-            if let Some(why) = names::is_valid_label_value(value).first() {
-                return invalid(format!("values[{index}][{}]: Invalid value: {value:?}: {why}", self.key));
+            let wrong = names::is_valid_label_value(value);
+            if !wrong.is_empty() {
+                let why = wrong.join("; ");
+                found.push(format!("values[{index}][{}]: Invalid value: {value:?}: {why}", self.key));
             }
         }
-        Ok(())
+        match found.as_slice() {
+            [] => Ok(()),
+            [error] => Err(SelectorError::Invalid(error.clone())),
+            errors => Err(SelectorError::Invalid(format!("[{}]", errors.join(", ")))),
+        }
     }
 }
 
@@ -256,14 +254,22 @@ impl<'a> Parser<'a> {
 
     fn requirements(&mut self) -> Result<Vec<Requirement>, SelectorError> {
         let mut found = Vec::new();
-        if self.peek() == Token::End {
-            return Ok(found);
+        match self.peek() {
+            Token::End => return Ok(found),
+            Token::Word(_) | Token::Symbol("!") => {}
+            other @ Token::Symbol(_) => {
+                return Err(unexpected(other, "!, identifier, or 'end of string'"));
+            }
         }
         loop {
             if found.len() == MAX_REQUIREMENTS {
                 return Err(SelectorError::TooManyRequirements);
             }
-            found.push(self.requirement()?);
+            let requirement = self.requirement().and_then(|it| it.check().map(|()| it));
+            found.push(requirement.map_err(|error| match error {
+                SelectorError::Invalid(why) => SelectorError::Requirement(why),
+                other => other,
+            })?);
             match self.next() {
                 Token::End => return Ok(found),
                 Token::Symbol(",") => match self.peek() {
@@ -282,8 +288,14 @@ impl<'a> Parser<'a> {
         }
         let key = match self.next() {
             Token::Word(key) => key.to_owned(),
-            other => return Err(unexpected(other, "!, identifier, or 'end of string'")),
+            other => return Err(unexpected(other, "identifier")),
         };
+        let wrong = names::is_qualified_name(&key);
+        if !wrong.is_empty() {
+            // Upstream's path of the key is nil here.
+            let why = wrong.join("; ");
+            return Err(SelectorError::Invalid(format!("<nil>: Invalid value: {key:?}: {why}")));
+        }
         let bare = |operator| Ok(Requirement { key: key.clone(), operator, values: Vec::new() });
         if negated {
             return bare(Operator::DoesNotExist);
@@ -358,7 +370,7 @@ fn unexpected(found: Token<'_>, expected: &str) -> SelectorError {
         Token::Word(text) | Token::Symbol(text) => text,
         Token::End => "",
     };
-    SelectorError::Syntax(format!("found '{found}', expected: {expected}"))
+    SelectorError::Invalid(format!("found '{found}', expected: {expected}"))
 }
 
 /// A conjunction of requirements on fields.
@@ -531,6 +543,20 @@ mod tests {
             "a>x", "a=-", ",", "a,,b",
         ] {
             LabelSelector::parse(text).expect_err(text);
+        }
+        for (text, why) in [
+            ("a b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
+            ("=x", "found '=', expected: !, identifier, or 'end of string'"),
+            ("n=3,", "found '', expected: identifier after ','"),
+            ("a=b=c", "found '=', expected: ',' or 'end of string'"),
+            ("!=a", "found '!=', expected: !, identifier, or 'end of string'"),
+            ("!(a", "unable to parse requirement: found '(', expected: identifier"),
+            ("-a", "unable to parse requirement: <nil>: Invalid value: \"-a\": name part must consist of"),
+            ("a=-", "unable to parse requirement: values[0][a]: Invalid value: \"-\": a valid label must be"),
+            ("a in (-,_)", "unable to parse requirement: [values[0][a]: Invalid value: \"-\": a valid label"),
+        ] {
+            let found = LabelSelector::parse(text).unwrap_err().to_string();
+            assert!(found.starts_with(why), "{text}: {found}");
         }
         let long = format!("{}=1", "a".repeat(64));
         LabelSelector::parse(&long).unwrap_err();

@@ -26,7 +26,7 @@ pub fn filter(
     }
     for requirement in options.field_selector.requirements() {
         let field = field_ref(def, version, &requirement.path)
-            .ok_or_else(|| Status::bad_request(format!("field label not supported: {}", requirement.path)))?;
+            .ok_or_else(|| Status::bad_request(unsupported(def, version, &requirement.path)))?;
         let value = requirement.value.as_str().into();
         filter = filter.with_term(FieldTerm { field, negated: requirement.negated, value });
     }
@@ -47,6 +47,21 @@ fn field_ref(def: &ResourceDef, version: &ResourceVersion, path: &str) -> Option
     }
 }
 
+/// Returns the error for a field that cannot be selected. Upstream's kinds with fields of their own have their own text.
+fn unsupported(def: &ResourceDef, version: &ResourceVersion, path: &str) -> String {
+    match def.kind.as_str() {
+        "Job" if !def.is_custom() => format!("field label {path:?} not supported for Job"),
+        "ResourceSlice" if !def.is_custom() => {
+            let gv = format!("{}/{}", def.group, version.name);
+            format!("field label not supported for {gv}, Kind=ResourceSlice: {path}")
+        }
+        _ if def.is_custom() || !def.fields.is_empty() => format!("field label not supported: {path}"),
+        _ => {
+            format!("{path:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use nave_machinery::GroupVersionResource;
@@ -57,22 +72,33 @@ mod tests {
     #[test]
     fn rejects_fields_that_are_not_selectable() {
         let registry = Registry::builtin(nave_schema::builtin());
-        for (group, resource, selector, is_known) in [
-            ("", "pods", "spec.nodeName=n", true),
-            ("", "pods", "metadata.namespace!=a,metadata.name=b", true),
-            ("", "pods", "spec.hostname=h", false),
-            ("", "nodes", "metadata.name=n", true),
-            ("", "nodes", "metadata.namespace=a", false),
-            ("storage.k8s.io", "storageclasses", "metadata.namespace=a", true),
+        const UNKNOWN: &str =
+            "\"x\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"";
+        for (group, resource, selector, error) in [
+            ("", "pods", "spec.nodeName=n", None),
+            ("", "pods", "metadata.namespace!=a,metadata.name=b", None),
+            ("", "pods", "spec.hostname=h", Some("field label not supported: spec.hostname")),
+            ("", "nodes", "metadata.name=n", None),
+            ("", "nodes", "metadata.namespace=a", Some("field label not supported: metadata.namespace")),
+            ("storage.k8s.io", "storageclasses", "metadata.namespace=a", None),
+            ("", "configmaps", "x=a", Some(UNKNOWN)),
+            ("apps", "deployments", "x=a", Some(UNKNOWN)),
+            ("apps", "replicasets", "status.replicas=1", Some(&*UNKNOWN.replace('x', "status.replicas"))),
+            ("", "replicationcontrollers", "status.replicas=1", None),
+            ("batch", "jobs", "x=a", Some("field label \"x\" not supported for Job")),
+            (
+                "resource.k8s.io",
+                "resourceslices",
+                "x=a",
+                Some("field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: x"),
+            ),
         ] {
             let def = registry.lookup(&GroupVersionResource::new(group, "v1", resource)).unwrap();
             let query = [("fieldSelector".to_owned(), selector.to_owned())];
             let options = ListOptions::parse(&query).unwrap();
             let found = filter(def, &def.versions[0], &ResourceRequest::default(), &options);
-            assert_eq!(found.is_ok(), is_known, "{resource} {selector}");
-            if let Err(status) = found {
-                assert!(status.code == 400 && status.message.starts_with("field label not supported: "));
-            }
+            let found = found.err().map(|status| (status.code, status.message));
+            assert_eq!(found, error.map(|error| (400, error.to_owned())), "{resource} {selector}");
         }
     }
 }

@@ -30,7 +30,6 @@ pub(crate) fn group() -> GroupBuilder {
         workload("ReplicaSet", "replicasets")
             .short(&["rs"])
             .scale(ScalePaths::workload())
-            .field_at("status.replicas", "status.replicas", "0")
             .columns(columns::replica_set())
             .strategy(strategies::ReplicaSetStrategy),
         workload("StatefulSet", "statefulsets")
