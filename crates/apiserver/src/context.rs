@@ -89,6 +89,10 @@ impl RequestContext {
         let received = Instant::now();
         let info = Arc::new(RequestInfo::new(request.method(), request.uri())?);
         let negotiation = Negotiation::new(request.headers(), &info.query);
+        let negotiation = match &info.resource {
+            Some(resource) => negotiation.for_resource(resource),
+            None => negotiation,
+        };
         let notes = Notes::default();
         let user_agent = request.headers().get(header::USER_AGENT).cloned();
         Ok(Self {

@@ -6,7 +6,7 @@ use nave_machinery::status::StatusDetails;
 use nave_machinery::{Reason, Status};
 
 use crate::gzip;
-use crate::request_info::Query;
+use crate::request_info::{Query, ResourceRequest};
 
 /// The part of an object to include in a table row (`includeObject`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,17 @@ pub struct Negotiation {
     includes_unknown: bool,
     /// True to replace the accepted format by JSON.
     as_json: bool,
+    /// True if the answer has no form as a table.
+    no_table: bool,
 }
+
+/// Subresources whose objects have no form as a table: group, resource and subresource.
+const WITHOUT_TABLES: [(&str, &str, &str); 4] = [
+    ("", "pods", "ephemeralcontainers"),
+    ("", "pods", "resize"),
+    ("certificates.k8s.io", "certificatesigningrequests", "approval"),
+    ("resource.k8s.io", "resourceclaims", "status"),
+];
 
 /// Checks that an `Accept` header, if any, lists the only media type that is served.
 ///
@@ -117,7 +127,23 @@ impl Negotiation {
             _ => IncludeObject::Metadata,
         };
         let includes_unknown = !matches!(part, "" | "None" | "Object" | "Metadata");
-        Self { accept, gzip: gzip::is_accepted(headers), pretty, include, includes_unknown, as_json: false }
+        Self {
+            accept,
+            gzip: gzip::is_accepted(headers),
+            pretty,
+            include,
+            includes_unknown,
+            as_json: false,
+            no_table: false,
+        }
+    }
+
+    /// Removes the forms that a resource does not have.
+    #[must_use]
+    pub fn for_resource(self, request: &ResourceRequest) -> Self {
+        let (gvr, subresource) = (&request.gvr, request.subresource.as_str());
+        let no_table = WITHOUT_TABLES.contains(&(gvr.group.as_str(), gvr.resource.as_str(), subresource));
+        Self { no_table, ..self }
     }
 
     /// Returns a negotiation with the same forms, as compact JSON.
@@ -154,7 +180,10 @@ impl Negotiation {
             let media_types: Vec<&str> = formats.iter().map(|format| format.media_type()).collect();
             return Err(no_representation(&media_types));
         }
-        let is_available = |accepted: &Accepted| offer.has(accepted.transform) && encodings.has(*accepted);
+        let is_available = |accepted: &Accepted| {
+            let is_table = matches!(accepted.transform, Some(Transform::Table(_)));
+            offer.has(accepted.transform) && encodings.has(*accepted) && !(is_table && self.no_table)
+        };
         let accepted = negotiate::accept(accept, formats, is_available).map(|accepted| {
             if self.as_json { Accepted { format: Format::Json, ..accepted } } else { accepted }
         });
@@ -207,6 +236,26 @@ mod tests {
             let headers = [(header::ACCEPT, HeaderValue::from_static(accept))].into_iter().collect();
             let refusal = Negotiation::new(&headers, &Query::default()).choose(Offer::Object, Encodings::All);
             assert!(refusal.is_err_and(|status| status.message.starts_with(start)), "{accept}");
+        }
+    }
+
+    #[test]
+    fn some_subresources_have_no_tables() {
+        for (path, is_refused) in [
+            ("/api/v1/namespaces/a/pods/b", false),
+            ("/api/v1/namespaces/a/pods/b/status", false),
+            ("/api/v1/namespaces/a/pods/b/resize", true),
+            ("/api/v1/namespaces/a/pods/b/ephemeralcontainers", true),
+            ("/apis/certificates.k8s.io/v1/certificatesigningrequests/a/approval", true),
+            ("/apis/resource.k8s.io/v1/namespaces/a/resourceclaims/b/status", true),
+        ] {
+            let info = RequestInfo::new(&http::Method::GET, &path.parse().unwrap()).unwrap();
+            let table = HeaderValue::from_static("application/json;as=Table;v=v1;g=meta.k8s.io");
+            let headers = [(header::ACCEPT, table)].into_iter().collect();
+            let negotiation =
+                Negotiation::new(&headers, &info.query).for_resource(info.resource.as_ref().unwrap());
+            let chosen = negotiation.choose(Offer::Object, Encodings::All);
+            assert_eq!(chosen.is_err_and(|status| status.code == 406), is_refused, "{path}");
         }
     }
 

@@ -69,7 +69,17 @@ fn list_head(list: &List) -> Vec<u8> {
     head.extend_from_slice(b",\"apiVersion\":");
     json::encode_into(&list.endpoint.gvk().group_version().to_string(), &mut head);
     head.extend_from_slice(b",\"metadata\":");
-    json::encode_into(&list_meta(list, &revision), &mut head);
+    if list.endpoint.def.is_custom() {
+        // As upstream, the metadata of custom lists have a token in any case.
+        let (next, remaining) = (&list.continue_token, list.remaining);
+        let mut meta = json!({"continue": next, "resourceVersion": revision});
+        if let (Value::Object(fields), Some(remaining)) = (&mut meta, remaining) {
+            fields.insert("remainingItemCount".to_owned(), json!(remaining));
+        }
+        json::encode_into(&meta, &mut head);
+    } else {
+        json::encode_into(&list_meta(list, &revision), &mut head);
+    }
     head.extend_from_slice(b",\"items\":[");
     head
 }

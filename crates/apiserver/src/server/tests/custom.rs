@@ -97,6 +97,7 @@ async fn serves_an_established_resource_like_a_builtin_one() {
     for (selector, count) in [("spec.color%3Dred", 1), ("spec.color%3Dblue", 0)] {
         let list = it.get(&format!("{THINGS}?fieldSelector={selector}"), &[]).await.1;
         assert_eq!(list["items"].as_array().map(Vec::len), Some(count), "{selector}");
+        assert_eq!(list["metadata"]["continue"], "");
     }
     assert_eq!(it.get(&format!("{THINGS}?fieldSelector=spec.size%3D1"), &[]).await.0, 400);
     let resources = it.get("/apis/example.com/v1", &[]).await.1;
@@ -114,6 +115,34 @@ async fn serves_an_established_resource_like_a_builtin_one() {
     let headers = [("content-type", "application/vnd.kubernetes.protobuf")];
     let posted = it.open(&Method::POST, THINGS, &headers, Bytes::from_static(b"k8s\0")).await;
     assert_eq!(posted.status(), 415);
+}
+
+#[tokio::test]
+async fn a_scale_of_a_custom_object_needs_replicas() {
+    let it = start().await;
+    let mut definition = definition();
+    *definition
+        .pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/replicas")
+        .unwrap() = json!({"type": "integer"});
+    it.define(&definition).await;
+    assert_eq!(it.send(Method::POST, THINGS, &thing("a", &json!({}))).await.0, 201);
+    let scale = format!("{THINGS}/a/scale");
+    let (code, found) = it.get(&scale, &[]).await;
+    let missing = "Internal error occurred: the spec replicas field \".spec.replicas\" does not exist";
+    assert_eq!((code, &found["message"]), (500, &json!(missing)));
+    for (patch, expected, message) in [
+        (json!({"metadata": {}}), 400, "the spec replicas field \".spec.replicas\" cannot be empty"),
+        (
+            json!({"spec": {"replicas": -1}}),
+            422,
+            "Thing.example.com \"a\" is invalid: .spec.replicas: Invalid value",
+        ),
+        (json!({"metadata": {"uid": "other"}, "spec": {"replicas": 2}}), 200, ""),
+    ] {
+        let (code, answer) = it.send(Method::PATCH, &scale, &patch).await;
+        let text = answer["message"].as_str().unwrap_or_default();
+        assert!(code == expected && text.starts_with(message), "{patch}: {code} {text}");
+    }
 }
 
 #[tokio::test]
