@@ -60,8 +60,9 @@ pub(super) struct EtcdFlags {
     /// Time to wait for the store and the watch caches at start.
     #[arg(long, value_name = "DURATION", default_value = "1m0s", value_parser = parse_duration)]
     storage_initialization_timeout: Duration,
-    /// Form in which built-in objects are stored: application/vnd.kubernetes.protobuf or application/json. Both are read.
-    #[arg(long, value_name = "TYPE", default_value = PROTOBUF, value_parser = [PROTOBUF, JSON], hide_possible_values = true)]
+    /// Form in which built-in objects are stored: application/vnd.kubernetes.protobuf or application/json, also selected by
+    /// an empty value. Both are read.
+    #[arg(long, value_name = "TYPE", default_value = PROTOBUF, value_parser = [PROTOBUF, JSON, ""], hide_possible_values = true)]
     storage_media_type: String,
     /// Version of etcd's API; only etcd3 exists.
     #[arg(long, value_name = "NAME", value_parser = ["", "etcd3"], default_value = "", hide_default_value = true)]
@@ -143,10 +144,10 @@ impl EtcdFlags {
             engine,
             overrides,
             prefix: self.etcd_prefix,
-            media_type: if self.storage_media_type == JSON {
-                StorageMediaType::Json
-            } else {
+            media_type: if self.storage_media_type == PROTOBUF {
                 StorageMediaType::Protobuf
+            } else {
+                StorageMediaType::Json
             },
             event_ttl: self.event_ttl,
             timeouts: StoreTimeouts {
