@@ -132,6 +132,16 @@ pub(crate) async fn publish_changes(
 }
 
 impl ClusterAuthentication {
+    /// Reads the data of a config map. Without valid settings for proxies, there are no proxies.
+    pub fn from_data(data: &BTreeMap<String, String>) -> Self {
+        let certificates = |key: &str| certificates_in(data.get(key).map_or("", String::as_str));
+        Self {
+            client_ca: certificates("client-ca-file"),
+            request_header: RequestHeader::from_data(data, certificates("requestheader-client-ca-file"))
+                .unwrap_or_default(),
+        }
+    }
+
     /// Returns the data of the config map: the required entries, and the existing ones that are still valid. Invalid
     /// entries are dropped.
     fn combined_with(&self, existing: &Data, now: i64) -> Data {
@@ -165,6 +175,21 @@ impl ClusterAuthentication {
             data.insert(key.to_owned(), json!(all).to_string());
         }
         data
+    }
+}
+
+impl RequestHeader {
+    /// Reads the lists. Returns `None` if one is malformed: an empty list of names would allow all of them.
+    fn from_data(data: &Data, ca: Vec<CertificateDer<'static>>) -> Option<Self> {
+        let list = |key: &str| data.get(key).map_or(Some(Vec::new()), |text| serde_json::from_str(text).ok());
+        Some(Self {
+            ca,
+            allowed_names: list("requestheader-allowed-names")?,
+            username_headers: list("requestheader-username-headers")?,
+            uid_headers: list("requestheader-uid-headers")?,
+            group_headers: list("requestheader-group-headers")?,
+            extra_headers_prefix: list("requestheader-extra-headers-prefix")?,
+        })
     }
 }
 
@@ -281,6 +306,27 @@ mod tests {
         }
         let wanted: Data = pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         assert_eq!(required.combined_with(&existing, NOW), wanted);
+    }
+
+    #[test]
+    fn reads_what_it_publishes() {
+        let published = ClusterAuthentication {
+            client_ca: vec![certificate(2090), certificate(2091)],
+            request_header: RequestHeader {
+                ca: vec![certificate(2092)],
+                allowed_names: texts(&["a"]),
+                username_headers: texts(&["X-Remote-User"]),
+                uid_headers: texts(&["X-Remote-Uid"]),
+                group_headers: texts(&["X-Remote-Group", "X-Group"]),
+                extra_headers_prefix: texts(&["X-Remote-Extra-"]),
+            },
+        };
+        assert_eq!(ClusterAuthentication::from_data(&published.combined_with(&Data::new(), NOW)), published);
+        let mut damaged = published.combined_with(&Data::new(), NOW);
+        damaged.insert("requestheader-allowed-names".to_owned(), "a".to_owned());
+        let read = ClusterAuthentication::from_data(&damaged);
+        assert_eq!(read.request_header, RequestHeader::default(), "not all names are allowed");
+        assert_eq!(read.client_ca, published.client_ca);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::{HeaderMap, HeaderName};
 use nave_machinery::user::UserInfo;
@@ -26,40 +27,56 @@ pub struct ProxyHeaders {
     pub extra_prefix: Vec<String>,
 }
 
-/// Accepts the headers only from a proxy that presents a certificate of the proxy CA.
+/// The rules for proxies with a certificate of the proxy CA.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyRules {
+    /// The accepted names in certificates. An empty list allows all names.
+    pub allowed_names: Vec<String>,
+    /// The headers with the user.
+    pub headers: ProxyHeaders,
+}
+
+/// Accepts the headers only from a proxy that presents a certificate of the proxy CA. The CA and the rules can change
+/// while requests are served.
 pub struct FrontProxy {
     ca: Arc<ClientCa>,
-    allowed_names: Vec<String>,
-    headers: ProxyHeaders,
+    rules: ArcSwap<ProxyRules>,
 }
 
 impl FrontProxy {
-    /// Accepts proxies with a certificate of `ca` that has one of `allowed_names`. An empty list allows all names.
-    pub fn new(ca: Arc<ClientCa>, allowed_names: Vec<String>, headers: ProxyHeaders) -> Self {
-        Self { ca, allowed_names, headers }
+    /// Accepts proxies with a certificate of `ca`. No proxy is accepted while `ca` is empty.
+    pub fn new(ca: Arc<ClientCa>, rules: ProxyRules) -> Self {
+        Self { ca, rules: ArcSwap::from_pointee(rules) }
+    }
+
+    /// Replaces the rules.
+    pub fn set_rules(&self, rules: ProxyRules) {
+        self.rules.store(Arc::new(rules));
     }
 }
 
 #[async_trait]
 impl Authenticator for FrontProxy {
     async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Option<Identity>, AuthnError> {
-        let Some(peer) = credentials.peer else { return Ok(None) };
+        let Some(peer) = credentials.peer.filter(|_| !self.ca.is_empty()) else { return Ok(None) };
         let subject = peer.verified_by(&self.ca, SystemTime::now())?;
-        if !self.allowed_names.is_empty() && !self.allowed_names.contains(&subject.name) {
+        let rules = self.rules.load();
+        let ProxyRules { allowed_names, headers } = &**rules;
+        if !allowed_names.is_empty() && !allowed_names.contains(&subject.name) {
             return Err(CertificateError::Name(subject.name.clone()).into());
         }
-        let name = first(credentials.headers, &self.headers.user);
+        let name = first(credentials.headers, &headers.user);
         if name.is_empty() {
             return Ok(None);
         }
         let mut user = UserInfo {
             name,
-            uid: first(credentials.headers, &self.headers.uid),
-            groups: self.headers.group.iter().flat_map(|name| all(credentials.headers, name)).collect(),
+            uid: first(credentials.headers, &headers.uid),
+            groups: headers.group.iter().flat_map(|name| all(credentials.headers, name)).collect(),
             ..UserInfo::default()
         };
         for name in credentials.headers.keys() {
-            let key = self.headers.extra_prefix.iter().find_map(|prefix| name.as_str().strip_prefix(prefix));
+            let key = headers.extra_prefix.iter().find_map(|prefix| name.as_str().strip_prefix(prefix));
             if let Some(key) = key.filter(|key| !key.is_empty()) {
                 user.extra.entry(unescaped(key)).or_default().extend(all(credentials.headers, name));
             }
@@ -68,7 +85,8 @@ impl Authenticator for FrontProxy {
     }
 
     fn strip(&self, headers: &mut HeaderMap) {
-        let ProxyHeaders { user, uid, group, extra_prefix } = &self.headers;
+        let rules = self.rules.load();
+        let ProxyHeaders { user, uid, group, extra_prefix } = &rules.headers;
         for name in user.iter().chain(uid).chain(group) {
             headers.remove(name);
         }
@@ -116,7 +134,8 @@ mod tests {
             extra_prefix: vec!["x-remote-extra-".to_owned()],
         };
         let ca = Arc::new(ClientCa::new(vec![ca.der().clone()]).unwrap());
-        FrontProxy::new(ca, allowed.iter().map(|name| (*name).to_owned()).collect(), headers)
+        let allowed_names = allowed.iter().map(|name| (*name).to_owned()).collect();
+        FrontProxy::new(ca, ProxyRules { allowed_names, headers })
     }
 
     fn headers() -> HeaderMap {

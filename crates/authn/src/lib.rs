@@ -72,7 +72,7 @@ pub use certificate::{
     CertificateError, ClientCa, ClientCaError, ClientCertificates, PeerCertificate, certificates_to_pem,
 };
 pub use chain::{Anonymous, AnonymousRule, Chain};
-pub use front_proxy::{FrontProxy, ProxyHeaders};
+pub use front_proxy::{FrontProxy, ProxyHeaders, ProxyRules};
 pub use metrics::Metrics;
 pub use token_cache::CachedTokens;
 pub use token_file::{StaticTokens, TokenFileError};

@@ -1,4 +1,5 @@
-//! Token authentication by a webhook (`--authentication-token-webhook-config-file`).
+//! Token authentication by a webhook (`--authentication-token-webhook-config-file`) or by another API server
+//! (`--authentication-kubeconfig`).
 
 use async_trait::async_trait;
 use nave_machinery::user::UserInfo;
@@ -23,12 +24,26 @@ pub struct WebhookTokens {
     version: ReviewVersion,
     /// The API server's audiences. A token is valid for these if the webhook returns no audiences.
     audiences: Vec<String>,
+    /// True if the other side checks a token for its own audiences when a request asks for those of this server.
+    omits_audiences: bool,
 }
 
 impl WebhookTokens {
     /// Calls `webhook`. `audiences` are the API server's audiences.
     pub fn new(webhook: Webhook, version: ReviewVersion, audiences: Vec<String>) -> Self {
-        Self { webhook, version, audiences }
+        Self { webhook, version, audiences, omits_audiences: false }
+    }
+
+    /// Asks another API server. `audiences` are this server's, if its flags name some; without them, a token must be
+    /// for the other server, and is then accepted for `default_audiences`.
+    pub fn delegated(
+        webhook: Webhook,
+        audiences: Option<Vec<String>>,
+        default_audiences: Vec<String>,
+    ) -> Self {
+        let omits_audiences = audiences.is_none();
+        let audiences = audiences.unwrap_or(default_audiences);
+        Self { webhook, version: ReviewVersion::V1, audiences, omits_audiences }
     }
 }
 
@@ -43,10 +58,13 @@ impl TokenAuthenticator for WebhookTokens {
             ReviewVersion::V1 => "authentication.k8s.io/v1",
             ReviewVersion::V1Beta1 => "authentication.k8s.io/v1beta1",
         };
-        let review = json!({
-            "apiVersion": version, "kind": "TokenReview", "metadata": {},
-            "spec": {"token": token, "audiences": audiences},
+        let omits_audiences = self.omits_audiences && audiences == self.audiences;
+        let mut review = json!({
+            "apiVersion": version, "kind": "TokenReview", "metadata": {}, "spec": {"token": token},
         });
+        if !omits_audiences {
+            review["spec"]["audiences"] = json!(audiences);
+        }
         let answer = self.webhook.call(&review).await.map_err(|error| {
             tracing::warn!(%error, "authentication webhook call failed");
             AuthnError::Token(error.to_string())
@@ -63,7 +81,7 @@ impl TokenAuthenticator for WebhookTokens {
                 None => Ok(None),
             };
         }
-        let told = texts(status.get("audiences"));
+        let told = if omits_audiences { Vec::new() } else { texts(status.get("audiences")) };
         let meant = common(if told.is_empty() { &self.audiences } else { &told }, audiences);
         if meant.is_empty() {
             return Ok(None);
@@ -157,6 +175,27 @@ mod tests {
                 let error = authenticate(wrong, "api").await.unwrap_err();
                 assert!(matches!(error, AuthnError::Token(_)), "{wrong}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn delegated_reviews_name_audiences_only_if_needed() {
+        let server = HttpsServer::start_for_clients(answer).await;
+        let folder = tempfile::tempdir().unwrap();
+        let file = server.write_kubeconfig(folder.path(), TRUST, SHOW);
+        let texts = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        for (own, token, requested, expected) in [
+            // The other server checks its own audiences, whatever their names.
+            (None, "others", &["default"][..], Some(&["default"][..])),
+            (None, "echo", &["vault"], Some(&["vault"])),
+            (None, "others", &["vault"], None),
+            (Some(&["mine"][..]), "echo", &["mine"], Some(&["mine"])),
+            (Some(&["mine"]), "others", &["mine"], None),
+        ] {
+            let webhook = Webhook::for_api_server(&file, "/apis/x", Duration::from_mins(1)).unwrap();
+            let tokens = WebhookTokens::delegated(webhook, own.map(texts), texts(&["default"]));
+            let found = tokens.authenticate_token(token, &texts(requested)).await.unwrap();
+            assert_eq!(found.map(|found| found.audiences), expected.map(texts), "{token} for {requested:?}");
         }
     }
 }

@@ -59,7 +59,7 @@ mod rules;
 pub mod webhook;
 
 pub use abac::{Abac, AbacError};
-pub use always::{AlwaysAllow, AlwaysDeny, SYSTEM_MASTERS};
+pub use always::{AllowedPaths, AlwaysAllow, AlwaysDeny, PathError, SYSTEM_MASTERS};
 pub use attributes::{Attributes, Selected};
 pub use chain::{Authorizer, Chain, Decision, NamedAuthorizer, Verdict};
 pub use forbidden::forbidden;

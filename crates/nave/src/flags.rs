@@ -10,6 +10,7 @@ mod apiserver;
 mod audit;
 mod authentication;
 mod authorization;
+mod backends;
 mod browsers;
 mod caches;
 mod command_line;
@@ -37,9 +38,11 @@ use std::{
     time::Duration,
 };
 
+use clap::builder::ArgPredicate;
 use clap::{Args, Parser, Subcommand};
 use nave_apiserver::allocation::ServiceRanges;
 use nave_apiserver::browsers::Browsers;
+use nave_apiserver::connect::backends::BackendLimits;
 use nave_apiserver::serving::TlsSettings;
 use nave_apiserver::storage::WatchCacheSizes;
 use nave_client::leader_election::LeaderElectionConfig;
@@ -47,7 +50,7 @@ use nave_client::leader_election::LeaderElectionConfig;
 use crate::logging::LogOptions;
 
 pub(crate) use admission::Admission;
-use admission::{AdmissionFlags, NODE_RESTRICTION};
+use admission::{AdmissionFlags, NAMESPACE_LIFECYCLE, NODE_RESTRICTION};
 pub(crate) use aggregation::Aggregation;
 use aggregation::AggregationFlags;
 use apis::ApiFlags;
@@ -55,9 +58,12 @@ pub(crate) use apis::{Apis, FeatureGates};
 use apiserver::ApiserverFlags;
 use audit::AuditFlags;
 use authentication::AuthenticationFlags;
-pub(crate) use authentication::{Authentication, Oidc, Proxy, ServiceAccounts, TokenWebhook};
+pub(crate) use authentication::{
+    Authentication, DelegatedAuthentication, Lookup, Oidc, Proxy, ServiceAccounts, TokenWebhook,
+};
 use authorization::AuthorizationFlags;
-pub(crate) use authorization::{Authorization, Authorizers};
+pub(crate) use authorization::{Authorization, Authorizers, DelegatedAuthorization};
+use backends::BackendFlags;
 use browsers::BrowserFlags;
 use caches::CacheFlags;
 pub(crate) use controllers::ControllersConfig;
@@ -173,6 +179,7 @@ pub(crate) struct ServeFlags {
     #[arg(long, value_name = "DIR", default_value = DATA_DIR, help_heading = GENERAL)]
     data_dir: Option<PathBuf>,
     #[arg(long, value_name = "LIST", default_value = "*", allow_hyphen_values = true, help_heading = GENERAL,
+          default_value_if("authorization_kubeconfig", ArgPredicate::IsPresent, "none"),
           help = controllers_help(", 'none' runs none"))]
     controllers: String,
     /// Time limit of a request. Watches and other long-running requests are exempt.
@@ -251,6 +258,8 @@ pub(crate) struct ServeFlags {
     kubelet: KubeletFlags,
     #[command(flatten)]
     aggregation: AggregationFlags,
+    #[command(flatten)]
+    backends: BackendFlags,
     /// All flags with their values.
     #[arg(skip)]
     values: BTreeMap<String, String>,
@@ -313,6 +322,8 @@ pub(crate) struct Config {
     pub(crate) kubelet: Kubelet,
     /// Aggregated servers.
     pub(crate) aggregation: Aggregation,
+    /// The limits of connections to backends. A total of 0 stands for half of all connections.
+    pub(crate) backends: BackendLimits,
     /// The origin of keys and certificates without a flag.
     pub(crate) credentials: Credentials,
     /// True if the files of `serving_pair` are created when they do not exist.
@@ -381,7 +392,10 @@ impl ServeFlags {
         let owns_authority = credentials == Credentials::OwnAuthority;
         let own_authority = owns_authority.then(|| (pki.join("ca.crt"), pki.join("ca.key")));
         // kube-apiserver does not enable the plugin by default.
-        let admission_defaults: &[&str] = if owns_authority { &[NODE_RESTRICTION] } else { &[] };
+        let enabled: &[&str] = if owns_authority { &[NODE_RESTRICTION] } else { &[] };
+        let authorization = self.authorization.validate()?;
+        // The namespaces are those of the server that authorizes requests. It deletes the content of one that goes.
+        let disabled: &[&str] = if authorization.is_delegated() { &[NAMESPACE_LIFECYCLE] } else { &[] };
         Ok(Config {
             data_dir,
             controllers,
@@ -400,8 +414,8 @@ impl ServeFlags {
             flag_values: self.values,
             connections_per_address: self.max_connections_per_address,
             authentication: self.authentication.validate()?,
-            authorization: self.authorization.validate()?,
-            admission: self.admission.validate(admission_defaults)?,
+            authorization,
+            admission: self.admission.validate(enabled, disabled)?,
             service_ranges: self.service_cluster_ip_range,
             node_ports: self.service_node_port_range,
             endpoint_routing: self.enable_aggregator_routing,
@@ -417,6 +431,7 @@ impl ServeFlags {
             signing: self.signing.validate(own_authority)?,
             kubelet: self.kubelet.validate()?,
             aggregation: self.aggregation.validate()?,
+            backends: self.backends.validate()?,
             credentials,
             creates_serving_pair: false,
             without_effect: Vec::new(),
@@ -553,6 +568,12 @@ mod tests {
                 "--kubelet-insecure-skip-verify",
             ),
             (&["--kubelet-timeout=0s"], "--kubelet-timeout"),
+            (&["--stream-idle-timeout=0s"], "--stream-idle-timeout"),
+            (&["--max-backend-connections=-1"], "whole number from 0"),
+            (
+                &["--authentication-kubeconfig=a", "--authentication-token-webhook-config-file=b"],
+                "cannot be used with",
+            ),
             (&["--controllers=*,-no-such-controller"], "no-such-controller"),
             (&["--no-such-flag"], "--no-such-flag"),
         ] {

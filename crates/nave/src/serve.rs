@@ -12,6 +12,7 @@ mod backends;
 mod certificates;
 mod client_cas;
 mod controllers;
+mod delegation;
 mod encryption;
 mod etcd_endpoint;
 mod memory;
@@ -58,6 +59,7 @@ use authentication::ConfigFile;
 use certificates::Certificates;
 use client_cas::ClientCas;
 use controllers::InProcessControllers;
+use delegation::ClusterLookup;
 use encryption::EncryptionFile;
 use etcd_endpoint::EtcdApi;
 pub(crate) use store::open_embedded;
@@ -144,7 +146,11 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let etcd_api = EtcdApi::bind(&config, embedded.as_ref()).await?;
     let certificates = Certificates::open(&config)?;
     let keys = authentication::service_account_keys(&config)?;
-    let cas = ClientCas::open(&config, &certificates)?;
+    let lookup = ClusterLookup::open(&config.authentication);
+    let Some(lookup) = signals.unless_stopped(lookup).await else { return Ok(()) };
+    let lookup = lookup?;
+    let cluster = lookup.as_ref().map(ClusterLookup::subscribe);
+    let cas = ClientCas::open(&config, &certificates, cluster)?;
     let proxy_client = ProxyClient::open(&config, &certificates)?;
     let tls = Tls::with_settings(certificates.serving(), Some(&cas.all()), config.tls.clone())?;
     let limits = limits(&config, descriptors)?;
@@ -209,6 +215,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let renew = || run_renewals(&task);
     let reload = || api.authorization.reload_on_change();
     let reload_encryption = || api.encryption.reload_on_change();
+    let follow = || delegation::follow(lookup.as_ref());
     let track = || token_tracking::record_uses(&api.server, &used);
     tokio::select! {
         () = signals.next() => {}
@@ -216,6 +223,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         never = api.server.run_background_tasks(memory::is_short) => match never {},
         never = supervisor.supervise("authorization reload", "", reload) => match never {},
         never = supervisor.supervise("encryption config reload", "", reload_encryption) => match never {},
+        never = supervisor.supervise("client CA lookup", "", follow) => match never {},
         never = supervisor.supervise("token tracking", "", track) => match never {},
         never = etcd_api.serve() => match never {},
     }
@@ -346,7 +354,7 @@ async fn run_renewals(task: &Mutex<RenewalTask>) -> std::convert::Infallible {
         {
             file.reload();
         }
-        if given.changed() || checked.elapsed() >= CERTIFICATE_CHECK {
+        if given.changed() || task.cas.is_cluster_changed() || checked.elapsed() >= CERTIFICATE_CHECK {
             checked = Instant::now();
             if let Err(error) = task.refresh() {
                 tracing::error!(%error, "certificate renewal failed");

@@ -12,12 +12,14 @@
 //! | [`remote_command`] | the channels of a client's WebSocket as the SPDY streams of a kubelet |
 //! | [`tunnel`] | bytes in the binary messages of a WebSocket |
 //! | [`relay`] | bytes between two connections |
+//! | [`idle`] | connections on which no byte moves |
 //! | `client` | the client's end of a WebSocket |
 //!
 //! Invariants: the crate dials nothing and spawns no task, so dropping a future ends all that it does. No input panics.
 //! Every buffer has a limit: a stream that is not read stops its connection, and never grows in memory.
 
 mod client;
+pub mod idle;
 pub mod relay;
 pub mod remote_command;
 pub mod spdy;

@@ -1,37 +1,37 @@
 //! Bytes between two connections.
 
 use std::io;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf, WriteHalf, copy_buf, split};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, WriteHalf, copy_buf, split};
 use tokio::time::{sleep, timeout};
 
+use crate::idle::Activity;
 use crate::{FINISH, PIECE};
-
-/// Connections on which no byte moves between two checks are ended. Each check comes this long after the one before
-/// (kubelet: `streamingConnectionIdleTimeout`).
-const IDLE: Duration = Duration::from_hours(4);
 
 /// Copies bytes in both directions until one side ends, and then ends the other (upstream: `UpgradeAwareHandler`).
 /// Bytes that the side sent before its end are delivered. The backend's connection does not wait for a client that
 /// reads slowly, nor for long for a backend that does not take its end.
 ///
 /// `client_left` completes when the client has closed its side, even if bytes before its end are not read yet: while the
-/// backend takes nothing, the client is not read. The backend then has 30 s for the rest.
+/// backend takes nothing, the client is not read. The backend then has 30 s for the rest. Connections on which no byte
+/// moves for the time `idle` are ended.
 ///
 /// # Errors
 /// Reading or writing fails.
-pub async fn relay<A, B>(client: A, backend: B, client_left: impl Future<Output = ()>) -> io::Result<()>
+pub async fn relay<A, B>(
+    client: A,
+    backend: B,
+    client_left: impl Future<Output = ()>,
+    idle: Duration,
+) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite,
     B: AsyncRead + AsyncWrite,
 {
     let (client_reads, mut client_writes) = split(client);
     let (backend_reads, mut backend_writes) = split(backend);
-    let reads = AtomicU64::new(0);
+    let reads = Activity::default();
     let abandoned = async {
         client_left.await;
         sleep(FINISH).await;
@@ -40,7 +40,7 @@ where
         copied = copy(client_reads, &mut backend_writes, &reads) => copied,
         copied = copy(backend_reads, &mut client_writes, &reads) => copied,
         () = abandoned => Ok(()),
-        () = idle(&reads) => Ok(()),
+        () = reads.idle(idle) => Ok(()),
     };
     // Both sides learn of the end; a side that has gone cannot.
     let end_backend = async {
@@ -51,60 +51,31 @@ where
     copied
 }
 
-async fn copy<R, B>(reads: R, writes: &mut WriteHalf<B>, count: &AtomicU64) -> io::Result<()>
+async fn copy<R, B>(reads: R, writes: &mut WriteHalf<B>, activity: &Activity) -> io::Result<()>
 where
     R: AsyncRead + Unpin,
     B: AsyncWrite,
 {
-    let counted = Counted { reads, count };
-    copy_buf(&mut BufReader::with_capacity(PIECE, counted), writes).await.map(drop)
-}
-
-/// Waits until no byte was read between two checks.
-async fn idle(reads: &AtomicU64) {
-    loop {
-        let before = reads.load(Ordering::Relaxed);
-        sleep(IDLE).await;
-        if reads.load(Ordering::Relaxed) == before {
-            return;
-        }
-    }
-}
-
-/// A reader whose reads are counted.
-struct Counted<'a, R> {
-    reads: R,
-    count: &'a AtomicU64,
-}
-
-impl<R: AsyncRead + Unpin> AsyncRead for Counted<'_, R> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.reads).poll_read(cx, buffer);
-        if read.is_ready() {
-            self.count.fetch_add(1, Ordering::Relaxed);
-        }
-        read
-    }
+    copy_buf(&mut BufReader::with_capacity(PIECE, activity.count(reads)), writes).await.map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
 
-    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+    use tokio::io::{AsyncReadExt, DuplexStream, ReadBuf, duplex};
     use tokio::time::Instant;
 
     use super::*;
+    use crate::idle::IDLE;
 
     #[tokio::test]
     async fn delivers_everything_before_the_end_of_a_side() {
         let (mut client, inner) = duplex(64);
         let (mut kubelet, outer) = duplex(64);
-        let relayed = tokio::spawn(relay(inner, outer, pending()));
+        let relayed = tokio::spawn(relay(inner, outer, pending(), IDLE));
         client.write_all(b"question").await.unwrap();
         let mut question = [0; 8];
         kubelet.read_exact(&mut question).await.unwrap();
@@ -125,7 +96,7 @@ mod tests {
     async fn a_backend_that_takes_nothing_does_not_keep_a_client_that_has_gone() {
         let (client, inner) = duplex(64);
         let (_backend, outer) = duplex(64);
-        let relayed = tokio::spawn(relay(inner, Unclosable(outer), pending()));
+        let relayed = tokio::spawn(relay(inner, Unclosable(outer), pending(), IDLE));
         drop(client);
         relayed.await.unwrap().unwrap();
     }
@@ -137,7 +108,7 @@ mod tests {
         client.write_all(&vec![1; 1 << 18]).await.unwrap();
         let started = Instant::now();
         // The client is still open, as a peer whose end waits behind bytes that nobody reads.
-        relay(inner, outer, ready(())).await.unwrap();
+        relay(inner, outer, ready(()), IDLE).await.unwrap();
         assert!(started.elapsed() >= FINISH);
         let mut received = Vec::new();
         backend.read_to_end(&mut received).await.unwrap();
@@ -150,7 +121,7 @@ mod tests {
         let (mut backend, outer) = duplex(64);
         client.write_all(&vec![1; 1 << 18]).await.unwrap();
         drop(client);
-        let relayed = tokio::spawn(relay(inner, outer, ready(())));
+        let relayed = tokio::spawn(relay(inner, outer, ready(()), IDLE));
         let mut received = Vec::new();
         backend.read_to_end(&mut received).await.unwrap();
         assert_eq!(received.len(), 1 << 18);
@@ -162,7 +133,7 @@ mod tests {
         let (mut client, inner) = duplex(64);
         let (_backend, outer) = duplex(64);
         let started = Instant::now();
-        let relayed = tokio::spawn(relay(inner, outer, pending()));
+        let relayed = tokio::spawn(relay(inner, outer, pending(), IDLE));
         sleep(IDLE / 2).await;
         client.write_all(&[1]).await.unwrap();
         relayed.await.unwrap().unwrap();

@@ -104,6 +104,8 @@ impl CallError {
 /// a changed file is invalid, the previous configuration stays in use.
 pub struct Webhook {
     file: PathBuf,
+    /// Appended to the server's URL; empty for a webhook, whose URL is complete.
+    path: &'static str,
     timeout: Duration,
     backoff: Backoff,
     attempts: u32,
@@ -135,10 +137,22 @@ impl Webhook {
     /// # Errors
     /// The file cannot be read or is not a valid webhook configuration.
     pub fn from_file(path: &Path, timeout: Duration) -> Result<Self, FileError> {
-        let (target, files) = Target::read(path, timeout)?;
+        Self::for_path(path, "", timeout)
+    }
+
+    /// Reads the kubeconfig file of an API server. Calls create objects of the resource at `path`.
+    ///
+    /// # Errors
+    /// See [`Self::from_file`].
+    pub fn for_api_server(file: &Path, path: &'static str, timeout: Duration) -> Result<Self, FileError> {
+        Self::for_path(file, path, timeout)
+    }
+
+    fn for_path(file: &Path, path: &'static str, timeout: Duration) -> Result<Self, FileError> {
+        let (target, files) = Target::read(file, path, timeout)?;
         let loaded = Loaded { target: Arc::new(target), files, checked: Instant::now() };
-        let (file, backoff, loaded) = (path.to_owned(), Backoff::WEBHOOK, Mutex::new(loaded));
-        Ok(Self { file, timeout, backoff, attempts: ATTEMPTS, loaded })
+        let (file, backoff, loaded) = (file.to_owned(), Backoff::WEBHOOK, Mutex::new(loaded));
+        Ok(Self { file, path, timeout, backoff, attempts: ATTEMPTS, loaded })
     }
 
     /// Sets the backoff between attempts.
@@ -179,7 +193,7 @@ impl Webhook {
         if loaded.checked.elapsed() >= CHECK_INTERVAL {
             loaded.checked = Instant::now();
             if loaded.files.changed() {
-                match Target::read(&self.file, self.timeout) {
+                match Target::read(&self.file, self.path, self.timeout) {
                     Ok((target, files)) => {
                         (loaded.target, loaded.files) = (Arc::new(target), files);
                         tracing::info!(file = %self.file.display(), "webhook config reloaded");
@@ -196,15 +210,16 @@ impl Webhook {
 }
 
 impl Target {
-    /// Reads a kubeconfig file. Also returns the files to watch.
-    fn read(path: &Path, timeout: Duration) -> Result<(Self, WatchedFiles), FileError> {
+    /// Reads a kubeconfig file and appends `path` to the server's URL. Also returns the files to watch.
+    fn read(file: &Path, path: &str, timeout: Duration) -> Result<(Self, WatchedFiles), FileError> {
         // The watch starts before the final read, so that changes in between are detected.
-        let files = WatchedFiles::new(Kubeconfig::read(path)?.files);
-        let found = Kubeconfig::read(path)?;
+        let files = WatchedFiles::new(Kubeconfig::read(file)?.files);
+        let found = Kubeconfig::read(file)?;
         let authorization =
             Authorization::new(found.token_file.as_deref(), found.token.as_deref(), found.password.as_ref())?;
         let client = Client::new(found.tls, timeout)?;
-        Ok((Self { client, uri: found.server, authorization }, files))
+        let uri = if path.is_empty() { found.server } else { joined(&found.server, path)? };
+        Ok((Self { client, uri, authorization }, files))
     }
 
     async fn attempt(&self, body: bytes::Bytes) -> Result<Value, CallError> {
@@ -233,9 +248,31 @@ impl fmt::Debug for Webhook {
     }
 }
 
+/// Returns the URL of a path below a server's URL, which may have a path of its own.
+fn joined(server: &Uri, path: &str) -> Result<Uri, FileError> {
+    let text = format!("{}{path}", server.to_string().trim_end_matches('/'));
+    text.parse().map_err(|_| FileError::Server(text))
+}
+
 /// Creates a header value that `Debug` output hides.
 fn secret(text: &str) -> Result<HeaderValue, FileError> {
     let mut value = HeaderValue::try_from(text).map_err(|_| FileError::Credential)?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn appends_paths_to_the_servers_url() {
+        for (server, url) in [
+            ("https://a:6443", "https://a:6443/apis/x"),
+            ("https://a/", "https://a/apis/x"),
+            ("https://a/k8s/clusters/c", "https://a/k8s/clusters/c/apis/x"),
+        ] {
+            assert_eq!(joined(&server.parse().unwrap(), "/apis/x").unwrap(), url);
+        }
+    }
 }

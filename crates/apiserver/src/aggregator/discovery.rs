@@ -66,12 +66,33 @@ impl RemoteResources {
         self.0.load_full()
     }
 
-    fn set(&self, name: &str, resources: VersionResources) {
+    /// Keeps the resources of a version, without its documents if all documents would need more than `limit` bytes.
+    fn set(&self, name: &str, resources: VersionResources, limit: usize) {
         if self.0.load().get(name).is_some_and(|known| **known == resources) {
             return;
         }
-        let resources = Arc::new(resources);
-        self.0.rcu(|all| all.update(name.to_owned(), Arc::clone(&resources)));
+        let (without, resources) = (Arc::new(resources.without_openapi()), Arc::new(resources));
+        let mut fits = Ok(());
+        self.0.rcu(|all| {
+            let others = all.iter().filter(|(other, _)| *other != name).map(|(_, other)| other.memory());
+            let room = limit.saturating_sub(others.sum());
+            let (kept, outcome) = match room {
+                room if resources.memory() <= room => (Some(&resources), Ok(())),
+                room if without.memory() <= room => {
+                    (Some(&without), Err("its OpenAPI 2 document is ignored"))
+                }
+                _ => (None, Err("it is not in discovery")),
+            };
+            fits = outcome;
+            match kept {
+                Some(kept) => all.update(name.to_owned(), Arc::clone(kept)),
+                None => all.without(name),
+            }
+        });
+        if let Err(effect) = fits {
+            let flag = "--max-aggregated-documents-bytes";
+            tracing::warn!(api_service = name, effect, "documents of aggregated servers exceed {flag}");
+        }
     }
 
     fn remove(&self, name: &str) {
@@ -89,6 +110,18 @@ impl VersionResources {
         Self { is_stale: true, ..Self::new("[]".to_owned(), None) }
     }
 
+    /// Returns the resources without the OpenAPI 2 document, which is read again the next time.
+    fn without_openapi(&self) -> Self {
+        Self { openapi_v2: None, openapi_v2_etag: None, ..self.clone() }
+    }
+
+    /// Returns the memory of the documents, in bytes.
+    fn memory(&self) -> usize {
+        let etags = [&self.etag, &self.openapi_v2_etag].into_iter().flatten().map(HeaderValue::len);
+        let document = self.openapi_v2.as_ref().map_or(0, |document| document.memory);
+        self.resources.len() + document + etags.sum::<usize>()
+    }
+
     /// Returns the OpenAPI 2 document of a version without an OpenAPI 3 document, which this server converts.
     pub(crate) fn converted_openapi(&self) -> Option<&Arc<RemoteDocument>> {
         self.openapi_v2.as_ref().filter(|document| self.openapi.is_none() && !document.is_empty())
@@ -104,6 +137,7 @@ impl Refresher {
             self.resources.remove(name);
             return Next::OnChange;
         };
+        let limit = self.servers.backends.limits.aggregated_documents;
         let known = self.resources.load().get(name).cloned();
         let known = known.map_or_else(VersionResources::unknown, |known| (*known).clone());
         match self.read(service, remote, &known).await {
@@ -119,12 +153,12 @@ impl Refresher {
                     }
                 };
                 (resources.openapi_v2, resources.openapi_v2_etag) = (document, etag);
-                self.resources.set(name, resources);
+                self.resources.set(name, resources, limit);
                 Next::After(REFRESH)
             }
             Err(error) => {
                 tracing::warn!(api_service = name, %error, "discovery of the aggregated server failed");
-                self.resources.set(name, VersionResources { is_stale: true, ..known });
+                self.resources.set(name, VersionResources { is_stale: true, ..known }, limit);
                 Next::Retry
             }
         }
@@ -218,4 +252,35 @@ impl Refresher {
 
 fn accept(media_types: &'static str) -> HeaderMap {
     HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(media_types))])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resources(length: usize, document: Option<usize>) -> VersionResources {
+        let document =
+            document.map(|memory| Arc::new(RemoteDocument { memory, ..RemoteDocument::default() }));
+        VersionResources { openapi_v2: document, ..VersionResources::new("x".repeat(length), None) }
+    }
+
+    #[test]
+    fn documents_of_all_servers_have_one_limit() {
+        let all = RemoteResources::default();
+        let kept = |name: &str| {
+            let found = all.load();
+            found.get(name).map(|found| (found.resources.len(), found.openapi_v2.is_some()))
+        };
+        all.set("a", resources(100, Some(500)), 1000);
+        all.set("b", resources(100, Some(400)), 1000);
+        assert_eq!((kept("a"), kept("b")), (Some((100, true)), Some((100, false))), "b has no room");
+        all.set("c", resources(400, None), 1000);
+        assert_eq!(kept("c"), None);
+        // A document that is replaced does not count.
+        all.set("a", resources(100, Some(600)), 1000);
+        assert_eq!(kept("a"), Some((100, true)));
+        all.remove("a");
+        all.set("b", resources(100, Some(900)), 1000);
+        assert_eq!(kept("b"), Some((100, true)));
+    }
 }

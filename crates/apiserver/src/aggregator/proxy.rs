@@ -64,14 +64,15 @@ where
     let asked = upgrade::requested(request);
     // Streams would keep connections that others wait for, and HTTP/2 has no upgrades.
     if asked.is_some() || info.is_long_running() {
-        let place = servers.backends.place(&destination.host)?;
+        let place = servers.backends.place(&destination.host, context.user())?;
         let connection = match servers.connect(remote, &destination, place).await {
             Ok(connection) => connection,
             Err(error) => return Ok(not_connected(service, remote, &error)),
         };
         remote.circuit.close();
         if let Some(protocol) = asked {
-            return upgrade::pass_on(request, connection, (target, passed), protocol).await;
+            let idle = servers.backends.limits.stream_idle;
+            return upgrade::pass_on(request, connection, (target, passed), protocol, idle).await;
         }
         let sent = exchange::pass_on(request, connection, target, passed).await;
         return respond(service, remote, sent, None);

@@ -112,7 +112,7 @@ impl Servers {
         user: &UserInfo,
     ) -> Result<Exchange, ServerError> {
         let head = get(destination, path, user, HeaderMap::new())?;
-        let place = self.backends.place(&destination.host);
+        let place = self.backends.shared_place(&destination.host);
         let place = place.map_err(|status| ServerError::Busy(status.message))?;
         send(self.connect(remote, destination, place).await?, head).await
     }

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use nave_machinery::Status;
+use nave_machinery::user::UserInfo;
+use nave_streams::idle::IDLE;
 use nave_webhook::{AddressPolicy, BackendDialer, BackendTls, ClientError, Roots, Tls};
 
 use super::log_usage::LogUsage;
+pub use super::places::ConnectionCounts;
 use super::places::{Place, Places};
 
 /// Connections to kubelets, pods and services.
@@ -21,7 +24,30 @@ pub struct Backends {
     pub unverified: Option<BackendTls>,
     /// Counts the requests of logs.
     pub(crate) log_usage: LogUsage,
+    /// The limits.
+    pub(crate) limits: BackendLimits,
     places: Arc<Places>,
+}
+
+/// The limits of connections to backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendLimits {
+    /// The numbers of open connections.
+    pub connections: ConnectionCounts,
+    /// Time without any byte after which a stream is ended (`--stream-idle-timeout`).
+    pub stream_idle: Duration,
+    /// Memory of the documents of all aggregated servers, in bytes.
+    pub aggregated_documents: usize,
+}
+
+impl Default for BackendLimits {
+    fn default() -> Self {
+        Self {
+            connections: ConnectionCounts { total: CONNECTIONS, per_host: None, per_user: None },
+            stream_idle: IDLE,
+            aggregated_documents: AGGREGATED_DOCUMENTS,
+        }
+    }
 }
 
 /// The addresses of kubelets and TLS to them.
@@ -51,6 +77,8 @@ pub const KUBELET_PORT: u16 = 10250;
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 /// The default maximum number of open connections. Each takes a file descriptor, and about 100 KiB if it is a stream.
 const CONNECTIONS: usize = 4096;
+/// The default of `--max-aggregated-documents-bytes`.
+pub const AGGREGATED_DOCUMENTS: usize = 128 << 20;
 
 impl Default for Backends {
     /// Returns upstream's defaults, without TLS.
@@ -67,8 +95,9 @@ impl Default for Backends {
 impl Backends {
     /// Creates the configuration.
     pub fn new(dialer: BackendDialer, kubelets: Kubelets, unverified: Option<BackendTls>) -> Self {
-        let places = Arc::new(Places::new(CONNECTIONS));
-        Self { dialer, kubelets, unverified, log_usage: LogUsage::default(), places }
+        let limits = BackendLimits::default();
+        let places = Arc::new(Places::new(limits.connections));
+        Self { dialer, kubelets, unverified, log_usage: LogUsage::default(), limits, places }
     }
 
     /// Returns the configuration of TLS to servers whose certificate is not verified.
@@ -79,19 +108,28 @@ impl Backends {
         BackendTls::new(Tls { roots: Roots::Unchecked, ..Tls::default() })
     }
 
-    /// Sets the maximum number of open connections. One host gets at most two thirds of them.
+    /// Sets the limits.
     #[must_use]
-    pub fn with_connections(mut self, connections: usize) -> Self {
-        self.places = Arc::new(Places::new(connections));
+    pub fn with_limits(mut self, limits: BackendLimits) -> Self {
+        self.places = Arc::new(Places::new(limits.connections));
+        self.limits = limits;
         self
     }
 
-    /// Takes a place for a connection to a host.
+    /// Takes a place for a user's connection to a host.
+    ///
+    /// # Errors
+    /// 429 if no place is free, or the host or the user has its share.
+    pub(crate) fn place(&self, host: &str, user: &UserInfo) -> Result<Place, Status> {
+        self.places.take(host, Some(&user.name))
+    }
+
+    /// Takes a place for a connection of this server, or one that requests of several users share.
     ///
     /// # Errors
     /// 429 if no place is free, or the host has its share.
-    pub(crate) fn place(&self, host: &str) -> Result<Place, Status> {
-        self.places.take(host)
+    pub(crate) fn shared_place(&self, host: &str) -> Result<Place, Status> {
+        self.places.take(host, None)
     }
 }
 

@@ -19,22 +19,49 @@ const HOP_BY_HOP: [&str; 9] = [
 /// them too.
 const CREDENTIALS: [&str; 4] = ["authorization", "impersonate-user", "impersonate-group", "impersonate-uid"];
 
-/// Headers of a response that speak for this server or for its whole origin, which has the console: a backend must not
-/// set them.
-const OF_ORIGIN: [&str; 15] = [
+/// Headers of a response that a backend must not set, because they steer clients beyond this response: the origin is
+/// this server's, has the console, and is shared by all backends.
+///
+/// Headers that concern one document or response are passed on: `Content-Security-Policy`, `Link`,
+/// `Cross-Origin-*-Policy`, `Permissions-Policy`, `X-Frame-Options`, `WWW-Authenticate`. A page can do to itself by its
+/// content whatever they do. `Location` is rewritten or refused where redirects are, and `Set-Cookie` is confined to the
+/// path of its backend ([`cookies_below`]).
+const OF_ORIGIN: [&str; 28] = [
+    // Let pages of other origins read responses.
     "access-control-allow-credentials",
     "access-control-allow-headers",
     "access-control-allow-methods",
     "access-control-allow-origin",
+    "access-control-allow-private-network",
     "access-control-expose-headers",
+    "access-control-max-age",
+    "timing-allow-origin",
+    // Make the browser connect to another server, or by other rules, for the whole origin.
     "alt-svc",
-    "audit-id",
+    "expect-ct",
+    "public-key-pins",
+    "public-key-pins-report-only",
+    "strict-transport-security",
+    // Erase what other pages of the origin have stored, or their sessions.
     "clear-site-data",
+    "secure-session-registration",
+    "set-login",
+    // Send reports about requests of the whole origin to another server.
     "nel",
     "report-to",
     "reporting-endpoints",
+    // Let scripts or dictionaries of the backend serve other paths.
     "service-worker-allowed",
-    "strict-transport-security",
+    "use-as-dictionary",
+    // Ask for more data about the browser in all requests for the origin.
+    "accept-ch",
+    // A redirect that the checks of `Location` do not see.
+    "refresh",
+    // Valid for all paths, if the backend says so.
+    "set-cookie",
+    "set-cookie2",
+    // This server's own statements about the request.
+    "audit-id",
     "x-kubernetes-pf-flowschema-uid",
     "x-kubernetes-pf-prioritylevel-uid",
 ];
@@ -64,6 +91,21 @@ pub(crate) fn for_client(headers: &HeaderMap) -> HeaderMap {
         passed.remove(name);
     }
     passed
+}
+
+/// Returns the cookies that a backend sets, valid only below its own path: other backends have the same origin.
+pub(super) fn cookies_below(path: &str, headers: &HeaderMap) -> Vec<HeaderValue> {
+    let confined = headers.get_all(header::SET_COOKIE).iter().filter_map(|cookie| {
+        let mut parts = cookie.to_str().ok()?.split(';');
+        let pair = parts.next()?.trim();
+        let kept = parts.map(str::trim).filter(|attribute| {
+            let name = attribute.split('=').next().unwrap_or_default().trim();
+            !name.eq_ignore_ascii_case("path") && !name.eq_ignore_ascii_case("domain")
+        });
+        let kept: Vec<&str> = std::iter::once(pair).chain(kept).collect();
+        HeaderValue::try_from(format!("{}; Path={path}", kept.join("; "))).ok()
+    });
+    confined.collect()
 }
 
 fn without_hop_by_hop(headers: &HeaderMap) -> HeaderMap {
@@ -116,9 +158,32 @@ mod tests {
             ("access-control-allow-origin", "*"),
             ("strict-transport-security", "max-age=0"),
             ("alt-svc", "h3=\":1\""),
+            ("refresh", "0; url=https://elsewhere.example"),
+            ("set-cookie", "a=b; Path=/"),
             ("connection", "close"),
             ("content-type", "text/html"),
+            ("content-security-policy", "default-src 'self'"),
+            ("link", "<style.css>; rel=preload"),
         ]));
-        assert_eq!(passed, headers(&[("content-type", "text/html")]));
+        let expected = [
+            ("content-type", "text/html"),
+            ("content-security-policy", "default-src 'self'"),
+            ("link", "<style.css>; rel=preload"),
+        ];
+        assert_eq!(passed, headers(&expected));
+    }
+
+    #[test]
+    fn cookies_are_valid_for_their_backend_only() {
+        let path = "/api/v1/namespaces/a/services/s/proxy";
+        for (cookie, kept) in [
+            ("a=b", "a=b"),
+            ("a=b; Path=/; HttpOnly", "a=b; HttpOnly"),
+            ("a=b;path = /api;DOMAIN=example.com; Secure;SameSite=Lax", "a=b; Secure; SameSite=Lax"),
+            ("a=b; Path=/x; Path=/", "a=b"),
+        ] {
+            let found = cookies_below(path, &headers(&[("set-cookie", cookie)]));
+            assert_eq!(found, [format!("{kept}; Path={path}")], "{cookie}");
+        }
     }
 }

@@ -34,7 +34,7 @@ pub(super) async fn serve(request: &ConnectRequest<'_>) -> Result<Response<Respo
     let mut head = Request::get(location.target()?).body(()).map_err(Status::internal)?;
     let authority = HeaderValue::try_from(location.authority()).map_err(Status::internal)?;
     head.headers_mut().insert(header::HOST, authority);
-    let place = request.backends.place(&location.host)?;
+    let place = request.backends.place(&location.host, request.context.user())?;
     let connection = location.connect(&request.backends.dialer, place).await.map_err(|error| {
         if matches!(error, BackendError::Tls(_)) {
             request.backends.log_usage.tls_failed();

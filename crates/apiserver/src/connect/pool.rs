@@ -137,7 +137,7 @@ impl Service<Uri> for Connector {
         let Self { backends, tls } = self.clone();
         Box::pin(async move {
             let host = target.host().unwrap_or_default().trim_matches(['[', ']']);
-            let place = backends.place(host).map_err(|status| PoolError::Busy(Box::new(status)))?;
+            let place = backends.shared_place(host).map_err(|status| PoolError::Busy(Box::new(status)))?;
             let port = target.port_u16().unwrap_or(443);
             let connected = backends.dialer.connect_with_protocol(host, port, &tls).await;
             let (connection, is_http2) = connected.map_err(PoolError::Connect)?;
@@ -164,7 +164,7 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
 
-    use super::super::backends::Kubelets;
+    use super::super::backends::{BackendLimits, ConnectionCounts, Kubelets};
     use super::super::exchange::{self, ExchangeError, Link};
     use super::*;
 
@@ -230,7 +230,9 @@ mod tests {
     fn backends(policy: AddressPolicy, places: usize) -> Arc<Backends> {
         let dialer = BackendDialer { policy, timeout: Duration::from_secs(10) };
         let kubelets = Kubelets { address_types: Vec::new(), port: 0, tls: Arc::default() };
-        Arc::new(Backends::new(dialer, kubelets, None).with_connections(places))
+        let connections = ConnectionCounts { total: places, per_host: None, per_user: None };
+        let limits = BackendLimits { connections, ..BackendLimits::default() };
+        Arc::new(Backends::new(dialer, kubelets, None).with_limits(limits))
     }
 
     fn pool(backends: &Arc<Backends>) -> Pool {
@@ -275,7 +277,7 @@ mod tests {
         let pool = pool(&backends);
         for number in 1..=3 {
             let is_free = async {
-                while backends.place("127.0.0.1").is_err() {
+                while backends.shared_place("127.0.0.1").is_err() {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             };

@@ -41,10 +41,11 @@ where
     let mut passed = headers::for_backend(request.headers(), connect.context.client.address());
     set_host(request, &mut passed)?;
     if let Some(protocol) = upgrade::requested(request) {
-        let place = connect.backends.place(&location.host)?;
+        let place = connect.backends.place(&location.host, connect.context.user())?;
         let connection = location.connect(&connect.backends.dialer, place).await;
         let connection = connection.map_err(|error| unreachable(&error))?;
-        return upgrade::pass_on(request, connection, (location.target()?, passed), protocol).await;
+        let idle = connect.backends.limits.stream_idle;
+        return upgrade::pass_on(request, connection, (location.target()?, passed), protocol, idle).await;
     }
     if location.path.is_empty() && matches!(info.method, Method::GET | Method::HEAD) {
         return Ok(redirect_to_folder(&paths.prefix, request.uri().query()));
@@ -52,7 +53,7 @@ where
     if let Ok(uri) = HeaderValue::try_from(paths.forwarded()) {
         passed.insert(FORWARDED_URI, uri);
     }
-    let place = connect.backends.place(&location.host)?;
+    let place = connect.backends.place(&location.host, connect.context.user())?;
     let connection = location.connect(&connect.backends.dialer, place).await;
     let connection = connection.map_err(|error| not_reached(&error))?;
     let sent = exchange::pass_on(request, connection, location.target()?, passed).await;
@@ -60,6 +61,9 @@ where
         sent.map_err(|error| Status::service_unavailable(format!("error trying to reach service: {error}")))?;
     let status = exchange.response.status();
     let mut passed = headers::for_client(exchange.response.headers());
+    for cookie in headers::cookies_below(&paths.prefix, exchange.response.headers()) {
+        passed.append(header::SET_COOKIE, cookie);
+    }
     if let Some(target) = passed.get(header::LOCATION).cloned() {
         let target = target.to_str().unwrap_or_default();
         let target = paths.rewrite(target, &location, request_host(request).unwrap_or_default());

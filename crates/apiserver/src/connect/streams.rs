@@ -6,12 +6,15 @@
 //! | WebSocket, `SPDY/3.1+….k8s.io` | passed on | tunnelled to SPDY |
 //! | SPDY/3.1, other WebSockets | passed on | passed on |
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use nave_machinery::{Object, Status, meta};
+use nave_streams::idle::Activity;
 use nave_streams::remote_command::{self, CLIENT_PROTOCOL, KUBELET_PROTOCOL};
 use nave_streams::tunnel::tunnel;
 use nave_webhook::BackendDialer;
@@ -50,8 +53,9 @@ where
     let Target { kubelet, command } = target(connect, &pod, &admitted).await?;
     let protocol = upgrade::requested(request);
     let protocol = protocol.ok_or_else(|| Status::bad_request("Upgrade request required"))?;
-    let place = connect.backends.place(&kubelet.location.host)?;
+    let place = connect.backends.place(&kubelet.location.host, connect.context.user())?;
     let dialer = connect.backends.dialer;
+    let idle = connect.backends.limits.stream_idle;
     let (location, is_web_socket) =
         (kubelet.location, protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
     if is_web_socket && !kubelet.speaks_web_socket {
@@ -62,13 +66,20 @@ where
                     Ok(handshake) => handshake.with_protocol(CLIENT_PROTOCOL),
                     Err(response) => return Ok(*response),
                 };
-                let kubelet = async move { connect_spdy(&dialer, &location, place).await };
-                return Ok(handshake.accept_messages(request, MAX_MESSAGE, move |socket| {
-                    remote_command::run(socket, command.channels, kubelet)
+                let activity = Activity::default();
+                let counted = activity.clone();
+                let kubelet = async move {
+                    connect_spdy(&dialer, &location, place).await.map(|kubelet| counted.count(kubelet))
+                };
+                return Ok(handshake.accept_messages(request, MAX_MESSAGE, move |socket| async move {
+                    tokio::select! {
+                        () = remote_command::run(socket, command.channels, kubelet) => {}
+                        () = activity.idle(idle) => tracing::debug!("idle stream ended"),
+                    }
                 }));
             }
             None if offered.iter().any(|offer| is_tunnel(offer)) => {
-                let tunnelled = Tunnelled { dialer, location, offered, place };
+                let tunnelled = Tunnelled { dialer, location, offered, place, idle };
                 return tunnelled.serve(request).await;
             }
             _ => {}
@@ -77,7 +88,7 @@ where
     let connection = location.connect(&dialer, place).await.map_err(|error| unreachable(&error))?;
     let head =
         (location.target()?, headers::for_backend(request.headers(), connect.context.client.address()));
-    upgrade::pass_on(request, connection, head, protocol).await
+    upgrade::pass_on(request, connection, head, protocol, idle).await
 }
 
 /// The kubelet and the request to it.
@@ -138,11 +149,13 @@ struct Tunnelled {
     location: Location,
     offered: Vec<String>,
     place: Place,
+    /// Time without any byte after which the tunnel ends.
+    idle: Duration,
 }
 
 impl Tunnelled {
     async fn serve<B: Body>(self, request: &mut Request<B>) -> Result<Response<ResponseBody>, Status> {
-        let Self { dialer, location, offered, place } = self;
+        let Self { dialer, location, offered, place, idle } = self;
         let handshake = match handshake(request) {
             Ok(handshake) => handshake,
             Err(response) => return Ok(*response),
@@ -167,8 +180,12 @@ impl Tunnelled {
         };
         let backend = exchange.into_upgrade();
         Ok(handshake.accept_messages(request, MAX_MESSAGE, move |socket| async move {
+            let activity = Activity::default();
             let tunnelled = match backend.complete().await {
-                Ok(backend) => tunnel(socket, backend).await.map_err(|error| error.to_string()),
+                Ok(backend) => tokio::select! {
+                    ended = tunnel(socket, activity.count(backend)) => ended.map_err(|error| error.to_string()),
+                    () = activity.idle(idle) => Err("idle".to_owned()),
+                },
                 Err(error) => Err(error.to_string()),
             };
             if let Err(error) = tunnelled {

@@ -29,7 +29,7 @@ pub(crate) fn requested<B>(request: &Request<B>) -> Option<HeaderValue> {
 }
 
 /// Passes on a request for an upgrade. If the backend accepts it, bytes are copied until one side ends; otherwise its
-/// error is the response.
+/// error is the response. A stream on which no byte moves for the time `idle` is ended.
 ///
 /// # Errors
 /// 400 for a request with a body, which would be taken for bytes of the protocol. 500 if the backend does not answer
@@ -39,6 +39,7 @@ pub(crate) async fn pass_on<B>(
     connection: PlacedConnection,
     (target, headers): (Uri, HeaderMap),
     protocol: HeaderValue,
+    idle: Duration,
 ) -> Result<Response<ResponseBody>, Status>
 where
     B: Body,
@@ -57,11 +58,11 @@ where
     passed.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     passed.insert(header::UPGRADE, protocol);
     let backend = exchange.into_upgrade();
-    let upgrade = Upgrade::new(request, |client| async move {
+    let upgrade = Upgrade::new(request, move |client| async move {
         let relayed = match backend.complete().await {
             Ok(backend) => {
                 let (client, end) = with_client_end(client);
-                relay(client, backend, end.reached()).await.map_err(|error| error.to_string())
+                relay(client, backend, end.reached(), idle).await.map_err(|error| error.to_string())
             }
             Err(error) => Err(error.to_string()),
         };

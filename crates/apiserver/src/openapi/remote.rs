@@ -14,7 +14,12 @@ pub(crate) struct RemoteDocument {
     pub(super) parameters: Map,
     /// The hash of all of it.
     pub(crate) hash: String,
+    /// The estimated memory, in bytes.
+    pub(crate) memory: usize,
 }
+
+/// The memory of a document for each byte of its JSON: objects are maps, and texts are allocated one by one.
+const MEMORY_PER_BYTE: usize = 8;
 
 /// The prefixes of references.
 const SECTIONS: [&str; 2] = ["definitions", "parameters"];
@@ -49,6 +54,7 @@ impl RemoteDocument {
         }
         let parts = [&read.paths, &read.definitions, &read.parameters];
         let parts = parts.map(|part| serde_json::to_vec(part).unwrap_or_default());
+        read.memory = MEMORY_PER_BYTE * parts.iter().map(Vec::len).sum::<usize>();
         read.hash = super::hash_of(&parts.each_ref().map(Vec::as_slice));
         Ok(read)
     }

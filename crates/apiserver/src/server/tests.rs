@@ -19,6 +19,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::connect::backends::{BackendLimits, ConnectionCounts};
 use crate::cpu_pool::LARGE;
 use crate::storage::WatchCacheSizes;
 
@@ -44,7 +45,9 @@ const BACKEND_CONNECTIONS: usize = 48;
 fn local_backends() -> Arc<Backends> {
     let dialer = BackendDialer { policy: AddressPolicy::Unicast, timeout: Duration::from_secs(2) };
     let Backends { kubelets, unverified, .. } = Backends::default();
-    Arc::new(Backends::new(dialer, kubelets, unverified).with_connections(BACKEND_CONNECTIONS))
+    let connections = ConnectionCounts { total: BACKEND_CONNECTIONS, per_host: None, per_user: None };
+    let limits = BackendLimits { connections, ..BackendLimits::default() };
+    Arc::new(Backends::new(dialer, kubelets, unverified).with_limits(limits))
 }
 
 struct Fixture {

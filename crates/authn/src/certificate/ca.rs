@@ -31,7 +31,8 @@ pub struct ClientCa(ArcSwap<Authorities>);
 #[derive(Debug)]
 pub(super) struct Authorities {
     certificates: Vec<CertificateDer<'static>>,
-    verifier: Arc<dyn ClientCertVerifier>,
+    /// `None` if the bundle is empty.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -42,6 +43,17 @@ impl ClientCa {
     /// The list is empty, or a certificate cannot be used.
     pub fn new(certificates: Vec<CertificateDer<'static>>) -> Result<Self, ClientCaError> {
         Ok(Self(ArcSwap::from_pointee(Authorities::new(certificates)?)))
+    }
+
+    /// Trusts no certificate until the bundle is replaced.
+    pub fn empty() -> Self {
+        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+        Self(ArcSwap::from_pointee(Authorities { certificates: Vec::new(), verifier: None, algorithms }))
+    }
+
+    /// Returns whether no certificate is trusted.
+    pub fn is_empty(&self) -> bool {
+        self.0.load().certificates.is_empty()
     }
 
     /// Replaces the bundle; returns whether it has changed.
@@ -76,16 +88,17 @@ impl Authorities {
         let algorithms = provider.signature_verification_algorithms;
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider)).build()?;
-        Ok(Self { certificates, verifier, algorithms })
+        Ok(Self { certificates, verifier: Some(verifier), algorithms })
     }
 
     /// Verifies that a chain leads to a CA of the bundle, is valid now, and is for client authentication. A certificate of
     /// version 1 must be signed by a CA of the bundle itself.
     pub(super) fn verify(&self, chain: &[CertificateDer<'static>]) -> Result<(), CertificateError> {
         let (certificate, intermediates) = chain.split_first().ok_or(CertificateError::Malformed)?;
+        let verifier = self.verifier.as_ref().ok_or(CertificateError::NoAuthority)?;
         let now = UnixTime::now();
         let verified = version_one::verify_client(certificate, &self.certificates, &self.algorithms, now)
-            .unwrap_or_else(|| self.verifier.verify_client_cert(certificate, intermediates, now).map(drop));
+            .unwrap_or_else(|| verifier.verify_client_cert(certificate, intermediates, now).map(drop));
         verified.map_err(|error| CertificateError::Untrusted(error.to_string()))
     }
 }

@@ -39,6 +39,9 @@ pub enum CertificateError {
     /// now.
     #[error("{0}")]
     Untrusted(String),
+    /// No client CA is known yet.
+    #[error("no client CA is configured")]
+    NoAuthority,
     /// The certificate cannot be parsed.
     #[error("the certificate cannot be read")]
     Malformed,

@@ -13,6 +13,9 @@ const ADMISSION: &str = "Admission";
 /// Enabled by default with the default authorizers of `nave serve`, which include Node.
 pub(super) const NODE_RESTRICTION: &str = "NodeRestriction";
 
+/// Disabled by default in an extension server.
+pub(super) const NAMESPACE_LIFECYCLE: &str = "NamespaceLifecycle";
+
 /// The flags, as typed.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = ADMISSION)]
@@ -52,16 +55,16 @@ pub(crate) struct Admission {
 }
 
 impl AdmissionFlags {
-    /// Validates the flags and reads the file. `defaults` are the plugins to enable in addition to kube-apiserver's
-    /// default ones, unless a flag names them.
+    /// Validates the flags and reads the file. `on` and `off` are the plugins to enable and disable in addition to
+    /// kube-apiserver's default, unless a flag names them.
     ///
     /// # Errors
     /// A name is unknown or in both lists, or the file is invalid.
-    pub(super) fn validate(self, defaults: &[&str]) -> Result<Admission, FlagError> {
+    pub(super) fn validate(self, on: &[&str], off: &[&str]) -> Result<Admission, FlagError> {
         let mut enabled = named(self.enable_admission_plugins);
         let mut disabled = named(self.disable_admission_plugins);
         let only = named(self.admission_control);
-        let defaults = if only.is_empty() { defaults } else { &[] };
+        let (on, off) = if only.is_empty() { (on, off) } else { (&[][..], &[][..]) };
         if !only.is_empty() {
             if !enabled.is_empty() || !disabled.is_empty() {
                 let why = "not with --enable-admission-plugins or --disable-admission-plugins";
@@ -72,11 +75,16 @@ impl AdmissionFlags {
             disabled = others.map(str::to_owned).collect();
             enabled = only;
         }
-        for plugin in defaults.iter().map(|&plugin| plugin.to_owned()) {
-            if !enabled.contains(&plugin) && !disabled.contains(&plugin) {
-                enabled.push(plugin);
-            }
-        }
+        let is_named = |plugin: &&str| enabled.iter().chain(&disabled).any(|name| name == *plugin);
+        let own = |list: &[&str]| {
+            list.iter()
+                .filter(|plugin| !is_named(plugin))
+                .map(|&plugin| plugin.to_owned())
+                .collect::<Vec<_>>()
+        };
+        let (on, off) = (own(on), own(off));
+        enabled.extend(on);
+        disabled.extend(off);
         let plugins = PluginConfig::new(&enabled, &disabled).map_err(|error| {
             let flag = match &error {
                 ConfigError::Unknown { flag, .. } => flag,
@@ -133,8 +141,11 @@ mod tests {
             (&[], &[], "AlwaysPullImages", false),
             (&["AlwaysPullImages"], &[], "AlwaysPullImages", true),
             (&[""], &[""], "ServiceAccount", true),
+            (&[], &[], "NamespaceLifecycle", false),
+            (&["NamespaceLifecycle"], &[], "NamespaceLifecycle", true),
         ] {
-            let admission = flags(enable, disable).validate(&[NODE_RESTRICTION]).unwrap();
+            let admission =
+                flags(enable, disable).validate(&[NODE_RESTRICTION], &[NAMESPACE_LIFECYCLE]).unwrap();
             let entry = PLUGINS.iter().find(|entry| entry.name == name).unwrap();
             assert_eq!(admission.plugins.is_enabled(entry), runs, "{enable:?} {disable:?} {name}");
         }
@@ -144,11 +155,11 @@ mod tests {
     fn the_deprecated_list_is_complete() {
         let only = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         let given = AdmissionFlags { admission_control: only(&["AlwaysPullImages"]), ..flags(&[], &[]) };
-        let plugins = given.validate(&[NODE_RESTRICTION]).unwrap().plugins;
+        let plugins = given.validate(&[NODE_RESTRICTION], &[NAMESPACE_LIFECYCLE]).unwrap().plugins;
         let enabled = PLUGINS.iter().filter(|entry| plugins.is_enabled(entry)).map(|entry| entry.name);
         assert_eq!(enabled.collect::<Vec<_>>(), ["AlwaysPullImages"]);
         let both = AdmissionFlags { admission_control: only(&["Priority"]), ..flags(&["Priority"], &[]) };
-        assert_eq!(both.validate(&[]).unwrap_err().flag, "admission-control");
+        assert_eq!(both.validate(&[], &[]).unwrap_err().flag, "admission-control");
     }
 
     #[test]
@@ -162,7 +173,10 @@ mod tests {
                 "--disable-admission-plugins: Priority is also in --enable-admission-plugins",
             ),
         ] {
-            let error = flags(enable, disable).validate(&[NODE_RESTRICTION]).unwrap_err().to_string();
+            let error = flags(enable, disable)
+                .validate(&[NODE_RESTRICTION], &[NAMESPACE_LIFECYCLE])
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(why), "{error}");
         }
     }

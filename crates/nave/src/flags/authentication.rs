@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::ArgPredicate;
 use clap::{Args, ValueEnum};
 use http::HeaderName;
 use nave_authn::config::OidcFlags;
@@ -14,6 +15,9 @@ use super::FlagError;
 use super::values::{parse_bool, parse_duration};
 
 const HEADING: &str = "Authentication";
+const EXTENSION: &str = "Extension server";
+/// The default time to cache the answers of another API server (upstream's value).
+const DELEGATED_TTL: &str = "10s";
 /// The default issuer of tokens: the URL at which workloads reach the server.
 const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc";
 const MIN_MAX_EXPIRATION: Duration = Duration::from_hours(1);
@@ -93,12 +97,29 @@ pub(crate) struct AuthenticationFlags {
     /// File in kubeconfig format with the webhook that authenticates tokens.
     #[arg(long, value_name = "FILE")]
     authentication_token_webhook_config_file: Option<PathBuf>,
-    /// Time to cache the webhook's answers.
-    #[arg(long, value_name = "DURATION", default_value = "2m0s", value_parser = parse_duration)]
+    /// Time to cache the webhook's answers. With --authentication-kubeconfig, the other server's; the default is then
+    /// 10s.
+    #[arg(long, value_name = "DURATION", default_value = "2m0s", value_parser = parse_duration,
+          default_value_if("authentication_kubeconfig", ArgPredicate::IsPresent, DELEGATED_TTL))]
     authentication_token_webhook_cache_ttl: Duration,
     /// Version of the TokenReview objects sent to the webhook.
     #[arg(long, value_name = "VERSION", value_enum, default_value = "v1beta1")]
     authentication_token_webhook_version: WebhookVersion,
+
+    /// kubeconfig of the API server that aggregates this one. Tokens are authenticated there (TokenReview) and not as
+    /// this server's service accounts. The CAs of clients and front proxies without a flag here are read from its config
+    /// map kube-system/extension-apiserver-authentication, and followed.
+    #[arg(long, value_name = "FILE", help_heading = EXTENSION, conflicts_with = "authentication_token_webhook_config_file")]
+    authentication_kubeconfig: Option<PathBuf>,
+    /// Do not read the config map.
+    #[arg(long, value_name = "BOOL", default_value_t = false, value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", help_heading = EXTENSION)]
+    authentication_skip_lookup: bool,
+    /// Start although the config map cannot be read. It is read when that becomes possible; until then the other
+    /// server's client certificates and proxied requests are refused.
+    #[arg(long, value_name = "BOOL", default_value_t = false, value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", help_heading = EXTENSION)]
+    authentication_tolerate_lookup_failure: bool,
 
     /// URL (https) of the OpenID Connect issuer whose tokens are accepted. --authentication-config allows several.
     #[arg(long, value_name = "URL", requires = "oidc_client_id")]
@@ -146,9 +167,13 @@ pub(crate) struct Authentication {
     pub(crate) bootstrap_tokens: bool,
     pub(crate) proxy: Option<Proxy>,
     pub(crate) webhook: Option<TokenWebhook>,
+    /// The API server that authenticates tokens.
+    pub(crate) delegated: Option<DelegatedAuthentication>,
     pub(crate) oidc: Option<Oidc>,
     /// The audiences of this API server; at least one.
     pub(crate) audiences: Vec<String>,
+    /// True if a flag names the audiences.
+    pub(crate) has_own_audiences: bool,
     pub(crate) service_accounts: ServiceAccounts,
 }
 
@@ -179,6 +204,26 @@ pub(crate) struct TokenWebhook {
     pub(crate) file: PathBuf,
     pub(crate) ttl: Duration,
     pub(crate) version: ReviewVersion,
+}
+
+/// The API server that authenticates this one's clients.
+#[derive(Clone, Debug)]
+pub(crate) struct DelegatedAuthentication {
+    pub(crate) kubeconfig: PathBuf,
+    /// The time to cache its answers.
+    pub(crate) ttl: Duration,
+    pub(crate) lookup: Lookup,
+}
+
+/// The use of the other server's config map `extension-apiserver-authentication`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lookup {
+    /// It is not read.
+    Skipped,
+    /// The server starts without it if it cannot be read.
+    Tolerant,
+    /// The server does not start without it.
+    Required,
 }
 
 /// The OpenID Connect issuer of the flags.
@@ -223,10 +268,12 @@ impl AuthenticationFlags {
         };
         Ok(Authentication {
             anonymous: self.anonymous_auth,
+            has_own_audiences: !self.api_audiences.is_empty(),
             audiences,
             service_accounts,
             proxy: self.proxy(),
             webhook: self.webhook(),
+            delegated: self.delegated(),
             oidc: self.oidc()?,
             config_file: self.authentication_config,
             client_ca_file: self.client_ca_file,
@@ -292,6 +339,18 @@ impl AuthenticationFlags {
             version: match self.authentication_token_webhook_version {
                 WebhookVersion::V1 => ReviewVersion::V1,
                 WebhookVersion::V1beta1 => ReviewVersion::V1Beta1,
+            },
+        })
+    }
+
+    fn delegated(&self) -> Option<DelegatedAuthentication> {
+        Some(DelegatedAuthentication {
+            kubeconfig: self.authentication_kubeconfig.clone()?,
+            ttl: self.authentication_token_webhook_cache_ttl,
+            lookup: match (self.authentication_skip_lookup, self.authentication_tolerate_lookup_failure) {
+                (true, _) => Lookup::Skipped,
+                (false, true) => Lookup::Tolerant,
+                (false, false) => Lookup::Required,
             },
         })
     }

@@ -4,12 +4,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::ArgPredicate;
+use nave_authz::AllowedPaths;
 use nave_authz::config::{Configuration, ConnectionInfo, Interval, WebhookEntry};
 
 use super::FlagError;
 use super::values::parse_duration;
 
 const HEADING: &str = "Authorization";
+const EXTENSION: &str = "Extension server";
+/// The default time to cache the decisions of another API server (upstream's value).
+const DELEGATED_TTL: &str = "10s";
 /// The default modes.
 const DEFAULT_MODES: [&str; 2] = ["Node", "RBAC"];
 const MODES: [&str; 6] = ["AlwaysAllow", "AlwaysDeny", "ABAC", "Webhook", "RBAC", "Node"];
@@ -31,15 +36,29 @@ pub(crate) struct AuthorizationFlags {
     /// Version of the SubjectAccessReview objects sent to the webhook: v1beta1 or v1.
     #[arg(long = "authorization-webhook-version", value_name = "VERSION", default_value = "v1beta1")]
     webhook_version: String,
-    /// Time to cache the webhook's decisions to allow.
-    #[arg(long = "authorization-webhook-cache-authorized-ttl", value_name = "DURATION", default_value = "5m0s", value_parser = parse_duration)]
+    /// Time to cache the webhook's decisions to allow. With --authorization-kubeconfig, the other server's; the default
+    /// is then 10s.
+    #[arg(long = "authorization-webhook-cache-authorized-ttl", value_name = "DURATION", default_value = "5m0s", value_parser = parse_duration,
+          default_value_if("authorization_kubeconfig", ArgPredicate::IsPresent, DELEGATED_TTL))]
     webhook_cache_authorized_ttl: Duration,
-    /// Time to cache the webhook's decisions not to allow.
-    #[arg(long = "authorization-webhook-cache-unauthorized-ttl", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    /// Time to cache the webhook's decisions not to allow. With --authorization-kubeconfig, the other server's; the
+    /// default is then 10s.
+    #[arg(long = "authorization-webhook-cache-unauthorized-ttl", value_name = "DURATION", default_value = "30s", value_parser = parse_duration,
+          default_value_if("authorization_kubeconfig", ArgPredicate::IsPresent, DELEGATED_TTL))]
     webhook_cache_unauthorized_ttl: Duration,
     /// AuthorizationConfiguration that replaces --authorization-mode and the webhook's flags. Reloaded when it changes.
     #[arg(long = "authorization-config", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// kubeconfig of the API server that aggregates this one and authorizes all requests (SubjectAccessReview), instead
+    /// of --authorization-mode. By default this server then runs no controllers and does not check namespaces
+    /// (NamespaceLifecycle): both are the other server's.
+    #[arg(id = "authorization_kubeconfig", long = "authorization-kubeconfig", value_name = "FILE", help_heading = EXTENSION)]
+    kubeconfig: Option<PathBuf>,
+    /// Paths for which --authorization-kubeconfig is not asked, such as health checks: all requests are allowed. A
+    /// trailing * stands for all paths with this prefix.
+    #[arg(long = "authorization-always-allow-paths", value_name = "PATHS", value_delimiter = ',',
+          default_value = "/healthz,/readyz,/livez", help_heading = EXTENSION)]
+    always_allow_paths: Vec<String>,
 }
 
 /// The checked configuration of authorization.
@@ -56,12 +75,33 @@ pub(crate) enum Authorizers {
     File(PathBuf),
     /// The flags.
     Given(Configuration),
+    /// Another API server.
+    Delegated(DelegatedAuthorization),
+}
+
+/// The API server that authorizes this one's requests.
+#[derive(Clone, Debug)]
+pub(crate) struct DelegatedAuthorization {
+    pub(crate) kubeconfig: PathBuf,
+    /// The time to cache its decisions to allow.
+    pub(crate) authorized_ttl: Duration,
+    /// The time to cache its decisions not to allow.
+    pub(crate) unauthorized_ttl: Duration,
+    /// The paths for which it is not asked.
+    pub(crate) allowed_paths: AllowedPaths,
+}
+
+impl Authorization {
+    /// Returns whether another API server authorizes requests.
+    pub(super) fn is_delegated(&self) -> bool {
+        matches!(self.authorizers, Authorizers::Delegated(_))
+    }
 }
 
 impl AuthorizationFlags {
     /// Uses kube-apiserver's default, AlwaysAllow, if no flag names authorizers.
     pub(super) fn default_to_always_allow(&mut self) {
-        if self.modes.is_empty() && self.config.is_none() {
+        if self.modes.is_empty() && self.config.is_none() && self.kubeconfig.is_none() {
             self.modes.push("AlwaysAllow".to_owned());
         }
     }
@@ -72,6 +112,28 @@ impl AuthorizationFlags {
     /// The first invalid flag and the reason.
     pub(super) fn validate(self) -> Result<Authorization, FlagError> {
         let policy_file = self.policy_file.clone();
+        if let Some(kubeconfig) = &self.kubeconfig {
+            let others = [
+                !self.modes.is_empty(),
+                self.config.is_some(),
+                self.webhook_config_file.is_some(),
+                policy_file.is_some(),
+            ];
+            if others.contains(&true) {
+                let why =
+                    "excludes --authorization-mode, --authorization-config and the flags of single modes";
+                return Err(FlagError::new("authorization-kubeconfig", why));
+            }
+            let allowed_paths = AllowedPaths::new(&self.always_allow_paths)
+                .map_err(|why| FlagError::new("authorization-always-allow-paths", why.to_string()))?;
+            let delegated = DelegatedAuthorization {
+                kubeconfig: kubeconfig.clone(),
+                authorized_ttl: self.webhook_cache_authorized_ttl,
+                unauthorized_ttl: self.webhook_cache_unauthorized_ttl,
+                allowed_paths,
+            };
+            return Ok(Authorization { authorizers: Authorizers::Delegated(delegated), policy_file });
+        }
         if let Some(file) = &self.config {
             if !self.modes.is_empty() || self.webhook_config_file.is_some() {
                 let why = "can not be specified when --authorization-mode or --authorization-webhook-* flags are defined";
@@ -160,6 +222,9 @@ mod tests {
         match authorization(arguments).unwrap().authorizers {
             Authorizers::Given(given) => given.authorizers.into_iter().map(|entry| entry.kind).collect(),
             Authorizers::File(file) => vec![file.display().to_string()],
+            Authorizers::Delegated(delegated) => {
+                vec![format!("{:?}", delegated.authorized_ttl), format!("{:?}", delegated.unauthorized_ttl)]
+            }
         }
     }
 
@@ -168,6 +233,9 @@ mod tests {
         assert_eq!(kinds(&[]), ["Node", "RBAC"]);
         assert_eq!(kinds(&["--authorization-mode=RBAC,AlwaysDeny"]), ["RBAC", "AlwaysDeny"]);
         assert_eq!(kinds(&["--authorization-config=a.yaml"]), ["a.yaml"]);
+        let delegated = "--authorization-kubeconfig=a";
+        assert_eq!(kinds(&[delegated]), ["10s", "10s"]);
+        assert_eq!(kinds(&[delegated, "--authorization-webhook-cache-authorized-ttl=1m"]), ["60s", "10s"]);
     }
 
     #[test]
@@ -183,6 +251,14 @@ mod tests {
             (
                 &["--authorization-mode=Webhook"],
                 "--authorization-webhook-config-file: required with mode Webhook",
+            ),
+            (
+                &["--authorization-kubeconfig=x", "--authorization-mode=RBAC"],
+                "--authorization-kubeconfig: excludes --authorization-mode",
+            ),
+            (
+                &["--authorization-kubeconfig=x", "--authorization-always-allow-paths=/a*b"],
+                "--authorization-always-allow-paths: only trailing * allowed in \"a*b\"",
             ),
             (
                 &["--authorization-config=x", "--authorization-mode=RBAC"],

@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 
 use super::ServeError;
 use super::client_cas::{ClientCas, read_cas};
+use super::delegation;
 use crate::flags::{Authentication as Flags, Config, FlagError, Oidc, ServiceAccounts, TokenWebhook};
 use crate::pki::files::{self, Durability};
 
@@ -42,7 +43,7 @@ const TOKEN_TTL: Duration = Duration::from_secs(10);
 pub(super) struct Authentication {
     flags: Flags,
     users_ca: Option<Arc<ClientCa>>,
-    proxies_ca: Option<Arc<ClientCa>>,
+    front_proxy: Option<Arc<FrontProxy>>,
     tokens: Arc<dyn TokenAuthenticator>,
     pub(super) issuer: Issuer,
     /// Receives the secrets whose tokens were used.
@@ -87,7 +88,7 @@ impl Authentication {
         let tokens = tokens(&flags, &keys, &objects, issuers, &metrics, uses)?;
         Ok(Self {
             users_ca: cas.users.clone(),
-            proxies_ca: cas.proxies(),
+            front_proxy: cas.front_proxy(),
             tokens,
             used,
             issuer: Issuer::new(issuer_config(&flags), Arc::clone(&keys)),
@@ -102,9 +103,8 @@ impl Authentication {
     /// Returns the chain of authenticators, in order.
     pub(super) fn chain(&self) -> Chain {
         let mut all: Vec<Arc<dyn Authenticator>> = Vec::new();
-        if let Some((flags, ca)) = self.flags.proxy.as_ref().zip(self.proxies_ca.as_ref()) {
-            let (names, headers) = (flags.allowed_names.clone(), flags.headers.clone());
-            all.push(Arc::new(FrontProxy::new(Arc::clone(ca), names, headers)));
+        if let Some(front_proxy) = &self.front_proxy {
+            all.push(Arc::clone(front_proxy) as _);
         }
         if let Some(ca) = &self.users_ca {
             let certificates = ClientCertificates::new(Arc::clone(ca));
@@ -220,11 +220,14 @@ fn tokens(
             StaticTokens::from_file(file).map_err(|why| FlagError::file("token-auth-file", file, why))?;
         kinds.push(Arc::new(found.for_audiences(audiences.clone())));
     }
-    let ServiceAccounts { issuers: own, lookup, .. } = &flags.service_accounts;
-    let legacy = LegacyTokens::new(Arc::clone(keys), audiences.clone(), Arc::clone(objects), *lookup);
-    kinds.push(Arc::new(legacy.with_metrics(Arc::clone(metrics)).with_use_reports(uses)));
-    let bound = BoundTokens::new(own.clone(), Arc::clone(keys), Arc::clone(objects));
-    kinds.push(Arc::new(bound.with_metrics(Arc::clone(metrics))));
+    // The service accounts of the server that authenticates tokens have the same names and, often, the same issuer.
+    if flags.delegated.is_none() {
+        let ServiceAccounts { issuers: own, lookup, .. } = &flags.service_accounts;
+        let legacy = LegacyTokens::new(Arc::clone(keys), audiences.clone(), Arc::clone(objects), *lookup);
+        kinds.push(Arc::new(legacy.with_metrics(Arc::clone(metrics)).with_use_reports(uses)));
+        let bound = BoundTokens::new(own.clone(), Arc::clone(keys), Arc::clone(objects));
+        kinds.push(Arc::new(bound.with_metrics(Arc::clone(metrics))));
+    }
     if flags.bootstrap_tokens {
         kinds.push(Arc::new(BootstrapTokens::new(Arc::clone(objects), audiences.clone())));
     }
@@ -238,7 +241,13 @@ fn tokens(
         let webhook = Arc::new(WebhookTokens::new(webhook, *version, audiences.clone()));
         kinds.push(Arc::new(CachedTokens::new(webhook, *ttl, *ttl)));
     }
-    let all = CachedTokens::new(Arc::new(TokenUnion::new(kinds)), TOKEN_TTL, Duration::ZERO);
+    let mut ttl = TOKEN_TTL;
+    if let Some(delegated) = &flags.delegated {
+        kinds.push(delegation::tokens(flags, delegated)?);
+        // A flag sets the time for which these users are cached.
+        ttl = Duration::ZERO;
+    }
+    let all = CachedTokens::new(Arc::new(TokenUnion::new(kinds)), ttl, Duration::ZERO);
     Ok(Arc::new(all.with_metrics(Arc::clone(metrics))))
 }
 

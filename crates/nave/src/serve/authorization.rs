@@ -18,7 +18,7 @@ use nave_webhook::WatchedFiles;
 use parking_lot::{Mutex, RwLock};
 use prometheus::Registry;
 
-use super::{FILE_CHECK, ServeError};
+use super::{FILE_CHECK, ServeError, delegation};
 use crate::flags::{self, Authorizers, FlagError};
 
 /// The authorizers and their data.
@@ -57,6 +57,7 @@ impl Authorization {
                 let built = given.build(&parts);
                 (built.map_err(|why| FlagError::new("authorization-mode", why.to_string()))?, None)
             }
+            Authorizers::Delegated(delegated) => (delegation::authorizers(delegated, &metrics)?, None),
             Authorizers::File(path) => {
                 let opened = ConfigFile::open(path.clone(), parts, server);
                 let (file, authorizers) =

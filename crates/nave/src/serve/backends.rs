@@ -17,7 +17,7 @@ const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 /// The flags of the client certificate and its key.
 const FLAGS: (&str, &str) = ("kubelet-client-certificate", "kubelet-client-key");
 
-/// Creates the connections to backends, at most `connections` at a time.
+/// Creates the connections to backends, by default at most `connections` at a time.
 pub(super) fn open(
     config: &Config,
     certificates: &Certificates,
@@ -36,10 +36,15 @@ pub(super) fn open(
         tls: Arc::new(KubeletTls::default()),
     };
     reload(config, certificates, &kubelets.tls)?;
+    let mut limits = config.backends;
+    let total = &mut limits.connections.total;
+    if *total == 0 {
+        *total = connections;
+    }
     let policy = if kubelet.allow_local { AddressPolicy::Unicast } else { AddressPolicy::Remote };
     let dialer = BackendDialer { policy, timeout: kubelet.timeout };
     let unverified = Backends::unverified_tls().map_err(|error| unusable(&error))?;
-    Ok(Arc::new(Backends::new(dialer, kubelets, Some(unverified)).with_connections(connections)))
+    Ok(Arc::new(Backends::new(dialer, kubelets, Some(unverified)).with_limits(limits)))
 }
 
 /// Reads the client certificate and the CAs, for connections that are opened afterwards.

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod certificates;
+mod delegation;
 mod extension_servers;
 mod issuers;
 mod tokens;
