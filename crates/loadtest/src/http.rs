@@ -17,7 +17,7 @@ use nave_webhook::{Kubeconfig, Roots, Tls};
 use rustls::pki_types::ServerName;
 use rustls::{CipherSuite, ClientConfig, RootCertStore};
 use socket2::SockRef;
-use tokio::io::BufReader;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -118,6 +118,37 @@ impl Target {
         let socket = SockRef::from(stream.get_ref().0.get_ref());
         socket.set_recv_buffer_size(SLOW_READER_BUFFER).map_err(LoadError::Broken)?;
         self.http1_over(stream).await
+    }
+
+    /// Opens a connection with a WebSocket of this subprotocol, and returns it after the head of the response. A slow
+    /// reader has a small receive buffer.
+    pub async fn connect_web_socket(
+        &self,
+        path: &str,
+        protocol: &str,
+        is_slow: bool,
+    ) -> Result<Stream, LoadError> {
+        let mut stream = self.connect("http/1.1").await?;
+        if is_slow {
+            let socket = SockRef::from(stream.get_ref().0.get_ref());
+            socket.set_recv_buffer_size(SLOW_READER_BUFFER).map_err(LoadError::Broken)?;
+        }
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+             Sec-WebSocket-Protocol: {protocol}\r\n\r\n",
+            self.origin.authority
+        );
+        stream.write_all(request.as_bytes()).await.map_err(LoadError::Broken)?;
+        stream.flush().await.map_err(LoadError::Broken)?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") && head.len() < MAX_HEAD {
+            head.push(stream.read_u8().await.map_err(LoadError::Broken)?);
+        }
+        if head.starts_with(b"HTTP/1.1 101") {
+            return Ok(stream);
+        }
+        Err(LoadError::Unexpected(String::from_utf8_lossy(&head).into_owned()))
     }
 
     async fn http1_over(&self, stream: Stream) -> Result<Connection, LoadError> {
@@ -329,8 +360,11 @@ pub const JSON: &str = "application/json";
 /// Media type of the Kubernetes protobuf encoding.
 pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
-pub(crate) type Stream = TlsStream<BufReader<TcpStream>>;
+/// A connection before HTTP is spoken on it.
+pub type Stream = TlsStream<BufReader<TcpStream>>;
 
+/// Maximum length of the head of a response to a handshake.
+const MAX_HEAD: usize = 16 << 10;
 const READ_BUFFER: usize = 256 << 10;
 /// Socket buffer size of a slow reader. The kernel doubles it.
 const SLOW_READER_BUFFER: usize = 16 << 10;

@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
+/// The command that returns its input.
+const ECHO_INPUT: &str = "echo-input";
+
 /// The streams of a command.
 #[derive(Default)]
 struct Streams {
@@ -56,6 +59,9 @@ async fn execute(streams: &mut Streams, command: Vec<String>) -> Value {
     {
         let _ = stdout.writer.write(size).await;
     }
+    if program == ECHO_INPUT {
+        return echo(streams).await;
+    }
     let mut process = Command::new(program);
     let process = process.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = match process.kill_on_drop(true).spawn() {
@@ -94,6 +100,18 @@ async fn execute(streams: &mut Streams, command: Vec<String>) -> Value {
             "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]}}),
         None => json!({"status": "Failure", "message": "the command was killed"}),
     }
+}
+
+/// Returns the input, without a process.
+async fn echo(streams: &mut Streams) -> Value {
+    if let (Some(stdin), Some(stdout)) = (&mut streams.stdin, &mut streams.stdout) {
+        while let Ok(Some(piece)) = stdin.reader.next().await {
+            if stdout.writer.write(piece).await.is_err() {
+                break;
+            }
+        }
+    }
+    json!({"status": "Success"})
 }
 
 async fn copy(pipe: Option<impl AsyncRead + Unpin>, writer: Option<&mut StreamWriter>) {

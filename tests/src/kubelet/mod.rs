@@ -2,10 +2,10 @@
 //!
 //! | path | behaviour |
 //! | --- | --- |
-//! | `/exec/…` | runs the command of the query |
+//! | `/exec/…` | runs the command of the query; `echo-input` returns its input without a process |
 //! | `/attach/…` | runs `cat` |
 //! | `/portForward/…` | connects to the port on this machine |
-//! | `/containerLogs/…` | prints the parameters of the request, and numbered lines with `follow` |
+//! | `/containerLogs/…` | prints the parameters of the request, and numbered lines with `follow`; for a pod `flood` endlessly many |
 //! | `/redirect` | redirects to another host |
 //! | others | prints the request |
 //!
@@ -227,7 +227,7 @@ fn handle(
         Channels { stdin: flag("input"), stdout: flag("output"), stderr: flag("error"), tty: flag("tty") };
     let words = || query.iter().filter(|(name, _)| name == "command").map(|(_, word)| word.clone()).collect();
     let command = match path.split('/').nth(1).unwrap_or_default() {
-        "containerLogs" => return log(&query),
+        "containerLogs" => return log(&query, path.contains("/flood/")),
         "redirect" => return redirect(),
         "exec" => Some((channels, words())),
         "attach" => Some((channels, vec!["cat".to_owned()])),
@@ -287,8 +287,9 @@ fn has(headers: &HeaderMap, name: &header::HeaderName, wanted: &str) -> bool {
     headers.get(name).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
-/// Prints the parameters; with `follow`, then a line every few milliseconds until the client goes.
-fn log(query: &[(String, String)]) -> Response<Body> {
+/// Prints the parameters; with `follow`, then a line every few milliseconds until the client goes, or long lines as fast
+/// as they are taken.
+fn log(query: &[(String, String)], is_flood: bool) -> Response<Body> {
     let parameters: Vec<String> = query.iter().map(|(name, value)| format!("{name}={value}")).collect();
     if parameters.iter().any(|parameter| parameter == "previous=true") {
         return text(StatusCode::BAD_REQUEST, "previous terminated container \"main\" not found");
@@ -297,7 +298,10 @@ fn log(query: &[(String, String)]) -> Response<Body> {
     if !parameters.iter().any(|parameter| parameter == "follow=true") {
         return Response::new(Full::new(first).boxed_unsync());
     }
-    let lines = stream::unfold(1, |number| async move {
+    let lines = stream::unfold(1, move |number| async move {
+        if is_flood {
+            return Some((Bytes::from(vec![b'x'; 32 << 10]), number));
+        }
         tokio::time::sleep(Duration::from_millis(5)).await;
         Some((Bytes::from(format!("line {number}\n")), number + 1))
     });

@@ -48,6 +48,7 @@ mod replicas;
 mod server_side_apply;
 mod service_account_pods;
 mod service_allocation;
+mod slow_streams;
 mod stateful_sets;
 mod store_command;
 mod streams;
