@@ -80,9 +80,21 @@ impl Bootstrap {
         Self {
             repair,
             service_cidr: DefaultServiceCidr::new(ranges),
-            service: KubernetesService { address: ranges.first(), advertise, reconciles_endpoints },
+            service: KubernetesService {
+                address: ranges.first(),
+                advertise,
+                node_port: None,
+                reconciles_endpoints,
+            },
             identity: Identity::new(hostname, advertise),
         }
+    }
+
+    /// Gives the service `kubernetes` a node port (`--kubernetes-service-node-port`).
+    #[must_use]
+    pub fn with_node_port(mut self, port: Option<u16>) -> Self {
+        self.service.node_port = port;
+        self
     }
 
     /// Creates the missing objects. Independent objects are created concurrently, so that the store can commit them

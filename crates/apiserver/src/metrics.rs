@@ -5,7 +5,7 @@
 
 mod stages;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use nave_metrics::Registrar;
@@ -100,6 +100,8 @@ pub struct Metrics {
     pub(crate) stages: StageMetrics,
     storage_size: IntGaugeVec,
     no_space: IntGaugeVec,
+    /// The names of the metrics that are not served.
+    disabled: BTreeSet<String>,
 }
 
 impl Metrics {
@@ -170,6 +172,7 @@ impl Metrics {
             stages,
             storage_size,
             no_space,
+            disabled: BTreeSet::new(),
         })
     }
 
@@ -309,13 +312,22 @@ impl Metrics {
         self.registry.gather()
     }
 
-    /// Encodes all metrics in Prometheus' text format.
+    /// Leaves metrics out of the encoded form.
+    #[must_use]
+    pub fn without(mut self, disabled: BTreeSet<String>) -> Self {
+        self.disabled = disabled;
+        self
+    }
+
+    /// Encodes the metrics in Prometheus' text format.
     ///
     /// # Errors
     /// A metric cannot be encoded.
     pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
         let mut text = Vec::new();
-        TextEncoder::new().encode(&self.gather(), &mut text)?;
+        let mut families = self.gather();
+        families.retain(|family| !self.disabled.contains(family.name()));
+        TextEncoder::new().encode(&families, &mut text)?;
         Ok(text)
     }
 }

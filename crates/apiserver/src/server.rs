@@ -1,6 +1,6 @@
 //! Constructs an API server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -119,6 +119,19 @@ pub struct Config {
     pub aggregation: AggregationConfig,
     /// The authentication settings for extension servers; they may change at run time.
     pub cluster_authentication: watch::Receiver<ClusterAuthentication>,
+    /// Further settings.
+    pub options: Options,
+}
+
+/// The settings whose defaults suit most servers.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The names of the metrics that are not served (`--disabled-metrics`).
+    pub disabled_metrics: BTreeSet<String>,
+    /// The node port of the service `kubernetes` (`--kubernetes-service-node-port`).
+    pub kubernetes_node_port: Option<u16>,
+    /// The objects of a collection that are deleted at a time (`--delete-collection-workers`); 0 means 1.
+    pub delete_workers: usize,
 }
 
 /// An error while starting a server.
@@ -169,7 +182,8 @@ impl ApiServer {
         let aggregator = Aggregator::new(config.aggregation, &storages, backends, &config.metrics)?;
         let aggregator = Arc::new(aggregator);
         let conversion_metrics = Arc::new(ConversionMetrics::new(&config.metrics)?);
-        let metrics = Arc::new(Metrics::new(config.metrics)?);
+        let metrics = Metrics::new(config.metrics)?.without(config.options.disabled_metrics);
+        let metrics = Arc::new(metrics);
         let watches = Watches { closing: closing.clone(), min_time: config.min_watch_time };
         let (ranges, ports) = (config.service_ranges, config.node_ports);
         let allocator = ServiceAllocator::new(&storages, ranges, ports, metrics.registry())?;
@@ -202,19 +216,16 @@ impl ApiServer {
             watches,
             cpu.clone(),
             config.backends,
-        );
+        )
+        .with_delete_workers(config.options.delete_workers);
         metrics.register(Box::new(documents::build_info()?))?;
         metrics.register(Box::new(documents::version_info()?))?;
         metrics.register(Box::new(CacheMetrics::new(catalogs.clone())?))?;
         metrics.register(Box::new(RestartMetrics::new(storages.shared().supervisor.clone())?))?;
         let (ranges, advertise) = (config.service_ranges, config.advertise);
-        let bootstrap = Arc::new(Bootstrap::new(
-            repair.clone(),
-            ranges,
-            advertise,
-            config.reconciles_endpoints,
-            &config.hostname,
-        ));
+        let bootstrap =
+            Bootstrap::new(repair.clone(), ranges, advertise, config.reconciles_endpoints, &config.hostname);
+        let bootstrap = Arc::new(bootstrap.with_node_port(config.options.kubernetes_node_port));
         let cluster_authentication = config.cluster_authentication.borrow().clone();
         // Boxed because the future contains several copies of the write path.
         Box::pin(bootstrap.run(&resources, &cluster_authentication)).await.map_err(StartError::Bootstrap)?;

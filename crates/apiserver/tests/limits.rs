@@ -119,7 +119,7 @@ impl World {
         let request = resource.request("");
         let selected = read::select(&endpoint, &request, &ListOptions::default()).await?.objects;
         let target = self.target(&endpoint, "");
-        delete::delete_collection(&target, selected, &DeleteOptions::default()).await?;
+        delete::delete_collection(&target, selected, &DeleteOptions::default(), 1).await?;
         delete::delete_collection_of_undecodable(&target, &DeleteOptions::default()).await
     }
 

@@ -24,6 +24,8 @@ mod etcd_endpoint;
 mod flow_control;
 mod kubelet;
 mod lifecycle;
+mod metrics;
+mod objects;
 mod signing;
 mod store;
 mod tls;
@@ -31,7 +33,7 @@ mod traces;
 mod values;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -83,6 +85,9 @@ pub(crate) use kubelet::Kubelet;
 use kubelet::KubeletFlags;
 pub(crate) use lifecycle::Lifecycle;
 use lifecycle::LifecycleFlags;
+use metrics::MetricsFlags;
+pub(crate) use objects::ObjectConfig;
+use objects::ObjectFlags;
 pub(crate) use signing::Signing;
 use signing::SigningFlags;
 use store::StoreFlags;
@@ -193,6 +198,10 @@ pub(crate) struct ServeFlags {
           require_equals = true, default_missing_value = "true", help_heading = GENERAL)]
     enable_aggregator_routing: bool,
     #[command(flatten)]
+    objects: ObjectFlags,
+    #[command(flatten)]
+    metrics: MetricsFlags,
+    #[command(flatten)]
     lifecycle: LifecycleFlags,
     #[command(flatten)]
     election: ElectionFlags,
@@ -213,6 +222,14 @@ pub(crate) struct ServeFlags {
     /// contain it.
     #[arg(long, value_name = "IP", help_heading = SERVING)]
     advertise_address: Option<IpAddr>,
+    /// Host name or address of the server in the documents /api and /openid/v1/jwks, perhaps with a port, if it is not
+    /// --advertise-address.
+    #[arg(long, value_name = "HOST", default_value = "", hide_default_value = true, help_heading = SERVING)]
+    external_hostname: String,
+    /// Let other processes listen on the same address and port (SO_REUSEPORT).
+    #[arg(long, value_name = "BOOL", default_value_t = false, value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", help_heading = SERVING)]
+    permit_port_sharing: bool,
     #[command(flatten)]
     tls: TlsFlags,
     /// Limit of open connections per client address, or per /64 network for IPv6. Clients behind a proxy count as one
@@ -233,6 +250,9 @@ pub(crate) struct ServeFlags {
     /// Range of node ports.
     #[arg(long, value_name = "RANGE", default_value = "30000-32767", value_parser = parse_ports, help_heading = NETWORK)]
     service_node_port_range: RangeInclusive<u16>,
+    /// Node port of the service kubernetes. 0 means none.
+    #[arg(long, value_name = "PORT", default_value_t = 0, value_parser = whole(0..=u16::MAX), help_heading = NETWORK)]
+    kubernetes_service_node_port: u16,
 
     #[command(flatten)]
     apis: ApiFlags,
@@ -297,6 +317,15 @@ pub(crate) struct Config {
     pub(crate) admission: Admission,
     pub(crate) service_ranges: ServiceRanges,
     pub(crate) node_ports: RangeInclusive<u16>,
+    /// The node port of the service `kubernetes`.
+    pub(crate) kubernetes_node_port: Option<u16>,
+    /// The host in documents for clients, perhaps with a port; empty for the advertised address.
+    pub(crate) external_host: String,
+    /// True if other processes may listen on the same port.
+    pub(crate) shares_port: bool,
+    pub(crate) objects: ObjectConfig,
+    /// The names of the metrics that are not served.
+    pub(crate) disabled_metrics: BTreeSet<String>,
     /// True if webhooks in services are called at their endpoints.
     pub(crate) endpoint_routing: bool,
     /// The audit policy and backends, if requests are recorded.
@@ -343,7 +372,7 @@ pub(crate) enum Credentials {
 }
 
 /// An invalid flag.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("--{flag}: {why}")]
 pub(crate) struct FlagError {
     pub(crate) flag: &'static str,
@@ -380,6 +409,13 @@ impl ServeFlags {
                 "clients cannot connect to an unspecified address",
             ));
         }
+        let kubernetes_node_port = Some(self.kubernetes_service_node_port).filter(|port| *port != 0);
+        if kubernetes_node_port.is_some_and(|port| !self.service_node_port_range.contains(&port)) {
+            let why = "is not in --service-node-port-range";
+            return Err(FlagError::new("kubernetes-service-node-port", why));
+        }
+        let mut disabled_metrics = self.metrics.validate()?;
+        disabled_metrics.extend(self.etcd.metrics_without_interval());
         let tls = self.tls.validate()?;
         let controllers = known_controllers(&self.controllers)?;
         let reachable = if self.bind_address.is_unspecified() {
@@ -418,6 +454,11 @@ impl ServeFlags {
             admission: self.admission.validate(enabled, disabled)?,
             service_ranges: self.service_cluster_ip_range,
             node_ports: self.service_node_port_range,
+            kubernetes_node_port,
+            external_host: self.external_hostname,
+            shares_port: self.permit_port_sharing,
+            objects: self.objects.config(),
+            disabled_metrics,
             endpoint_routing: self.enable_aggregator_routing,
             audit: self.audit.validate()?,
             tracing: self.tracing.validate()?,
@@ -536,6 +577,10 @@ mod tests {
             (&["--bind-address=localhost"], "--bind-address"),
             (&["--service-cluster-ip-range=10.0.0.1"], "--service-cluster-ip-range"),
             (&["--service-node-port-range=2-1"], "--service-node-port-range"),
+            (&["--kubernetes-service-node-port=80"], "--kubernetes-service-node-port"),
+            (&["--disabled-metrics=a b"], "--disabled-metrics"),
+            (&["--show-hidden-metrics-for-version=1.34"], "1.35"),
+            (&["--delete-collection-workers=0"], "--delete-collection-workers"),
             (&["--controllers=*,,b"], "--controllers"),
             (&["--service-account-issuer=a", "--service-account-issuer=a"], "--service-account-issuer"),
             (&["--service-account-issuer=:"], "--service-account-issuer"),

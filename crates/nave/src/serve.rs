@@ -2,7 +2,7 @@
 //!
 //! Start: data folder → store → keys and certificates → listener → API → kubeconfig → ready → controllers.
 //! Stop, on SIGTERM or SIGINT: /readyz fails, the `kubernetes` service loses the address → `--shutdown-delay-duration` → controllers stop → no new connections,
-//! watches end, requests in flight complete → the store is synced and closed. A second signal exits immediately.
+//! watches end, requests in flight complete → etcd's API ends → the store is synced and closed. A second signal exits immediately.
 
 mod aggregation;
 mod api;
@@ -26,6 +26,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -217,6 +218,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let reload_encryption = || api.encryption.reload_on_change();
     let follow = || delegation::follow(lookup.as_ref());
     let track = || token_tracking::record_uses(&api.server, &used);
+    let mut etcd_api = pin!(etcd_api.serve());
     tokio::select! {
         () = signals.next() => {}
         never = supervisor.supervise("certificate renewal", "", renew) => match never {},
@@ -225,10 +227,12 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         never = supervisor.supervise("encryption config reload", "", reload_encryption) => match never {},
         never = supervisor.supervise("client CA lookup", "", follow) => match never {},
         never = supervisor.supervise("token tracking", "", track) => match never {},
-        never = etcd_api.serve() => match never {},
+        never = &mut etcd_api => match never {},
     }
     tokio::select! {
         () = stop(&config, &api.server, api.audit.as_deref(), &controllers, &running) => {}
+        // Other servers use the store until this one has drained.
+        never = &mut etcd_api => match never {},
         () = signals.next() => {
             tracing::warn!("second signal received, exiting");
             std::process::exit(INTERRUPTED)
@@ -269,6 +273,7 @@ fn limits(config: &Config, descriptors: u64) -> Result<Limits, FlagError> {
     if config.connections_per_address != 0 {
         limits.connections.per_address = config.connections_per_address;
     }
+    limits.shares_port = config.shares_port;
     Ok(limits)
 }
 

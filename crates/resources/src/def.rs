@@ -437,6 +437,8 @@ pub struct Rules {
     pub creates_with_status: bool,
     /// True if creates are rejected because the definition of the custom resource is being deleted.
     pub refuses_creates: bool,
+    /// True if privileged containers are refused (`--allow-privileged`).
+    pub refuses_privileged: bool,
     /// True if the watch cache keeps the objects compressed, because they are large and rarely read.
     pub packed: bool,
 }
@@ -483,6 +485,7 @@ impl Default for Rules {
             orphans_dependents: false,
             creates_with_status: false,
             refuses_creates: false,
+            refuses_privileged: false,
             packed: false,
         }
     }

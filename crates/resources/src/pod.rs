@@ -1,7 +1,8 @@
 //! The containers of a pod and the API objects that it refers to (upstream: `pkg/api/pod`), for other crates.
 
-use nave_machinery::{Value, meta};
+use nave_machinery::{FieldError, FieldPath, Value, meta};
 
+use crate::def::ResourceDef;
 use crate::read;
 
 /// The annotation of a mirror pod, which represents a kubelet's static pod.
@@ -69,6 +70,38 @@ impl ContainerKind {
             Self::Ephemeral => "ephemeral container",
         }
     }
+}
+
+/// Returns the path of the pod spec in the objects of a resource.
+pub fn spec_path(group: &str, resource: &str) -> Option<&'static [&'static str]> {
+    Some(match (group, resource) {
+        ("", "pods") => &["spec"],
+        ("", "podtemplates") => &["template", "spec"],
+        ("", "replicationcontrollers")
+        | ("apps", "replicasets" | "deployments" | "statefulsets" | "daemonsets")
+        | ("batch", "jobs") => &["spec", "template", "spec"],
+        ("batch", "cronjobs") => &["spec", "jobTemplate", "spec", "template", "spec"],
+        _ => return None,
+    })
+}
+
+/// Returns an error for each privileged container, if the resource refuses them.
+pub fn refused_privileged(def: &ResourceDef, object: &Value) -> Vec<FieldError> {
+    let Some(path) = spec_path(&def.group, &def.resource).filter(|_| def.rules.refuses_privileged) else {
+        return Vec::new();
+    };
+    let Some((first, rest)) = path.split_first() else { return Vec::new() };
+    let spec = path.iter().try_fold(object, |value, field| value.get(field)).unwrap_or(&Value::Null);
+    let at = rest.iter().fold(FieldPath::new(first), |at, field| at.child(field));
+    let is_privileged =
+        |container: &Value| container.pointer("/securityContext/privileged") == Some(&Value::Bool(true));
+    containers_in(spec)
+        .filter(|(_, _, container)| is_privileged(container))
+        .map(|(kind, index, _)| {
+            let at = at.child(kind.field()).index(index).child("securityContext").child("privileged");
+            FieldError::forbidden(&at, "disallowed by cluster policy")
+        })
+        .collect()
 }
 
 /// Returns whether a pod is a mirror pod.
@@ -301,6 +334,40 @@ mod tests {
             let name = &*field.name;
             let spec = json!({"volumes": [{"name": "v", name: {}}]});
             assert!(name == "name" || api_reference(&json!({"spec": spec})).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn refuses_privileged_containers_of_pods_and_templates() {
+        let registry = crate::Registry::builtin(nave_schema::builtin());
+        let restricted = registry.clone().without_privileged();
+        let privileged = json!({"securityContext": {"privileged": true}});
+        let spec = json!({
+            "initContainers": [{"securityContext": {"privileged": false}}, privileged],
+            "containers": [privileged],
+            "ephemeralContainers": [{}, privileged],
+        });
+        for (group, resource, path) in [
+            ("", "pods", "spec"),
+            ("", "podtemplates", "template.spec"),
+            ("", "replicationcontrollers", "spec.template.spec"),
+            ("apps", "deployments", "spec.template.spec"),
+            ("apps", "statefulsets", "spec.template.spec"),
+            ("apps", "daemonsets", "spec.template.spec"),
+            ("apps", "replicasets", "spec.template.spec"),
+            ("batch", "jobs", "spec.template.spec"),
+            ("batch", "cronjobs", "spec.jobTemplate.spec.template.spec"),
+        ] {
+            let object = path.rsplit('.').fold(spec.clone(), |value, field| json!({field: value}));
+            let errors = |registry: &crate::Registry| {
+                let resource = nave_machinery::GroupVersionResource::new(group, "v1", resource);
+                let errors = refused_privileged(registry.lookup(&resource).unwrap(), &object);
+                errors.iter().map(|error| error.field.to_string()).collect::<Vec<_>>()
+            };
+            assert_eq!(errors(&registry), [""; 0], "{resource}");
+            let containers = ["initContainers[1]", "containers[0]", "ephemeralContainers[1]"];
+            let expected = containers.map(|it| format!("{path}.{it}.securityContext.privileged"));
+            assert_eq!(errors(&restricted), expected, "{resource}");
         }
     }
 }

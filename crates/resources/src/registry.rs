@@ -8,6 +8,7 @@ use nave_schema::SchemaSet;
 
 use crate::custom::versions;
 use crate::def::ResourceDef;
+use crate::pod;
 
 /// All served resources by group, in discovery order. A change creates a new registry that shares the unchanged
 /// parts.
@@ -88,6 +89,18 @@ impl Registry {
             let expires = def.storage.as_ref().is_some_and(|storage| storage.ttl.is_some());
             if let (true, Some(storage)) = (expires, &mut Arc::make_mut(def).storage) {
                 storage.ttl = Some(ttl).filter(|ttl| !ttl.is_zero());
+            }
+        }
+        Self { reserved: self.reserved, ..Self::new(groups) }
+    }
+
+    /// Returns a registry in which pods and pod templates must not have privileged containers.
+    #[must_use]
+    pub fn without_privileged(self) -> Self {
+        let mut groups: Vec<Group> = self.groups.iter().map(|group| Group::clone(group)).collect();
+        for def in groups.iter_mut().flat_map(|group| &mut group.resources) {
+            if pod::spec_path(&def.group, &def.resource).is_some() {
+                Arc::make_mut(def).rules.refuses_privileged = true;
             }
         }
         Self { reserved: self.reserved, ..Self::new(groups) }

@@ -92,12 +92,15 @@ pub struct AggregationConfig {
     pub routing: Routing,
     /// The client certificate for aggregated servers; it may change at run time.
     pub identity: watch::Receiver<ProxyIdentity>,
+    /// True if redirects of aggregated servers reach clients.
+    pub forwards_redirects: bool,
 }
 
 impl Default for AggregationConfig {
     /// Returns settings without a client certificate.
     fn default() -> Self {
-        Self { routing: Routing::default(), identity: watch::channel(ProxyIdentity::default()).1 }
+        let (_, identity) = watch::channel(ProxyIdentity::default());
+        Self { routing: Routing::default(), identity, forwards_redirects: false }
     }
 }
 
@@ -115,7 +118,7 @@ impl Aggregator {
         let directory = Arc::<Directory>::default();
         let services = webhooks::stored_services(storages);
         let resolver = ServiceResolver::new(Arc::clone(&services), config.routing, None);
-        let servers = Arc::new(Servers::new(resolver, config.identity, backends));
+        let servers = Arc::new(Servers::new(resolver, config.identity, backends, config.forwards_redirects));
         let resources = Arc::<RemoteResources>::default();
         let checks = Checks {
             directory: Arc::clone(&directory),

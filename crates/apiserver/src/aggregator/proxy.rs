@@ -75,7 +75,7 @@ where
             return upgrade::pass_on(request, connection, (target, passed), protocol, idle).await;
         }
         let sent = exchange::pass_on(request, connection, target, passed).await;
-        return respond(service, remote, sent, None);
+        return respond(servers, service, remote, sent, None);
     }
     let turn = remote.places.clone().try_acquire_owned();
     let turn =
@@ -85,11 +85,12 @@ where
         Err(error) => return Ok(not_connected(service, remote, &error)),
     };
     let sent = exchange::pass_on(request, Link::Pooled(&transport.pool), target, passed).await;
-    respond(service, remote, sent, Some(turn))
+    respond(servers, service, remote, sent, Some(turn))
 }
 
 /// Returns the backend's response, or the failure, for the client.
 fn respond(
+    servers: &Servers,
     service: &ApiService,
     remote: &Remote,
     sent: Result<Exchange, ExchangeError>,
@@ -102,7 +103,8 @@ fn respond(
     };
     remote.circuit.close();
     let status = exchange.response.status();
-    if status.is_redirection() && exchange.response.headers().contains_key(header::LOCATION) {
+    let redirects = status.is_redirection() && exchange.response.headers().contains_key(header::LOCATION);
+    if redirects && !servers.forwards_redirects {
         let why = "the backend attempted to redirect this request, which is not permitted";
         return Ok(raw_response::text(StatusCode::BAD_GATEWAY, why));
     }

@@ -20,6 +20,8 @@ pub(super) struct Servers {
     resolver: ServiceResolver,
     identity: watch::Receiver<ProxyIdentity>,
     pub(super) backends: Arc<Backends>,
+    /// True if redirects reach clients.
+    pub(super) forwards_redirects: bool,
 }
 
 /// The reason why an aggregated server does not answer.
@@ -71,8 +73,9 @@ impl Servers {
         resolver: ServiceResolver,
         identity: watch::Receiver<ProxyIdentity>,
         backends: Arc<Backends>,
+        forwards_redirects: bool,
     ) -> Self {
-        Self { resolver, identity, backends }
+        Self { resolver, identity, backends, forwards_redirects }
     }
 
     /// Returns the address of a server.

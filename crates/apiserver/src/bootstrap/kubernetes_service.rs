@@ -26,6 +26,8 @@ pub(super) struct KubernetesService {
     pub(super) address: IpAddr,
     /// The address of this server in the endpoints.
     pub(super) advertise: SocketAddr,
+    /// The node port of the service; `None` for a service with a cluster IP only.
+    pub(super) node_port: Option<u16>,
     /// True if the server keeps the endpoints (`--endpoint-reconciler-type`).
     pub(super) reconciles_endpoints: bool,
 }
@@ -123,6 +125,11 @@ impl KubernetesService {
     }
 
     fn service(&self) -> Value {
+        let mut port =
+            json!({"name": "https", "port": 443, "protocol": "TCP", "targetPort": self.advertise.port()});
+        if let Some(node_port) = self.node_port {
+            port["nodePort"] = node_port.into();
+        }
         json!({
             "apiVersion": "v1",
             "kind": "Service",
@@ -133,11 +140,9 @@ impl KubernetesService {
             },
             "spec": {
                 "clusterIP": self.address.to_string(),
-                "ports": [
-                    {"name": "https", "port": 443, "protocol": "TCP", "targetPort": self.advertise.port()}
-                ],
+                "ports": [port],
                 "sessionAffinity": "None",
-                "type": "ClusterIP",
+                "type": if self.node_port.is_some() { "NodePort" } else { "ClusterIP" },
             },
         })
     }
@@ -170,5 +175,25 @@ impl KubernetesService {
             "endpoints": endpoints,
             "ports": [{"name": "https", "port": self.advertise.port(), "protocol": "TCP"}],
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn has_a_node_port_if_one_is_given() {
+        for (node_port, kind) in [(None, "ClusterIP"), (Some(30443), "NodePort")] {
+            let service = KubernetesService {
+                address: IpAddr::from([10, 0, 0, 1]),
+                advertise: SocketAddr::from(([192, 0, 2, 1], 6443)),
+                node_port,
+                reconciles_endpoints: true,
+            };
+            let spec = &service.service()["spec"];
+            assert_eq!(spec["type"], kind);
+            assert_eq!(spec["ports"][0].get("nodePort"), node_port.map(Value::from).as_ref());
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The verbs delete and deletecollection: graceful deletion, finalizers, preconditions (upstream:
 //! `registry.Store.Delete`).
 
+use futures_util::future::join_all;
 use nave_machinery::options::DeleteOptions;
 use nave_machinery::{Reason, Status, Value, meta};
 use nave_resources::list_prefix;
@@ -89,7 +90,7 @@ pub async fn delete_collection_of_undecodable(
     Ok(())
 }
 
-/// Deletes the objects that a list selected, one after another; returns the deleted objects.
+/// Deletes the objects that a list selected, `workers` at a time; returns the deleted objects.
 ///
 /// # Errors
 /// The first failed deletion, ignoring objects that no longer exist.
@@ -97,18 +98,37 @@ pub async fn delete_collection(
     target: &Target<'_>,
     selected: Vec<ServedObject>,
     options: &DeleteOptions,
+    workers: usize,
 ) -> Result<Vec<ServedObject>, Status> {
     let mut deleted = Vec::with_capacity(selected.len());
-    for object in selected {
-        let (namespace, name) = (object.cached.namespace(), object.cached.name());
-        let one = Target { view: View::Object, namespace, name, ..*target };
-        match delete_one(&one, Write::delete(&one, options).of_collection(), options).await {
-            Ok(_) => deleted.push(object),
-            Err(status) if status.code == 404 => {}
-            Err(status) => return Err(status),
+    let mut selected = selected.into_iter().peekable();
+    while selected.peek().is_some() {
+        let some: Vec<ServedObject> = selected.by_ref().take(workers.max(1)).collect();
+        // The futures of writes are large, so they are boxed.
+        let deletions = some.iter().map(|object| Box::pin(delete_of_collection(target, object, options)));
+        let outcomes = join_all(deletions).await;
+        for (object, outcome) in some.into_iter().zip(outcomes) {
+            if outcome? {
+                deleted.push(object);
+            }
         }
     }
     Ok(deleted)
+}
+
+/// Deletes an object of a collection; returns false if it no longer exists.
+async fn delete_of_collection(
+    target: &Target<'_>,
+    object: &ServedObject,
+    options: &DeleteOptions,
+) -> Result<bool, Status> {
+    let (namespace, name) = (object.cached.namespace(), object.cached.name());
+    let one = Target { view: View::Object, namespace, name, ..*target };
+    match delete_one(&one, Write::delete(&one, options).of_collection(), options).await {
+        Ok(_) => Ok(true),
+        Err(status) if status.code == 404 => Ok(false),
+        Err(status) => Err(status),
+    }
 }
 
 /// Builds the response: the object if it still exists, otherwise a `Status`. Some kinds always return the object.

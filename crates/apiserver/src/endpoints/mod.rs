@@ -87,6 +87,8 @@ pub struct Resources {
     watches: Watches,
     cpu: CpuPool,
     backends: Arc<Backends>,
+    /// The objects of a collection that are deleted at a time.
+    delete_workers: usize,
 }
 
 impl Resources {
@@ -100,7 +102,23 @@ impl Resources {
         cpu: CpuPool,
         backends: Arc<Backends>,
     ) -> Self {
-        Self { catalogs, admission, virtual_endpoints, authorization, watches, cpu, backends }
+        Self {
+            catalogs,
+            admission,
+            virtual_endpoints,
+            authorization,
+            watches,
+            cpu,
+            backends,
+            delete_workers: 1,
+        }
+    }
+
+    /// Sets the number of objects of a collection that are deleted at a time; 0 means 1.
+    #[must_use]
+    pub fn with_delete_workers(mut self, workers: usize) -> Self {
+        self.delete_workers = workers.max(1);
+        self
     }
 
     /// Serves a request for a resource.
@@ -275,7 +293,8 @@ impl Resources {
                 let options = delete_options(target.context, payload)?;
                 let list = ListOptions::parse(query)?;
                 let page = Box::pin(read::select(endpoint, resource, &list)).await?;
-                let objects = Box::pin(delete::delete_collection(target, page.objects, &options)).await?;
+                let delete = delete::delete_collection(target, page.objects, &options, self.delete_workers);
+                let objects = Box::pin(delete).await?;
                 let selects_all = list.label_selector.is_empty() && list.field_selector.is_empty();
                 // Pages do not contain undecodable objects, so delete them with the last page.
                 if selects_all && page.continue_token.is_empty() {

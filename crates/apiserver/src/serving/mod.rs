@@ -42,7 +42,7 @@ use nave_authn::PeerCertificate;
 use nave_machinery::backoff::Backoff;
 use nave_metrics::Registrar;
 use prometheus::{IntCounter, Registry};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::body::BodyError;
@@ -142,6 +142,8 @@ pub struct Limits {
     /// Maximum number of requests of an HTTP/2 connection that the client abandons before they are answered. Each
     /// answered request allows one more. Beyond this number, the connection is closed.
     pub abandoned_requests: u32,
+    /// True if other processes may listen on the same port (`--permit-port-sharing`).
+    pub shares_port: bool,
 }
 
 impl Default for Limits {
@@ -154,8 +156,23 @@ impl Default for Limits {
             first_request: Duration::from_secs(32),
             idle: Duration::from_secs(90),
             abandoned_requests: 1000,
+            shares_port: false,
         }
     }
+}
+
+/// Number of connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// Listens on an address. A new process can listen although connections of an earlier one are closing.
+fn listen(address: SocketAddr, shares_port: bool) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    if shares_port {
+        socket.set_reuseport(true)?;
+    }
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// The handler of requests. Implemented by all functions with a matching signature.
@@ -225,7 +242,7 @@ impl Server {
     ) -> io::Result<Self> {
         let mut listeners = Vec::with_capacity(addresses.len());
         for address in addresses {
-            let listener = TcpListener::bind(address).await;
+            let listener = listen(*address, limits.shares_port);
             listeners
                 .push(listener.map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?);
         }

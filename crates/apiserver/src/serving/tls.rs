@@ -45,13 +45,15 @@ pub struct TlsSettings {
     /// The offered cipher suites of TLS 1.2 by their IANA names (`--tls-cipher-suites`); `None` for all. Those of TLS
     /// 1.3 are always offered.
     pub cipher_suites: Option<Vec<String>>,
+    /// The offered key exchange groups by their IANA numbers (`--tls-curve-preferences`); `None` for all.
+    pub key_exchange_groups: Option<Vec<u16>>,
     /// True if HTTP/2 is offered (`--disable-http2-serving`).
     pub offers_http2: bool,
 }
 
 impl Default for TlsSettings {
     fn default() -> Self {
-        Self { requires_tls13: false, cipher_suites: None, offers_http2: true }
+        Self { requires_tls13: false, cipher_suites: None, key_exchange_groups: None, offers_http2: true }
     }
 }
 
@@ -61,6 +63,11 @@ impl TlsSettings {
         let suites = aws_lc_rs::default_provider().cipher_suites;
         let tls12 = suites.iter().filter(|suite| suite.tls13().is_none());
         tls12.filter_map(|suite| suite.suite().as_str()).collect()
+    }
+
+    /// Returns the IANA numbers of the key exchange groups that the server has.
+    pub fn available_groups() -> Vec<u16> {
+        aws_lc_rs::default_provider().kx_groups.iter().map(|group| group.name().into()).collect()
     }
 }
 
@@ -145,6 +152,9 @@ fn server_config(
             let name = suite.suite().as_str();
             suite.tls13().is_some() || offered.iter().any(|offered| name == Some(offered))
         });
+    }
+    if let Some(offered) = &settings.key_exchange_groups {
+        provider.kx_groups.retain(|group| offered.contains(&group.name().into()));
     }
     let has_tls12 = provider.cipher_suites.iter().any(|suite| suite.tls13().is_none());
     let versions: &[&rustls::SupportedProtocolVersion] =

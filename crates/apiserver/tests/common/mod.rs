@@ -116,6 +116,7 @@ impl Cluster {
             backends: Arc::default(),
             aggregation: nave_apiserver::aggregator::AggregationConfig::default(),
             cluster_authentication,
+            options: server::Options::default(),
         };
         let server = ApiServer::start(config).await.unwrap();
         let mut cluster = Self { server, storages, rbac, following: Vec::new(), _folder: folder };

@@ -108,6 +108,7 @@ impl World {
             backends: Arc::default(),
             aggregation: nave_apiserver::aggregator::AggregationConfig::default(),
             cluster_authentication,
+            options: server::Options::default(),
         };
         let server = ApiServer::start(config).await.unwrap();
         let idle_tasks = alive_tasks();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::FlagError;
+use super::values::parse_bool;
 
 const AGGREGATION: &str = "Aggregated servers";
 
@@ -20,6 +21,10 @@ pub(super) struct AggregationFlags {
     /// Private key (PEM) of that certificate.
     #[arg(long, value_name = "FILE", help_heading = AGGREGATION)]
     proxy_client_key_file: Option<PathBuf>,
+    /// Answer with 502 if an aggregated server redirects a request, instead of passing the redirect to the client.
+    #[arg(long, value_name = "BOOL", default_value_t = true, value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", help_heading = AGGREGATION)]
+    aggregator_reject_forwarding_redirect: bool,
 }
 
 /// The checked flags.
@@ -27,6 +32,8 @@ pub(super) struct AggregationFlags {
 pub(crate) struct Aggregation {
     /// The client certificate and its key.
     pub(crate) client_pair: Option<(PathBuf, PathBuf)>,
+    /// True if redirects of aggregated servers reach clients.
+    pub(crate) forwards_redirects: bool,
 }
 
 impl AggregationFlags {
@@ -51,6 +58,7 @@ impl AggregationFlags {
                 ));
             }
         };
-        Ok(Aggregation { client_pair })
+        let forwards_redirects = !self.aggregator_reject_forwarding_redirect;
+        Ok(Aggregation { client_pair, forwards_redirects })
     }
 }

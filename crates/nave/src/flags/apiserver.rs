@@ -1,7 +1,7 @@
 //! The flags of `nave apiserver` and `kube-apiserver`: all of kube-apiserver's flags, with its defaults.
 //!
-//! Flags that nave obeys are those of [`ServeFlags`]. The other flags of kube-apiserver 1.36 are accepted without effect
-//! and reported by [`ApiserverFlags::validate`]. Flags without a counterpart in kube-apiserver keep their meaning:
+//! Flags that nave obeys are those of [`ServeFlags`]. The other flags of kube-apiserver 1.36 are refused, or accepted
+//! without effect and reported by [`ApiserverFlags::validate`]; `upstream.rs` lists both with the reasons. Flags without a counterpart in kube-apiserver keep their meaning:
 //! `--data-dir` stores the objects in a folder instead of etcd, and `--controllers` runs controllers in the process.
 
 mod upstream;
@@ -23,6 +23,8 @@ pub(crate) struct ApiserverFlags {
     cert_dir: PathBuf,
     /// The flags on the command line that have no effect.
     without_effect: Vec<String>,
+    /// The first flag on the command line that is refused.
+    refused: Option<FlagError>,
     /// True if `--version` asks for the version.
     pub(super) version: bool,
 }
@@ -38,6 +40,9 @@ impl ApiserverFlags {
     /// # Errors
     /// The first invalid flag and the reason.
     pub(super) fn validate(mut self) -> Result<Config, FlagError> {
+        if let Some(refused) = self.refused {
+            return Err(refused);
+        }
         let serve = &mut self.serve;
         if serve.data_dir.is_none() && !serve.etcd.has_servers() {
             let why = "required; --data-dir stores the objects in a folder instead";
@@ -69,6 +74,7 @@ impl Args for ApiserverFlags {
     fn augment_args(command: Command) -> Command {
         let command = ServeFlags::augment_args(command)
             .mut_arg("bind_address", |arg| arg.default_value("0.0.0.0"))
+            .mut_arg("allow_privileged", |arg| arg.default_value("false"))
             .mut_arg("controllers", |arg| arg.default_value("none"))
             .mut_arg("data_dir", |arg| arg.default_value(Resettable::Reset))
             .mut_arg("service_account_issuer", |arg| arg.default_value(Resettable::Reset))
@@ -87,6 +93,7 @@ impl FromArgMatches for ApiserverFlags {
             serve: ServeFlags::from_arg_matches(matches)?,
             cert_dir: matches.get_one::<String>(upstream::CERT_DIR).map(PathBuf::from).unwrap_or_default(),
             without_effect: upstream::given_without_effect(matches),
+            refused: upstream::given_refused(matches),
             version: matches.get_one::<String>(upstream::VERSION).is_some_and(|value| value != "false"),
         })
     }

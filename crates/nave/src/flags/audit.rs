@@ -43,7 +43,8 @@ pub(super) struct AuditFlags {
     #[arg(long, value_name = "FILE", help_heading = AUDIT)]
     audit_webhook_config_file: Option<PathBuf>,
     /// Time to wait before the first failed call of the webhook is repeated.
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration, help_heading = AUDIT)]
+    #[arg(long, alias = "audit-webhook-batch-initial-backoff", value_name = "DURATION", default_value = "10s",
+          value_parser = parse_duration, help_heading = AUDIT)]
     audit_webhook_initial_backoff: Duration,
     /// Mode of the log: batch never delays requests and drops events when its buffer is full; blocking records each event before the request continues; blocking-strict also rejects requests that cannot be recorded.
     #[arg(long, value_name = "MODE", default_value = "blocking", value_parser = parse_mode, help_heading = AUDIT)]

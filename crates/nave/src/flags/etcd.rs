@@ -39,10 +39,10 @@ pub(super) struct EtcdFlags {
     /// Interval of compactions: old revisions are readable for this time or longer. 0 disables compactions.
     #[arg(long, value_name = "DURATION", default_value = "5m0s", value_parser = parse_duration)]
     etcd_compaction_interval: Duration,
-    /// Accepted for compatibility: numbers of objects are counted when metrics are read.
+    /// 0 leaves the numbers of objects out of the metrics. Otherwise, they are counted when metrics are read.
     #[arg(long, value_name = "DURATION", default_value = "1m0s", value_parser = parse_duration)]
     etcd_count_metric_poll_period: Duration,
-    /// Accepted for compatibility: the size of the store is read when metrics are read.
+    /// 0 leaves the size of the store out of the metrics. Otherwise, it is read when metrics are read.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     etcd_db_metric_poll_interval: Duration,
     /// Time after which events are deleted. 0 keeps them.
@@ -96,6 +96,14 @@ impl EtcdFlags {
     /// Returns whether the objects are stored in an etcd cluster.
     pub(super) fn has_servers(&self) -> bool {
         !self.etcd_servers.is_empty()
+    }
+
+    /// Returns the names of the metrics whose interval is 0.
+    pub(super) fn metrics_without_interval(&self) -> Vec<String> {
+        let counts = (self.etcd_count_metric_poll_period, &OBJECT_COUNTS[..]);
+        let sizes = (self.etcd_db_metric_poll_interval, &STORE_SIZES[..]);
+        let disabled = [counts, sizes].into_iter().filter(|(interval, _)| interval.is_zero());
+        disabled.flat_map(|(_, names)| names).map(|name| (*name).to_owned()).collect()
     }
 
     /// Validates the flags.
@@ -158,6 +166,11 @@ impl EtcdFlags {
         })
     }
 }
+
+/// The metrics of `--etcd-count-metric-poll-period`.
+const OBJECT_COUNTS: [&str; 2] = ["apiserver_storage_objects", "apiserver_resource_objects"];
+/// The metric of `--etcd-db-metric-poll-interval`.
+const STORE_SIZES: [&str; 1] = ["apiserver_storage_size_bytes"];
 
 /// The media types of `--storage-media-type`.
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";

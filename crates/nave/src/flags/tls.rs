@@ -30,6 +30,10 @@ pub(super) struct TlsFlags {
     /// be chosen.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     tls_cipher_suites: Vec<String>,
+    /// Key exchange groups by their numbers, such as 29 (X25519) or 4588 (X25519MLKEM768). Groups that the server lacks
+    /// are left out.
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', value_parser = whole(0..=u16::MAX))]
+    tls_curve_preferences: Vec<u16>,
     /// Serve HTTP/1.1 only.
     #[arg(long, value_name = "BOOL", default_value_t = false, value_parser = parse_bool, action = clap::ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_missing_value = "true")]
@@ -78,7 +82,8 @@ impl TlsFlags {
     /// Validates the flags.
     ///
     /// # Errors
-    /// A certificate lacks its key, a key lacks its certificate, or a cipher suite does not exist.
+    /// A certificate lacks its key, a key lacks its certificate, a cipher suite does not exist, or no key exchange group
+    /// is left.
     pub(super) fn validate(self) -> Result<TlsConfig, FlagError> {
         let pair = match (self.tls_cert_file, self.tls_private_key_file) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
@@ -106,9 +111,17 @@ impl TlsFlags {
             _ => name,
         });
         let suites: Vec<String> = suites.collect();
+        let groups = self.tls_curve_preferences;
+        let available = TlsSettings::available_groups();
+        if !groups.is_empty() && !groups.iter().any(|group| available.contains(group)) {
+            let available: Vec<String> = available.iter().map(u16::to_string).collect();
+            let why = format!("the server has none of these groups, but {}", available.join(", "));
+            return Err(FlagError::new("tls-curve-preferences", why));
+        }
         let settings = TlsSettings {
             requires_tls13: self.tls_min_version == "VersionTLS13",
             cipher_suites: (!suites.is_empty()).then_some(suites),
+            key_exchange_groups: (!groups.is_empty()).then_some(groups),
             offers_http2: !self.disable_http2_serving,
         };
         let (named, http2_streams) = (self.tls_sni_cert_key, self.http2_max_streams_per_connection);
@@ -182,7 +195,15 @@ mod tests {
         let suites = settings(&[suites]).unwrap().cipher_suites.unwrap();
         assert_eq!(suites[0], "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256");
         assert!(TlsSettings::available_suites().contains(&suites[0].as_str()));
-        for wrong in ["--tls-min-version=1.2", "--tls-cipher-suites=AES", "--tls-cert-file=a"] {
+        let groups = settings(&["--tls-curve-preferences=29,25"]).unwrap().key_exchange_groups;
+        assert_eq!(groups, Some(vec![29, 25]));
+        for wrong in [
+            "--tls-min-version=1.2",
+            "--tls-cipher-suites=AES",
+            "--tls-cert-file=a",
+            "--tls-curve-preferences=25",
+            "--tls-curve-preferences=X25519",
+        ] {
             assert!(settings(&[wrong]).is_err(), "{wrong}");
         }
     }

@@ -1,6 +1,7 @@
 //! Starts and stops the API server and its store.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use nave_apiserver::aggregator::AggregationConfig;
 use nave_apiserver::aggregator::identity::ProxyIdentity;
@@ -66,6 +67,7 @@ pub(super) async fn start(
 ) -> Result<Api, ServeError> {
     let registry =
         config.apis.runtime_config.registry(nave_schema::builtin())?.with_ttl(config.store.event_ttl);
+    let registry = if config.objects.allows_privileged { registry } else { registry.without_privileged() };
     for resource in config.watch_caches.unknown(&registry) {
         tracing::warn!(resource, "unknown resource in --watch-cache-sizes ignored");
     }
@@ -93,6 +95,7 @@ pub(super) async fn start(
     let with_tokens = authentication.virtual_resources(virtual_resources::table());
     let runs_controllers = config.controllers.selected().next().is_some();
     let with_statuses = virtual_resources::with_component_statuses(with_tokens, runs_controllers)?;
+    let external = external_address(&config.external_host, reachable);
     let server = server::Config {
         storages: storages.clone(),
         authentication: authentication.chain(),
@@ -107,7 +110,7 @@ pub(super) async fn start(
         min_watch_time: config.min_request_timeout,
         browsers: config.browsers.clone(),
         console: config.console,
-        address: reachable.to_string(),
+        address: external.clone(),
         advertise: reachable,
         reconciles_endpoints: config.lifecycle.reconciles_endpoints,
         drain: DrainSettings {
@@ -116,14 +119,23 @@ pub(super) async fn start(
         },
         flags: config.flag_values.clone(),
         hostname,
-        token_discovery: authentication.discovery(&reachable.to_string()),
+        token_discovery: authentication.discovery(&external),
         audit: audit.clone(),
         tracer: tracer(config)?,
         metrics,
         webhooks,
         backends: connections.backends,
-        aggregation: AggregationConfig { routing, identity: connections.proxy },
+        aggregation: AggregationConfig {
+            routing,
+            identity: connections.proxy,
+            forwards_redirects: config.aggregation.forwards_redirects,
+        },
         cluster_authentication: cas.subscribe(),
+        options: server::Options {
+            disabled_metrics: config.disabled_metrics.clone(),
+            kubernetes_node_port: config.kubernetes_node_port,
+            delete_workers: config.objects.delete_workers.into(),
+        },
     };
     let server = ApiServer::start(server).await?;
     // The default roles and bindings exist from this point on.
@@ -141,6 +153,19 @@ pub(super) async fn start(
     })
 }
 
+/// Returns the address in documents for clients: `--external-hostname`, with the port of the server if it has none.
+fn external_address(host: &str, reachable: SocketAddr) -> String {
+    let port = reachable.port();
+    if host.is_empty() {
+        return reachable.to_string();
+    }
+    match host.parse::<IpAddr>() {
+        Ok(address) => SocketAddr::new(address, port).to_string(),
+        Err(_) if host.contains(':') => host.to_owned(),
+        Err(_) => format!("{host}:{port}"),
+    }
+}
+
 /// Returns the name of the host.
 pub(super) fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -153,4 +178,24 @@ fn tracer(config: &Config) -> Result<Option<Tracer>, ServeError> {
         .map_err(|error| FlagError::new("tracing-config-file", error.to_string()))?;
     tokio::spawn(exporter.run());
     Ok(Some(tracer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn external_address_has_a_port() {
+        let reachable = SocketAddr::from(([192, 0, 2, 1], 6443));
+        for (host, expected) in [
+            ("", "192.0.2.1:6443"),
+            ("api.example", "api.example:6443"),
+            ("api.example:443", "api.example:443"),
+            ("192.0.2.9", "192.0.2.9:6443"),
+            ("2001:db8::1", "[2001:db8::1]:6443"),
+            ("[2001:db8::1]:443", "[2001:db8::1]:443"),
+        ] {
+            assert_eq!(external_address(host, reachable), expected);
+        }
+    }
 }

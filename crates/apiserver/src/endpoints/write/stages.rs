@@ -5,7 +5,7 @@ use std::time::Instant;
 use nave_admission::{Operation, set_certificate_requester};
 use nave_machinery::time;
 use nave_machinery::{FieldError, FieldPath, Map, Object, Reason, Status, Value, meta, names};
-use nave_resources::{KeptMetadata, ResourceDef};
+use nave_resources::{KeptMetadata, ResourceDef, pod};
 use nave_schema::Shape;
 use nave_schema::normalize::{Mode, normalize};
 
@@ -55,6 +55,7 @@ impl Write<'_> {
         );
         errors.extend(finalizer_errors(def, &object));
         errors.extend(def.strategy.validate(&object));
+        errors.extend(pod::refused_privileged(def, &object));
         if let Some(schema) = target.endpoint.version().custom() {
             errors.extend(schema.validate(&def.kind, &object, None));
             let (violated, warnings) = schema.validate_rules(&object, None, &errors);
@@ -122,6 +123,9 @@ impl Write<'_> {
             View::Subresource(name) => strategy.validate_subresource_update(name, &object, old_value),
             View::Object | View::Scale(_) => strategy.validate_update(&object, old_value),
         });
+        if target.view != View::Status {
+            errors.extend(pod::refused_privileged(def, &object));
+        }
         if let Some(schema) = target.endpoint.version().custom() {
             errors.extend(match &target.view {
                 View::Status => schema.validate_status(&object, old_value),

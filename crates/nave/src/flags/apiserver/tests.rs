@@ -29,13 +29,14 @@ fn defaults_are_those_of_kube_apiserver() {
     let command = ApiserverFlags::augment_args(Command::new("apiserver"));
     let mut different = Vec::new();
     for flag in upstream::flags() {
-        let arg = command.get_arguments().find(|arg| arg.get_long() == Some(flag.name));
+        let arg = upstream::find(&command, flag.name);
         let arg = arg.unwrap_or_else(|| panic!("--{} is missing", flag.name));
         let given: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
         let given = given.join(",");
         let expected = flag.default.trim_matches(['[', ']']);
         let is_nothing = expected.is_empty() && ["", "0", "0s", "false"].contains(&&*given);
-        let is_accepted = given.is_empty() && arg.get_help_heading() == Some("Accepted without effect");
+        let headings = [upstream::HEADING, upstream::REFUSED_HEADING].map(Some);
+        let is_accepted = given.is_empty() && headings.contains(&arg.get_help_heading());
         if given != expected && !is_nothing && !is_accepted {
             different.push(format!("{}: {given:?} for {expected:?}", flag.name));
         }
@@ -43,6 +44,56 @@ fn defaults_are_those_of_kube_apiserver() {
     // Without a value, anonymous requests are accepted; the default of the range is documented upstream.
     let known = ["anonymous-auth: \"\" for \"true\"", "service-cluster-ip-range: \"10.0.0.0/24\" for \"\""];
     assert_eq!(different, known);
+}
+
+/// Each flag is obeyed, refused, or without effect, and the documentation has those that are not obeyed.
+#[test]
+fn every_flag_of_kube_apiserver_is_obeyed_refused_or_documented() {
+    let serve = ServeFlags::augment_args(Command::new("serve"));
+    let names = |list: &[(&'static str, &str)]| list.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+    let (refused, ignored) = (names(&upstream::REFUSED), names(&upstream::WITHOUT_EFFECT));
+    for flag in upstream::flags() {
+        let is_obeyed = upstream::OWN.contains(&flag.name) || upstream::find(&serve, flag.name).is_some();
+        let sets = [is_obeyed, refused.contains(&flag.name), ignored.contains(&flag.name)];
+        assert_eq!(sets.into_iter().filter(|is_in| *is_in).count(), 1, "--{}: {sets:?}", flag.name);
+    }
+    // Flags of `nave serve` whose help says that they have no effect.
+    let partly = serve.get_arguments().filter(|arg| {
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        help.contains("Has no effect") || help.contains("Accepted for compatibility")
+    });
+    let partly: Vec<&str> = partly.filter_map(clap::Arg::get_long).collect();
+    assert!(partly.contains(&"audit-log-batch-max-size"), "{partly:?}");
+    let documented = include_str!("../../../../../docs/differences.md");
+    for name in refused.iter().chain(&ignored).chain(&partly) {
+        assert!(upstream::flags().any(|flag| flag.name == *name), "--{name} is not a flag of kube-apiserver");
+        assert!(documented.contains(&format!("`--{name}`")), "--{name} is not in docs/differences.md");
+    }
+}
+
+#[test]
+fn obeys_restrictions() {
+    let defaults = config(&[]).unwrap();
+    assert!(!defaults.objects.allows_privileged);
+    let given = config(&[
+        "--allow-privileged",
+        "--delete-collection-workers=8",
+        "--external-hostname=api.example",
+        "--kubernetes-service-node-port=30443",
+        "--permit-port-sharing",
+        "--aggregator-reject-forwarding-redirect=false",
+        "--disabled-metrics=a,b",
+        "--etcd-db-metric-poll-interval=0",
+        "--audit-webhook-batch-initial-backoff=5s",
+        "--service-account-signing-endpoint=",
+    ]);
+    let given = given.unwrap();
+    assert!(given.objects.allows_privileged && given.objects.delete_workers == 8);
+    assert_eq!((&*given.external_host, given.kubernetes_node_port), ("api.example", Some(30443)));
+    assert!(given.shares_port && given.aggregation.forwards_redirects);
+    assert_eq!(Vec::from_iter(given.disabled_metrics), ["a", "apiserver_storage_size_bytes", "b"]);
+    let refused = config(&["--service-account-signing-endpoint=/run/signer.sock"]).unwrap_err();
+    assert!(refused.contains("--service-account-signing-endpoint: nave signs tokens"), "{refused}");
 }
 
 #[test]

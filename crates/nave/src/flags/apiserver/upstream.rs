@@ -2,12 +2,13 @@
 
 use clap::builder::ValueParser;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Args, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::flags::ServeFlags;
+use crate::flags::FlagError;
 use crate::flags::values::{parse_bool, parse_duration, whole};
 
-const HEADING: &str = "Accepted without effect";
+pub(super) const HEADING: &str = "Accepted without effect";
+pub(super) const REFUSED_HEADING: &str = "Refused";
 /// The flag of the folder for the self-signed serving certificate.
 pub(super) const CERT_DIR: &str = "cert-dir";
 /// The flag that prints the version.
@@ -40,7 +41,8 @@ pub(super) fn is_text(name: &str) -> bool {
 
 /// Adds the flags of kube-apiserver that the command lacks, and lets the last of repeated flags apply.
 pub(super) fn complete(command: Command) -> Command {
-    let added: Vec<Arg> = flags().filter(|flag| !has(&command, flag.name)).map(UpstreamFlag::arg).collect();
+    let added: Vec<Arg> =
+        flags().filter(|flag| find(&command, flag.name).is_none()).map(UpstreamFlag::arg).collect();
     command.args(added).mut_args(|arg| {
         if matches!(arg.get_action(), ArgAction::Set) {
             let id = arg.get_id().clone();
@@ -53,16 +55,25 @@ pub(super) fn complete(command: Command) -> Command {
 
 /// Returns the flags on the command line that have no effect.
 pub(super) fn given_without_effect(matches: &ArgMatches) -> Vec<String> {
-    let obeyed = ServeFlags::augment_args(Command::new("serve"));
-    let accepted = flags().filter(|flag| !OBEYED.contains(&flag.name) && !has(&obeyed, flag.name));
-    accepted
-        .filter(|flag| matches.value_source(flag.name) == Some(ValueSource::CommandLine))
-        .map(|flag| format!("--{}", flag.name))
-        .collect()
+    let names = WITHOUT_EFFECT.iter().map(|(name, _)| *name);
+    names.filter(|name| is_given(matches, name)).map(|name| format!("--{name}")).collect()
 }
 
-fn has(command: &Command, name: &str) -> bool {
-    command.get_arguments().any(|arg| arg.get_long() == Some(name))
+/// Returns the first flag on the command line that is refused.
+pub(super) fn given_refused(matches: &ArgMatches) -> Option<FlagError> {
+    let (name, why) = REFUSED.into_iter().find(|(name, _)| is_given(matches, name))?;
+    Some(FlagError::new(name, why))
+}
+
+fn is_given(matches: &ArgMatches, name: &str) -> bool {
+    matches.value_source(name) == Some(ValueSource::CommandLine)
+}
+
+/// Returns the flag of a command with this name or alias.
+pub(super) fn find<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
+    command.get_arguments().find(|arg| {
+        arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&name))
+    })
 }
 
 impl UpstreamFlag {
@@ -84,7 +95,15 @@ impl UpstreamFlag {
                     .help_heading("General")
                     .help("Print the version and exit");
             }
-            _ => arg.help_heading(HEADING).hide(HIDDEN.contains(&self.name)),
+            _ => arg.hide(HIDDEN.contains(&self.name)),
+        };
+        let why = |list: &[(&str, &'static str)]| {
+            list.iter().find(|(name, _)| *name == self.name).map_or("", |(_, why)| why)
+        };
+        let arg = if is_refused(self.name) {
+            arg.help_heading(REFUSED_HEADING).help(why(&REFUSED))
+        } else {
+            arg.help_heading(HEADING).help(why(&WITHOUT_EFFECT))
         };
         let arg = if is_free_form(self.kind) { arg.allow_hyphen_values(true) } else { arg };
         let arg = if self.default.is_empty() || self.default.starts_with('[') {
@@ -127,6 +146,10 @@ impl UpstreamFlag {
     }
 }
 
+fn is_refused(name: &str) -> bool {
+    REFUSED.iter().any(|(refused, _)| *refused == name)
+}
+
 /// Returns whether any text is a value of this type.
 fn is_free_form(kind: &str) -> bool {
     !matches!(kind, "" | "duration" | "int" | "uint" | "float" | "float32" | "ip")
@@ -134,7 +157,48 @@ fn is_free_form(kind: &str) -> bool {
 
 const TABLE: &str = include_str!("upstream.tsv");
 /// Flags that only `nave apiserver` has.
-const OBEYED: [&str; 2] = [CERT_DIR, VERSION];
+#[cfg(test)]
+pub(super) const OWN: [&str; 2] = [CERT_DIR, VERSION];
 /// Deprecated flags that kube-apiserver's help does not show.
-const HIDDEN: [&str; 3] =
-    ["apiserver-count", "audit-webhook-batch-initial-backoff", "kubelet-read-only-port"];
+const HIDDEN: [&str; 2] = ["apiserver-count", "kubelet-read-only-port"];
+/// The flags that are refused, with the reasons. An empty value is accepted.
+pub(super) const REFUSED: [(&str, &str); 1] = [(
+    "service-account-signing-endpoint",
+    "nave signs tokens with --service-account-signing-key-file, not through another process",
+)];
+/// The flags whose values are checked and otherwise ignored, with the reasons.
+pub(super) const WITHOUT_EFFECT: [(&str, &str); 26] = [
+    ("allow-metric-labels", BOUNDED),
+    ("allow-metric-labels-manifest", BOUNDED),
+    ("apiserver-count", "Servers find each other by their leases"),
+    ("contention-profiling", RUNTIME),
+    ("coordinated-leadership-lease-duration", COORDINATED),
+    ("coordinated-leadership-renew-deadline", COORDINATED),
+    ("coordinated-leadership-retry-period", COORDINATED),
+    ("debug-socket-path", RUNTIME),
+    ("egress-selector-config-file", "nave connects directly"),
+    ("emulation-forward-compatible", EMULATION),
+    ("enable-garbage-collector", "Deletions set the finalizers of the garbage collector in any case"),
+    ("enable-logs-handler", "nave does not serve the files of its host"),
+    ("kubelet-read-only-port", "nave does not use the port"),
+    ("livez-grace-period", LISTENS),
+    ("log-flush-frequency", LOGS),
+    ("log-text-info-buffer-size", LOGS),
+    ("log-text-split-stream", LOGS),
+    ("max-connection-bytes-per-sec", "Streams are not throttled"),
+    ("peer-advertise-ip", PEERS),
+    ("peer-advertise-port", PEERS),
+    ("peer-ca-file", PEERS),
+    ("permit-address-sharing", "SO_REUSEADDR is always set"),
+    ("profiling", RUNTIME),
+    ("runtime-config-emulation-forward-compatible", EMULATION),
+    ("send-retry-after-while-not-ready-once", LISTENS),
+    ("vmodule", "The log has one level, --v"),
+];
+const BOUNDED: &str = "Metrics have a bounded number of series";
+const COORDINATED: &str = "The gate CoordinatedLeaderElection is off by default";
+const EMULATION: &str = "nave does not emulate older versions";
+const LISTENS: &str = "The server listens when its start is complete";
+const LOGS: &str = "Each line is written to stderr at once";
+const PEERS: &str = "Requests are not passed on to servers of other versions";
+const RUNTIME: &str = "These endpoints show Go's runtime";
