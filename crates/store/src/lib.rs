@@ -18,8 +18,9 @@
 //! - A watch stores a position but no events. Its memory does not grow, even if its reader is slow.
 //! - A row is removed only when no readable revision needs it.
 //! - A failed write leaves the store unchanged, or counts as committed if the file contains it after reopening. Reads
-//!   continue during recovery. While the disk is full, writes fail immediately with [`StoreError::NoSpace`], except for
-//!   one attempt per second.
+//!   continue during recovery. While the disk is full, deletions and compactions are committed into reserved space, and
+//!   other writes fail immediately with [`StoreError::NoSpace`] until the disk or the file has space for both.
+//! - A store's file has its name only when it is complete. An empty or damaged file is never a new store.
 //!
 //! # Example
 //! ```

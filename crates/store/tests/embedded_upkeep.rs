@@ -174,7 +174,7 @@ async fn files_are_readable_only_by_the_owner() {
         assert_eq!(mode(&folder), 0o700);
         let files = [&folder, copy.path()].map(|folder| folder.read_dir().unwrap());
         let files: Vec<_> = files.into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
-        assert_eq!(files.len(), 3, "{files:?}");
+        assert_eq!(files.len(), 4, "{files:?}");
         for file in files {
             assert_eq!(mode(&file), 0o600, "{}", file.display());
         }

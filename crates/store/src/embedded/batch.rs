@@ -10,9 +10,11 @@ use crate::{EventKind, KeyValue, StoreError, TxnOutcome};
 
 use super::engine::Change;
 use super::entry::{Entry, EntryEvent, Lineage};
+use super::load::Expiries;
+use super::queue::Reply;
 use super::record::Record;
 use super::transaction::{Program, Write};
-use super::writer::{Expiries, Reply, unix_millis};
+use super::writer::unix_millis;
 
 /// Limits of one commit.
 pub(super) const BATCH_TXNS: usize = 256;
@@ -83,6 +85,12 @@ impl Batch {
         let kv = KeyValue { key, value: Bytes::new(), mod_revision: self.revision };
         let entry = Entry { kv, lineage: Lineage::default(), lease: 0 };
         self.push(EntryEvent { kind: EventKind::Delete, entry }, 0);
+    }
+
+    /// Returns whether the commit needs space for more than deletions and compactions.
+    pub(super) fn needs_space(&self) -> bool {
+        let grants = self.change.leases.iter().any(|(_, ttl)| ttl.is_some());
+        grants || self.events.iter().any(|event| event.kind == EventKind::Put)
     }
 
     /// Returns whether a file whose newest row is `newest` contains this batch.

@@ -1,7 +1,8 @@
 //! The redb file: a table from revision to record, and recovery from failed writes.
 
+use std::fs::File;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -174,9 +175,25 @@ impl Engine {
         }
     }
 
+    /// Opens the file, or creates it. A new file gets its name when it is complete, so that a crash leaves no file that
+    /// looks like a damaged store, and an incomplete file is never taken for a new store.
     fn open_database(&self) -> Result<Database, StoreError> {
+        if self.path.try_exists()? {
+            if std::fs::metadata(&self.path)?.len() == 0 {
+                return Err(StoreError::Corrupt("its file is empty".into()));
+            }
+            return self.open_file(&self.path);
+        }
+        let new = beside(&self.path, ".new");
+        remove_leftover(&new)?;
+        let database = self.open_file(&new)?;
+        rename_synced(&new, &self.path)?;
+        Ok(database)
+    }
+
+    fn open_file(&self, path: &Path) -> Result<Database, StoreError> {
         // Creates the file first, because redb would use the default mode of the process.
-        let file = private_files::open_file(&self.path)?;
+        let file = private_files::open_file(path)?;
         let mut builder = Database::builder();
         builder.set_cache_size(self.cache_bytes);
         #[cfg(feature = "contract")]
@@ -185,7 +202,7 @@ impl Engine {
             return with_log(builder.create_with_backend(backend).map_err(typed)?);
         }
         drop(file);
-        with_log(builder.create(&self.path).map_err(typed)?)
+        with_log(builder.create(path).map_err(typed)?)
     }
 
     /// Returns the bytes allocated to the file. A preallocated file is sparse.
@@ -254,13 +271,15 @@ impl View {
         Ok(self.log.last().map_err(typed)?.map(|(revision, _)| revision.value()))
     }
 
-    /// Copies all rows to a new file.
-    pub(super) fn copy_to(&self, path: PathBuf, compacted: u64) -> Result<(), StoreError> {
-        if path.exists() {
+    /// Copies all rows to a new file, which gets its name when it is complete.
+    pub(super) fn copy_to(&self, path: &Path, compacted: u64) -> Result<(), StoreError> {
+        if path.try_exists()? {
             let why = format!("{} exists", path.display());
             return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, why).into());
         }
-        let copy = Engine::open(path, 0)?;
+        let partial = beside(path, ".partial");
+        remove_leftover(&partial)?;
+        let copy = Engine::open(partial.clone(), 0)?;
         let leases = self.leases()?.into_iter().map(|(id, ttl)| (id, Some(ttl))).collect();
         let mut change = Change { compacted: Some(compacted), leases, ..Change::default() };
         for row in self.log.iter().map_err(typed)? {
@@ -271,8 +290,34 @@ impl View {
             }
         }
         copy.commit(&change)?;
-        Ok(())
+        copy.close();
+        rename_synced(&partial, path)
     }
+}
+
+/// Returns the path of a file with a longer name in the same folder.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Removes the file of an interrupted run, if there is one.
+pub(super) fn remove_leftover(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Gives a file another name, durably.
+pub(super) fn rename_synced(from: &Path, to: &Path) -> Result<(), StoreError> {
+    File::open(from)?.sync_all()?;
+    std::fs::rename(from, to)?;
+    if let Some(folder) = to.parent() {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Creates the table of rows in a new file.

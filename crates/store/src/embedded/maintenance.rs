@@ -1,18 +1,17 @@
 //! Work on a folder that no server uses: check, defragment, restore. Each function locks the folder.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::{StoreError, private_files};
 
-use super::engine::{Change, Engine};
+use super::engine::{Change, Engine, remove_leftover, rename_synced};
 use super::lock::FolderLock;
 #[cfg(feature = "etcd-server")]
 use super::snapshot_file;
-use super::{FILE, Options, writer};
+use super::{FILE, Options, load};
 
 /// Name of the file that [`defragment`] writes before it replaces the store file.
-const NEW_FILE: &str = "store.redb.new";
+const NEW_FILE: &str = "store.redb.defragmented";
 /// The file that a snapshot of etcd consists of.
 const ETCD_SNAPSHOT: &str = "snapshot.db";
 
@@ -38,7 +37,7 @@ pub fn check(folder: &Path) -> Result<(), StoreError> {
     let _lock = lock(folder)?;
     let engine = Engine::open(folder.join(FILE), Options::default().cache_bytes)?;
     engine.verify()?;
-    writer::load(&engine).map(drop)
+    load::load(&engine).map(drop)
 }
 
 /// Rewrites the file without free pages. An interruption leaves the old file.
@@ -49,19 +48,13 @@ pub fn defragment(folder: &Path) -> Result<Rewritten, StoreError> {
     let _lock = lock(folder)?;
     let (file, new) = (folder.join(FILE), folder.join(NEW_FILE));
     let engine = Engine::open(file.clone(), Options::default().cache_bytes)?;
-    let obsolete = writer::load(&engine)?.obsolete;
+    let obsolete = load::load(&engine)?.obsolete;
     engine.commit(&Change { obsolete, ..Change::default() })?;
     let before = engine.size_on_disk()?;
-    // An interrupted run may have left it.
-    match std::fs::remove_file(&new) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    engine.view()?.copy_to(new.clone(), engine.compacted()?)?;
+    remove_leftover(&new)?;
+    engine.view()?.copy_to(&new, engine.compacted()?)?;
     engine.close();
-    File::open(&new)?.sync_all()?;
-    std::fs::rename(&new, &file)?;
-    File::open(folder)?.sync_all()?;
+    rename_synced(&new, &file)?;
     let after = Engine::open(file, 0)?.size_on_disk()?;
     Ok(Rewritten { before, after })
 }
@@ -84,7 +77,7 @@ pub fn restore(from: &Path, to: &Path) -> Result<(), StoreError> {
     private_files::create_folder(to)?;
     let _to = FolderLock::take(to)?;
     let engine = Engine::open(from.join(FILE), Options::default().cache_bytes)?;
-    engine.view()?.copy_to(to.join(FILE), engine.compacted()?)
+    engine.view()?.copy_to(&to.join(FILE), engine.compacted()?)
 }
 
 fn lock(folder: &Path) -> Result<FolderLock, StoreError> {

@@ -8,7 +8,11 @@
 //! | `entry.rs` | versions and ranges of keys as etcd's API has them |
 //! | `leases.rs` | leases of etcd's API |
 //! | `transaction.rs` | transactions of several reads and writes |
-//! | `writer.rs`, `batch.rs` | the writer thread: group commit, expiry, compaction |
+//! | `load.rs` | the content of the log at start |
+//! | `reads.rs` | reads of a key or a range |
+//! | `queue.rs`, `writer.rs`, `batch.rs` | the writer thread and its commands: group commit, expiry |
+//! | `compactor.rs` | compaction in the background |
+//! | `space.rs` | a full disk |
 //! | `hub.rs`, `watch.rs` | watches |
 //! | `faults.rs` | a file with faults, for tests (feature `contract`) |
 //! | `lock.rs` | exclusive lock of the folder |
@@ -16,6 +20,7 @@
 //! | `maintenance.rs` | check, defragment and restore a folder that no server uses |
 
 mod batch;
+mod compactor;
 mod engine;
 mod entry;
 #[cfg(feature = "contract")]
@@ -23,11 +28,15 @@ pub mod faults;
 mod hub;
 mod index;
 mod leases;
+mod load;
 mod lock;
 pub mod maintenance;
+mod queue;
+mod reads;
 mod record;
 #[cfg(feature = "etcd-server")]
 mod snapshot_file;
+mod space;
 mod transaction;
 mod watch;
 mod writer;
@@ -49,32 +58,26 @@ use crate::{
     WatchStream, private_files,
 };
 
-use engine::{Engine, View};
+use engine::Engine;
 pub use entry::{Content, Entry, EntryEvent, Found, KeyRange, Lineage, Query};
 use hub::Hub;
-use index::{Index, SelectedRows};
+use index::Index;
 pub use leases::LeaseInfo;
 use leases::Leases;
 use lock::FolderLock;
-use record::Record;
+use queue::{Command, WriterHandle, check_size};
+use reads::{INLINE_VALUES, retrying};
+use space::{Reserve, Space};
 use transaction::Closure;
 pub use transaction::Transaction;
 pub use watch::{EntryBatch, EntryWatch};
-use writer::{Command, Writer, WriterHandle};
+use writer::Writer;
 
 /// Name of the store file in the folder.
 const FILE: &str = "store.redb";
-/// Maximum number of values read on the caller's thread; larger reads run on a blocking thread.
-const INLINE_VALUES: usize = 16;
 /// Maximum number of concurrent blocking reads. More reads would not be faster on one disk and would occupy all of the
 /// runtime's blocking threads.
 const BLOCKING_READS: usize = 8;
-/// A range is read by scanning the log if at least one in `SPARSE` scanned rows belongs to it; otherwise its rows are
-/// read one by one.
-const SPARSE: u64 = 4;
-/// Number of retries of a read while the file is reopened after a failed write.
-const RECOVERY_TRIES: u32 = 100;
-const RECOVERY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Configuration of the embedded engine.
 #[derive(Clone, Debug)]
@@ -158,7 +161,7 @@ impl Embedded {
         private_files::create_folder(folder)?;
         let lock = FolderLock::take(folder)?;
         let engine = Engine::open(folder.join(FILE), options.cache_bytes)?;
-        Self::start(lock, engine, options)
+        Self::start(lock, engine, options, Reserve::new(folder))
     }
 
     /// Opens the store in `folder` on a file whose operations can fail.
@@ -170,12 +173,18 @@ impl Embedded {
     ) -> Result<Self, StoreError> {
         private_files::create_folder(folder)?;
         let lock = FolderLock::take(folder)?;
+        let reserve = Reserve::new(folder).with_faults(Arc::clone(&faults));
         let engine = Engine::open_with_faults(folder.join(FILE), options.cache_bytes, faults)?;
-        Self::start(lock, engine, options)
+        Self::start(lock, engine, options, reserve)
     }
 
-    fn start(lock: FolderLock, engine: Engine, options: &Options) -> Result<Self, StoreError> {
-        let loaded = writer::load(&engine)?;
+    fn start(
+        lock: FolderLock,
+        engine: Engine,
+        options: &Options,
+        reserve: Reserve,
+    ) -> Result<Self, StoreError> {
+        let loaded = load::load(&engine)?;
         let shared = Arc::new(Shared {
             engine,
             hub: Arc::new(Hub::new(loaded.index.revision())),
@@ -187,8 +196,14 @@ impl Embedded {
             reads: Arc::new(Semaphore::new(BLOCKING_READS)),
         });
         let (handle, commands) = WriterHandle::new();
-        let writer =
-            Writer::new(Arc::clone(&shared), commands, options.history, loaded.expiries, loaded.obsolete);
+        let writer = Writer::new(
+            Arc::clone(&shared),
+            commands,
+            options.history,
+            loaded.expiries,
+            loaded.obsolete,
+            Space::new(reserve),
+        );
         let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run())?;
         Ok(Self { shared, writer: handle, thread: Some(thread), _lock: lock })
     }
@@ -272,7 +287,7 @@ impl Embedded {
 #[async_trait]
 impl Store for Embedded {
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
-        writer::check_size(&txn)?;
+        check_size(&txn)?;
         self.writer.submit(|reply| Command::Txn { txn, reply }).await
     }
 
@@ -343,7 +358,7 @@ impl Store for Embedded {
                 let index = shared.index.read();
                 let (view, compacted) = (shared.engine.view()?, index.compacted());
                 drop(index);
-                view.copy_to(to.join(FILE), compacted)
+                view.copy_to(&to.join(FILE), compacted)
             })
             .await
     }
@@ -359,126 +374,4 @@ impl Drop for Embedded {
         self.shared.hub.close();
         self.shared.engine.close();
     }
-}
-
-impl Shared {
-    fn get(&self, key: &str, revision: Option<u64>) -> Result<Option<KeyValue>, StoreError> {
-        let index = self.index.read();
-        let Some((key, row)) = index.find(key, revision)? else { return Ok(None) };
-        let view = self.engine.view()?;
-        drop(index);
-        view.key_value(&key, row).map(Some)
-    }
-
-    async fn range(self: &Arc<Self>, range: Range) -> Result<RangeResult, StoreError> {
-        if range.limit > 0 && range.limit <= INLINE_VALUES {
-            return retrying(|| self.read_range(&range)).await;
-        }
-        self.read_blocking(move |shared| shared.read_range(&range)).await
-    }
-
-    fn read_range(&self, range: &Range) -> Result<RangeResult, StoreError> {
-        let index = self.index.read();
-        let found = index.range(&range.prefix, range.start_after.as_deref(), range.limit, range.revision)?;
-        // The view is opened while the index is locked. Compaction cannot remove rows from an open view.
-        let view = self.engine.view()?;
-        drop(index);
-        Ok(RangeResult {
-            items: read_rows(&view, &found.rows, |record: Record<'_>, revision, key| {
-                record.to_key_value(revision, key)
-            })?,
-            revision: found.revision,
-            more: found.more,
-            remaining: found.remaining,
-        })
-    }
-
-    fn query(&self, query: &Query) -> Result<Found, StoreError> {
-        let limit = match (query.content, query.limit) {
-            (Content::CountOnly, _) => 0,
-            (_, 0) => usize::MAX,
-            (_, limit) => limit,
-        };
-        let index = self.index.read();
-        let SelectedRows { rows, count } = index.select(&query.range, limit, query.revision)?;
-        let revision = index.revision();
-        let view = self.engine.view()?;
-        drop(index);
-        let read: fn(Record<'_>, u64, Arc<str>) -> Entry = match query.content {
-            Content::Full => |record, revision, key| record.to_entry(revision, key),
-            Content::KeysOnly | Content::CountOnly => {
-                |record, revision, key| Record { value: &[], ..record }.to_entry(revision, key)
-            }
-        };
-        Ok(Found { entries: read_rows(&view, &rows, read)?, count, revision })
-    }
-
-    /// Runs a long read on a blocking thread.
-    async fn read_blocking<T: Send + 'static>(
-        self: &Arc<Self>,
-        read: impl Fn(&Shared) -> Result<T, StoreError> + Send + Sync + 'static,
-    ) -> Result<T, StoreError> {
-        let read = Arc::new(read);
-        for _ in 0..RECOVERY_TRIES {
-            let (shared, read) = (Arc::clone(self), Arc::clone(&read));
-            let permit = Arc::clone(&self.reads).acquire_owned().await.map_err(|_| StoreError::Closed)?;
-            let blocking = move || {
-                // The permit is released when the read ends, even if the caller has stopped waiting.
-                let _permit = permit;
-                read(&shared)
-            };
-            let done = tokio::task::spawn_blocking(blocking).await;
-            match done.map_err(|error| StoreError::from(std::io::Error::other(error)))? {
-                Err(StoreError::Recovering) => tokio::time::sleep(RECOVERY_PAUSE).await,
-                done => return done,
-            }
-        }
-        Err(StoreError::Recovering)
-    }
-}
-
-/// Reads rows in disk order and returns them in the requested order.
-fn read_rows<T>(
-    view: &View,
-    rows: &[(Arc<str>, u64)],
-    read_row: impl Fn(Record<'_>, u64, Arc<str>) -> T,
-) -> Result<Vec<T>, StoreError> {
-    let mut order: Vec<usize> = (0..rows.len()).collect();
-    order.sort_unstable_by_key(|&position| rows[position].1);
-    let (Some(&first), Some(&last)) = (order.first(), order.last()) else { return Ok(Vec::new()) };
-    let span = rows[first].1..=rows[last].1;
-    let mut read = Vec::with_capacity(rows.len());
-    if rows.len() > INLINE_VALUES && (span.end() - span.start()) / SPARSE < rows.len() as u64 {
-        let mut wanted = order.iter().peekable();
-        view.scan(span, |revision, record, _| {
-            if let Some(position) = wanted.next_if(|&&position| rows[position].1 == revision) {
-                read.push((*position, read_row(record, revision, Arc::clone(&rows[*position].0))));
-            }
-            Ok(true)
-        })?;
-    } else {
-        for position in order {
-            let (key, revision) = &rows[position];
-            read.push((
-                position,
-                view.row(*revision, key, |record| read_row(record, *revision, Arc::clone(key)))?,
-            ));
-        }
-    }
-    if read.len() < rows.len() {
-        return Err(StoreError::Corrupt("revisions of a range are missing".into()));
-    }
-    read.sort_unstable_by_key(|(position, _)| *position);
-    Ok(read.into_iter().map(|(_, item)| item).collect())
-}
-
-/// Retries a short read while the writer reopens the file.
-async fn retrying<T>(read: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    for _ in 0..RECOVERY_TRIES {
-        match read() {
-            Err(StoreError::Recovering) => tokio::time::sleep(RECOVERY_PAUSE).await,
-            done => return done,
-        }
-    }
-    Err(StoreError::Recovering)
 }

@@ -10,7 +10,7 @@ use crate::{StoreError, private_files};
 
 use super::engine::Engine;
 use super::lock::FolderLock;
-use super::{FILE, Options, writer};
+use super::{FILE, Options, load};
 
 const CHECKSUM: usize = 32;
 const PART: usize = 64 << 10;
@@ -64,5 +64,5 @@ fn copy(source: &mut File, content: u64, file: &Path) -> Result<(), StoreError> 
     target.flush()?;
     target.sync_all()?;
     // Rejects the snapshots of etcd, which have the same checksum.
-    writer::load(&Engine::open(file.to_owned(), Options::default().cache_bytes)?).map(drop)
+    load::load(&Engine::open(file.to_owned(), Options::default().cache_bytes)?).map(drop)
 }

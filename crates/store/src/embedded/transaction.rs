@@ -108,22 +108,23 @@ impl<'a> Transaction<'a> {
             let found = self.shared.query(query)?;
             return Ok(Found { revision: self.revision, ..found });
         }
-        let unlimited = Query { revision: None, limit: 0, ..query.clone() };
-        let pending: Vec<_> = self.pending_of(query);
+        let pending = self.pending_of(query);
+        // Each pending key can take the place of a stored one.
+        let limit = if query.limit == 0 { 0 } else { query.limit + pending.len() };
+        let stored = self.shared.query(&Query { revision: None, limit, ..query.clone() })?;
         if pending.is_empty() {
-            let found = self.shared.query(&Query { revision: None, ..query.clone() })?;
-            return Ok(Found { revision: self.revision, ..found });
+            return Ok(Found { revision: self.revision, ..stored });
         }
-        let content = if query.content == Content::CountOnly { Content::KeysOnly } else { query.content };
-        let stored = self.shared.query(&Query { content, ..unlimited })?;
+        let count = self.count_with(stored.count, &pending);
+        if query.content == Content::CountOnly {
+            return Ok(Found { entries: Vec::new(), count, revision: self.revision });
+        }
         let unwritten = stored.entries.into_iter().filter(|entry| self.pending(&entry.kv.key).is_none());
-        let mut entries: Vec<Entry> = unwritten.chain(pending.into_iter().flatten().cloned()).collect();
+        let pending = pending.into_iter().filter_map(|(_, entry)| entry.cloned());
+        let mut entries: Vec<Entry> = unwritten.chain(pending).collect();
         entries.sort_unstable_by(|one, other| one.kv.key.cmp(&other.kv.key));
-        let count = entries.len() as u64;
-        match (query.content, query.limit) {
-            (Content::CountOnly, _) => entries.clear(),
-            (_, 0) => {}
-            (_, limit) => entries.truncate(limit),
+        if query.limit != 0 {
+            entries.truncate(query.limit);
         }
         if query.content == Content::KeysOnly {
             for entry in &mut entries {
@@ -159,14 +160,25 @@ impl<'a> Transaction<'a> {
         self.written.get(key).or_else(|| self.batch.written.get(key))
     }
 
-    /// Returns the pending states of the keys of a query.
-    fn pending_of(&self, query: &Query) -> Vec<Option<&Entry>> {
+    /// Returns the keys of a query that are pending, with their states.
+    fn pending_of(&self, query: &Query) -> Vec<(&str, Option<&Entry>)> {
         if let Some(key) = query.range.single() {
-            return self.pending(key).map(Option::as_ref).into_iter().collect();
+            let written = self.written.get_key_value(key).or_else(|| self.batch.written.get_key_value(key));
+            return written.map(|(key, entry)| (&**key, entry.as_ref())).into_iter().collect();
         }
         let own = self.written.iter();
         let before = self.batch.written.iter().filter(|(key, _)| !self.written.contains_key(*key));
         let pending = own.chain(before).filter(|(key, _)| query.range.contains(key));
-        pending.map(|(_, entry)| entry.as_ref()).collect()
+        pending.map(|(key, entry)| (&**key, entry.as_ref())).collect()
+    }
+
+    /// Returns the number of keys after pending writes, of which `stored` are in the index.
+    fn count_with(&self, stored: u64, pending: &[(&str, Option<&Entry>)]) -> u64 {
+        let index = self.shared.index.read();
+        pending.iter().fold(stored, |count, (key, entry)| match (index.latest(key).is_some(), entry) {
+            (true, None) => count.saturating_sub(1),
+            (false, Some(_)) => count + 1,
+            _ => count,
+        })
     }
 }

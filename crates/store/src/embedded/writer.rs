@@ -1,66 +1,32 @@
 //! The writer thread. Transactions that arrive during a commit share the next commit.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::{Expect, KeyValue, Op, StoreError, Txn, TxnOutcome};
 
 use super::batch::{BATCH_TXNS, Batch};
-use super::engine::{Change, Engine};
+use super::compactor::Compactor;
+use super::engine::Change;
 use super::entry::EntryEvent;
-use super::index::Index;
-use super::leases::Leases;
-use super::transaction::{Program, Transaction};
+use super::load::Expiries;
+use super::queue::{Command, Queued, Reply};
+use super::space::Space;
+use super::transaction::{Program, Transaction, Write};
 use super::watch::read_log;
 use super::{History, Shared};
 
-/// Maximum number of queued transactions; further callers wait for a place in the queue.
-const QUEUE: usize = 1024;
 /// Maximum number of rows that one commit removes, so that cleanup does not delay writers.
 const BATCH_OBSOLETE_ROWS: usize = 512;
-/// Maximum number of revisions that one step compacts. Readers wait during a step.
-const COMPACT_REVISIONS: u64 = 4096;
+/// The same while the disk is full, so that the reserve suffices.
+const FULL_OBSOLETE_ROWS: usize = 64;
 /// Pause between two commits that only remove rows.
 const CLEANING_PAUSE: Duration = Duration::from_millis(5);
 /// Interval of progress notifications on every watch.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-/// Time that writes are rejected after a failed commit (such as a full disk) before the next attempt.
-const FULL_PAUSE: Duration = Duration::from_secs(1);
-/// Limits on one transaction, in bytes.
-const MAX_KEY: usize = 4096;
-const MAX_VALUE: usize = 3 << 20;
-
-pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
-
-/// Expiry time (Unix milliseconds), the revision that set it, and the key. Sorted by time.
-pub(super) type Expiries = BTreeSet<(u64, u64, Arc<str>)>;
-
-/// A command to the writer.
-pub(super) enum Command {
-    Txn { txn: Txn, reply: Reply<TxnOutcome> },
-    Run(Box<dyn Program>),
-    Grant { id: i64, ttl: Duration, reply: Reply<bool> },
-    Revoke { id: i64, reply: Reply<()> },
-    Compact { revision: u64, reply: Reply<()> },
-}
-
-/// The sending end of the command queue.
-pub(super) struct WriterHandle {
-    commands: Mutex<Option<Sender<Queued>>>,
-    free: Arc<Semaphore>,
-}
-
-/// A command with its permit, released when the writer takes the command.
-pub(super) struct Queued {
-    command: Command,
-    _permit: OwnedSemaphorePermit,
-}
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -71,95 +37,7 @@ pub(super) struct Writer {
     compacted: Option<u64>,
     compactor: Option<Compactor>,
     next_progress: Instant,
-    /// After a failed commit: the time until which writes fail immediately, and the error.
-    refused: Option<(Instant, StoreError)>,
-}
-
-/// Decides what to compact in the background: revisions older than one interval and revisions beyond the maximum
-/// number.
-struct Compactor {
-    history: History,
-    due: Instant,
-    /// The revision at the start of the interval. It is compacted at the end of the interval.
-    mark: u64,
-    /// The revision up to which history is old enough to be compacted.
-    aged: u64,
-}
-
-/// Content of the log at start.
-pub(super) struct Loaded {
-    pub(super) index: Index,
-    pub(super) leases: Leases,
-    pub(super) expiries: Expiries,
-    pub(super) obsolete: Vec<u64>,
-    pub(super) bytes: u64,
-}
-
-/// Rejects keys and values over the limits, before they are queued.
-pub(super) fn check_size(txn: &Txn) -> Result<(), StoreError> {
-    let value = if let Op::Put { value, .. } = &txn.op { value.len() } else { 0 };
-    for (what, size, limit) in [("key", txn.key.len(), MAX_KEY), ("value", value, MAX_VALUE)] {
-        if size > limit {
-            return Err(StoreError::TooLarge { what, size, limit });
-        }
-    }
-    Ok(())
-}
-
-/// Loads the whole log.
-pub(super) fn load(engine: &Engine) -> Result<Loaded, StoreError> {
-    let mut loaded = Loaded {
-        index: Index::new(),
-        leases: Leases::default(),
-        expiries: Expiries::new(),
-        obsolete: Vec::new(),
-        bytes: 0,
-    };
-    let (view, now) = (engine.view()?, Instant::now());
-    for (id, seconds) in view.leases()? {
-        loaded.leases.grant(id, Duration::from_secs(seconds), now);
-    }
-    view.scan(0..=u64::MAX, |revision, record, size| {
-        let key = Arc::from(record.key);
-        loaded.index.apply(&key, record.kind, revision, record.lineage);
-        loaded.leases.attach(&key, record.lease);
-        loaded.bytes += size as u64;
-        if record.expires_at > 0 {
-            loaded.expiries.insert((record.expires_at, revision, key));
-        }
-        Ok(true)
-    })?;
-    let compacted = engine.compacted()?;
-    if compacted > 0 {
-        loaded.obsolete = loaded.index.compact(compacted);
-    }
-    Ok(loaded)
-}
-
-impl WriterHandle {
-    pub(super) fn new() -> (Self, Receiver<Queued>) {
-        let (sender, receiver) = channel();
-        let free = Arc::new(Semaphore::new(QUEUE));
-        (Self { commands: Mutex::new(Some(sender)), free }, receiver)
-    }
-
-    /// Queues a command and waits for its reply.
-    pub(super) async fn submit<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StoreError> {
-        let permit = Arc::clone(&self.free).acquire_owned().await.map_err(|_| StoreError::Closed)?;
-        let (reply, answer) = oneshot::channel();
-        let queued = Queued { command: command(reply), _permit: permit };
-        let sent = self.commands.lock().as_ref().is_some_and(|commands| commands.send(queued).is_ok());
-        if !sent {
-            return Err(StoreError::Closed);
-        }
-        answer.await.map_err(|_| StoreError::Closed)?
-    }
-
-    /// Rejects further commands. The writer exits after it has processed the queued commands.
-    pub(super) fn close(&self) {
-        self.free.close();
-        *self.commands.lock() = None;
-    }
+    space: Space,
 }
 
 impl Writer {
@@ -169,22 +47,14 @@ impl Writer {
         history: Option<History>,
         expiries: Expiries,
         obsolete: Vec<u64>,
+        space: Space,
     ) -> Self {
         let now = Instant::now();
         let mark = shared.index.read().revision();
-        let compactor = history.map(|history| Compactor { history, due: now + history.time, mark, aged: 0 });
+        let compactor = history.map(|history| Compactor::new(history, now, mark));
         let next_progress = now + PROGRESS_INTERVAL;
         let obsolete = obsolete.into();
-        Self {
-            shared,
-            commands,
-            expiries,
-            obsolete,
-            compacted: None,
-            compactor,
-            next_progress,
-            refused: None,
-        }
+        Self { shared, commands, expiries, obsolete, compacted: None, compactor, next_progress, space }
     }
 
     /// Runs until all senders are dropped.
@@ -205,7 +75,7 @@ impl Writer {
         let now = Instant::now();
         let mut idle = self.next_progress.saturating_duration_since(now);
         if let Some(compactor) = &self.compactor {
-            idle = idle.min(compactor.due.saturating_duration_since(now));
+            idle = idle.min(compactor.idle_time(now));
         }
         if let Some((expires_at, ..)) = self.expiries.first() {
             idle = idle.min(Duration::from_millis(expires_at.saturating_sub(unix_millis())));
@@ -213,8 +83,12 @@ impl Writer {
         if let Some(deadline) = self.shared.leases.lock().next_deadline() {
             idle = idle.min(deadline.saturating_duration_since(now));
         }
-        if let Some((until, _)) = &self.refused {
-            return until.saturating_duration_since(now);
+        if let Some(attempt) = self.space.next_attempt() {
+            let pause = attempt.saturating_duration_since(now);
+            if self.space.refusal_of_deletions().is_some() {
+                return pause;
+            }
+            idle = idle.min(pause);
         }
         if self.obsolete.is_empty() && self.compacted.is_none() { idle } else { idle.min(CLEANING_PAUSE) }
     }
@@ -222,14 +96,14 @@ impl Writer {
     /// Does the timed work except for expiry.
     fn housekeeping(&mut self) {
         let now = Instant::now();
-        if self.refused.as_ref().is_some_and(|(until, _)| *until <= now) {
-            self.refused = None;
-        }
-        if self.shared.engine.is_closed() && self.refused.is_none() {
+        let is_pausing = self.space.next_attempt().is_some_and(|attempt| now < attempt);
+        self.space.retry(now, || self.shared.room());
+        if self.shared.engine.is_closed() && !is_pausing {
             self.recover();
         }
         if self.next_progress <= now {
             self.next_progress = now + PROGRESS_INTERVAL;
+            self.space.refill();
             self.shared.hub.request_progress(None, self.shared.index.read().revision());
         }
         if let Some(compactor) = &mut self.compactor {
@@ -271,8 +145,11 @@ impl Writer {
 
     /// Evaluates a transaction and adds its write to the batch.
     fn take(&self, batch: &mut Batch, txn: Txn, reply: Reply<TxnOutcome>) {
-        let refused = self.refused.as_ref().map(|(_, error)| error.clone());
-        match refused.map_or_else(|| self.decide(batch, txn), Err) {
+        let refusal = match txn.op {
+            Op::Delete => self.space.refusal_of_deletions(),
+            Op::Put { .. } => self.space.refusal(),
+        };
+        match refusal.cloned().map_or_else(|| self.decide(batch, txn), Err) {
             Ok(outcome) => batch.answers.push((reply, outcome)),
             Err(error) => drop(reply.send(Err(error))),
         }
@@ -280,10 +157,14 @@ impl Writer {
 
     /// Runs a program and adds its writes to the batch.
     fn take_program(&self, batch: &mut Batch, mut program: Box<dyn Program>) {
-        if let Some((_, error)) = &self.refused {
+        if let Some(error) = self.space.refusal_of_deletions() {
             return program.finish(Err(error.clone()));
         }
         let writes = program.run(Transaction::new(&self.shared, batch));
+        let has_puts = writes.iter().any(|write| matches!(write, Write::Put { .. }));
+        if let Some(error) = self.space.refusal().filter(|_| has_puts) {
+            return program.finish(Err(error.clone()));
+        }
         batch.write(writes);
         batch.programs.push(program);
     }
@@ -322,7 +203,7 @@ impl Writer {
 
     /// Deletes expired keys.
     fn take_expired(&mut self, batch: &mut Batch) {
-        if self.refused.is_some() {
+        if self.space.refusal_of_deletions().is_some() {
             return;
         }
         let now = unix_millis();
@@ -343,8 +224,10 @@ impl Writer {
 
     /// Makes the batch durable, then visible, then sends the replies.
     fn commit(&mut self, mut batch: Batch) {
-        if self.refused.is_none() {
-            batch.change.obsolete = self.obsolete.iter().take(BATCH_OBSOLETE_ROWS).copied().collect();
+        let is_full = self.space.refusal().is_some();
+        if self.space.refusal_of_deletions().is_none() {
+            let rows = if is_full { FULL_OBSOLETE_ROWS } else { BATCH_OBSOLETE_ROWS };
+            batch.change.obsolete = self.obsolete.iter().take(rows).copied().collect();
             batch.change.compacted = self.compacted;
         }
         if batch.change.is_empty() {
@@ -352,7 +235,7 @@ impl Writer {
         }
         match self.write(&batch) {
             Ok(removed) => {
-                if self.shared.no_space.swap(false, Ordering::Relaxed) {
+                if !is_full && self.shared.no_space.swap(false, Ordering::Relaxed) {
                     tracing::info!("the disk has space again, writes succeed");
                 }
                 self.obsolete.drain(..batch.change.obsolete.len());
@@ -372,8 +255,20 @@ impl Writer {
         }
     }
 
-    /// Commits the batch. After a failure, reopens the file to find out whether the commit succeeded anyway.
+    /// Commits the batch. Deletions that find the disk full are tried again with the space of the reserve.
     fn write(&mut self, batch: &Batch) -> Result<u64, StoreError> {
+        match self.try_write(batch) {
+            Err(StoreError::NoSpace(_))
+                if !batch.needs_space() && self.space.refusal_of_deletions().is_none() =>
+            {
+                self.try_write(batch)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Commits the batch. After a failure, reopens the file to find out whether the commit succeeded anyway.
+    fn try_write(&mut self, batch: &Batch) -> Result<u64, StoreError> {
         let started = Instant::now();
         let error = match self.shared.engine.commit(&batch.change) {
             Ok(removed) => {
@@ -382,10 +277,10 @@ impl Writer {
             }
             Err(error) => error,
         };
-        self.refused = Some((Instant::now() + FULL_PAUSE, error.clone()));
+        self.space.refuse(error.clone());
         match self.shared.engine.reopen() {
             Ok(newest) if batch.is_in(newest) => {
-                self.refused = None;
+                self.space.accept();
                 Ok(0)
             }
             Ok(_) => Err(error),
@@ -402,7 +297,7 @@ impl Writer {
         if let Err(error) = recovered {
             tracing::error!(%error, "store file cannot be reopened");
             self.shared.engine.close();
-            self.refused = Some((Instant::now() + FULL_PAUSE, error));
+            self.space.refuse(error);
         }
     }
 
@@ -438,6 +333,9 @@ impl Writer {
         if self.shared.leases.lock().contains(id) {
             return Ok(false);
         }
+        if let Some(error) = self.space.refusal() {
+            return Err(error.clone());
+        }
         let change = Change { leases: vec![(id, Some(ttl.as_secs()))], ..Change::default() };
         self.write_alone(Batch { change, ..self.next_batch() })?;
         self.shared.leases.lock().grant(id, ttl, Instant::now());
@@ -446,6 +344,9 @@ impl Writer {
 
     /// Revokes a lease and deletes its keys.
     fn revoke(&mut self, id: i64) -> Result<(), StoreError> {
+        if let Some(error) = self.space.refusal_of_deletions() {
+            return Err(error.clone());
+        }
         let mut batch = self.next_batch();
         for key in self.shared.leases.lock().keys(id) {
             batch.delete(key);
@@ -458,7 +359,7 @@ impl Writer {
 
     /// Revokes one lease that has ended. Others follow after the next commit.
     fn revoke_ended(&mut self) {
-        if self.refused.is_some() {
+        if self.space.refusal_of_deletions().is_some() {
             return;
         }
         let Some(id) = self.shared.leases.lock().ended(Instant::now()) else { return };
@@ -473,9 +374,6 @@ impl Writer {
 
     /// Commits and publishes a batch that shares its commit with no others.
     fn write_alone(&mut self, batch: Batch) -> Result<(), StoreError> {
-        if let Some((_, error)) = &self.refused {
-            return Err(error.clone());
-        }
         let removed = self.write(&batch)?;
         self.publish(batch, removed);
         Ok(())
@@ -492,6 +390,9 @@ impl Writer {
                 return Err(StoreError::FutureRevision { requested: revision, current });
             }
         }
+        if let Some(error) = self.space.refusal_of_deletions() {
+            return Err(error.clone());
+        }
         self.drop_history(revision);
         let batch =
             Batch { change: Change { compacted: self.compacted, ..Change::default() }, ..Batch::default() };
@@ -507,22 +408,13 @@ impl Writer {
     }
 }
 
-impl Compactor {
-    /// Returns the revision to compact to, if compaction is due.
-    fn next_target(&mut self, now: Instant, revision: u64, compacted: u64) -> Option<u64> {
-        if self.due <= now {
-            self.due = now + self.history.time;
-            self.aged = std::mem::replace(&mut self.mark, revision);
-        }
-        // Applies the limit on the number of revisions in whole steps, to save commits.
-        let beyond = revision.saturating_sub(self.history.revisions);
-        let beyond = if beyond >= compacted + COMPACT_REVISIONS { beyond } else { 0 };
-        let upto = self.aged.max(beyond).min(compacted + COMPACT_REVISIONS);
-        (upto > compacted).then_some(upto)
-    }
-}
-
 impl Shared {
+    /// Returns the size of the free pages in the file, as a low estimate: rows take at most twice their size.
+    fn room(&self) -> u64 {
+        let size = self.engine.size_on_disk().unwrap_or_default();
+        size.saturating_sub(2 * self.in_use.load(Ordering::Relaxed))
+    }
+
     /// Makes durable events visible to reads, then to watches.
     fn publish(&self, events: Vec<EntryEvent>) {
         if events.is_empty() {
@@ -544,25 +436,4 @@ impl Shared {
 
 pub(super) fn unix_millis() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn compacts_by_age_and_by_number() {
-        let (time, start) = (Duration::from_mins(5), Instant::now());
-        let history = History { time, revisions: 10_000 };
-        let mut compactor = Compactor { history, due: start + time, mark: 5, aged: 0 };
-        assert_eq!(compactor.next_target(start, 10_000, 0), None);
-        assert_eq!(compactor.next_target(start, 14_000, 0), None, "less than a whole step");
-        assert_eq!(compactor.next_target(start, 20_000, 0), Some(4096));
-        assert_eq!(compactor.next_target(start, 20_000, 4096), Some(8192));
-        assert_eq!(compactor.next_target(start, 20_000, 8192), None);
-        assert_eq!(compactor.next_target(start + time, 20_000, 8192), None, "the first interval began at 5");
-        assert_eq!(compactor.next_target(start + 2 * time, 20_000, 8192), Some(12_288));
-        assert_eq!(compactor.next_target(start + 2 * time, 20_000, 16_384), Some(20_000));
-        assert_eq!(compactor.next_target(start + 2 * time, 20_000, 20_000), None);
-    }
 }
