@@ -2,6 +2,7 @@
 
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nave_store::Store;
@@ -96,6 +97,8 @@ pub(crate) struct Shared {
     pub(crate) progress: watch::Sender<u64>,
     /// The revisions for which readers wait.
     pub(crate) waits: Waits,
+    /// True while the list fails because a value cannot be decrypted, so that readers need not wait.
+    pub(crate) blocked: AtomicBool,
 }
 
 impl Cacher {
@@ -113,6 +116,7 @@ impl Cacher {
             stats: Stats::default(),
             progress: watch::Sender::new(0),
             waits: Waits::default(),
+            blocked: AtomicBool::new(false),
             config,
         });
         let reflector = Arc::new(StoreReflector::new(Arc::clone(&shared), store, decoder));
@@ -146,7 +150,8 @@ impl Cacher {
         *self.shared.progress.borrow()
     }
 
-    /// Waits at most `timeout` until the cache has reached `revision`. Requests progress from the store once for all
+    /// Waits at most `timeout` until the cache has reached `revision`; not at all while the cache cannot be filled because
+    /// a value cannot be decrypted. Requests progress from the store once for all
     /// waiting readers, so that writes to other resources do not delay readers.
     pub async fn wait_until(&self, revision: u64, timeout: Duration) -> Result<(), TooLarge> {
         if self.revision() >= revision.max(1) {
@@ -158,8 +163,12 @@ impl Cacher {
         let started = Instant::now();
         let _waiting = self.shared.waits.enter(revision);
         let mut progress = self.shared.progress.subscribe();
-        let reached = progress.wait_for(|&reached| reached >= revision.max(1));
-        let in_time = matches!(tokio::time::timeout(timeout, reached).await, Ok(Ok(_)));
+        let is_blocked = || self.shared.blocked.load(Ordering::Relaxed);
+        let reached = progress.wait_for(|&reached| reached >= revision.max(1) || is_blocked());
+        let in_time = match tokio::time::timeout(timeout, reached).await {
+            Ok(Ok(reached)) => *reached >= revision.max(1),
+            _ => false,
+        };
         self.shared.stats.read_waits.observe_time(started.elapsed());
         if in_time { Ok(()) } else { Err(TooLarge { requested: revision, current: self.revision() }) }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -50,10 +51,12 @@ impl StoreReflector {
         let mut pauses = BACKOFF.pauses();
         loop {
             if let Err(error) = self.list().await {
+                self.set_blocked(matches!(error, StoreError::Transform(_)));
                 warn!(%resource, %error, "cannot list the store");
                 tokio::time::sleep(pauses.next_pause()).await;
                 continue;
             }
+            self.set_blocked(false);
             pauses.reset();
             loop {
                 let before = self.shared.log.read().revision;
@@ -67,6 +70,14 @@ impl StoreReflector {
                 tokio::time::sleep(pauses.next_pause()).await;
             }
             info!(%resource, "unread history was lost, listing again");
+        }
+    }
+
+    /// Tells readers whether they wait in vain, because a value cannot be decrypted.
+    fn set_blocked(&self, blocked: bool) {
+        if self.shared.blocked.swap(blocked, Ordering::Relaxed) != blocked {
+            // Wakes the readers.
+            self.shared.progress.send_modify(|_| {});
         }
     }
 

@@ -96,6 +96,21 @@ async fn empty_resource_becomes_ready_and_failed_lists_are_retried() {
     assert_eq!(store.with(|inner| inner.ranges.len()), 6);
 }
 
+/// A cache that cannot be filled gives readers no answer, so they do not wait for it.
+#[tokio::test(start_paused = true)]
+async fn readers_do_not_wait_while_a_value_cannot_be_decrypted() {
+    let store = FakeStore::default();
+    store.with(|inner| inner.undecryptable = true);
+    let revision = store.put(&key("p"), "a;");
+    let cacher = start(&store, config());
+    let started = tokio::time::Instant::now();
+    assert!(cacher.wait_until(revision, Duration::from_hours(1)).await.is_err());
+    assert!(started.elapsed() < Duration::from_secs(1), "the clock is that of the test");
+    store.with(|inner| inner.undecryptable = false);
+    cacher.wait_ready().await;
+    assert!(cacher.wait_until(revision, Duration::from_hours(1)).await.is_ok());
+}
+
 #[tokio::test(start_paused = true)]
 async fn event_type_depends_on_old_and_new_match() {
     let store = FakeStore::default();

@@ -39,6 +39,8 @@ pub struct Inner {
     pub cuts: u64,
     /// Number of ranges that will fail.
     pub failing_ranges: usize,
+    /// True if a value cannot be decrypted.
+    pub undecryptable: bool,
     pub progress_requests: u64,
     /// Number of reads of a watch that will panic.
     pub panicking_reads: usize,
@@ -110,6 +112,9 @@ impl Store for FakeStore {
             if inner.failing_ranges > 0 {
                 inner.failing_ranges -= 1;
                 return Err(StoreError::Closed);
+            }
+            if inner.undecryptable {
+                return Err(StoreError::Transform("no key".into()));
             }
             let revision = range.revision.unwrap_or(inner.revision());
             if revision < inner.compacted {
