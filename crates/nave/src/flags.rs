@@ -16,6 +16,7 @@ mod caches;
 mod command_line;
 mod controller_options;
 mod controllers;
+mod egress;
 mod election;
 mod encryption;
 mod etcd;
@@ -70,6 +71,7 @@ use browsers::BrowserFlags;
 use caches::CacheFlags;
 pub(crate) use controllers::ControllersConfig;
 use controllers::{ControllersFlags, controllers_help, known_controllers};
+use egress::EgressFlags;
 use election::ElectionFlags;
 pub(crate) use encryption::EncryptionConfig;
 use encryption::EncryptionFlags;
@@ -280,6 +282,8 @@ pub(crate) struct ServeFlags {
     aggregation: AggregationFlags,
     #[command(flatten)]
     backends: BackendFlags,
+    #[command(flatten)]
+    egress: EgressFlags,
     /// All flags with their values.
     #[arg(skip)]
     values: BTreeMap<String, String>,
@@ -416,6 +420,7 @@ impl ServeFlags {
         }
         let mut disabled_metrics = self.metrics.validate()?;
         disabled_metrics.extend(self.etcd.metrics_without_interval());
+        self.egress.validate()?;
         let tls = self.tls.validate()?;
         let controllers = known_controllers(&self.controllers)?;
         let reachable = if self.bind_address.is_unspecified() {

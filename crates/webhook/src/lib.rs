@@ -31,6 +31,7 @@
 mod backend;
 mod client;
 mod dial;
+mod egress;
 mod files;
 mod hook;
 mod kubeconfig;
@@ -58,6 +59,7 @@ use serde_json::Value;
 
 pub use backend::{BackendConnection, BackendDialer, BackendError, BackendTls};
 pub use client::{Client, ClientError, Response, Roots, Tls, describe};
+pub use egress::{EgressError, check_egress_file};
 pub use files::WatchedFiles;
 pub use hook::{Address, CallLimits, ClientConfig, ClientConfigError, ClientManager, HookClient, HookError};
 pub use kubeconfig::{FileError, Kubeconfig};

@@ -167,7 +167,7 @@ pub(super) const REFUSED: [(&str, &str); 1] = [(
     "nave signs tokens with --service-account-signing-key-file, not through another process",
 )];
 /// The flags whose values are checked and otherwise ignored, with the reasons.
-pub(super) const WITHOUT_EFFECT: [(&str, &str); 26] = [
+pub(super) const WITHOUT_EFFECT: [(&str, &str); 25] = [
     ("allow-metric-labels", BOUNDED),
     ("allow-metric-labels-manifest", BOUNDED),
     ("apiserver-count", "Servers find each other by their leases"),
@@ -176,7 +176,6 @@ pub(super) const WITHOUT_EFFECT: [(&str, &str); 26] = [
     ("coordinated-leadership-renew-deadline", COORDINATED),
     ("coordinated-leadership-retry-period", COORDINATED),
     ("debug-socket-path", RUNTIME),
-    ("egress-selector-config-file", "nave connects directly"),
     ("emulation-forward-compatible", EMULATION),
     ("enable-garbage-collector", "Deletions set the finalizers of the garbage collector in any case"),
     ("enable-logs-handler", "nave does not serve the files of its host"),
