@@ -545,3 +545,33 @@ pub(crate) struct AlarmResponse {
     #[prost(message, repeated, tag = "2")]
     pub(crate) alarms: Vec<AlarmMember>,
 }
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct HashRequest {}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct HashResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) header: Option<ResponseHeader>,
+    #[prost(uint32, tag = "2")]
+    pub(crate) hash: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct HashKvRequest {
+    /// 0 for the latest revision.
+    #[prost(int64, tag = "1")]
+    pub(crate) revision: i64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct HashKvResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) header: Option<ResponseHeader>,
+    #[prost(uint32, tag = "2")]
+    pub(crate) hash: u32,
+    #[prost(int64, tag = "3")]
+    pub(crate) compact_revision: i64,
+    #[prost(int64, tag = "4")]
+    pub(crate) hash_revision: i64,
+}

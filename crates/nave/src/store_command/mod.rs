@@ -6,7 +6,7 @@ mod migrate;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::{io, panic};
+use std::{io, panic, thread};
 
 use nave_store::embedded::{self, maintenance};
 use nave_store::{Defragmentation, Embedded, Etcd, Store, StoreError};
@@ -54,6 +54,7 @@ impl StoreCommandError {
 /// # Errors
 /// [`StoreCommandError`].
 pub(crate) async fn run(task: StoreTask) -> Result<(), StoreCommandError> {
+    hide_panics_of_offline_work();
     let lines = match task {
         StoreTask::Status(location) => status(&*open(&location).await?).await?,
         StoreTask::Compact(location, revision) => compact(&*open(&location).await?, revision).await?,
@@ -148,19 +149,30 @@ async fn create(location: &Location) -> Result<Arc<dyn Store>, StoreCommandError
     }
 }
 
-/// Runs blocking work on a folder. The engine panics for some damaged files.
+/// Suppresses the messages of panics in work on a folder, which would hide the error.
+fn hide_panics_of_offline_work() {
+    let shows = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        if thread::current().name() != Some(OFFLINE) {
+            shows(panic);
+        }
+    }));
+}
+
+/// The name of the threads that work on a folder.
+const OFFLINE: &str = "store-offline";
+
+/// Runs blocking work on a folder in a thread of its own. The engine panics for some damaged files.
 async fn offline<T: Send + 'static>(
     folder: &Path,
     work: impl FnOnce(&Path) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreCommandError> {
     let path = folder.to_owned();
     let damaged = |why: String| StoreCommandError::Damaged { folder: folder.to_owned(), why };
-    // A message of the panic would only hide the error.
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| {}));
-    let done = tokio::task::spawn_blocking(move || work(&path)).await;
-    panic::set_hook(hook);
-    match done {
+    let worker = thread::Builder::new().name(OFFLINE.to_owned()).spawn(move || work(&path));
+    let worker = worker.map_err(StoreError::from)?;
+    let done = tokio::task::spawn_blocking(move || worker.join()).await;
+    match done.map_err(|error| StoreError::from(io::Error::other(error)))? {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(StoreError::Corrupt(why))) => Err(damaged(why.to_string())),
         Ok(Err(StoreError::Io(error))) if error.kind() == io::ErrorKind::InvalidData => {

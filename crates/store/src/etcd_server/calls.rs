@@ -38,6 +38,8 @@ impl EtcdServer {
             "/etcdserverpb.Lease/LeaseLeases" => unary(requests, |request| inner.list_leases(request)).await,
             "/etcdserverpb.Maintenance/Status" => unary(requests, |request| inner.status(request)).await,
             "/etcdserverpb.Maintenance/Alarm" => unary(requests, |request| inner.alarm(request)).await,
+            "/etcdserverpb.Maintenance/Hash" => unary(requests, |request| inner.hash(request)).await,
+            "/etcdserverpb.Maintenance/HashKV" => unary(requests, |request| inner.hash_kv(request)).await,
             "/etcdserverpb.Maintenance/Defragment" => {
                 unary(requests, |request| inner.defragment(request)).await
             }

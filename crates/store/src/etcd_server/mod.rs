@@ -9,6 +9,7 @@
 //! | `watch.rs` | streams of watches |
 //! | `lease.rs` | leases |
 //! | `maintenance.rs` | status, alarms, snapshots, the list of members |
+//! | `hash.rs` | hashes of all keys |
 //! | `error.rs` | etcd's errors |
 //!
 //! # Differences from etcd
@@ -17,12 +18,14 @@
 //!   the last one.
 //! - Keys are UTF-8 and have at most 4096 bytes.
 //! - A snapshot is a copy of the engine's file with a checksum, not a database of etcd.
+//! - A transaction reads at most 10,000 keys at a time.
 //! - There are no users and roles: access is by client certificates.
 
 mod calls;
 mod check;
 mod connections;
 mod error;
+mod hash;
 mod kv;
 mod lease;
 mod maintenance;
@@ -82,13 +85,16 @@ struct Inner {
     watches: Arc<Semaphore>,
     /// Permits for snapshots, which need space on the disk.
     snapshots: Semaphore,
+    /// Permits for hashes, which read all keys.
+    hashes: Semaphore,
 }
 
 impl EtcdServer {
     /// Creates the server of a store.
     pub fn new(store: Arc<Embedded>, options: Options) -> Self {
         let watches = Arc::new(Semaphore::new(WATCHES));
-        Self(Arc::new(Inner { store, options, watches, snapshots: Semaphore::new(SNAPSHOTS) }))
+        let (snapshots, hashes) = (Semaphore::new(SNAPSHOTS), Semaphore::new(HASHES));
+        Self(Arc::new(Inner { store, options, watches, snapshots, hashes }))
     }
 }
 
@@ -117,3 +123,4 @@ const MAX_REQUEST: usize = 1536 << 10;
 /// Maximum number of watches of all clients.
 const WATCHES: usize = 50_000;
 const SNAPSHOTS: usize = 1;
+const HASHES: usize = 1;

@@ -386,3 +386,65 @@ async fn clients_without_a_certificate_are_refused() {
         assert_eq!(status.is_ok(), is_served, "{status:?}");
     }
 }
+
+#[tokio::test]
+async fn hashes_are_those_of_the_keys_at_a_revision() {
+    let (one, other) = (Fixture::start().await, Fixture::start().await);
+    for etcd in [&one, &other] {
+        etcd.put("a", "1").await;
+        etcd.put("b", "2").await;
+    }
+    let hash = async |etcd: &Fixture, revision| {
+        let request = m::HashKvRequest { revision };
+        etcd.call::<m::HashKvResponse>("Maintenance/HashKV", &request).await.unwrap().hash
+    };
+    let before = hash(&one, 0).await;
+    assert_eq!(hash(&other, 0).await, before);
+    let revision = other.put("b", "3").await;
+    assert_ne!(hash(&other, 0).await, before);
+    assert_eq!(hash(&other, revision - 1).await, before);
+    let all: m::HashResponse = one.call("Maintenance/Hash", &m::HashRequest {}).await.unwrap();
+    assert_eq!(all.hash, before);
+    let request = m::HashKvRequest { revision: revision + 1 };
+    let future = other.call::<m::HashKvResponse>("Maintenance/HashKV", &request).await.unwrap_err();
+    assert_eq!(future.code, Code::OutOfRange, "{future:?}");
+}
+
+/// Writes wait for transactions, so one transaction reads a bounded number of keys. Its own writes count too.
+#[tokio::test]
+async fn ranges_of_transactions_are_bounded() {
+    let etcd = Fixture::start().await;
+    let operation = |request| m::RequestOp { request: Some(request) };
+    let put = |number: usize| {
+        let key = format!("{number:05}").into();
+        operation(m::Request::Put(m::PutRequest { key, value: "v".into(), ..Default::default() }))
+    };
+    let txn = async |success: Vec<m::RequestOp>| {
+        let request = m::TxnRequest { success, ..Default::default() };
+        etcd.call::<m::TxnResponse>("KV/Txn", &request).await
+    };
+    for first in (0..10_000).step_by(125) {
+        txn((first..first + 125).map(put).collect()).await.unwrap();
+    }
+    let range = |request| operation(m::Request::Range(request));
+    let read = async |operations| {
+        let responses = txn(operations).await?.responses;
+        let Some(m::Response::Range(found)) = responses.last().unwrap().response.clone() else { panic!() };
+        Ok::<_, Status>((found.kvs.len(), found.count))
+    };
+    assert_eq!(read(vec![range(all())]).await, Ok((10_000, 10_000)));
+    let limited = || range(m::RangeRequest { limit: 3, ..all() });
+    assert_eq!(read(vec![put(10_000), limited()]).await, Ok((3, 10_001)));
+    let counted = range(m::RangeRequest { count_only: true, ..all() });
+    assert_eq!(read(vec![put(10_001), put_again(0), counted]).await, Ok((0, 10_002)));
+    for operations in [vec![range(all())], vec![put(10_002), range(all())]] {
+        assert_eq!(read(operations).await.unwrap_err().code, Code::InvalidArgument);
+    }
+    assert_eq!(etcd.range(all()).await.unwrap().kvs.len(), 10_002, "other reads have no limit");
+
+    fn put_again(number: usize) -> m::RequestOp {
+        let key = format!("{number:05}").into();
+        let put = m::PutRequest { key, value: "w".into(), ..Default::default() };
+        m::RequestOp { request: Some(m::Request::Put(put)) }
+    }
+}

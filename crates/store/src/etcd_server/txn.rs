@@ -26,13 +26,14 @@ macro_rules! accepted {
 pub(super) fn run(transaction: &mut Transaction<'_>, request: m::TxnRequest) -> Done<m::TxnResponse> {
     let mut succeeded = true;
     for compare in &request.compare {
-        succeeded = succeeded && holds(transaction, compare)?;
+        succeeded = succeeded && accepted!(holds(transaction, compare));
     }
     let branch = if succeeded { request.success } else { request.failure };
     let mut responses = Vec::with_capacity(branch.len());
     for operation in branch {
         let response = match operation.request {
             Some(m::Request::Range(request)) => {
+                accepted!(check_extent(transaction, &query(&request)));
                 let found = match transaction.query(&query(&request)) {
                     // A revision that cannot be read refuses the whole transaction.
                     Err(StoreError::Compacted { .. }) => return Ok(Err(EtcdError::Compacted)),
@@ -94,17 +95,36 @@ pub(super) fn delete_range(
     Ok(Ok(m::DeleteRangeResponse { header: Some(header(transaction.revision())), deleted, prev_kvs }))
 }
 
+/// Refuses a read of very many keys: all writes wait for a transaction. Reads outside of transactions have no limit.
+fn check_extent(transaction: &Transaction<'_>, query: &Query) -> Done<()> {
+    if query.content == Content::CountOnly {
+        return Ok(Ok(()));
+    }
+    let count = match transaction.query(&Query { content: Content::CountOnly, ..query.clone() }) {
+        // The read itself reports the revision.
+        Err(StoreError::Compacted { .. } | StoreError::FutureRevision { .. }) => return Ok(Ok(())),
+        found => found?.count,
+    };
+    let read = if query.limit == 0 { count } else { count.min(query.limit as u64) };
+    Ok(if read > MAX_READ { Err(EtcdError::RequestTooLarge) } else { Ok(()) })
+}
+
+/// Maximum number of keys that one range or comparison of a transaction reads.
+const MAX_READ: u64 = 10_000;
+
 /// Returns whether a comparison holds for all keys of its range. An absent key has revisions and a version of 0, and no
 /// value.
-fn holds(transaction: &Transaction<'_>, compare: &m::Compare) -> Result<bool, StoreError> {
+fn holds(transaction: &Transaction<'_>, compare: &m::Compare) -> Done<bool> {
     let is_value = compare.target() == m::CompareTarget::Value;
     let content = if is_value { Content::Full } else { Content::KeysOnly };
     let range = KeyRange::new(&compare.key, &compare.range_end);
-    let found = transaction.query(&Query { range, revision: None, limit: 0, content })?;
+    let query = Query { range, revision: None, limit: 0, content };
+    accepted!(check_extent(transaction, &query));
+    let found = transaction.query(&query)?;
     if found.entries.is_empty() {
-        return Ok(!is_value && holds_for(compare, None));
+        return Ok(Ok(!is_value && holds_for(compare, None)));
     }
-    Ok(found.entries.iter().all(|entry| holds_for(compare, Some(entry))))
+    Ok(Ok(found.entries.iter().all(|entry| holds_for(compare, Some(entry)))))
 }
 
 fn holds_for(compare: &m::Compare, entry: Option<&Entry>) -> bool {
