@@ -88,12 +88,12 @@ impl ResourceDef {
         self.versions.iter().any(|version| matches!(version.schema, Schema::Custom(_)))
     }
 
-    /// Returns the schema of stored objects if the only version is also the storage version. Objects of other custom
-    /// resources are pruned and defaulted on read, by the schema of the requested version.
+    /// Returns the schema of stored objects if the only version is also the storage version and its defaults are not
+    /// large. Objects of other custom resources are pruned and defaulted on read, by the schema of the requested version.
     pub fn stored_schema(&self) -> Option<&CustomSchema> {
         let ([only], []) = (&self.versions[..], &self.unserved[..]) else { return None };
         let is_stored = self.storage.as_ref().is_some_and(|storage| storage.version.version == only.name);
-        only.custom().filter(|_| is_stored)
+        only.custom().filter(|schema| is_stored && !schema.has_large_defaults())
     }
 
     /// Returns the schema of a custom resource in a version, which need not be served.

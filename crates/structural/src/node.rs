@@ -63,6 +63,17 @@ impl Node {
         }
     }
 
+    /// Returns the size of the JSON of the defaults of this node and of the nodes below it.
+    pub(crate) fn size_of_defaults(&self) -> usize {
+        if !self.has_defaults {
+            return 0;
+        }
+        let own = self.default.as_ref().map_or(0, |default| default.to_string().len());
+        let properties = self.properties.iter().map(|property| &*property.node);
+        let below = properties.chain(self.items.as_deref()).chain(self.additional_schema());
+        own + below.map(Self::size_of_defaults).sum::<usize>()
+    }
+
     /// Returns the schema of the field `name`: of the property if declared, otherwise of `additionalProperties`.
     pub(crate) fn field(&self, name: &str) -> Option<&Node> {
         self.property(name).or_else(|| self.additional_schema())

@@ -56,6 +56,11 @@ impl Structural {
         metadata::coerce(&self.root, object, malformed)
     }
 
+    /// Returns the size of the JSON of all defaults. Defaults in lists and maps, which apply to each item, count once.
+    pub fn size_of_defaults(&self) -> usize {
+        self.root.size_of_defaults()
+    }
+
     /// Sets the defaults of absent fields, and of `null` where it is not allowed. Idempotent.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use crate::scale::{ScalePaths, int_at, text_at};
 
 /// The schema of a version.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct CustomSchema {
     /// `None` for a version without a schema; its objects are not changed. Compiled when the first object is read or
     /// written, because most definitions have no objects.
@@ -27,6 +28,8 @@ pub struct CustomSchema {
     has_rules: bool,
     /// True if the schema has validation rules, alternatives (`anyOf`, `oneOf`) or costly patterns.
     is_costly: bool,
+    /// True if the defaults are too large to be in each object of the watch cache.
+    has_large_defaults: bool,
     /// The schema as compact JSON; empty for a version without a schema.
     text: Packed,
     /// The SHA-256 of the text.
@@ -43,7 +46,8 @@ impl CustomSchema {
         preserves_unknown: bool,
         scale: Option<ScalePaths>,
     ) -> Result<Self, String> {
-        schema.map(Structural::compile).transpose().map_err(|why| why.to_string())?;
+        let compiled = schema.map(Structural::compile).transpose().map_err(|why| why.to_string())?;
+        let size_of_defaults = compiled.as_ref().map_or(0, Structural::size_of_defaults);
         let text = schema.map(Value::to_string).unwrap_or_default();
         let digest = Sha256::digest(&text).into();
         let has_alternatives = ["\"anyOf\":", "\"oneOf\":"].iter().any(|keyword| text.contains(keyword));
@@ -58,6 +62,7 @@ impl CustomSchema {
             is_costly: has_rules
                 || has_alternatives
                 || schema.is_some_and(nave_structural::rules::has_costly_patterns),
+            has_large_defaults: size_of_defaults > LARGE_DEFAULTS,
             text: Packed::new(text.as_bytes()),
             digest,
         })
@@ -67,6 +72,12 @@ impl CustomSchema {
     /// alternatives that are each tried for a value, or large patterns.
     pub fn is_costly(&self) -> bool {
         self.is_costly
+    }
+
+    /// Returns whether the defaults are too large to be in each object of the watch cache. They are set for each
+    /// reader, because a schema can gain defaults after many small objects were stored.
+    pub fn has_large_defaults(&self) -> bool {
+        self.has_large_defaults
     }
 
     /// Returns `openAPIV3Schema` as JSON; `None` if the version has no schema.
@@ -183,6 +194,9 @@ impl CustomSchema {
         errors
     }
 }
+
+/// Maximum size of the JSON of defaults that objects in the watch cache have.
+const LARGE_DEFAULTS: usize = 8 << 10;
 
 /// Checks that the number of replicas is an integer that `autoscaling/v1` `Scale` can represent.
 fn validate_replicas(object: &Value, path: &[String]) -> Option<FieldError> {
