@@ -30,7 +30,7 @@ use crate::request_info::Query;
 use crate::route::Router;
 use crate::serving::Served;
 use crate::steps::StepKind;
-use crate::traces::Traces;
+use crate::traces::{Exchange, Traces};
 use crate::warnings;
 
 /// The stages of a server.
@@ -134,7 +134,14 @@ impl Pipeline {
         context.flow.add_headers(response.headers_mut());
         // Slow requests are logged, and traced requests are exported, with the times of their steps.
         let code = response.status().as_u16();
-        self.traces.completed(&context, &uri, code);
+        let exchange = Exchange {
+            uri: &uri,
+            version: request.version(),
+            headers: request.headers(),
+            code,
+            response_size: response.body().size_hint().exact(),
+        };
+        self.traces.completed(&context, &exchange);
         // Audit: records the response, or its start if it is long-running.
         audit::add_id(response.headers_mut(), &context.audit_id);
         if let Some(record) = context.audit.take() {
@@ -185,8 +192,9 @@ impl Pipeline {
         // Authentication: the user of the request. No later stage reads a user from a header.
         if accepted.is_ok() {
             accepted = self.authentication.run(context, request.headers_mut()).await.map_err(Status::from);
-            context.steps.record(StepKind::Authentication, started);
-            started = filtered(Filter::Authentication, started);
+            let ended = filtered(Filter::Authentication, started);
+            context.steps.record_until(StepKind::Authentication, started, ended);
+            started = ended;
             // Traces: continues the trace of the client, or starts one.
             self.traces.start(context, request.headers());
         }
@@ -206,8 +214,8 @@ impl Pipeline {
         let place = place.inspect_err(|status| terminated(status.code))?;
         // Authorization: checks that the user may make this request.
         let authorized = self.authorization.run(context).await;
-        context.steps.record(StepKind::Authorization, started);
-        filtered(Filter::Authorization, started);
+        let ended = filtered(Filter::Authorization, started);
+        context.steps.record_until(StepKind::Authorization, started, ended);
         authorized?;
         // Routing: runs the handler within the deadline.
         // Boxed, so that the future of a request that waits in a queue is small.

@@ -14,19 +14,39 @@ pub(crate) enum StepKind {
     Authorization,
     MutatingAdmission,
     ValidatingAdmission,
-    /// An operation of the store, whatever its engine is.
-    Store,
+    /// A read of the latest state of an object.
+    Get,
+    /// A list, from the watch cache or the store.
+    List,
+    /// A transaction of the store that creates an object.
+    Create,
+    /// A transaction of the store that changes an object.
+    Update,
+    /// A transaction of the store that deletes or marks an object.
+    Delete,
 }
 
 impl StepKind {
-    /// Returns the name in logs, annotations and spans.
+    /// Returns the name in logs and annotations. All operations of the store have one name, whatever its engine is.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Authentication => "authentication",
             Self::Authorization => "authorization",
             Self::MutatingAdmission => "mutating admission",
             Self::ValidatingAdmission => "validating admission",
-            Self::Store => "etcd",
+            Self::Get | Self::List | Self::Create | Self::Update | Self::Delete => "etcd",
+        }
+    }
+
+    /// Returns the name of the span, as upstream.
+    pub(crate) fn span_name(self) -> &'static str {
+        match self {
+            Self::Get => "cacher.Get",
+            Self::List => "cacher.GetList",
+            Self::Create => "Create etcd3",
+            Self::Update => "GuaranteedUpdate etcd3",
+            Self::Delete => "Delete etcd3",
+            other => other.as_str(),
         }
     }
 }
@@ -79,10 +99,15 @@ impl Steps {
 
     /// Records the time of a step that ends now. Steps beyond a maximum number are not recorded.
     pub(crate) fn record(&self, kind: StepKind, start: Instant) {
+        self.record_until(kind, start, Instant::now());
+    }
+
+    /// Records the time of a step.
+    pub(crate) fn record_until(&self, kind: StepKind, start: Instant, end: Instant) {
         let offset = |time: Instant| {
             u32::try_from(time.saturating_duration_since(self.received).as_micros()).unwrap_or(u32::MAX)
         };
-        let step = Offsets { kind, start: offset(start), end: offset(Instant::now()) };
+        let step = Offsets { kind, start: offset(start), end: offset(end) };
         let recorded = &mut *self.recorded.lock();
         if let Some(place) = recorded.first.get_mut(recorded.count) {
             *place = step;
@@ -142,8 +167,8 @@ mod tests {
         let start = Instant::now();
         let step =
             |kind, milliseconds| Step { kind, start, end: start + Duration::from_millis(milliseconds) };
-        let (store, admission) = (StepKind::Store, StepKind::MutatingAdmission);
-        let totals = totals(&[step(store, 5), step(admission, 1), step(store, 7)]);
+        let (read, store, admission) = (StepKind::Get, StepKind::Update, StepKind::MutatingAdmission);
+        let totals = totals(&[step(read, 5), step(admission, 1), step(store, 7)]);
         assert_eq!(describe(&totals), "etcd 12ms, mutating admission 1ms");
     }
 
@@ -152,13 +177,13 @@ mod tests {
         let received = Instant::now();
         let steps = Steps::new(received);
         for number in 0..2 * MAX_STEPS {
-            let kind = if number % 2 == 0 { StepKind::Store } else { StepKind::Authorization };
+            let kind = if number % 2 == 0 { StepKind::Create } else { StepKind::Authorization };
             steps.record(kind, received);
         }
         let taken = steps.take();
         assert_eq!(taken.len(), MAX_STEPS);
         assert!(taken.is_sorted_by_key(|step| step.end));
-        assert!(taken.chunks(2).all(|pair| pair[0].kind == StepKind::Store && pair[1].kind != pair[0].kind));
+        assert!(taken.chunks(2).all(|pair| pair[0].kind == StepKind::Create && pair[1].kind != pair[0].kind));
         assert!(steps.take().is_empty(), "taking removes");
     }
 }

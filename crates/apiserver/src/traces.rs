@@ -3,12 +3,13 @@
 
 use std::time::{Instant, SystemTime};
 
-use http::{HeaderMap, HeaderValue, Uri};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Uri, Version, header};
 use nave_authz::SYSTEM_MASTERS;
 use nave_machinery::duration;
-use nave_telemetry::{Kind, Span, TraceContext, Tracer};
+use nave_telemetry::{Attribute, Kind, Span, TraceContext, Tracer};
 
-use crate::context::RequestContext;
+use crate::context::{Client, RequestContext};
 use crate::steps::{self, SLOW, Step};
 
 /// Traces requests; without a tracer, only logs slow ones.
@@ -21,6 +22,17 @@ pub(crate) struct RequestSpan {
     context: TraceContext,
     parent: Option<[u8; 8]>,
     link: Option<TraceContext>,
+}
+
+/// The HTTP of a request and its response.
+pub(crate) struct Exchange<'a> {
+    pub(crate) uri: &'a Uri,
+    pub(crate) version: Version,
+    /// The headers of the request, without those of stages that have removed them.
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) code: u16,
+    /// The size of the response; `None` for a stream.
+    pub(crate) response_size: Option<u64>,
 }
 
 impl RequestSpan {
@@ -47,7 +59,7 @@ impl Traces {
     }
 
     /// Logs a slow request and adds the times to its audit event; exports the spans of a traced request.
-    pub(crate) fn completed(&self, context: &RequestContext, uri: &Uri, code: u16) {
+    pub(crate) fn completed(&self, context: &RequestContext, exchange: &Exchange<'_>) {
         let elapsed = context.received.elapsed();
         let is_slow = elapsed >= SLOW && !context.info.is_long_running();
         let traced = context.trace.filter(|span| span.context.sampled);
@@ -59,8 +71,8 @@ impl Traces {
             let totals = steps::totals(&steps);
             tracing::info!(
                 verb = context.info.verb.as_str(),
-                uri = %uri.path(),
-                code,
+                uri = %exchange.uri.path(),
+                code = exchange.code,
                 audit_id = context.audit_id.to_str().unwrap_or_default(),
                 milliseconds = elapsed.as_millis(),
                 steps = steps::describe(&totals),
@@ -74,7 +86,7 @@ impl Traces {
             }
         }
         if let (Some(tracer), Some(span)) = (&self.0, traced) {
-            export(tracer, span, context, uri, code, &steps);
+            export(tracer, span, context, exchange, &steps);
         }
     }
 }
@@ -83,8 +95,7 @@ fn export(
     tracer: &Tracer,
     span: RequestSpan,
     context: &RequestContext,
-    uri: &Uri,
-    code: u16,
+    exchange: &Exchange<'_>,
     steps: &[Step],
 ) {
     let now = (Instant::now(), SystemTime::now());
@@ -94,11 +105,11 @@ fn export(
             context: span.context.child(),
             parent: Some(span.context.span_id),
             link: None,
-            name: step.kind.as_str().to_owned(),
+            name: step.kind.span_name().to_owned(),
             kind: Kind::Internal,
             start: at(step.start),
             end: at(step.end),
-            attributes: Vec::new(),
+            attributes: attributes_of_step(context),
             failed: false,
         });
     }
@@ -110,14 +121,72 @@ fn export(
         kind: Kind::Server,
         start: at(context.received),
         end: now.1,
-        attributes: vec![
-            ("http.target", uri.path_and_query().map_or_else(String::new, ToString::to_string)),
-            ("http.method", context.info.method.to_string()),
-            ("http.status_code", code.to_string()),
-            ("audit-id", context.audit_id.to_str().unwrap_or_default().to_owned()),
-        ],
-        failed: code >= 500,
+        attributes: exchange.attributes(context),
+        failed: exchange.code >= 500,
     });
+}
+
+/// Returns the attributes of a step's span: those of upstream's spans that follow from the request.
+fn attributes_of_step(context: &RequestContext) -> Vec<(&'static str, Attribute)> {
+    let mut attributes = vec![("audit-id", audit_id(context))];
+    if let Some(resource) = &context.info.resource {
+        attributes.push(("group", resource.gvr.group.as_str().into()));
+        attributes.push(("resource", resource.gvr.resource.as_str().into()));
+    }
+    attributes
+}
+
+fn audit_id(context: &RequestContext) -> Attribute {
+    context.audit_id.to_str().unwrap_or_default().into()
+}
+
+impl Exchange<'_> {
+    /// Returns the attributes of the request's span, named by OpenTelemetry's conventions for HTTP, as upstream.
+    fn attributes(&self, context: &RequestContext) -> Vec<(&'static str, Attribute)> {
+        let text = |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok());
+        let mut attributes = vec![
+            ("http.request.method", context.info.method.as_str().into()),
+            ("url.scheme", "https".into()),
+            ("url.path", self.uri.path().into()),
+            ("http.target", self.uri.path_and_query().map_or("", |target| target.as_str()).into()),
+            ("network.protocol.version", protocol_version(self.version).into()),
+            ("http.response.status_code", self.code.into()),
+            ("audit-id", audit_id(context)),
+        ];
+        let host = text(header::HOST.as_str()).and_then(|host| host.parse::<Authority>().ok());
+        if let Some(host) = self.uri.authority().or(host.as_ref()) {
+            attributes.push(("server.address", host.host().trim_matches(['[', ']']).into()));
+            let port = host.port_u16().filter(|port| *port != HTTPS_PORT);
+            attributes.extend(port.map(|port| ("server.port", port.into())));
+        }
+        let forwarded = text("x-forwarded-for").and_then(|addresses| addresses.split(',').next());
+        let mut client = forwarded.filter(|address| !address.is_empty()).map(str::to_owned);
+        if let Client::Remote(Some(connection)) = &context.client {
+            let address = connection.peer.ip().to_canonical().to_string();
+            attributes.push(("network.peer.address", address.clone().into()));
+            attributes.push(("network.peer.port", connection.peer.port().into()));
+            client = client.or(Some(address));
+        }
+        attributes.extend(client.map(|client| ("client.address", client.into())));
+        let agent = String::from_utf8_lossy(context.user_agent());
+        let texts = [("user_agent.original", agent)].into_iter().filter(|(_, text)| !text.is_empty());
+        attributes.extend(texts.map(|(name, text)| (name, Attribute::Text(text.into_owned()))));
+        let body_size = context.body_size.get().map(|size| *size as u64);
+        let sizes = [("http.request.body.size", body_size), ("http.response.body.size", self.response_size)];
+        let sizes = sizes.into_iter().filter_map(|(name, size)| Some((name, size.filter(|size| *size > 0)?)));
+        attributes.extend(sizes.map(|(name, size)| (name, size.into())));
+        attributes
+    }
+}
+
+/// Returns the version of HTTP, as Go writes it.
+fn protocol_version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_11 => "1.1",
+        Version::HTTP_2 => "2.0",
+        _ => "",
+    }
 }
 
 /// Returns the name of a request's span: its method and path, without the names of namespaces and objects.
@@ -147,6 +216,8 @@ fn name(context: &RequestContext) -> String {
     name
 }
 
+/// The port that OpenTelemetry leaves out.
+const HTTPS_PORT: u16 = 443;
 const TRACE_PARENT: &str = "traceparent";
 /// The groups of users whose traces are continued.
 const TRUSTED: [&str; 2] = [SYSTEM_MASTERS, "system:monitoring"];
@@ -156,7 +227,6 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::context::Client;
 
     #[test]
     fn span_names_have_no_names_of_objects() {
@@ -168,5 +238,41 @@ mod tests {
             let request = Request::get(uri).body(()).unwrap();
             assert_eq!(name(&RequestContext::new(&request, Client::Remote(None)).unwrap()), expected);
         }
+    }
+
+    #[test]
+    fn attributes_have_the_names_of_upstream() {
+        let request = Request::get("https://api.example.com:6443/api/v1/pods?limit=5")
+            .version(Version::HTTP_2)
+            .header("user-agent", "kubectl/v1")
+            .header("x-forwarded-for", "192.0.2.1,192.0.2.2")
+            .body(())
+            .unwrap();
+        let context = RequestContext::new(&request, Client::Remote(None)).unwrap();
+        context.body_size.set(7).unwrap();
+        let exchange = Exchange {
+            uri: request.uri(),
+            version: request.version(),
+            headers: request.headers(),
+            code: 200,
+            response_size: None,
+        };
+        let mut attributes = exchange.attributes(&context);
+        attributes.retain(|(name, _)| *name != "audit-id");
+        attributes.sort_by_key(|(name, _)| *name);
+        let expected: [(&str, Attribute); 11] = [
+            ("client.address", "192.0.2.1".into()),
+            ("http.request.body.size", 7_u64.into()),
+            ("http.request.method", "GET".into()),
+            ("http.response.status_code", 200_u16.into()),
+            ("http.target", "/api/v1/pods?limit=5".into()),
+            ("network.protocol.version", "2.0".into()),
+            ("server.address", "api.example.com".into()),
+            ("server.port", 6443_u16.into()),
+            ("url.path", "/api/v1/pods".into()),
+            ("url.scheme", "https".into()),
+            ("user_agent.original", "kubectl/v1".into()),
+        ];
+        assert_eq!(attributes, expected);
     }
 }

@@ -187,7 +187,7 @@ mod tests {
             kind: Kind::Server,
             start: now,
             end: now,
-            attributes: vec![("audit-id", "a".to_owned())],
+            attributes: vec![("audit-id", "a".into()), ("http.response.status_code", 200_u16.into())],
             failed: true,
         });
         drop(tracer);
@@ -197,6 +197,9 @@ mod tests {
         let spans = &message.resource_spans[0].scope_spans[0].spans;
         assert_eq!((spans.len(), spans[0].name.as_str(), spans[0].kind), (1, "get", 2));
         assert_eq!(spans[0].trace_id, context.trace_id);
+        let values = spans[0].attributes.iter().map(|attribute| attribute.value.clone().unwrap());
+        let values: Vec<_> = values.map(|value| (value.string_value, value.int_value)).collect();
+        assert_eq!(values, [(Some("a".to_owned()), None), (None, Some(200))]);
         assert_eq!((spans[0].links.len(), spans[0].status.as_ref().unwrap().code), (1, 2));
     }
 

@@ -23,4 +23,4 @@ mod span;
 pub use config::{Config, ConfigError};
 pub use context::TraceContext;
 pub use export::{Exporter, Tracer};
-pub use span::{Kind, Span};
+pub use span::{Attribute, Kind, Span};

@@ -92,11 +92,17 @@ pub(crate) struct KeyValue {
 pub(crate) struct AnyValue {
     #[prost(string, optional, tag = "1")]
     pub(crate) string_value: Option<String>,
+    #[prost(int64, optional, tag = "3")]
+    pub(crate) int_value: Option<i64>,
 }
 
 impl KeyValue {
-    pub(crate) fn new(key: &str, value: impl Into<String>) -> Self {
-        Self { key: key.to_owned(), value: Some(AnyValue { string_value: Some(value.into()) }) }
+    pub(crate) fn new(key: &str, value: impl Into<span::Attribute>) -> Self {
+        let value = match value.into() {
+            span::Attribute::Text(text) => AnyValue { string_value: Some(text), int_value: None },
+            span::Attribute::Number(number) => AnyValue { string_value: None, int_value: Some(number) },
+        };
+        Self { key: key.to_owned(), value: Some(value) }
     }
 }
 

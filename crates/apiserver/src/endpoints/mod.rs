@@ -191,11 +191,13 @@ impl Resources {
                 negotiation.choose(Offer::Object, view.encodings(endpoint))?;
                 // The bytes of the object are copied, so the request is small.
                 let size = if view == View::Object { 0 } else { endpoint.size_of_object(resource) };
-                let get = read::get(endpoint, &view, resource, query);
+                let get = read::get(endpoint, &view, resource, query, &context.steps);
                 return self.cpu.run(size, pin!(get)).await.map(EndpointResponse::from);
             }
             Verb::List => {
-                let list = async { read::list(endpoint, resource, &ListOptions::parse(query)?).await };
+                let list = async {
+                    read::list(endpoint, resource, &ListOptions::parse(query)?, &context.steps).await
+                };
                 // A request that waits for a webhook must not take the place of a large request.
                 if endpoint.converter().is_some() {
                     return self.cpu.run_off_executor(pin!(list)).await.map(EndpointResponse::from);
@@ -292,7 +294,8 @@ impl Resources {
             Verb::DeleteCollection => {
                 let options = delete_options(target.context, payload)?;
                 let list = ListOptions::parse(query)?;
-                let page = Box::pin(read::select(endpoint, resource, &list)).await?;
+                let page = read::select(endpoint, resource, &list, &target.context.steps);
+                let page = Box::pin(page).await?;
                 let delete = delete::delete_collection(target, page.objects, &options, self.delete_workers);
                 let objects = Box::pin(delete).await?;
                 let selects_all = list.label_selector.is_empty() && list.field_selector.is_empty();

@@ -10,6 +10,7 @@
 //! | `continue` | the state of the first page, in the same way |
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use nave_cacher::{CachedObject, Filter, Snapshot};
 use nave_machinery::options::{GetOptions, ListOptions, ResourceVersionMatch};
@@ -22,6 +23,7 @@ use super::response::{List, ObjectResponse};
 use super::view::View;
 use super::{Endpoint, selection, versions};
 use crate::request_info::ResourceRequest;
+use crate::steps::{StepKind, Steps};
 use crate::storage::{Latest, ResourceStorage, undecodable};
 
 /// Number of objects per read from the store if the requested state is not in memory.
@@ -36,6 +38,7 @@ pub async fn get(
     view: &View,
     request: &ResourceRequest,
     query: &[(String, String)],
+    steps: &Steps,
 ) -> Result<ObjectResponse, Status> {
     let storage = endpoint.storage()?;
     let namespace = endpoint.def.namespaced.then_some(request.namespace.as_str());
@@ -43,7 +46,12 @@ pub async fn get(
         .map_err(|_| Status::not_found(&endpoint.resource(), &request.name))?;
     let requested = GetOptions::parse(query)?.resource_version;
     let found = match requested {
-        None => storage.get_latest(&key).await?,
+        None => {
+            let started = Instant::now();
+            let found = storage.get_latest(&key).await;
+            steps.record(StepKind::Get, started);
+            found?
+        }
         Some(revision) => {
             storage.wait_until(revision).await?;
             let found = storage.cacher().snapshot().get(&key).cloned();
@@ -91,8 +99,9 @@ pub async fn list(
     endpoint: &Endpoint,
     request: &ResourceRequest,
     options: &ListOptions,
+    steps: &Steps,
 ) -> Result<ObjectResponse, Status> {
-    page(endpoint, request, options).await.map(ObjectResponse::list)
+    page(endpoint, request, options, steps).await.map(ObjectResponse::list)
 }
 
 /// Reads a page of the objects that a deletecollection selects. Reads the latest state, ignoring any requested
@@ -104,12 +113,18 @@ pub async fn select(
     endpoint: &Endpoint,
     request: &ResourceRequest,
     options: &ListOptions,
+    steps: &Steps,
 ) -> Result<List, Status> {
     let latest = ListOptions { resource_version: None, resource_version_match: None, ..options.clone() };
-    page(endpoint, request, &latest).await
+    page(endpoint, request, &latest, steps).await
 }
 
-async fn page(endpoint: &Endpoint, request: &ResourceRequest, options: &ListOptions) -> Result<List, Status> {
+async fn page(
+    endpoint: &Endpoint,
+    request: &ResourceRequest,
+    options: &ListOptions,
+    steps: &Steps,
+) -> Result<List, Status> {
     let filter = selection::filter(&endpoint.def, endpoint.version(), request, options)?;
     let storage = endpoint.storage()?;
     let prefix = prefix(endpoint, request)?;
@@ -120,17 +135,21 @@ async fn page(endpoint: &Endpoint, request: &ResourceRequest, options: &ListOpti
         start_after: continuation.as_ref().map(|continuation| continuation.start_after.as_str()),
         limit: limit(options),
     };
-    let (page, snapshot) = match wanted(options, continuation.as_ref())? {
-        Wanted::Latest => scan.latest(storage, &prefix).await?,
-        Wanted::NotOlderThan(revision) => {
-            storage.wait_until(revision).await?;
-            scan.memory(storage, storage.cacher().snapshot())
-        }
+    let wanted = wanted(options, continuation.as_ref())?;
+    let started = Instant::now();
+    let found = match wanted {
+        Wanted::Latest => scan.latest(storage, &prefix).await,
+        Wanted::NotOlderThan(revision) => match storage.wait_until(revision).await {
+            Ok(()) => Ok(scan.memory(storage, storage.cacher().snapshot())),
+            Err(status) => Err(status),
+        },
         Wanted::Exact(revision) => scan
             .exact(storage, revision, &prefix)
             .await
-            .map_err(|status| with_fresh_token(status, continuation.as_ref(), &prefix))?,
+            .map_err(|status| with_fresh_token(status, continuation.as_ref(), &prefix)),
     };
+    steps.record(StepKind::List, started);
+    let (page, snapshot) = found?;
     // The number of remaining objects is reported only for lists without selectors.
     let selective = !options.label_selector.is_empty() || !options.field_selector.is_empty();
     let before = continuation.as_ref().and_then(|continuation| continuation.remaining);

@@ -356,7 +356,12 @@ impl Write<'_> {
 
 impl NextState for Write<'_> {
     fn sent(&self, started: Instant) {
-        self.target.context.steps.record(StepKind::Store, started);
+        let kind = match self.change {
+            Change::Delete(_) => StepKind::Delete,
+            _ if self.creates => StepKind::Create,
+            _ => StepKind::Update,
+        };
+        self.target.context.steps.record(kind, started);
     }
 
     async fn next(&mut self, current: Option<&Stored>) -> Result<Attempt, Status> {
