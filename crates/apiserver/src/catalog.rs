@@ -12,6 +12,7 @@ use nave_admission::KindResolver;
 use nave_cacher::Cacher;
 use nave_machinery::{GroupVersionKind, GroupVersionResource};
 use nave_resources::{Registry, ResourceDef};
+use tokio::sync::watch;
 
 use crate::aggregated_discovery::AggregatedDiscovery;
 use crate::allocation::ServiceAllocator;
@@ -32,7 +33,13 @@ pub struct Catalog {
 
 /// The current catalog of a server, which is replaced as a whole. Clones share it.
 #[derive(Clone)]
-pub struct Catalogs(Arc<ArcSwap<Catalog>>);
+pub struct Catalogs(Arc<Current>);
+
+struct Current {
+    catalog: ArcSwap<Catalog>,
+    /// Notifies tasks that wait for a resource.
+    replaced: watch::Sender<()>,
+}
 
 impl Catalog {
     /// Creates the catalog of all resources of the storages. The allocator assigns cluster IPs and node ports of
@@ -209,17 +216,30 @@ fn resource_of(def: &ResourceDef, version: &str) -> GroupVersionResource {
 impl Catalogs {
     /// Creates the holder of the first catalog and its replacements.
     pub fn new(catalog: Catalog) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(catalog)))
+        Self(Arc::new(Current { catalog: ArcSwap::from_pointee(catalog), replaced: watch::Sender::new(()) }))
     }
 
     /// Returns the current catalog.
     pub fn load(&self) -> Arc<Catalog> {
-        self.0.load_full()
+        self.0.catalog.load_full()
     }
 
     /// Replaces the catalog.
     pub(crate) fn store(&self, catalog: Catalog) {
-        self.0.store(Arc::new(catalog));
+        self.0.catalog.store(Arc::new(catalog));
+        self.0.replaced.send_replace(());
+    }
+
+    /// Waits until a catalog serves a resource, and returns it.
+    pub(crate) async fn wait_until_served(&self, gvr: &GroupVersionResource) -> Option<Arc<Catalog>> {
+        let mut replaced = self.0.replaced.subscribe();
+        loop {
+            let catalog = self.load();
+            if catalog.endpoint(gvr).is_some() {
+                return Some(catalog);
+            }
+            replaced.changed().await.ok()?;
+        }
     }
 
     /// Returns the watch cache of a resource, which all its versions share.

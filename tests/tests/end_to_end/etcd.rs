@@ -148,6 +148,48 @@ async fn two_servers_share_a_cluster() {
     assert_eq!(listed[0], listed[1]);
 }
 
+/// Returns a definition with this number.
+fn definition(number: usize) -> String {
+    let (plural, kind) = (format!("young{number}s"), format!("Young{number}"));
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.example.com")},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"plural": plural, "kind": kind},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema":
+                {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}],
+        },
+    })
+    .to_string()
+}
+
+#[tokio::test]
+async fn an_established_definition_is_served_by_all_servers() {
+    const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let etcd = EtcdProcess::start(&installed_etcd("3.5"));
+    let one = start(&etcd, &["--bind-address=127.0.0.1"]).await;
+    let two = start(&etcd, &["--bind-address=127.0.0.2"]).await;
+    let (here, there) = (one.target().pool(1).await.unwrap(), two.target().pool(1).await.unwrap());
+    for number in 0..50 {
+        here.call(&Call::post(DEFINITIONS, definition(number))).await.unwrap();
+        let established = Call::get(format!("{DEFINITIONS}/young{number}s.example.com"));
+        loop {
+            let found: Value = serde_json::from_slice(&here.call(&established).await.unwrap()).unwrap();
+            let conditions = found["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            if conditions.iter().any(|of| of["type"] == "Established" && of["status"] == "True") {
+                break;
+            }
+        }
+        let object = json!({"apiVersion": "example.com/v1", "kind": format!("Young{number}"),
+            "metadata": {"name": "first"}});
+        let path = format!("/apis/example.com/v1/namespaces/default/young{number}s");
+        let created = code(&there, &Call::post(path, object.to_string())).await;
+        assert_eq!(created, 201, "definition {number}");
+    }
+    let unknown = Call::get("/apis/example.com/v1/namespaces/default/young50s");
+    assert_eq!(code(&there, &unknown).await, 404);
+}
+
 /// Returns the names of the objects at a path.
 async fn list(pool: &Pool, path: &str) -> Vec<String> {
     let Ok(answer) = pool.call(&Call::get(path)).await else { return Vec::new() };

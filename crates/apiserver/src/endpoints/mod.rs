@@ -13,6 +13,7 @@
 //! | `versions` | custom objects in the version of a request |
 //! | [`decode`] | decodes request bodies to objects |
 //! | [`response`] | responses of endpoints |
+//! | `established` | custom resources that another server has established |
 //! | `encode`, [`frames`] | encode objects, lists and events |
 
 pub mod computed_resource;
@@ -20,6 +21,7 @@ pub mod continuation;
 pub mod decode;
 pub mod delete;
 mod encode;
+mod established;
 pub mod frames;
 pub mod read;
 pub mod response;
@@ -136,7 +138,17 @@ impl Resources {
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         let RequestContext { info, negotiation, .. } = context;
-        let Some(endpoint) = catalog.endpoint(&resource.gvr) else { return unknown(catalog, &resource.gvr) };
+        let newer;
+        let (catalog, endpoint) = match catalog.endpoint(&resource.gvr) {
+            Some(endpoint) => (catalog, endpoint),
+            None => {
+                newer = Box::pin(established::find(&self.catalogs, &resource.gvr)).await?;
+                match newer.as_deref().and_then(|newer| Some((newer, newer.endpoint(&resource.gvr)?))) {
+                    Some(found) => found,
+                    None => return unknown(catalog, &resource.gvr),
+                }
+            }
+        };
         if endpoint.is_out_of_scope(info.verb, resource) {
             return Ok(raw_response::page_not_found().into());
         }
