@@ -3,16 +3,19 @@
 //! ```text
 //! nave_schema::builtin        structure    ─┬─→ definitions ─┐
 //! documentation (k8s-openapi) descriptions ─┘                │
-//! Registry ─→ operations ← parameters ───────────────────────┴─→ v3 (a document per version), v2 ─→ gnostic (protobuf)
+//! Registry ─→ operations ← parameters ───────────────────────┴─→ v3 (a document per version)
+//!                                                            └─→ v2 (in parts) ─→ joined_v2, gnostic (protobuf)
 //! ```
 //!
-//! Invariants: documents are generated on the first request and kept as bytes: one per group, one per group version,
-//! and two encodings of version 2. The index generates no documents. A changed registry needs a new [`OpenApi`].
+//! Invariants: documents are generated on the first request and kept as bytes: one per group and one per group version.
+//! The document of version 2 is joined from parts, so that a change costs what changed. The index generates no documents.
+//! A changed registry needs a new [`OpenApi`].
 
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use nave_codec::json as codec;
 use nave_machinery::packed::Packed;
@@ -28,22 +31,25 @@ use crate::raw_response;
 use crate::request_info::RequestInfo;
 use crate::version::KUBERNETES_VERSION;
 
-use definitions::Kinds;
 use documentation::Documentation;
+use joined_v2::Parts;
 use operations::{Operation, PathItem};
 use parameters::Parameter;
 use remote::RemoteDocument;
+use segment::Segment;
 
 mod custom;
 mod definitions;
 pub(crate) mod documentation;
 mod gnostic;
+mod joined_v2;
 mod operations;
 mod parameters;
 #[cfg(test)]
 mod reference;
 pub(crate) mod remote;
 pub(crate) mod remote_v3;
+mod segment;
 #[cfg(test)]
 mod tests;
 mod v2;
@@ -60,8 +66,9 @@ pub struct OpenApi {
     registry: Arc<Registry>,
     /// The documents of version 3, by path below `/openapi/v3/`.
     v3: imbl::OrdMap<String, Arc<Lazy>>,
-    v2_json: Lazy,
-    v2_protobuf: Lazy,
+    v2: Parts,
+    /// Identifies the content of version 2.
+    v2_hash: OnceLock<String>,
     /// The list of the documents of version 3, and its hash.
     index: OnceLock<(Bytes, String)>,
 }
@@ -90,6 +97,8 @@ enum Coverage {
     Group(String),
     /// A server path that belongs to no group.
     Server(&'static str),
+    /// All groups with built-in resources, and the server paths.
+    BuiltIn,
     /// The whole API.
     Everything,
 }
@@ -99,8 +108,8 @@ impl OpenApi {
     pub fn new(registry: &Arc<Registry>) -> Self {
         let mut documents = Self {
             v3: imbl::OrdMap::new(),
-            v2_json: Lazy::new(Coverage::Everything),
-            v2_protobuf: Lazy::new(Coverage::Everything),
+            v2: Parts::new(registry),
+            v2_hash: OnceLock::new(),
             index: OnceLock::new(),
             registry: Arc::clone(registry),
         };
@@ -118,8 +127,8 @@ impl OpenApi {
     pub fn with_group(&self, registry: &Arc<Registry>, group: &str) -> Self {
         let mut documents = Self {
             v3: self.v3.clone(),
-            v2_json: Lazy::new(Coverage::Everything),
-            v2_protobuf: Lazy::new(Coverage::Everything),
+            v2: self.v2.with_group(&self.registry, registry, group),
+            v2_hash: OnceLock::new(),
             index: OnceLock::new(),
             registry: Arc::clone(registry),
         };
@@ -148,7 +157,7 @@ impl OpenApi {
     pub(crate) fn size(&self, path: &str) -> usize {
         let is_made = |document: &Lazy| matches!(document.content.get(), Some(Content::Plain(_)));
         let is_there = match path.split_once('/') {
-            None if path == "v2" => is_made(&self.v2_json) && is_made(&self.v2_protobuf),
+            None if path == "v2" => self.v2.are_joined(),
             Some(("v3", path)) => self.v3.get(path).is_none_or(|document| is_made(document)),
             _ => true,
         };
@@ -222,15 +231,12 @@ impl OpenApi {
     }
 
     fn answer_v2(&self, headers: &HeaderMap) -> Result<Response<ResponseBody>, Status> {
-        answer_v2(headers, |form| match form {
-            Form::Json => (self.hash(&self.v2_json), self.bytes(&self.v2_json, codec::encode)),
-            Form::Protobuf => (self.hash(&self.v2_protobuf), self.bytes(&self.v2_protobuf, gnostic::encode)),
-        })
+        answer_v2(headers, self.v2_hash(), |form| joined(self.v2.join(form, self), form, headers))
     }
 
     /// Returns the document of version 2 together with the documents of other servers.
     pub(crate) fn merged_v2(&self, others: &[Arc<RemoteDocument>]) -> MergedV2 {
-        let mut document = self.make(&Coverage::Everything);
+        let mut document = self.make_v2(&Coverage::Everything, &Documentation::new());
         for other in others {
             other.merge_into(&mut document);
         }
@@ -242,7 +248,16 @@ impl OpenApi {
         url(path, self.hash(document))
     }
 
-    /// Returns the hash of a document. The hash of the whole API is computed from those of all other documents.
+    /// Returns the hash of the document of version 2, computed from those of all documents of version 3.
+    fn v2_hash(&self) -> &str {
+        self.v2_hash.get_or_init(|| {
+            let hashes: Vec<&[u8]> =
+                self.v3.values().map(|document| self.hash(document).as_bytes()).collect();
+            hash_of(&hashes)
+        })
+    }
+
+    /// Returns the hash of a document.
     fn hash<'d>(&self, document: &'d Lazy) -> &'d str {
         document.hash.get_or_init(|| {
             let Lazy { coverage, .. } = document;
@@ -253,10 +268,7 @@ impl OpenApi {
                     let group = self.registry.group(group).into_iter();
                     parts.extend(group.flat_map(|group| &group.resources).map(|def| describe(def)));
                 }
-                Coverage::Server(_) => {}
-                Coverage::Everything => {
-                    parts.extend(self.v3.values().map(|document| self.hash(document).to_owned()));
-                }
+                Coverage::Server(_) | Coverage::BuiltIn | Coverage::Everything => {}
             }
             hash_of(&parts.iter().map(String::as_bytes).collect::<Vec<_>>())
         })
@@ -286,8 +298,7 @@ impl OpenApi {
     fn is_packed(&self, coverage: &Coverage) -> bool {
         match coverage {
             Coverage::Version(version) => self.registry.group(&version.group).is_some_and(Group::is_custom),
-            Coverage::Group(_) | Coverage::Server(_) => false,
-            Coverage::Everything => self.registry.all().any(|def| def.is_custom()),
+            _ => false,
         }
     }
 
@@ -298,43 +309,53 @@ impl OpenApi {
                 Box::new(self.registry.group(&version.group).into_iter().flat_map(|group| &group.resources))
             }
             Coverage::Group(_) | Coverage::Server(_) => Box::new(std::iter::empty()),
-            Coverage::Everything => Box::new(self.registry.all()),
+            Coverage::BuiltIn | Coverage::Everything => {
+                Box::new(self.groups(coverage).flat_map(|group| &group.resources))
+            }
         }
     }
 
+    /// Makes a document of version 3.
     fn make(&self, coverage: &Coverage) -> Value {
-        let (documentation, schemas) = (Documentation::new(), nave_schema::builtin());
-        match coverage {
-            Coverage::Everything => v2::document(
-                &self.everything(),
-                &self.kinds(coverage),
-                custom::types(self.resources(coverage)),
-                schemas,
-                &documentation,
-            ),
-            _ => v3::document(
-                &self.items(coverage),
-                &self.kinds(coverage),
-                custom::types(self.resources(coverage)),
-                schemas,
-                &documentation,
-            ),
-        }
+        v3::document(
+            &self.items(coverage),
+            &operations::kinds(&self.registry, &self.versions(coverage)),
+            custom::types(self.resources(coverage)),
+            nave_schema::builtin(),
+            &Documentation::new(),
+        )
     }
 
-    fn kinds(&self, coverage: &Coverage) -> Kinds {
-        let versions: Vec<GroupVersion> = match coverage {
+    /// Makes a document of version 2.
+    fn make_v2(&self, coverage: &Coverage, documentation: &Documentation) -> Value {
+        v2::document(
+            &self.items(coverage),
+            &operations::kinds(&self.registry, &self.versions(coverage)),
+            custom::types(self.resources(coverage)),
+            nave_schema::builtin(),
+            documentation,
+        )
+    }
+
+    /// Returns the groups of a coverage of several groups.
+    fn groups<'s>(&'s self, coverage: &Coverage) -> impl Iterator<Item = &'s Group> + use<'s> {
+        let is_limited = matches!(coverage, Coverage::BuiltIn);
+        let groups = self.registry.groups().iter().map(AsRef::as_ref);
+        groups.filter(move |group: &&Group| !(is_limited && group.is_custom()))
+    }
+
+    fn versions(&self, coverage: &Coverage) -> Vec<GroupVersion> {
+        match coverage {
             Coverage::Version(version) => vec![version.clone()],
             Coverage::Group(_) | Coverage::Server(_) => Vec::new(),
-            Coverage::Everything => {
-                let of = |group: &nave_resources::Group| {
+            Coverage::BuiltIn | Coverage::Everything => {
+                let version = |group: &Group| {
                     let version = |version: &String| GroupVersion::new(&*group.name, &**version);
                     group.versions.iter().map(version).collect::<Vec<_>>()
                 };
-                self.registry.groups().iter().map(AsRef::as_ref).flat_map(of).collect()
+                self.groups(coverage).flat_map(version).collect()
             }
-        };
-        operations::kinds(&self.registry, &versions)
+        }
     }
 
     fn items(&self, coverage: &Coverage) -> Vec<PathItem> {
@@ -346,12 +367,18 @@ impl OpenApi {
                 .filter(|(of, _)| of == path)
                 .map(|(_, item)| item)
                 .collect(),
-            Coverage::Everything => self.everything(),
+            Coverage::BuiltIn => {
+                let is_custom = |group: &str| self.registry.group(group).is_some_and(Group::is_custom);
+                let documents = self.v3.values().map(|document| &document.coverage);
+                let builtin = documents.filter(
+                    |coverage| !matches!(coverage, Coverage::Version(version) if is_custom(&version.group)),
+                );
+                builtin.flat_map(|coverage| self.items(coverage)).collect()
+            }
+            Coverage::Everything => {
+                self.v3.values().flat_map(|document| self.items(&document.coverage)).collect()
+            }
         }
-    }
-
-    fn everything(&self) -> Vec<PathItem> {
-        self.v3.values().flat_map(|document| self.items(&document.coverage)).collect()
     }
 }
 
@@ -368,30 +395,42 @@ impl MergedV2 {
     /// # Errors
     /// 406 if the client accepts no encoding.
     pub(crate) fn answer(&self, headers: &HeaderMap) -> Result<Response<ResponseBody>, Status> {
-        answer_v2(headers, |form| match form {
-            Form::Json => (&self.hash, self.json.clone()),
-            Form::Protobuf => (&self.hash, self.protobuf.clone()),
+        answer_v2(headers, &self.hash, |form| {
+            let bytes = if form == Form::Json { &self.json } else { &self.protobuf };
+            compressed(raw_response::bytes(StatusCode::OK, form.media_type(), bytes.clone()), headers)
         })
     }
 }
 
-/// Serves a document of version 2, given by its hash and bytes in an encoding.
-fn answer_v2<'h>(
+/// Serves a document of version 2, given by its hash and the response with the document.
+fn answer_v2(
     headers: &HeaderMap,
-    document: impl Fn(Form) -> (&'h str, Bytes),
+    hash: &str,
+    document: impl Fn(Form) -> Response<ResponseBody>,
 ) -> Result<Response<ResponseBody>, Status> {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let seen = headers.get(header::IF_NONE_MATCH);
-    let [_, protobuf] = GNOSTIC;
     let Some(form) = v2_form(accept) else {
         return Err(Status::not_acceptable(&["application/json", GNOSTIC[0], GNOSTIC[1]]));
     };
-    let (hash, bytes) = document(form);
-    let plain = match form {
-        Form::Json => answer("application/json", hash, seen, || bytes),
-        Form::Protobuf => answer(protobuf, &hash_of(&[hash.as_bytes(), b"protobuf"]), seen, || bytes),
+    let mut response = match form {
+        Form::Json => unless_seen(hash, seen, || document(form)),
+        Form::Protobuf => unless_seen(&hash_of(&[hash.as_bytes(), b"protobuf"]), seen, || document(form)),
     };
-    Ok(compressed(plain, headers))
+    raw_response::set_header(&mut response, header::VARY, "Accept, Accept-Encoding");
+    Ok(response)
+}
+
+/// Returns the response with a document that is joined from segments: as they are for clients that accept gzip.
+fn joined(segments: &[Segment], form: Form, headers: &HeaderMap) -> Response<ResponseBody> {
+    if !gzip::is_accepted(headers) {
+        let segments = segments.to_vec();
+        let unpacked = stream::iter(segments).map(|segment| segment.unpack());
+        return raw_response::stream(form.media_type(), unpacked);
+    }
+    let mut response = raw_response::stream(form.media_type(), stream::iter(segment::gzip(segments)));
+    raw_response::set_header(&mut response, header::CONTENT_ENCODING, "gzip");
+    response
 }
 
 fn url(path: &str, hash: &str) -> String {
@@ -447,6 +486,15 @@ enum Form {
     Protobuf,
 }
 
+impl Form {
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Protobuf => GNOSTIC[1],
+        }
+    }
+}
+
 /// Returns the first accepted encoding that is available; JSON if the client lists none.
 fn v2_form(accept: &str) -> Option<Form> {
     let clause = |clause: &str| {
@@ -466,25 +514,30 @@ fn answer(
     seen: Option<&HeaderValue>,
     document: impl FnOnce() -> Bytes,
 ) -> Response<ResponseBody> {
+    unless_seen(hash, seen, || raw_response::bytes(StatusCode::OK, media_type, document()))
+}
+
+/// Returns the response with the hash as its ETag, or 304 if the client already has it.
+fn unless_seen(
+    hash: &str,
+    seen: Option<&HeaderValue>,
+    document: impl FnOnce() -> Response<ResponseBody>,
+) -> Response<ResponseBody> {
     let tag = format!("\"{hash}\"");
     let known = seen.and_then(|seen| seen.to_str().ok()).is_some_and(|seen| {
         seen.split(',')
             .map(|seen| seen.trim().trim_start_matches("W/"))
             .any(|seen| seen == tag || seen == "*")
     });
-    let mut response = if known {
-        raw_response::bytes(StatusCode::NOT_MODIFIED, "", Bytes::new())
-    } else {
-        raw_response::bytes(StatusCode::OK, media_type, document())
-    };
+    let mut response =
+        if known { raw_response::bytes(StatusCode::NOT_MODIFIED, "", Bytes::new()) } else { document() };
     raw_response::set_header(&mut response, header::ETAG, &tag);
     raw_response::set_header(&mut response, header::VARY, "Accept");
     response
 }
 
 /// Compresses the response if the client accepts that. Upstream compresses only OpenAPI 2.
-fn compressed(mut response: Response<ResponseBody>, headers: &HeaderMap) -> Response<ResponseBody> {
-    raw_response::set_header(&mut response, header::VARY, "Accept, Accept-Encoding");
+fn compressed(response: Response<ResponseBody>, headers: &HeaderMap) -> Response<ResponseBody> {
     if !gzip::is_accepted(headers) {
         return response;
     }

@@ -136,13 +136,18 @@ pub(super) fn kinds(registry: &Registry, versions: &[GroupVersion]) -> Kinds {
         kinds.insert(format!("{META}{kind}"), vec![core.with_kind(kind)]);
     }
     for kind in ["DeleteOptions", "WatchEvent"] {
-        let mut all: Vec<GroupVersion> = versions.to_vec();
-        all.push(core.clone());
-        all.sort();
-        all.dedup();
-        kinds.insert(format!("{META}{kind}"), all.iter().map(|version| version.with_kind(kind)).collect());
+        kinds.insert(format!("{META}{kind}"), kinds_of_all(versions, kind));
     }
     kinds
+}
+
+/// Returns the group, version and kind of a type that all versions have.
+pub(super) fn kinds_of_all(versions: &[GroupVersion], kind: &str) -> Vec<GroupVersionKind> {
+    let mut all: Vec<GroupVersion> = versions.to_vec();
+    all.push(GroupVersion::new("", "v1"));
+    all.sort();
+    all.dedup();
+    all.iter().map(|version| version.with_kind(kind)).collect()
 }
 
 /// Returns the list type of a resource.

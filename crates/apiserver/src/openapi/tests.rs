@@ -99,7 +99,7 @@ fn a_hash_depends_on_the_served_resources() {
     let (all, fewer) = (OpenApi::new(&Arc::new(all)), OpenApi::new(&Arc::new(Registry::new(fewer))));
     let same = |path: &str| all.hash(&all.v3[path]) == fewer.hash(&fewer.v3[path]);
     assert!(!same("apis/apps/v1") && same("apis/batch/v1") && same("apis"));
-    assert_ne!(all.hash(&all.v2_json), fewer.hash(&fewer.v2_json));
+    assert_ne!(all.v2_hash(), fewer.v2_hash());
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn nested(message: &[u8], path: &[u32]) -> Vec<u8> {
 
 #[test]
 fn protobuf_and_json_have_the_same_content() {
-    let document = openapi().make(&Coverage::Everything);
+    let document = openapi().make_v2(&Coverage::Everything, &Documentation::new());
     let bytes = gnostic::encode(&document);
     let text = |message: &[u8], path: &[u32]| String::from_utf8(nested(message, path)).unwrap();
     assert_eq!(text(&bytes, &[1]), "2.0");
@@ -199,4 +199,73 @@ fn protobuf_and_json_have_the_same_content() {
     let shared =
         document["parameters"].as_object().unwrap().keys().find(|name| name.starts_with("namespace-"));
     assert_eq!(text(&named(&nested(&bytes, &[10]), 1, shared.unwrap()), &[2, 4, 4]), "namespace");
+}
+
+/// Returns the resource of a definition with this group and plural.
+fn custom(group: &str, plural: &str) -> Arc<ResourceDef> {
+    let kind = format!("{}{}", plural[..1].to_uppercase(), &plural[1..]);
+    let names =
+        json!({"plural": plural, "kind": kind, "singular": plural, "listKind": format!("{kind}List")});
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {
+        "spec": {"type": "object", "x-kubernetes-embedded-resource": true}}}});
+    let version = |name: &str, storage: bool| json!({"name": name, "served": true, "storage": storage, "schema": schema});
+    let definition = json!({
+        "spec": {"group": group, "scope": "Namespaced", "versions": [version("v1", true), version("v1beta1", false)]},
+        "status": {"acceptedNames": names},
+    });
+    Arc::new(nave_resources::custom::resource(&definition).unwrap())
+}
+
+/// Returns the joined document of version 2.
+fn document_v2(openapi: &OpenApi) -> Value {
+    let json: Vec<Bytes> = openapi.v2.join(Form::Json, openapi).iter().map(Segment::unpack).collect();
+    serde_json::from_slice(&json.concat()).unwrap()
+}
+
+/// Returns the types and paths of a document in protobuf, sorted.
+fn pairs(message: &[u8]) -> Vec<Vec<u8>> {
+    let sections = fields(message).into_iter().filter(|(number, _)| (8..=10).contains(number));
+    let mut pairs: Vec<Vec<u8>> =
+        sections.flat_map(|(_, section)| fields(&section)).map(|(_, pair)| pair).collect();
+    pairs.sort();
+    pairs
+}
+
+#[test]
+fn the_joined_document_is_that_of_the_whole_api() {
+    let mut registry = Arc::new(Registry::builtin(nave_schema::builtin()));
+    let mut openapi = OpenApi::new(&registry);
+    let groups = ["a.example.com", "storage.k8s.io", "b.example.com", "a.example.com"];
+    for (step, group) in groups.into_iter().enumerate() {
+        let defs = ["ants", "bees", "cats"][..=step % 3].iter().map(|plural| custom(group, plural));
+        registry = Arc::new(registry.with_custom(group, defs));
+        openapi = openapi.with_group(&registry, group);
+        let whole = openapi.make_v2(&Coverage::Everything, &Documentation::new());
+        assert!(document_v2(&openapi) == whole, "{group}");
+    }
+    let whole = gnostic::encode(&openapi.make_v2(&Coverage::Everything, &Documentation::new()));
+    let joined: Vec<Bytes> = openapi.v2.join(Form::Protobuf, &openapi).iter().map(Segment::unpack).collect();
+    assert!(pairs(&joined.concat()) == pairs(&whole));
+
+    registry = Arc::new(registry.with_custom("a.example.com", []));
+    openapi = openapi.with_group(&registry, "a.example.com");
+    assert!(!document_v2(&openapi).to_string().contains("com.example.a"));
+}
+
+#[test]
+fn a_change_of_one_group_keeps_the_parts_of_others() {
+    let group = |name: &str| (name.to_owned(), custom(name, "ants"));
+    let [(a, first), (b, second)] = ["a.example.com", "b.example.com"].map(group);
+    let registry = Arc::new(Registry::builtin(nave_schema::builtin()).with_custom(&a, [first]));
+    let before = OpenApi::new(&registry);
+    let registry = Arc::new(registry.with_custom(&b, [second]));
+    let after = before.with_group(&registry, &b);
+    let parts = |openapi: &OpenApi| -> Vec<Bytes> {
+        openapi.v2.join(Form::Json, openapi).iter().map(Segment::deflated).cloned().collect()
+    };
+    let (before, after) = (parts(&before), parts(&after));
+    let large = before.iter().filter(|part| part.len() > 1000);
+    let is_kept = |part: &&Bytes| after.iter().any(|kept| kept.as_ptr() == part.as_ptr());
+    assert!(large.clone().count() >= 4 && large.clone().all(|part| is_kept(&part)), "{}", large.count());
+    assert_ne!(before.len(), after.len());
 }

@@ -25,12 +25,18 @@ pub(super) fn document(
     let definitions = Definitions::new(Dialect::V2, schemas, documentation, kinds).with_custom(custom);
     let mut writer = Writer { definitions, shared: Map::new() };
     let paths: Map = items.iter().map(|item| (item.path.clone(), writer.path_item(item))).collect();
+    let mut document = head();
+    document["paths"] = Value::Object(paths);
+    document["definitions"] = Value::Object(writer.definitions.finish());
+    document["parameters"] = Value::Object(writer.shared);
+    document
+}
+
+/// Returns a document without paths and types.
+pub(super) fn head() -> Value {
     json!({
         "swagger": "2.0",
         "info": super::info(),
-        "paths": paths,
-        "definitions": writer.definitions.finish(),
-        "parameters": writer.shared,
         "securityDefinitions": {"BearerToken": super::security_scheme()},
         "security": [{"BearerToken": []}],
     })
