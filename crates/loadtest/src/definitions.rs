@@ -108,11 +108,12 @@ async fn documents(pool: &Pool, processes: &Processes, family: Family) -> Result
         ("aggregated discovery", Call::get("/apis").accept(AGGREGATED)),
         ("index of OpenAPI v3", Call::get("/openapi/v3")),
         ("OpenAPI v3 of one group", Call::get(format!("/openapi/v3/apis/{}/v1", group(0)))),
+        ("OpenAPI v2, compressed", Call::get("/openapi/v2").compressed()),
     ] {
         let first = repeat(pool, processes, &call, 1).await?;
         note(&format!("{title}, first"), &first);
         rows.push(Row::plain(format!("{title}, first request"), &first));
-        let again = repeat(pool, processes, &call, 50).await?;
+        let again = repeat(pool, processes, &call, REPETITIONS).await?;
         note(title, &again);
         rows.push(Row::plain(title.into(), &again));
     }
@@ -132,6 +133,32 @@ async fn documents(pool: &Pool, processes: &Processes, family: Family) -> Result
     let work = "one more definition, until it is served and both lists are read";
     note(work, &sample);
     rows.push(Row::plain(work.into(), &sample));
+    rows.extend(changed_documents(pool, processes, family).await?);
+    Ok(rows)
+}
+
+/// Measures the first requests of the documents after a definition is established.
+async fn changed_documents(
+    pool: &Pool,
+    processes: &Processes,
+    family: Family,
+) -> Result<Vec<Row>, LoadError> {
+    let number = family.count + 1;
+    pool.call(&Call::post(DEFINITIONS, definition(number, family.bytes))).await?;
+    served(pool, &objects_path(number)).await?;
+    let mut rows = Vec::new();
+    for (title, call) in [
+        ("aggregated discovery", Call::get("/apis").accept(AGGREGATED)),
+        ("index of OpenAPI v3", Call::get("/openapi/v3")),
+        ("OpenAPI v3 of the group", Call::get(format!("/openapi/v3/apis/{}/v1", group(number)))),
+        ("OpenAPI v2, compressed", Call::get("/openapi/v2").compressed()),
+    ] {
+        let sample = repeat(pool, processes, &call, 1).await?;
+        let work = format!("{title}, once a definition is established");
+        note(&work, &sample);
+        let cpu = sample.cpu_per_operation().map_or(String::new(), duration);
+        rows.push(Row { cpu, ..Row::time(&work, sample.elapsed, CHANGE_TIME) });
+    }
     Ok(rows)
 }
 
@@ -234,6 +261,10 @@ const PER_GROUP: u64 = 10;
 /// Pause before memory is measured, because the server continues to release memory after writes.
 const SETTLE_PAUSE: Duration = Duration::from_secs(2);
 const IDLE_TIME: Duration = Duration::from_secs(5);
+/// Number of requests for a document that exists.
+const REPETITIONS: u64 = 50;
+/// Maximum time until a document shows a definition that is established.
+const CHANGE_TIME: Duration = Duration::from_millis(100);
 /// Maximum time of one step.
 const MAX_TIME: Duration = Duration::from_mins(10);
 const POLL: Duration = Duration::from_millis(1);

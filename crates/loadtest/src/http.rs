@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use ::http::Method;
-use ::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use ::http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use ::http::uri::Authority;
 use ::http::{Request, Response, StatusCode, Uri};
 use bytes::{Bytes, BytesMut};
@@ -50,6 +50,8 @@ pub struct Call {
     pub content_type: Option<&'static str>,
     /// The body.
     pub body: Bytes,
+    /// True if the response may be compressed.
+    pub compressed: bool,
     /// The user and the group to impersonate.
     pub impersonated: Option<(String, String)>,
 }
@@ -240,12 +242,18 @@ impl Call {
         content_type: Option<&'static str>,
         body: Bytes,
     ) -> Self {
-        Self { method, path: path.into(), accept: JSON, content_type, body, impersonated: None }
+        Self { method, path: path.into(), accept: JSON, content_type, body, compressed: false, impersonated: None }
     }
 
     /// Impersonates a user with one group.
     pub fn as_user(mut self, user: &str, group: &str) -> Self {
         self.impersonated = Some((user.to_owned(), group.to_owned()));
+        self
+    }
+
+    /// Accepts a compressed response. It is not decompressed.
+    pub fn compressed(mut self) -> Self {
+        self.compressed = true;
         self
     }
 
@@ -276,6 +284,7 @@ impl Connection {
         let request = call.impersonated.iter().fold(request, |request, (user, group)| {
             request.header("Impersonate-User", user).header("Impersonate-Group", group)
         });
+        let request = if call.compressed { request.header(ACCEPT_ENCODING, "gzip") } else { request };
         let request = request.body(Full::new(call.body.clone()))?;
         let response = match &mut self.sender {
             Sender::Http1(sender) => {
