@@ -1,5 +1,6 @@
 //! Audit: policies, log files, webhooks that are slow, and disks that are full.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -200,8 +201,19 @@ async fn events_have_the_meaning_of_recorded_events() {
     ];
     let report = server.python_with(include_str!("python/audit_replay.py"), &environment).await;
     println!("{report}");
-    let share = report.lines().last().unwrap().strip_prefix("agreed: ").unwrap();
-    let (agreed, compared) = share.split_once(" of ").unwrap();
-    let (agreed, compared): (usize, usize) = (agreed.parse().unwrap(), compared.parse().unwrap());
-    assert!(agreed * 100 >= compared * 90, "{report}");
+    let differing = report.lines().filter_map(|line| Some(line.split_once(": ")?.0));
+    let differing: BTreeSet<&str> = differing.filter(|label| *label != "agreed").collect();
+    assert_eq!(differing, BTreeSet::from(EXPLAINED), "{report}");
 }
+
+/// The recorded requests whose events differ, as `docs/differences.md` and the README explain. The webhook is not part of
+/// the recording.
+const EXPLAINED: [&str; 7] = [
+    "apply",
+    "encoded path",
+    "important deleted",
+    "logs",
+    "old component status",
+    "two slashes",
+    "webhook that denies",
+];
