@@ -242,7 +242,15 @@ impl Call {
         content_type: Option<&'static str>,
         body: Bytes,
     ) -> Self {
-        Self { method, path: path.into(), accept: JSON, content_type, body, compressed: false, impersonated: None }
+        Self {
+            method,
+            path: path.into(),
+            accept: JSON,
+            content_type,
+            body,
+            compressed: false,
+            impersonated: None,
+        }
     }
 
     /// Impersonates a user with one group.

@@ -157,7 +157,7 @@ fn allocate(mut file: &File) -> io::Result<()> {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
         allocated => return Ok(allocated?),
     }
-    let part = [0; PART];
+    let part = vec![0; PART];
     for _ in 0..RESERVE / PART as u64 {
         file.write_all(&part)?;
     }

@@ -45,8 +45,9 @@ impl Inner {
                     digest.update((part.len() as u64).to_be_bytes());
                     digest.update(part);
                 }
-                let numbers = [entry.kv.mod_revision, entry.lineage.create_revision, entry.lineage.version];
-                numbers.into_iter().for_each(|number| digest.update(number.to_be_bytes()));
+                for number in [entry.kv.mod_revision, entry.lineage.create_revision, entry.lineage.version] {
+                    digest.update(number.to_be_bytes());
+                }
                 digest.update(entry.lease.to_be_bytes());
             }
             let Some(last) = page.last().filter(|_| page.len() == PAGE) else { break };
