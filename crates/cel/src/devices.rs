@@ -122,7 +122,7 @@ mod tests {
             ("1", "must evaluate to bool or the unknown type, not int"),
             (
                 r#"device.attributes["a"].b.exists(x, x == 1)"#,
-                "compilation failed: ERROR: <input>:1:25: expression of type 'any' cannot be range of a comprehension",
+                "compilation failed: ERROR: <input>:1:23: expression of type 'any' cannot be range of a comprehension",
             ),
             (
                 "cel.bind(a.b, 1, true)",

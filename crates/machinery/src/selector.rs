@@ -222,6 +222,15 @@ enum Token<'a> {
     End,
 }
 
+impl<'a> Token<'a> {
+    fn text(self) -> &'a str {
+        match self {
+            Self::Word(text) | Self::Symbol(text) => text,
+            Self::End => "",
+        }
+    }
+}
+
 /// The symbols. Longer symbols precede their prefixes.
 const SYMBOLS: [&str; 9] = ["==", "!=", "=", "!", ",", "(", ")", ">", "<"];
 
@@ -335,7 +344,8 @@ impl<'a> Parser<'a> {
     fn values(&mut self) -> Result<Vec<String>, SelectorError> {
         match self.next() {
             Token::Symbol("(") => {}
-            other => return Err(unexpected(other, "'('")),
+            // Upstream's text has no comma here.
+            other => return Err(SelectorError::Invalid(format!("found '{}' expected: '('", other.text()))),
         }
         let mut values = Vec::new();
         let mut after_comma = true;
@@ -366,10 +376,7 @@ impl<'a> Parser<'a> {
 }
 
 fn unexpected(found: Token<'_>, expected: &str) -> SelectorError {
-    let found = match found {
-        Token::Word(text) | Token::Symbol(text) => text,
-        Token::End => "",
-    };
+    let found = found.text();
     SelectorError::Invalid(format!("found '{found}', expected: {expected}"))
 }
 
@@ -551,6 +558,7 @@ mod tests {
             ("a=b=c", "found '=', expected: ',' or 'end of string'"),
             ("!=a", "found '!=', expected: !, identifier, or 'end of string'"),
             ("!(a", "unable to parse requirement: found '(', expected: identifier"),
+            ("a in x", "unable to parse requirement: found 'x' expected: '('"),
             ("-a", "unable to parse requirement: <nil>: Invalid value: \"-a\": name part must consist of"),
             ("a=-", "unable to parse requirement: values[0][a]: Invalid value: \"-\": a valid label must be"),
             ("a in (-,_)", "unable to parse requirement: [values[0][a]: Invalid value: \"-\": a valid label"),

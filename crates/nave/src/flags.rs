@@ -291,6 +291,7 @@ pub(crate) struct ServeFlags {
 
 /// The checked configuration of `nave serve`.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent settings")]
 pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) controllers: Controllers,
@@ -343,9 +344,9 @@ pub(crate) struct Config {
     pub(crate) watch_caches: WatchCacheSizes,
     /// The selected APIs and features.
     pub(crate) apis: Apis,
-    /// The stores of objects.
     /// The endpoint at which the embedded store speaks etcd's API.
     pub(crate) etcd_endpoint: Option<EtcdEndpoint>,
+    /// The stores of objects.
     pub(crate) store: StoreConfig,
     /// Encryption at rest.
     pub(crate) encryption: EncryptionConfig,

@@ -157,7 +157,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let limits = limits(&config, descriptors)?;
     let backends = backends::open(&config, &certificates, limits.connections.backends())?;
     let serving = ServingMetrics::new(&metrics).map_err(StartError::Metrics)?;
-    let bound = Server::bind(&[config.listen], tls.clone(), limits, serving).await;
+    let bound = Server::bind(&[config.listen], tls.clone(), limits, serving);
     let server = bound.map_err(ServeError::Listen)?;
     let listening = server.local_addresses()?.first().copied().unwrap_or(config.listen);
     let reachable = SocketAddr::new(config.advertise, listening.port());

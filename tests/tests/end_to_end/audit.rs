@@ -206,14 +206,7 @@ async fn events_have_the_meaning_of_recorded_events() {
     assert_eq!(differing, BTreeSet::from(EXPLAINED), "{report}");
 }
 
-/// The recorded requests whose events differ, as `docs/differences.md` and the README explain. The webhook is not part of
+/// The recorded requests whose events differ, as `docs/differences.md` explains. The webhook is not part of
 /// the recording.
-const EXPLAINED: [&str; 7] = [
-    "apply",
-    "encoded path",
-    "important deleted",
-    "logs",
-    "old component status",
-    "two slashes",
-    "webhook that denies",
-];
+const EXPLAINED: [&str; 6] =
+    ["apply", "encoded path", "important deleted", "logs", "two slashes", "webhook that denies"];

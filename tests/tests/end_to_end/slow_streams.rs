@@ -48,7 +48,10 @@ async fn flood() -> u16 {
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
-            tokio::spawn(async move { while socket.write_all(&[7; 32 << 10]).await.is_ok() {} });
+            tokio::spawn(async move {
+                let piece = vec![7; 32 << 10];
+                while socket.write_all(&piece).await.is_ok() {}
+            });
         }
     });
     port

@@ -370,8 +370,12 @@ async fn a_late_outcome_frees_no_ports() {
 async fn dry_runs_claim_nothing() {
     let fixture = Fixture::new();
     let server = fixture.server("10.0.0.0/24", PORTS).await;
-    server.create(&mut node_port("a", 30_001)).await.unwrap();
+    let mut stored = node_port("a", 30_001);
+    server.create(&mut stored).await.unwrap();
     let revision = fixture.store.current_revision().await.unwrap();
+    let address = &stored["spec"]["clusterIP"];
+    let taken = json!({"clusterIP": address, "clusterIPs": [address], "ports": [{"port": 80}]});
+    assert!(server.allocator.begin(&mut service("b", &taken), None, true).await.is_ok());
     let spec =
         json!({"type": "NodePort", "ports": [{"port": 80}, {"port": 81, "nodePort": 30_002}, {"port": 82}]});
     let mut dry = service("b", &spec);

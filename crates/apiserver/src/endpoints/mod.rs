@@ -139,14 +139,13 @@ impl Resources {
     {
         let RequestContext { info, negotiation, .. } = context;
         let newer;
-        let (catalog, endpoint) = match catalog.endpoint(&resource.gvr) {
-            Some(endpoint) => (catalog, endpoint),
-            None => {
-                newer = Box::pin(established::find(&self.catalogs, &resource.gvr)).await?;
-                match newer.as_deref().and_then(|newer| Some((newer, newer.endpoint(&resource.gvr)?))) {
-                    Some(found) => found,
-                    None => return unknown(catalog, &resource.gvr),
-                }
+        let (catalog, endpoint) = if let Some(endpoint) = catalog.endpoint(&resource.gvr) {
+            (catalog, endpoint)
+        } else {
+            newer = Box::pin(established::find(&self.catalogs, &resource.gvr)).await?;
+            match newer.as_deref().and_then(|newer| Some((newer, newer.endpoint(&resource.gvr)?))) {
+                Some(found) => found,
+                None => return unknown(catalog, &resource.gvr),
             }
         };
         if endpoint.is_out_of_scope(info.verb, resource) {

@@ -33,7 +33,7 @@ const STORE_PAGE: usize = 10_000;
 ///
 /// # Errors
 /// 404, or 504 if the requested revision is not reached in time.
-pub async fn get(
+pub(crate) async fn get(
     endpoint: &Endpoint,
     view: &View,
     request: &ResourceRequest,
@@ -95,7 +95,7 @@ fn check_replicas(object: &Value, path: &[String]) -> Result<(), Status> {
 ///
 /// # Errors
 /// 400 or 422 for invalid options, 410 for a state that is no longer kept, 504 if a revision is not reached in time.
-pub async fn list(
+pub(crate) async fn list(
     endpoint: &Endpoint,
     request: &ResourceRequest,
     options: &ListOptions,
@@ -109,7 +109,7 @@ pub async fn list(
 ///
 /// # Errors
 /// See [`list`].
-pub async fn select(
+pub(crate) async fn select(
     endpoint: &Endpoint,
     request: &ResourceRequest,
     options: &ListOptions,

@@ -176,7 +176,7 @@ fn check_scale(endpoint: &Endpoint, stored: &Value, scale: &Value) -> Result<(),
         return Ok(());
     }
     let GroupResource { group, resource } = endpoint.resource();
-    let resource = GroupResource::new(&group, &format!("{resource}/scale"));
+    let resource = GroupResource::new(&group, format!("{resource}/scale"));
     let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}");
     Err(Status::conflict(&resource, name, &why))
 }

@@ -56,7 +56,9 @@ impl Segment {
 /// Returns a gzip stream (RFC 1952) of joined segments, in pieces. Nothing is copied or compressed.
 pub(super) fn gzip(segments: &[Segment]) -> Vec<Bytes> {
     let mut crc = Crc::new();
-    segments.iter().for_each(|segment| crc.combine(&segment.crc));
+    for segment in segments {
+        crc.combine(&segment.crc);
+    }
     let mut end = FINAL_BLOCK.to_vec();
     end.extend(crc.sum().to_le_bytes());
     // The number of bytes, modulo 2^32.

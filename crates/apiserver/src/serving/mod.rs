@@ -234,7 +234,7 @@ impl Server {
     ///
     /// # Errors
     /// Listening on an address fails. The error names the address.
-    pub async fn bind(
+    pub fn bind(
         addresses: &[SocketAddr],
         tls: Tls,
         limits: Limits,

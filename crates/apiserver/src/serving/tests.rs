@@ -121,9 +121,8 @@ async fn start(limits: Limits) -> World {
     let certificate = Arc::new(ServingCertificate::new(chain, key).unwrap());
     let tls = Tls::new(certificate.clone(), Some(&[client_ca.der().clone()])).unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let server = Server::bind(&[any], tls.clone(), limits, ServingMetrics::new(&Registry::new()).unwrap())
-        .await
-        .unwrap();
+    let server =
+        Server::bind(&[any], tls.clone(), limits, ServingMetrics::new(&Registry::new()).unwrap()).unwrap();
     let address = server.local_addresses().unwrap()[0];
     let echo = Echo { client_ca: Some(client_ca.der().clone()), ..Echo::default() };
     let running = server.start(echo.clone());

@@ -26,6 +26,7 @@ const MAX_MAX_EXPIRATION: Duration = Duration::from_secs(1 << 32);
 /// The authentication flags, as typed.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = HEADING)]
+#[expect(clippy::struct_excessive_bools, reason = "a field for each flag")]
 pub(crate) struct AuthenticationFlags {
     /// Accept requests without a credential as the user system:anonymous. This user can read only health checks and the
     /// version. Defaults to true; always false with the AlwaysAllow authorizer. --authentication-config can set it too.

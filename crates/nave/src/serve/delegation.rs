@@ -32,8 +32,8 @@ const TOKEN_REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 const ACCESS_REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 /// The time limit of one review (upstream's value).
 const REVIEW_TIMEOUT: Duration = Duration::from_secs(10);
-/// The time limit of the first read of the config map.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time limit of the first read of the config map. The two servers may start at the same time.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// The pauses between attempts to watch the config map.
 const RETRY: Backoff = Backoff::doubling(Duration::from_millis(200), Duration::from_secs(30));
 const NAMESPACE: &str = "kube-system";
@@ -99,12 +99,8 @@ impl ClusterLookup {
         };
         let wrong = |why: String| FlagError::file(AUTHENTICATION, &delegated.kubeconfig, why);
         let client = client(&delegated.kubeconfig).await.map_err(wrong)?;
-        let config_maps = Api::<ConfigMap>::namespaced(client, NAMESPACE);
-        let found = match tokio::time::timeout(LOOKUP_TIMEOUT, config_maps.get(NAME)).await {
-            Ok(Ok(found)) => Ok(settings_in(found)),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("the server does not answer".to_owned()),
-        };
+        let found = tokio::time::timeout(LOOKUP_TIMEOUT, read(client)).await;
+        let found = found.unwrap_or_else(|_| Err("the server does not answer".to_owned()));
         let settings = match (found, delegated.lookup) {
             (Ok(settings), _) => settings,
             (Err(error), Lookup::Tolerant) => {
@@ -170,6 +166,21 @@ pub(super) async fn follow(lookup: Option<&ClusterLookup>) -> Infallible {
     match lookup {
         Some(lookup) => lookup.follow().await,
         None => std::future::pending().await,
+    }
+}
+
+/// Reads the config map, as soon as the server answers.
+async fn read(client: kube::Client) -> Result<ClusterAuthentication, String> {
+    let config_maps = Api::<ConfigMap>::namespaced(client, NAMESPACE);
+    let mut pauses = RETRY.pauses();
+    loop {
+        match config_maps.get(NAME).await {
+            Ok(found) => return Ok(settings_in(found)),
+            Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
+                return Err(status.to_string());
+            }
+            Err(_) => tokio::time::sleep(pauses.next_pause()).await,
+        }
     }
 }
 

@@ -104,13 +104,13 @@ async fn extension(cluster: &Server, flags: &[&str]) -> Server {
     openssl(
         folder.path(),
         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=shop -addext \
-         subjectAltName=DNS:shop.team.svc -keyout serving.key -out serving.crt",
+         subjectAltName=DNS:shop.default.svc -keyout serving.key -out serving.crt",
     );
     let serving = |end| folder.path().join(format!("serving.{end}")).display().to_string();
     let all = [
         format!("--authentication-kubeconfig={file}"),
         format!("--authorization-kubeconfig={file}"),
-        format!("--tls-sni-cert-key={},{}:shop.team.svc", serving("crt"), serving("key")),
+        format!("--tls-sni-cert-key={},{}:shop.default.svc", serving("crt"), serving("key")),
     ];
     let all: Vec<&str> = all.iter().map(String::as_str).chain(flags.iter().copied()).collect();
     let server = Server::start_in(folder, &all).await;
@@ -124,13 +124,13 @@ async fn register(cluster: &Server, extension: &Server) {
     let ca = std::fs::read(extension.folder().join("serving.crt")).unwrap();
     let url = extension.url();
     let port: u16 = url.rsplit_once(':').unwrap().1.parse().unwrap();
-    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "shop", "namespace": "team"},
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "shop", "namespace": "default"},
         "spec": {"type": "ExternalName", "externalName": "localhost"}});
     let api_service = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
         "metadata": {"name": "v1.shop.example.com"},
         "spec": {"group": "shop.example.com", "version": "v1", "groupPriorityMinimum": 100,
             "versionPriority": 100, "caBundle": BASE64_STANDARD.encode(ca),
-            "service": {"name": "shop", "namespace": "team", "port": port}}});
+            "service": {"name": "shop", "namespace": "default", "port": port}}});
     cluster.apply(&service.to_string()).await;
     cluster.apply(&api_service.to_string()).await;
     cluster.kubectl(&["wait", "--for=condition=Available", "apiservice/v1.shop.example.com"]).await;

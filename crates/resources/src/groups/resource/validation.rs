@@ -319,7 +319,7 @@ mod tests {
             ]
         );
         let empty = class("");
-        assert!(empty[0].contains("compilation failed: ERROR: <input>:1:1: Syntax error"), "{empty:?}");
+        assert!(empty[0].contains("compilation failed: ERROR: <input>:1:0: Syntax error"), "{empty:?}");
     }
 
     #[test]
