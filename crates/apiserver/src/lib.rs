@@ -95,7 +95,7 @@ pub mod request_info;
 pub mod route;
 pub mod server;
 pub mod serving;
-mod steps;
+pub mod steps;
 pub mod storage;
 mod traces;
 mod upgrade;

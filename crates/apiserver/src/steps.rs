@@ -53,7 +53,7 @@ impl StepKind {
 
 /// The steps of a request that have ended.
 #[derive(Debug)]
-pub(crate) struct Steps {
+pub struct Steps {
     received: Instant,
     recorded: Mutex<Recorded>,
 }
@@ -93,7 +93,7 @@ impl Step {
 
 impl Steps {
     /// Creates the steps of a request that was received at this time.
-    pub(crate) fn new(received: Instant) -> Self {
+    pub fn new(received: Instant) -> Self {
         Self { received, recorded: Mutex::default() }
     }
 

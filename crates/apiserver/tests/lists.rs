@@ -12,11 +12,13 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::Instant;
 
 use http_body_util::BodyExt;
 use nave_apiserver::endpoints::{Endpoint, read};
 use nave_apiserver::negotiation::Negotiation;
 use nave_apiserver::request_info::ResourceRequest;
+use nave_apiserver::steps::Steps;
 use nave_apiserver::storage::{Storages, Update, WatchCacheSizes};
 use nave_machinery::options::ListOptions;
 use nave_machinery::{GroupVersionResource, Status, Value};
@@ -281,7 +283,8 @@ impl World {
         let def = Arc::clone(self.storages.registry().lookup(&pods()).unwrap());
         let storage = self.storages.get(&pods()).cloned();
         let endpoint = Endpoint { def, version: 0, storage, watched: Arc::default(), allocator: None };
-        let answer = read::list(&endpoint, &request, &ListOptions::parse(&query)?).await?;
+        let steps = Steps::new(Instant::now());
+        let answer = read::list(&endpoint, &request, &ListOptions::parse(&query)?, &steps).await?;
         let response = answer.encode(&Negotiation::default())?;
         let body = response.into_body().collect().await.unwrap().to_bytes();
         Ok(serde_json::from_slice(&body).unwrap())

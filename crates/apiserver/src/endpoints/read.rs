@@ -33,7 +33,7 @@ const STORE_PAGE: usize = 10_000;
 ///
 /// # Errors
 /// 404, or 504 if the requested revision is not reached in time.
-pub(crate) async fn get(
+pub async fn get(
     endpoint: &Endpoint,
     view: &View,
     request: &ResourceRequest,
@@ -95,7 +95,7 @@ fn check_replicas(object: &Value, path: &[String]) -> Result<(), Status> {
 ///
 /// # Errors
 /// 400 or 422 for invalid options, 410 for a state that is no longer kept, 504 if a revision is not reached in time.
-pub(crate) async fn list(
+pub async fn list(
     endpoint: &Endpoint,
     request: &ResourceRequest,
     options: &ListOptions,
@@ -109,7 +109,7 @@ pub(crate) async fn list(
 ///
 /// # Errors
 /// See [`list`].
-pub(crate) async fn select(
+pub async fn select(
     endpoint: &Endpoint,
     request: &ResourceRequest,
     options: &ListOptions,
