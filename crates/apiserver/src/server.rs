@@ -56,7 +56,9 @@ use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::route::Router;
 use crate::serving::{ConnectionInfo, Served};
-use crate::storage::{Following, Storages, Stores, check_consistency, evict_encodings};
+use crate::storage::{
+    Following, Storages, Stores, check_consistency, evict_encodings, forget_compacted_states,
+};
 use crate::traces::Traces;
 use crate::zpages::ZPages;
 
@@ -316,11 +318,13 @@ impl ApiServer {
 
     /// Runs the background tasks of the server: see [`evict_encodings`](crate::storage::evict_encodings),
     /// [`bootstrap`](crate::bootstrap), [`check_consistency`](crate::storage::check_consistency),
+    /// [`forget_compacted_states`](crate::storage::forget_compacted_states),
     /// [`aggregator`](crate::aggregator), [`cluster_authentication`] and `console`. Never returns.
     pub async fn run_background_tasks(&self, memory_is_short: impl Fn() -> bool) -> Infallible {
         let (resources, supervisor) = (&self.pipeline.router.resources, &self.supervisor);
         let evict = || evict_encodings(resources.catalogs(), &memory_is_short);
         let check = || check_consistency(resources.catalogs());
+        let forget = || forget_compacted_states(resources.catalogs());
         // The futures of writes are large, so they are boxed.
         let reconcile = || Box::pin(self.bootstrap.reconcile_periodically(resources));
         let publish = || {
@@ -368,6 +372,7 @@ impl ApiServer {
             never = supervisor.supervise("custom resource definitions", "", define) => never,
             never = supervisor.supervise("encoding eviction", "", evict) => never,
             never = supervisor.supervise("consistency check", "", check) => never,
+            never = supervisor.supervise("compacted states", "", forget) => never,
             never = supervisor.supervise("bootstrap objects", "", reconcile) => never,
             never = supervisor.supervise("cluster authentication publisher", "", publish) => never,
             never = supervisor.supervise("service allocation repair", "", repair) => never,

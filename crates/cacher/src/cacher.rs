@@ -201,6 +201,14 @@ impl Cacher {
         drop(evicted);
     }
 
+    /// Forgets the states before `revision`, which the store has compacted: [`snapshot_at`](Self::snapshot_at) does not
+    /// return them any more, so that all servers over a store serve the same states. Watches keep their history.
+    pub fn forget_states_before(&self, revision: u64) {
+        let forgotten = self.shared.log.write().forget_states_before(revision);
+        // Dropped after the lock is released, because the snapshots may be large.
+        drop(forgotten);
+    }
+
     /// Starts a watch. Before the cache is ready it has no history, so every start fails as expired.
     pub fn watch(&self, request: WatchRequest) -> Result<Watcher, WatchError> {
         Watcher::start(Arc::clone(&self.shared), request)

@@ -29,6 +29,8 @@ pub(crate) struct Log {
     /// Keys whose stored version cannot be decoded.
     pub(crate) undecodable: BTreeSet<Arc<str>>,
     kept: Vec<Snapshot>,
+    /// The states before this revision are compacted in the store.
+    compacted: u64,
     /// Initial states of watches that are still being sent, by revision, with the number of watches.
     sent: BTreeMap<u64, (Snapshot, usize)>,
     /// Budget for frames of events.
@@ -84,6 +86,7 @@ impl Log {
             buckets: Buckets::default(),
             undecodable: BTreeSet::new(),
             kept: Vec::new(),
+            compacted: 0,
             sent: BTreeMap::new(),
             frames,
         }
@@ -172,6 +175,10 @@ impl Log {
     /// Returns the nearest state at or after `revision` and the events between them, latest first. Returns `None` if
     /// this takes more than `most` events or some are lost.
     pub(crate) fn undo_path(&self, revision: u64, most: usize) -> Option<(Arc<State>, Vec<Arc<Event>>)> {
+        // The current state is also that of later revisions without changes.
+        if revision < self.compacted.min(self.revision) {
+            return None;
+        }
         let wanted = self.window.after(revision).filter(|_| revision <= self.revision)?;
         let kept =
             self.kept.iter().filter_map(|kept| Some((self.window.after(kept.revision())?, kept.state())));
@@ -189,6 +196,12 @@ impl Log {
     /// cannot keep old state in memory.
     pub(crate) fn begin_sending(&mut self, snapshot: Snapshot) {
         self.sent.entry(snapshot.revision()).or_insert_with(|| (snapshot, 0)).1 += 1;
+    }
+
+    /// Forgets the states before `revision`, but for the current one. Returns the snapshots that were kept.
+    pub(crate) fn forget_states_before(&mut self, revision: u64) -> Vec<Snapshot> {
+        self.compacted = self.compacted.max(revision);
+        self.kept.extract_if(.., |kept| kept.revision() < revision).collect()
     }
 
     /// Returns the initial state of a watch if it is still kept.

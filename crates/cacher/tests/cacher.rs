@@ -479,6 +479,27 @@ async fn past_states_are_served_while_in_the_window() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn compacted_states_are_forgotten() {
+    let store = FakeStore::default();
+    let cacher = ready(&store, config()).await;
+    for i in 0..4 {
+        store.put(&key(&format!("p{i}")), "n;");
+    }
+    sync(&store, &cacher).await;
+    let last = cacher.revision();
+    let served = || (last - 2..=last).filter(|it| cacher.snapshot_at(*it).is_some()).collect::<Vec<_>>();
+    assert_eq!(served(), [last - 2, last - 1, last]);
+    cacher.forget_states_before(last - 1);
+    assert_eq!(served(), [last - 1, last]);
+    assert_eq!(cacher.introspect().kept_snapshots, [last - 1]);
+    // The current state is also that of later revisions, which have no changes.
+    cacher.forget_states_before(last + 5);
+    assert_eq!(served(), [last]);
+    let mut watcher = watch(&cacher, WatchStart::After(last - 2), Filter::all()).unwrap();
+    assert!(matches!(watcher.next().await, WatchItem::Events(_)), "watches keep their history");
+}
+
+#[tokio::test(start_paused = true)]
 async fn encodings_are_shared_and_can_be_dropped() {
     let store = FakeStore::default();
     store.put(&key("p"), "n;");

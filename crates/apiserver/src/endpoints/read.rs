@@ -129,8 +129,12 @@ async fn page(
     let storage = endpoint.storage()?;
     let prefix = prefix(endpoint, request)?;
     let continuation = Continuation::decode(&options.continue_token, &prefix)?;
+    // The number of remaining objects is reported only for lists without selectors.
+    let selective = !options.label_selector.is_empty() || !options.field_selector.is_empty();
+    let before = continuation.as_ref().and_then(|continuation| continuation.remaining);
     let scan = Scan {
         filter: &filter,
+        counts_rest: !selective && before.is_none(),
         namespace: namespace(request),
         start_after: continuation.as_ref().map(|continuation| continuation.start_after.as_str()),
         limit: limit(options),
@@ -150,9 +154,6 @@ async fn page(
     };
     steps.record(StepKind::List, started);
     let (page, snapshot) = found?;
-    // The number of remaining objects is reported only for lists without selectors.
-    let selective = !options.label_selector.is_empty() || !options.field_selector.is_empty();
-    let before = continuation.as_ref().and_then(|continuation| continuation.remaining);
     let remaining = page.remaining.or(before.map(|rest| rest.saturating_sub(page.objects.len() as u64)));
     let remaining = remaining.filter(|_| page.next.is_some() && !selective);
     if let (Some(snapshot), Some(_)) = (&snapshot, &page.next) {
@@ -249,6 +250,8 @@ struct Scan<'a> {
     start_after: Option<&'a str>,
     /// The page size; 0 means unlimited.
     limit: usize,
+    /// True if the number of objects after the page is needed and the continue token does not have it.
+    counts_rest: bool,
 }
 
 impl Scan<'_> {
@@ -295,9 +298,14 @@ impl Scan<'_> {
         };
         let next = selected.next().and_then(|_| objects.last()).map(|last| Arc::clone(last.key()));
         storage.reads().cache(selected.index()).count(selected.examined(), objects.len());
+        let is_first = self.start_after.is_none();
+        // After the end of a token's state the rest is counted once; the next token has the number.
+        let counts_rest = !is_first && self.counts_rest && next.is_some();
+        let rest = counts_rest.then(|| 1 + selected.by_ref().count());
         drop(selected);
         let count = || snapshot.count(self.namespace).saturating_sub(objects.len());
-        let remaining = self.start_after.is_none().then(|| count() as u64);
+        let remaining = if is_first { Some(count()) } else { rest };
+        let remaining = remaining.map(|remaining| remaining as u64);
         (Page { objects, revision, next, remaining }, Some(snapshot))
     }
 

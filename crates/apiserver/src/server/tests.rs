@@ -31,6 +31,7 @@ mod connect;
 mod console;
 mod custom;
 mod flow_control;
+mod paging;
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_mins(10);

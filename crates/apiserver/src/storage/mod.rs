@@ -4,6 +4,7 @@
 //! are retried with the newer state ([`ResourceStorage::compare_and_swap`]). Objects are in their storage version.
 
 mod codec;
+mod compaction;
 mod consistency;
 mod encoding_eviction;
 mod follow;
@@ -28,6 +29,7 @@ use crate::conversion::Converter;
 
 pub(crate) use codec::undecodable;
 pub use codec::{ObjectCodec, StorageMediaType};
+pub use compaction::forget_compacted_states;
 pub use consistency::{ConsistencyChecks, check_consistency};
 pub use encoding_eviction::evict_encodings;
 pub use follow::{Follower, Following};

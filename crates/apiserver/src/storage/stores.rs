@@ -125,6 +125,11 @@ impl Stores {
         status(&self.main).await
     }
 
+    /// Returns whether a resource has a store of its own.
+    pub(crate) fn has_override(&self, resource: &GroupResource) -> bool {
+        self.overrides.contains_key(resource)
+    }
+
     /// Returns the store of a resource.
     pub(crate) fn for_resource(&self, resource: &GroupResource) -> Arc<dyn Store> {
         let mut store = Arc::clone(self.overrides.get(resource).unwrap_or(&self.main));

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
     ScopedResourceSelectorRequirement, Service,
 };
 use nave_machinery::quantity::Quantity;
-use nave_machinery::{GroupResource, Object, Status, time};
+use nave_machinery::{GroupResource, Object, Status, Value, time};
 use nave_resources::quota::{self, Usage, scopes};
 use serde::de::DeserializeOwned;
 
@@ -46,7 +46,7 @@ impl Evaluator {
     }
 }
 
-/// Returns whether a request can change the usage of its object.
+/// Returns whether a request can change the usage of its object. [`is_charged`] excludes most updates of pods.
 pub(super) fn handles(attributes: &Attributes<'_>) -> bool {
     let def = attributes.def;
     if IGNORED_GROUPS.contains(&def.group.as_str()) || IGNORED.contains(&(&def.group, &def.resource)) {
@@ -55,11 +55,21 @@ pub(super) fn handles(attributes: &Attributes<'_>) -> bool {
     match (Evaluator::for_request(attributes), attributes.subresource, attributes.operation) {
         (Evaluator::Pods, "resize", operation) => operation == Operation::Update,
         (_, "", Operation::Create) => true,
-        (evaluator, "", Operation::Update) => {
-            matches!(evaluator, Evaluator::Services | Evaluator::Claims | Evaluator::ResourceClaims)
-        }
+        (evaluator, "", Operation::Update) => !matches!(evaluator, Evaluator::Objects),
         _ => false,
     }
+}
+
+/// Returns whether a request is charged: an update of a pod is only if it moves the pod between the scopes `Terminating`
+/// and `NotTerminating`.
+pub(super) fn is_charged(attributes: &Attributes<'_>, object: &Object) -> bool {
+    let is_update = attributes.subresource.is_empty() && attributes.operation == Operation::Update;
+    if !is_update || Evaluator::for_request(attributes) != Evaluator::Pods {
+        return true;
+    }
+    let deadline = |pod: &Object| pod.value_at(&["spec", "activeDeadlineSeconds"]).and_then(Value::as_i64);
+    let is_terminating = |pod: &Object| deadline(pod).is_some_and(|seconds| seconds >= 0);
+    attributes.old.is_some_and(|old| is_terminating(old) != is_terminating(object))
 }
 
 /// The usage of a request. It borrows nothing, because the worker checks it outside of the request's task.
@@ -68,6 +78,10 @@ pub(super) struct Charge {
     /// The object's name in refusals.
     name: String,
     kind: Kind,
+    /// The old object of an update.
+    old: Option<Kind>,
+    /// The usage of the object.
+    usage: Usage,
     /// The increase in usage compared with the old object.
     pub(super) delta: Usage,
     /// The resource names that need a covering quota.
@@ -84,6 +98,16 @@ enum Kind {
     Service,
     ResourceClaim,
     Objects(Vec<String>),
+}
+
+impl Kind {
+    fn is_in_scope(&self, spec: &ResourceQuotaSpec) -> bool {
+        match self {
+            Self::Pod(pod) => scopes::include_pod(spec, pod),
+            Self::Claim(claim) => scopes::include_claim(spec, claim),
+            _ => !scopes::is_scoped(spec),
+        }
+    }
 }
 
 impl Charge {
@@ -106,20 +130,26 @@ impl Charge {
         let limited_names =
             limited.iter().flat_map(|limited| limited.names(&usage)).map(str::to_owned).collect();
         let limited_scopes = limited.into_iter().flat_map(|limited| limited.match_scopes).collect();
-        let before = match attributes.old.filter(|_| attributes.is_update()) {
-            Some(old) => evaluate(evaluator, attributes, old)?.1,
-            None => Usage::new(),
+        let (old, before) = match attributes.old.filter(|_| attributes.is_update()) {
+            Some(old) => {
+                let (kind, usage) = evaluate(evaluator, attributes, old)?;
+                (Some(kind), usage)
+            }
+            None => (None, Usage::new()),
         };
         // Decreases are ignored: the quota controller releases them when it recalculates usage.
-        let delta = usage.into_iter().filter_map(|(name, amount)| {
-            let delta = amount - before.get(&name).copied().unwrap_or(Quantity::ZERO);
-            (!delta.is_zero() && !delta.is_negative()).then_some((name, delta))
+        let delta = usage.iter().filter_map(|(name, amount)| {
+            let delta = *amount - before.get(name).copied().unwrap_or(Quantity::ZERO);
+            (!delta.is_zero() && !delta.is_negative()).then(|| (name.clone(), delta))
         });
+        let delta = delta.collect();
         let mut charge = Self {
             resource: attributes.def.group_resource(),
             name: attributes.object_name(Some(object)).to_owned(),
             kind,
-            delta: delta.collect(),
+            old,
+            usage: usage.into_iter().filter(|(_, amount)| !amount.is_zero()).collect(),
+            delta,
             limited_names,
             limited_scopes,
             dry_run: attributes.dry_run(),
@@ -147,11 +177,13 @@ impl Charge {
 
     /// Returns whether the object is in all of a quota's scopes.
     pub(super) fn is_in_scope(&self, spec: &ResourceQuotaSpec) -> bool {
-        match &self.kind {
-            Kind::Pod(pod) => scopes::include_pod(spec, pod),
-            Kind::Claim(claim) => scopes::include_claim(spec, claim),
-            _ => !scopes::is_scoped(spec),
-        }
+        self.kind.is_in_scope(spec)
+    }
+
+    /// Returns the usage that a quota is charged: the increase, or all if an update moves the object into its scopes.
+    pub(super) fn increase(&self, spec: &ResourceQuotaSpec) -> &Usage {
+        let is_new = self.old.as_ref().is_some_and(|old| !old.is_in_scope(spec));
+        if is_new { &self.usage } else { &self.delta }
     }
 
     /// Returns whether the object matches a quota's scope.

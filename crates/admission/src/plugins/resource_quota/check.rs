@@ -25,7 +25,7 @@ pub(super) enum Checked {
 /// A refusal that does not depend on usage: the object does not specify a limited resource, the quota has no usage
 /// yet, or no quota covers a resource that needs a quota.
 pub(super) fn check(quotas: &[Quota], charge: &Charge) -> Result<Checked, Status> {
-    let mut counting: Vec<(usize, Vec<&str>)> = Vec::new();
+    let mut counting: Vec<(usize, Vec<&str>, &Usage)> = Vec::new();
     let mut covered: BTreeSet<&str> = BTreeSet::new();
     for (at, quota) in quotas.iter().enumerate() {
         let names: Vec<&str> =
@@ -43,17 +43,21 @@ pub(super) fn check(quotas: &[Quota], charge: &Charge) -> Result<Checked, Status
             );
         }
         covered.extend(&names);
-        counting.push((at, names));
+        counting.push((at, names, charge.increase(&quota.spec)));
     }
-    if charge.delta.is_empty() {
+    let is_free = match &*counting {
+        [] => charge.delta.is_empty(),
+        counting => counting.iter().all(|(_, _, increase)| increase.is_empty()),
+    };
+    if is_free {
         return Ok(Checked::Free);
     }
     check_coverage(quotas, charge, &covered)?;
     let mut charged = Vec::new();
-    for (at, names) in counting {
+    for (at, names, increase) in counting {
         let Some(quota) = quotas.get(at) else { continue };
         let requested: Usage =
-            names.iter().filter_map(|name| Some(((*name).to_owned(), *charge.delta.get(*name)?))).collect();
+            names.iter().filter_map(|name| Some(((*name).to_owned(), *increase.get(*name)?))).collect();
         if requested.is_empty() {
             continue;
         }

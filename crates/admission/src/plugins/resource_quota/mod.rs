@@ -55,7 +55,9 @@ impl Validate for ResourceQuota {
     }
 
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), Status> {
-        let Some(object) = object else { return Ok(()) };
+        let Some(object) = object.filter(|object| charge::is_charged(attributes, object)) else {
+            return Ok(());
+        };
         let quotas = self.workers.quotas().of_namespace(attributes.namespace).await?;
         let limited: Vec<_> =
             self.limited.iter().filter(|limited| limited.concerns(attributes.def)).cloned().collect();

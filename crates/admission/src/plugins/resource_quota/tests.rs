@@ -187,6 +187,43 @@ async fn scopes_select_pods() {
 }
 
 #[tokio::test]
+async fn updates_into_a_scope_are_charged_in_full() {
+    let (hard, used) = (json!({"pods": "1", "requests.cpu": "2"}), |n| json!({"pods": n, "requests.cpu": n}));
+    let by_class = json!({"scopeSelector": {"matchExpressions": [
+        {"scopeName": "VolumeAttributesClass", "operator": "In", "values": ["gold"]}]}});
+    let claims = |n| json!({"persistentvolumeclaims": n});
+    let setup = Setup::new()
+        .quota("ending", hard.clone(), used("0"), json!({"scopes": ["Terminating"]}))
+        .quota("lasting", hard, used("1"), json!({"scopes": ["NotTerminating"]}))
+        .quota("golden", claims("1"), claims("0"), by_class);
+    let with_deadline = |seconds: Value| {
+        let mut pod = pod(json!([container("c", "1")]));
+        pod["spec"]["activeDeadlineSeconds"] = seconds;
+        pod
+    };
+    let (lasting, ending) = (with_deadline(json!(null)), with_deadline(json!(5)));
+    assert_eq!(setup.update("pods", "", ending.clone(), lasting).await, Ok(()));
+    // An update within a scope is not charged, and the controller releases the usage of the other scope.
+    assert_eq!(setup.update("pods", "", with_deadline(json!(4)), ending.clone()).await, Ok(()));
+    assert_eq!([setup.used("ending"), setup.used("lasting")], [used("1"), used("1")]);
+    let exceeded = "exceeded quota: ending, requested: pods=1, used: pods=1, limited: pods=1";
+    assert_eq!(setup.create("", "pods", ending).await, refused(r#"pods "p""#, exceeded));
+
+    let claim =
+        |class: &str| json!({"metadata": {"name": "c"}, "spec": {"volumeAttributesClassName": class}});
+    for (new, old, is_admitted) in [
+        ("gold", "silver", true),
+        ("gold", "gold", true),
+        ("silver", "gold", true),
+        ("gold", "silver", false),
+    ] {
+        let updated = setup.update("persistentvolumeclaims", "", claim(new), claim(old)).await;
+        assert_eq!(updated.is_ok(), is_admitted, "{old} to {new}");
+    }
+    assert_eq!(setup.used("golden"), claims("1"));
+}
+
+#[tokio::test]
 async fn dry_run_is_checked_but_not_charged() {
     let setup = Setup::new().quota("q", json!({"pods": "1"}), json!({"pods": "0"}), json!({}));
     let dry_run = async || {
