@@ -360,7 +360,7 @@ pub(super) mod tests {
     /// Returns a connection and the backend's end of it.
     pub(in crate::connect) fn connection() -> (PlacedConnection, DuplexStream) {
         let (near, far) = duplex(1 << 10);
-        let place = Arc::new(Places::new(2)).take("backend").unwrap();
+        let place = Places::with_total(2).take("backend", None).unwrap();
         (PlacedConnection::new(Box::new(near), place), far)
     }
 
@@ -395,15 +395,15 @@ pub(super) mod tests {
 
     #[tokio::test]
     async fn a_closed_exchange_gives_its_place_back() {
-        let places = Arc::new(Places::new(1));
+        let places = Places::with_total(1);
         let (near, far) = duplex(1 << 10);
-        let connection = PlacedConnection::new(Box::new(near), places.take("a").unwrap());
+        let connection = PlacedConnection::new(Box::new(near), places.take("a", None).unwrap());
         let body: Option<&mut Empty<Bytes>> = None;
         let mut sent = Box::pin(send(connection, Request::get("/").body(()).unwrap(), body));
         assert!(futures_util::poll!(&mut sent).is_pending());
-        assert!(places.take("b").is_err());
+        assert!(places.take("b", None).is_err());
         drop(sent);
-        assert!(places.take("b").is_ok());
+        assert!(places.take("b", None).is_ok());
         drop(far);
     }
 }

@@ -85,6 +85,12 @@ impl Places {
         Self { counts, taken: Mutex::default() }
     }
 
+    /// Has no limit but shares of `total`.
+    #[cfg(test)]
+    pub(super) fn with_total(total: usize) -> Arc<Self> {
+        Arc::new(Self::new(ConnectionCounts { total, per_host: None, per_user: None }))
+    }
+
     /// Takes a place for a connection to a host. All ports of a host count as one backend. `user` is `None` for
     /// connections that requests of several users share.
     ///
@@ -185,10 +191,6 @@ impl AsyncWrite for PlacedConnection {
 mod tests {
     use super::*;
 
-    fn places(total: usize) -> Arc<Places> {
-        Arc::new(Places::new(ConnectionCounts { total, per_host: None, per_user: None }))
-    }
-
     /// Takes as many places for a host as it gets.
     fn take_all(places: &Arc<Places>, host: &str) -> Vec<Place> {
         std::iter::from_fn(|| places.take(host, None).ok()).collect()
@@ -196,7 +198,7 @@ mod tests {
 
     #[test]
     fn hosts_that_take_all_they_can_leave_places_for_others() {
-        let places = places(300);
+        let places = Places::with_total(300);
         let mut taken = vec![take_all(&places, "a")];
         assert_eq!(taken[0].len(), 200);
         for host in ["b", "c", "d"] {
@@ -213,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_user_with_many_hosts_leaves_places_for_others() {
-        let places = places(300);
+        let places = Places::with_total(300);
         let take = |user: &str, number: usize| places.take(&format!("h{number}"), Some(user)).ok();
         let greedy: Vec<Place> = (0..300).map_while(|number| take("a", number)).collect();
         assert_eq!(greedy.len(), 200);
@@ -235,7 +237,7 @@ mod tests {
 
     #[test]
     fn never_has_more_than_all_places_taken() {
-        let places = places(50);
+        let places = Places::with_total(50);
         let hosts: Vec<String> = (0..100).map(|number| format!("h{number}")).collect();
         let taken: Vec<Vec<Place>> = hosts.iter().map(|host| take_all(&places, host)).collect();
         assert_eq!(taken.iter().map(Vec::len).sum::<usize>(), 50);
@@ -243,6 +245,6 @@ mod tests {
         drop(taken);
         let left = places.taken.lock();
         assert!(left.by_host.0.is_empty() && left.by_user.0.is_empty());
-        assert!(self::places(0).take("a", None).is_err());
+        assert!(Places::with_total(0).take("a", None).is_err());
     }
 }
