@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail the test")]
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, header};
@@ -17,6 +17,7 @@ use nave_apiserver::endpoints::write::{Payload, Target};
 use nave_apiserver::endpoints::{Endpoint, delete, read, write};
 use nave_apiserver::negotiation::Negotiation;
 use nave_apiserver::request_info::{Query, ResourceRequest};
+use nave_apiserver::steps::Steps;
 use nave_apiserver::storage::{Storages, WatchCacheSizes};
 use nave_codec::negotiate::{ContentType, Format, PatchType};
 use nave_codec::{json, protobuf, yaml};
@@ -117,7 +118,7 @@ impl World {
     async fn delete_collection(&self, resource: Resource) -> Result<(), Status> {
         let endpoint = self.endpoint(resource);
         let request = resource.request("");
-        let selected = read::select(&endpoint, &request, &ListOptions::default()).await?.objects;
+        let selected = read::select(&endpoint, &request, &ListOptions::default(), &steps()).await?.objects;
         let target = self.target(&endpoint, "");
         delete::delete_collection(&target, selected, &DeleteOptions::default(), 1).await?;
         delete::delete_collection_of_undecodable(&target, &DeleteOptions::default()).await
@@ -125,12 +126,17 @@ impl World {
 
     async fn get(&self, resource: Resource, name: &str, accept: &str) -> Result<Bytes, Status> {
         let request = resource.request(name);
-        encoded(read::get(&self.endpoint(resource), &View::Object, &request, &[]).await?, accept).await
+        encoded(read::get(&self.endpoint(resource), &View::Object, &request, &[], &steps()).await?, accept)
+            .await
     }
 
     async fn list(&self, resource: Resource, accept: &str) -> Result<Bytes, Status> {
         let request = resource.request("");
-        encoded(read::list(&self.endpoint(resource), &request, &ListOptions::default()).await?, accept).await
+        encoded(
+            read::list(&self.endpoint(resource), &request, &ListOptions::default(), &steps()).await?,
+            accept,
+        )
+        .await
     }
 
     fn target<'a>(&'a self, endpoint: &'a Endpoint, name: &'a str) -> Target<'a> {
@@ -215,6 +221,10 @@ impl Resource {
             Self::ControllerRevisions => "/data",
         }
     }
+}
+
+fn steps() -> Steps {
+    Steps::new(Instant::now())
 }
 
 fn body(object: &Value, format: Format) -> Bytes {
