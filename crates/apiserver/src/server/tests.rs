@@ -118,7 +118,7 @@ impl Fixture {
             backends: local_backends(),
             aggregation: AggregationConfig::default(),
             cluster_authentication: watch::channel(ClusterAuthentication::default()).1,
-            options: Options::default(),
+            options: crate::server::Options::default(),
         };
         Self { server: ApiServer::start(config).await.unwrap(), _folder: folder }
     }
