@@ -259,8 +259,7 @@ mod tests {
     use super::*;
 
     fn resources(length: usize, document: Option<usize>) -> VersionResources {
-        let document =
-            document.map(|memory| Arc::new(RemoteDocument { memory, ..RemoteDocument::default() }));
+        let document = document.map(|memory| Arc::new(RemoteDocument::with_memory(memory)));
         VersionResources { openapi_v2: document, ..VersionResources::new("x".repeat(length), None) }
     }
 

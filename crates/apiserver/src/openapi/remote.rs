@@ -25,6 +25,12 @@ const MEMORY_PER_BYTE: usize = 8;
 const SECTIONS: [&str; 2] = ["definitions", "parameters"];
 
 impl RemoteDocument {
+    /// Returns an empty document that counts as this much memory.
+    #[cfg(test)]
+    pub(crate) fn with_memory(memory: usize) -> Self {
+        Self { memory, ..Self::default() }
+    }
+
     /// Reads the paths of a version, and what they refer to.
     ///
     /// # Errors
