@@ -71,9 +71,9 @@ mod tests {
 
     #[test]
     fn rejects_fields_that_are_not_selectable() {
-        let registry = Registry::builtin(nave_schema::builtin());
         const UNKNOWN: &str =
             "\"x\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"";
+        let registry = Registry::builtin(nave_schema::builtin());
         for (group, resource, selector, error) in [
             ("", "pods", "spec.nodeName=n", None),
             ("", "pods", "metadata.namespace!=a,metadata.name=b", None),

@@ -115,7 +115,7 @@ struct World {
     echo: Echo,
 }
 
-async fn start(limits: Limits) -> World {
+fn start(limits: Limits) -> World {
     let (server_ca, client_ca) = (new_ca("servers"), new_ca("clients"));
     let (chain, key) = issue(&server_ca, "first", ExtendedKeyUsagePurpose::ServerAuth);
     let certificate = Arc::new(ServingCertificate::new(chain, key).unwrap());
@@ -186,7 +186,7 @@ async fn text(response: hyper::Result<Response<Incoming>>) -> String {
 
 #[tokio::test]
 async fn both_protocols_are_served_with_and_without_a_client_certificate() {
-    let world = start(Limits::default()).await;
+    let world = start(Limits::default());
     assert_eq!(text(world.http1().await.send_request(get("/")).await).await, "Http1 anonymous");
     assert_eq!(text(world.http2(None).await.send_request(get("/")).await).await, "Http2 anonymous");
     let alice = text(world.http2(Some(world.client("alice"))).await.send_request(get("/")).await).await;
@@ -195,7 +195,7 @@ async fn both_protocols_are_served_with_and_without_a_client_certificate() {
 
 #[tokio::test]
 async fn an_untrusted_certificate_reaches_the_handler_as_refused() {
-    let world = start(Limits::default()).await;
+    let world = start(Limits::default());
     let stranger = issue(&new_ca("others"), "mallory", ExtendedKeyUsagePurpose::ClientAuth);
     // A CA with the right name but another key: a certificate's name proves nothing.
     let forger = issue(&new_ca("clients"), "mallory", ExtendedKeyUsagePurpose::ClientAuth);
@@ -208,7 +208,7 @@ async fn an_untrusted_certificate_reaches_the_handler_as_refused() {
 
 #[tokio::test]
 async fn replaced_client_cas_apply_to_later_handshakes() {
-    let world = start(Limits::default()).await;
+    let world = start(Limits::default());
     let before = world.tls.config.load_full();
     world.tls.set_client_cas(&[new_ca("others").der().clone()]).unwrap();
     assert!(!Arc::ptr_eq(&before, &world.tls.config.load_full()));
@@ -222,7 +222,7 @@ async fn replaced_client_cas_apply_to_later_handshakes() {
 
 #[tokio::test]
 async fn a_replaced_certificate_applies_to_later_handshakes() {
-    let world = start(Limits::default()).await;
+    let world = start(Limits::default());
     let before = world.connect(b"h2", None).await;
     let (chain, key) = issue(&world.server_ca, "second", ExtendedKeyUsagePurpose::ServerAuth);
     let (_, other_key) = issue(&world.server_ca, "third", ExtendedKeyUsagePurpose::ServerAuth);
@@ -235,7 +235,7 @@ async fn a_replaced_certificate_applies_to_later_handshakes() {
 
 #[tokio::test]
 async fn shutdown_completes_requests_in_flight_and_accepts_no_new_ones() {
-    let world = start(Limits::default()).await;
+    let world = start(Limits::default());
     let mut client = world.http2(None).await;
     let slow = tokio::spawn(client.send_request(get("/slow")));
     world.echo.begun.notified().await;
@@ -253,7 +253,7 @@ async fn shutdown_completes_requests_in_flight_and_accepts_no_new_ones() {
 
 #[tokio::test]
 async fn shutdown_cuts_requests_that_outlast_its_deadline() {
-    let world = start(Limits::default()).await;
+    let world = start(Limits::default());
     let mut client = world.http2(None).await;
     let slow = tokio::spawn(client.send_request(get("/slow")));
     world.echo.begun.notified().await;
@@ -263,7 +263,7 @@ async fn shutdown_cuts_requests_that_outlast_its_deadline() {
 
 #[tokio::test]
 async fn a_response_that_is_not_read_in_time_is_cut_off() {
-    let world = start(Limits::default()).await;
+    let world = start(Limits::default());
     let (mut http1, mut http2) = (world.http1().await, world.http2(None).await);
     let cut = async |response: Response<Incoming>| {
         world.echo.given_up.notified().await;
@@ -278,14 +278,14 @@ async fn a_response_that_is_not_read_in_time_is_cut_off() {
 
 #[tokio::test]
 async fn disconnects_a_client_without_a_handshake() {
-    let world = start(Limits { handshake: Duration::from_millis(10), ..Limits::default() }).await;
+    let world = start(Limits { handshake: Duration::from_millis(10), ..Limits::default() });
     let mut silent = TcpStream::connect(world.address).await.unwrap();
     assert_eq!(silent.read(&mut [0; 16]).await.unwrap(), 0);
 }
 
 #[tokio::test]
 async fn tells_a_client_of_plain_http_to_use_https() {
-    let world = start(Limits::default()).await;
+    let world = start(Limits::default());
     let mut plain = TcpStream::connect(world.address).await.unwrap();
     plain.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
