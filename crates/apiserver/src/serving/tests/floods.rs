@@ -69,7 +69,7 @@ const FLOODS: [(&str, Flood); 6] = [
 
 #[tokio::test]
 async fn disconnects_a_client_that_floods_frames() {
-    let world = start(Limits::default()).await;
+    let world = start(Limits::default());
     for (what, flood) in FLOODS {
         let (mut read, mut write) = tokio::io::split(world.connect(b"h2", None).await);
         let reader = tokio::spawn(async move {
@@ -98,7 +98,7 @@ async fn disconnects_a_client_that_floods_frames() {
 
 #[tokio::test]
 async fn disconnects_a_client_that_abandons_its_requests() {
-    let world = start(Limits { abandoned_requests: 50, ..Limits::default() }).await;
+    let world = start(Limits { abandoned_requests: 50, ..Limits::default() });
     let mut client = world.http2(None).await;
     for _ in 0..50 {
         let mut request = std::pin::pin!(client.send_request(get("/slow")));
@@ -130,7 +130,7 @@ async fn disconnects_a_client_that_abandons_its_requests() {
 
 #[tokio::test]
 async fn refusals_before_the_body_is_read_keep_the_connection() {
-    let world = start(Limits::default()).await;
+    let world = start(Limits::default());
     let stream = TokioIo::new(world.connect(b"h2", None).await);
     let (mut client, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     tokio::spawn(connection);

@@ -25,7 +25,7 @@ fn connections(total: usize, per_address: usize) -> Limits {
 
 #[tokio::test]
 async fn closes_a_connection_without_a_first_request() {
-    let world = start(Limits { first_request: SOON, idle: NEVER, ..Limits::default() }).await;
+    let world = start(Limits { first_request: SOON, idle: NEVER, ..Limits::default() });
     let settings = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
     let part_of_headers = [&settings, &*frame(HEADERS, 0, 1, &[0x82, 0x87])].concat();
     let part_of_a_frame = &part_of_headers[..part_of_headers.len() - 1];
@@ -48,7 +48,7 @@ async fn closes_a_connection_without_a_first_request() {
 
 #[tokio::test]
 async fn the_timeout_covers_a_head_that_comes_byte_by_byte() {
-    let world = start(Limits { first_request: SOON, idle: NEVER, ..Limits::default() }).await;
+    let world = start(Limits { first_request: SOON, idle: NEVER, ..Limits::default() });
     for protocol in [&b"http/1.1"[..], b"h2"] {
         let (mut read, mut write) = tokio::io::split(world.connect(protocol, None).await);
         let start: &[u8] = if protocol == b"h2" { PREFACE } else { b"GET / HTTP/1.1\r\n" };
@@ -66,7 +66,7 @@ async fn the_timeout_covers_a_head_that_comes_byte_by_byte() {
 
 #[tokio::test]
 async fn closes_an_idle_connection_and_none_with_a_request() {
-    let world = start(Limits { first_request: NEVER, idle: SOON, ..Limits::default() }).await;
+    let world = start(Limits { first_request: NEVER, idle: SOON, ..Limits::default() });
     let (mut busy1, mut busy2) = (world.http1().await, world.http2(None).await);
     let slow1 = tokio::spawn(busy1.send_request(get("/slow")));
     world.echo.begun.notified().await;
@@ -89,7 +89,7 @@ async fn closes_an_idle_connection_and_none_with_a_request() {
 
 #[tokio::test]
 async fn silent_connections_do_not_lock_out_others() {
-    let world = start(connections(4, 4)).await;
+    let world = start(connections(4, 4));
     let mut alice = world.http2(Some(world.client("alice"))).await;
     assert_eq!(text(alice.send_request(get("/")).await).await, "Http2 alice");
     let mut silent = Vec::new();
@@ -107,7 +107,7 @@ async fn silent_connections_do_not_lock_out_others() {
 
 #[tokio::test]
 async fn connections_in_any_unauthenticated_state_make_room() {
-    let world = start(connections(1, 1)).await;
+    let world = start(connections(1, 1));
     let mut silent = TcpStream::connect(world.address).await.unwrap();
     let mut shaken = world.connect(b"h2", None).await;
     closed(&mut silent).await;
@@ -123,7 +123,7 @@ async fn connections_in_any_unauthenticated_state_make_room() {
 
 #[tokio::test]
 async fn one_address_gets_only_its_share() {
-    let world = start(connections(4, 2)).await;
+    let world = start(connections(4, 2));
     let mut alice = Vec::new();
     for _ in 0..2 {
         let mut client = world.http2(Some(world.client("alice"))).await;
