@@ -265,7 +265,9 @@ fn a_change_of_one_group_keeps_the_parts_of_others() {
     };
     let (before, after) = (parts(&before), parts(&after));
     let large = before.iter().filter(|part| part.len() > 1000);
-    let is_kept = |part: &&Bytes| after.iter().any(|kept| kept.as_ptr() == part.as_ptr());
-    assert!(large.clone().count() >= 4 && large.clone().all(|part| is_kept(&part)), "{}", large.count());
+    let (kept, made): (Vec<&Bytes>, Vec<&Bytes>) =
+        large.partition(|part| after.iter().any(|kept| kept.as_ptr() == part.as_ptr()));
+    // Only the types that list all versions are made again.
+    assert!(kept.len() >= 4 && made.len() == 1, "{} and {}", kept.len(), made.len());
     assert_ne!(before.len(), after.len());
 }

@@ -123,7 +123,11 @@ async fn backends_that_do_not_answer_do_not_use_up_the_connections() {
             (429, &"1".parse().unwrap())
         );
     }
+    // The user has its share too.
     let answer = fixture.open(&Method::GET, &uri("other", 1), &[], Bytes::new()).await;
+    assert_eq!(answer.status(), 429);
+    let other_user = [("impersonate-user", "other")];
+    let answer = fixture.open(&Method::GET, &uri("other", 1), &other_user, Bytes::new()).await;
     assert_eq!(answer.status(), 503, "another host is tried");
     // A client that goes gives its place back.
     drop(waiting.pop());
