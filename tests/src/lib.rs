@@ -176,6 +176,14 @@ impl Server {
         self.run("kubectl", arguments, input, environment).await
     }
 
+    /// Waits until a CustomResourceDefinition is established, or all with `--all`. kubectl fails to wait for an object
+    /// whose conditions are null, as those of a new definition are.
+    pub async fn established(&self, definition: &str) {
+        let wait = ["wait", "--for=condition=established", "--timeout=20s", "crd", definition];
+        let is_established = async || self.kubectl_with(&wait, "", &[]).await.status.success();
+        eventually_within(Duration::from_mins(1), "the definition is established", is_established).await;
+    }
+
     /// Applies YAML with kubectl.
     pub async fn apply(&self, yaml: &str) -> String {
         succeeded(self.run("kubectl", &["apply", "-f", "-"], yaml, &[]).await)

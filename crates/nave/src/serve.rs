@@ -1,8 +1,9 @@
 //! Starts and stops the parts of the server in order.
 //!
 //! Start: data folder → store → keys and certificates → listener → API → kubeconfig → ready → controllers.
-//! Stop, on SIGTERM or SIGINT: /readyz fails, the `kubernetes` service loses the address → `--shutdown-delay-duration` → controllers stop → no new connections,
-//! watches end, requests in flight complete → etcd's API ends → the store is synced and closed. A second signal exits immediately.
+//! Stop, on SIGTERM or SIGINT: /readyz fails, the `kubernetes` service loses the address → `--shutdown-delay-duration` →
+//! controllers stop → no new connections, watches end, requests in flight complete → etcd's API ends → the store is
+//! synced and closed. A second signal exits immediately.
 
 mod aggregation;
 mod api;

@@ -114,7 +114,7 @@ fn site(version: &str, name: &str, spec: &Value) -> String {
 async fn start() -> (Server, Converter) {
     let (server, converter) = (Server::start_without_controllers().await, Converter::start().await);
     server.apply(&converter.definition(&converter.server.ca)).await;
-    server.kubectl(&["wait", "--for=condition=established", "--timeout=20s", &format!("crd/{NAME}")]).await;
+    server.established(NAME).await;
     (server, converter)
 }
 

@@ -44,7 +44,7 @@ const NAME: &str = "crontabs.stable.example.com";
 async fn with_definition() -> Server {
     let server = Server::start().await;
     server.apply(DEFINITION).await;
-    server.kubectl(&["wait", "--for=condition=established", "--timeout=20s", &format!("crd/{NAME}")]).await;
+    server.established(NAME).await;
     server.apply(OBJECT).await;
     server
 }
@@ -85,7 +85,7 @@ async fn objects_survive_a_restart_and_go_with_their_definition() {
     let list = server.kubectl_fails(&["get", "--raw", "/apis/stable.example.com/v1/crontabs"]).await;
     assert!(list.contains("could not find") || list.contains("not found"), "{list}");
     server.apply(DEFINITION).await;
-    server.kubectl(&["wait", "--for=condition=established", "--timeout=20s", &format!("crd/{NAME}")]).await;
+    server.established(NAME).await;
     assert_eq!(server.kubectl(&["get", "ct", "--no-headers"]).await.trim(), "");
 }
 

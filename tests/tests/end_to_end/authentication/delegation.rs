@@ -115,7 +115,7 @@ async fn extension(cluster: &Server, flags: &[&str]) -> Server {
     let all: Vec<&str> = all.iter().map(String::as_str).chain(flags.iter().copied()).collect();
     let server = Server::start_in(folder, &all).await;
     server.apply(DEFINITION).await;
-    server.kubectl(&["wait", "--for=condition=Established", "crd/orders.shop.example.com"]).await;
+    server.established("orders.shop.example.com").await;
     server
 }
 

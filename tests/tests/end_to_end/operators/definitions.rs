@@ -9,7 +9,7 @@ const OBJECTS: &str = include_str!("objects.yaml");
 async fn with_objects() -> Server {
     let server = Server::start().await;
     server.apply(DEFINITIONS).await;
-    server.kubectl(&["wait", "--for=condition=established", "--timeout=20s", "crd", "--all"]).await;
+    server.established("--all").await;
     server.apply(OBJECTS).await;
     server
 }
