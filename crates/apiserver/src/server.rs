@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{Either, try_join_all};
 use http::Request;
 use hyper::body::Incoming;
 use nave_audit::Auditor;
@@ -16,6 +16,7 @@ use nave_authn::{Identity, UserInfo};
 use nave_flowcontrol::Controller;
 use nave_flowcontrol::metrics::{FlowMetrics, LevelMetrics};
 use nave_machinery::Status;
+use nave_store::PendingWrites;
 use nave_supervisor::{RestartMetrics, Supervisor};
 use nave_telemetry::Tracer;
 use nave_webhook::ClientManager;
@@ -134,6 +135,8 @@ pub struct Options {
     pub kubernetes_node_port: Option<u16>,
     /// The objects of a collection that are deleted at a time (`--delete-collection-workers`); 0 means 1.
     pub delete_workers: usize,
+    /// Counts the requests that are about to write, for the embedded store.
+    pub pending_writes: PendingWrites,
 }
 
 /// An error while starting a server.
@@ -166,6 +169,7 @@ pub struct ApiServer {
     flow_config: Option<Arc<FlowConfig>>,
     stopping: Switch,
     closing: Closing,
+    pending_writes: PendingWrites,
     /// Reports stored objects to admission plugins.
     _following: Arc<[Following]>,
 }
@@ -292,17 +296,23 @@ impl ApiServer {
             flow_config: flow_config.map(Arc::new),
             stopping,
             closing,
+            pending_writes: config.options.pending_writes,
             _following: following.into(),
         })
     }
 
-    /// Handles one request.
-    pub async fn handle(
+    /// Handles one request. A request that may write is counted before its future is polled.
+    pub fn handle(
         self,
         request: Request<Incoming>,
         connection: Arc<ConnectionInfo>,
-    ) -> Served<ResponseBody> {
-        self.pipeline.handle(request, Client::Remote(Some(connection))).await
+    ) -> impl Future<Output = Served<ResponseBody>> + Send + 'static {
+        let pending = (!request.method().is_safe()).then(|| self.pending_writes.clone());
+        let handled = async move { self.pipeline.handle(request, Client::Remote(Some(connection))).await };
+        match pending {
+            Some(pending) => Either::Left(pending.count_in(handled)),
+            None => Either::Right(handled),
+        }
     }
 
     /// Returns a service for requests of `user` from within the process. They need no connection or credentials, but

@@ -84,6 +84,7 @@ mod etcdserverpb;
 pub mod grpc;
 #[cfg(any(feature = "etcd", feature = "etcd-server"))]
 mod pem;
+mod pending;
 pub mod private_files;
 
 use std::path::Path;
@@ -99,6 +100,7 @@ pub use embedded::Embedded;
 pub use error::StoreError;
 #[cfg(feature = "etcd")]
 pub use etcd::Etcd;
+pub use pending::PendingWrites;
 
 /// The contract of every engine; used as `Arc<dyn Store>`.
 ///

@@ -11,6 +11,9 @@
 //! ```
 //!
 //! Only [`Cork::end_turn`] flushes, so it must be called after each poll of the connection.
+//!
+//! A poll writes at most [`TURN`] bytes. A client that reads fast would otherwise keep a thread of the executor for as
+//! long as its lists are, while heartbeats and health checks wait.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -25,6 +28,9 @@ const FULL: usize = 64 << 10;
 /// Larger buffers are freed once they are empty, because most connections are idle.
 const KEPT: usize = 4 << 10;
 
+/// Maximum number of bytes to accept in one poll of the connection's task, about 0.2 ms of work. Rounded up to a write.
+const TURN: usize = 256 << 10;
+
 /// A handle to a connection's stream; clones share the stream.
 pub(super) struct Cork<S>(Arc<Mutex<Corked<S>>>);
 
@@ -37,6 +43,8 @@ struct Corked<S> {
     unflushed: bool,
     /// True if other tasks have run since the first byte was buffered.
     waited: bool,
+    /// The number of bytes that this poll may still accept.
+    turn: usize,
 }
 
 impl<S> Clone for Cork<S> {
@@ -47,7 +55,8 @@ impl<S> Clone for Cork<S> {
 
 impl<S: AsyncWrite + Unpin> Cork<S> {
     pub(super) fn new(stream: S) -> Self {
-        let corked = Corked { stream, buffer: Vec::new(), taken: 0, unflushed: false, waited: false };
+        let corked =
+            Corked { stream, buffer: Vec::new(), taken: 0, unflushed: false, waited: false, turn: TURN };
         Self(Arc::new(Mutex::new(corked)))
     }
 
@@ -55,6 +64,7 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
     /// wrote them. Ignores errors, which the connection itself detects.
     pub(super) fn end_turn(&self, cx: &mut Context<'_>) {
         let mut corked = self.0.lock();
+        corked.turn = TURN;
         if corked.is_flushed() {
             return;
         }
@@ -71,6 +81,18 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
 impl<S: AsyncWrite + Unpin> Corked<S> {
     fn is_flushed(&self) -> bool {
         self.buffer.is_empty() && !self.unflushed
+    }
+
+    /// Accepts bytes. Once the poll has accepted its share, the connection is polled again
+    /// after the tasks that are ready now.
+    fn poll_turn(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.turn == 0 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let accepted = ready!(self.poll_take(cx, bufs))?;
+        self.turn = self.turn.saturating_sub(accepted);
+        Poll::Ready(Ok(accepted))
     }
 
     /// Copies as many bytes as fit into the buffer.
@@ -130,7 +152,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Cork<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Cork<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.lock().poll_take(cx, &[IoSlice::new(buf)])
+        self.0.lock().poll_turn(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -138,7 +160,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Cork<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.0.lock().poll_take(cx, bufs)
+        self.0.lock().poll_turn(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -235,6 +257,20 @@ mod tests {
         assert_eq!(lengths(&cork), [FULL, 20, 2 * FULL], "nothing to be put together");
         let all = cork.0.lock().stream.writes.concat();
         assert!(all.is_sorted() && all.len() == 3 * FULL + 20);
+    }
+
+    #[tokio::test]
+    async fn a_poll_writes_its_share_and_goes_on_in_the_next() {
+        let mut cork = socket(usize::MAX);
+        let chunk = vec![1; FULL];
+        for _ in 0..TURN / FULL {
+            cork.write_all(&chunk).await.unwrap();
+        }
+        let write = |cx: &mut Context<'_>| Poll::Ready(Pin::new(&mut cork).poll_write(cx, &chunk));
+        assert!(poll_fn(write).await.is_pending());
+        end_turn(&cork);
+        cork.write_all(&chunk).await.unwrap();
+        assert_eq!(lengths(&cork).iter().sum::<usize>(), TURN + FULL);
     }
 
     #[tokio::test]

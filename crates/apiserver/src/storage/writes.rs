@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use nave_machinery::managed_fields;
 use nave_machinery::{GroupResource, Object, Status, Value, meta};
-use nave_store::{Expect, KeyValue, Op, StoreError, Txn, TxnOutcome};
+use nave_store::{Expect, KeyValue, Op, PendingWrites, StoreError, Txn, TxnOutcome};
 
 use super::reservation::{Reservation, ReservedTxn};
 use super::written_versions::WriteGuard;
@@ -295,6 +295,7 @@ impl ResourceStorage {
         object: &Value,
         reservation: Option<Box<dyn Reservation>>,
     ) -> Result<TxnOutcome, StoreError> {
+        PendingWrites::sent();
         match reservation {
             None => self.store.txn(txn).await,
             Some(reservation) => {

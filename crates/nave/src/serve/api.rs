@@ -135,6 +135,7 @@ pub(super) async fn start(
             disabled_metrics: config.disabled_metrics.clone(),
             kubernetes_node_port: config.kubernetes_node_port,
             delete_workers: config.objects.delete_workers.into(),
+            pending_writes: store::pending_writes(&config.store),
         },
     };
     let server = ApiServer::start(server).await?;

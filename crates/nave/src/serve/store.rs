@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nave_machinery::GroupResource;
 use nave_machinery::backoff::Backoff;
-use nave_store::{Embedded, Etcd, Store, StoreError, embedded, etcd};
+use nave_store::{Embedded, Etcd, PendingWrites, Store, StoreError, embedded, etcd};
 use tokio::time::{Instant, timeout_at};
 
 use super::ServeError;
@@ -32,6 +32,14 @@ pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
             let store = open_etcd(options, config.store.timeouts.initialization).await?;
             Ok(Opened { store, embedded: None })
         }
+    }
+}
+
+/// Returns the counter of the requests that are about to write, which the embedded store reads.
+pub(super) fn pending_writes(config: &StoreConfig) -> PendingWrites {
+    match &config.engine {
+        EngineConfig::Embedded(options) => options.pending.clone(),
+        EngineConfig::Etcd(_) => PendingWrites::default(),
     }
 }
 

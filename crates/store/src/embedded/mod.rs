@@ -10,7 +10,7 @@
 //! | `transaction.rs` | transactions of several reads and writes |
 //! | `load.rs` | the content of the log at start |
 //! | `reads.rs` | reads of a key or a range |
-//! | `queue.rs`, `writer.rs`, `batch.rs` | the writer thread and its commands: group commit, expiry |
+//! | `queue.rs`, `writer.rs`, `batch.rs`, `gather.rs` | the writer thread and its commands: group commit, expiry |
 //! | `compactor.rs` | compaction in the background |
 //! | `space.rs` | a full disk |
 //! | `hub.rs`, `watch.rs` | watches |
@@ -25,6 +25,7 @@ mod engine;
 mod entry;
 #[cfg(feature = "contract")]
 pub mod faults;
+mod gather;
 mod hub;
 mod index;
 mod leases;
@@ -54,12 +55,13 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 
 use crate::{
-    Commits, Defragmentation, KeyValue, Range, RangeResult, Store, StoreError, StoreStatus, Txn, TxnOutcome,
-    WatchStream, private_files,
+    Commits, Defragmentation, KeyValue, PendingWrites, Range, RangeResult, Store, StoreError, StoreStatus,
+    Txn, TxnOutcome, WatchStream, private_files,
 };
 
 use engine::Engine;
 pub use entry::{Content, Entry, EntryEvent, Found, KeyRange, Lineage, Query};
+use gather::Gathering;
 use hub::Hub;
 use index::Index;
 pub use leases::LeaseInfo;
@@ -86,6 +88,8 @@ pub struct Options {
     pub history: Option<History>,
     /// Size limit of the engine's page cache, in bytes.
     pub cache_bytes: usize,
+    /// The requests that are about to write. Commits wait for them, at most a millisecond.
+    pub pending: PendingWrites,
 }
 
 /// Retention of history. A state is compacted once it is older than `time` or more than `revisions` behind, whichever
@@ -102,7 +106,7 @@ pub struct History {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { history: Some(History::default()), cache_bytes: 8 << 20 }
+        Self { history: Some(History::default()), cache_bytes: 8 << 20, pending: PendingWrites::default() }
     }
 }
 
@@ -203,6 +207,7 @@ impl Embedded {
             loaded.expiries,
             loaded.obsolete,
             Space::new(reserve),
+            Gathering::new(options.pending.clone()),
         );
         let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run())?;
         Ok(Self { shared, writer: handle, thread: Some(thread), _lock: lock })

@@ -1,4 +1,5 @@
-//! The writer thread. Transactions that arrive during a commit share the next commit.
+//! The writer thread. Transactions that arrive during a commit share the next commit, with those of requests that are
+//! about to write ([`gather`](super::gather)).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use super::batch::{BATCH_TXNS, Batch};
 use super::compactor::Compactor;
 use super::engine::Change;
 use super::entry::EntryEvent;
+use super::gather::{Gathering, Wait};
 use super::load::Expiries;
 use super::queue::{Command, Queued, Reply};
 use super::space::Space;
@@ -38,6 +40,7 @@ pub(super) struct Writer {
     compactor: Option<Compactor>,
     next_progress: Instant,
     space: Space,
+    gathering: Gathering,
 }
 
 impl Writer {
@@ -48,13 +51,24 @@ impl Writer {
         expiries: Expiries,
         obsolete: Vec<u64>,
         space: Space,
+        gathering: Gathering,
     ) -> Self {
         let now = Instant::now();
         let mark = shared.index.read().revision();
         let compactor = history.map(|history| Compactor::new(history, now, mark));
         let next_progress = now + PROGRESS_INTERVAL;
         let obsolete = obsolete.into();
-        Self { shared, commands, expiries, obsolete, compacted: None, compactor, next_progress, space }
+        Self {
+            shared,
+            commands,
+            expiries,
+            obsolete,
+            compacted: None,
+            compactor,
+            next_progress,
+            space,
+            gathering,
+        }
     }
 
     /// Runs until all senders are dropped.
@@ -122,6 +136,7 @@ impl Writer {
         let mut batch = self.next_batch();
         let mut last = None;
         let mut next = first;
+        let mut wait = Wait::default();
         while let Some(Queued { command, _permit }) = next {
             match command {
                 Command::Txn { txn, reply } => self.take(&mut batch, txn, reply),
@@ -129,7 +144,7 @@ impl Writer {
                 other => last = Some(other),
             }
             let full = batch.is_full() || last.is_some();
-            next = if full { None } else { self.commands.try_recv().ok() };
+            next = if full { None } else { self.next_command(&mut wait) };
         }
         self.take_expired(&mut batch);
         self.commit(batch);
@@ -141,6 +156,24 @@ impl Writer {
             _ => {}
         }
         self.revoke_ended();
+    }
+
+    /// Returns the next command of a commit; `None` if the commit should begin.
+    fn next_command(&mut self, wait: &mut Wait) -> Option<Queued> {
+        loop {
+            if let Ok(queued) = self.commands.try_recv() {
+                return Some(queued);
+            }
+            let time = self.gathering.time(wait, Instant::now())?;
+            match self.commands.recv_timeout(time) {
+                Ok(queued) => {
+                    wait.gathered();
+                    return Some(queued);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
     }
 
     /// Evaluates a transaction and adds its write to the batch.

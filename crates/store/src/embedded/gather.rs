@@ -1,0 +1,91 @@
+//! Waiting for further writes before a commit.
+
+use std::time::{Duration, Instant};
+
+use crate::PendingWrites;
+
+/// Maximum time that a commit waits. About three commits, which the writes that are gathered meanwhile do not need.
+const MAX_WAIT: Duration = Duration::from_millis(1);
+/// Time between two looks at the requests, which may end without a write.
+const LOOK: Duration = Duration::from_micros(250);
+
+/// Decides how long commits wait for requests that are about to write.
+#[derive(Debug, Default)]
+pub(super) struct Gathering {
+    pending: PendingWrites,
+    /// The requests for which the last wait was in vain: they wait for a webhook or a slow client. Commits do not wait
+    /// for as many requests again.
+    stalled: usize,
+}
+
+/// The wait of one commit.
+#[derive(Debug, Default)]
+pub(super) struct Wait {
+    started: Option<Instant>,
+    gathered: bool,
+}
+
+impl Gathering {
+    pub(super) fn new(pending: PendingWrites) -> Self {
+        Self { pending, stalled: 0 }
+    }
+
+    /// Returns the time to wait for the next write; `None` if the commit should begin.
+    pub(super) fn time(&mut self, wait: &mut Wait, now: Instant) -> Option<Duration> {
+        let pending = self.pending.count();
+        self.stalled = self.stalled.min(pending);
+        if pending == self.stalled {
+            return None;
+        }
+        let waited = now.saturating_duration_since(*wait.started.get_or_insert(now));
+        let left = MAX_WAIT.saturating_sub(waited);
+        if left.is_zero() {
+            if !wait.gathered {
+                self.stalled = pending;
+            }
+            return None;
+        }
+        Some(left.min(LOOK))
+    }
+}
+
+impl Wait {
+    /// Notes that a write has arrived.
+    pub(super) fn gathered(&mut self) {
+        self.gathered |= self.started.is_some();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[test]
+    fn a_commit_waits_for_pending_requests_and_not_for_stalled_ones() {
+        let requests = PendingWrites::default();
+        let mut gathering = Gathering::new(requests.clone());
+        let now = Instant::now();
+        assert_eq!(gathering.time(&mut Wait::default(), now), None, "nobody else writes");
+
+        let first = requests.count_in(pending::<()>());
+        let mut wait = Wait::default();
+        assert_eq!(gathering.time(&mut wait, now), Some(LOOK));
+        assert_eq!(gathering.time(&mut wait, now + MAX_WAIT - LOOK / 2), Some(LOOK / 2));
+        assert_eq!(gathering.time(&mut wait, now + MAX_WAIT), None);
+        assert_eq!(gathering.time(&mut Wait::default(), now), None, "it is stalled");
+
+        let second = requests.count_in(pending::<()>());
+        let mut wait = Wait::default();
+        assert_eq!(gathering.time(&mut wait, now), Some(LOOK), "another one");
+        wait.gathered();
+        assert_eq!(gathering.time(&mut wait, now + MAX_WAIT), None);
+        assert_eq!(gathering.time(&mut Wait::default(), now), Some(LOOK), "the last wait was of use");
+
+        drop((first, second));
+        assert_eq!(gathering.time(&mut Wait::default(), now), None);
+        let _third = requests.count_in(pending::<()>());
+        assert_eq!(gathering.time(&mut Wait::default(), now), Some(LOOK), "the stalled one has ended");
+    }
+}
