@@ -1,8 +1,9 @@
-//! Tasks of the project: `cargo xtask facts|kinds|test|tools|bench`.
+//! Tasks of the project: `cargo xtask facts|kinds|layout|test|tools|bench`.
 
 mod bench;
 mod facts;
 mod kinds;
+mod layout;
 mod test;
 mod tools;
 
@@ -27,6 +28,8 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Record which functions of the release build run, and write the order in which the linker places them.
+    Layout,
     /// Run all checks and tests, including end-to-end tests with real clients.
     Test,
     /// Install the clients of the end-to-end tests, and print the environment variables that the tests need.
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
     match Chore::parse() {
         Chore::Facts { check } => facts::run(check),
         Chore::Kinds { check } => kinds::run(check),
+        Chore::Layout => layout::run(&target()),
         Chore::Test => test::run(&target()),
         Chore::Tools => tools::run(&target()),
         Chore::Bench { arguments } => bench::run(&target(), &arguments),
