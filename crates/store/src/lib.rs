@@ -12,14 +12,14 @@
 //! ```
 //!
 //! # Invariants
-//! - Every committed transaction has one revision, one row in the log and one event. All changes of data are
-//!   transactions, including expiries.
+//! - Every committed transaction has one revision, and one row in the log and one event for each key that it writes. All
+//!   changes of data are transactions, including expiries. A batch of a watch ends with a whole revision.
 //! - Everything that a read, a watch or a caller has seen is durable.
 //! - A watch stores a position but no events. Its memory does not grow, even if its reader is slow.
 //! - A row is removed only when no readable revision needs it.
 //! - A failed write leaves the store unchanged, or counts as committed if the file contains it after reopening. Reads
-//!   continue during recovery. While the disk is full, deletions and compactions are committed into reserved space, and
-//!   other writes fail immediately with [`StoreError::NoSpace`] until the disk or the file has space for both.
+//!   continue during recovery. While the disk is full, deletions and compactions are committed into reserved space, also
+//!   those that shared a commit with the write that found it full, and other writes fail immediately with [`StoreError::NoSpace`] until the disk or the file has space for both.
 //! - A store's file has its name only when it is complete. An empty or damaged file is never a new store.
 //!
 //! # Example

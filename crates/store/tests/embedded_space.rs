@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,75 @@ async fn deletions_succeed_on_a_full_disk() {
     faults.free_space(64 << 20);
     until_writes_succeed(&store).await;
     assert_eq!(store.count("/").await.unwrap() as usize, KEYS / 2 + 2);
+}
+
+/// Deletions that share a commit with other writes are not refused with them.
+#[tokio::test]
+async fn deletions_are_committed_without_the_writes_beside_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let options = Options { history: None, ..Options::default() };
+    let store = Arc::new(Embedded::open_with_faults(folder.path(), &options, Arc::clone(&faults)).unwrap());
+    for key in 0..40 {
+        store.txn(Txn::put(format!("/{key}"), "x")).await.unwrap();
+    }
+    let before = store.current_revision().await.unwrap();
+    faults.limit_disk(&folder.path().join("store.redb"), 64 << 10).unwrap();
+    // Holds the writer, so that what follows shares a commit.
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let holder = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move {
+            let mut is_first = true;
+            let hold = store.transact(move |transaction| {
+                if std::mem::take(&mut is_first) {
+                    held.recv().expect("the sender is there");
+                }
+                Ok(Ok::<_, Infallible>(transaction.revision()))
+            });
+            hold.await
+        }
+    });
+    let writes: Vec<_> = (0..40)
+        .map(|key| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                let put = store.txn(Txn::put(format!("/{key}"), vec![b'x'; 80_000]));
+                let delete = store.txn(Txn::delete(format!("/{key}")));
+                let more = store.transact(move |transaction| {
+                    transaction.put(&format!("/{key}/more"), vec![b'x'; 5000].into(), 0);
+                    Ok(Ok::<_, Infallible>(()))
+                });
+                // In this order.
+                let other = store.transact(move |transaction| {
+                    transaction.delete(&format!("/{key}").into());
+                    Ok(Ok::<_, Infallible>(transaction.revision()))
+                });
+                if key % 2 == 0 {
+                    let (put, deleted, more) = tokio::join!(put, delete, more);
+                    (put.map(drop), deleted.map(drop), more.map(drop))
+                } else {
+                    let (put, deleted, more) = tokio::join!(put, other, more);
+                    (put.map(drop), deleted.map(drop), more.map(drop))
+                }
+            })
+        })
+        .collect();
+    // The tasks have queued their writes once they wait for the answers.
+    tokio::task::yield_now().await;
+    release.send(()).unwrap();
+    holder.await.unwrap().unwrap().unwrap();
+    for write in writes {
+        let (put, deleted, more) = write.await.unwrap();
+        assert!(matches!(put, Err(StoreError::NoSpace(_))), "{put:?}");
+        assert!(matches!(more, Err(StoreError::NoSpace(_))), "{more:?}");
+        assert!(deleted.is_ok(), "{deleted:?}");
+    }
+    assert_eq!(store.count("/").await.unwrap(), 0);
+    assert_eq!(store.current_revision().await.unwrap(), before + 40);
+    assert!(store.status().await.unwrap().no_space);
+    faults.free_space(64 << 20);
+    until_writes_succeed(&store).await;
 }
 
 /// Pages that a compaction frees in the file are space for other writes.

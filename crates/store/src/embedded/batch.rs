@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{EventKind, KeyValue, StoreError, TxnOutcome};
+use crate::{EventKind, KeyValue, StoreError, Txn, TxnOutcome};
 
 use super::engine::Change;
 use super::entry::{Entry, EntryEvent, Lineage};
 use super::load::Expiries;
+use super::position::{MAX_PARTS, Position};
 use super::queue::Reply;
 use super::record::Record;
 use super::transaction::{Program, Write};
@@ -35,8 +36,24 @@ pub(super) struct Batch {
     pub(super) expired: Expiries,
     /// State of the keys written by this batch.
     pub(super) written: HashMap<Arc<str>, Option<Entry>>,
+    /// The puts and their outcomes.
     pub(super) answers: Vec<(Reply<TxnOutcome>, TxnOutcome)>,
-    pub(super) programs: Vec<Box<dyn Program>>,
+    /// The deletions and their outcomes.
+    pub(super) deletions: Vec<(Deletion, TxnOutcome)>,
+    pub(super) programs: Vec<Ran>,
+}
+
+/// A deletion, which can be tried again without the rest of the batch.
+pub(super) struct Deletion {
+    pub(super) txn: Txn,
+    pub(super) reply: Reply<TxnOutcome>,
+}
+
+/// A program that has run.
+pub(super) struct Ran {
+    pub(super) program: Box<dyn Program>,
+    /// True if it has put keys.
+    pub(super) has_puts: bool,
 }
 
 impl Batch {
@@ -47,7 +64,8 @@ impl Batch {
 
     /// Returns whether no further transaction fits into the commit.
     pub(super) fn is_full(&self) -> bool {
-        self.answers.len() + self.programs.len() >= BATCH_TXNS || self.bytes >= BATCH_BYTES
+        let transactions = self.answers.len() + self.deletions.len() + self.programs.len();
+        transactions >= BATCH_TXNS || self.bytes >= BATCH_BYTES
     }
 
     /// Puts a key whose latest version has the lineage `previous`.
@@ -63,28 +81,28 @@ impl Batch {
         if expires_at > 0 {
             self.expiring.insert((expires_at, self.revision, Arc::clone(&key)));
         }
-        self.push_put(key, value, previous, 0, expires_at);
+        self.push_put(0, key, value, previous, 0, expires_at);
     }
 
-    /// Adds the writes of a transaction.
+    /// Adds the writes of a transaction at one revision; one that holds no more takes the next one.
     pub(super) fn write(&mut self, writes: Vec<Write>) {
-        for write in writes {
+        for (number, write) in writes.into_iter().enumerate() {
+            let part = number % MAX_PARTS;
+            if part == 0 {
+                self.revision += 1;
+            }
             match write {
                 Write::Put { key, value, lease, previous } => {
-                    self.revision += 1;
-                    self.push_put(key, value, previous, lease, 0);
+                    self.push_put(part, key, value, previous, lease, 0);
                 }
-                Write::Delete { key } => self.delete(key),
+                Write::Delete { key } => self.push_delete(part, key),
             }
         }
     }
 
     pub(super) fn delete(&mut self, key: Arc<str>) {
         self.revision += 1;
-        self.written.insert(Arc::clone(&key), None);
-        let kv = KeyValue { key, value: Bytes::new(), mod_revision: self.revision };
-        let entry = Entry { kv, lineage: Lineage::default(), lease: 0 };
-        self.push(EntryEvent { kind: EventKind::Delete, entry }, 0);
+        self.push_delete(0, key);
     }
 
     /// Returns whether the commit needs space for more than deletions and compactions.
@@ -104,23 +122,38 @@ impl Batch {
             // The caller may have stopped waiting.
             let _ = reply.send(Ok(outcome));
         }
-        for program in self.programs {
+        for (Deletion { reply, .. }, outcome) in self.deletions {
+            let _ = reply.send(Ok(outcome));
+        }
+        for Ran { program, .. } in self.programs {
             program.finish(Ok(()));
         }
     }
 
     /// Sends each caller the error. Nothing was written.
-    pub(super) fn fail(self, error: &StoreError) {
-        for (reply, _) in self.answers {
+    pub(super) fn fail(mut self, error: &StoreError) {
+        self.fail_puts(error);
+        for (Deletion { reply, .. }, _) in self.deletions {
             let _ = reply.send(Err(error.clone()));
         }
-        for program in self.programs {
+        for Ran { program, .. } in self.programs {
+            program.finish(Err(error.clone()));
+        }
+    }
+
+    /// Sends the error to the callers of puts and of programs with puts, and removes these.
+    pub(super) fn fail_puts(&mut self, error: &StoreError) {
+        for (reply, _) in self.answers.drain(..) {
+            let _ = reply.send(Err(error.clone()));
+        }
+        for Ran { program, .. } in self.programs.extract_if(.., |ran| ran.has_puts) {
             program.finish(Err(error.clone()));
         }
     }
 
     fn push_put(
         &mut self,
+        part: usize,
         key: Arc<str>,
         value: Bytes,
         previous: Option<Lineage>,
@@ -130,16 +163,23 @@ impl Batch {
         let lineage = Lineage::after(previous, self.revision);
         let entry = Entry { kv: KeyValue { key, value, mod_revision: self.revision }, lineage, lease };
         self.written.insert(Arc::clone(&entry.kv.key), Some(entry.clone()));
-        self.push(EntryEvent { kind: EventKind::Put, entry }, expires_at);
+        self.push(part, EntryEvent { kind: EventKind::Put, entry }, expires_at);
     }
 
-    fn push(&mut self, event: EntryEvent, expires_at: u64) {
+    fn push_delete(&mut self, part: usize, key: Arc<str>) {
+        self.written.insert(Arc::clone(&key), None);
+        let kv = KeyValue { key, value: Bytes::new(), mod_revision: self.revision };
+        let entry = Entry { kv, lineage: Lineage::default(), lease: 0 };
+        self.push(part, EntryEvent { kind: EventKind::Delete, entry }, 0);
+    }
+
+    fn push(&mut self, part: usize, event: EntryEvent, expires_at: u64) {
         let EntryEvent { kind, entry: Entry { kv, lineage, lease } } = &event;
         let (lineage, lease) = (*lineage, *lease);
         let record = Record { kind: *kind, lineage, expires_at, lease, key: &kv.key, value: &kv.value };
         let row = record.encode();
         self.bytes += row.len();
-        self.change.rows.push((kv.mod_revision, row));
+        self.change.rows.push((Position::new(kv.mod_revision, part), row));
         self.events.push(event);
     }
 }

@@ -1,29 +1,26 @@
-//! The redb file: a table from revision to record, and recovery from failed writes.
+//! The redb file: tables of records, commits, and recovery from failed writes.
 
 use std::fs::File;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use redb::{
-    Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
-    TableError,
-};
+use redb::{Database, Durability, ReadableDatabase, Table, TableDefinition, TableError, WriteTransaction};
 
-use crate::{KeyValue, StoreError, private_files};
+use crate::{StoreError, private_files};
 
-use super::entry::Entry;
-use super::record::Record;
+use super::position::Position;
+use super::view::View;
 
-const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
+/// The first record of each revision, by revision.
+pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
+/// The other records of a revision, by packed position. A file of an older version has no such table.
+pub(super) const PARTS: TableDefinition<u64, &[u8]> = TableDefinition::new("parts");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// The times to live of leases, in seconds.
-const LEASES: TableDefinition<i64, u64> = TableDefinition::new("leases");
+pub(super) const LEASES: TableDefinition<i64, u64> = TableDefinition::new("leases");
 /// Row of `META`: the compacted revision.
 const COMPACTED: &str = "compacted";
-/// Number of rows that a snapshot copies per commit.
-const SNAPSHOT_ROWS: usize = 4096;
 
 /// An open store file. Only the writer thread modifies it.
 pub(super) struct Engine {
@@ -39,25 +36,51 @@ pub(super) struct Engine {
 #[derive(Default)]
 pub(super) struct Change {
     /// New rows, in ascending order.
-    pub(super) rows: Vec<(u64, Vec<u8>)>,
+    pub(super) rows: Vec<(Position, Vec<u8>)>,
     /// Rows that are no longer needed by any reader.
-    pub(super) obsolete: Vec<u64>,
+    pub(super) obsolete: Vec<Position>,
     /// The new compacted revision.
     pub(super) compacted: Option<u64>,
     /// Granted leases with their time to live in seconds, and revoked ones without.
     pub(super) leases: Vec<(i64, Option<u64>)>,
 }
 
-/// A consistent snapshot of the log. Later commits do not affect it.
-pub(super) struct View {
-    transaction: ReadTransaction,
-    log: ReadOnlyTable<u64, &'static [u8]>,
-}
-
 impl Change {
     pub(super) fn is_empty(&self) -> bool {
         let Self { rows, obsolete, compacted, leases } = self;
         rows.is_empty() && obsolete.is_empty() && compacted.is_none() && leases.is_empty()
+    }
+
+    /// Writes the new rows that belong to one table and removes the obsolete ones; returns the number of bytes removed.
+    fn apply_to(
+        &self,
+        table: &mut Table<'_, u64, &'static [u8]>,
+        key: impl Fn(Position) -> Option<u64>,
+    ) -> Result<u64, StoreError> {
+        for (position, record) in &self.rows {
+            if let Some(key) = key(*position) {
+                table.insert(key, record.as_slice()).map_err(typed)?;
+            }
+        }
+        let mut removed = 0;
+        for key in self.obsolete.iter().filter_map(|position| key(*position)) {
+            removed += table.remove(key).map_err(typed)?.map_or(0, |record| record.value().len() as u64);
+        }
+        Ok(removed)
+    }
+
+    /// Writes the rows and removes the obsolete ones; returns the number of bytes removed.
+    fn apply_rows(&self, transaction: &WriteTransaction) -> Result<u64, StoreError> {
+        let mut log = transaction.open_table(LOG).map_err(typed)?;
+        let mut removed =
+            self.apply_to(&mut log, |position| position.is_first().then(|| position.revision()))?;
+        let mut positions = self.rows.iter().map(|(position, _)| position).chain(&self.obsolete);
+        if !positions.all(|position| position.is_first()) {
+            let mut parts = transaction.open_table(PARTS).map_err(typed)?;
+            removed +=
+                self.apply_to(&mut parts, |position| (!position.is_first()).then(|| position.packed()))?;
+        }
+        Ok(removed)
     }
 }
 
@@ -94,17 +117,7 @@ impl Engine {
         let mut transaction =
             database.as_ref().ok_or(StoreError::Recovering)?.begin_write().map_err(typed)?;
         transaction.set_durability(Durability::Immediate).map_err(typed)?;
-        let mut removed = 0;
-        {
-            let mut log = transaction.open_table(LOG).map_err(typed)?;
-            for (revision, record) in &change.rows {
-                log.insert(revision, record.as_slice()).map_err(typed)?;
-            }
-            for revision in &change.obsolete {
-                removed +=
-                    log.remove(revision).map_err(typed)?.map_or(0, |record| record.value().len() as u64);
-            }
-        }
+        let removed = change.apply_rows(&transaction)?;
         if let Some(compacted) = change.compacted {
             let mut meta = transaction.open_table(META).map_err(typed)?;
             meta.insert(COMPACTED, compacted).map_err(typed)?;
@@ -146,8 +159,7 @@ impl Engine {
     pub(super) fn view(&self) -> Result<View, StoreError> {
         let database = self.database.read();
         let transaction = database.as_ref().ok_or(StoreError::Recovering)?.begin_read().map_err(typed)?;
-        let log = transaction.open_table(LOG).map_err(typed)?;
-        Ok(View { transaction, log })
+        View::new(transaction)
     }
 
     /// Returns the compacted revision on disk.
@@ -215,88 +227,8 @@ impl Engine {
     }
 }
 
-impl View {
-    /// Calls `each` for every row in `revisions`, in ascending order, until it returns false.
-    pub(super) fn scan(
-        &self,
-        revisions: RangeInclusive<u64>,
-        mut each: impl FnMut(u64, Record<'_>, usize) -> Result<bool, StoreError>,
-    ) -> Result<(), StoreError> {
-        for row in self.log.range(revisions).map_err(typed)? {
-            let (revision, bytes) = row.map_err(typed)?;
-            let record = Record::decode(revision.value(), bytes.value())?;
-            if !each(revision.value(), record, bytes.value().len())? {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads the row `revision`, which holds a version of `key`.
-    pub(super) fn row<T>(
-        &self,
-        revision: u64,
-        key: &str,
-        read: impl FnOnce(Record<'_>) -> T,
-    ) -> Result<T, StoreError> {
-        let Some(row) = self.log.get(revision).map_err(typed)? else {
-            return Err(StoreError::Corrupt(format!("revision {revision} of {key} is missing").into()));
-        };
-        Ok(read(Record::decode(revision, row.value())?))
-    }
-
-    /// Returns the version in row `revision`, using the caller's copy of the key.
-    pub(super) fn key_value(&self, key: &Arc<str>, revision: u64) -> Result<KeyValue, StoreError> {
-        self.row(revision, key, |record| record.to_key_value(revision, Arc::clone(key)))
-    }
-
-    /// Returns the version in row `revision` with all that is known about it.
-    pub(super) fn entry(&self, key: &Arc<str>, revision: u64) -> Result<Entry, StoreError> {
-        self.row(revision, key, |record| record.to_entry(revision, Arc::clone(key)))
-    }
-
-    /// Returns the leases and their times to live in seconds.
-    pub(super) fn leases(&self) -> Result<Vec<(i64, u64)>, StoreError> {
-        let leases = match self.transaction.open_table(LEASES) {
-            Ok(leases) => leases,
-            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            Err(error) => return Err(typed(error)),
-        };
-        let rows = leases.iter().map_err(typed)?;
-        rows.map(|row| row.map(|(id, ttl)| (id.value(), ttl.value())).map_err(typed)).collect()
-    }
-
-    /// Returns the revision of the last row.
-    pub(super) fn newest(&self) -> Result<Option<u64>, StoreError> {
-        Ok(self.log.last().map_err(typed)?.map(|(revision, _)| revision.value()))
-    }
-
-    /// Copies all rows to a new file, which gets its name when it is complete.
-    pub(super) fn copy_to(&self, path: &Path, compacted: u64) -> Result<(), StoreError> {
-        if path.try_exists()? {
-            let why = format!("{} exists", path.display());
-            return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, why).into());
-        }
-        let partial = beside(path, ".partial");
-        remove_leftover(&partial)?;
-        let copy = Engine::open(partial.clone(), 0)?;
-        let leases = self.leases()?.into_iter().map(|(id, ttl)| (id, Some(ttl))).collect();
-        let mut change = Change { compacted: Some(compacted), leases, ..Change::default() };
-        for row in self.log.iter().map_err(typed)? {
-            let (revision, bytes) = row.map_err(typed)?;
-            change.rows.push((revision.value(), bytes.value().to_vec()));
-            if change.rows.len() == SNAPSHOT_ROWS {
-                copy.commit(&std::mem::take(&mut change))?;
-            }
-        }
-        copy.commit(&change)?;
-        copy.close();
-        rename_synced(&partial, path)
-    }
-}
-
 /// Returns the path of a file with a longer name in the same folder.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -336,7 +268,7 @@ fn with_log(database: Database) -> Result<Database, StoreError> {
 }
 
 /// Converts an error of redb.
-fn typed(error: impl Into<redb::Error>) -> StoreError {
+pub(super) fn typed(error: impl Into<redb::Error>) -> StoreError {
     match error.into() {
         redb::Error::Io(error) => error.into(),
         redb::Error::PreviousIo | redb::Error::DatabaseClosed => StoreError::Recovering,

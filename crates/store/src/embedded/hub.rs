@@ -18,7 +18,7 @@ use super::entry::EntryEvent;
 /// Limits of the window; the first one reached applies.
 const WINDOW_EVENTS: usize = 4096;
 const WINDOW_BYTES: usize = 4 << 20;
-/// Maximum number of revisions a cursor examines in one step.
+/// Number of events a cursor examines in one step, which ends with a whole revision.
 const STEP: usize = 1024;
 
 /// All watches and their shared window.
@@ -27,7 +27,7 @@ pub(super) struct Hub {
 }
 
 struct State {
-    /// One event for each revision up to `revision`, without gaps.
+    /// All events of the newest revisions up to `revision`, without gaps.
     window: VecDeque<EntryEvent>,
     bytes: usize,
     revision: u64,
@@ -64,7 +64,8 @@ pub(super) struct Subscription {
 /// The result of a cursor step.
 #[derive(Debug)]
 pub(super) enum CursorStep {
-    /// Matching events (may be empty, for progress only), and the revision up to which they are complete.
+    /// Matching events (may be empty, for progress only), and the revision up to which they are complete. A revision is
+    /// never split.
     Batch(Vec<EntryEvent>, u64),
     /// The window does not reach back to the cursor's revision.
     Behind,
@@ -122,6 +123,11 @@ impl Hub {
         while state.window.len() > WINDOW_EVENTS || state.bytes > WINDOW_BYTES {
             let Some(event) = state.window.pop_front() else { break };
             state.bytes -= weight(&event);
+            // Keeps only whole revisions.
+            let revision = event.entry.kv.mod_revision;
+            while let Some(event) = state.window.pop_front_if(|next| next.entry.kv.mod_revision == revision) {
+                state.bytes -= weight(&event);
+            }
         }
     }
 
@@ -167,12 +173,15 @@ impl Subscription {
         self.next = self.next.max(resume);
         subscriber.resume = self.next;
         if self.next <= reached {
-            let first = reached + 1 - window.len() as u64;
-            let Some(skipped) = self.next.checked_sub(first) else { return CursorStep::Behind };
-            let seen = window.range(skipped as usize..).take(STEP);
+            let first = window.front().map_or(reached + 1, |event| event.entry.kv.mod_revision);
+            if self.next < first {
+                return CursorStep::Behind;
+            }
+            let start = window.partition_point(|event| event.entry.kv.mod_revision < self.next);
+            let upto = window.get(start + STEP - 1).map_or(reached, |event| event.entry.kv.mod_revision);
+            let seen = window.range(start..).take_while(|event| event.entry.kv.mod_revision <= upto);
             let events: Vec<_> =
                 seen.filter(|event| event.entry.kv.key.starts_with(&*self.prefix)).cloned().collect();
-            let upto = reached.min(self.next + STEP as u64 - 1);
             self.next = upto + 1;
             if !events.is_empty() || upto < reached {
                 return CursorStep::Batch(events, upto);

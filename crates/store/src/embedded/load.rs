@@ -9,6 +9,7 @@ use crate::StoreError;
 use super::engine::Engine;
 use super::index::Index;
 use super::leases::Leases;
+use super::position::Position;
 
 /// Expiry time (Unix milliseconds), the revision that set it, and the key. Sorted by time.
 pub(super) type Expiries = BTreeSet<(u64, u64, Arc<str>)>;
@@ -18,7 +19,7 @@ pub(super) struct Loaded {
     pub(super) index: Index,
     pub(super) leases: Leases,
     pub(super) expiries: Expiries,
-    pub(super) obsolete: Vec<u64>,
+    pub(super) obsolete: Vec<Position>,
     pub(super) bytes: u64,
 }
 
@@ -35,13 +36,13 @@ pub(super) fn load(engine: &Engine) -> Result<Loaded, StoreError> {
     for (id, seconds) in view.leases()? {
         loaded.leases.grant(id, Duration::from_secs(seconds), now);
     }
-    view.scan(0..=u64::MAX, |revision, record, size| {
+    view.scan(0..=u64::MAX, |position, record, size| {
         let key = Arc::from(record.key);
-        loaded.index.apply(&key, record.kind, revision, record.lineage);
+        loaded.index.apply(&key, record.kind, position, record.lineage);
         loaded.leases.attach(&key, record.lease);
         loaded.bytes += size as u64;
         if record.expires_at > 0 {
-            loaded.expiries.insert((record.expires_at, revision, key));
+            loaded.expiries.insert((record.expires_at, position.revision(), key));
         }
         Ok(true)
     })?;

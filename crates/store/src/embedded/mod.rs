@@ -2,8 +2,9 @@
 //!
 //! | file | content |
 //! | --- | --- |
-//! | `engine.rs` | the redb file: rows by revision, commits, recovery from a failed commit |
-//! | `record.rs` | encoding of a row |
+//! | `engine.rs` | the redb file: commits, recovery from a failed commit |
+//! | `view.rs` | consistent reads of the redb file |
+//! | `position.rs`, `record.rs` | the place and the encoding of a row |
 //! | `index.rs` | key → revisions, in memory |
 //! | `entry.rs` | versions and ranges of keys as etcd's API has them |
 //! | `leases.rs` | leases of etcd's API |
@@ -32,6 +33,7 @@ mod leases;
 mod load;
 mod lock;
 pub mod maintenance;
+mod position;
 mod queue;
 mod reads;
 mod record;
@@ -39,6 +41,7 @@ mod record;
 mod snapshot_file;
 mod space;
 mod transaction;
+mod view;
 mod watch;
 mod writer;
 
@@ -67,11 +70,12 @@ use index::Index;
 pub use leases::LeaseInfo;
 use leases::Leases;
 use lock::FolderLock;
+use position::Position;
 use queue::{Command, WriterHandle, check_size};
 use reads::{INLINE_VALUES, retrying};
 use space::{Reserve, Space};
 use transaction::Closure;
-pub use transaction::Transaction;
+pub use transaction::{MAX_WRITES, Transaction};
 pub use watch::{EntryBatch, EntryWatch};
 use writer::Writer;
 
@@ -216,7 +220,8 @@ impl Embedded {
 
 /// The operations of etcd's API that the contract of [`Store`] does not have.
 impl Embedded {
-    /// Runs a transaction. Nothing is written if `work` fails or refuses with `E`. It must not block.
+    /// Runs a transaction. Nothing is written if `work` fails or refuses with `E`. It must not block, and must not write
+    /// more than [`MAX_WRITES`] keys. It runs again if its writes could not be committed with others.
     ///
     /// # Errors
     /// A read or the commit has failed.
@@ -224,9 +229,9 @@ impl Embedded {
     where
         T: Send + 'static,
         E: Send + 'static,
-        W: FnOnce(&mut Transaction<'_>) -> Result<Result<T, E>, StoreError> + Send + 'static,
+        W: FnMut(&mut Transaction<'_>) -> Result<Result<T, E>, StoreError> + Send + 'static,
     {
-        let program = |reply| Command::Run(Box::new(Closure { work: Some(work), done: None, reply }));
+        let program = |reply| Command::Run(Box::new(Closure { work, done: None, reply }));
         self.writer.submit(program).await
     }
 
@@ -301,7 +306,7 @@ impl Store for Embedded {
     }
 
     async fn revision(&self, key: &str) -> Result<Option<u64>, StoreError> {
-        Ok(self.shared.index.read().latest(key))
+        Ok(self.shared.index.read().latest(key).map(Position::revision))
     }
 
     async fn range(&self, range: Range) -> Result<RangeResult, StoreError> {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use crate::{KeyValue, Range, RangeResult, StoreError};
 
 use super::Shared;
-use super::engine::View;
 use super::entry::{Content, Entry, Found, Query};
 use super::index::SelectedRows;
+use super::position::Position;
 use super::record::Record;
+use super::view::View;
 
 impl Shared {
     pub(super) fn get(&self, key: &str, revision: Option<u64>) -> Result<Option<KeyValue>, StoreError> {
@@ -90,29 +91,27 @@ impl Shared {
 /// Reads rows in disk order and returns them in the requested order.
 fn read_rows<T>(
     view: &View,
-    rows: &[(Arc<str>, u64)],
+    rows: &[(Arc<str>, Position)],
     read_row: impl Fn(Record<'_>, u64, Arc<str>) -> T,
 ) -> Result<Vec<T>, StoreError> {
     let mut order: Vec<usize> = (0..rows.len()).collect();
     order.sort_unstable_by_key(|&position| rows[position].1);
     let (Some(&first), Some(&last)) = (order.first(), order.last()) else { return Ok(Vec::new()) };
-    let span = rows[first].1..=rows[last].1;
+    let span = rows[first].1.revision()..=rows[last].1.revision();
     let mut read = Vec::with_capacity(rows.len());
     if rows.len() > INLINE_VALUES && (span.end() - span.start()) / SPARSE < rows.len() as u64 {
         let mut wanted = order.iter().peekable();
-        view.scan(span, |revision, record, _| {
-            if let Some(position) = wanted.next_if(|&&position| rows[position].1 == revision) {
-                read.push((*position, read_row(record, revision, Arc::clone(&rows[*position].0))));
+        view.scan(span, |at, record, _| {
+            if let Some(position) = wanted.next_if(|&&position| rows[position].1 == at) {
+                read.push((*position, read_row(record, at.revision(), Arc::clone(&rows[*position].0))));
             }
             Ok(true)
         })?;
     } else {
         for position in order {
-            let (key, revision) = &rows[position];
-            read.push((
-                position,
-                view.row(*revision, key, |record| read_row(record, *revision, Arc::clone(key)))?,
-            ));
+            let (key, row) = &rows[position];
+            let item = view.row(*row, key, |record| read_row(record, row.revision(), Arc::clone(key)))?;
+            read.push((position, item));
         }
     }
     if read.len() < rows.len() {

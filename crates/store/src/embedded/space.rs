@@ -56,11 +56,13 @@ impl Space {
         self.refusal.as_ref().map(|refusal| refusal.until)
     }
 
-    /// Refuses writes after a failed commit. On a full disk, empties the reserve for deletions.
-    pub(super) fn refuse(&mut self, error: StoreError) {
+    /// Refuses writes after a failed commit. On a full disk, empties the reserve for deletions. `needs_space` is true if
+    /// the commit had more than deletions.
+    pub(super) fn refuse(&mut self, error: StoreError, needs_space: bool) {
         let is_full = matches!(error, StoreError::NoSpace(_));
-        // If the reserve was empty, a deletion has failed. The next one has to wait.
-        let takes_deletions = is_full && self.reserve.empty();
+        let has_emptied = is_full && self.reserve.empty();
+        // If only deletions have failed although the reserve was empty, the next ones have to wait.
+        let takes_deletions = has_emptied || (is_full && needs_space);
         self.refusal = Some(Refusal { error, until: Instant::now() + PAUSE, takes_deletions });
     }
 

@@ -7,12 +7,12 @@ use futures_util::stream;
 
 use crate::{StoreError, WatchBatch, WatchStream};
 
-use super::engine::View;
 use super::entry::{Entry, EntryEvent, KeyRange};
 use super::hub::{CursorStep, Subscription};
+use super::view::View;
 use super::{INLINE_VALUES, Shared};
 
-/// Limits of one read from the log.
+/// Limits of one read from the log, which ends with a whole revision.
 const CATCH_UP_ROWS: usize = 4096;
 const CATCH_UP_BYTES: usize = 1 << 20;
 
@@ -163,19 +163,20 @@ fn history(shared: &Shared, prefix: &str, next: u64) -> Result<Step, StoreError>
 /// Returns the events with `prefix` in the given rows of the log, up to the limits of one read.
 pub(super) fn read_log(view: &View, prefix: &str, rows: RangeInclusive<u64>) -> Result<Step, StoreError> {
     let mut batch = Step { events: Vec::new(), revision: *rows.end() };
-    let (mut seen, mut bytes) = (0, 0);
-    view.scan(rows, |revision, record, size| {
-        seen += 1;
+    let (mut seen, mut bytes, mut last) = (0, 0, 0);
+    view.scan(rows, |position, record, size| {
+        let revision = position.revision();
+        if (seen >= CATCH_UP_ROWS || bytes >= CATCH_UP_BYTES) && revision > last {
+            batch.revision = last;
+            return Ok(false);
+        }
+        (seen, last) = (seen + 1, revision);
         if record.key.starts_with(prefix) {
             bytes += size;
             let entry = record.to_entry(revision, Arc::from(record.key));
             batch.events.push(EntryEvent { kind: record.kind, entry });
         }
-        let more = seen < CATCH_UP_ROWS && bytes < CATCH_UP_BYTES;
-        if !more {
-            batch.revision = revision;
-        }
-        Ok(more)
+        Ok(true)
     })?;
     Ok(batch)
 }

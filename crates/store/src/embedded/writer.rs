@@ -9,12 +9,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::{Expect, KeyValue, Op, StoreError, Txn, TxnOutcome};
 
-use super::batch::{BATCH_TXNS, Batch};
+use super::batch::{BATCH_TXNS, Batch, Deletion, Ran};
 use super::compactor::Compactor;
 use super::engine::Change;
 use super::entry::EntryEvent;
 use super::gather::{Gathering, Wait};
 use super::load::Expiries;
+use super::position::Position;
 use super::queue::{Command, Queued, Reply};
 use super::space::Space;
 use super::transaction::{Program, Transaction, Write};
@@ -34,7 +35,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     commands: Receiver<Queued>,
     expiries: Expiries,
-    obsolete: VecDeque<u64>,
+    obsolete: VecDeque<Position>,
     /// Compacted revision that is not on disk yet.
     compacted: Option<u64>,
     compactor: Option<Compactor>,
@@ -49,7 +50,7 @@ impl Writer {
         commands: Receiver<Queued>,
         history: Option<History>,
         expiries: Expiries,
-        obsolete: Vec<u64>,
+        obsolete: Vec<Position>,
         space: Space,
         gathering: Gathering,
     ) -> Self {
@@ -178,12 +179,15 @@ impl Writer {
 
     /// Evaluates a transaction and adds its write to the batch.
     fn take(&self, batch: &mut Batch, txn: Txn, reply: Reply<TxnOutcome>) {
-        let refusal = match txn.op {
-            Op::Delete => self.space.refusal_of_deletions(),
-            Op::Put { .. } => self.space.refusal(),
+        let (refusal, deletion) = match txn.op {
+            Op::Delete => (self.space.refusal_of_deletions(), Some(txn.clone())),
+            Op::Put { .. } => (self.space.refusal(), None),
         };
         match refusal.cloned().map_or_else(|| self.decide(batch, txn), Err) {
-            Ok(outcome) => batch.answers.push((reply, outcome)),
+            Ok(outcome) => match deletion {
+                Some(txn) => batch.deletions.push((Deletion { txn, reply }, outcome)),
+                None => batch.answers.push((reply, outcome)),
+            },
             Err(error) => drop(reply.send(Err(error))),
         }
     }
@@ -199,7 +203,7 @@ impl Writer {
             return program.finish(Err(error.clone()));
         }
         batch.write(writes);
-        batch.programs.push(program);
+        batch.programs.push(Ran { program, has_puts });
     }
 
     fn decide(&self, batch: &mut Batch, txn: Txn) -> Result<TxnOutcome, StoreError> {
@@ -283,9 +287,29 @@ impl Writer {
                 }
                 // A later commit will expire these keys.
                 self.expiries.append(&mut batch.expired);
-                batch.fail(&error);
+                if is_full && batch.needs_space() && self.space.refusal_of_deletions().is_none() {
+                    batch.fail_puts(&error);
+                    self.commit_deletions(batch);
+                } else {
+                    batch.fail(&error);
+                }
             }
         }
+    }
+
+    /// Commits the deletions of a batch whose puts have found the disk full. They run again, because they may have seen
+    /// these puts.
+    fn commit_deletions(&mut self, failed: Batch) {
+        let mut batch = self.next_batch();
+        for (Deletion { txn, reply }, _) in failed.deletions {
+            self.take(&mut batch, txn, reply);
+        }
+        for Ran { program, .. } in failed.programs {
+            self.take_program(&mut batch, program);
+        }
+        self.take_expired(&mut batch);
+        // Ends here: puts are refused now.
+        self.commit(batch);
     }
 
     /// Commits the batch. Deletions that find the disk full are tried again with the space of the reserve.
@@ -310,7 +334,7 @@ impl Writer {
             }
             Err(error) => error,
         };
-        self.space.refuse(error.clone());
+        self.space.refuse(error.clone(), batch.needs_space());
         match self.shared.engine.reopen() {
             Ok(newest) if batch.is_in(newest) => {
                 self.space.accept();
@@ -330,7 +354,7 @@ impl Writer {
         if let Err(error) = recovered {
             tracing::error!(%error, "store file cannot be reopened");
             self.shared.engine.close();
-            self.space.refuse(error);
+            self.space.refuse(error, false);
         }
     }
 
@@ -343,9 +367,9 @@ impl Writer {
             if found.events.is_empty() {
                 return Ok(());
             }
-            view.scan(next..=found.revision, |revision, record, _| {
+            view.scan(next..=found.revision, |position, record, _| {
                 if record.expires_at > 0 {
-                    self.expiries.insert((record.expires_at, revision, record.key.into()));
+                    self.expiries.insert((record.expires_at, position.revision(), record.key.into()));
                 }
                 Ok(true)
             })?;
@@ -381,9 +405,8 @@ impl Writer {
             return Err(error.clone());
         }
         let mut batch = self.next_batch();
-        for key in self.shared.leases.lock().keys(id) {
-            batch.delete(key);
-        }
+        let keys = self.shared.leases.lock().keys(id);
+        batch.write(keys.into_iter().map(|key| Write::Delete { key }).collect());
         batch.change.leases.push((id, None));
         self.write_alone(batch)?;
         self.shared.leases.lock().revoke(id);
@@ -454,8 +477,10 @@ impl Shared {
             return;
         }
         let mut index = self.index.write();
+        let mut position = Position::first(index.revision());
         for EntryEvent { kind, entry } in &events {
-            index.apply(&entry.kv.key, *kind, entry.kv.mod_revision, entry.lineage);
+            position = position.next(entry.kv.mod_revision);
+            index.apply(&entry.kv.key, *kind, position, entry.lineage);
         }
         drop(index);
         let mut leases = self.leases.lock();

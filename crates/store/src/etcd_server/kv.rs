@@ -5,7 +5,8 @@ use std::cmp::Ordering;
 use bytes::Bytes;
 
 use super::error::EtcdError;
-use super::{Inner, check, from_wire, header, to_wire, txn};
+use super::txn::{self, Program};
+use super::{Inner, check, from_wire, header, to_wire};
 use crate::embedded::{Content, Entry, Found, KeyRange, Query};
 use crate::etcdserverpb as m;
 use crate::grpc::Status;
@@ -20,7 +21,7 @@ impl Inner {
 
     pub(super) async fn put(&self, request: m::PutRequest) -> Result<m::PutResponse, Status> {
         check::put(&request)?;
-        self.write(move |transaction| txn::put(transaction, request)).await
+        self.write(move |transaction| txn::put(transaction, &request)).await
     }
 
     pub(super) async fn delete_range(
@@ -28,12 +29,12 @@ impl Inner {
         request: m::DeleteRangeRequest,
     ) -> Result<m::DeleteRangeResponse, Status> {
         check::delete_range(&request)?;
-        self.write(move |transaction| txn::delete_range(transaction, &request)).await
+        self.write(move |transaction| Program::new(transaction).delete_range(&request)).await
     }
 
     pub(super) async fn txn(&self, request: m::TxnRequest) -> Result<m::TxnResponse, Status> {
         check::txn(&request)?;
-        self.write(move |transaction| txn::run(transaction, request)).await
+        self.write(move |transaction| Program::new(transaction).run(&request)).await
     }
 
     pub(super) async fn compact(
@@ -50,7 +51,7 @@ impl Inner {
 
     async fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut crate::embedded::Transaction<'_>) -> Result<Result<T, EtcdError>, StoreError>
+        work: impl FnMut(&mut crate::embedded::Transaction<'_>) -> Result<Result<T, EtcdError>, StoreError>
         + Send
         + 'static,
     ) -> Result<T, Status> {

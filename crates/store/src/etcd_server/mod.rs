@@ -14,15 +14,16 @@
 //!
 //! # Differences from etcd
 //! - There is one member and no Raft.
-//! - Each write of a transaction has its own revision; they are consecutive and become visible together. A response has
-//!   the last one.
 //! - Keys are UTF-8 and have at most 4096 bytes.
 //! - A snapshot is a copy of the engine's file with a checksum, not a database of etcd.
-//! - A transaction reads at most 10,000 keys at a time.
+//! - A transaction reads at most 10,000 keys and writes at most 65,536, deleted ranges included. A lease with more keys
+//!   than that ends at several revisions, which become visible together.
 //! - There are no users and roles: access is by client certificates.
 
 mod calls;
 mod check;
+#[cfg(test)]
+mod comparison;
 mod connections;
 mod error;
 mod hash;

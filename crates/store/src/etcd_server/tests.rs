@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::{EtcdServer, Listener, Options, ServerTls};
 use crate::Store;
-use crate::embedded::{self, Embedded, maintenance};
+use crate::embedded::{self, Embedded, MAX_WRITES, maintenance};
 use crate::etcd::TlsFiles;
 use crate::etcdserverpb as m;
 use crate::grpc::{CallError, Code, Connection, MessageSender, MessageStream, Status};
@@ -60,7 +60,7 @@ impl Fixture {
     }
 }
 
-async fn serve(folder: &Path, tls: Option<ServerTls>) -> SocketAddr {
+pub(super) async fn serve(folder: &Path, tls: Option<ServerTls>) -> SocketAddr {
     let options = embedded::Options { history: None, ..Default::default() };
     let store = Arc::new(Embedded::open(folder, &options).unwrap());
     let listener = Listener::bind(([127, 0, 0, 1], 0).into(), tls).await.unwrap();
@@ -74,7 +74,7 @@ fn revision(header: Option<m::ResponseHeader>) -> i64 {
     header.unwrap().revision
 }
 
-async fn next(messages: &mut MessageStream) -> m::WatchResponse {
+pub(super) async fn next(messages: &mut MessageStream) -> m::WatchResponse {
     tokio::time::timeout(PATIENCE, messages.next()).await.unwrap().unwrap().unwrap()
 }
 
@@ -221,7 +221,7 @@ async fn transactions_compare_all_targets_and_nest() {
         ..Default::default()
     };
     let response: m::TxnResponse = etcd.call("KV/Txn", &request).await.unwrap();
-    assert_eq!(revision(response.header), 5);
+    assert_eq!(revision(response.header), 4);
     let Some(m::Response::Txn(nested)) = &response.responses[1].response else { panic!("{response:?}") };
     let Some(m::Response::DeleteRange(deleted)) = &nested.responses[0].response else { panic!("{nested:?}") };
     assert_eq!((deleted.deleted, &*deleted.prev_kvs[0].value), (1, &b"2"[..]));
@@ -373,9 +373,11 @@ async fn clients_without_a_certificate_are_refused() {
     let (certificate, key) = issue(&ca, "server");
     let tls = ServerTls::new(certificate, key, Some(at("ca.crt"))).unwrap();
     let address = serve(&at("store"), Some(tls)).await;
-    for (identity, is_served) in
-        [(Some(issue(&ca, "client")), true), (None, false), (Some(issue(&stranger, "other")), false)]
-    {
+    for (identity, is_served) in [
+        (Some(issue(&ca, "client")), true),
+        (None, false),
+        (Some(issue(&stranger, "other")), false),
+    ] {
         let files = TlsFiles { ca: Some(at("ca.crt")), identity };
         let options = crate::etcd::Options {
             servers: vec![format!("https://localhost:{}", address.port()).parse().unwrap()],
@@ -408,6 +410,45 @@ async fn hashes_are_those_of_the_keys_at_a_revision() {
     let request = m::HashKvRequest { revision: revision + 1 };
     let future = other.call::<m::HashKvResponse>("Maintenance/HashKV", &request).await.unwrap_err();
     assert_eq!(future.code, Code::OutOfRange, "{future:?}");
+}
+
+/// Writes wait for a deletion of a range, so it deletes a bounded number of keys, all at one revision.
+#[tokio::test]
+async fn deletions_of_ranges_are_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(Embedded::open(folder.path(), &embedded::Options::default()).unwrap());
+    let write = |keys: std::ops::Range<usize>| {
+        store.transact(move |transaction| {
+            for key in keys.clone() {
+                transaction.put(&format!("/{key:05}"), "v".into(), 0);
+            }
+            Ok(Ok::<_, std::convert::Infallible>(()))
+        })
+    };
+    write(0..MAX_WRITES).await.unwrap().unwrap();
+    write(MAX_WRITES..MAX_WRITES + 1).await.unwrap().unwrap();
+    let etcd = EtcdServer::new(Arc::clone(&store), Options::new(folder.path().to_owned())).0;
+    let delete = |key: String, prev_kv| {
+        let request = m::DeleteRangeRequest { key: key.into(), range_end: "0".into(), prev_kv };
+        m::RequestOp { request: Some(m::Request::DeleteRange(request)) }
+    };
+    let txn = async |success| etcd.txn(m::TxnRequest { success, ..Default::default() }).await;
+    let put = m::PutRequest { key: "a".into(), ..Default::default() };
+    let put = m::RequestOp { request: Some(m::Request::Put(put)) };
+    let one = || "/00001".to_owned();
+    for operations in [
+        vec![delete("/".to_owned(), false)],
+        vec![delete(one(), true)],
+        vec![delete(one(), false), put.clone()],
+        vec![put, delete(one(), false)],
+    ] {
+        let refused = txn(operations).await.unwrap_err();
+        assert_eq!(refused.message, "etcdserver: request is too large");
+    }
+    assert_eq!(store.current_revision().await.unwrap(), 3, "nothing is written");
+    let deleted = txn(vec![delete(one(), false)]).await.unwrap();
+    assert_eq!(revision(deleted.header), 4);
+    assert_eq!((store.count("/").await.unwrap(), store.current_revision().await.unwrap()), (1, 4));
 }
 
 /// Writes wait for transactions, so one transaction reads a bounded number of keys. Its own writes count too.
