@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as PooledClient;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use nave_certificates::version_one;
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -21,7 +22,6 @@ use crate::dial::{DialError, Dialer};
 use crate::hook::CallLimits;
 use crate::root_server::RootServer;
 use crate::unchecked::AnyServer;
-use crate::version_one;
 
 /// Maximum length of a response body, in bytes, unless the caller sets one.
 const MAX_RESPONSE_BYTES: usize = 4 << 20;

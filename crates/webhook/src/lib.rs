@@ -44,7 +44,6 @@ mod tcp;
 pub mod testing;
 mod unchecked;
 mod users;
-pub mod version_one;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

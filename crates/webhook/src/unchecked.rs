@@ -5,7 +5,7 @@ use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
-use crate::version_one::{verify_tls12_signature, verify_tls13_signature};
+use nave_certificates::version_one::{verify_tls12_signature, verify_tls13_signature};
 
 /// Accepts every certificate, but still verifies that the server holds its private key.
 #[derive(Debug)]

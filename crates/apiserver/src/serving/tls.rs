@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use arc_swap::ArcSwap;
 use nave_authn::PeerCertificate;
-use nave_webhook::version_one::{verify_tls12_signature, verify_tls13_signature};
+use nave_certificates::version_one::{verify_tls12_signature, verify_tls13_signature};
 use rustls::{
     CipherSuite, DigitallySignedStruct, DistinguishedName, Error as RustlsError, RootCertStore, ServerConfig,
     SignatureScheme,

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use nave_certificates::version_one;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -53,10 +54,9 @@ impl TlsFiles {
             Some((certificate, key_file)) => {
                 let private =
                     PrivateKeyDer::from_pem_file(key_file).map_err(|error| in_file(key_file, &error))?;
-                let key = builder.crypto_provider().key_provider.load_private_key(private);
-                let key = key.map_err(|error| in_file(key_file, &error))?;
-                let certified = CertifiedKey::new(certificates(certificate)?, key);
-                check_key(&certified).map_err(|error| in_file(certificate, &error))?;
+                let chain = certificates(certificate)?;
+                let certified = version_one::certified_key(chain, private, builder.crypto_provider());
+                let certified = certified.map_err(|error| in_file(certificate, &error))?;
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
             }
         };
@@ -71,47 +71,5 @@ impl TlsFiles {
             return Ok(roots);
         };
         authorities(file)
-    }
-}
-
-/// Checks that a key is its certificate's. Certificates of version 1, which etcd accepts, are not read: a wrong key fails
-/// the handshake.
-fn check_key(certified: &CertifiedKey) -> Result<(), rustls::Error> {
-    let first = certified.end_entity_cert()?;
-    if is_version_one(first) { Ok(()) } else { certified.keys_match() }
-}
-
-/// Returns whether a certificate (DER) has no version, which means version 1: its content begins with the serial number.
-fn is_version_one(certificate: &[u8]) -> bool {
-    let content = content(certificate).and_then(content);
-    content.and_then(<[u8]>::first) == Some(&SERIAL_NUMBER)
-}
-
-/// Returns what follows the header of a DER value.
-fn content(value: &[u8]) -> Option<&[u8]> {
-    let length = *value.get(1)?;
-    // A long length is preceded by the number of its bytes.
-    let header = if length & 0x80 == 0 { 2 } else { 2 + usize::from(length & 0x7f) };
-    value.get(header..)
-}
-
-/// The tag of an integer.
-const SERIAL_NUMBER: u8 = 2;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn recognizes_certificates_of_version_one() {
-        let signed = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
-        assert!(!is_version_one(signed.cert.der()));
-        // A certificate, its content, and the first field: the version 3 or the serial number 7.
-        assert!(!is_version_one(&[0x30, 7, 0x30, 5, 0xa0, 3, 2, 1, 2]));
-        assert!(is_version_one(&[0x30, 5, 0x30, 3, 2, 1, 7]));
-        assert!(is_version_one(&[0x30, 0x82, 1, 0, 0x30, 0x81, 200, 2, 1, 7]));
-        for incomplete in [&[][..], &[0x30], &[0x30, 0x82], &[0x30, 2, 0x30, 0]] {
-            assert!(!is_version_one(incomplete), "{incomplete:?}");
-        }
     }
 }

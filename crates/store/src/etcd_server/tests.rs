@@ -5,9 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use prost::Message;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -370,13 +374,22 @@ async fn clients_without_a_certificate_are_refused() {
         (at(&format!("{name}.crt")), at(&format!("{name}.key")))
     };
     let (ca, stranger) = (authority("ca"), authority("stranger"));
+    let issue_old = |issuer: &rcgen::Issuer<'_, rcgen::KeyPair>, name: &str| {
+        let (certificate, key) = issue(issuer, name);
+        let usual = CertificateDer::from_pem_file(&certificate).unwrap();
+        let old = nave_certificates::testing::version_one(&usual, issuer.key());
+        std::fs::write(&certificate, pem(&old)).unwrap();
+        (certificate, key)
+    };
     let (certificate, key) = issue(&ca, "server");
     let tls = ServerTls::new(certificate, key, Some(at("ca.crt"))).unwrap();
     let address = serve(&at("store"), Some(tls)).await;
     for (identity, is_served) in [
         (Some(issue(&ca, "client")), true),
+        (Some(issue_old(&ca, "version-1")), true),
         (None, false),
         (Some(issue(&stranger, "other")), false),
+        (Some(issue_old(&stranger, "other-version-1")), false),
     ] {
         let files = TlsFiles { ca: Some(at("ca.crt")), identity };
         let options = crate::etcd::Options {
@@ -387,6 +400,12 @@ async fn clients_without_a_certificate_are_refused() {
         let status = crate::Etcd::new(options).status().await;
         assert_eq!(status.is_ok(), is_served, "{status:?}");
     }
+}
+
+/// Encodes a certificate as PEM.
+fn pem(certificate: &[u8]) -> String {
+    let text = BASE64_STANDARD.encode(certificate);
+    format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
 }
 
 #[tokio::test]
