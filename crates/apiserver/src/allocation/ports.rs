@@ -236,6 +236,10 @@ impl Ports {
                 continue;
             }
             if bitmap == current.bitmap {
+                // Another server may have claimed a port that is released here.
+                if !is_fresh {
+                    continue;
+                }
                 self.answer(changes, outcomes);
                 return Some(current);
             }

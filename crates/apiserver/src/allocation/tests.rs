@@ -416,6 +416,19 @@ async fn two_servers_on_one_store_allocate_nothing_twice() {
     assert_eq!((fixture.addresses().await.len(), one.ports().await.len()), (0, 0));
 }
 
+/// The releasing server last saw the ports before the other one claimed them.
+#[tokio::test]
+async fn a_server_releases_ports_that_another_has_claimed() {
+    let fixture = Fixture::new();
+    let one = fixture.server("10.0.0.0/24", PORTS).await;
+    let other = fixture.server("10.0.0.0/24", PORTS).await;
+    other.create(&mut node_port("first", 30_000)).await.unwrap();
+    let mut second = node_port("second", 30_001);
+    one.create(&mut second).await.unwrap();
+    other.delete(&second).await;
+    assert_eq!(one.ports().await, [30_000]);
+}
+
 #[tokio::test]
 async fn repair_restores_addresses_and_ports_from_services() {
     let fixture = Fixture::new();
