@@ -113,7 +113,7 @@ impl Parts {
     fn join_protobuf(&self, documents: &OpenApi) -> Vec<Segment> {
         let documentation = Documentation::new();
         let encode = |part: &Part, tree: &dyn Fn() -> Value| {
-            part.protobuf.get_or_init(|| Segment::new(&gnostic::encode(&tree()))).clone()
+            part.protobuf.get_or_init(|| Segment::new(&gnostic::v2::encode(&tree()))).clone()
         };
         let builtin = encode(&self.builtin.part, &|| self.builtin.tree(documents, &documentation));
         let content = self.builtin.content(documents, &documentation);
@@ -123,7 +123,7 @@ impl Parts {
             .map(|(version, part)| encode(part, &|| content.custom(documents, version, &documentation)));
         let mut head = v2::head();
         head[DEFINITIONS] = Value::Object(content.shared_types(documents));
-        let head = Segment::new(&gnostic::encode(&head));
+        let head = Segment::new(&gnostic::v2::encode(&head));
         [head, builtin].into_iter().chain(custom).collect()
     }
 }

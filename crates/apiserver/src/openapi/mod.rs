@@ -4,7 +4,8 @@
 //! nave_schema::builtin        structure    ─┬─→ definitions ─┐
 //! documentation (k8s-openapi) descriptions ─┘                │
 //! Registry ─→ operations ← parameters ───────────────────────┴─→ v3 (a document per version)
-//!                                                            └─→ v2 (in parts) ─→ joined_v2, gnostic (protobuf)
+//!                                                            └─→ v2 (in parts) ─→ joined_v2
+//! gnostic: both versions in protobuf
 //! ```
 //!
 //! Invariants: documents are generated on the first request and kept as bytes: one per group and one per group version.
@@ -55,10 +56,16 @@ mod tests;
 mod v2;
 mod v3;
 
-/// The media types of version 2 in protobuf.
+/// The media types of version 2 in protobuf. Responses have the second one.
 const GNOSTIC: [&str; 2] = [
     "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
     "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+];
+
+/// The media types of version 3 in protobuf. Responses have the second one.
+const GNOSTIC_V3: [&str; 2] = [
+    "application/com.github.proto-openapi.spec.v3@v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v3.v1.0+protobuf",
 ];
 
 /// Serves the OpenAPI documents of a registry.
@@ -79,6 +86,8 @@ struct Lazy {
     /// Identifies the content: depends on the program's version and on the resources that the document describes.
     hash: OnceLock<String>,
     content: OnceLock<Content>,
+    /// The document in protobuf.
+    protobuf: OnceLock<Content>,
 }
 
 /// The bytes of a document. A cluster can have thousands of documents of custom resources, which are rarely read, so
@@ -184,7 +193,7 @@ impl OpenApi {
             ["v3", path @ ..] => {
                 let path = path.join("/");
                 Ok(self.v3.get(&path).map_or_else(raw_response::page_not_found, |document| {
-                    self.answer_v3(&path, document, info.query.get("hash"), seen)
+                    self.answer_v3(&path, document, info.query.get("hash"), headers)
                 }))
             }
             _ => Ok(raw_response::page_not_found()),
@@ -210,15 +219,18 @@ impl OpenApi {
         path: &str,
         document: &Lazy,
         hash: Option<&str>,
-        seen: Option<&HeaderValue>,
+        headers: &HeaderMap,
     ) -> Response<ResponseBody> {
+        let Some(form) = form(headers, &GNOSTIC_V3) else { return not_acceptable() };
         if hash.is_some_and(|hash| !hash.is_empty() && hash != self.hash(document)) {
             let mut moved = raw_response::bytes(StatusCode::MOVED_PERMANENTLY, "", Bytes::new());
             raw_response::set_header(&mut moved, header::LOCATION, &self.url(path, document));
             return moved;
         }
-        let mut answer =
-            answer("application/json", self.hash(document), seen, || self.bytes(document, codec::encode));
+        let media_type = if form == Form::Json { "application/json" } else { GNOSTIC_V3[1] };
+        let seen = headers.get(header::IF_NONE_MATCH);
+        // As upstream, both forms have the same ETag.
+        let mut answer = answer(media_type, self.hash(document), seen, || self.bytes(document, form));
         if hash.is_some() {
             // Upstream sends the same duration as an expiry date.
             raw_response::set_header(
@@ -241,7 +253,7 @@ impl OpenApi {
             other.merge_into(&mut document);
         }
         let json = Bytes::from(codec::encode(&document));
-        MergedV2 { hash: hash_of(&[&json]), protobuf: gnostic::encode(&document).into(), json }
+        MergedV2 { hash: hash_of(&[&json]), protobuf: gnostic::v2::encode(&document).into(), json }
     }
 
     fn url(&self, path: &str, document: &Lazy) -> String {
@@ -280,16 +292,21 @@ impl OpenApi {
     }
 
     /// Returns the encoded document. The tree is dropped after encoding.
-    fn bytes<B: Into<Bytes>>(&self, document: &Lazy, encode: impl Fn(&Value) -> B) -> Bytes {
-        let make = || {
-            let bytes = encode(&self.make(&document.coverage)).into();
+    fn bytes(&self, document: &Lazy, form: Form) -> Bytes {
+        let keep = |bytes: Vec<u8>| {
             if self.is_packed(&document.coverage) {
                 Content::Packed(Packed::new(&bytes))
             } else {
-                Content::Plain(bytes)
+                Content::Plain(bytes.into())
             }
         };
-        match document.content.get_or_init(make) {
+        let json = || keep(codec::encode(&self.make(&document.coverage)));
+        let protobuf = || keep(gnostic::v3::encode(&self.make(&document.coverage)));
+        let content = match form {
+            Form::Json => document.content.get_or_init(json),
+            Form::Protobuf => document.protobuf.get_or_init(protobuf),
+        };
+        match content {
             Content::Plain(bytes) => bytes.clone(),
             Content::Packed(bytes) => bytes.unpack().into(),
         }
@@ -408,9 +425,8 @@ fn answer_v2(
     hash: &str,
     document: impl Fn(Form) -> Response<ResponseBody>,
 ) -> Result<Response<ResponseBody>, Status> {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let seen = headers.get(header::IF_NONE_MATCH);
-    let Some(form) = v2_form(accept) else {
+    let Some(form) = form(headers, &GNOSTIC) else {
         return Err(Status::not_acceptable(&["application/json", GNOSTIC[0], GNOSTIC[1]]));
     };
     let mut response = match form {
@@ -447,7 +463,7 @@ fn index_of(documents: impl Iterator<Item = (String, String)>) -> (Bytes, String
 
 impl Lazy {
     fn new(coverage: Coverage) -> Self {
-        Self { coverage, hash: OnceLock::new(), content: OnceLock::new() }
+        Self { coverage, hash: OnceLock::new(), content: OnceLock::new(), protobuf: OnceLock::new() }
     }
 }
 
@@ -479,7 +495,7 @@ fn describe(def: &ResourceDef) -> String {
     text
 }
 
-/// An encoding of the version 2 document.
+/// An encoding of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Json,
@@ -495,16 +511,35 @@ impl Form {
     }
 }
 
-/// Returns the first accepted encoding that is available; JSON if the client lists none.
-fn v2_form(accept: &str) -> Option<Form> {
-    let clause = |clause: &str| {
-        let media_type = clause.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        match media_type.as_str() {
-            "" | "*/*" | "application/*" | "application/json" => Some(Form::Json),
-            other => GNOSTIC.contains(&other).then_some(Form::Protobuf),
-        }
-    };
-    accept.split(',').find_map(clause)
+/// Returns the encoding of a document that the client prefers, as upstream: by quality, then by order, then wildcards.
+/// JSON if the client lists none. `protobuf` has the media types of the encoding in protobuf.
+fn form(headers: &HeaderMap, protobuf: &[&str]) -> Option<Form> {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut clauses: Vec<(f32, String)> = accept.split(',').map(clause).collect();
+    // Wildcards of the type are last among those of a quality, and those of the subtype are before them.
+    let wildcards = |media_type: &str| (media_type.starts_with('*'), media_type.ends_with('*'));
+    clauses.sort_by(|(one, first), (other, second)| {
+        other.total_cmp(one).then_with(|| wildcards(first).cmp(&wildcards(second)))
+    });
+    clauses.iter().find_map(|(_, media_type)| match media_type.as_str() {
+        "" | "*" | "*/*" | "*/json" | "application/*" | "application/json" => Some(Form::Json),
+        other => protobuf.contains(&other).then_some(Form::Protobuf),
+    })
+}
+
+/// Returns the quality and the media type of a clause of `Accept`.
+fn clause(clause: &str) -> (f32, String) {
+    let mut parts = clause.split(';').map(str::trim);
+    let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok());
+    (quality.unwrap_or(1.0), media_type)
+}
+
+/// Returns the response to a client that accepts no encoding of a document of version 3: as upstream, an empty one.
+fn not_acceptable() -> Response<ResponseBody> {
+    let mut response = raw_response::bytes(StatusCode::NOT_ACCEPTABLE, "", Bytes::new());
+    raw_response::set_header(&mut response, header::VARY, "Accept");
+    response
 }
 
 /// Returns the document, or 304 if the client already has it.

@@ -1,11 +1,11 @@
 //! The OpenAPI 3 documents of aggregated servers that have OpenAPI 2 only (upstream: `openapiconv.ConvertV2ToV3`).
 
-use bytes::Bytes;
 use http::{HeaderMap, Response, header};
 use nave_machinery::{Map, Value};
 use serde_json::json;
 
 use super::remote::RemoteDocument;
+use super::{Form, GNOSTIC_V3, gnostic};
 use crate::body::ResponseBody;
 
 /// The methods of a path item.
@@ -34,8 +34,15 @@ const JSON: &str = "application/json";
 /// Serves the part of a document that describes a version, converted for each request.
 pub(crate) fn serve(document: &RemoteDocument, title: &str, headers: &HeaderMap) -> Response<ResponseBody> {
     let seen = headers.get(header::IF_NONE_MATCH);
-    let converted = || Bytes::from(convert(document, title).to_string());
-    super::answer("application/json", &document.hash, seen, converted)
+    match super::form(headers, &GNOSTIC_V3) {
+        None => super::not_acceptable(),
+        Some(Form::Json) => {
+            super::answer(JSON, &document.hash, seen, || convert(document, title).to_string().into())
+        }
+        Some(Form::Protobuf) => super::answer(GNOSTIC_V3[1], &document.hash, seen, || {
+            gnostic::v3::encode(&convert(document, title)).into()
+        }),
+    }
 }
 
 /// Converts the part of a document that describes a version. The cost is linear in its size.

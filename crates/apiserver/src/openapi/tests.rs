@@ -103,12 +103,45 @@ fn a_hash_depends_on_the_served_resources() {
 }
 
 #[test]
-fn version_2_has_the_encoding_that_the_client_prefers() {
-    assert_eq!(v2_form(""), Some(Form::Json));
-    assert_eq!(v2_form("application/json;q=0.9, */*"), Some(Form::Json));
-    assert_eq!(v2_form(&format!("{}, application/json", GNOSTIC[0])), Some(Form::Protobuf));
-    assert_eq!(v2_form(&format!("text/html, {}", GNOSTIC[1])), Some(Form::Protobuf));
-    assert_eq!(v2_form("text/html"), None);
+fn a_document_has_the_encoding_that_the_client_prefers() {
+    let [old, new] = GNOSTIC_V3;
+    for (accept, expected) in [
+        (String::new(), Some(Form::Json)),
+        ("application/json;q=0.9, */*".to_owned(), Some(Form::Json)),
+        (format!("{old}, application/json"), Some(Form::Protobuf)),
+        (format!("text/html, {new}"), Some(Form::Protobuf)),
+        (format!("application/json;q=0.5, {new}"), Some(Form::Protobuf)),
+        (format!("{new};q=0.3, application/json; q=0.5"), Some(Form::Json)),
+        (format!("*/*, application/*, {new}"), Some(Form::Protobuf)),
+        ("image/*, */json".to_owned(), Some(Form::Json)),
+        ("text/html".to_owned(), None),
+        (GNOSTIC[1].to_owned(), None),
+    ] {
+        let headers = accepting(&accept);
+        assert_eq!(form(&headers, &GNOSTIC_V3), expected, "{accept}");
+    }
+    assert_eq!(form(&accepting(GNOSTIC[0]), &GNOSTIC), Some(Form::Protobuf));
+}
+
+fn accepting(media_types: &str) -> HeaderMap {
+    [(header::ACCEPT, HeaderValue::from_str(media_types).unwrap())].into_iter().collect()
+}
+
+#[test]
+fn version_3_is_also_protobuf() {
+    let openapi = openapi();
+    let document = &openapi.v3["apis/batch/v1"];
+    let (code, headers) = head(&openapi, "v3/apis/batch/v1", &accepting(GNOSTIC_V3[0]));
+    assert_eq!((code, &headers[header::CONTENT_TYPE]), (200, &HeaderValue::from_static(GNOSTIC_V3[1])));
+    assert!(document.content.get().is_none(), "only the requested form is made");
+    let json = head(&openapi, "v3/apis/batch/v1", &accepting("application/json")).1;
+    assert_eq!((&json[header::ETAG], &json[header::VARY]), (&headers[header::ETAG], &headers[header::VARY]));
+    let (bytes, text) = (openapi.bytes(document, Form::Protobuf), openapi.bytes(document, Form::Json));
+    assert!(bytes.len() > text.len() * 3 / 4 && bytes.starts_with(b"\x0a\x053.0.0"), "{}", bytes.len());
+    let (code, headers) = head(&openapi, "v3/apis/batch/v1", &accepting("text/html"));
+    assert_eq!((code, &headers[header::VARY]), (406, &HeaderValue::from_static("Accept")));
+    // The index has one form.
+    assert_eq!(head(&openapi, "v3", &accepting(GNOSTIC_V3[1])).0, 200);
 }
 
 /// kubectl leaves validation to the server only if the kind has a patch operation with `fieldValidation`.
@@ -171,7 +204,7 @@ fn nested(message: &[u8], path: &[u32]) -> Vec<u8> {
 #[test]
 fn protobuf_and_json_have_the_same_content() {
     let document = openapi().make_v2(&Coverage::Everything, &Documentation::new());
-    let bytes = gnostic::encode(&document);
+    let bytes = gnostic::v2::encode(&document);
     let text = |message: &[u8], path: &[u32]| String::from_utf8(nested(message, path)).unwrap();
     assert_eq!(text(&bytes, &[1]), "2.0");
     assert_eq!(text(&bytes, &[2, 1]), "Kubernetes");
@@ -243,7 +276,7 @@ fn the_joined_document_is_that_of_the_whole_api() {
         let whole = openapi.make_v2(&Coverage::Everything, &Documentation::new());
         assert!(document_v2(&openapi) == whole, "{group}");
     }
-    let whole = gnostic::encode(&openapi.make_v2(&Coverage::Everything, &Documentation::new()));
+    let whole = gnostic::v2::encode(&openapi.make_v2(&Coverage::Everything, &Documentation::new()));
     let joined: Vec<Bytes> = openapi.v2.join(Form::Protobuf, &openapi).iter().map(Segment::unpack).collect();
     assert!(pairs(&joined.concat()) == pairs(&whole));
 
