@@ -15,8 +15,8 @@ fuzz_target!(|input: &[u8]| {
     let mut member = |name: &str| input.get_mut(name).map(Value::take).unwrap_or_default();
     let (schema, mut new, old, field) = (member("schema"), member("new"), member("old"), member("path"));
     let path = FieldPath::new("schema");
-    let errors = rules::check(&schema, &path, Requirements::of_update(&[&schema]));
-    assert!(errors.iter().all(|error| error.to_string().len() < 16 * 1024));
+    let report = rules::check(&schema, &path, Requirements::of_update(&[&schema]));
+    assert!(report.errors.iter().all(|error| error.to_string().len() < 16 * 1024));
     let _ = (rules::unrecognized_formats(&schema), rules::has_extensions(&schema));
     let _ = rules::field_path(&schema, field.as_str().unwrap_or(".spec"));
     let Ok(compiled) = Structural::compile(&schema) else { return };
