@@ -8,7 +8,7 @@ mod stages;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use nave_metrics::Registrar;
+use nave_metrics::{Count, Distribution, Registrar, Series, SeriesVec};
 use nave_store::StoreStatus;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::proto::MetricFamily;
@@ -82,11 +82,11 @@ pub struct Completed<'a> {
 /// The server's metrics and their registry.
 pub struct Metrics {
     registry: Registry,
-    requests: IntCounterVec,
-    durations: HistogramVec,
+    requests: SeriesVec<Count>,
+    durations: SeriesVec<Distribution>,
     /// Durations without the time in webhooks.
-    own_durations: HistogramVec,
-    response_sizes: HistogramVec,
+    own_durations: SeriesVec<Distribution>,
+    response_sizes: SeriesVec<Distribution>,
     deprecated: GaugeVec,
     inflight: IntGaugeVec,
     /// The reads and the writes that wait for seats.
@@ -114,16 +114,16 @@ impl Metrics {
         let labels =
             ["verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component", "code"];
         let help = "Requests by verb, resource and response code.";
-        let requests = registrar.counters("apiserver_request_total", help, &labels)?;
+        let requests = registrar.many_counters("apiserver_request_total", help, &labels)?;
         let labels = ["verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component"];
         let (name, help) = ("apiserver_request_duration_seconds", "Duration of requests, in seconds.");
-        let durations = registrar.histograms(name, help, &labels, &LATENCY_BUCKETS)?;
+        let durations = registrar.many_histograms(name, help, &labels, &LATENCY_BUCKETS)?;
         let labels = ["verb", "group", "version", "resource", "subresource", "scope", "component"];
         let (name, help) =
             ("apiserver_request_sli_duration_seconds", "Duration of requests without webhooks, in seconds.");
-        let own_durations = registrar.histograms(name, help, &labels, &LATENCY_BUCKETS)?;
+        let own_durations = registrar.many_histograms(name, help, &labels, &LATENCY_BUCKETS)?;
         let (name, help) = ("apiserver_response_sizes", "Sizes of responses to reads, in bytes.");
-        let response_sizes = registrar.histograms(name, help, &labels, &SIZE_BUCKETS)?;
+        let response_sizes = registrar.many_histograms(name, help, &labels, &SIZE_BUCKETS)?;
         let labels = ["group", "version", "resource", "subresource", "removed_release"];
         let help = "Deprecated APIs that were requested.";
         let deprecated = registrar.gauges("apiserver_requested_deprecated_apis", help, &labels)?;
@@ -296,15 +296,15 @@ impl Metrics {
     /// Removes the series of resources that are no longer served, so that definitions that come and go do not
     /// accumulate. `is_served` gets the group, the version, if the series has one, and the resource of a series.
     pub(crate) fn retain_resources(&self, is_served: impl Fn(&str, Option<&str>, &str) -> bool) {
-        retain(&self.requests, &is_served);
-        retain(&self.durations, &is_served);
-        retain(&self.own_durations, &is_served);
-        retain(&self.response_sizes, &is_served);
+        retain_many(&self.requests, &is_served);
+        retain_many(&self.durations, &is_served);
+        retain_many(&self.own_durations, &is_served);
+        retain_many(&self.response_sizes, &is_served);
+        retain_many(&self.stages.body_sizes, &is_served);
         retain(&self.deprecated, &is_served);
         retain(&self.long_running, &is_served);
         retain(&self.terminations, &is_served);
         retain(&self.self_requests, &is_served);
-        retain(&self.stages.body_sizes, &is_served);
     }
 
     /// Collects all metrics.
@@ -343,15 +343,26 @@ fn retain<B: MetricVecBuilder>(vec: &MetricVec<B>, is_served: &impl Fn(&str, Opt
         for metric in family.get_metric() {
             let labels: HashMap<&str, &str> =
                 metric.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
-            let label = |name: &str| labels.get(name).copied();
-            let (group, resource) =
-                (label("group").unwrap_or_default(), label("resource").unwrap_or_default());
-            if !resource.is_empty() && !is_served(group, label("version"), resource) {
+            if !is_kept(&|name| labels.get(name).copied(), is_served) {
                 // Fails only if another thread has removed the series.
                 let _ = vec.remove(&labels);
             }
         }
     }
+}
+
+/// As `retain`.
+fn retain_many<S: Series>(series: &SeriesVec<S>, is_served: &impl Fn(&str, Option<&str>, &str) -> bool) {
+    series.retain(|label| is_kept(label, is_served));
+}
+
+/// Returns whether a series names no resource, or one that is served.
+fn is_kept<'l>(
+    label: &dyn Fn(&str) -> Option<&'l str>,
+    is_served: &impl Fn(&str, Option<&str>, &str) -> bool,
+) -> bool {
+    let (group, resource) = (label("group").unwrap_or_default(), label("resource").unwrap_or_default());
+    resource.is_empty() || is_served(group, label("version"), resource)
 }
 
 /// Keeps a gauge incremented until this guard is dropped.

@@ -147,7 +147,8 @@ pub struct CachedObject {
 #[derive(Debug)]
 enum Json {
     Plain(Bytes),
-    Packed(Packed),
+    /// Shared with other users of the JSON.
+    Packed(Arc<Packed>),
 }
 
 impl Json {
@@ -190,7 +191,7 @@ impl CachedObject {
     #[must_use]
     pub fn packed(self) -> Self {
         let json = match self.json {
-            Json::Plain(json) => Json::Packed(Packed::new(&json)),
+            Json::Plain(json) => Json::Packed(Arc::new(Packed::new(&json))),
             packed @ Json::Packed(_) => packed,
         };
         Self { json, ..self }
@@ -252,6 +253,14 @@ impl CachedObject {
     /// Returns whether the JSON is kept compressed, so that each call of [`json`](Self::json) decompresses it.
     pub fn is_packed(&self) -> bool {
         matches!(self.json, Json::Packed(_))
+    }
+
+    /// Returns the compressed JSON, if the object [is packed](Self::is_packed).
+    pub fn packed_json(&self) -> Option<&Arc<Packed>> {
+        match &self.json {
+            Json::Plain(_) => None,
+            Json::Packed(json) => Some(json),
+        }
     }
 
     /// Returns the values that selectors use.

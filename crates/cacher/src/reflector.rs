@@ -50,7 +50,8 @@ impl StoreReflector {
         let resource = Arc::clone(&self.shared.config.resource);
         let mut pauses = BACKOFF.pauses();
         loop {
-            if let Err(error) = self.list().await {
+            // Boxed, because the task then mostly waits and would keep room for the list.
+            if let Err(error) = Box::pin(self.list()).await {
                 self.set_blocked(matches!(error, StoreError::Transform(_)));
                 warn!(%resource, %error, "cannot list the store");
                 tokio::time::sleep(pauses.next_pause()).await;

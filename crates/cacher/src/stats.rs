@@ -1,7 +1,7 @@
 //! Values for metrics and administrators.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::buckets::Route;
@@ -75,7 +75,8 @@ impl Counter {
 pub struct Histogram {
     bounds: &'static [f64],
     /// One counter for each bound, and one for values above the last bound.
-    counts: Box<[Counter]>,
+    /// Created with the first value, because most histograms of a server with thousands of resources stay empty.
+    counts: OnceLock<Box<[Counter]>>,
     /// Sum of the values in millionths.
     sum: AtomicU64,
 }
@@ -83,14 +84,14 @@ pub struct Histogram {
 impl Histogram {
     /// Creates a histogram with these upper bounds, in ascending order.
     pub fn new(bounds: &'static [f64]) -> Self {
-        let counts = (0..=bounds.len()).map(|_| Counter::default()).collect();
-        Self { bounds, counts, sum: AtomicU64::new(0) }
+        Self { bounds, counts: OnceLock::new(), sum: AtomicU64::new(0) }
     }
 
     /// Records a value. It must not be negative.
     pub fn observe(&self, value: f64) {
         let at = self.bounds.partition_point(|bound| *bound < value);
-        if let Some(count) = self.counts.get(at) {
+        let create = || (0..=self.bounds.len()).map(|_| Counter::default()).collect();
+        if let Some(count) = self.counts.get_or_init(create).get(at) {
             count.add(1);
         }
         self.sum.fetch_add((value * 1e6) as u64, Ordering::Relaxed);
@@ -101,9 +102,9 @@ impl Histogram {
         self.observe(time.as_secs_f64());
     }
 
-    /// Returns each bound with the number of values less than or equal to it.
+    /// Returns each bound with the number of values less than or equal to it; nothing if there are no values.
     pub fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> {
-        let below = self.counts.iter().scan(0, |below, count| {
+        let below = self.counts().iter().scan(0, |below, count| {
             *below += count.get();
             Some(*below)
         });
@@ -112,7 +113,11 @@ impl Histogram {
 
     /// Returns the number of values.
     pub fn count(&self) -> u64 {
-        self.counts.iter().map(Counter::get).sum()
+        self.counts().iter().map(Counter::get).sum()
+    }
+
+    fn counts(&self) -> &[Counter] {
+        self.counts.get().map_or(&[], |counts| &counts[..])
     }
 
     /// Returns the sum of the values.

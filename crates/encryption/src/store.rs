@@ -158,7 +158,8 @@ impl Store for EncryptedStore {
         Ok(Box::pin(stream::unfold(open, async |open| {
             let (values, mut batches) = open?;
             let batch = match batches.next().await? {
-                Ok(batch) => values.read_batch(batch).await,
+                // Boxed, because a watch mostly waits and would keep room for this.
+                Ok(batch) => Box::pin(values.read_batch(batch)).await,
                 Err(error) => Err(error),
             };
             let open = batch.is_ok().then_some((values, batches));

@@ -6,17 +6,21 @@ use flate2::Compression;
 use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
 
-/// Compressed bytes (RFC 1951). JSON shrinks to a fifth or less. Compressing 50 KB takes a few hundred microseconds.
+/// Compressed bytes (RFC 1951). JSON shrinks to a fifth or less; definitions of custom resources shrink to a tenth.
+/// Compressing 50 KB takes a few hundred microseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
     deflated: Box<[u8]>,
     length: usize,
 }
 
+/// The lowest level that finds repetitions well: a definition is a quarter smaller than at level 1.
+const LEVEL: Compression = Compression::new(3);
+
 impl Packed {
     /// Compresses the bytes.
     pub fn new(bytes: &[u8]) -> Self {
-        let mut encoder = DeflateEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
+        let mut encoder = DeflateEncoder::new(Vec::with_capacity(bytes.len() / 4), LEVEL);
         // Writing to memory cannot fail.
         let written = encoder.write_all(bytes);
         debug_assert!(written.is_ok(), "writing to memory");

@@ -10,11 +10,15 @@
 //! # Ok::<(), prometheus::Error>(())
 //! ```
 
+mod series;
+
 use prometheus::core::Collector;
 use prometheus::{
     Error, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
     Registry,
 };
+
+pub use series::{Count, Distribution, Series, SeriesVec};
 
 /// Creates metrics in a registry. The errors (an invalid name or label, a duplicate name) are bugs in the program.
 #[derive(Clone, Copy)]
@@ -73,6 +77,28 @@ impl Registrar<'_> {
         buckets: &[f64],
     ) -> Result<HistogramVec, Error> {
         self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?)
+    }
+
+    /// Creates a counter with labels that may have thousands of series.
+    ///
+    /// # Errors
+    /// The name or a label is invalid, or the name is already registered.
+    pub fn many_counters(self, name: &str, help: &str, labels: &[&str]) -> Result<SeriesVec<Count>, Error> {
+        self.register(SeriesVec::new(name, help, labels, &[])?)
+    }
+
+    /// Creates a histogram with labels that may have thousands of series. The buckets are in ascending order.
+    ///
+    /// # Errors
+    /// The name or a label is invalid, or the name is already registered.
+    pub fn many_histograms(
+        self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> Result<SeriesVec<Distribution>, Error> {
+        self.register(SeriesVec::new(name, help, labels, buckets)?)
     }
 
     /// Registers an existing collector.

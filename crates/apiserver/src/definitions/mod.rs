@@ -25,6 +25,7 @@ use futures_util::future::{BoxFuture, join_all};
 use futures_util::{FutureExt, StreamExt, stream};
 use nave_admission::Chain;
 use nave_cacher::{Filter, Snapshot, WatchItem, WatchRequest, WatchStart};
+use nave_machinery::packed::Packed;
 use nave_machinery::{GroupVersionResource, Status, Value, meta, time};
 use nave_resources::ResourceDef;
 use tokio::sync::Mutex;
@@ -120,7 +121,9 @@ impl Definitions {
         let now = time::now().rfc3339();
         let find = |name: &str| {
             let cached = self.storage.find("", name)?;
-            self.storage.codec().parse_cached(&cached).ok()
+            let definition = self.storage.codec().parse_cached(&cached).ok()?;
+            let text = cached.packed_json().cloned();
+            Some((definition, text.unwrap_or_else(|| Arc::new(Packed::new(&cached.json())))))
         };
         let open =
             |def: Arc<ResourceDef>| catalog.storages().open_one(&def, self.converters.for_resource(&def));

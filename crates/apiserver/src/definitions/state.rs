@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use nave_machinery::packed::Packed;
 use nave_machinery::{Value, conditions, meta};
 use nave_resources::ResourceDef;
 use nave_resources::custom::names::{self, Accepted, NamesInUse};
-use nave_resources::custom::{self, CLEANUP_FINALIZER};
+use nave_resources::custom::{self, CLEANUP_FINALIZER, DefinitionText};
 use sha2::{Digest, Sha256};
 
 use crate::storage::ResourceStorage;
@@ -35,6 +36,8 @@ struct Group {
 struct Served {
     /// A hash of the fields that affect how objects are stored and served.
     fingerprint: [u8; 32],
+    /// The text that the schemas of `def` are compiled from.
+    text: Arc<DefinitionText>,
     def: Arc<ResourceDef>,
     storage: Arc<ResourceStorage>,
 }
@@ -72,28 +75,29 @@ impl State {
         Some(Arc::clone(&self.groups.get(&known.group)?.served.get(name)?.storage))
     }
 
-    /// Updates the state from the named definitions. `find` reads a definition, `is_reserved` returns whether a key
+    /// Updates the state from the named definitions. `find` reads a definition and its packed
+    /// JSON, `is_reserved` returns whether a key
     /// prefix belongs to a built-in resource, and `open` opens a storage.
     pub(super) fn plan(
         &mut self,
         mut names: BTreeSet<String>,
         now: &str,
-        find: impl Fn(&str) -> Option<Value>,
+        find: impl Fn(&str) -> Option<(Value, Arc<Packed>)>,
         is_reserved: impl Fn(&str) -> bool,
         open: impl Fn(Arc<ResourceDef>) -> Option<Arc<ResourceStorage>>,
     ) -> Plan {
         let mut plan = Plan::default();
         while let Some(name) = names.pop_first() {
             let found = find(&name);
-            let group = found.as_ref().map(|found| text(found, &["spec", "group"]).to_owned());
+            let group = found.as_ref().map(|(found, _)| text(found, &["spec", "group"]).to_owned());
             let is_same = |known: &Known| Some(&known.group) == group.as_ref();
             if self.known.get(&name).is_some_and(|known| !is_same(known)) {
                 names.extend(self.forget(&name, &mut plan));
             }
-            let (Some(stored), Some(group)) = (found, group) else { continue };
+            let (Some((stored, json)), Some(group)) = (found, group) else { continue };
             let prefix = custom::storage_prefix(&group, text(&stored, &["spec", "names", "plural"]));
             let is_reserved = is_reserved(&prefix);
-            let released = self.take(&name, &group, &stored, is_reserved, now, &open, &mut plan);
+            let released = self.take(&name, &group, (&stored, &json), is_reserved, now, &open, &mut plan);
             names.extend(released);
         }
         self.groups.retain(|_, group| !group.in_use.is_empty() || !group.served.is_empty());
@@ -123,7 +127,7 @@ impl State {
         &mut self,
         name: &str,
         group_name: &str,
-        stored: &Value,
+        (stored, json): (&Value, &Arc<Packed>),
         is_reserved: bool,
         now: &str,
         open: impl Fn(Arc<ResourceDef>) -> Option<Arc<ResourceStorage>>,
@@ -157,23 +161,28 @@ impl State {
         // would delete the built-in objects.
         let is_served = conditions::is_true(definition, "Established") && !is_reserved;
         let wanted = is_served.then(|| (fingerprint(definition), is_terminating));
+        // The form of the objects is unchanged.
+        let same = old.filter(|old| wanted.is_some_and(|(fingerprint, _)| old.fingerprint == fingerprint));
+        if let Some(same) = same {
+            same.text.replace(Arc::clone(json));
+        }
         if wanted != was {
             let served = wanted.and_then(|(fingerprint, _)| {
-                let def = custom::resource(definition)
+                let text = same.map(|old| Arc::clone(&old.text));
+                let text = text.unwrap_or_else(|| DefinitionText::new(Arc::clone(json)));
+                let def = custom::resource_with_text(definition, &text)
                     .map_err(|error| tracing::error!(definition = name, %error, "cannot be served"))
                     .ok()?;
                 let def = Arc::new(def);
-                // Keep the storage and its watches if the form of the objects is unchanged.
-                let kept =
-                    old.filter(|old| old.fingerprint == fingerprint).map(|old| Arc::clone(&old.storage));
-                let storage = if let Some(storage) = kept {
-                    storage
+                // Keep the storage and its watches.
+                let storage = if let Some(same) = same {
+                    Arc::clone(&same.storage)
                 } else {
                     let storage = open(Arc::clone(&def))?;
                     plan.opened.push(Arc::clone(&storage));
                     storage
                 };
-                Some(Served { fingerprint, def, storage })
+                Some(Served { fingerprint, text, def, storage })
             });
             let kept = served.as_ref().map(|served| Arc::clone(&served.storage));
             let old = match served {

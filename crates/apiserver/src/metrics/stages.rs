@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use nave_metrics::Registrar;
-use prometheus::{Histogram, HistogramVec};
+use nave_metrics::{Distribution, Registrar, SeriesVec};
+use prometheus::Histogram;
 
 /// The buckets of `apiserver_request_filter_duration_seconds`, as upstream.
 const FILTER_BUCKETS: [f64; 13] =
@@ -40,7 +40,7 @@ impl Filter {
 /// The times of stages and the sizes of bodies.
 pub(crate) struct StageMetrics {
     filters: [Histogram; Filter::ALL.len()],
-    pub(super) body_sizes: HistogramVec,
+    pub(super) body_sizes: SeriesVec<Distribution>,
 }
 
 impl StageMetrics {
@@ -49,7 +49,7 @@ impl StageMetrics {
         let filters = registrar.histograms(name, help, &["filter"], &FILTER_BUCKETS)?;
         let buckets: Vec<f64> = (0..BODY_BUCKETS).map(|step| 50e3 + 100e3 * step as f64).collect();
         let (name, help) = ("apiserver_request_body_size_bytes", "Sizes of the bodies of writes, in bytes.");
-        let body_sizes = registrar.histograms(name, help, &["group", "resource", "verb"], &buckets)?;
+        let body_sizes = registrar.many_histograms(name, help, &["group", "resource", "verb"], &buckets)?;
         Ok(Self {
             filters: Filter::ALL.map(|filter| filters.with_label_values(&[filter.as_str()])),
             body_sizes,

@@ -43,6 +43,9 @@ pub use writes::{Attempt, NextState, Stored, Update, WriteResult, WrittenVersion
 /// Maximum time that a read waits for the watch cache to reach a revision.
 const CACHE_WAIT: Duration = Duration::from_secs(3);
 
+/// Maximum size of the replaced objects of a resource that is kept packed, in bytes: several hundred large definitions.
+const PACKED_HISTORY: usize = 4 << 20;
+
 /// The storage of one resource.
 pub struct ResourceStorage {
     def: Arc<ResourceDef>,
@@ -78,6 +81,9 @@ impl ResourceStorage {
         let mut config = CacherConfig::new(def.group_resource().to_string(), prefix, def.namespaced);
         config.window = window;
         config.packed = def.rules.packed;
+        if config.packed {
+            config.window.max_bytes = PACKED_HISTORY;
+        }
         config.encodings = Arc::clone(&shared.encodings);
         config.frames = Arc::clone(&shared.frames);
         config.supervisor = shared.supervisor.clone();

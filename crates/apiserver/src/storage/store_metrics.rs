@@ -7,19 +7,19 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use nave_machinery::GroupResource;
-use nave_metrics::Registrar;
+use nave_metrics::{Count, Distribution, Registrar, SeriesVec};
 use nave_store::{
     Defragmentation, Expect, KeyValue, Op, Range, RangeResult, Store, StoreError, StoreStatus, Txn,
     TxnOutcome, WatchStream,
 };
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
+use prometheus::Registry;
 
 /// The metrics of all stores.
 #[derive(Clone)]
 pub(super) struct StoreMetrics {
-    durations: HistogramVec,
-    requests: IntCounterVec,
-    errors: IntCounterVec,
+    durations: SeriesVec<Distribution>,
+    requests: SeriesVec<Count>,
+    errors: SeriesVec<Count>,
 }
 
 /// A store of one resource that measures its operations.
@@ -42,9 +42,9 @@ struct Operation {
 }
 
 struct OperationMetrics {
-    duration: Histogram,
-    requests: IntCounter,
-    errors: IntCounter,
+    duration: Arc<Distribution>,
+    requests: Arc<Count>,
+    errors: Arc<Count>,
 }
 
 impl StoreMetrics {
@@ -52,9 +52,10 @@ impl StoreMetrics {
         let registrar = Registrar(registry);
         let labels = ["operation", "group", "resource"];
         let (name, help) = ("etcd_request_duration_seconds", "Duration of store operations, in seconds.");
-        let durations = registrar.histograms(name, help, &labels, &BUCKETS)?;
-        let requests = registrar.counters("etcd_requests_total", "Store operations.", &labels)?;
-        let errors = registrar.counters("etcd_request_errors_total", "Failed store operations.", &labels)?;
+        let durations = registrar.many_histograms(name, help, &labels, &BUCKETS)?;
+        let requests = registrar.many_counters("etcd_requests_total", "Store operations.", &labels)?;
+        let errors =
+            registrar.many_counters("etcd_request_errors_total", "Failed store operations.", &labels)?;
         Ok(Self { durations, requests, errors })
     }
 

@@ -5,6 +5,7 @@
 //! | `mod` | the [`ResourceDef`] of a definition |
 //! | [`names`] | the accepted names of a group, and the conditions that report them |
 //! | [`schema`] | the structure of a version's objects |
+//! | `text` | the JSON of a definition, which its schemas are compiled from |
 //! | `columns` | the columns of tables |
 //! | `deletion` | the deletion of a definition |
 //! | [`versions`] | the order of versions |
@@ -13,13 +14,16 @@ mod columns;
 pub(crate) mod deletion;
 pub mod names;
 pub mod schema;
+mod text;
 pub mod versions;
 
 use std::sync::Arc;
 
+use nave_machinery::packed::Packed;
 use nave_machinery::{FieldPath, GroupVersion, GroupVersionKind, Value, meta, names as names_of};
 
 pub use self::schema::CustomSchema;
+pub use self::text::DefinitionText;
 use crate::convert::{self, ConversionError};
 use crate::def::{
     Conversion, ConversionWebhook, Generation, KeptMetadata, NameRule, ResourceDef, ResourceVersion, Rules,
@@ -71,6 +75,18 @@ pub enum DefinitionError {
 /// # Errors
 /// The definition lacks a name or a storage version, or a schema is invalid. Validation rejects such definitions.
 pub fn resource(definition: &Value) -> Result<ResourceDef, DefinitionError> {
+    let json = Packed::new(definition.to_string().as_bytes());
+    resource_with_text(definition, &DefinitionText::new(Arc::new(json)))
+}
+
+/// As [`resource`], with the text of a definition that has the same `spec`.
+///
+/// # Errors
+/// As [`resource`].
+pub fn resource_with_text(
+    definition: &Value,
+    text: &Arc<DefinitionText>,
+) -> Result<ResourceDef, DefinitionError> {
     let group = read::text(definition, "spec.group");
     let name = |field: &'static str| match read::text(definition, &format!("status.acceptedNames.{field}")) {
         "" => Err(DefinitionError::Name(field)),
@@ -102,8 +118,8 @@ pub fn resource(definition: &Value) -> Result<ResourceDef, DefinitionError> {
             SubresourceKind::Scale(paths) => Some(paths.clone()),
             _ => None,
         });
-        let schema = CustomSchema::compile(read::value_at(spec, "schema.openAPIV3Schema"), preserves, scale)
-            .map_err(unusable)?;
+        let schema = read::value_at(spec, "schema.openAPIV3Schema");
+        let schema = CustomSchema::compile(schema, text, &name, preserves, scale).map_err(unusable)?;
         Ok(ResourceVersion {
             type_name: format!("{}.{name}.{kind}", package.join(".")),
             schema: Schema::Custom(Arc::new(schema)),
@@ -121,12 +137,10 @@ pub fn resource(definition: &Value) -> Result<ResourceDef, DefinitionError> {
         short_names: accepted("shortNames"),
         categories: accepted("categories"),
         namespaced: read::text(definition, "spec.scope") == "Namespaced",
-        versions: served.iter().map(version).collect::<Result<_, _>>()?,
-        unserved: specs
-            .iter()
-            .filter(|spec| !read::flag(spec, "served"))
-            .map(version)
-            .collect::<Result<_, _>>()?,
+        versions: without_spare(served.iter().map(version).collect::<Result<_, _>>()?),
+        unserved: without_spare(
+            specs.iter().filter(|spec| !read::flag(spec, "served")).map(version).collect::<Result<_, _>>()?,
+        ),
         strategy: Arc::new(CustomStrategy { converts: conversion == Conversion::Strategy }),
         conversion,
         verbs: VERBS,
@@ -148,6 +162,12 @@ pub fn resource(definition: &Value) -> Result<ResourceDef, DefinitionError> {
         resource: plural,
         kind,
     })
+}
+
+/// Returns the versions without spare capacity, since thousands of resources have one version each.
+fn without_spare(mut versions: Vec<ResourceVersion>) -> Vec<ResourceVersion> {
+    versions.shrink_to_fit();
+    versions
 }
 
 fn conversion(definition: &Value) -> Conversion {

@@ -1,14 +1,14 @@
 //! The structure of the objects of a custom resource in one version.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use nave_cel::rules::{Validator, blocking_error};
 use nave_machinery::limits::LimitError;
-use nave_machinery::packed::Packed;
 use nave_machinery::{FieldError, FieldPath, Value, meta};
 use nave_structural::{Malformed, Structural};
 use sha2::{Digest, Sha256};
 
+use super::text::DefinitionText;
 use crate::scale::{ScalePaths, int_at, text_at};
 
 /// The schema of a version.
@@ -30,27 +30,32 @@ pub struct CustomSchema {
     is_costly: bool,
     /// True if the defaults are too large to be in each object of the watch cache.
     has_large_defaults: bool,
-    /// The schema as compact JSON; empty for a version without a schema.
-    text: Packed,
-    /// The SHA-256 of the text.
+    /// The definition, and the version of it that has the schema.
+    text: Arc<DefinitionText>,
+    version: String,
+    /// True if the version has a schema.
+    has_schema: bool,
+    /// The SHA-256 of the schema.
     digest: [u8; 32],
 }
 
 impl CustomSchema {
-    /// Compiles `openAPIV3Schema`. Definitions stored before v1 may lack it.
+    /// Compiles `openAPIV3Schema` of a version. Definitions stored before v1 may lack it. `text` has the same schema.
     ///
     /// # Errors
     /// The schema is not structural, or too large.
     pub fn compile(
         schema: Option<&Value>,
+        text: &Arc<DefinitionText>,
+        version: &str,
         preserves_unknown: bool,
         scale: Option<ScalePaths>,
     ) -> Result<Self, String> {
         let compiled = schema.map(Structural::compile).transpose().map_err(|why| why.to_string())?;
         let size_of_defaults = compiled.as_ref().map_or(0, Structural::size_of_defaults);
-        let text = schema.map(Value::to_string).unwrap_or_default();
-        let digest = Sha256::digest(&text).into();
-        let has_alternatives = ["\"anyOf\":", "\"oneOf\":"].iter().any(|keyword| text.contains(keyword));
+        let json = schema.map(Value::to_string).unwrap_or_default();
+        let digest = Sha256::digest(&json).into();
+        let has_alternatives = ["\"anyOf\":", "\"oneOf\":"].iter().any(|keyword| json.contains(keyword));
         let has_rules = schema.is_some_and(nave_structural::rules::has_expressions);
         let rules = OnceLock::new();
         Ok(Self {
@@ -63,7 +68,9 @@ impl CustomSchema {
                 || has_alternatives
                 || schema.is_some_and(nave_structural::rules::has_costly_patterns),
             has_large_defaults: size_of_defaults > LARGE_DEFAULTS,
-            text: Packed::new(text.as_bytes()),
+            text: Arc::clone(text),
+            version: version.to_owned(),
+            has_schema: schema.is_some(),
             digest,
         })
     }
@@ -82,7 +89,7 @@ impl CustomSchema {
 
     /// Returns `openAPIV3Schema` as JSON; `None` if the version has no schema.
     pub fn json(&self) -> Option<Value> {
-        serde_json::from_slice(&self.text.unpack()).ok()
+        self.has_schema.then(|| self.text.schema(&self.version)).flatten()
     }
 
     /// Returns a hash of the schema.

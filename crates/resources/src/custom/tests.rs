@@ -93,7 +93,9 @@ fn applies_rules_unless_the_object_is_invalid() {
             {"rule": "self.max >= oldSelf.max", "message": "max never falls"}],
         "properties": {"min": {"type": "integer"}, "max": {"type": "integer"},
             "mode": {"type": "string", "enum": ["a"]}}}}});
-    let schema = CustomSchema::compile(Some(&schema), false, None).unwrap();
+    let stored = json!({"spec": {"versions": [{"name": "v1", "schema": {"openAPIV3Schema": &schema}}]}});
+    let text = DefinitionText::new(Arc::new(Packed::new(stored.to_string().as_bytes())));
+    let schema = CustomSchema::compile(Some(&schema), &text, "v1", false, None).unwrap();
     assert!(schema.is_costly());
     let object = |min: i64, max: i64, mode: &str| json!({"kind": "Thing", "spec": {"min": min, "max": max, "mode": mode}});
     let check = |object: &Value, old: Option<&Value>| {
@@ -115,4 +117,27 @@ fn applies_rules_unless_the_object_is_invalid() {
     let (errors, warnings) = check(&broken, Some(&broken));
     assert!(errors.is_empty(), "{errors:?}");
     assert_eq!(warnings, ["spec: Invalid value: min is above max"]);
+}
+
+#[test]
+fn schemas_are_read_from_the_text_of_the_definition() {
+    let schema = |kind: &str| json!({"type": "object", "properties": {"spec": {"type": kind}}});
+    let mut definition = definition();
+    for (at, kind) in ["string", "object", "integer"].into_iter().enumerate() {
+        definition["spec"]["versions"][at]["schema"] = json!({"openAPIV3Schema": schema(kind)});
+    }
+    let pack = |definition: &Value| Arc::new(Packed::new(definition.to_string().as_bytes()));
+    let text = DefinitionText::new(pack(&definition));
+    let def = resource_with_text(&definition, &text).unwrap();
+    let check = || {
+        for (version, kind) in [("v1beta1", "string"), ("v1", "object"), ("v1alpha1", "integer")] {
+            assert_eq!(def.schema(version).unwrap().json(), Some(schema(kind)), "{version}");
+        }
+    };
+    check();
+    definition["status"]["conditions"] = json!([{"type": "Established", "status": "True"}]);
+    let newer = pack(&definition);
+    text.replace(Arc::clone(&newer));
+    check();
+    assert_eq!(Arc::strong_count(&newer), 2, "all versions share it");
 }

@@ -23,7 +23,10 @@ pub(super) fn template(text: &str, depth: usize) -> Result<Vec<Step>, JsonPathEr
         rest = parser.rest;
         first.get_or_insert(parser.steps);
     }
-    Ok(first.unwrap_or_default())
+    let mut steps = first.unwrap_or_default();
+    // Kept for as long as the column.
+    steps.shrink_to_fit();
+    Ok(steps)
 }
 
 struct Parser<'t> {
