@@ -433,7 +433,20 @@ mod tests {
         assert!(error.contains("ulimit -n") && error.contains(&total.to_string()), "{error}");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
+    async fn waits_for_a_store_that_is_released_soon() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(&[&format!("--data-dir={}", folder.path().display())]);
+        let first = store::open(&config).await.unwrap();
+        let releasing = async {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            drop(first);
+        };
+        let (second, ()) = tokio::join!(store::open(&config), releasing);
+        assert!(second.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn distinguishes_damaged_store_from_store_in_use() {
         let folder = tempfile::tempdir().unwrap();
         let config = config(&[&format!("--data-dir={}", folder.path().display())]);

@@ -13,6 +13,7 @@
 //! | [`tunnel`] | bytes in the binary messages of a WebSocket |
 //! | [`relay`] | bytes between two connections |
 //! | [`idle`] | connections on which no byte moves |
+//! | [`throttle`] | connections with a maximum rate |
 //! | `client` | the client's end of a WebSocket |
 //!
 //! Invariants: the crate dials nothing and spawns no task, so dropping a future ends all that it does. No input panics.
@@ -23,6 +24,7 @@ pub mod idle;
 pub mod relay;
 pub mod remote_command;
 pub mod spdy;
+pub mod throttle;
 pub mod tunnel;
 
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! The configuration of connections to backends.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub struct BackendLimits {
     pub connections: ConnectionCounts,
     /// Time without any byte after which a stream is ended (`--stream-idle-timeout`).
     pub stream_idle: Duration,
+    /// Bytes per second of a stream in each direction (`--max-connection-bytes-per-sec`); `None` for no limit.
+    pub stream_rate: Option<NonZeroU64>,
     /// Memory of the documents of all aggregated servers, in bytes.
     pub aggregated_documents: usize,
 }
@@ -45,6 +48,7 @@ impl Default for BackendLimits {
         Self {
             connections: ConnectionCounts { total: CONNECTIONS, per_host: None, per_user: None },
             stream_idle: IDLE,
+            stream_rate: None,
             aggregated_documents: AGGREGATED_DOCUMENTS,
         }
     }
@@ -122,6 +126,14 @@ impl Backends {
     /// 429 if no place is free, or the host or the user has its share.
     pub(crate) fn place(&self, host: &str, user: &UserInfo) -> Result<Place, Status> {
         self.places.take(host, Some(&user.name))
+    }
+
+    /// Takes a place for a user's stream to a host.
+    ///
+    /// # Errors
+    /// See [`Self::place`].
+    pub(super) fn stream_place(&self, host: &str, user: &UserInfo) -> Result<Place, Status> {
+        self.place(host, user).map(|place| place.with_rate(self.limits.stream_rate))
     }
 
     /// Takes a place for a connection of this server, or one that requests of several users share.

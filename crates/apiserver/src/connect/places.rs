@@ -3,12 +3,14 @@
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use nave_machinery::Status;
+use nave_streams::throttle::Throttled;
 use nave_webhook::BackendConnection;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -78,6 +80,16 @@ pub(crate) struct Place {
     places: Arc<Places>,
     host: String,
     user: Option<String>,
+    /// The rate of the connection; `None` for no limit.
+    rate: Option<NonZeroU64>,
+}
+
+impl Place {
+    /// Limits the connection to a number of bytes per second in each direction.
+    pub(super) fn with_rate(mut self, rate: Option<NonZeroU64>) -> Self {
+        self.rate = rate;
+        self
+    }
 }
 
 impl Places {
@@ -111,7 +123,12 @@ impl Places {
         if let Some(user) = user {
             taken.by_user.add(user);
         }
-        Ok(Place { places: Arc::clone(self), host: host.to_owned(), user: user.map(str::to_owned) })
+        Ok(Place {
+            places: Arc::clone(self),
+            host: host.to_owned(),
+            user: user.map(str::to_owned),
+            rate: None,
+        })
     }
 }
 
@@ -136,6 +153,10 @@ pub(crate) struct PlacedConnection {
 
 impl PlacedConnection {
     pub(crate) fn new(connection: Box<dyn BackendConnection>, place: Place) -> Self {
+        let connection = match place.rate {
+            Some(rate) => Box::new(Throttled::new(connection, rate)),
+            None => connection,
+        };
         Self { connection, is_http2: false, _place: place }
     }
 

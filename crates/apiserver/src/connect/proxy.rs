@@ -41,7 +41,7 @@ where
     let mut passed = headers::for_backend(request.headers(), connect.context.client.address());
     set_host(request, &mut passed)?;
     if let Some(protocol) = upgrade::requested(request) {
-        let place = connect.backends.place(&location.host, connect.context.user())?;
+        let place = connect.backends.stream_place(&location.host, connect.context.user())?;
         let connection = location.connect(&connect.backends.dialer, place).await;
         let connection = connection.map_err(|error| unreachable(&error))?;
         let idle = connect.backends.limits.stream_idle;

@@ -53,7 +53,7 @@ where
     let Target { kubelet, command } = target(connect, &pod, &admitted).await?;
     let protocol = upgrade::requested(request);
     let protocol = protocol.ok_or_else(|| Status::bad_request("Upgrade request required"))?;
-    let place = connect.backends.place(&kubelet.location.host, connect.context.user())?;
+    let place = connect.backends.stream_place(&kubelet.location.host, connect.context.user())?;
     let dialer = connect.backends.dialer;
     let idle = connect.backends.limits.stream_idle;
     let (location, is_web_socket) =

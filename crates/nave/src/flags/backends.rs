@@ -1,5 +1,6 @@
 //! The limits of connections to kubelets, pods, services and aggregated servers. All are nave's own flags.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use clap::Args;
@@ -24,6 +25,10 @@ pub(super) struct BackendFlags {
     /// twice as many as are free. nave's own flag.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_count, help_heading = BACKENDS)]
     max_backend_connections_per_user: usize,
+    /// Maximum number of bytes per second of a stream in each direction: exec, attach, port-forward, and upgraded
+    /// connections of proxy requests. 0 means no limit.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole(0..=i64::MAX as u64), help_heading = BACKENDS)]
+    max_connection_bytes_per_sec: u64,
     /// Time without any byte in both directions after which a stream is ended. nave's own flag.
     #[arg(long, value_name = "DURATION", default_value = "4h0m0s", value_parser = parse_duration, help_heading = BACKENDS)]
     stream_idle_timeout: Duration,
@@ -50,6 +55,7 @@ impl BackendFlags {
                 per_user: limit(self.max_backend_connections_per_user),
             },
             stream_idle: self.stream_idle_timeout,
+            stream_rate: NonZeroU64::new(self.max_connection_bytes_per_sec),
             aggregated_documents: self.max_aggregated_documents_bytes,
         })
     }

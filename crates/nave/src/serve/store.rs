@@ -49,11 +49,24 @@ pub(super) fn open_overrides(config: &StoreConfig) -> HashMap<GroupResource, Arc
     config.overrides.iter().map(|(resource, options)| (resource.clone(), open(options))).collect()
 }
 
-/// Opens the store in the data folder. Only one process can open it.
+/// Opens the store in the data folder. Only one process can open it: waits a moment for one that is ending, such as one
+/// that was just killed.
 pub(crate) async fn open_embedded(
     data_dir: &Path,
     options: embedded::Options,
 ) -> Result<Arc<Embedded>, ServeError> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match try_open_embedded(data_dir, options.clone()).await {
+            Err(ServeError::Store(StoreError::Locked { .. })) if Instant::now() < deadline => {
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+async fn try_open_embedded(data_dir: &Path, options: embedded::Options) -> Result<Arc<Embedded>, ServeError> {
     let folder = data_dir.join("store");
     let damaged = |why: String| ServeError::Damaged { folder: folder.clone(), why };
     let opening = {
@@ -116,5 +129,9 @@ fn servers(options: &etcd::Options) -> String {
     servers.join(",")
 }
 
+/// Time to wait for another process to leave the data folder.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// Pause between attempts to lock the data folder.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Pauses between attempts to connect at start.
 const RETRY: Backoff = Backoff::doubling(Duration::from_millis(100), Duration::from_secs(2));

@@ -167,7 +167,7 @@ pub(super) const REFUSED: [(&str, &str); 1] = [(
     "nave signs tokens with --service-account-signing-key-file, not through another process",
 )];
 /// The flags whose values are checked and otherwise ignored, with the reasons.
-pub(super) const WITHOUT_EFFECT: [(&str, &str); 25] = [
+pub(super) const WITHOUT_EFFECT: [(&str, &str); 24] = [
     ("allow-metric-labels", BOUNDED),
     ("allow-metric-labels-manifest", BOUNDED),
     ("apiserver-count", "Servers find each other by their leases"),
@@ -184,7 +184,6 @@ pub(super) const WITHOUT_EFFECT: [(&str, &str); 25] = [
     ("log-flush-frequency", LOGS),
     ("log-text-info-buffer-size", LOGS),
     ("log-text-split-stream", LOGS),
-    ("max-connection-bytes-per-sec", "Streams are not throttled"),
     ("peer-advertise-ip", PEERS),
     ("peer-advertise-port", PEERS),
     ("peer-ca-file", PEERS),
