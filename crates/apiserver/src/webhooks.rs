@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nave_cacher::CachedObject;
 use nave_machinery::{GroupVersionResource, Value};
 use nave_resources::list_prefix;
-use nave_webhook::{CallMetrics, ClientManager, Routing, ServiceResolver, Services};
+use nave_webhook::{ClientManager, Routing, ServiceResolver, Services};
 
 use crate::storage::{ResourceStorage, Storages};
 
@@ -14,18 +14,9 @@ use crate::storage::{ResourceStorage, Storages};
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Creates the manager of webhook clients. Services are resolved from the watch caches; the service `kubernetes` is the
-/// server itself, at `own`. The calls of the clients are recorded if there are metrics.
-pub fn client_manager(
-    storages: &Storages,
-    routing: Routing,
-    own: SocketAddr,
-    metrics: Option<CallMetrics>,
-) -> Arc<ClientManager> {
-    let manager = ClientManager::new(ServiceResolver::new(stored_services(storages), routing, Some(own)));
-    Arc::new(match metrics {
-        Some(metrics) => manager.with_metrics(metrics),
-        None => manager,
-    })
+/// server itself, at `own`.
+pub fn client_manager(storages: &Storages, routing: Routing, own: SocketAddr) -> ClientManager {
+    ClientManager::new(ServiceResolver::new(stored_services(storages), routing, Some(own)))
 }
 
 /// Returns the services and endpoint slices in the watch caches.

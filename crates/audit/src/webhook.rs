@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nave_machinery::backoff::Backoff;
-use nave_webhook::{FileError, Webhook};
+use nave_webhook::{Egress, FileError, Webhook};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -30,6 +30,8 @@ pub struct WebhookOptions {
     pub batch: BatchOptions,
     /// Limits on the size of events and batches; `None` for no limits.
     pub truncation: Option<Truncation>,
+    /// The way to the webhook.
+    pub egress: Egress,
 }
 
 /// Sends events to the webhook.
@@ -46,7 +48,8 @@ struct Inner {
 impl Sender {
     pub(crate) fn new(options: &WebhookOptions, metrics: &Metrics) -> Result<Self, FileError> {
         let backoff = Backoff { initial: options.initial_backoff, ..Backoff::WEBHOOK };
-        let webhook = Webhook::from_file(&options.config_file, CALL_TIMEOUT)?.with_backoff(backoff);
+        let webhook = Webhook::with_egress(&options.config_file, CALL_TIMEOUT, options.egress.clone())?;
+        let webhook = webhook.with_backoff(backoff);
         let (failed, too_large) = (metrics.losses("webhook"), metrics.losses("truncate"));
         Ok(Self(Arc::new(Inner { webhook, truncation: options.truncation, failed, too_large })))
     }
@@ -212,6 +215,7 @@ mod tests {
                 throttle: None,
             },
             truncation: None,
+            egress: Egress::Direct,
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nave_machinery::{FieldError, Value, duration};
-use nave_webhook::{FileError, Webhook};
+use nave_webhook::{Egress, FileError, Webhook};
 use serde::Deserialize;
 
 pub use reload::ConfigFile;
@@ -172,6 +172,8 @@ pub struct Parts {
     pub abac: Option<Arc<Abac>>,
     /// The metrics.
     pub metrics: Metrics,
+    /// The way to webhooks.
+    pub egress: Egress,
 }
 
 impl Configuration {
@@ -249,7 +251,7 @@ impl Entry {
             "Webhook" => {
                 let webhook =
                     self.webhook.as_ref().ok_or_else(|| unavailable("the webhook is not configured"))?;
-                Ok(self.named("Webhook", &Arc::new(webhook.build(&self.name, &parts.metrics)?)))
+                Ok(self.named("Webhook", &Arc::new(webhook.build(&self.name, parts)?)))
             }
             _ => Err(unavailable("unknown authorizer type")),
         }
@@ -270,12 +272,12 @@ impl Entry {
 }
 
 impl WebhookEntry {
-    fn build(&self, name: &str, metrics: &Metrics) -> Result<WebhookAuthorizer, ConfigError> {
+    fn build(&self, name: &str, parts: &Parts) -> Result<WebhookAuthorizer, ConfigError> {
         let unavailable = |why| ConfigError::Unavailable { name: name.to_owned(), why };
         let file = self.connection_info.kube_config_file.as_deref();
         let file = file.ok_or_else(|| unavailable("a webhook requires a kubeconfig file"))?;
         let timeout = self.timeout.0.unwrap_or(MAX_TIMEOUT);
-        let webhook = Webhook::from_file(file, timeout)
+        let webhook = Webhook::with_egress(file, timeout, parts.egress.clone())
             .map_err(|error| ConfigError::Webhook { name: name.to_owned(), error })?;
         let ttl = |cached: bool, ttl: Interval| ttl.0.filter(|_| cached).unwrap_or_default();
         let version = ReviewVersion::parse(&self.subject_access_review_version);
@@ -290,7 +292,7 @@ impl WebhookEntry {
         for condition in &self.match_conditions {
             conditions.add(&condition.expression).map_err(|error| ConfigError::Shape(error.to_string()))?;
         }
-        Ok(WebhookAuthorizer::new(webhook, settings, conditions, metrics.clone()))
+        Ok(WebhookAuthorizer::new(webhook, settings, conditions, parts.metrics.clone()))
     }
 }
 

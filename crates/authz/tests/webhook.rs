@@ -69,6 +69,7 @@ authorizers:
             node: Arc::new(Node::new(Arc::default()).unwrap()),
             abac: None,
             metrics: metrics.clone(),
+            egress: nave_webhook::Egress::Direct,
         };
         let authorizers = Configuration::parse(text.as_bytes()).unwrap().build(&parts).unwrap();
         Chain::new(authorizers, metrics)

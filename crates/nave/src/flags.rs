@@ -49,6 +49,7 @@ use nave_apiserver::connect::backends::BackendLimits;
 use nave_apiserver::serving::TlsSettings;
 use nave_apiserver::storage::WatchCacheSizes;
 use nave_client::leader_election::LeaderElectionConfig;
+use nave_webhook::EgressSelector;
 
 use crate::logging::LogOptions;
 
@@ -356,6 +357,8 @@ pub(crate) struct Config {
     pub(crate) kubelet: Kubelet,
     /// Aggregated servers.
     pub(crate) aggregation: Aggregation,
+    /// The ways to nodes, webhooks and etcd.
+    pub(crate) egress: EgressSelector,
     /// The limits of connections to backends. A total of 0 stands for half of all connections.
     pub(crate) backends: BackendLimits,
     /// The origin of keys and certificates without a flag.
@@ -421,7 +424,11 @@ impl ServeFlags {
         }
         let mut disabled_metrics = self.metrics.validate()?;
         disabled_metrics.extend(self.etcd.metrics_without_interval());
-        self.egress.validate()?;
+        let egress = self.egress.validate()?;
+        let mut audit = self.audit.validate()?;
+        if let Some(webhook) = audit.as_mut().and_then(|audit| audit.webhook.as_mut()) {
+            webhook.egress = egress.control_plane.clone();
+        }
         let tls = self.tls.validate()?;
         let controllers = known_controllers(&self.controllers)?;
         let reachable = if self.bind_address.is_unspecified() {
@@ -466,7 +473,8 @@ impl ServeFlags {
             objects: self.objects.config(),
             disabled_metrics,
             endpoint_routing: self.enable_aggregator_routing,
-            audit: self.audit.validate()?,
+            audit,
+            egress,
             tracing: self.tracing.validate()?,
             browsers: self.browsers.validate()?,
             console: self.browsers.console,

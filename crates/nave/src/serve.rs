@@ -14,6 +14,7 @@ mod certificates;
 mod client_cas;
 mod controllers;
 mod delegation;
+mod egress;
 mod encryption;
 mod etcd_endpoint;
 mod memory;

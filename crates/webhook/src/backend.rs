@@ -7,12 +7,12 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::client::{self, ClientError, Tls, describe};
-use crate::tcp::{self, AddressPolicy, ConnectError};
+use crate::egress::{Egress, EgressStream};
+use crate::tcp::{AddressPolicy, ConnectError};
 
 /// A connection to a backend.
 pub trait BackendConnection: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -57,6 +57,30 @@ impl BackendTls {
         Ok(Self { config: Arc::new(config), server_name })
     }
 
+    /// Opens TLS on a connection to a host.
+    pub(crate) async fn handshake<S>(
+        &self,
+        host: &str,
+        stream: S,
+        patience: Duration,
+    ) -> Result<TlsStream<S>, BackendError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let invalid = |_| BackendError::Tls(format!("tls: {host:?} is not a valid server name"));
+        let name = match (&self.server_name, host.parse::<IpAddr>()) {
+            (Some(name), _) => name.clone(),
+            (None, Ok(address)) => ServerName::IpAddress(address.into()),
+            (None, Err(_)) => ServerName::try_from(host.to_owned()).map_err(invalid)?,
+        };
+        let handshake = TlsConnector::from(Arc::clone(&self.config)).connect(name, stream);
+        match tokio::time::timeout(patience, handshake).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(BackendError::Tls(describe(&error))),
+            Err(_) => Err(BackendError::TlsTimeout),
+        }
+    }
+
     /// Offers HTTP/2 too. The backend chooses.
     #[must_use]
     pub fn with_http2(mut self) -> Self {
@@ -69,12 +93,14 @@ impl BackendTls {
 const HTTP2: &[u8] = b"h2";
 
 /// Opens connections to backends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct BackendDialer {
     /// The addresses that may be dialled.
     pub policy: AddressPolicy,
     /// Maximum time of the lookup, of dialling an address, and of the TLS handshake, each.
     pub timeout: Duration,
+    /// The way to the backends.
+    pub egress: Egress,
 }
 
 impl BackendDialer {
@@ -90,7 +116,7 @@ impl BackendDialer {
         tls: Option<&BackendTls>,
     ) -> Result<Box<dyn BackendConnection>, BackendError> {
         Ok(match tls {
-            None => Box::new(tcp::connect(host, port, self.policy, self.timeout).await?),
+            None => Box::new(self.egress.connect(host, port, self.policy, self.timeout).await?),
             Some(tls) => Box::new(self.connect_tls(host, port, tls).await?),
         })
     }
@@ -115,19 +141,8 @@ impl BackendDialer {
         host: &str,
         port: u16,
         tls: &BackendTls,
-    ) -> Result<TlsStream<TcpStream>, BackendError> {
-        let stream = tcp::connect(host, port, self.policy, self.timeout).await?;
-        let invalid = |_| BackendError::Tls(format!("tls: {host:?} is not a valid server name"));
-        let name = match (&tls.server_name, host.parse::<IpAddr>()) {
-            (Some(name), _) => name.clone(),
-            (None, Ok(address)) => ServerName::IpAddress(address.into()),
-            (None, Err(_)) => ServerName::try_from(host.to_owned()).map_err(invalid)?,
-        };
-        let handshake = TlsConnector::from(Arc::clone(&tls.config)).connect(name, stream);
-        match tokio::time::timeout(self.timeout, handshake).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(BackendError::Tls(describe(&error))),
-            Err(_) => Err(BackendError::TlsTimeout),
-        }
+    ) -> Result<TlsStream<EgressStream>, BackendError> {
+        let stream = self.egress.connect(host, port, self.policy, self.timeout).await?;
+        tls.handshake(host, stream, self.timeout).await
     }
 }

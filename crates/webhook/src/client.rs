@@ -19,6 +19,7 @@ use rustls::{CertificateError, ClientConfig, RootCertStore};
 use tokio::sync::Semaphore;
 
 use crate::dial::{DialError, Dialer};
+use crate::egress::Egress;
 use crate::hook::CallLimits;
 use crate::root_server::RootServer;
 use crate::unchecked::AnyServer;
@@ -113,6 +114,14 @@ impl Client {
     /// # Errors
     /// The roots, the certificate or its key are invalid.
     pub fn new(tls: Tls, timeout: Duration) -> Result<Self, ClientError> {
+        Self::with_egress(tls, timeout, Egress::Direct)
+    }
+
+    /// As [`Self::new`], with the way to the servers.
+    ///
+    /// # Errors
+    /// See [`Self::new`].
+    pub fn with_egress(tls: Tls, timeout: Duration, egress: Egress) -> Result<Self, ClientError> {
         let limits = CallLimits { timeout, response_bytes: MAX_RESPONSE_BYTES };
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(config(tls.roots, tls.identity)?).https_or_http();
@@ -120,7 +129,7 @@ impl Client {
             None => connector,
             Some(name) => connector.with_server_name_resolver(fixed_name(name)?),
         };
-        let connector = connector.enable_all_versions().wrap_connector(Dialer::new(None));
+        let connector = connector.enable_all_versions().wrap_connector(Dialer::new(None, egress));
         Ok(Self::of_pool(pool(connector), limits))
     }
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tower_service::Service;
 
+use crate::egress::{Egress, EgressStream};
 use crate::service::{Destination, ResolveError, ServiceResolver};
-use crate::tcp::{self, AddressPolicy, ConnectError};
+use crate::tcp::{AddressPolicy, ConnectError};
 
 /// The error of opening a connection.
 #[derive(Debug, thiserror::Error)]
@@ -40,11 +40,19 @@ pub(crate) struct ServiceTarget {
 #[derive(Clone)]
 pub(crate) struct Dialer {
     service: Option<ServiceTarget>,
+    egress: Egress,
 }
 
 impl Dialer {
-    pub(crate) fn new(service: Option<ServiceTarget>) -> Self {
-        Self { service }
+    pub(crate) fn new(service: Option<ServiceTarget>, egress: Egress) -> Self {
+        Self { service, egress }
+    }
+
+    /// Returns the way to the destination: the server itself is dialled directly.
+    fn egress(&self) -> Egress {
+        let is_own =
+            |target: &ServiceTarget| target.resolver.is_own(&target.namespace, &target.name, target.port);
+        if self.service.as_ref().is_some_and(is_own) { Egress::Direct } else { self.egress.clone() }
     }
 
     /// Returns the host and port to dial.
@@ -58,7 +66,7 @@ impl Dialer {
 }
 
 impl Service<Uri> for Dialer {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<EgressStream>;
     type Error = DialError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, DialError>> + Send>>;
 
@@ -67,11 +75,11 @@ impl Service<Uri> for Dialer {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let destination = self.destination(&uri);
+        let (destination, egress) = (self.destination(&uri), self.egress());
         Box::pin(async move {
             let Destination { host, port } = destination?;
             // Administrators choose the hosts of webhooks, which may be on this machine.
-            let stream = tcp::connect(&host, port, AddressPolicy::Unicast, PATIENCE).await?;
+            let stream = egress.connect(&host, port, AddressPolicy::Unicast, PATIENCE).await?;
             Ok(TokioIo::new(stream))
         })
     }

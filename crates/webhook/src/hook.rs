@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::client::{Client, ClientError, Response, Roots, Tls};
 use crate::dial::{Dialer, ServiceTarget};
+use crate::egress::EgressSelector;
 use crate::kubeconfig::FileError;
 use crate::metrics::CallMetrics;
 use crate::service::ServiceResolver;
@@ -134,6 +135,7 @@ pub struct ClientManager {
     resolver: Arc<ServiceResolver>,
     users: Option<Users>,
     metrics: Option<CallMetrics>,
+    egress: EgressSelector,
     clients: Mutex<LruCache<ClientConfig, HookClient>>,
 }
 
@@ -141,7 +143,8 @@ impl ClientManager {
     /// Creates a manager without clients.
     pub fn new(resolver: ServiceResolver) -> Self {
         let clients = Mutex::new(LruCache::new(CLIENTS));
-        Self { resolver: Arc::new(resolver), users: None, metrics: None, clients }
+        let egress = EgressSelector::default();
+        Self { resolver: Arc::new(resolver), users: None, metrics: None, egress, clients }
     }
 
     /// Records the calls of all clients.
@@ -151,11 +154,19 @@ impl ClientManager {
         self
     }
 
+    /// Sets the ways to services and to the hosts of URLs.
+    #[must_use]
+    pub fn with_egress(mut self, egress: EgressSelector) -> Self {
+        self.egress = egress;
+        self
+    }
+
     /// Creates a manager without clients that resolves services in the same way. Its clients authenticate as `users`.
     #[must_use]
     pub fn with_users(&self, users: Users) -> Self {
         let (resolver, clients) = (Arc::clone(&self.resolver), Mutex::new(LruCache::new(CLIENTS)));
-        Self { resolver, users: Some(users), metrics: self.metrics.clone(), clients }
+        let egress = self.egress.clone();
+        Self { resolver, users: Some(users), metrics: self.metrics.clone(), egress, clients }
     }
 
     /// Returns the client of a configuration.
@@ -183,7 +194,9 @@ impl ClientManager {
         };
         let HostCredentials { identity, authorization } = credentials;
         let tls = Tls { roots: config.roots()?, server_name, identity };
-        let client = Client::with_dialer(tls, Dialer::new(service)).map_err(ClientConfigError::Client)?;
+        let egress = if service.is_some() { &self.egress.cluster } else { &self.egress.control_plane };
+        let dialer = Dialer::new(service, egress.clone());
+        let client = Client::with_dialer(tls, dialer).map_err(ClientConfigError::Client)?;
         let client = HookClient { client, uri, authorization, metrics: self.metrics.clone() };
         self.clients.lock().put(config.clone(), client.clone());
         Ok(client)

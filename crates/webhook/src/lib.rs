@@ -6,7 +6,8 @@
 //!    └─ Client ── HTTPS: own roots, own client certificate, bounded response size and time, no redirects
 //!        └─ Dialer ── resolves a service
 //! BackendDialer ── connections to kubelets, pods and endpoints, for streams
-//! both ── `tcp`: resolves a name, checks the addresses, dials exactly these
+//! both ── `egress`: directly, or through a proxy
+//!   └─ `tcp`: resolves a name, checks the addresses, dials exactly these
 //! ```
 //!
 //! Invariants:
@@ -58,7 +59,7 @@ use serde_json::Value;
 
 pub use backend::{BackendConnection, BackendDialer, BackendError, BackendTls};
 pub use client::{Client, ClientError, Response, Roots, Tls, describe};
-pub use egress::{EgressError, check_egress_file};
+pub use egress::{ConnectProxy, Egress, EgressError, EgressSelector, EgressStream};
 pub use files::WatchedFiles;
 pub use hook::{Address, CallLimits, ClientConfig, ClientConfigError, ClientManager, HookClient, HookError};
 pub use kubeconfig::{FileError, Kubeconfig};
@@ -108,6 +109,7 @@ pub struct Webhook {
     /// Appended to the server's URL; empty for a webhook, whose URL is complete.
     path: &'static str,
     timeout: Duration,
+    egress: Egress,
     backoff: Backoff,
     attempts: u32,
     loaded: Mutex<Loaded>,
@@ -138,7 +140,15 @@ impl Webhook {
     /// # Errors
     /// The file cannot be read or is not a valid webhook configuration.
     pub fn from_file(path: &Path, timeout: Duration) -> Result<Self, FileError> {
-        Self::for_path(path, "", timeout)
+        Self::for_path(path, "", timeout, Egress::Direct)
+    }
+
+    /// As [`Self::from_file`], with the way to the webhook.
+    ///
+    /// # Errors
+    /// See [`Self::from_file`].
+    pub fn with_egress(path: &Path, timeout: Duration, egress: Egress) -> Result<Self, FileError> {
+        Self::for_path(path, "", timeout, egress)
     }
 
     /// Reads the kubeconfig file of an API server. Calls create objects of the resource at `path`.
@@ -146,14 +156,19 @@ impl Webhook {
     /// # Errors
     /// See [`Self::from_file`].
     pub fn for_api_server(file: &Path, path: &'static str, timeout: Duration) -> Result<Self, FileError> {
-        Self::for_path(file, path, timeout)
+        Self::for_path(file, path, timeout, Egress::Direct)
     }
 
-    fn for_path(file: &Path, path: &'static str, timeout: Duration) -> Result<Self, FileError> {
-        let (target, files) = Target::read(file, path, timeout)?;
+    fn for_path(
+        file: &Path,
+        path: &'static str,
+        timeout: Duration,
+        egress: Egress,
+    ) -> Result<Self, FileError> {
+        let (target, files) = Target::read(file, path, timeout, &egress)?;
         let loaded = Loaded { target: Arc::new(target), files, checked: Instant::now() };
         let (file, backoff, loaded) = (file.to_owned(), Backoff::WEBHOOK, Mutex::new(loaded));
-        Ok(Self { file, path, timeout, backoff, attempts: ATTEMPTS, loaded })
+        Ok(Self { file, path, timeout, egress, backoff, attempts: ATTEMPTS, loaded })
     }
 
     /// Sets the backoff between attempts.
@@ -194,7 +209,7 @@ impl Webhook {
         if loaded.checked.elapsed() >= CHECK_INTERVAL {
             loaded.checked = Instant::now();
             if loaded.files.changed() {
-                match Target::read(&self.file, self.path, self.timeout) {
+                match Target::read(&self.file, self.path, self.timeout, &self.egress) {
                     Ok((target, files)) => {
                         (loaded.target, loaded.files) = (Arc::new(target), files);
                         tracing::info!(file = %self.file.display(), "webhook config reloaded");
@@ -212,13 +227,18 @@ impl Webhook {
 
 impl Target {
     /// Reads a kubeconfig file and appends `path` to the server's URL. Also returns the files to watch.
-    fn read(file: &Path, path: &str, timeout: Duration) -> Result<(Self, WatchedFiles), FileError> {
+    fn read(
+        file: &Path,
+        path: &str,
+        timeout: Duration,
+        egress: &Egress,
+    ) -> Result<(Self, WatchedFiles), FileError> {
         // The watch starts before the final read, so that changes in between are detected.
         let files = WatchedFiles::new(Kubeconfig::read(file)?.files);
         let found = Kubeconfig::read(file)?;
         let authorization =
             Authorization::new(found.token_file.as_deref(), found.token.as_deref(), found.password.as_ref())?;
-        let client = Client::new(found.tls, timeout)?;
+        let client = Client::with_egress(found.tls, timeout, egress.clone())?;
         let uri = if path.is_empty() { found.server } else { joined(&found.server, path)? };
         Ok((Self { client, uri, authorization }, files))
     }

@@ -83,13 +83,18 @@ impl ServiceResolver {
         Self { services, routing, loopback }
     }
 
+    /// Returns whether a service is this server itself.
+    pub(crate) fn is_own(&self, namespace: &str, name: &str, port: u16) -> bool {
+        self.loopback.is_some() && (namespace, name, port) == ("default", "kubernetes", 443)
+    }
+
     /// Returns the address of a port of a service.
     ///
     /// # Errors
     /// The service does not exist, has no such port, or has no address of the kind that is dialled.
     pub fn resolve(&self, namespace: &str, name: &str, port: u16) -> Result<Destination, ResolveError> {
         if let Some(own) = self.loopback
-            && (namespace, name, port) == ("default", "kubernetes", 443)
+            && self.is_own(namespace, name, port)
         {
             return Ok(Destination { host: own.ip().to_string(), port: own.port() });
         }

@@ -32,6 +32,17 @@ pub enum ConnectError {
     /// An address is refused by the policy.
     #[error("dial tcp {0}: address not allowed")]
     Refused(SocketAddr),
+    /// A name is refused by the policy.
+    #[error("dial tcp {0}: name not allowed")]
+    RefusedName(String),
+    /// The proxy does not open the connection.
+    #[error("proxy {proxy}: {why}")]
+    Proxy {
+        /// The address of the proxy.
+        proxy: String,
+        /// The error.
+        why: String,
+    },
     /// The connection cannot be opened.
     #[error("dial tcp {address}: {why}")]
     Connect {
@@ -116,6 +127,27 @@ pub(crate) async fn connect(
         failure = ConnectError::Connect { address, why };
     }
     Err(failure)
+}
+
+/// Checks a host that a proxy will look up and dial. Only the addresses of names can be checked by the proxy.
+///
+/// # Errors
+/// The policy refuses the address, or the name as one of the proxy's own machine.
+pub(crate) fn check_proxied(host: &str, port: u16, policy: AddressPolicy) -> Result<(), ConnectError> {
+    if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        let refused = ConnectError::Refused(SocketAddr::new(address, port));
+        return if policy.allows(address) { Ok(()) } else { Err(refused) };
+    }
+    let name = host.trim_end_matches('.').to_ascii_lowercase();
+    let last = name.rsplit('.').next().unwrap_or_default();
+    // Some resolvers take names such as 127.1, 0x7f.1 or 2130706433 for addresses.
+    let digits = last.strip_prefix("0x").unwrap_or(last);
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit())
+        || (digits.len() < last.len() && digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if is_number || (policy == AddressPolicy::Remote && last == "localhost") {
+        return Err(ConnectError::RefusedName(host.to_owned()));
+    }
+    Ok(())
 }
 
 async fn resolve(host: &str, port: u16, patience: Duration) -> Result<Vec<SocketAddr>, ConnectError> {

@@ -20,6 +20,7 @@ mod deployments;
 mod disruption;
 mod drop_in;
 mod durability;
+mod egress;
 mod encryption;
 mod endpoint_slices;
 mod etcd;

@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 use nave_machinery::Status;
 use nave_machinery::user::UserInfo;
 use nave_streams::idle::IDLE;
-use nave_webhook::{AddressPolicy, BackendDialer, BackendTls, ClientError, Roots, Tls};
+use nave_webhook::{AddressPolicy, BackendDialer, BackendTls, ClientError, Egress, Roots, Tls};
 
 use super::log_usage::LogUsage;
 pub use super::places::ConnectionCounts;
@@ -92,7 +92,9 @@ impl Default for Backends {
             port: KUBELET_PORT,
             tls: Arc::default(),
         };
-        Self::new(BackendDialer { policy: AddressPolicy::Remote, timeout: TIMEOUT }, kubelets, None)
+        let dialer =
+            BackendDialer { policy: AddressPolicy::Remote, timeout: TIMEOUT, egress: Egress::Direct };
+        Self::new(dialer, kubelets, None)
     }
 }
 

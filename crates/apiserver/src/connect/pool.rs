@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use nave_machinery::Status;
-use nave_webhook::{BackendError, BackendTls};
+use nave_webhook::{BackendDialer, BackendError, BackendTls};
 use tower_service::Service;
 
 use super::backends::Backends;
@@ -60,6 +60,17 @@ pub(crate) enum PoolError {
 impl Pool {
     /// Creates a pool. At most `requests` are sent at the same time.
     pub(crate) fn new(backends: Arc<Backends>, tls: &BackendTls, requests: usize) -> Self {
+        let dialer = backends.dialer.clone();
+        Self::with_dialer(backends, dialer, tls, requests)
+    }
+
+    /// As [`Self::new`], with another dialer than that of the backends.
+    pub(crate) fn with_dialer(
+        backends: Arc<Backends>,
+        dialer: BackendDialer,
+        tls: &BackendTls,
+        requests: usize,
+    ) -> Self {
         let streams = u32::try_from(requests).unwrap_or(u32::MAX);
         let connection_window = STREAM_WINDOW.saturating_mul(streams).min(i32::MAX as u32);
         let client = legacy::Client::builder(TokioExecutor::new())
@@ -73,7 +84,7 @@ impl Pool {
             .http2_initial_connection_window_size(connection_window)
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
-            .build(Connector { backends, tls: tls.clone().with_http2() });
+            .build(Connector { backends, dialer, tls: tls.clone().with_http2() });
         Self { client }
     }
 
@@ -121,6 +132,7 @@ impl From<PoolError> for NotConnected {
 #[derive(Clone, Debug)]
 struct Connector {
     backends: Arc<Backends>,
+    dialer: BackendDialer,
     tls: BackendTls,
 }
 
@@ -134,12 +146,12 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, target: Uri) -> Self::Future {
-        let Self { backends, tls } = self.clone();
+        let Self { backends, dialer, tls } = self.clone();
         Box::pin(async move {
             let host = target.host().unwrap_or_default().trim_matches(['[', ']']);
             let place = backends.shared_place(host).map_err(|status| PoolError::Busy(Box::new(status)))?;
             let port = target.port_u16().unwrap_or(443);
-            let connected = backends.dialer.connect_with_protocol(host, port, &tls).await;
+            let connected = dialer.connect_with_protocol(host, port, &tls).await;
             let (connection, is_http2) = connected.map_err(PoolError::Connect)?;
             Ok(TokioIo::new(PlacedConnection::new(connection, place).with_http2(is_http2)))
         })
@@ -158,7 +170,7 @@ mod tests {
     use http_body_util::{Empty, Full, StreamBody};
     use hyper::service::service_fn;
     use hyper_util::server::conn::auto;
-    use nave_webhook::{AddressPolicy, BackendDialer, Roots, Tls};
+    use nave_webhook::{AddressPolicy, Roots, Tls};
     use rustls::ServerConfig;
     use rustls::pki_types::PrivateKeyDer;
     use tokio::net::TcpListener;
@@ -228,7 +240,8 @@ mod tests {
     }
 
     fn backends(policy: AddressPolicy, places: usize) -> Arc<Backends> {
-        let dialer = BackendDialer { policy, timeout: Duration::from_secs(10) };
+        let dialer =
+            BackendDialer { policy, timeout: Duration::from_secs(10), egress: nave_webhook::Egress::Direct };
         let kubelets = Kubelets { address_types: Vec::new(), port: 0, tls: Arc::default() };
         let connections = ConnectionCounts { total: places, per_host: None, per_user: None };
         let limits = BackendLimits { connections, ..BackendLimits::default() };

@@ -54,7 +54,7 @@ where
     let protocol = upgrade::requested(request);
     let protocol = protocol.ok_or_else(|| Status::bad_request("Upgrade request required"))?;
     let place = connect.backends.stream_place(&kubelet.location.host, connect.context.user())?;
-    let dialer = connect.backends.dialer;
+    let dialer = connect.backends.dialer.clone();
     let idle = connect.backends.limits.stream_idle;
     let (location, is_web_socket) =
         (kubelet.location, protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));

@@ -44,7 +44,11 @@ const BACKEND_CONNECTIONS: usize = 48;
 
 /// Returns connections that may lead to this machine.
 fn local_backends() -> Arc<Backends> {
-    let dialer = BackendDialer { policy: AddressPolicy::Unicast, timeout: Duration::from_secs(2) };
+    let dialer = BackendDialer {
+        policy: AddressPolicy::Unicast,
+        timeout: Duration::from_secs(2),
+        egress: nave_webhook::Egress::Direct,
+    };
     let Backends { kubelets, unverified, .. } = Backends::default();
     let connections = ConnectionCounts { total: BACKEND_CONNECTIONS, per_host: None, per_user: None };
     let limits = BackendLimits { connections, ..BackendLimits::default() };
@@ -88,7 +92,11 @@ impl Fixture {
         let storages = Storages::open(registry, store, &WatchCacheSizes::default());
         let own = "127.0.0.1:6443".parse().unwrap();
         let config = Config {
-            webhooks: crate::webhooks::client_manager(&storages, nave_webhook::Routing::ClusterIp, own, None),
+            webhooks: Arc::new(crate::webhooks::client_manager(
+                &storages,
+                nave_webhook::Routing::ClusterIp,
+                own,
+            )),
             storages,
             authentication: nave_authn::Chain::new(Vec::new()).with_anonymous(),
             authorization,

@@ -99,12 +99,11 @@ impl World {
             audit: None,
             tracer: None,
             metrics: prometheus::Registry::new(),
-            webhooks: nave_apiserver::webhooks::client_manager(
+            webhooks: Arc::new(nave_apiserver::webhooks::client_manager(
                 &storages,
                 nave_webhook::Routing::ClusterIp,
                 "127.0.0.1:6443".parse().unwrap(),
-                None,
-            ),
+            )),
             backends: Arc::default(),
             aggregation: nave_apiserver::aggregator::AggregationConfig::default(),
             cluster_authentication,

@@ -22,6 +22,7 @@ fn parts() -> Parts {
         node: Arc::new(crate::node::Node::new(Arc::default()).unwrap()),
         abac: None,
         metrics: Metrics::new(&prometheus::Registry::new()).unwrap(),
+        egress: nave_webhook::Egress::Direct,
     }
 }
 

@@ -208,6 +208,7 @@ impl AuditFlags {
             mode: self.audit_webhook_mode,
             batch,
             truncation: self.audit_webhook_truncate_enabled.then_some(truncation),
+            egress: nave_webhook::Egress::Direct,
         }))
     }
 }

@@ -81,17 +81,18 @@ pub(super) async fn start(
     let stores = Stores::new(store)
         .with_media_type(config.store.media_type)
         .with_encryption(encryption.encryption.clone())
-        .with_overrides(store::open_overrides(&config.store))
+        .with_overrides(store::open_overrides(config))
         .with_timeouts(config.store.timeouts)
         .measured(&metrics)
         .map_err(StartError::Metrics)?;
     let storages = Storages::open(registry, stores, &config.watch_caches);
-    let authorization = Authorization::open(&config.authorization, &reachable.to_string(), &metrics)?;
+    let authorization = Authorization::open(config, &reachable.to_string(), &metrics)?;
     let always_allow = authorization.always_allow();
     let authentication = Authentication::open(config, keys, cas, &storages, always_allow, &metrics)?;
     let routing = if config.endpoint_routing { Routing::Endpoints } else { Routing::ClusterIp };
     let calls = CallMetrics::new(&metrics).map_err(StartError::Metrics)?;
-    let webhooks = webhooks::client_manager(&storages, routing, reachable, Some(calls));
+    let webhooks = webhooks::client_manager(&storages, routing, reachable);
+    let webhooks = Arc::new(webhooks.with_metrics(calls).with_egress(config.egress.clone()));
     let with_tokens = authentication.virtual_resources(virtual_resources::table());
     let runs_controllers = config.controllers.selected().next().is_some();
     let with_statuses = virtual_resources::with_component_statuses(with_tokens, runs_controllers)?;

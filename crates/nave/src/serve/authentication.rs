@@ -85,7 +85,7 @@ impl Authentication {
             file.load().map(|()| file)
         });
         let (uses, used) = mpsc::channel(TOKEN_USES);
-        let tokens = tokens(&flags, &keys, &objects, issuers, &metrics, uses)?;
+        let tokens = tokens(config, &keys, &objects, issuers, &metrics, uses)?;
         Ok(Self {
             users_ca: cas.users.clone(),
             front_proxy: cas.front_proxy(),
@@ -206,13 +206,14 @@ fn issuer_from_flags(oidc: &Oidc, flags: &Flags) -> Result<IssuerTokens, FlagErr
 
 /// Returns all token authenticators, in upstream's order.
 fn tokens(
-    flags: &Flags,
+    config: &Config,
     keys: &Arc<KeyRing>,
     objects: &Arc<dyn Objects>,
     issuers: Arc<Issuers>,
     metrics: &Arc<Metrics>,
     uses: mpsc::Sender<SecretUse>,
 ) -> Result<Arc<dyn TokenAuthenticator>, FlagError> {
+    let flags = &config.authentication;
     let audiences = &flags.audiences;
     let mut kinds: Vec<Arc<dyn TokenAuthenticator>> = Vec::new();
     if let Some(file) = &flags.token_file {
@@ -233,7 +234,8 @@ fn tokens(
     }
     kinds.push(issuers);
     if let Some(TokenWebhook { file, ttl, version }) = &flags.webhook {
-        let webhook = Webhook::from_file(file, WEBHOOK_TIMEOUT).map_err(|why| match why {
+        let webhook = Webhook::with_egress(file, WEBHOOK_TIMEOUT, config.egress.control_plane.clone());
+        let webhook = webhook.map_err(|why| match why {
             // The flag's error already contains the path of the file itself.
             FileError::Read { path, error } if path == *file => webhook_error(file, &error),
             why => webhook_error(file, &why),

@@ -19,7 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use prometheus::Registry;
 
 use super::{FILE_CHECK, ServeError, delegation};
-use crate::flags::{self, Authorizers, FlagError};
+use crate::flags::{self, Authorizers, Config, FlagError};
 
 /// The authorizers and their data.
 pub(super) struct Authorization {
@@ -33,11 +33,8 @@ pub(super) struct Authorization {
 
 impl Authorization {
     /// Creates the authorizers. They see no objects until [`follow`](Self::follow) has run.
-    pub(super) fn open(
-        flags: &flags::Authorization,
-        server: &str,
-        registry: &Registry,
-    ) -> Result<Self, ServeError> {
+    pub(super) fn open(config: &Config, server: &str, registry: &Registry) -> Result<Self, ServeError> {
+        let flags = &config.authorization;
         let (rbac, graph) = (Arc::new(Rbac::default()), Arc::new(RwLock::new(Graph::default())));
         let metrics = Metrics::new(registry).map_err(StartError::Metrics)?;
         let abac = flags.policy_file.as_ref().map(|file| {
@@ -51,6 +48,7 @@ impl Authorization {
             node: Arc::new(node),
             abac: abac.transpose()?.map(Arc::new),
             metrics: metrics.clone(),
+            egress: config.egress.control_plane.clone(),
         };
         let (authorizers, file) = match &flags.authorizers {
             Authorizers::Given(given) => {

@@ -42,7 +42,7 @@ pub(super) fn open(
         *total = connections;
     }
     let policy = if kubelet.allow_local { AddressPolicy::Unicast } else { AddressPolicy::Remote };
-    let dialer = BackendDialer { policy, timeout: kubelet.timeout };
+    let dialer = BackendDialer { policy, timeout: kubelet.timeout, egress: config.egress.cluster.clone() };
     let unverified = Backends::unverified_tls().map_err(|error| unusable(&error))?;
     Ok(Arc::new(Backends::new(dialer, kubelets, Some(unverified)).with_limits(limits)))
 }

@@ -11,8 +11,8 @@ use nave_machinery::backoff::Backoff;
 use nave_store::{Embedded, Etcd, PendingWrites, Store, StoreError, embedded, etcd};
 use tokio::time::{Instant, timeout_at};
 
-use super::ServeError;
-use crate::flags::{Config, EngineConfig, StoreConfig};
+use super::{ServeError, egress};
+use crate::flags::{Config, EngineConfig};
 
 /// The store of most resources.
 pub(super) struct Opened {
@@ -29,7 +29,9 @@ pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
             Ok(Opened { store: Arc::<Embedded>::clone(&store), embedded: Some(store) })
         }
         EngineConfig::Etcd(options) => {
-            let store = open_etcd(options, config.store.timeouts.initialization).await?;
+            let dialer = egress::dialer(&config.egress.etcd);
+            let options = etcd::Options { dialer, ..options.clone() };
+            let store = open_etcd(&options, config.store.timeouts.initialization).await?;
             Ok(Opened { store, embedded: None })
         }
     }
@@ -44,9 +46,12 @@ pub(super) fn pending_writes(config: &StoreConfig) -> PendingWrites {
 }
 
 /// Opens the stores of single resources.
-pub(super) fn open_overrides(config: &StoreConfig) -> HashMap<GroupResource, Arc<dyn Store>> {
-    let open = |options: &etcd::Options| Arc::new(Etcd::new(options.clone())) as Arc<dyn Store>;
-    config.overrides.iter().map(|(resource, options)| (resource.clone(), open(options))).collect()
+pub(super) fn open_overrides(config: &Config) -> HashMap<GroupResource, Arc<dyn Store>> {
+    let open = |options: &etcd::Options| {
+        let dialer = egress::dialer(&config.egress.etcd);
+        Arc::new(Etcd::new(etcd::Options { dialer, ..options.clone() })) as Arc<dyn Store>
+    };
+    config.store.overrides.iter().map(|(resource, options)| (resource.clone(), open(options))).collect()
 }
 
 /// Opens the store in the data folder. Only one process can open it: waits a moment for one that is ending, such as one

@@ -15,11 +15,11 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use prost::Message;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::STATUS;
 use super::address::Address;
+use super::dial::Dialer;
 use super::error::{CallFailure, Disposition, Refusal};
 use super::tls::TlsFiles;
 use crate::StoreError;
@@ -46,6 +46,7 @@ pub(super) enum Effect {
 pub(super) struct Endpoint {
     address: Address,
     tls: Arc<TlsFiles>,
+    dialer: Dialer,
     requests: Slot,
     watches: Mutex<Vec<Arc<Slot>>>,
     /// Held while the member is asked for its status.
@@ -64,10 +65,11 @@ struct Slot {
 pub(super) struct WatchSlot(Arc<Slot>);
 
 impl Endpoints {
-    pub(super) fn new(addresses: Vec<Address>, tls: &Arc<TlsFiles>) -> Self {
+    pub(super) fn new(addresses: Vec<Address>, tls: &Arc<TlsFiles>, dialer: &Dialer) -> Self {
         let endpoint = |address| Endpoint {
             address,
             tls: Arc::clone(tls),
+            dialer: dialer.clone(),
             requests: Slot::default(),
             watches: Mutex::default(),
             probing: tokio::sync::Mutex::default(),
@@ -234,8 +236,7 @@ impl Endpoint {
 
     async fn open(&self) -> Result<Connection, String> {
         let Address { host, port, .. } = &self.address;
-        let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| error.to_string())?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        let stream = self.dialer.connect(host, *port).await?;
         let origin = self.address.to_string();
         if !self.address.is_tls {
             return Connection::open(TokioIo::new(stream), origin).await;

@@ -13,6 +13,7 @@
 
 mod address;
 mod compactor;
+mod dial;
 mod endpoints;
 mod error;
 mod keys;
@@ -38,6 +39,7 @@ use crate::{
 };
 
 pub use address::{Address, InvalidAddress};
+pub use dial::{Dial, Dialer, MemberStream};
 use endpoints::{Effect, Endpoints};
 use error::Refusal;
 use keys::Keys;
@@ -52,6 +54,8 @@ pub struct Options {
     pub servers: Vec<Address>,
     /// The files for TLS to `https` addresses.
     pub tls: TlsFiles,
+    /// The way to the members.
+    pub dialer: Dialer,
     /// Replaces `/registry` at the start of keys (`--etcd-prefix`).
     pub prefix: String,
     /// Interval of compactions; `None` leaves them to others (`--etcd-compaction-interval`).
@@ -79,6 +83,7 @@ impl Default for Options {
         Self {
             servers: Vec::new(),
             tls: TlsFiles::default(),
+            dialer: Dialer::default(),
             prefix: "/registry".to_owned(),
             compaction_interval: Some(Duration::from_mins(5)),
             lease_reuse: Duration::from_mins(1),
@@ -107,7 +112,7 @@ impl Etcd {
     /// Creates the engine. Connects when it is used first. Must be called within a runtime.
     pub fn new(options: Options) -> Self {
         let client = Arc::new(Client {
-            endpoints: Endpoints::new(options.servers, &Arc::new(options.tls)),
+            endpoints: Endpoints::new(options.servers, &Arc::new(options.tls), &options.dialer),
             keys: Keys::new(&options.prefix),
             compacted: AtomicU64::new(0),
         });

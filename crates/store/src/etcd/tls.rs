@@ -9,10 +9,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::dial::MemberStream;
 use crate::pem::{authorities, certificates, in_file};
 
 /// The files for TLS (PEM).
@@ -36,8 +36,8 @@ impl TlsFiles {
     pub(super) async fn connect(
         &self,
         host: &str,
-        stream: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, String> {
+        stream: Box<dyn MemberStream>,
+    ) -> Result<TlsStream<Box<dyn MemberStream>>, String> {
         let config = self.config()?;
         let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
         let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
