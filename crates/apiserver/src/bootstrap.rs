@@ -8,7 +8,8 @@
 //! | [`api_services`] of the built-in groups | at start | at the next start, unless a user manages them (`autoregister`) |
 //! | `kubernetes` service, its endpoints and slice with the [`server_addresses`] | at start | every ten seconds (`kubernetesservice`) |
 //! | default `ServiceCIDR` | at start | every ten seconds; a difference from the flags is reported, not corrected (`defaultservicecidr`) |
-//! | [`identity`] lease of this server | at start | renewed every ten seconds (`start-kube-apiserver-identity-lease-controller`) |
+//! | [`identity`] lease of this server | at start | renewed every ten seconds, deleted at the end (`start-kube-apiserver-identity-lease-controller`) |
+//! | [address](crate::peers) of this server for its peers | at start | renewed every ten seconds (`peer-endpoint-reconciler-controller`) |
 //! | flow schemas and priority levels | at start | every ten seconds, by their annotation (`priority-and-fairness-config-producer`) |
 //! | start date of the tracking of secret-based tokens | at start | every ten seconds (`legacytokentracking`) |
 //! | authentication settings for extension servers | at start | on each change ([`cluster_authentication`]) |
@@ -36,11 +37,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::ensure::{core, create, ensure, with_field};
 use self::identity::Identity;
 pub use self::identity::server_identity;
+pub(crate) use self::identity::{LABEL as IDENTITY_LABEL, NAMESPACE as IDENTITY_NAMESPACE};
 use self::kubernetes_service::KubernetesService;
 use self::service_cidr::DefaultServiceCidr;
 use crate::allocation::{Repair, ServiceRanges};
 use crate::cluster_authentication::{self, ClusterAuthentication};
 use crate::endpoints::Resources;
+use crate::peers::{PeerConfig, addresses};
 
 /// The system namespaces.
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
@@ -65,6 +68,8 @@ pub struct Bootstrap {
     service_cidr: DefaultServiceCidr,
     service: KubernetesService,
     identity: Identity,
+    /// This server's address for peers, which is announced in the store; `None` to announce none.
+    announced: Option<SocketAddr>,
 }
 
 impl Bootstrap {
@@ -87,6 +92,7 @@ impl Bootstrap {
                 reconciles_endpoints,
             },
             identity: Identity::new(hostname, advertise),
+            announced: None,
         }
     }
 
@@ -95,6 +101,27 @@ impl Bootstrap {
     pub fn with_node_port(mut self, port: Option<u16>) -> Self {
         self.service.node_port = port;
         self
+    }
+
+    /// Announces the server to its peers.
+    #[must_use]
+    pub(crate) fn with_peers(mut self, peers: &PeerConfig) -> Self {
+        self.identity.advertise = peers.advertise.unwrap_or(self.identity.advertise);
+        self.announced = peers.announced;
+        self
+    }
+
+    /// Returns the name of this server's identity lease.
+    pub(crate) fn identity(&self) -> &str {
+        &self.identity.name
+    }
+
+    /// Announces the address of this server to its peers, or renews it.
+    async fn announce(&self, resources: &Resources) -> Result<(), Status> {
+        match self.announced {
+            Some(address) => addresses::renew(resources, self.identity(), address).await,
+            None => Ok(()),
+        }
     }
 
     /// Creates the missing objects. Independent objects are created concurrently, so that the store can commit them
@@ -140,7 +167,12 @@ impl Bootstrap {
             self.service.start(resources).await?;
             self.service.reconcile(resources).await
         });
-        let (tracking, identity) = (token_tracking(resources), Box::pin(self.identity.renew(resources)));
+        let identity = Box::pin(async {
+            // Peers that see the lease look for the address.
+            self.announce(resources).await?;
+            self.identity.renew(resources).await
+        });
+        let tracking = token_tracking(resources);
         let api_services = api_services::run(resources);
         let flow_control = Box::pin(flow_control::run(resources));
         try_join!(
@@ -180,10 +212,19 @@ impl Bootstrap {
         }
     }
 
-    /// Removes this server from the endpoints of the `kubernetes` service. A failure only logs: the address expires.
+    /// Removes this server from the endpoints of the `kubernetes` service, and from what its peers see. A failure only
+    /// logs: addresses and leases expire.
     pub(crate) async fn withdraw_address(&self, resources: &Resources) {
         if let Err(status) = self.service.withdraw(resources).await {
             tracing::warn!(error = status.message, "the address of this server cannot be removed");
+        }
+        if let Err(status) = Box::pin(self.identity.release(resources)).await {
+            tracing::warn!(error = status.message, "the identity lease of this server cannot be deleted");
+        }
+        if self.announced.is_some()
+            && let Err(status) = addresses::remove(resources, self.identity()).await
+        {
+            tracing::warn!(error = status.message, "the address for peers cannot be removed");
         }
     }
 
@@ -195,6 +236,7 @@ impl Bootstrap {
             ("kubernetes service", self.service.reconcile(resources).await),
             ("token tracking", token_tracking(resources).await),
             ("flow schemas and priority levels", flow_control::run(resources).await),
+            ("address for peers", self.announce(resources).await),
             ("identity lease", self.identity.renew(resources).await),
             ("expired identity leases", self.identity.remove_expired(resources).await),
         ] {

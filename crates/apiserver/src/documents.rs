@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use nave_authn::service_account::discovery::{CONFIGURATION_PATH, Discovery, JWKS_PATH};
+use nave_codec::negotiate::Transform;
 use nave_flowcontrol::Controller;
 use nave_machinery::Status;
 use nave_resources::{Registry, discovery};
@@ -23,6 +24,7 @@ use crate::introspection::ApiCache;
 use crate::metrics::Metrics;
 use crate::negotiation::{self, Encodings, Negotiation, Offer};
 use crate::openapi::remote_v3;
+use crate::peers::Peers;
 use crate::raw_response;
 use crate::request_info::{CONSOLE_STREAM, RequestInfo};
 use crate::storage::Storages;
@@ -43,13 +45,21 @@ pub struct Documents {
     pub flow_control: Option<Arc<Controller>>,
     /// Token discovery (OIDC); `None` if the issuer is not a URL.
     pub token_discovery: Option<Discovery>,
+    /// The other API servers of the cluster, whose resources are in discovery; `None` to leave them out.
+    pub(crate) peers: Option<Arc<Peers>>,
     /// The console; `None` if it is switched off.
     pub(crate) console: Option<Arc<Console>>,
 }
 
 impl Documents {
     /// Returns the size of a document that must be generated for the request; 0 if it exists already or is small.
-    pub(crate) fn size(catalog: &Catalog, aggregator: &Aggregator, info: &RequestInfo) -> usize {
+    pub(crate) fn size(&self, catalog: &Catalog, aggregator: &Aggregator, info: &RequestInfo) -> usize {
+        if info.path == "/apis"
+            && let Some(peers) = &self.peers
+            && peers.must_merge(&aggregator.discovery(catalog))
+        {
+            return usize::MAX;
+        }
         if info.path == "/openapi/v2" && aggregator.must_merge_openapi_v2(catalog) {
             return usize::MAX;
         }
@@ -182,7 +192,17 @@ impl Documents {
                 return Ok(aggregated(catalog.discovery().core()).into());
             }
             ["apis"] if accepted.transform.is_some() => {
-                return Ok(aggregated(&aggregator.discovery(catalog)).into());
+                let own = aggregator.discovery(catalog);
+                let is_local = matches!(accepted.transform, Some(Transform::Discovery { local: true, .. }));
+                let document = match &self.peers {
+                    Some(peers) if is_local => {
+                        peers.count_own_discovery();
+                        own
+                    }
+                    Some(peers) => peers.discovery(own),
+                    None => own,
+                };
+                return Ok(aggregated(&document).into());
             }
             ["api"] => Some(ObjectResponse::ordered(200, discovery::api_versions(registry, &self.address))),
             ["apis"] => {

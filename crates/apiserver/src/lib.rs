@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! serving ─→ pipeline ─→ route ─┬─→ aggregator  groups of other servers
+//!                               ├─→ peers       resources of API servers of other versions
 //!                               ├─→ documents   discovery, OpenAPI, version, health, metrics
 //!                               └─→ endpoints   get, list, watch, create, update, patch, delete
 //!                                                │
@@ -31,6 +32,7 @@
 //! | `websocket` | watches and streams over WebSocket |
 //! | [`connect`] | connections to kubelets, pods and services |
 //! | [`aggregator`] | versions of groups that other servers serve |
+//! | [`peers`] | resources that only another API server of the cluster serves |
 //! | [`lifecycle`] | changes of metadata on create, update and delete |
 //! | [`virtual_resources`] | resources without stored objects: bindings, evictions, reviews, tokens |
 //! | `internal` | writes by the server itself |
@@ -88,6 +90,7 @@ pub mod local;
 pub mod metrics;
 pub mod negotiation;
 pub mod openapi;
+pub mod peers;
 pub mod pipeline;
 mod process_metrics;
 mod raw_response;

@@ -3,6 +3,7 @@
 //! | path | handler |
 //! | --- | --- |
 //! | `/apis/GROUP/VERSION…` of an aggregated server | [`Aggregator`] |
+//! | a resource that only a peer serves | [`Peers`] |
 //! | `/api/VERSION/…`, `/apis/GROUP/VERSION/…` with a resource | [`Resources`] |
 //! | all others | [`Documents`]: discovery, OpenAPI, version, health, metrics |
 
@@ -22,12 +23,15 @@ use crate::cpu_pool::CpuPool;
 use crate::documents::Documents;
 use crate::endpoints::Resources;
 use crate::endpoints::response::EndpointResponse;
+use crate::peers::Peers;
 use crate::request_info::{RequestInfo, ResourceRequest};
 
 /// The handlers of all requests.
 pub struct Router {
     /// The versions of groups that other servers serve.
     pub(crate) aggregator: Arc<Aggregator>,
+    /// The other API servers of the cluster; `None` to pass on no requests to them.
+    pub(crate) peers: Option<Arc<Peers>>,
     /// Discovery, OpenAPI, health, metrics, version.
     pub documents: Documents,
     /// The API's resources.
@@ -69,13 +73,17 @@ impl Router {
             // Boxed, because this large future is rarely needed.
             return Box::pin(self.aggregator.serve(&service, request, context)).await;
         }
+        if let Some(peers) = &self.peers
+            && let Some(route) = peers.route(context, request.headers(), catalog)
+        {
+            return Box::pin(peers.serve(route, request, context)).await;
+        }
         let outcome = match Route::new(&context.info) {
             Route::Resource(resource) => self.resources.serve(request, resource, context, catalog).await?,
             Route::Document => {
                 let document = self.documents.serve(context, catalog, &self.aggregator, request.headers());
-                self.cpu
-                    .run(Documents::size(catalog, &self.aggregator, &context.info), pin!(document))
-                    .await?
+                let size = self.documents.size(catalog, &self.aggregator, &context.info);
+                self.cpu.run(size, pin!(document)).await?
             }
         };
         match outcome {

@@ -54,6 +54,7 @@ use crate::impersonation::metrics::ImpersonationMetrics;
 use crate::inflight::{Inflight, InflightLimits};
 use crate::local::LocalService;
 use crate::metrics::Metrics;
+use crate::peers::{PeerConfig, Peers, START_CHECKS};
 use crate::pipeline::Pipeline;
 use crate::route::Router;
 use crate::serving::{ConnectionInfo, Served};
@@ -133,6 +134,8 @@ pub struct Options {
     pub disabled_metrics: BTreeSet<String>,
     /// The node port of the service `kubernetes` (`--kubernetes-service-node-port`).
     pub kubernetes_node_port: Option<u16>,
+    /// The settings of the server among its peers.
+    pub peers: PeerConfig,
     /// The objects of a collection that are deleted at a time (`--delete-collection-workers`); 0 means 1.
     pub delete_workers: usize,
     /// Counts the requests that are about to write, for the embedded store.
@@ -185,6 +188,7 @@ impl ApiServer {
         let (stopping, closing) = (Switch::default(), Closing::new(config.drain.watch_grace));
         let admission_metrics = nave_admission::Metrics::new(&config.metrics)?;
         let backends = Arc::clone(&config.backends);
+        let peer_backends = Arc::clone(&backends);
         let aggregator = Aggregator::new(config.aggregation, &storages, backends, &config.metrics)?;
         let aggregator = Arc::new(aggregator);
         let conversion_metrics = Arc::new(ConversionMetrics::new(&config.metrics)?);
@@ -231,7 +235,8 @@ impl ApiServer {
         let (ranges, advertise) = (config.service_ranges, config.advertise);
         let bootstrap =
             Bootstrap::new(repair.clone(), ranges, advertise, config.reconciles_endpoints, &config.hostname);
-        let bootstrap = Arc::new(bootstrap.with_node_port(config.options.kubernetes_node_port));
+        let bootstrap = bootstrap.with_node_port(config.options.kubernetes_node_port);
+        let bootstrap = Arc::new(bootstrap.with_peers(&config.options.peers));
         let cluster_authentication = config.cluster_authentication.borrow().clone();
         // Boxed because the future contains several copies of the write path.
         Box::pin(bootstrap.run(&resources, &cluster_authentication)).await.map_err(StartError::Bootstrap)?;
@@ -256,14 +261,32 @@ impl ApiServer {
         };
         let flow_config =
             flow_control.controller().and_then(|controller| FlowConfig::start(controller, &storages));
+        let peers = match config.options.peers.tls {
+            Some(tls) => {
+                let id = bootstrap.identity().to_owned();
+                Some(Arc::new(Peers::new(
+                    id,
+                    tls,
+                    config.options.peers.egress,
+                    peer_backends,
+                    metrics.registry(),
+                )?))
+            }
+            None => None,
+        };
+        let mut health = health(&catalogs, storages.stores(), &stopping);
+        for name in peers.iter().flat_map(|_| START_CHECKS) {
+            health.add(name, Scope::All, || Ok(()));
+        }
         let console = config.console.then(|| Arc::new(Console::new(closing.clone(), config.audit.clone())));
         let documents = Documents {
             flow_control: flow_control.controller().map(Arc::clone),
-            health: health(&catalogs, storages.stores(), &stopping).with_results(Results::new()?),
+            health: health.with_results(Results::new()?),
             zpages: ZPages::new(config.flags),
             metrics: Arc::clone(&metrics),
             address: config.address,
             token_discovery: config.token_discovery,
+            peers: peers.clone(),
             console: console.clone(),
         };
         let pipeline = Pipeline {
@@ -279,7 +302,7 @@ impl ApiServer {
             },
             flow_control,
             authorization: Authorization(config.authorization),
-            router: Router { aggregator, documents, resources, cpu },
+            router: Router { aggregator, peers, documents, resources, cpu },
             metrics,
             console,
         };
@@ -353,6 +376,13 @@ impl ApiServer {
             }
         };
         let aggregate = || Box::pin(self.pipeline.router.aggregator.run(resources));
+        let find_peers = || async {
+            let router = &self.pipeline.router;
+            match &router.peers {
+                Some(peers) => Box::pin(peers.run(resources, &router.aggregator)).await,
+                None => std::future::pending().await,
+            }
+        };
         let configure = || async {
             match &self.flow_config {
                 Some(config) => config.run(resources).await,
@@ -376,6 +406,7 @@ impl ApiServer {
         };
         tokio::select! {
             never = supervisor.supervise("aggregation", "", aggregate) => never,
+            never = supervisor.supervise("peers", "", find_peers) => never,
             never = supervisor.supervise("flow control configuration", "", configure) => never,
             never = supervisor.supervise("flow control seats", "", divide_seats) => never,
             never = supervisor.supervise("console sampler", "", sample) => never,

@@ -27,6 +27,7 @@ mod kubelet;
 mod lifecycle;
 mod metrics;
 mod objects;
+mod peers;
 mod signing;
 mod store;
 mod tls;
@@ -91,6 +92,8 @@ use lifecycle::LifecycleFlags;
 use metrics::MetricsFlags;
 pub(crate) use objects::ObjectConfig;
 use objects::ObjectFlags;
+use peers::PeerFlags;
+pub(crate) use peers::PeerSettings;
 pub(crate) use signing::Signing;
 use signing::SigningFlags;
 use store::StoreFlags;
@@ -282,6 +285,8 @@ pub(crate) struct ServeFlags {
     #[command(flatten)]
     aggregation: AggregationFlags,
     #[command(flatten)]
+    peers: PeerFlags,
+    #[command(flatten)]
     backends: BackendFlags,
     #[command(flatten)]
     egress: EgressFlags,
@@ -357,6 +362,8 @@ pub(crate) struct Config {
     pub(crate) kubelet: Kubelet,
     /// Aggregated servers.
     pub(crate) aggregation: Aggregation,
+    /// The other API servers of the cluster.
+    pub(crate) peers: PeerSettings,
     /// The ways to nodes, webhooks and etcd.
     pub(crate) egress: EgressSelector,
     /// The limits of connections to backends. A total of 0 stands for half of all connections.
@@ -367,6 +374,13 @@ pub(crate) struct Config {
     pub(crate) creates_serving_pair: bool,
     /// The flags on the command line that have no effect.
     pub(crate) without_effect: Vec<String>,
+}
+
+impl Config {
+    /// Returns whether other API servers may use the same store. An embedded store is shared over etcd's API only.
+    pub(crate) fn has_shared_store(&self) -> bool {
+        matches!(self.store.engine, EngineConfig::Etcd(_)) || self.etcd_endpoint.is_some()
+    }
 }
 
 /// The origin of keys and certificates that no flag names.
@@ -430,6 +444,8 @@ impl ServeFlags {
             webhook.egress = egress.control_plane.clone();
         }
         let tls = self.tls.validate()?;
+        let aggregation = self.aggregation.validate()?;
+        let peers = self.peers.validate(&aggregation)?;
         let controllers = known_controllers(&self.controllers)?;
         let reachable = if self.bind_address.is_unspecified() {
             loopback_of(self.bind_address)
@@ -485,7 +501,8 @@ impl ServeFlags {
             encryption: self.encryption.validate()?,
             signing: self.signing.validate(own_authority)?,
             kubelet: self.kubelet.validate()?,
-            aggregation: self.aggregation.validate()?,
+            aggregation,
+            peers,
             backends: self.backends.validate()?,
             credentials,
             creates_serving_pair: false,
@@ -621,6 +638,9 @@ mod tests {
             (&["--kubelet-client-key=a"], "--kubelet-client-certificate"),
             (&["--proxy-client-cert-file=a"], "--proxy-client-key-file"),
             (&["--proxy-client-key-file=a"], "--proxy-client-cert-file"),
+            (&["--peer-ca-file=a"], "--proxy-client-cert-file: required with --peer-ca-file"),
+            (&["--peer-advertise-port=0"], "--peer-advertise-port"),
+            (&["--peer-advertise-ip=host"], "--peer-advertise-ip"),
             (&["--kubelet-certificate-authority="], "--kubelet-certificate-authority"),
             (
                 &["--kubelet-certificate-authority=a", "--kubelet-insecure-skip-verify"],

@@ -18,6 +18,7 @@ mod egress;
 mod encryption;
 mod etcd_endpoint;
 mod memory;
+mod peers;
 mod published_ca;
 mod store;
 mod token_tracking;
@@ -51,7 +52,7 @@ use crate::signing::FileSigner;
 use crate::tokens::SecretTokens;
 use crate::{
     descriptors,
-    flags::{Config, Credentials, EngineConfig, FlagError},
+    flags::{Config, Credentials, FlagError},
     kubeconfig, output,
     pki::PkiError,
     signals::Signals,
@@ -65,6 +66,7 @@ use controllers::InProcessControllers;
 use delegation::ClusterLookup;
 use encryption::EncryptionFile;
 use etcd_endpoint::EtcdApi;
+use peers::PeerTls;
 pub(crate) use store::open_embedded;
 
 /// The Kubernetes version of the API.
@@ -155,6 +157,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let cluster = lookup.as_ref().map(ClusterLookup::subscribe);
     let cas = ClientCas::open(&config, &certificates, cluster)?;
     let proxy_client = ProxyClient::open(&config, &certificates)?;
+    let peer_tls = PeerTls::open(&config)?;
     let tls = Tls::with_settings(certificates.serving(), Some(&cas.all()), config.tls.clone())?;
     let limits = limits(&config, descriptors)?;
     let backends = backends::open(&config, &certificates, limits.connections.backends())?;
@@ -163,7 +166,11 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let server = bound.map_err(ServeError::Listen)?;
     let listening = server.local_addresses()?.first().copied().unwrap_or(config.listen);
     let reachable = SocketAddr::new(config.advertise, listening.port());
-    let connections = Connections { backends: Arc::clone(&backends), proxy: proxy_client.subscribe() };
+    let connections = Connections {
+        backends: Arc::clone(&backends),
+        proxy: proxy_client.subscribe(),
+        peers: peer_tls.as_ref().map(PeerTls::subscribe),
+    };
     let opened = Opened { store: Arc::clone(&store), encryption, metrics: metrics.clone() };
     let api = api::start(&config, opened, keys, &cas, connections, reachable);
     let Some(api) = signals.unless_stopped(api).await else { return Ok(()) };
@@ -185,10 +192,8 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     }
     let tokens = SecretTokens(api.issuer.clone());
     let signer = FileSigner::new(config.signing.clone());
-    // A server with an embedded store is alone, unless others use its store over etcd's API.
-    let is_shared = matches!(config.store.engine, EngineConfig::Etcd(_)) || config.etcd_endpoint.is_some();
-    let election = config.election.clone().filter(|_| is_shared);
-    if is_shared {
+    let election = config.election.clone().filter(|_| config.has_shared_store());
+    if config.has_shared_store() {
         let (client, own) = (controllers::manager_client(&api.server), certificates.server_ca().to_owned());
         tokio::spawn(async move { published_ca::check(client, &own).await });
     }
@@ -211,6 +216,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         tls,
         kubelets: Arc::clone(&backends.kubelets.tls),
         proxy_client,
+        peer_tls,
         authentication,
     });
     let used = Mutex::new(api.used);
@@ -329,6 +335,8 @@ struct RenewalTask {
     kubelets: Arc<KubeletTls>,
     /// The client certificate for aggregated servers.
     proxy_client: ProxyClient,
+    /// TLS to other API servers of the cluster.
+    peer_tls: Option<PeerTls>,
     authentication: Option<ConfigFile>,
 }
 
@@ -343,7 +351,8 @@ impl RenewalTask {
             tracing::info!("client CA reloaded");
         }
         backends::reload(&self.config, &self.certificates, &self.kubelets)?;
-        self.proxy_client.reload(&self.config, &self.certificates)
+        self.proxy_client.reload(&self.config, &self.certificates)?;
+        self.peer_tls.as_mut().map_or(Ok(()), |tls| tls.reload(&self.config))
     }
 }
 

@@ -38,7 +38,7 @@ impl PartialEq for ProxyIdentity {
 
 /// A user whose name, group or attribute cannot be written in a header.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum UserError {
+pub(crate) enum UserError {
     /// The value contains control characters.
     #[error("the user contains characters that a header cannot have")]
     Value(#[from] InvalidHeaderValue),
@@ -58,7 +58,7 @@ const PREFIX: &str = "x-remote-";
 ///
 /// # Errors
 /// The user cannot be written. The headers must not be used then.
-pub(super) fn set_user(headers: &mut HeaderMap, user: &UserInfo) -> Result<(), UserError> {
+pub(crate) fn set_user(headers: &mut HeaderMap, user: &UserInfo) -> Result<(), UserError> {
     let is_reserved = |name: &&HeaderName| name.as_str().replace('_', "-").starts_with(PREFIX);
     let reserved: Vec<HeaderName> = headers.keys().filter(is_reserved).cloned().collect();
     for name in reserved {

@@ -27,14 +27,14 @@
 
 pub(crate) mod api_service;
 mod availability;
-mod circuit;
+pub(crate) mod circuit;
 pub(crate) mod directory;
 mod discovery;
 pub mod identity;
 mod merged_discovery;
 mod merged_openapi;
-mod proxy;
-mod remote_discovery;
+pub(crate) mod proxy;
+pub(crate) mod remote_discovery;
 mod schedule;
 mod servers;
 

@@ -126,7 +126,7 @@ fn is_plain(path: &str) -> bool {
 }
 
 /// Returns the path and the query, which is encoded again, so that all servers read the same parameters.
-fn target(path: &str, query: &[(String, String)]) -> Result<Uri, Status> {
+pub(crate) fn target(path: &str, query: &[(String, String)]) -> Result<Uri, Status> {
     let pairs: Vec<_> = query.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     let separator = if pairs.is_empty() { "" } else { "?" };
     let target = format!("{path}{separator}{}", encode_query(&pairs));
@@ -151,7 +151,7 @@ fn unreachable(service: &ApiService, remote: &Remote, error: &str) -> Response<R
 }
 
 /// Returns a failure as a line of text (Go: `http.Error`).
-fn text(code: StatusCode, why: &str) -> Response<ResponseBody> {
+pub(crate) fn text(code: StatusCode, why: &str) -> Response<ResponseBody> {
     raw_response::text(code, format!("{why}\n"))
 }
 

@@ -14,7 +14,7 @@ pub(super) const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2
      application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 
 /// Maximum size of a document, in bytes.
-const MAX_DOCUMENT: usize = 4 << 20;
+pub(crate) const MAX_DOCUMENT: usize = 4 << 20;
 /// Maximum number of groups of a document, and of resources of a version.
 const MAX_ITEMS: usize = 4096;
 /// Maximum number of versions of a group, and of subresources, verbs, short names and categories of a resource.
@@ -22,57 +22,75 @@ const MAX_DETAILS: usize = 64;
 /// Maximum size of the resources of a version in the aggregated form, in bytes.
 const MAX_RESOURCES: usize = 2 << 20;
 
-/// The aggregated document at `/apis`.
+/// The aggregated document at `/api` or `/apis`.
 #[derive(Deserialize)]
-struct GroupList {
+pub(crate) struct GroupList {
+    /// The groups.
     #[serde(default, deserialize_with = "items")]
-    items: Vec<Group>,
+    pub(crate) items: Vec<Group>,
 }
 
-#[derive(Deserialize)]
-struct Group {
+/// A group in the aggregated form.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+pub(crate) struct Group {
+    /// The metadata.
     #[serde(default)]
-    metadata: Metadata,
+    pub(crate) metadata: Metadata,
+    /// The versions, the preferred first.
     #[serde(default, deserialize_with = "details")]
-    versions: Vec<Version>,
+    pub(crate) versions: Vec<Version>,
 }
 
-#[derive(Default, Deserialize)]
-struct Metadata {
-    #[serde(default)]
-    name: String,
+/// The metadata of a group.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+pub(crate) struct Metadata {
+    /// The name; empty for the core group.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) name: String,
 }
 
-#[derive(Deserialize)]
-struct Version {
+/// A version in the aggregated form.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the fields in the document")]
+pub(crate) struct Version {
+    /// The name.
     #[serde(default)]
-    version: String,
+    pub(crate) version: String,
+    /// The resources.
     #[serde(default, deserialize_with = "items")]
-    resources: Vec<ApiResourceDiscovery>,
+    pub(crate) resources: Vec<ApiResourceDiscovery>,
+    /// `Current`, or `Stale` if its server does not answer.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) freshness: String,
 }
 
 /// A resource in the aggregated form.
-#[derive(Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
-struct ApiResourceDiscovery {
-    resource: String,
+pub(crate) struct ApiResourceDiscovery {
+    /// The name.
+    pub(crate) resource: String,
     response_kind: Option<ResponseKind>,
     scope: String,
     singular_resource: String,
+    /// The verbs.
     #[serde(deserialize_with = "details")]
-    verbs: Vec<String>,
+    pub(crate) verbs: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "details")]
     short_names: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "details")]
     categories: Vec<String>,
+    /// The subresources.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "details")]
-    subresources: Vec<ApiSubresourceDiscovery>,
+    pub(crate) subresources: Vec<ApiSubresourceDiscovery>,
 }
 
-#[derive(Debug, Default, PartialEq, Deserialize, Serialize)]
+/// A subresource in the aggregated form.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
-struct ApiSubresourceDiscovery {
-    subresource: String,
+pub(crate) struct ApiSubresourceDiscovery {
+    /// The name.
+    pub(crate) subresource: String,
     response_kind: Option<ResponseKind>,
     #[serde(deserialize_with = "details")]
     verbs: Vec<String>,
@@ -144,6 +162,14 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Bounded<T, MAX
     }
 }
 
+/// Reads the groups of a document.
+///
+/// # Errors
+/// The document is invalid or too large.
+pub(crate) fn groups(document: &[u8]) -> Result<Vec<Group>, String> {
+    parse::<GroupList>(document).map(|list| list.items)
+}
+
 fn parse<'d, T: Deserialize<'d>>(document: &'d [u8]) -> Result<T, String> {
     if document.len() > MAX_DOCUMENT {
         return Err(format!("the document is longer than {MAX_DOCUMENT} bytes"));
@@ -152,7 +178,7 @@ fn parse<'d, T: Deserialize<'d>>(document: &'d [u8]) -> Result<T, String> {
 }
 
 /// Returns whether a response is an aggregated document.
-pub(super) fn is_aggregated(headers: &HeaderMap) -> bool {
+pub(crate) fn is_aggregated(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let has = |wanted: &str| content_type.split(';').any(|parameter| parameter.trim() == wanted);
     has("as=APIGroupDiscoveryList") && has("g=apidiscovery.k8s.io")

@@ -13,19 +13,20 @@ use super::ensure::{ensure, with_field};
 use crate::endpoints::Resources;
 use crate::internal::InternalWriter;
 
-const NAMESPACE: &str = "kube-system";
+pub(crate) const NAMESPACE: &str = "kube-system";
 /// Label of identity leases, with the value for kube-apiserver.
-const LABEL: (&str, &str) = ("apiserver.kubernetes.io/identity", "kube-apiserver");
+pub(crate) const LABEL: (&str, &str) = ("apiserver.kubernetes.io/identity", "kube-apiserver");
 /// Duration of a lease, in seconds.
 const DURATION: i64 = 3600;
 
 /// The identity of one server.
 pub(super) struct Identity {
-    name: String,
+    pub(super) name: String,
     hostname: String,
     /// The lease holder: this process.
     holder: String,
-    advertise: SocketAddr,
+    /// The address for peers.
+    pub(super) advertise: SocketAddr,
 }
 
 /// Returns the identity of a server on a host: the name of its lease, derived from the host name and the kind of server.
@@ -76,6 +77,19 @@ impl Identity {
         .await
     }
 
+    /// Deletes the lease of a server that stops, unless another process holds it.
+    pub(super) async fn release(&self, resources: &Resources) -> Result<(), Status> {
+        let catalog = resources.catalog();
+        let Some(endpoint) = catalog.endpoint(&leases()) else { return Ok(()) };
+        let storage = endpoint.storage()?;
+        let Some(object) = storage.find(NAMESPACE, &self.name) else { return Ok(()) };
+        let lease = storage.codec().parse_cached(&object)?;
+        if meta::str_at(&lease, &["spec", "holderIdentity"]) != Some(&*self.holder) {
+            return Ok(());
+        }
+        delete(&InternalWriter::new(endpoint, resources.admission()), &lease).await
+    }
+
     /// Deletes the expired identity leases of all servers.
     pub(super) async fn remove_expired(&self, resources: &Resources) -> Result<(), Status> {
         let catalog = resources.catalog();
@@ -92,17 +106,19 @@ impl Identity {
             }
         }
         let writer = &InternalWriter::new(endpoint, resources.admission());
-        let removed = expired.iter().map(|lease| async move {
-            let version = Some(meta::resource_version(lease).to_owned());
-            let preconditions = Preconditions { uid: None, resource_version: version };
-            let options = DeleteOptions { preconditions, ..DeleteOptions::default() };
-            match writer.delete((NAMESPACE, meta::name(lease)), &options).await {
-                // The lease was renewed or deleted in the meantime.
-                Err(status) if matches!(status.code, 404 | 409) => Ok(()),
-                outcome => outcome,
-            }
-        });
-        try_join_all(removed).await.map(drop)
+        try_join_all(expired.iter().map(|lease| delete(writer, lease))).await.map(drop)
+    }
+}
+
+/// Deletes a lease that has not changed.
+async fn delete(writer: &InternalWriter<'_>, lease: &Value) -> Result<(), Status> {
+    let version = Some(meta::resource_version(lease).to_owned());
+    let preconditions = Preconditions { uid: None, resource_version: version };
+    let options = DeleteOptions { preconditions, ..DeleteOptions::default() };
+    match writer.delete((NAMESPACE, meta::name(lease)), &options).await {
+        // The lease was renewed or deleted in the meantime.
+        Err(status) if matches!(status.code, 404 | 409) => Ok(()),
+        outcome => outcome,
     }
 }
 

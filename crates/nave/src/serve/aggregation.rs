@@ -9,7 +9,7 @@ use crate::flags::Config;
 use crate::pki::Pair;
 
 /// The flags of the client certificate and its key.
-const FLAGS: (&str, &str) = ("proxy-client-cert-file", "proxy-client-key-file");
+pub(super) const FLAGS: (&str, &str) = ("proxy-client-cert-file", "proxy-client-key-file");
 
 /// The client certificate, which changes when it is renewed.
 pub(super) struct ProxyClient {

@@ -7,6 +7,7 @@ use nave_apiserver::aggregator::AggregationConfig;
 use nave_apiserver::aggregator::identity::ProxyIdentity;
 use nave_apiserver::connect::backends::Backends;
 use nave_apiserver::draining::DrainSettings;
+use nave_apiserver::peers::PeerConfig;
 use nave_apiserver::server::{self, ApiServer, StartError};
 use nave_apiserver::storage::{Following, Storages, Stores};
 use nave_apiserver::{virtual_resources, webhooks};
@@ -14,7 +15,7 @@ use nave_audit::Auditor;
 use nave_authn::service_account::{Issuer, KeyRing, SecretUse};
 use nave_store::Store;
 use nave_telemetry::{Exporter, Tracer};
-use nave_webhook::{CallMetrics, Routing};
+use nave_webhook::{BackendTls, CallMetrics, Routing};
 use tokio::sync::{mpsc, watch};
 
 use super::ServeError;
@@ -47,6 +48,8 @@ pub(super) struct Connections {
     pub(super) backends: Arc<Backends>,
     /// The client certificate for aggregated servers.
     pub(super) proxy: watch::Receiver<ProxyIdentity>,
+    /// TLS to other API servers of the cluster; `None` to pass on no requests to them.
+    pub(super) peers: Option<watch::Receiver<Arc<BackendTls>>>,
 }
 
 /// The store and what surrounds it.
@@ -77,7 +80,7 @@ pub(super) async fn start(
         Some(options) => Some(Arc::new(Auditor::start(options, &metrics)?)),
         None => None,
     };
-    let hostname = hostname();
+    let hostname = hostname(config);
     let stores = Stores::new(store)
         .with_media_type(config.store.media_type)
         .with_encryption(encryption.encryption.clone())
@@ -135,6 +138,13 @@ pub(super) async fn start(
         options: server::Options {
             disabled_metrics: config.disabled_metrics.clone(),
             kubernetes_node_port: config.kubernetes_node_port,
+            peers: PeerConfig {
+                // A server with a store of its own has no peers.
+                announced: config.has_shared_store().then(|| config.peers.advertise.unwrap_or(reachable)),
+                advertise: config.peers.advertise,
+                tls: connections.peers,
+                egress: config.egress.control_plane.clone(),
+            },
             delete_workers: config.objects.delete_workers.into(),
             pending_writes: store::pending_writes(&config.store),
         },
@@ -169,14 +179,15 @@ fn external_address(host: &str, reachable: SocketAddr) -> String {
 }
 
 /// Returns the name of the host.
-pub(super) fn hostname() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+pub(super) fn hostname(config: &Config) -> String {
+    let of_system = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    config.peers.hostname.clone().unwrap_or_else(of_system)
 }
 
 /// Starts the exporter of traces, if requests are traced.
 fn tracer(config: &Config) -> Result<Option<Tracer>, ServeError> {
     let Some(tracing) = &config.tracing else { return Ok(None) };
-    let (tracer, exporter) = Exporter::new(tracing, &hostname())
+    let (tracer, exporter) = Exporter::new(tracing, &hostname(config))
         .map_err(|error| FlagError::new("tracing-config-file", error.to_string()))?;
     tokio::spawn(exporter.run());
     Ok(Some(tracer))

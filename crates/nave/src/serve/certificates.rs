@@ -92,6 +92,7 @@ impl Certificates {
             .chain(proxy_pair)
             .chain(kubelet_pair)
             .chain(&kubelet.ca_file)
+            .chain(&self.config.peers.ca_file)
             .cloned()
             .collect()
     }

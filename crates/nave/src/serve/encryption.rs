@@ -27,7 +27,7 @@ impl EncryptionFile {
     /// # Errors
     /// The file cannot be read or is invalid.
     pub(super) async fn open(config: &Config, metrics: &Registry) -> Result<Self, ServeError> {
-        let server = bootstrap::server_identity(&hostname());
+        let server = bootstrap::server_identity(&hostname(config));
         let metrics = Metrics::new(metrics, &server).map_err(StartError::Metrics)?;
         let encryption = Encryption::none(&config.store.prefix, metrics);
         let given = &config.encryption;

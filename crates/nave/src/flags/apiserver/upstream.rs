@@ -167,7 +167,7 @@ pub(super) const REFUSED: [(&str, &str); 1] = [(
     "nave signs tokens with --service-account-signing-key-file, not through another process",
 )];
 /// The flags whose values are checked and otherwise ignored, with the reasons.
-pub(super) const WITHOUT_EFFECT: [(&str, &str); 24] = [
+pub(super) const WITHOUT_EFFECT: [(&str, &str); 21] = [
     ("allow-metric-labels", BOUNDED),
     ("allow-metric-labels-manifest", BOUNDED),
     ("apiserver-count", "Servers find each other by their leases"),
@@ -184,9 +184,6 @@ pub(super) const WITHOUT_EFFECT: [(&str, &str); 24] = [
     ("log-flush-frequency", LOGS),
     ("log-text-info-buffer-size", LOGS),
     ("log-text-split-stream", LOGS),
-    ("peer-advertise-ip", PEERS),
-    ("peer-advertise-port", PEERS),
-    ("peer-ca-file", PEERS),
     ("permit-address-sharing", "SO_REUSEADDR is always set"),
     ("profiling", RUNTIME),
     ("runtime-config-emulation-forward-compatible", EMULATION),
@@ -198,5 +195,4 @@ const COORDINATED: &str = "The gate CoordinatedLeaderElection is off by default"
 const EMULATION: &str = "nave does not emulate older versions";
 const LISTENS: &str = "The server listens when its start is complete";
 const LOGS: &str = "Each line is written to stderr at once";
-const PEERS: &str = "Requests are not passed on to servers of other versions";
 const RUNTIME: &str = "These endpoints show Go's runtime";
