@@ -53,7 +53,7 @@ async fn definitions_without_objects_are_small() {
     let background = tokio::spawn(async move { server.run_background_tasks(|| false).await });
     let client = cluster.admin();
     fill_buffers(&client).await;
-    for (first, bytes, limit) in [(1000, 8_000, 30_000), (2000, 50_000, 55_000)] {
+    for (first, bytes, limit) in [(1000, 8_000, 22_000), (2000, 50_000, 40_000)] {
         // Bounded buffers also grow and shrink, so single rounds differ by a megabyte.
         let mut rounds = Vec::new();
         for round in 0..ROUNDS {
