@@ -339,7 +339,7 @@ mod tests {
         ] {
             index.apply(&Arc::from(key), kind, position, Lineage::default());
         }
-        let mut rows_at = |revision| {
+        let rows_at = |revision| {
             let found = index.range("/", None, 0, Some(revision)).unwrap();
             found.rows.into_iter().map(|(_, row)| row).collect::<Vec<_>>()
         };

@@ -1,5 +1,7 @@
 //! The same requests to this server and to etcd: both give the same answers and the same events.
 
+use std::fmt::Debug;
+
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use prost::Message;
@@ -54,10 +56,10 @@ impl Both {
     }
 
     /// Sends a request to both; returns the answer.
-    async fn call<Out: Message + Default + PartialEq>(
+    async fn call<Out: Message + Default + PartialEq + Debug>(
         &mut self,
         method: &str,
-        request: &(impl Message + Clone),
+        request: &(impl Message + Debug),
         header: impl Fn(&mut Out) -> &mut Option<m::ResponseHeader>,
     ) -> Option<Out> {
         let path = format!("/etcdserverpb.{method}");
