@@ -12,7 +12,7 @@ use nave_store::{Embedded, Etcd, PendingWrites, Store, StoreError, embedded, etc
 use tokio::time::{Instant, timeout_at};
 
 use super::{ServeError, egress};
-use crate::flags::{Config, EngineConfig};
+use crate::flags::{Config, EngineConfig, StoreConfig};
 
 /// The store of most resources.
 pub(super) struct Opened {
