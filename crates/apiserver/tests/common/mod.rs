@@ -278,6 +278,7 @@ fn chain(first: Vec<NamedAuthorizer>, rbac: &Arc<Rbac>, graph: &Arc<RwLock<Graph
         node: Arc::new(Node::new(Arc::clone(graph)).unwrap()),
         abac: None,
         metrics: metrics.clone(),
+        egress: nave_webhook::Egress::Direct,
     };
     let built = Configuration::of_modes(["Node", "RBAC"], None).build(&parts).unwrap();
     Chain::new(first.into_iter().chain(built).collect(), metrics)
