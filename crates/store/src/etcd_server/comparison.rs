@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use super::tests::{next, serve};
 use crate::contract::{EtcdProcess, installed_etcd};
 use crate::etcdserverpb as m;
-use crate::grpc::{CallError, Connection, MessageStream, Status};
+use crate::grpc::{CallError, Connection, MessageSender, MessageStream, Status};
 
 const KEYS: [&str; 6] = ["a", "a1", "a2", "b", "b1", "c"];
 const LEASES: [i64; 2] = [7, 8];
@@ -20,7 +20,8 @@ const STEPS: usize = 400;
 /// Connections to this server and to etcd.
 struct Both {
     connections: [Connection; 2],
-    watches: [MessageStream; 2],
+    /// Each with the sender that keeps it open.
+    watches: [(MessageSender, MessageStream); 2],
     /// The first revision of the watches.
     from: i64,
     random: Random,
@@ -148,7 +149,7 @@ impl Both {
         if self.from > revision {
             return;
         }
-        for messages in &mut self.watches {
+        for (_, messages) in &mut self.watches {
             let mut events: Vec<m::StoredEvent> = Vec::new();
             while events.last().is_none_or(|last| mod_revision(last) < revision) {
                 let mut response = next(messages).await;
@@ -257,7 +258,7 @@ impl Both {
 }
 
 /// Watches all keys from a revision on.
-async fn watch(connection: &Connection, from: i64) -> MessageStream {
+async fn watch(connection: &Connection, from: i64) -> (MessageSender, MessageStream) {
     let create = m::WatchCreateRequest {
         key: "\0".into(),
         range_end: "\0".into(),
@@ -266,7 +267,7 @@ async fn watch(connection: &Connection, from: i64) -> MessageStream {
         ..Default::default()
     };
     let request = m::WatchRequest { request: Some(m::WatchRequestUnion::Create(create)) };
-    connection.open_stream("/etcdserverpb.Watch/Watch", &[], &request).await.unwrap().1
+    connection.open_stream("/etcdserverpb.Watch/Watch", &[], &request).await.unwrap()
 }
 
 fn mod_revision(event: &m::StoredEvent) -> i64 {
