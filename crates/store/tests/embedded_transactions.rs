@@ -20,11 +20,14 @@ const KEYS: [&str; 6] = ["/a", "/a/1", "/a/2", "/b", "/b/1", "/c"];
 const PREFIXES: [&str; 4] = ["/", "/a", "/b/", "/c"];
 const LEASES: [i64; 2] = [7, 8];
 
+/// A key, and a put with a value and maybe a lease, or a deletion.
+type KeyWrite = (usize, Option<(u8, Option<usize>)>);
+
 /// One operation. Numbers choose among the possibilities of the moment.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Writes keys in one transaction: a put with a value and maybe a lease, or a deletion.
-    Write(Vec<(usize, Option<(u8, Option<usize>)>)>),
+    /// Writes keys in one transaction.
+    Write(Vec<KeyWrite>),
     Single(usize, u8),
     Revoke(usize),
     Compact(u16),
@@ -167,7 +170,7 @@ impl World {
         }
     }
 
-    async fn write(&mut self, writes: Vec<(usize, Option<(u8, Option<usize>)>)>) {
+    async fn write(&mut self, writes: Vec<KeyWrite>) {
         let mut kept: Vec<(&'static str, Option<(String, i64)>)> = Vec::new();
         for (key, write) in writes {
             let key = KEYS[key];

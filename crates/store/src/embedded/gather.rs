@@ -72,7 +72,7 @@ mod tests {
         let first = requests.count_in(pending::<()>());
         let mut wait = Wait::default();
         assert_eq!(gathering.time(&mut wait, now), Some(LOOK));
-        assert_eq!(gathering.time(&mut wait, now + MAX_WAIT - LOOK / 2), Some(LOOK / 2));
+        assert_eq!(gathering.time(&mut wait, now + LOOK * 7 / 2), Some(LOOK / 2));
         assert_eq!(gathering.time(&mut wait, now + MAX_WAIT), None);
         assert_eq!(gathering.time(&mut Wait::default(), now), None, "it is stalled");
 
