@@ -75,6 +75,7 @@ fn field(line: &str, ids: &HashMap<&str, TypeId>) -> Option<Field> {
         required: false,
         pointer: false,
         declared_atomic: false,
+        granular: false,
         default,
         patch,
         type_meta: None,
@@ -103,6 +104,7 @@ fn apply(field: &mut Field, word: &str) -> Option<()> {
                 *atomic = true;
             }
         }
+        ("granular", _) => field.granular = true,
         ("set", _) => field.set_topology(ListTopology::Set)?,
         ("map", keys) => {
             field.set_topology(ListTopology::Map(keys.split(',').map(str::to_owned).collect()))?;

@@ -230,7 +230,10 @@ impl Walk<'_> {
         path: &Path,
     ) -> Result<(), NormalizeError> {
         if value.is_null() {
-            *value = zero(shape);
+            *value = match shape {
+                Shape::Scalar(Scalar::Bytes) => Value::String(String::new()),
+                _ => zero(shape),
+            };
             if value.is_null() {
                 return Ok(());
             }

@@ -64,6 +64,8 @@ pub struct Field {
     pub pointer: bool,
     /// True if the API explicitly declares the list or map atomic. A list without a declaration is also atomic.
     pub declared_atomic: bool,
+    /// True if server-side apply merges the struct, although its type is atomic (`x-kubernetes-map-type: granular`).
+    pub granular: bool,
     /// The static default, if any.
     pub default: Option<Default>,
     /// The strategic merge patch behaviour.

@@ -25,6 +25,8 @@ pub(crate) struct Field {
     pub(crate) pointer: bool,
     /// True if the list or map is marked as atomic.
     pub(crate) atomic: bool,
+    /// True if apply merges the struct although its type is atomic.
+    pub(crate) granular: bool,
     pub(crate) set: bool,
     pub(crate) keys: Vec<String>,
     pub(crate) patch: Option<String>,
@@ -115,6 +117,7 @@ impl Field {
             (self.always, " always"),
             (self.pointer, " ptr"),
             (self.atomic, " atomic"),
+            (self.granular, " granular"),
             (self.set, " set"),
         ];
         out.extend(words.iter().filter(|(on, _)| *on).map(|(_, word)| *word));
@@ -153,6 +156,7 @@ const HEADING: &str = "\
 # always    encoded even if empty
 # ptr       a pointer to a scalar in Go: false, 0 and \"\" differ from absent
 # atomic    the list or map is declared atomic;  set: the list is a set;  map=KEYS: it is keyed by these fields
+# granular  apply merges the struct, although its type is atomic
 # patch=    strategic merge patch strategy;  key=  its merge key
 # typed=    version and kind of the objects in the field, which reading them from protobuf adds
 # @N        protobuf field number;  @V/N  field N of the message in field V, which JSON inlines (also @U/V/N);

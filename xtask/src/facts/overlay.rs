@@ -108,6 +108,7 @@ impl Field {
             "always" => self.always = on,
             "ptr" => self.pointer = on,
             "atomic" => self.atomic = on,
+            "granular" => self.granular = on,
             "set" => self.set = on,
             "map" => self.keys = value.split(',').filter(|key| !key.is_empty()).map(str::to_owned).collect(),
             "patch" => self.patch = text(),

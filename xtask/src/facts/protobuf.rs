@@ -163,6 +163,7 @@ impl Field {
             match (name, value) {
                 ("listType", "set") => self.set = true,
                 ("listType" | "mapType" | "structType", "atomic") => self.atomic = true,
+                ("structType", "granular") => self.granular = true,
                 ("listMapKey", key) if is_list => self.keys.push(key.to_owned()),
                 ("patchStrategy", strategy) => self.patch = Some(strategy.to_owned()),
                 ("patchMergeKey", key) => self.merge_key = Some(key.to_owned()),

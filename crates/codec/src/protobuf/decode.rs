@@ -180,6 +180,11 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
                 self.joined = apart.joined;
                 Ok(())
             }
+            (Shape::Struct(_), None) if field.pointer => {
+                self.sink.name(&field.name);
+                self.sink.null();
+                Ok(())
+            }
             (Shape::Struct(id), last) => {
                 self.sink.name(&field.name);
                 let message = last.map_or(Ok(&[][..]), |raw| bytes_of(raw, context))?;
@@ -228,7 +233,11 @@ impl<'a, S: Sink> Walker<'a, '_, S> {
         raw: Option<Raw<'a>>,
     ) -> Result<()> {
         let field = context.field;
-        let value = raw.map_or(Ok(Plain::zero(scalar)), |raw| Plain::read(scalar, raw, context))?;
+        let value = match raw {
+            Some(raw) => Plain::read(scalar, raw, context)?,
+            None if field.pointer => Plain::Null,
+            None => Plain::zero(scalar),
+        };
         // An IntOrString is a struct in Go, and `omitempty` does not omit structs.
         let omit_zero = field.wire.omit_zero && scalar != Scalar::IntOrString;
         if !field.always && (matches!(value, Plain::Null) || omit_zero && value.is_zero()) {

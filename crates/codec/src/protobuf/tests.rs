@@ -18,6 +18,7 @@ fn field(name: &str, number: u32, shape: Shape) -> Field {
         required: false,
         pointer: false,
         declared_atomic: false,
+        granular: false,
         default: None,
         patch: PatchStrategy::default(),
         type_meta: None,
@@ -172,6 +173,8 @@ fn adds_fields_that_json_always_has() {
                 ..field("paused", 4, Shape::Scalar(Scalar::Bool))
             },
             field("pointer", 5, Shape::Scalar(Scalar::Bool)),
+            always(Field { pointer: true, ..field("text", 6, Shape::Scalar(Scalar::String)) }),
+            always(Field { pointer: true, ..field("struct", 7, Shape::Struct(TypeId(1))) }),
         ],
         vec![
             field("name", 1, Shape::Scalar(Scalar::String)),
@@ -179,13 +182,15 @@ fn adds_fields_that_json_always_has() {
             always(field("creationTimestamp", 8, Shape::Scalar(Scalar::Time))),
         ],
     ]);
-    let empty = json!({"metadata": {"creationTimestamp": null}, "rules": null, "replicas": 0});
+    // An absent pointer is null, other absent values are zero.
+    let empty = json!({"metadata": {"creationTimestamp": null}, "rules": null, "replicas": 0, "text": null, "struct": null});
     assert_eq!(decode(&set, FIRST, b"").unwrap(), empty);
     assert_eq!(decode(&set, FIRST, b"\x0a\x02\x42\x00\x20\x00").unwrap(), empty);
     assert_eq!(decode(&set, FIRST, b"\x28\x00").unwrap()["pointer"], json!(false));
+    assert_eq!(decode(&set, FIRST, b"\x32\x00").unwrap()["text"], json!(""));
 
     let root = Root { api_version: "v1", kind: "Pod", resource_version: Some("12"), ..Root::default() };
-    let text = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"12","name":"a","creationTimestamp":null},"rules":null,"replicas":0}"#;
+    let text = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"12","name":"a","creationTimestamp":null},"rules":null,"replicas":0,"text":null,"struct":null}"#;
     assert_eq!(transcoded(&set, b"\x0a\x06\x0a\x01a\x32\x019", root).unwrap(), text);
 }
 

@@ -17,6 +17,8 @@ pub enum TypeRef<'s> {
     Struct(&'s SchemaSet, TypeId),
     /// The type of a field or of a list item.
     Shape(&'s SchemaSet, &'s Shape),
+    /// A struct whose fields are merged, although its type is atomic.
+    Granular(&'s SchemaSet, TypeId),
     /// A type from the schema of a custom resource.
     Custom(CustomType<'s>),
     /// An unknown type, merged by the kind of the value: maps by key, lists atomically. Used for custom resources
@@ -82,7 +84,9 @@ impl<'s> TypeRef<'s> {
     /// the first kind of the type.
     pub(super) fn kind(self, value: Option<&Value>) -> Kind {
         match self {
-            Self::Struct(..) | Self::Shape(_, Shape::Struct(_) | Shape::Map { .. }) => Kind::Map,
+            Self::Struct(..) | Self::Granular(..) | Self::Shape(_, Shape::Struct(_) | Shape::Map { .. }) => {
+                Kind::Map
+            }
             Self::Shape(_, Shape::List { .. }) => Kind::List,
             Self::Shape(_, Shape::Scalar(_)) => Kind::Scalar,
             Self::Custom(custom) => custom.kind().unwrap_or_else(|| kind_of(value)),
@@ -103,6 +107,7 @@ impl<'s> TypeRef<'s> {
                 let ty = set.get(id);
                 (ty.atomic, Entries::Fields(set, ty))
             }
+            Self::Granular(set, id) => (false, Entries::Fields(set, set.get(id))),
             Self::Shape(set, Shape::Map { values, atomic }) => {
                 (*atomic, Entries::Any(Self::Shape(set, values)))
             }
@@ -133,7 +138,7 @@ impl<'s> TypeRef<'s> {
             Self::Custom(custom) if matches!(custom.kind(), None | Some(Kind::List)) => {
                 Some(ListType { items: custom.items(), relation: custom.relation() })
             }
-            Self::Struct(..) | Self::Shape(..) | Self::Custom(_) => None,
+            Self::Struct(..) | Self::Granular(..) | Self::Shape(..) | Self::Custom(_) => None,
         }
     }
 
@@ -179,7 +184,10 @@ impl<'s> MapType<'s> {
     /// Returns the type of a struct's field.
     pub(super) fn field_of(self, name: &str) -> Option<TypeRef<'s>> {
         match self.entries {
-            Entries::Fields(set, ty) => ty.field(name).map(|field| TypeRef::Shape(set, &field.shape)),
+            Entries::Fields(set, ty) => ty.field(name).map(|field| match field.shape {
+                Shape::Struct(id) if field.granular => TypeRef::Granular(set, id),
+                _ => TypeRef::Shape(set, &field.shape),
+            }),
             Entries::Custom(custom) => custom.field(name),
             Entries::Any(_) => None,
         }

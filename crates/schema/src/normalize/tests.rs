@@ -119,7 +119,7 @@ fn makes_texts_canonical() {
     assert_eq!(*limits, json!({"cpu": "500m", "memory": "1Gi", "x": "1k"}));
     let (secret, _) =
         run("api.core.v1.Secret", json!({"data": {"a": "YW\nI=", "b": "", "c": null}})).unwrap();
-    assert_eq!(secret["data"], json!({"a": "YWI=", "b": "", "c": null}));
+    assert_eq!(secret["data"], json!({"a": "YWI=", "b": "", "c": ""}));
 }
 
 #[test]
@@ -162,4 +162,30 @@ fn micro_times_have_six_digits() {
     for time in ["2026-01-02T03:04:05Z", "2026-01-02T03:04:05.123Z", "2026-01-02T03:04:05.1234567Z"] {
         assert!(lease(time).unwrap_err().contains("2006-01-02T15:04:05.000000Z07:00"), "{time}");
     }
+}
+
+#[test]
+fn pointers_without_omitempty_are_null() {
+    let (ingress, _) =
+        run("api.networking.v1.IngressBackend", json!({"resource": {"kind": "K", "name": "n"}})).unwrap();
+    assert_eq!(ingress, json!({"resource": {"apiGroup": null, "kind": "K", "name": "n"}}));
+    let (claim, _) =
+        run("api.core.v1.PersistentVolumeClaimSpec", json!({"dataSource": {"kind": "K", "name": "n"}}))
+            .unwrap();
+    assert_eq!(claim["dataSource"]["apiGroup"], Value::Null);
+    let (claim, _) = run(
+        "api.core.v1.PersistentVolumeClaimSpec",
+        json!({"dataSource": {"apiGroup": "", "kind": "K", "name": "n"}}),
+    )
+    .unwrap();
+    assert_eq!(claim["dataSource"]["apiGroup"], "");
+}
+
+#[test]
+fn required_fields_with_omitempty_stay_absent() {
+    let (address, _) = run("api.networking.v1.IPAddressSpec", json!({})).unwrap();
+    assert_eq!(address, json!({}));
+    let (binding, _) =
+        run("api.admissionregistration.v1.ValidatingAdmissionPolicyBindingSpec", json!({})).unwrap();
+    assert_eq!(binding, json!({}));
 }

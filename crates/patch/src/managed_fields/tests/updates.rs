@@ -198,3 +198,17 @@ fn fields_in_a_value_that_became_atomic_become_the_value() {
     kind.update_at(NOW, Some(&live), &mut new, "two");
     assert_eq!(fields(&new, "one", "Update").unwrap()["f:spec"]["f:selector"], json!({}));
 }
+
+#[test]
+fn fields_of_a_granular_struct_have_owners() {
+    let kind = Kind::new("v1", "PersistentVolume", "io.k8s.api.core.v1.PersistentVolume");
+    let volume =
+        json!({"spec": {"claimRef": {"name": "c", "namespace": "n"}, "capacity": {"storage": "1Gi"}}});
+    let created = kind.update(None, "one", kind.object(volume));
+    let owned = &fields(&created, "one", "Update").unwrap()["f:spec"]["f:claimRef"];
+    assert_eq!(owned, &json!({".": {}, "f:name": {}, "f:namespace": {}}));
+    let mut bound = without_entries(&created);
+    bound["spec"]["claimRef"]["uid"] = json!("u");
+    let bound = kind.update(Some(&created), "two", bound);
+    assert_eq!(fields(&bound, "two", "Update"), Some(&json!({"f:spec": {"f:claimRef": {"f:uid": {}}}})));
+}
