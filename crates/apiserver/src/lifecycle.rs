@@ -14,9 +14,8 @@ pub const FOREGROUND_FINALIZER: &str = "foregroundDeletion";
 /// The finalizer that keeps an object until its dependents are orphaned.
 pub const ORPHAN_FINALIZER: &str = "orphan";
 
-/// Metadata that only the server sets.
-const SERVER_SET_ON_CREATE: [&str; 4] =
-    ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
+/// Metadata that only the server sets. A kind without a generation keeps that of the client, as upstream.
+const SERVER_SET_ON_CREATE: [&str; 3] = ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"];
 
 /// Sets the namespace and the server-set metadata of a new object.
 ///
@@ -361,6 +360,10 @@ mod tests {
             (&json!("ns"), &json!(1), &json!("1970-01-01T00:00:00Z"))
         );
         assert_eq!(metadata.get("deletionTimestamp"), None);
+        // A kind without a generation keeps that of the client.
+        let mut copied = json!({"metadata": {"name": "a", "generation": 7}});
+        before_create(&def("", "configmaps"), &mut copied, "ns", timestamp(0)).unwrap();
+        assert_eq!(copied["metadata"]["generation"], 7);
         let mut stray = json!({"metadata": {"namespace": "other"}});
         assert_eq!(before_create(&def("", "pods"), &mut stray, "ns", timestamp(0)).unwrap_err().code, 400);
     }

@@ -68,9 +68,11 @@ impl ResourceDef {
         GroupResource::new(self.group.clone(), self.resource.clone())
     }
 
-    /// Returns the group and kind, for validation errors.
+    /// Returns the group and kind, for validation errors. Upstream names the internal kind, whose group is that of the
+    /// storage version: the core group for events.
     pub fn group_kind(&self) -> GroupKind {
-        GroupKind { group: self.group.clone(), kind: self.kind.clone() }
+        let group = self.storage.as_ref().map_or(&self.group, |storage| &storage.version.group);
+        GroupKind { group: group.clone(), kind: self.kind.clone() }
     }
 
     /// Returns the group with one of its versions.

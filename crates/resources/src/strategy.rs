@@ -31,6 +31,11 @@ pub trait Strategy: Send + Sync {
         convert::relabel(object, from, to)
     }
 
+    /// Returns whether a new object without a name gets a unique one.
+    fn names_objects(&self) -> bool {
+        false
+    }
+
     /// Clears or sets fields before a create.
     fn prepare_for_create(&self, object: &mut Value) {
         let _ = object;

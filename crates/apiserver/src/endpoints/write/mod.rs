@@ -26,7 +26,9 @@ use std::time::Instant;
 
 use nave_admission::{Attributes, Operation, RequestOptions};
 use nave_machinery::options::{CreateOptions, DeleteOptions, FieldValidation};
-use nave_machinery::{FieldError, FieldPath, GroupVersionKind, Object, Reason, Status, Value, meta};
+use nave_machinery::{
+    FieldError, FieldPath, GroupKind, GroupVersionKind, Object, Reason, Status, Value, meta,
+};
 
 pub use self::apply::Apply;
 pub use self::managed_fields::{type_ref, view_type};
@@ -35,7 +37,7 @@ pub use self::requests::{create, create_object, patch, update};
 pub use self::target::{Payload, Target, typed_object};
 use super::view::View;
 use super::{decode, versions};
-use crate::lifecycle::Deletion;
+use crate::lifecycle::{self, Deletion};
 use crate::steps::StepKind;
 use crate::storage::{Attempt, NextState, ResourceStorage, Stored, Update, WriteResult, WrittenVersion};
 
@@ -192,6 +194,8 @@ impl<'a> Write<'a> {
 
     async fn create(&mut self, mut object: Value) -> Result<Attempt, Status> {
         self.remove_repeated_owners(&mut object, "");
+        // Before the managed fields are computed: nobody owns these fields.
+        lifecycle::wipe_system_fields(&mut object, self.target.namespace)?;
         let admitted = match self.renamed.take() {
             Some(admitted) => admitted,
             None => self.admit_new(self.to_storage(None, object).await?).await?,
@@ -206,6 +210,9 @@ impl<'a> Write<'a> {
 
     async fn replace(&mut self, version: Option<u64>, current: &Stored) -> Result<Attempt, Status> {
         let target = self.target;
+        if let Change::Replace { object, .. } = &self.change {
+            target.check_uid(object, &current.object)?;
+        }
         if version.is_some_and(|version| version != current.revision) {
             return Err(target.modified());
         }
@@ -213,14 +220,16 @@ impl<'a> Write<'a> {
         if version.is_none() && !is_scale && !target.endpoint.def.rules.unconditional_update {
             let at = FieldPath::new("metadata").child("resourceVersion");
             let error = FieldError::invalid(&at, 0, "must be specified for an update");
-            return Err(target.invalid(target.name, &[error]));
+            // As upstream, the error names the resource in place of the kind.
+            let resource = target.endpoint.def.group_resource();
+            let named = GroupKind { group: resource.group, kind: resource.resource };
+            return Err(Status::invalid(&named, target.name, &[error]));
         }
         let mut object = match &self.change {
             Change::Replace { object, create, .. } if version.is_none() || create.is_some() => object.clone(),
             // Only one attempt can match this version, and none creates the object, so the object can be moved.
             _ => self.take_object(),
         };
-        target.check_uid(&object, &current.object)?;
         self.remove_repeated_owners(&mut object, "");
         let changed = self.to_storage(Some(current.object.as_value()), object).await?;
         self.prepare_changed(changed, &current.object).await

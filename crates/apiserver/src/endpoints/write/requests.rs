@@ -47,6 +47,7 @@ pub async fn create_object(
     let base = meta::generate_name(&object).to_owned();
     let name = match meta::name(&object) {
         "" if !base.is_empty() => names::generate_name(&base),
+        "" if target.endpoint.def.strategy.names_objects() => uuid::Uuid::new_v4().to_string(),
         name => name.to_owned(),
     };
     let written = Write::new(target, Change::Create(object), options).run(&name).await;

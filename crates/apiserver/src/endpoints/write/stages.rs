@@ -28,7 +28,7 @@ impl Write<'_> {
         }
         let mut object = self.mutate(Operation::Create, object, None).await?;
         check_has_no_version(&object, self.options.dry_run())?;
-        if meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty() {
+        if meta::name(&object).is_empty() && !self.name.is_empty() {
             meta::set(&mut object, "name", Value::String(self.name.clone()));
         }
         Ok(object)
@@ -138,7 +138,7 @@ impl Write<'_> {
         if !errors.is_empty() {
             return Err(target.invalid(target.name, &errors));
         }
-        if target.view == View::Object {
+        if matches!(target.view, View::Object | View::Scale(_)) {
             target.warn(strategy.warnings(&object, Some(old_value)));
         }
         strategy.canonicalize(&mut object);

@@ -195,7 +195,7 @@ impl Target<'_> {
 
     /// Returns 422 with the errors of validation.
     pub(super) fn invalid(&self, name: &str, errors: &[FieldError]) -> Status {
-        Status::invalid(&self.endpoint.gvk().group_kind(), name, errors)
+        Status::invalid(&self.endpoint.def.group_kind(), name, errors)
     }
 
     /// Builds the response with a written object, in the request's version.

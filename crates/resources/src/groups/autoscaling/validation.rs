@@ -178,8 +178,11 @@ fn source(metric: At, field: &'static str, version: ApiVersion, errors: &mut Err
         "pods" if !average.is_set() => {
             errors.push(average.required("must specify a positive target averageValue"));
         }
-        "object" | "external" if !value.is_set() && !average.is_set() => {
-            errors.push(average.required("must set either a target value or a target average value"));
+        "object" if !value.is_set() && !average.is_set() => {
+            errors.push(average.required("must set either a target value or averageValue"));
+        }
+        "external" if !value.is_set() && !average.is_set() => {
+            errors.push(average.required("must set either a target value for metric or a per-pod target"));
         }
         "external" if value.is_set() && average.is_set() => {
             errors.push(value.forbidden("may not set both a target value for metric and a per-pod target"));

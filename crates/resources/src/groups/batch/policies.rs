@@ -58,7 +58,9 @@ fn failure_rule(spec: At, rule: At, containers: &HashSet<&str>, errors: &mut Err
 
 fn required_one_of(at: At, supported: &[&str], errors: &mut Errors) {
     if at.text().is_empty() {
-        errors.push(at.required(format!("valid values: {supported:?}")));
+        // Upstream formats the list as Go does.
+        let quoted: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();
+        errors.push(at.required(format!("valid values: [{}]", quoted.join(" "))));
     } else if !supported.contains(&at.text()) {
         errors.push(at.not_supported(supported));
     }

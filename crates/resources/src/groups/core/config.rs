@@ -94,6 +94,14 @@ impl Strategy for SecretStrategy {
 pub(super) struct ServiceAccountStrategy;
 
 impl Strategy for ServiceAccountStrategy {
+    fn prepare_for_create(&self, account: &mut Value) {
+        keep_names_of_secrets(account);
+    }
+
+    fn prepare_for_update(&self, account: &mut Value, _old: &Value) {
+        keep_names_of_secrets(account);
+    }
+
     fn warnings(&self, account: &Value, old: Option<&Value>) -> Vec<String> {
         let has = |account| meta::annotation(account, MOUNTABLE_SECRETS).is_some();
         if !has(account) || old.is_some_and(has) {
@@ -102,6 +110,14 @@ impl Strategy for ServiceAccountStrategy {
         vec![format!(
             "metadata.annotations[{MOUNTABLE_SECRETS}]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"
         )]
+    }
+}
+
+/// Removes all but the names from the references to secrets (upstream: `cleanSecretReferences`).
+fn keep_names_of_secrets(account: &mut Value) {
+    let secrets = account.get_mut("secrets").and_then(Value::as_array_mut);
+    for secret in secrets.into_iter().flatten().filter_map(Value::as_object_mut) {
+        secret.retain(|field, _| field == "name");
     }
 }
 
@@ -188,4 +204,19 @@ fn immutable_fields(new: &Value, old: &Value, fields: &[&'static str]) -> Errors
 fn content<'v>(at: At<'_, 'v>) -> BTreeSet<(&'v str, &'v str)> {
     let map = at.map().into_iter().flatten();
     map.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn service_accounts_keep_only_the_names_of_secrets() {
+        let account = json!({"secrets": [{"name": "s", "namespace": "n", "kind": "Secret"}, {"uid": "u"}]});
+        let (mut new, mut changed) = (account.clone(), account.clone());
+        ServiceAccountStrategy.prepare_for_create(&mut new);
+        ServiceAccountStrategy.prepare_for_update(&mut changed, &account);
+        assert_eq!(new, json!({"secrets": [{"name": "s"}, {}]}));
+        assert_eq!(changed, new);
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use nave_machinery::quantity::Quantity;
-use nave_machinery::{FieldError, Map, Value, meta, names};
+use nave_machinery::{FieldError, Map, Value, names};
 
 use crate::defaults::{each, object, object_at};
 use crate::resource_names;
@@ -16,13 +16,8 @@ const TYPES: [&str; 3] = ["Container", "PersistentVolumeClaim", "Pod"];
 pub(super) struct LimitRangeStrategy;
 
 impl Strategy for LimitRangeStrategy {
-    /// Gives a limit range without a name a unique one.
-    fn prepare_for_create(&self, range: &mut Value) {
-        let Some(metadata) = meta::metadata_mut(range) else { return };
-        let is_unnamed = metadata.get("name").and_then(Value::as_str).is_none_or(str::is_empty);
-        if is_unnamed && let Some(uid) = metadata.get("uid").cloned() {
-            metadata.insert("name".to_owned(), uid);
-        }
+    fn names_objects(&self) -> bool {
+        true
     }
 
     fn default(&self, range: &mut Value, _version: &str) {
@@ -181,15 +176,6 @@ mod tests {
         let range = json!({"spec": {"limits": [item]}});
         let errors = LimitRangeStrategy.validate(&range);
         errors.iter().map(|error| format!("{} {}", error.field, error.detail)).collect()
-    }
-
-    #[test]
-    fn unnamed_range_is_named_by_its_uid() {
-        for (name, expected) in [(json!(null), "u"), (json!(""), "u"), (json!("a"), "a")] {
-            let mut range = json!({"metadata": {"name": name, "uid": "u"}});
-            LimitRangeStrategy.prepare_for_create(&mut range);
-            assert_eq!(range["metadata"]["name"], expected);
-        }
     }
 
     #[test]

@@ -1,21 +1,33 @@
 //! Namespaces.
 
-use nave_machinery::{FieldError, FieldPath, Value, meta};
+use nave_machinery::{FieldError, FieldPath, Value, meta, names};
 use serde_json::json;
 
 use crate::defaults::{self, object};
 use crate::read;
 use crate::strategy::Strategy;
-use crate::validate::Errors;
+use crate::validate::{At, Errors};
 
 /// The finalizer that keeps a namespace until its contents are deleted.
 const KUBERNETES: &str = "kubernetes";
+
+/// Finalizers that need no domain.
+const STANDARD_FINALIZERS: [&str; 3] = [KUBERNETES, "orphan", "foregroundDeletion"];
 
 /// The label with the namespace's name, for selectors.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// The strategy of namespaces.
 pub(super) struct NamespaceStrategy;
+
+/// Checks that a finalizer is a standard one or has a domain.
+fn finalizer(at: At, errors: &mut Errors) {
+    let name = at.text();
+    errors.extend(names::is_qualified_name(name).into_iter().map(|why| at.invalid_text(why)));
+    if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
+        errors.push(at.invalid_text("name is neither a standard finalizer name nor is it fully qualified"));
+    }
+}
 
 impl Strategy for NamespaceStrategy {
     fn default(&self, namespace: &mut Value, _version: &str) {
@@ -55,6 +67,32 @@ impl Strategy for NamespaceStrategy {
         }
     }
 
+    fn validate(&self, namespace: &Value) -> Errors {
+        let root = At::root(namespace);
+        let spec = root.field("spec");
+        let finalizers = spec.field("finalizers");
+        let mut errors = Errors::new();
+        for finalizer in finalizers.items() {
+            // Upstream's path names the list.
+            self::finalizer(finalizers.with(finalizer.value()), &mut errors);
+        }
+        errors
+    }
+
+    fn validate_update(&self, _namespace: &Value, _old: &Value) -> Errors {
+        Errors::new()
+    }
+
+    fn validate_subresource_update(&self, _subresource: &str, namespace: &Value, _old: &Value) -> Errors {
+        let mut errors = Errors::new();
+        let root = At::root(namespace);
+        let spec = root.field("spec");
+        for finalizer in spec.field("finalizers").items() {
+            self::finalizer(finalizer, &mut errors);
+        }
+        errors
+    }
+
     fn validate_status_update(&self, namespace: &Value, _old: &Value) -> Errors {
         let phase = read::text(namespace, "status.phase");
         let (expected, why) = if read::text(namespace, "metadata.deletionTimestamp").is_empty() {
@@ -87,6 +125,28 @@ fn set(namespace: &mut Value, field: &str, value: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn checks_finalizers() {
+        let fields =
+            |errors: Errors| errors.into_iter().map(|error| error.field.to_string()).collect::<Vec<_>>();
+        for (finalizers, expected) in [
+            (json!(["kubernetes", "orphan", "example.com/f"]), 0),
+            (json!(["mine"]), 1),
+            (json!(["kubernetes", "a b/c"]), 1),
+            (json!([""]), 3),
+        ] {
+            let namespace = json!({"metadata": {"name": "n"}, "spec": {"finalizers": finalizers}});
+            let found = fields(NamespaceStrategy.validate(&namespace));
+            assert_eq!(found, vec!["spec.finalizers"; expected], "{finalizers}");
+            let found =
+                fields(NamespaceStrategy.validate_subresource_update("finalize", &namespace, &namespace));
+            assert!(
+                found.len() == expected && found.iter().all(|at| at.starts_with("spec.finalizers[")),
+                "{found:?}"
+            );
+        }
+    }
 
     #[test]
     fn namespace_exists_until_it_is_finalized() {

@@ -21,6 +21,31 @@ const NOT_SOURCES: [&str; 9] = [
     "volumeAttributesClassName",
     "volumeMode",
 ];
+/// The sources in the order in which upstream checks them. The first one is validated, the others are forbidden.
+const SOURCES: [&str; 22] = [
+    "hostPath",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "glusterfs",
+    "flocker",
+    "nfs",
+    "rbd",
+    "quobyte",
+    "cephfs",
+    "iscsi",
+    "cinder",
+    "fc",
+    "flexVolume",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "scaleIO",
+    "local",
+    "storageos",
+    "csi",
+];
 const DEPRECATED_ANNOTATIONS: [(&str, &str); 2] = [
     (
         "volume.beta.kubernetes.io/storage-class",
@@ -120,7 +145,8 @@ pub(crate) fn inline_volume(spec: At, errors: &mut Errors) {
 }
 
 fn sources() -> impl Iterator<Item = &'static Source> {
-    volume_sources::COMMON.iter().chain(&volume_sources::PERSISTENT)
+    let all = || volume_sources::COMMON.iter().chain(&volume_sources::PERSISTENT);
+    SOURCES.iter().filter_map(move |name| all().find(|source| source.field() == *name))
 }
 
 fn capacity(capacity: At, errors: &mut Errors) {
@@ -277,6 +303,20 @@ mod tests {
             (json!({"hostPath": path, "volumeAttributesClassName": "a"}), &["spec.csi"]),
         ] {
             assert_eq!(fields(&volume(&pv(spec.clone()))), expected, "{spec}");
+        }
+    }
+
+    #[test]
+    fn the_first_source_in_upstreams_order_is_checked() {
+        for (sources, expected) in [
+            (json!({"csi": {"driver": "d"}, "hostPath": {"path": "/a"}}), &["spec.csi"][..]),
+            (
+                json!({"csi": {}, "iscsi": {}, "nfs": {"server": "s", "path": "/p"}}),
+                &["spec.iscsi", "spec.csi"],
+            ),
+            (json!({"azureDisk": {}, "cinder": {"volumeID": "v"}}), &["spec.azureDisk"]),
+        ] {
+            assert_eq!(fields(&volume(&pv(sources.clone()))), expected, "{sources}");
         }
     }
 

@@ -31,6 +31,11 @@ impl Source {
         Self { field, shown: field, check }
     }
 
+    /// The name of the field.
+    pub(crate) const fn field(&self) -> &'static str {
+        self.field
+    }
+
     const fn shown_as(self, shown: &'static str) -> Self {
         Self { shown, ..self }
     }
@@ -263,7 +268,7 @@ fn iscsi(source: At, errors: &mut Errors) {
     required_text(source.field("targetPortal"), errors);
     let (name, initiator) = (source.field("iqn"), source.field("initiatorName"));
     if required_text(name, errors) && !is_qualified_iscsi_name(name.text()) {
-        errors.push(name.invalid("must be valid format"));
+        errors.push(name.invalid(iscsi_format(name.text())));
     }
     unit_number(source.field("lun"), errors);
     let uses_chap = source.field("chapAuthDiscovery").flag() || source.field("chapAuthSession").flag();
@@ -273,7 +278,16 @@ fn iscsi(source: At, errors: &mut Errors) {
     if initiator.is_set() && !is_qualified_iscsi_name(initiator.text()) {
         // Upstream's path spells the field `initiatorname`.
         let path = source.path().child("initiatorname");
-        errors.push(FieldError::invalid(&path, initiator.text(), "must be valid format"));
+        errors.push(FieldError::invalid(&path, initiator.text(), iscsi_format(initiator.text())));
+    }
+}
+
+/// Returns the reason why a name is invalid.
+fn iscsi_format(name: &str) -> &'static str {
+    if ["iqn", "eui", "naa"].iter().any(|format| name.starts_with(format)) {
+        "must be valid format"
+    } else {
+        "must be valid format starting with iqn, eui, or naa"
     }
 }
 

@@ -94,7 +94,8 @@ fn rule(rule: At, errors: &mut Errors) {
     let host = rule.field("host");
     if host.text().parse::<IpAddr>().is_ok() {
         errors.push(host.invalid("must be a DNS name, not an IP address"));
-    } else if !host.text().is_empty() {
+    }
+    if !host.text().is_empty() {
         self::host(host, errors);
     }
     let http = rule.field("http");
@@ -108,7 +109,10 @@ fn rule(rule: At, errors: &mut Errors) {
     for path in paths.items() {
         let kind = path.field("pathType");
         match kind.text() {
-            "" if !kind.is_set() => errors.push(kind.required("pathType must be specified")),
+            "" if !kind.is_set() => {
+                errors.push(kind.required("pathType must be specified"));
+                continue;
+            }
             "Exact" | "Prefix" => whole_path(path.field("path"), errors),
             "ImplementationSpecific" => {
                 let text = path.field("path");
@@ -144,7 +148,7 @@ fn backend(backend: At, errors: &mut Errors) {
         (false, false) => errors.push(nothing("resource or service backend is required")),
         (false, true) => reference(resource, errors),
         (true, false) => {
-            required_checked(service.field("name"), names::is_dns1035_label, errors);
+            required_checked(service.field("name"), names::is_dns1123_label, errors);
             let port = service.field("port");
             let (name, number) = (port.field("name"), port.field("number"));
             match (name.text().is_empty(), number.int().unwrap_or_default() == 0) {

@@ -32,7 +32,7 @@ impl Strategy for NetworkPolicyStrategy {
             errors.push(FieldError::invalid(&types.path(), types.len(), why));
             return errors;
         }
-        types.items().for_each(|kind| one_of(kind, &["Egress", "Ingress"], &mut errors));
+        types.items().for_each(|kind| one_of(kind, &["Ingress", "Egress"], &mut errors));
         errors
     }
 
@@ -55,7 +55,7 @@ impl Strategy for NetworkPolicyStrategy {
 
 fn port(port: At, errors: &mut Errors) {
     if port.field("protocol").is_set() {
-        one_of(port.field("protocol"), &["SCTP", "TCP", "UDP"], errors);
+        one_of(port.field("protocol"), &["TCP", "UDP", "SCTP"], errors);
     }
     let (first, last) = (port.field("port"), port.field("endPort"));
     if first.is_set() {
@@ -65,13 +65,16 @@ fn port(port: At, errors: &mut Errors) {
     match (first.is_set(), first.int()) {
         (false, _) => errors.push(last.invalid("may not be specified when `port` is not specified")),
         (true, None) => errors.push(last.invalid("may not be specified when `port` is non-numeric")),
-        (true, Some(start)) if end < start => {
-            errors.push(last.invalid("must be greater than or equal to `port`"));
+        (true, Some(start)) => {
+            if end < start {
+                // Upstream shows the port.
+                let why = "must be greater than or equal to `port`";
+                errors.push(FieldError::invalid(&last.path(), start, why));
+            }
+            if !(1..=65535).contains(&end) {
+                errors.push(last.invalid("must be between 1 and 65535, inclusive"));
+            }
         }
-        (true, Some(_)) if end > 65535 => {
-            errors.push(last.invalid("must be between 1 and 65535, inclusive"));
-        }
-        _ => {}
     }
 }
 

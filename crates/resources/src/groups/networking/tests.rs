@@ -35,6 +35,17 @@ fn rejects_invalid_ingresses() {
         errors_of(&IngressStrategy, &host),
         [r#"spec.rules[0].host: Invalid value: "10.0.0.1": must be a DNS name, not an IP address"#]
     );
+    let host = json!({"spec": {"rules": [{"host": "2001:db8::1"}]}});
+    assert_eq!(errors_of(&IngressStrategy, &host).len(), 2, "neither a DNS name nor a subdomain");
+    // Names of services may start with a digit.
+    let numeric = json!({"service": {"name": "0", "port": {"number": 80}}});
+    let path = json!({"path": "/a", "pathType": "Prefix", "backend": numeric});
+    assert_eq!(errors_of(&IngressStrategy, &ingress(path)), [""; 0]);
+    // Without a type of path the backend is not checked.
+    assert_eq!(
+        errors_of(&IngressStrategy, &ingress(json!({"path": "/", "backend": {}}))),
+        ["spec.rules[0].http.paths[0].pathType: Required value: pathType must be specified"]
+    );
     let empty = errors_of(&IngressStrategy, &json!({"spec": {}}));
     assert!(empty.len() == 1 && empty[0].ends_with("either `defaultBackend` or `rules` must be specified"));
 }
@@ -95,7 +106,7 @@ fn policy_types_default_to_existing_rules() {
     assert_eq!(of(json!({"podSelector": {}}))["spec"]["policyTypes"], json!(["Ingress"]));
     let wrong = of(json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [
         {"from": [{}, {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/8", "x"]}, "podSelector": {}}]},
-        {"ports": [{"port": 80, "endPort": 79}, {"port": "web", "endPort": 1}, {"endPort": 1}]},
+        {"ports": [{"port": 80, "endPort": 0}, {"port": "web", "endPort": 1}, {"endPort": 1}]},
     ]}));
     assert_eq!(
         errors_of(&NetworkPolicyStrategy, &wrong),
@@ -104,7 +115,8 @@ fn policy_types_default_to_existing_rules() {
             "spec.ingress[0].from[1]: Forbidden: may not specify both ipBlock and another peer",
             r#"spec.ingress[0].from[1].ipBlock.except[0]: Invalid value: "11.0.0.0/8": must be a strict subset of `cidr`"#,
             r#"spec.ingress[0].from[1].ipBlock.except[1]: Invalid value: "x": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"#,
-            "spec.ingress[1].ports[0].endPort: Invalid value: 79: must be greater than or equal to `port`",
+            "spec.ingress[1].ports[0].endPort: Invalid value: 80: must be greater than or equal to `port`",
+            "spec.ingress[1].ports[0].endPort: Invalid value: 0: must be between 1 and 65535, inclusive",
             "spec.ingress[1].ports[1].endPort: Invalid value: 1: may not be specified when `port` is non-numeric",
             "spec.ingress[1].ports[2].endPort: Invalid value: 1: may not be specified when `port` is not specified",
         ]

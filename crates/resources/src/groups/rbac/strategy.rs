@@ -88,7 +88,7 @@ impl Strategy for Binding {
         let root = At::root(binding);
         let role = root.field("roleRef");
         one_group(role.field("apiGroup"), GROUP, &mut errors);
-        let kinds: &[&str] = if self.namespaced { &["ClusterRole", "Role"] } else { &["ClusterRole"] };
+        let kinds: &[&str] = if self.namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
         if !kinds.contains(&role.field("kind").text()) {
             errors.push(role.field("kind").not_supported(kinds));
         }
@@ -129,7 +129,7 @@ impl Binding {
             }
             "User" | "Group" => one_group(subject.field("apiGroup"), GROUP, errors),
             _ => {
-                let kinds = ["Group", "ServiceAccount", "User"];
+                let kinds = ["ServiceAccount", "User", "Group"];
                 errors.push(subject.field("kind").not_supported(&kinds));
             }
         }
@@ -228,9 +228,9 @@ mod tests {
             messages(&Binding { namespaced: true }.validate(&binding)),
             [
                 r#"roleRef.apiGroup: Unsupported value: "x": supported values: "rbac.authorization.k8s.io""#,
-                r#"roleRef.kind: Unsupported value: "X": supported values: "ClusterRole", "Role""#,
+                r#"roleRef.kind: Unsupported value: "X": supported values: "Role", "ClusterRole""#,
                 r#"roleRef.name: Invalid value: "a/b": may not contain '/'"#,
-                r#"subjects[0].kind: Unsupported value: "Robot": supported values: "Group", "ServiceAccount", "User""#,
+                r#"subjects[0].kind: Unsupported value: "Robot": supported values: "ServiceAccount", "User", "Group""#,
                 "subjects[1].name: Required value",
                 r#"subjects[1].apiGroup: Unsupported value: "x": supported values: "rbac.authorization.k8s.io""#,
                 r#"subjects[2].name: Invalid value: "A_B": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"#,

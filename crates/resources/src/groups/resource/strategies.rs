@@ -1,6 +1,6 @@
 //! Strategies of device classes and resource claims.
 
-use nave_machinery::{Map, Value, names};
+use nave_machinery::{FieldError, Map, Value, names};
 
 use super::{status, validation};
 use crate::defaults::{each, object_at, set};
@@ -65,6 +65,13 @@ impl Strategy for ResourceClaimTemplateStrategy {
         let annotations = metadata.field("annotations");
         let path = annotations.path();
         errors.extend(annotations.map().into_iter().flat_map(|map| names::validate_annotations(map, &path)));
+        for (name, value) in metadata.map().into_iter().flatten() {
+            if !matches!(name.as_str(), "annotations" | "labels") && !value.is_null() {
+                // Upstream derives the name from Go's.
+                let shown = if name == "uid" { "uID" } else { name };
+                errors.push(FieldError::forbidden(&metadata.path().child(shown), "cannot be set"));
+            }
+        }
         validation::claim(spec.field("spec"), &mut errors);
         errors
     }

@@ -41,7 +41,7 @@ impl Strategy for PriorityClassStrategy {
         }
         let policy = root.field("preemptionPolicy");
         if required_text(policy, &mut errors) {
-            one_of(policy, &["Never", "PreemptLowerPriority"], &mut errors);
+            one_of(policy, &["PreemptLowerPriority", "Never"], &mut errors);
         }
         errors
     }

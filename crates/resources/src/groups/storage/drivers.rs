@@ -35,6 +35,8 @@ impl Strategy for DriverStrategy {
     }
 
     fn prepare_for_create(&self, driver: &mut Value) {
+        // Upstream sets no generation on create. It counts the changes.
+        nave_machinery::meta::remove(driver, "generation");
         drop_disabled(driver, None);
     }
 

@@ -31,9 +31,7 @@ pub(crate) fn pod(pod: &mut Value) {
             }
         }
     }
-    if let Some(resources) = object_at(spec, &["resources"]) {
-        requests_from_limits(resources);
-    }
+    super::pod_level::resources(spec);
     set(spec, "enableServiceLinks", true);
 }
 

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 
 use nave_machinery::FieldPath;
 
-use super::CONTAINERS;
 use super::warnings::Warnings;
 use crate::validate::At;
 
 /// The maximum number of earlier definitions of a port to compare with a new definition.
 const MAX_SAME_PORTS: usize = 16;
+/// The lists of containers, in the order in which upstream visits them.
+const IN_ORDER: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
 impl Warnings {
     pub(super) fn ports(&mut self, spec: &At) {
         let mut same_number: BTreeMap<(i64, &str), Vec<HostPort>> = BTreeMap::new();
-        for kind in CONTAINERS {
+        for kind in IN_ORDER {
             for (container_index, container) in spec.field(kind).items().enumerate() {
                 for (index, port) in container.field("ports").items().enumerate() {
                     let place = PortPlace { kind, container: container_index, index };
@@ -48,7 +49,7 @@ impl Warnings {
 
     fn port_names(&mut self, spec: &At) {
         let mut first_of_name: BTreeMap<&str, PortPlace> = BTreeMap::new();
-        for kind in CONTAINERS {
+        for kind in IN_ORDER {
             for (container_index, container) in spec.field(kind).items().enumerate() {
                 for (index, port) in container.field("ports").items().enumerate() {
                     let name = port.field("name").text();

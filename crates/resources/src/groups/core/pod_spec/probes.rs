@@ -69,7 +69,7 @@ fn handler(at: At, grace: Option<i64>, errors: &mut Errors) {
         let headers = get.field("httpHeaders");
         for header in headers.items().map(|header| header.field("name").text()) {
             if !is_header_name(header) {
-                let why = "a valid HTTP header must consist of alphanumeric characters or '-'";
+                let why = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
                 errors.push(FieldError::invalid(&headers.path(), header, why));
             }
         }

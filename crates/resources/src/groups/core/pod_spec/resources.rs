@@ -95,7 +95,11 @@ fn claims(claims: At, pod_claims: At, errors: &mut Errors) {
         }
         requests.insert(request.text());
         if !known.contains(name) {
-            let why = "must be one of the names in pod.spec.resourceClaims";
+            let why = if known.is_empty() {
+                "must be one of the names in pod.spec.resourceClaims which is empty"
+            } else {
+                "must be one of the names in pod.spec.resourceClaims"
+            };
             errors.push(FieldError::with(FieldErrorKind::NotFound, &claim.path(), name.into(), why));
         }
     }

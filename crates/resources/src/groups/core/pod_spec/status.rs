@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use nave_machinery::{FieldError, Value, names};
 
-use super::{CONTAINERS, annotations};
+use super::{CONTAINERS, annotations, device_status};
 use crate::ip;
 use crate::validate::{At, Errors, checked, immutable};
 
@@ -41,6 +41,7 @@ pub(crate) fn validate(pod: &Value, old: &Value) -> Errors {
         restarts(status.field(list), old_status.field(list), spec, containers, &mut errors);
     }
     claims(status, spec, &mut errors);
+    device_status::validate(status, spec, &mut errors);
     addresses(status.field("podIPs"), &mut errors);
     let host = status.field("hostIPs");
     if let Some(first) = host.items().next()

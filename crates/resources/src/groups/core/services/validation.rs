@@ -239,8 +239,8 @@ fn affinity(spec: At, errors: &mut Errors) {
             let detail = format!("must be greater than 0 and less than {AFFINITY_SECONDS_MAX}");
             errors.push(FieldError::invalid(&timeout.path(), seconds, detail));
         }
-    } else if config.is_set() {
-        errors.push(config.forbidden(format!("must not be set when session affinity is {}", kind.text())));
+    } else if config.is_set() && kind.text() == "None" {
+        errors.push(config.forbidden("must not be set when session affinity is None"));
     }
 }
 
