@@ -27,6 +27,8 @@ pub struct Attributes<'a> {
     pub name: &'a str,
     /// The operation.
     pub operation: Operation,
+    /// The verb of the request for authorization.
+    pub verb: &'a str,
     /// The stored object: the state before an update, or the object to delete.
     pub old: Option<&'a Object>,
     /// The options of the request.

@@ -377,6 +377,12 @@ impl<'r> Request<'r> {
             namespace: self.namespace,
             name,
             operation: self.operation,
+            verb: match self.operation {
+                Operation::Create => "create",
+                Operation::Update => "update",
+                Operation::Delete => "delete",
+                Operation::Connect => "connect",
+            },
             old,
             options: RequestOptions::Write(&self.options),
             user: &self.user,

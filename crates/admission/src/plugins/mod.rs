@@ -29,6 +29,7 @@ mod pod_topology_labels;
 mod pods;
 mod priority;
 mod rbac_escalation;
+mod resource_claims;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
@@ -185,7 +186,8 @@ pub fn build(
     }
     Ok(Chain::new(plugins, metrics)
         .with_check(rbac_escalation::check(parts))
-        .with_check(policies::check_param_rights(parts)))
+        .with_check(policies::check_param_rights(parts))
+        .with_check(resource_claims::check(parts)))
 }
 
 /// Returns a 500 without a reason: upstream's response to an error that is not a status.

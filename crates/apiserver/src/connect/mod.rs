@@ -100,6 +100,7 @@ impl ConnectRequest<'_> {
             namespace: &self.resource.namespace,
             name: &self.resource.name,
             operation: Operation::Connect,
+            verb: self.context.info.attribute_verb(),
             old: None,
             options: RequestOptions::Write(&create),
             user: self.context.user(),

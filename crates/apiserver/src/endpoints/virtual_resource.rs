@@ -184,6 +184,7 @@ pub(super) async fn create(
         namespace: request.namespace(),
         name: &name,
         operation: Operation::Create,
+        verb: request.context.info.attribute_verb(),
         old: None,
         options: RequestOptions::Write(request.options),
         user: request.context.user(),

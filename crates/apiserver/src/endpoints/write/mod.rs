@@ -289,6 +289,7 @@ impl<'a> Write<'a> {
             namespace: target.namespace,
             name,
             operation,
+            verb: target.context.info.attribute_verb(),
             old,
             options: self.options,
             user: target.context.user(),
