@@ -22,7 +22,7 @@ struct Both {
     connections: [Connection; 2],
     /// Each with the sender that keeps it open.
     watches: [(MessageSender, MessageStream); 2],
-    /// The first revision of the watches.
+    /// The first revision of the watches. The first event has revision 2.
     from: i64,
     random: Random,
     revision: i64,
@@ -42,12 +42,12 @@ impl Both {
             connections.push(Connection::open(TokioIo::new(stream), url).await.unwrap());
         }
         let connections: [Connection; 2] = connections.try_into().ok().unwrap();
-        let watches = [watch(&connections[0], 1).await, watch(&connections[1], 1).await];
+        let watches = [watch(&connections[0], 2).await, watch(&connections[1], 2).await];
         let random = Random(seed);
         Self {
             connections,
             watches,
-            from: 1,
+            from: 2,
             random,
             revision: 1,
             compacted: 0,
@@ -134,7 +134,7 @@ impl Both {
                     }
                 }
                 // Resumes at a revision.
-                let from = self.within(self.compacted + 1);
+                let from = self.within(self.compacted.max(1) + 1);
                 self.from = from;
                 self.watches =
                     [watch(&self.connections[0], from).await, watch(&self.connections[1], from).await];
