@@ -87,7 +87,7 @@ impl Both {
     async fn step(&mut self) {
         match self.random.below(20) {
             0..10 => {
-                let request = self.txn(2);
+                let request = self.txn(0);
                 self.call("KV/Txn", &request, |response: &mut m::TxnResponse| normalized(response)).await;
             }
             10..12 => {

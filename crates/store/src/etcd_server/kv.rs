@@ -61,7 +61,12 @@ impl Inner {
 
 /// Returns the query of a request. Sorting and filtering need all keys.
 pub(super) fn query(request: &m::RangeRequest) -> Query {
-    let limit = if needs_all(request) { 0 } else { usize::try_from(request.limit).unwrap_or_default() };
+    let limit = match usize::try_from(request.limit).unwrap_or_default() {
+        _ if needs_all(request) => 0,
+        // As in etcd: a target without an order sorts the first keys, and one more than the limit.
+        limit if limit > 0 && has_target(request) => limit.saturating_add(1),
+        limit => limit,
+    };
     let content = match (request.count_only, request.keys_only) {
         (true, _) => Content::CountOnly,
         // Sorting by value needs the values.
@@ -75,7 +80,7 @@ pub(super) fn query(request: &m::RangeRequest) -> Query {
 pub(super) fn range_response(request: &m::RangeRequest, found: Found) -> m::RangeResponse {
     let Found { mut entries, count, revision } = found;
     let mut more = !request.count_only && (entries.len() as u64) < count;
-    if needs_all(request) {
+    if needs_all(request) || has_target(request) {
         entries.retain(|entry| is_selected(request, entry));
         sort(request, &mut entries);
         let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
@@ -110,9 +115,12 @@ fn needs_all(request: &m::RangeRequest) -> bool {
         request.min_create_revision,
         request.max_create_revision,
     ];
-    let is_sorted =
-        request.sort_order() == m::SortOrder::Descend || request.sort_target() != m::SortTarget::Key;
-    is_sorted || bounds.iter().any(|bound| *bound != 0)
+    request.sort_order() != m::SortOrder::None || bounds.iter().any(|bound| *bound != 0)
+}
+
+/// Returns whether the response is sorted by something else than the key.
+fn has_target(request: &m::RangeRequest) -> bool {
+    request.sort_target() != m::SortTarget::Key
 }
 
 fn is_selected(request: &m::RangeRequest, entry: &Entry) -> bool {
