@@ -1,6 +1,6 @@
 //! The specifications of FlowSchemas and PriorityLevelConfigurations (`flowcontrol.apiserver.k8s.io/v1`).
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::allocation::Shares;
 use crate::queues::Queuing;
@@ -122,8 +122,13 @@ pub struct ResourceRule {
     #[serde(default)]
     pub cluster_scope: bool,
     /// Namespaces of the other requests.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub namespaces: Vec<String>,
+}
+
+/// Reads a list that Go encodes as null if it is empty.
+fn null_is_empty<'de, D: Deserializer<'de>>(list: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(list)?.unwrap_or_default())
 }
 
 /// Requests for paths that are not resources.
