@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "contract")]
 use std::sync::Arc;
 
 use parking_lot::RwLock;
