@@ -53,7 +53,13 @@ pub struct Documents {
 
 impl Documents {
     /// Returns the size of a document that must be generated for the request; 0 if it exists already or is small.
-    pub(crate) fn size(&self, catalog: &Catalog, aggregator: &Aggregator, info: &RequestInfo) -> usize {
+    pub(crate) fn size(
+        &self,
+        catalog: &Catalog,
+        aggregator: &Aggregator,
+        info: &RequestInfo,
+        headers: &HeaderMap,
+    ) -> usize {
         if info.path == "/apis"
             && let Some(peers) = &self.peers
             && peers.must_merge(&aggregator.discovery(catalog))
@@ -67,7 +73,7 @@ impl Documents {
             return usize::MAX;
         }
         let path = info.path.strip_prefix("/openapi/");
-        path.map_or(0, |path| catalog.openapi().size(path.trim_end_matches('/')))
+        path.map_or(0, |path| catalog.openapi().size(path.trim_end_matches('/'), headers))
     }
 
     /// Serves a request for a non-resource path.

@@ -81,8 +81,9 @@ impl Router {
         let outcome = match Route::new(&context.info) {
             Route::Resource(resource) => self.resources.serve(request, resource, context, catalog).await?,
             Route::Document => {
-                let document = self.documents.serve(context, catalog, &self.aggregator, request.headers());
-                let size = self.documents.size(catalog, &self.aggregator, &context.info);
+                let headers = request.headers();
+                let document = self.documents.serve(context, catalog, &self.aggregator, headers);
+                let size = self.documents.size(catalog, &self.aggregator, &context.info, headers);
                 self.cpu.run(size, pin!(document)).await?
             }
         };

@@ -162,9 +162,16 @@ impl OpenApi {
         self.v3.insert(path.to_owned(), Arc::new(Lazy::new(coverage)));
     }
 
-    /// Returns `usize::MAX` if the document at `/openapi/PATH` must be generated (its size is unknown); 0 if it exists.
-    pub(crate) fn size(&self, path: &str) -> usize {
-        let is_made = |document: &Lazy| matches!(document.content.get(), Some(Content::Plain(_)));
+    /// Returns `usize::MAX` if the document at `/openapi/PATH` must be generated in the encoding that the client prefers
+    /// (its size is unknown); 0 if it exists.
+    pub(crate) fn size(&self, path: &str, headers: &HeaderMap) -> usize {
+        let is_made = |document: &Lazy| {
+            let content = match form(headers, &GNOSTIC_V3) {
+                Some(Form::Protobuf) => &document.protobuf,
+                Some(Form::Json) | None => &document.content,
+            };
+            matches!(content.get(), Some(Content::Plain(_)))
+        };
         let is_there = match path.split_once('/') {
             None if path == "v2" => self.v2.are_joined(),
             Some(("v3", path)) => self.v3.get(path).is_none_or(|document| is_made(document)),

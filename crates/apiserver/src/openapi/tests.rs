@@ -134,6 +134,12 @@ fn version_3_is_also_protobuf() {
     let (code, headers) = head(&openapi, "v3/apis/batch/v1", &accepting(GNOSTIC_V3[0]));
     assert_eq!((code, &headers[header::CONTENT_TYPE]), (200, &HeaderValue::from_static(GNOSTIC_V3[1])));
     assert!(document.content.get().is_none(), "only the requested form is made");
+    let size = |accept| openapi.size("v3/apis/batch/v1", &accepting(accept));
+    assert_eq!(
+        (size(GNOSTIC_V3[0]), size("application/json")),
+        (0, usize::MAX),
+        "the other one is still to be made"
+    );
     let json = head(&openapi, "v3/apis/batch/v1", &accepting("application/json")).1;
     assert_eq!((&json[header::ETAG], &json[header::VARY]), (&headers[header::ETAG], &headers[header::VARY]));
     let (bytes, text) = (openapi.bytes(document, Form::Protobuf), openapi.bytes(document, Form::Json));
