@@ -1,5 +1,6 @@
 //! Objects in the versions that webhooks and policies see (upstream: `admission.ObjectInterfaces`).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -16,16 +17,17 @@ pub trait ObjectInterfaces: Send + Sync {
     /// Returns the definition of a resource, if it is served.
     fn definition(&self, group: &str, resource: &str) -> Option<Arc<ResourceDef>>;
 
-    /// Converts an object of the request to the kind of a matched resource.
+    /// Converts an object of the request to the kind of a matched resource. Borrows the object if it has that kind.
+    /// `fieldsV1` keeps its form (see [`nave_machinery::managed_fields`]).
     ///
     /// # Errors
     /// The conversion fails.
-    async fn versioned(
+    async fn versioned<'o>(
         &self,
         attributes: &Attributes<'_>,
         matched: &MatchedResource,
-        object: &Object,
-    ) -> Result<Value, Status>;
+        object: &'o Object,
+    ) -> Result<Cow<'o, Value>, Status>;
 
     /// Checks and defaults a changed object of the kind of a matched resource, as in a request body: drops unknown
     /// fields and sets static defaults.
@@ -87,13 +89,13 @@ impl ObjectInterfaces for StoredObjects {
         self.0.all().find(|def| def.group == group && def.resource == resource).cloned()
     }
 
-    async fn versioned(
+    async fn versioned<'o>(
         &self,
         _: &Attributes<'_>,
         _: &MatchedResource,
-        object: &Object,
-    ) -> Result<Value, Status> {
-        Ok(object.as_value().clone())
+        object: &'o Object,
+    ) -> Result<Cow<'o, Value>, Status> {
+        Ok(Cow::Borrowed(object.as_value()))
     }
 
     fn decode(&self, _: &Attributes<'_>, _: &MatchedResource, object: Value) -> Result<Value, Status> {

@@ -25,6 +25,12 @@ pub fn expand(object: &mut Value) {
     }
 }
 
+/// Returns whether an object has a `fieldsV1` text.
+pub fn has_texts(object: &Value) -> bool {
+    let entries = meta::field(object, ENTRIES).and_then(Value::as_array);
+    entries.into_iter().flatten().any(|entry| entry.get(FIELDS).is_some_and(Value::is_string))
+}
+
 /// Returns whether two lists of entries are equal, in either form.
 pub fn is_same_list(a: &Value, b: &Value) -> bool {
     match (a, b) {
@@ -101,6 +107,7 @@ mod tests {
             let mut object = object(&fields);
             expand(&mut object);
             assert_eq!(&object["metadata"]["managedFields"][0]["fieldsV1"], wanted);
+            assert_eq!(has_texts(&object), wanted.is_string());
         }
         let mut empty = json!({});
         expand(&mut empty);

@@ -152,6 +152,7 @@ mod tests {
 
     use super::*;
     use crate::testing::{Request, registry};
+    use crate::versioned::VersionedObject;
 
     async fn evaluate(expressions: &[&str]) -> MatchOutcome {
         let conditions: Vec<Value> = expressions
@@ -171,8 +172,8 @@ mod tests {
             attributes: &attributes,
             kind: &GroupVersionKind::new("", "v1", "Pod"),
             resource: &GroupVersionResource::new("", "v1", "pods"),
-            object: &pod,
-            old_object: &Value::Null,
+            object: &VersionedObject::from(pod.clone()),
+            old_object: &VersionedObject::default(),
         };
         let checks = AuthorizerChecks::new(&chain, attributes.user);
         let labels = ConditionLabels { name: "w", kind: "webhook", phase: "validate" };

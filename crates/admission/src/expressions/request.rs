@@ -6,6 +6,7 @@ use nave_machinery::{GroupVersionKind, GroupVersionResource, Map, Value};
 use serde_json::json;
 
 use crate::attributes::Attributes;
+use crate::versioned::VersionedObject;
 
 /// A request in the version that the rules of a webhook or policy matched.
 #[derive(Clone, Copy)]
@@ -17,9 +18,9 @@ pub struct VersionedRequest<'a> {
     /// The resource that the rules matched.
     pub resource: &'a GroupVersionResource,
     /// The new object; null on a deletion.
-    pub object: &'a Value,
+    pub object: &'a VersionedObject<'a>,
     /// The old object; null on a create.
-    pub old_object: &'a Value,
+    pub old_object: &'a VersionedObject<'a>,
 }
 
 impl VersionedRequest<'_> {
@@ -70,17 +71,21 @@ impl<'a> Inputs<'a> {
         namespace: &'a Value,
         params: Option<&'a Value>,
     ) -> Self {
-        let VersionedRequest { object, old_object, resource, .. } = *request;
-        Self { object, old_object, request: request.admission_request(resource), namespace, params }
+        Self {
+            object: request.object.as_value(),
+            old_object: request.old_object.as_value(),
+            request: request.admission_request(request.resource),
+            namespace,
+            params,
+        }
     }
 
     /// Creates the inputs of match conditions, in which `namespaceObject` is null.
     pub(crate) fn for_conditions(request: &VersionedRequest<'a>, params: Option<&'a Value>) -> Self {
-        let VersionedRequest { object, old_object, .. } = *request;
         let requested = request.attributes.resource();
         Self {
-            object,
-            old_object,
+            object: request.object.as_value(),
+            old_object: request.old_object.as_value(),
             request: request.admission_request(&requested),
             namespace: &Value::Null,
             params,

@@ -158,7 +158,7 @@ struct Run<'a> {
     refusals: Refusals,
     reinvocation: PolicyReinvocation,
     /// The objects in the version of the last invocation, and whether a policy has patched the new object.
-    current: Option<(Versioned, bool)>,
+    current: Option<(Versioned<'static>, bool)>,
 }
 
 impl Run<'_> {
@@ -197,7 +197,8 @@ impl Run<'_> {
         let interfaces = &*self.dependencies.interfaces;
         let objects =
             Versioned::new(interfaces, self.attributes, invocation.matched.clone(), Some(object)).await;
-        self.current = Some((objects.map_err(|status| Status::internal(status.message))?, false));
+        let objects = objects.map_err(|status| Status::internal(status.message))?;
+        self.current = Some((objects.into_owned(), false));
         Ok(())
     }
 
@@ -210,7 +211,7 @@ impl Run<'_> {
         self.reinvocation.require_invoked();
         self.attributes.notes.request_reinvocation();
         let interfaces = &*self.dependencies.interfaces;
-        *object = interfaces.restore_stored(self.attributes, &matched, patched, object).await?;
+        *object = interfaces.restore_stored(self.attributes, &matched, patched.into_value(), object).await?;
         Ok(())
     }
 
@@ -243,7 +244,7 @@ impl Run<'_> {
 
     /// Applies the mutations of an invocation, each to the result of the one before. Returns whether the object changed.
     async fn invoke(&mut self, invocation: &Invocation) -> Result<bool, Status> {
-        let before = self.current.as_ref().map(|(objects, _)| objects.object.clone());
+        let before = self.current.as_ref().map(|(objects, _)| objects.object.as_value().clone());
         for mutation in &invocation.policy.evaluator.mutations {
             let started = Instant::now();
             let outcome = self.mutate(invocation, mutation).await;
@@ -255,7 +256,7 @@ impl Run<'_> {
                 Err(MutationError::Status(status)) => return Err(status),
             }
         }
-        Ok(before.as_ref() != self.current.as_ref().map(|(objects, _)| &objects.object))
+        Ok(before.as_ref() != self.current.as_ref().map(|(objects, _)| objects.object.as_value()))
     }
 
     async fn mutate(&mut self, invocation: &Invocation, mutation: &Mutation) -> Result<(), MutationError> {
@@ -266,10 +267,10 @@ impl Run<'_> {
         let evaluate = || mutation.evaluate(variables, &request, self.namespace, param, &self.checks);
         let patch = self.checks.settle(|| invocation.policy.workload.run(evaluate)).await?;
         let interfaces = &*self.dependencies.interfaces;
-        let mut object =
-            mutation.apply(interfaces, self.attributes, &objects.matched, &objects.object, patch)?;
-        managed_fields::restore_if_invalid(self.attributes, &mut object, &objects.object);
-        objects.object = object;
+        let before = objects.object.as_value();
+        let mut object = mutation.apply(interfaces, self.attributes, &objects.matched, before, patch)?;
+        managed_fields::restore_if_invalid(self.attributes, &mut object, before);
+        objects.object = object.into();
         *is_patched = true;
         Ok(())
     }

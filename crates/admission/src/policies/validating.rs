@@ -19,7 +19,7 @@ use crate::expressions::{AuthorizerChecks, ConditionLabels};
 use crate::matching::RequestMatcher;
 use crate::metrics::Metrics;
 use crate::plugins::Parts;
-use crate::versioned::Versioned;
+use crate::versioned::Versions;
 
 /// Creates the plugin.
 pub(crate) fn plugin(parts: &Parts, metrics: &Metrics) -> Plugin {
@@ -51,6 +51,7 @@ impl Validate for ValidatingPolicies {
             dependencies: &self.dependencies,
             attributes,
             object,
+            versions: Versions::new(&*self.dependencies.interfaces, attributes, object),
             checks: AuthorizerChecks::new(&self.dependencies.authorizer, attributes.user),
             denied: None,
         };
@@ -70,6 +71,7 @@ struct Dispatch<'a> {
     dependencies: &'a Dependencies,
     attributes: &'a Attributes<'a>,
     object: Option<&'a Object>,
+    versions: Versions<'a>,
     checks: AuthorizerChecks<'a>,
     /// The first denial, which the client sees.
     denied: Option<Denial>,
@@ -104,7 +106,7 @@ impl Dispatch<'_> {
         policy: &Policy<Validator>,
         bindings: &[Arc<Binding>],
     ) -> Result<(), Status> {
-        let Dependencies { interfaces, params, .. } = self.dependencies;
+        let params = &self.dependencies.params;
         let (attributes, object) = (self.attributes, self.object);
         let matched = match match_policy(policy, matcher, &**params, object).await {
             Matched::As(matched) => matched,
@@ -115,7 +117,6 @@ impl Dispatch<'_> {
             }
         };
         let mut annotations = Annotations::default();
-        let mut versioned: Option<Versioned> = None;
         for binding in bindings {
             match match_binding(binding, matcher, object).await {
                 Ok(true) => {}
@@ -136,19 +137,19 @@ impl Dispatch<'_> {
                     continue;
                 }
             };
-            if versioned.is_none() && !params.is_empty() {
-                match Versioned::new(&**interfaces, attributes, matched.clone(), object).await {
-                    Ok(objects) => versioned = Some(objects),
-                    Err(status) => {
-                        let why = format!("failed to convert object version: {}", status.message);
-                        self.misconfigured(policy, Some(binding), &why);
-                        continue;
-                    }
-                }
+            if params.is_empty() {
+                continue;
             }
+            let versioned = match self.versions.get(&matched).await {
+                Ok(versioned) => versioned,
+                Err(status) => {
+                    let why = format!("failed to convert object version: {}", status.message);
+                    self.misconfigured(policy, Some(binding), &why);
+                    continue;
+                }
+            };
             let namespace = namespace_object(attributes, matcher).await?;
             let namespace = namespace.as_ref().map_or(&Value::Null, |object| object.as_value());
-            let Some(versioned) = &versioned else { continue };
             let request = versioned.request(attributes);
             for param in &params {
                 let validate = || policy.evaluator.validate(&request, namespace, param.value(), &self.checks);

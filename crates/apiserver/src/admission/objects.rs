@@ -1,12 +1,13 @@
 //! Objects in the versions that webhooks and policies see.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use nave_admission::matching::MatchedResource;
 use nave_admission::{Attributes, ObjectInterfaces};
 use nave_machinery::options::FieldValidation;
-use nave_machinery::{GroupVersion, Object, Reason, Status, Value, managed_fields};
+use nave_machinery::{GroupVersion, Object, Reason, Status, Value};
 use nave_patch::managed_fields::merge_configuration;
 use nave_resources::{ResourceDef, Schema};
 
@@ -75,6 +76,16 @@ impl CatalogObjects {
     }
 }
 
+/// Returns whether a view shows an object of a request without a conversion.
+fn is_shown_as_is(endpoint: &Endpoint, view: &View, object: &Object) -> bool {
+    let served = endpoint.gvk().group_version();
+    let found = match &endpoint.def.storage {
+        Some(storage) if !endpoint.def.is_custom() => storage.version.clone(),
+        _ => GroupVersion::parse(object.api_version()).unwrap_or_default(),
+    };
+    !matches!(view, View::Scale(_)) && found == served
+}
+
 #[async_trait]
 impl ObjectInterfaces for CatalogObjects {
     fn definition(&self, group: &str, resource: &str) -> Option<Arc<ResourceDef>> {
@@ -83,22 +94,20 @@ impl ObjectInterfaces for CatalogObjects {
         group.resources.iter().find(|def| def.resource == resource).cloned()
     }
 
-    async fn versioned(
+    async fn versioned<'o>(
         &self,
         attributes: &Attributes<'_>,
         matched: &MatchedResource,
-        object: &Object,
-    ) -> Result<Value, Status> {
-        let mut object = object.as_value().clone();
-        managed_fields::expand(&mut object);
+        object: &'o Object,
+    ) -> Result<Cow<'o, Value>, Status> {
         let catalog = self.0.load();
         match Form::new(&catalog, attributes, matched)? {
-            Form::View(endpoint, view) => {
+            Form::View(endpoint, view) if !is_shown_as_is(endpoint, &view, object) => {
                 let version = endpoint.gvk().group_version();
-                let object = versions::convert_custom(endpoint, object, &version).await?;
-                view.to_served(endpoint, object)
+                let object = versions::convert_custom(endpoint, object.as_value().clone(), &version).await?;
+                view.to_served(endpoint, object).map(Cow::Owned)
             }
-            Form::Only(_) => Ok(object),
+            Form::View(..) | Form::Only(_) => Ok(Cow::Borrowed(object.as_value())),
         }
     }
 

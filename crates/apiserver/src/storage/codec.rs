@@ -372,7 +372,10 @@ fn write_unversioned(object: &Value, out: &mut Vec<u8>) -> Result<usize, JsonErr
     for (name, value) in metadata.iter().filter(|(name, _)| *name != RESOURCE_VERSION) {
         out.push(b',');
         match value {
-            Value::Array(entries) if name == "managedFields" => write_managed_fields(entries, out)?,
+            Value::Array(entries) if name == "managedFields" => {
+                out.extend_from_slice(b"\"managedFields\":");
+                json::encode_managed_fields_into(entries, out)?;
+            }
             _ => write_field(out, name, value),
         }
     }
@@ -385,36 +388,6 @@ fn write_unversioned(object: &Value, out: &mut Vec<u8>) -> Result<usize, JsonErr
     }
     out.push(b'}');
     Ok(version_at)
-}
-
-fn write_managed_fields(entries: &[Value], out: &mut Vec<u8>) -> Result<(), JsonError> {
-    out.extend_from_slice(b"\"managedFields\":[");
-    for (at, entry) in entries.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        let Value::Object(fields) = entry else {
-            json::encode_into(entry, out);
-            continue;
-        };
-        out.push(b'{');
-        for (at, (name, value)) in fields.iter().enumerate() {
-            if at > 0 {
-                out.push(b',');
-            }
-            match value {
-                Value::String(text) if name == "fieldsV1" => {
-                    json::check(text.as_bytes(), MAX_DEPTH)?;
-                    out.extend_from_slice(b"\"fieldsV1\":");
-                    out.extend_from_slice(text.as_bytes());
-                }
-                _ => write_field(out, name, value),
-            }
-        }
-        out.push(b'}');
-    }
-    out.push(b']');
-    Ok(())
 }
 
 fn write_field(out: &mut Vec<u8>, name: &str, value: &Value) {

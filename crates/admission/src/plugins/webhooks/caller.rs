@@ -61,21 +61,18 @@ impl Caller {
         Self { clients, metrics, phase }
     }
 
-    /// Calls a webhook and applies its answer with `accept`. Returns `None` if the failure policy ignores a failure.
+    /// Returns the result of a call for the request: `None` if the failure policy ignores its failure. Records the call,
+    /// which took the time since `started`.
     ///
     /// # Errors
     /// The error for the client.
-    pub(super) async fn call<T>(
+    pub(super) fn conclude<T>(
         &self,
         hook: &Hook,
-        request: &VersionedRequest<'_>,
-        accept: impl AsyncFnOnce(Answer) -> Result<T, CallError>,
+        attributes: &Attributes<'_>,
+        started: Instant,
+        outcome: Result<T, CallError>,
     ) -> Result<Option<T>, Status> {
-        let started = Instant::now();
-        let outcome = match self.ask(hook, request).await {
-            Ok(answer) => accept(answer).await,
-            Err(error) => Err(error),
-        };
         let is_ignored = hook.ignores_failures && matches!(outcome, Err(CallError::Calling { .. }));
         let result = match &outcome {
             Ok(_) => Outcome::Allowed,
@@ -84,7 +81,7 @@ impl Caller {
             Err(CallError::Denied(status)) => Outcome::Denied(status.code),
             Err(CallError::Refused(_)) => Outcome::Refused,
         };
-        self.metrics.called(&hook.name, self.phase, request.attributes.operation, result, started.elapsed());
+        self.metrics.called(&hook.name, self.phase, attributes.operation, result, started.elapsed());
         match outcome {
             Ok(accepted) => Ok(Some(accepted)),
             Err(CallError::Calling { why, .. }) if is_ignored => {
@@ -101,7 +98,10 @@ impl Caller {
     }
 
     /// Sends the review of a request; returns the answer of a webhook that allows it.
-    async fn ask(&self, hook: &Hook, request: &VersionedRequest<'_>) -> Result<Answer, CallError> {
+    ///
+    /// # Errors
+    /// The call fails, or the webhook refuses the request.
+    pub(super) async fn ask(&self, hook: &Hook, request: &VersionedRequest<'_>) -> Result<Answer, CallError> {
         let attributes = request.attributes;
         check_dry_run(hook, attributes)?;
         let failed = |why: String, code| CallError::Calling { why, code };

@@ -22,7 +22,7 @@ mod validating;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use nave_machinery::{Object, Status};
+use nave_machinery::Status;
 use nave_webhook::{ClientManager, Users};
 use serde::Deserialize;
 
@@ -35,12 +35,11 @@ use crate::config::{ConfigError, PluginConfig};
 use crate::expressions::{
     AuthorizerChecks, ConditionLabels, ExpressionMetrics, MatchOutcome, VersionedRequest,
 };
-use crate::matching::{MatchedResource, Matcher};
+use crate::matching::Matcher;
 use crate::metrics::Metrics;
 use crate::objects::ObjectInterfaces;
 use crate::observe::Compiled;
 use crate::plugins::Parts;
-use crate::versioned::Versioned;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
@@ -161,14 +160,9 @@ impl Webhooks {
     fn condition_phase(&self) -> &'static str {
         if self.phase == "admit" { "admit" } else { "validate" }
     }
+}
 
-    async fn versioned(
-        &self,
-        attributes: &Attributes<'_>,
-        matched: MatchedResource,
-        object: Option<&Object>,
-    ) -> Result<Versioned, Status> {
-        let versioned = Versioned::new(&*self.interfaces, attributes, matched, object).await;
-        versioned.map_err(|error| Status::internal(error.message))
-    }
+/// Returns the error for the client if the objects of a request cannot be converted.
+fn unconverted(error: Status) -> Status {
+    Status::internal(error.message)
 }

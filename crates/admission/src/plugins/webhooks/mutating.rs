@@ -1,22 +1,25 @@
 //! MutatingAdmissionWebhook: webhooks are called in order, and each sees the changes of those before it.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use nave_machinery::{Object, Status, Value, meta};
 use serde_json::json;
 
-use super::Webhooks;
 use super::answer::Answer;
 use super::caller::{CallError, annotate};
 use super::hook::Hook;
 use super::patch;
+use super::{Webhooks, unconverted};
 use crate::attributes::Attributes;
 use crate::chain::Mutate;
 use crate::expressions::process;
 use crate::managed_fields;
+use crate::matching::MatchedResource;
 use crate::notes::Recorded;
-use crate::versioned::Versioned;
+use crate::versioned::{Versioned, VersionedObject};
 
 const NAME: &str = "MutatingAdmissionWebhook";
 const MUTATION: &str = "mutation.webhook.admission.k8s.io";
@@ -85,24 +88,45 @@ impl Run<'_> {
         let (webhooks, attributes) = (self.webhooks, self.attributes);
         let hooks = webhooks.hooks.load_full();
         let matcher = webhooks.matcher.request(attributes);
-        let mut current: Option<Versioned> = None;
+        // The objects in another version than that of the request, for the webhooks that follow.
+        let mut converted: Option<Versioned<'static>> = None;
         for position in hooks.index.candidates(attributes) {
             let Some(hook) = hooks.list.get(position) else { continue };
             let Some(matched) = matcher.matches(&hook.criteria, object.as_deref()).await? else { continue };
-            let versioned = match current.take() {
-                Some(versioned) if versioned.matched == matched => versioned,
-                _ => webhooks.versioned(attributes, matched, object.as_deref()).await?,
-            };
-            let versioned = current.insert(versioned);
-            if !webhooks.meets_conditions(hook, &versioned.request(attributes)).await? {
-                continue;
-            }
             // The second run calls no webhook for the first time.
-            if self.is_again && !reinvocation.due.contains(&hook.uid) {
+            let is_due = !self.is_again || reinvocation.due.contains(&hook.uid);
+            if !is_due && hook.conditions.is_empty() {
                 continue;
             }
-            let is_changed = self.call(hook, position, versioned, object).await?;
-            if is_changed {
+            converted = converted.filter(|versioned| versioned.matched == matched);
+            let mut borrowed = None;
+            if converted.is_none() {
+                let interfaces = &*webhooks.interfaces;
+                let versioned =
+                    Versioned::new(interfaces, attributes, matched.clone(), object.as_deref()).await;
+                let versioned = versioned.map_err(unconverted)?;
+                if versioned.is_borrowed() {
+                    borrowed = Some(versioned);
+                } else {
+                    converted = Some(versioned.into_owned());
+                }
+            }
+            let Some(versioned) = converted.as_ref().or(borrowed.as_ref()) else { continue };
+            if !webhooks.meets_conditions(hook, &versioned.request(attributes)).await? || !is_due {
+                continue;
+            }
+            let started = Instant::now();
+            let answer = webhooks.caller.ask(hook, &versioned.request(attributes)).await;
+            let place = format!("round_{}_index_{position}", u8::from(self.is_again));
+            let outcome = match answer {
+                Ok(answer) => {
+                    annotate_patch(attributes, hook, &answer, &place);
+                    self.accept(hook, &answer, &matched, &mut converted, object).await
+                }
+                Err(error) => Err(error),
+            };
+            let called = webhooks.caller.conclude(hook, attributes, started, outcome);
+            if self.report(hook, &place, called)? {
                 reinvocation.require();
                 attributes.notes.request_reinvocation();
             }
@@ -113,68 +137,78 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Calls a webhook; returns whether it changed the object.
-    async fn call(
-        &self,
-        hook: &Hook,
-        position: usize,
-        versioned: &mut Versioned,
-        object: &mut Option<&mut Object>,
-    ) -> Result<bool, Status> {
-        let (attributes, round) = (self.attributes, u8::from(self.is_again));
-        let place = format!("round_{round}_index_{position}");
-        let accept = async |answer: Answer| {
-            annotate_patch(attributes, hook, &answer, &place);
-            self.patched(hook, &answer, versioned, object.as_deref()).await
-        };
-        let called = self.webhooks.caller.call(hook, &versioned.request(attributes), accept).await;
+    /// Adds the audit annotations of a call; returns whether it changed the object.
+    fn report(&self, hook: &Hook, place: &str, called: Result<Option<bool>, Status>) -> Result<bool, Status> {
         let key = format!("{MUTATION}/{place}");
         if matches!(called, Ok(None)) {
-            annotate(attributes, &format!("failed-open.{key}"), hook.name.as_str());
+            annotate(self.attributes, &format!("failed-open.{key}"), hook.name.as_str());
         }
-        let patched = called.map(Option::flatten);
-        let is_changed = match &patched {
-            Ok(Some(patched)) => {
-                // Upstream's comparison sees a difference in the times of managed fields that this request has set, so
-                // that a patch without effect also causes reinvocation.
-                let has_times =
-                    !attributes.def.is_custom() && meta::field(&patched.versioned, "managedFields").is_some();
-                has_times || patched.versioned != versioned.object
-            }
-            _ => false,
-        };
+        let is_changed = matches!(called, Ok(Some(true)));
         let mutation =
             json!({"configuration": hook.configuration, "webhook": hook.name, "mutated": is_changed});
-        annotate(attributes, &key, mutation.to_string());
-        if let Some(patched) = patched? {
-            versioned.object = patched.versioned;
-            if let Some(object) = object.as_deref_mut() {
-                *object = patched.stored;
-            }
+        annotate(self.attributes, &key, mutation.to_string());
+        called.map(|_| is_changed)
+    }
+
+    /// Applies the patch of an answer to the object, and to its converted form if there is one. Returns whether they
+    /// changed.
+    async fn accept(
+        &self,
+        hook: &Hook,
+        answer: &Answer,
+        matched: &MatchedResource,
+        converted: &mut Option<Versioned<'static>>,
+        object: &mut Option<&mut Object>,
+    ) -> Result<bool, CallError> {
+        let Some(patch) = process(answer.patch.len(), || patch::decode(answer))? else { return Ok(false) };
+        patch::check(hook, answer, object.is_some())?;
+        let Some(object) = object.as_deref_mut() else { return Ok(false) };
+        // Upstream's comparison sees a difference in the times of managed fields that this request has set, so that a
+        // patch without effect also causes reinvocation.
+        let is_reviewed_again =
+            !self.attributes.def.is_custom() && meta::field(object.as_value(), "managedFields").is_some();
+        if converted.is_none() && is_reviewed_again && !patch::concerns_managed_fields(&patch) {
+            process(answer.patch.len(), || self.patch_in_place(matched, &patch, object))?;
+            return Ok(true);
+        }
+        let before = match converted {
+            Some(versioned) => std::mem::take(&mut versioned.object).into_value(),
+            None => VersionedObject::new(Cow::Borrowed(object.as_value())).into_value(),
+        };
+        let mut patched = process(answer.patch.len(), || {
+            let mut patched = before.clone();
+            patch::apply(&mut patched, &patch)?;
+            self.webhooks.interfaces.decode(self.attributes, matched, patched).map_err(CallError::Refused)
+        })?;
+        managed_fields::restore_if_invalid(self.attributes, &mut patched, &before);
+        let is_changed = is_reviewed_again || patched != before;
+        let restored =
+            self.webhooks.interfaces.restore_stored(self.attributes, matched, patched.clone(), object).await;
+        *object = restored.map_err(|status| CallError::Refused(unconverted(status)))?;
+        if let Some(versioned) = converted {
+            versioned.object = patched.into();
         }
         Ok(is_changed)
     }
 
-    /// Returns the object with the patch of an answer; `None` if there is no patch.
-    async fn patched(
+    /// Applies a patch that does not concern managed fields to an object that needs no conversion. The object is lost if
+    /// this fails, and the request refused.
+    fn patch_in_place(
         &self,
-        hook: &Hook,
-        answer: &Answer,
-        versioned: &Versioned,
-        object: Option<&Object>,
-    ) -> Result<Option<Patched>, CallError> {
-        let (attributes, interfaces) = (self.attributes, &*self.webhooks.interfaces);
-        let patched = process(answer.patch.len(), || {
-            let Some(patch) = patch::decode(answer)? else { return Ok(None) };
-            let patched: Value = patch::apply(hook, answer, &patch, &versioned.object)?;
-            interfaces.decode(attributes, &versioned.matched, patched).map(Some).map_err(CallError::Refused)
-        })?;
-        let Some(mut patched) = patched else { return Ok(None) };
-        managed_fields::restore_if_invalid(attributes, &mut patched, &versioned.object);
-        let Some(base) = object else { return Ok(None) };
-        let stored = interfaces.restore_stored(attributes, &versioned.matched, patched.clone(), base).await;
-        let stored = stored.map_err(|status| CallError::Refused(Status::internal(status.message)))?;
-        Ok(Some(Patched { stored, versioned: patched }))
+        matched: &MatchedResource,
+        patch: &Value,
+        object: &mut Object,
+    ) -> Result<(), CallError> {
+        let mut patched = std::mem::take(object).into_value();
+        let managed_fields = meta::remove(&mut patched, "managedFields");
+        patch::apply(&mut patched, patch)?;
+        let decoded = self.webhooks.interfaces.decode(self.attributes, matched, patched);
+        let mut patched = decoded.map_err(CallError::Refused)?;
+        if let Some(managed_fields) = managed_fields {
+            meta::set(&mut patched, "managedFields", managed_fields);
+        }
+        *object = Object::try_from(patched).map_err(|error| CallError::Refused(Status::internal(error)))?;
+        Ok(())
     }
 }
 
@@ -188,10 +222,4 @@ fn annotate_patch(attributes: &Attributes<'_>, hook: &Hook, answer: &Answer, pla
         "configuration": hook.configuration, "webhook": hook.name, "patch": patch.value, "patchType": "JSONPatch",
     });
     annotate(attributes, &format!("{PATCH}/{place}"), patch.to_string());
-}
-
-/// A patched object in both forms.
-struct Patched {
-    versioned: Value,
-    stored: Object,
 }

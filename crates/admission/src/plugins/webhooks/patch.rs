@@ -24,9 +24,9 @@ pub(super) fn decode(answer: &Answer) -> Result<Option<Value>, CallError> {
     }
 }
 
-/// Returns the object with the patch applied.
-pub(super) fn apply(hook: &Hook, answer: &Answer, patch: &Value, object: &Value) -> Result<Value, CallError> {
-    if object.is_null() {
+/// Checks that the patch of an answer can be applied.
+pub(super) fn check(hook: &Hook, answer: &Answer, has_object: bool) -> Result<(), CallError> {
+    if !has_object {
         let why = format!(
             "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
             hook.name
@@ -36,12 +36,48 @@ pub(super) fn apply(hook: &Hook, answer: &Answer, patch: &Value, object: &Value)
     if answer.patch_type != "JSONPatch" {
         return Err(CallError::calling(format!("unsupported patch type {:?}", answer.patch_type)));
     }
-    let mut patched = object.clone();
-    json_patch::apply(&mut patched, patch).map_err(|error| {
+    Ok(())
+}
+
+/// Applies a patch.
+pub(super) fn apply(object: &mut Value, patch: &Value) -> Result<(), CallError> {
+    json_patch::apply(object, patch).map_err(|error| {
         CallError::Refused(match error {
             PatchError::Unfit(why) | PatchError::TestFailed(why) => Status::internal(why),
             other => Status::internal(other.into_status().message),
         })
-    })?;
-    Ok(patched)
+    })
+}
+
+/// Returns whether a patch can read or write managed fields.
+pub(super) fn concerns_managed_fields(patch: &Value) -> bool {
+    let concerns = |path: &Value| match path.as_str() {
+        Some(path) => ["", "/metadata"].contains(&path) || path.starts_with("/metadata/managedFields"),
+        None => false,
+    };
+    let operations = patch.as_array().into_iter().flatten();
+    operations.flat_map(|it| [it.get("path"), it.get("from")]).flatten().any(concerns)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn patches_of_managed_fields_are_found() {
+        for (operation, wanted) in [
+            (json!({"op": "add", "path": "/metadata/labels/a", "value": "/metadata"}), false),
+            (json!({"op": "remove", "path": "/spec"}), false),
+            (json!({"op": "test", "path": ""}), true),
+            (json!({"op": "replace", "path": "/metadata", "value": {}}), true),
+            (json!({"op": "remove", "path": "/metadata/managedFields/0"}), true),
+            (json!({"op": "copy", "from": "/metadata/managedFields", "path": "/spec"}), true),
+            (json!(null), false),
+        ] {
+            let patch = json!([{"op": "remove", "path": "/spec/x"}, operation]);
+            assert_eq!(concerns_managed_fields(&patch), wanted, "{operation}");
+        }
+    }
 }

@@ -1,14 +1,16 @@
 //! ValidatingAdmissionWebhook: webhooks are called in parallel.
 
+use std::time::Instant;
+
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use nave_machinery::{Object, Status};
 
-use super::Webhooks;
 use super::caller::annotate;
+use super::{Webhooks, unconverted};
 use crate::attributes::Attributes;
 use crate::chain::Validate;
-use crate::versioned::Versioned;
+use crate::versioned::Versions;
 
 const FAILED_OPEN: &str = "failed-open.validating.webhook.admission.k8s.io";
 
@@ -24,32 +26,24 @@ impl Validate for Validating {
         let webhooks = &self.0;
         let hooks = webhooks.hooks.load_full();
         let matcher = webhooks.matcher.request(attributes);
-        // Each version is converted once.
-        let mut versions: Vec<Versioned> = Vec::new();
+        let mut versions = Versions::new(&*webhooks.interfaces, attributes, object);
         let mut relevant = Vec::new();
         for position in hooks.index.candidates(attributes) {
             let Some(hook) = hooks.list.get(position) else { continue };
             let Some(matched) = matcher.matches(&hook.criteria, object).await? else { continue };
-            let known = versions.iter().position(|it| it.matched == matched);
-            if known.is_none() {
-                versions.push(webhooks.versioned(attributes, matched, object).await?);
-            }
-            let version = known.unwrap_or(versions.len() - 1);
-            let Some(versioned) = versions.get(version) else { continue };
+            let versioned = versions.get(&matched).await.map_err(unconverted)?;
             if webhooks.meets_conditions(hook, &versioned.request(attributes)).await? {
-                relevant.push((hook, version));
+                relevant.push((hook, versioned));
             }
         }
-        let calls = relevant.iter().enumerate().filter_map(|(number, (hook, version))| {
-            let request = versions.get(*version)?.request(attributes);
-            Some(async move {
-                let called = webhooks.caller.call(hook, &request, async |_| Ok(())).await?;
-                if called.is_none() {
-                    let key = format!("{FAILED_OPEN}/round_0_index_{number}");
-                    annotate(attributes, &key, hook.name.as_str());
-                }
-                Ok(())
-            })
+        let calls = relevant.iter().enumerate().map(|(number, (hook, versioned))| async move {
+            let started = Instant::now();
+            let answer = webhooks.caller.ask(hook, &versioned.request(attributes)).await;
+            if webhooks.caller.conclude(hook, attributes, started, answer)?.is_none() {
+                let key = format!("{FAILED_OPEN}/round_0_index_{number}");
+                annotate(attributes, &key, hook.name.as_str());
+            }
+            Ok(())
         });
         // As upstream, all webhooks are awaited, and one error is reported.
         join_all(calls).await.into_iter().collect()

@@ -1,0 +1,103 @@
+//! Encoding of objects whose `fieldsV1` may be texts (see [`nave_machinery::managed_fields`]).
+
+use nave_machinery::limits::MAX_DEPTH;
+use nave_machinery::{Map, Value};
+
+use super::{JsonError, check, encode_into};
+
+/// Appends the compact form of an object to `out`. Writes `fieldsV1` texts as the trees that they contain.
+///
+/// # Errors
+/// A `fieldsV1` text is not JSON.
+pub fn encode_object_into(object: &Value, out: &mut Vec<u8>) -> Result<(), JsonError> {
+    encode_fields(object, out, |name, value, out| match value {
+        Value::Object(_) if name == "metadata" => encode_fields(value, out, |name, value, out| match value {
+            Value::Array(entries) if name == "managedFields" => encode_managed_fields_into(entries, out),
+            _ => plain(value, out),
+        }),
+        _ => plain(value, out),
+    })
+}
+
+/// Appends the compact form of the list `metadata.managedFields` to `out`. Writes `fieldsV1` texts as the trees that
+/// they contain.
+///
+/// # Errors
+/// A `fieldsV1` text is not JSON.
+pub fn encode_managed_fields_into(entries: &[Value], out: &mut Vec<u8>) -> Result<(), JsonError> {
+    out.push(b'[');
+    for (at, entry) in entries.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        encode_fields(entry, out, |name, value, out| match value {
+            Value::String(text) if name == "fieldsV1" => {
+                check(text.as_bytes(), MAX_DEPTH)?;
+                out.extend_from_slice(text.as_bytes());
+                Ok(())
+            }
+            _ => plain(value, out),
+        })?;
+    }
+    out.push(b']');
+    Ok(())
+}
+
+/// Appends a map, with the values that `encode` writes. Writes other values as they are.
+fn encode_fields(
+    value: &Value,
+    out: &mut Vec<u8>,
+    encode: impl Fn(&str, &Value, &mut Vec<u8>) -> Result<(), JsonError>,
+) -> Result<(), JsonError> {
+    let Value::Object(fields) = value else { return plain(value, out) };
+    out.push(b'{');
+    for (at, (name, value)) in Map::iter(fields).enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        encode_into(name, out);
+        out.push(b':');
+        encode(name, value, out)?;
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the signature of all encoders of values")]
+fn plain(value: &Value, out: &mut Vec<u8>) -> Result<(), JsonError> {
+    encode_into(value, out);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn encoded(object: &Value) -> Result<Value, JsonError> {
+        let mut out = Vec::new();
+        encode_object_into(object, &mut out)?;
+        Ok(serde_json::from_slice(&out).unwrap())
+    }
+
+    #[test]
+    fn texts_are_written_as_trees() {
+        let object = |fields: Value| {
+            json!({"kind": "Pod", "metadata": {
+                "name": "a\"b", "managedFields": [{"manager": "m", "fieldsV1": fields}, 1],
+            }, "spec": {"fieldsV1": "{}"}})
+        };
+        let tree = object(json!({"f:a": {"f:\"": {}}}));
+        assert_eq!(encoded(&object(json!("{\"f:a\":{\"f:\\\"\":{}}}"))).unwrap(), tree);
+        assert_eq!(encoded(&tree).unwrap(), tree);
+        for text in ["", "{", "{}{}", "{\"f:a\":{}},\"x\":{"] {
+            assert!(encoded(&object(json!(text))).is_err(), "{text}");
+        }
+        for other in
+            [json!(null), json!([]), json!({"metadata": 1}), json!({"metadata": {"managedFields": {}}})]
+        {
+            assert_eq!(encoded(&other).unwrap(), other);
+        }
+    }
+}
