@@ -193,8 +193,8 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let tokens = SecretTokens(api.issuer.clone());
     let signer = FileSigner::new(config.signing.clone());
     let election = config.election.clone().filter(|_| config.has_shared_store());
-    if config.has_shared_store() {
-        let (client, own) = (controllers::manager_client(&api.server), certificates.server_ca().to_owned());
+    if let Some(own) = certificates.issuing_ca().filter(|_| config.has_shared_store()) {
+        let (client, own) = (controllers::manager_client(&api.server), own.to_owned());
         tokio::spawn(async move { published_ca::check(client, &own).await });
     }
     let controllers = controllers::start(

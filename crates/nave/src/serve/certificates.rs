@@ -122,10 +122,13 @@ impl Certificates {
     /// Returns the CA with which clients verify the server: the server's own CA, or the certificate in the flags,
     /// because its CA is unknown.
     pub(super) fn server_ca(&self) -> &str {
-        match &self.own {
-            Some(own) if self.config.serving_pair.is_none() => &own.ca.certificate,
-            _ => &self.pair.certificate,
-        }
+        self.issuing_ca().unwrap_or(&self.pair.certificate)
+    }
+
+    /// Returns the server's own CA, if it issues the serving certificate.
+    pub(super) fn issuing_ca(&self) -> Option<&str> {
+        let own = self.own.as_ref().filter(|_| self.config.serving_pair.is_none())?;
+        Some(&own.ca.certificate)
     }
 
     /// Returns the CAs of client certificates.

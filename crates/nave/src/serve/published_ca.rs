@@ -1,7 +1,8 @@
 //! Warns if pods do not trust this server, because another server of the cluster publishes another CA.
 //!
 //! Each server creates its own CA by default. Over one etcd, the server that runs the controllers publishes its CA in the
-//! config map `kube-root-ca.crt` of each namespace, so pods trust only servers with that CA.
+//! config map `kube-root-ca.crt` of each namespace, so pods trust only servers with that CA. A server with the serving
+//! certificate of its flags is not checked: its CA is unknown.
 
 use std::time::Duration;
 
