@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use crate::layout;
+
 /// Runs the load generator with `arguments` (`cargo xtask bench -- --help` lists them). Without `--kubeconfig`, the
 /// load generator starts the built server in a temporary folder.
 pub(crate) fn run(target: &Path, arguments: &[String]) -> ExitCode {
@@ -20,6 +22,9 @@ pub(crate) fn run(target: &Path, arguments: &[String]) -> ExitCode {
         }
     }
     let release = target.join("release");
+    if let Err(error) = layout::warn_if_outdated(&release.join("nave")) {
+        eprintln!("xtask bench: {error}");
+    }
     let mut load = Command::new(release.join("nave-loadtest"));
     load.args(arguments);
     let names_a_server = arguments

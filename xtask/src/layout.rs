@@ -5,7 +5,7 @@
 //! only at the start, those that run in both, and those that only requests need. The first two are what an idle server
 //! has in memory, the last two are what a busy server runs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -68,9 +68,35 @@ fn record(target: &Path) -> io::Result<usize> {
     }
     let busy = dump(&server.0, &profile, 2)?;
     let names = order(&costs(&idle), &costs(&busy));
-    let file = crate::root().join("crates/nave/function-order.txt");
-    fs::write(file, names.join("\n") + "\n")?;
+    fs::write(file(), names.join("\n") + "\n")?;
     Ok(names.len())
+}
+
+fn file() -> PathBuf {
+    crate::root().join("crates/nave/function-order.txt")
+}
+
+/// Warns if a program lacks many of the functions in the file: its memory is then larger than it could be.
+pub(crate) fn warn_if_outdated(program: &Path) -> io::Result<()> {
+    let (program, names) = (fs::read(program)?, fs::read_to_string(file())?);
+    let (found, all) = count_symbols(&program, &names);
+    if found * 10 < all * 9 {
+        eprintln!(
+            "{found} of {all} functions of function-order.txt are in the program, so more of its code stays in memory; \
+             run `cargo xtask layout`"
+        );
+    }
+    Ok(())
+}
+
+/// Counts the names that are symbols of a program, and all names. Symbols are texts that end with a zero byte.
+fn count_symbols(program: &[u8], names: &str) -> (usize, usize) {
+    let mut wanted: HashSet<&[u8]> = names.lines().map(str::as_bytes).collect();
+    let all = wanted.len();
+    for text in program.split(|byte| *byte == 0) {
+        wanted.remove(text);
+    }
+    (all - wanted.len(), all)
 }
 
 /// A process that is killed when it is no longer needed.
@@ -168,6 +194,11 @@ fn order<'a>(idle: &HashMap<&'a str, u64>, busy: &HashMap<&'a str, u64>) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_the_symbols_of_a_program() {
+        assert_eq!(count_symbols(b"\x7fELF\0main\0mainly\0\0end", "main\nlost\nend\nmai\n"), (2, 4));
+    }
 
     #[test]
     fn sorts_the_functions_of_the_server_by_their_use() {
