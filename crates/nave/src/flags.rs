@@ -3,6 +3,7 @@
 //! [`ServeFlags`] are the flags as typed. [`ServeFlags::validate`] checks each flag and their combinations and returns
 //! a [`Config`]; later code does not check flags again.
 
+mod address;
 mod admission;
 mod aggregation;
 mod apis;
@@ -36,7 +37,7 @@ mod values;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
@@ -447,11 +448,6 @@ impl ServeFlags {
         let aggregation = self.aggregation.validate()?;
         let peers = self.peers.validate(&aggregation)?;
         let controllers = known_controllers(&self.controllers)?;
-        let reachable = if self.bind_address.is_unspecified() {
-            loopback_of(self.bind_address)
-        } else {
-            self.bind_address
-        };
         let data_dir = self.data_dir.unwrap_or_else(|| DATA_DIR.into());
         let pki = data_dir.join("pki");
         let owns_authority = credentials == Credentials::OwnAuthority;
@@ -471,7 +467,9 @@ impl ServeFlags {
             election: self.election.validate()?,
             log: LogOptions { level: self.verbosity, is_json: self.logging_format == "json" },
             listen: SocketAddr::new(self.bind_address, self.secure_port),
-            advertise: self.advertise_address.unwrap_or(reachable),
+            advertise: self.advertise_address.unwrap_or_else(|| {
+                address::advertised(self.bind_address, credentials == Credentials::SelfSigned)
+            }),
             serving_pair: tls.pair,
             named_pairs: tls.named,
             http2_streams: tls.http2_streams,
@@ -508,13 +506,6 @@ impl ServeFlags {
             creates_serving_pair: false,
             without_effect: Vec::new(),
         })
-    }
-}
-
-fn loopback_of(unspecified: IpAddr) -> IpAddr {
-    match unspecified {
-        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
     }
 }
 

@@ -16,9 +16,15 @@ pub trait Strategy: Send + Sync {
     }
 
     /// Sets defaults that the schema cannot express, on an object in the request's `version`. Called after decoding
-    /// and the schema's defaults, for writes and for stored objects. Must be idempotent.
+    /// and the schema's defaults, and for stored objects if [`Self::is_defaulted_on_read`]. Must be idempotent.
     fn default(&self, object: &mut Value, version: &str) {
         let _ = (object, version);
+    }
+
+    /// Returns whether stored objects lack defaults that clients see. kube-apiserver sets defaults whenever it reads an
+    /// object, so it can store objects without them.
+    fn is_defaulted_on_read(&self) -> bool {
+        false
     }
 
     /// Converts an object between two served or stored versions, and sets `apiVersion`.

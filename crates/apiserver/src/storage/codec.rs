@@ -129,6 +129,7 @@ impl ObjectCodec {
                 self.read_custom(&mut object).map_err(|error| failed(kv, &error))?;
             } else {
                 self.convert_stored(&mut object).map_err(|error| failed(kv, &error))?;
+                self.default_on_read(&mut object);
             }
             return Ok(object);
         };
@@ -139,7 +140,15 @@ impl ObjectCodec {
             fields.insert("apiVersion".to_owned(), Value::String(self.api_version.clone()));
             fields.insert("kind".to_owned(), Value::String(self.def.kind.clone()));
         }
+        self.default_on_read(&mut object);
         Ok(object)
+    }
+
+    fn default_on_read(&self, object: &mut Value) {
+        let strategy = &self.def.strategy;
+        if let Some(storage) = self.def.storage.as_ref().filter(|_| strategy.is_defaulted_on_read()) {
+            strategy.default(object, &storage.version.version);
+        }
     }
 
     /// Converts a built-in object that is stored as JSON of another version, as kube-apiserver stores the definitions of
@@ -179,6 +188,7 @@ impl ObjectCodec {
     /// The stored bytes are not an object of the resource.
     pub fn decode_cached(&self, kv: &KeyValue) -> Result<DecodedObject, DecodeError> {
         if let Some(type_id) = self.type_id.filter(|_| protobuf::envelope::is_wrapped(&kv.value))
+            && !self.def.strategy.is_defaulted_on_read()
             && let Some(decoded) = self.transcode(type_id, kv).map_err(|error| failed(kv, &error))?
         {
             return Ok(decoded);
@@ -409,6 +419,23 @@ mod tests {
         assert_eq!(&json[at..at + 4], b"123\"");
         let wanted = json!({"spec": {"a": 1}, "metadata": {"name": "x", "resourceVersion": "123"}, "kind": "K", "apiVersion": "v1"});
         assert_eq!(serde_json::from_slice::<Value>(&json).unwrap(), wanted);
+    }
+
+    #[test]
+    fn claims_that_kube_apiserver_stored_have_a_phase() {
+        let registry = nave_resources::Registry::builtin(nave_schema::builtin());
+        let claims = nave_machinery::GroupVersionResource::new("", "v1", "persistentvolumeclaims");
+        let def = registry.lookup(&claims).unwrap();
+        for media_type in [StorageMediaType::Protobuf, StorageMediaType::Json] {
+            let codec = ObjectCodec::new(Arc::clone(def), media_type).unwrap();
+            let claim = json!({"kind": "PersistentVolumeClaim", "apiVersion": "v1", "metadata": {"name": "c"},
+                "spec": {}, "status": {}});
+            let value = codec.encode(&claim).unwrap();
+            let kv = KeyValue { key: "/registry/persistentvolumeclaims/a/c".into(), value, mod_revision: 1 };
+            let cached: Value = serde_json::from_slice(&codec.decode_cached(&kv).unwrap().json).unwrap();
+            assert_eq!(cached["status"], json!({"phase": "Pending"}));
+            assert_eq!(codec.decode(&kv).unwrap()["status"], cached["status"]);
+        }
     }
 
     #[test]

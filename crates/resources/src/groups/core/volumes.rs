@@ -71,6 +71,11 @@ impl Strategy for ClaimStrategy {
         }
     }
 
+    /// kube-apiserver stores new claims without their phase.
+    fn is_defaulted_on_read(&self) -> bool {
+        true
+    }
+
     fn prepare_for_create(&self, claim: &mut Value) {
         if let Some(fields) = claim.as_object_mut() {
             fields.insert("status".to_owned(), json!({"phase": "Pending"}));
