@@ -36,7 +36,9 @@ pub async fn run_workers<T, E, R, F>(
 {
     let work = async || {
         while let Some(Some(key)) = stop.run_until_cancelled(queue.get()).await {
-            if let Ok(outcome) = AssertUnwindSafe(reconcile(key.clone())).catch_unwind().await {
+            // An idle worker keeps no room for a reconciliation, which can take tens of kilobytes.
+            let reconciled = AssertUnwindSafe(Box::pin(reconcile(key.clone()))).catch_unwind().await;
+            if let Ok(outcome) = reconciled {
                 finish(queue, &key, outcome);
             } else {
                 tracing::error!(%key, "reconcile panicked");

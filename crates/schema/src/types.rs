@@ -203,6 +203,7 @@ impl SchemaSet {
     pub fn new(mut types: Vec<StructType>) -> Self {
         for ty in &mut types {
             ty.fields.sort_by(|one, other| one.name.cmp(&other.name));
+            ty.fields.shrink_to_fit();
             let mut order: Vec<u16> = (0..ty.fields.len() as u16).collect();
             order.sort_by_key(|&at| ty.fields[at as usize].wire.place());
             ty.by_number = order;

@@ -40,7 +40,8 @@ impl EventKind {
 #[derive(Clone, Debug)]
 pub struct EventRecorder {
     component: Arc<str>,
-    queue: mpsc::Sender<Recorded>,
+    /// Boxed, because a channel reserves room for 32 messages.
+    queue: mpsc::Sender<Box<Recorded>>,
 }
 
 /// A recorded event.
@@ -98,7 +99,7 @@ impl EventRecorder {
         let message = message.chars().take(MESSAGE_MAX).collect();
         let (component, object) = (Arc::clone(&self.component), object.clone());
         let event = Recorded { component, object, kind, reason, message, at: Timestamp::now() };
-        if self.queue.try_send(event).is_err() {
+        if self.queue.try_send(Box::new(event)).is_err() {
             tracing::debug!(reason, "event dropped, queue full");
         }
     }

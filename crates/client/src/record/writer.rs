@@ -18,12 +18,12 @@ use crate::redacted;
 /// Writes recorded events in order.
 pub struct EventWriter {
     client: kube::Client,
-    waiting: mpsc::Receiver<Recorded>,
+    waiting: mpsc::Receiver<Box<Recorded>>,
     correlator: Correlator,
 }
 
 impl EventWriter {
-    pub(super) fn new(client: kube::Client, waiting: mpsc::Receiver<Recorded>) -> Self {
+    pub(super) fn new(client: kube::Client, waiting: mpsc::Receiver<Box<Recorded>>) -> Self {
         Self { client, waiting, correlator: Correlator::new() }
     }
 
@@ -45,7 +45,7 @@ impl EventWriter {
     }
 
     /// Returns the next event. After `stop` is cancelled, returns the remaining queued events.
-    async fn next(&mut self, stop: &CancellationToken) -> Option<Recorded> {
+    async fn next(&mut self, stop: &CancellationToken) -> Option<Box<Recorded>> {
         tokio::select! {
             biased;
             event = self.waiting.recv() => event,
