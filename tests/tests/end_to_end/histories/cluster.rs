@@ -77,11 +77,18 @@ impl Cluster {
         &self.targets
     }
 
-    /// Returns the current resource version.
+    /// Returns the current resource version, once the store answers again after the last fault.
     pub(super) async fn revision(&self) -> u64 {
         let pool = self.servers[0].target().pool(1).await.unwrap();
-        let list: Value = serde_json::from_slice(&pool.call(&Call::get(MAPS)).await.unwrap()).unwrap();
-        revision_of(&list).unwrap()
+        let mut revision = None;
+        eventually_within(RECOVERY, "the server lists again", async || {
+            let list = pool.call(&Call::get(MAPS)).await.ok();
+            let list = list.and_then(|list| serde_json::from_slice::<Value>(&list).ok());
+            revision = list.and_then(|list| revision_of(&list));
+            revision.is_some()
+        })
+        .await;
+        revision.unwrap()
     }
 
     /// Causes random faults while the clients of a history send requests.
