@@ -5,6 +5,7 @@
 //! cached with the object within a budget.
 
 mod list;
+mod ordered;
 mod table;
 
 use std::borrow::Cow;
@@ -16,6 +17,7 @@ use nave_codec::{json, protobuf, yaml};
 use nave_machinery::managed_fields;
 use nave_machinery::{GroupVersion, Status, Value, meta};
 
+pub(super) use self::ordered::ordered;
 use super::Endpoint;
 use super::response::Content;
 use super::versions::{self, ServedRef};
@@ -98,14 +100,14 @@ pub(super) fn document_bytes(
 ) -> Result<Encoded, Status> {
     let bytes = match format {
         Format::Json if pretty => {
-            let mut bytes = serde_json::to_vec_pretty(document).map_err(Status::internal)?;
+            let mut bytes = serde_json::to_vec_pretty(&ordered(document)).map_err(Status::internal)?;
             bytes.push(b'\n');
             bytes
         }
         Format::Json => {
             // Reserve twice the protobuf's size, the approximate maximum size of the JSON.
             let mut bytes = Vec::with_capacity(2 * size + 256);
-            json::encode_into(document, &mut bytes);
+            json::encode_into(&ordered(document), &mut bytes);
             bytes.push(b'\n');
             bytes
         }

@@ -167,7 +167,7 @@ impl Frames {
         let document = status.to_value();
         let object = match self.accepted.format {
             Format::Protobuf => encode::wrapped(&document).unwrap_or_default(),
-            _ => json::encode(&document),
+            _ => json::encode(&encode::ordered(&document)),
         };
         self.frame("ERROR", &object)
     }

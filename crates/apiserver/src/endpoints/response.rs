@@ -237,6 +237,7 @@ pub(crate) fn encode_failure(status: &Status, negotiation: &Negotiation) -> Resp
     let mut response = content.encode(negotiation).unwrap_or_else(|_| {
         let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let document = status.to_value();
+        let document = encode::ordered(&document);
         let text = serde_json::to_vec_pretty(&document).unwrap_or_else(|_| json::encode(&document));
         raw_response::bytes(code, "application/json", text)
     });
