@@ -6,6 +6,7 @@
 //! Go encodes `<`, `>` and `&` in strings as `\u003c`, `\u003e` and `\u0026`. This encoder does not escape them, which
 //! is equivalent JSON, except where clients compare the bytes ([`encode_as_go_into`]).
 
+mod indent;
 mod managed_fields;
 mod strict;
 
@@ -21,6 +22,7 @@ use serde::{
 use serde_json::map::Entry;
 use serde_json::ser::{CompactFormatter, Formatter};
 
+pub use self::indent::indented;
 pub use self::managed_fields::{encode_managed_fields_into, encode_object_into};
 pub use self::strict::strict_errors;
 use crate::{DecodedDocument, syntax};

@@ -160,10 +160,18 @@ fn json_line(json: &Bytes) -> Encoded {
     (Format::Json.media_type().into(), bytes.into())
 }
 
+/// Returns indented JSON as a body that ends with a line feed.
+fn indented_line(json: &[u8]) -> Encoded {
+    let mut bytes = json::indented(json);
+    bytes.push(b'\n');
+    (Format::Json.media_type().into(), bytes.into())
+}
+
 fn cached(endpoint: &Endpoint, object: ServedRef<'_>, negotiation: &Negotiation) -> Result<Encoded, Status> {
     let accepted = negotiation.choose(Offer::Object, encodings(endpoint))?;
     match (accepted.transform, accepted.format) {
         (None, Format::Json) if !negotiation.pretty() => Ok(json_line(&object_json(endpoint, object)?)),
+        (None, Format::Json) => Ok(indented_line(&object_json(endpoint, object)?)),
         (None, Format::Protobuf) => {
             let gvk = endpoint.gvk();
             let message = object_protobuf(endpoint, object)?;
@@ -294,11 +302,14 @@ fn event_bytes(json: Vec<u8>, format: Format) -> Result<Vec<u8>, Status> {
 
 /// Converts a JSON document to the accepted format.
 fn in_format(mut json: Vec<u8>, format: Format, negotiation: &Negotiation) -> Result<Encoded, Status> {
-    if format == Format::Json && !negotiation.pretty() {
-        json.push(b'\n');
-        return Ok((Format::Json.media_type().into(), json.into()));
+    match format {
+        Format::Json if negotiation.pretty() => Ok(indented_line(&json)),
+        Format::Json => {
+            json.push(b'\n');
+            Ok((Format::Json.media_type().into(), json.into()))
+        }
+        Format::Yaml | Format::Protobuf => document_bytes(&parse(&json)?, json.len(), format, false),
     }
-    document_bytes(&parse(&json)?, json.len(), format, negotiation.pretty())
 }
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Value, Status> {
