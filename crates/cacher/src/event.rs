@@ -29,6 +29,16 @@ impl EventType {
             Self::Deleted => "DELETED",
         }
     }
+
+    /// Returns the event type for a watcher, depending on whether it selects the old and the new state.
+    fn between(old: bool, new: bool) -> Option<Self> {
+        match (old, new) {
+            (false, false) => None,
+            (false, true) => Some(Self::Added),
+            (true, true) => Some(Self::Modified),
+            (true, false) => Some(Self::Deleted),
+        }
+    }
 }
 
 /// The effect of a transaction on an object.
@@ -97,12 +107,7 @@ impl Event {
     pub fn type_for(&self, filter: &Filter) -> Option<EventType> {
         let before = self.change.old().is_some_and(|old| filter.matches(old));
         let after = self.change.current().is_some_and(|new| filter.matches(new));
-        match (before, after) {
-            (false, false) => None,
-            (false, true) => Some(EventType::Added),
-            (true, true) => Some(EventType::Modified),
-            (true, false) => Some(EventType::Deleted),
-        }
+        EventType::between(before, after)
     }
 
     /// Returns the object of an event of type `kind`.
@@ -195,6 +200,23 @@ impl Delivery {
             Source::Initial(object) => frame(self.kind, object, encoding, encode),
             Source::Event(event) => event.frame(self.kind, encoding, encode),
         }
+    }
+
+    /// Returns the old and the new state, as far as the watcher's filter selects them.
+    pub fn states(&self) -> (Option<&Arc<CachedObject>>, Option<&Arc<CachedObject>>) {
+        match &self.source {
+            Source::Initial(object) => (None, Some(object)),
+            Source::Event(event) => {
+                let old = event.change.old().filter(|_| self.kind != EventType::Added);
+                (old, Some(event.change.latest()).filter(|_| self.kind != EventType::Deleted))
+            }
+        }
+    }
+
+    /// Returns the delivery to a watcher that selects the old and the new state as told; `None` if it selects neither.
+    #[must_use]
+    pub fn narrowed(&self, old: bool, new: bool) -> Option<Self> {
+        Some(Self { kind: EventType::between(old, new)?, source: self.source.clone() })
     }
 
     /// Returns whether the object is part of the initial state of a watch.

@@ -37,6 +37,13 @@ pub struct FieldTerm {
     pub value: Box<str>,
 }
 
+impl FieldTerm {
+    /// Returns whether a field with this value satisfies the requirement.
+    pub fn matches(&self, value: &str) -> bool {
+        (value == &*self.value) != self.negated
+    }
+}
+
 /// A conjunction of requirements on objects. The default selects all objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
@@ -81,6 +88,13 @@ impl Filter {
         self
     }
 
+    /// Splits off the requirements on declared fields.
+    pub fn without_declared(mut self) -> (Self, Vec<FieldTerm>) {
+        let is_declared = |term: &FieldTerm| matches!(term.field, FieldRef::Declared(_));
+        let (declared, fields) = std::mem::take(&mut self.fields).into_iter().partition(is_declared);
+        (Self { fields, ..self }, declared)
+    }
+
     /// Returns whether the filter selects all objects.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty() && self.labels.is_empty()
@@ -88,7 +102,7 @@ impl Filter {
 
     /// Returns whether `object` is selected.
     pub fn matches(&self, object: &CachedObject) -> bool {
-        self.fields.iter().all(|term| (term.field.value_in(object) == &*term.value) != term.negated)
+        self.fields.iter().all(|term| term.matches(term.field.value_in(object)))
             && object.attributes().may_have(self.marks)
             && (self.labels.is_empty() || self.labels.matches(|key| object.attributes().label(key)))
     }

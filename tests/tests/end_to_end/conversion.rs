@@ -66,7 +66,8 @@ impl Converter {
         let version = |name: &str, stored: bool, field: &str| {
             let spec = json!({"type": "object", "properties": {field: {"type": "string"}, "note": {"type": "string"}}});
             json!({"name": name, "served": true, "storage": stored, "schema": {"openAPIV3Schema":
-                {"type": "object", "properties": {"spec": spec}}}})
+                {"type": "object", "properties": {"spec": spec}}},
+                "selectableFields": [{"jsonPath": format!(".spec.{field}")}]})
         };
         let client = json!({"url": self.server.url("/convert"), "caBundle": BASE64_STANDARD.encode(ca)});
         json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
@@ -237,4 +238,60 @@ async fn watchers_of_the_other_version_share_the_conversion_of_an_event() {
     }
     let calls = converter.calls() - before;
     assert!((3..3 * WATCHERS).contains(&calls), "{calls} calls");
+}
+
+#[tokio::test]
+async fn field_selectors_use_the_version_of_the_request() {
+    let (server, _converter) = start().await;
+    for (name, address) in [("one", "a"), ("two", "b"), ("three", "a"), ("four", "a")] {
+        create(&server, "v1", name, &json!({"address": address})).await;
+    }
+    for (path, selector, expected) in [
+        (V1, "spec.address%3Da", &["four", "one", "three"][..]),
+        (V2, "spec.host%3Da", &["four", "one", "three"]),
+        (V2, "spec.host!%3Da", &["two"]),
+        (V2, "spec.host%3Da,metadata.name!%3Done", &["four", "three"]),
+        (V2, "spec.host%3Dc", &[]),
+    ] {
+        let list = get(&server, &format!("{path}?fieldSelector={selector}")).await;
+        let items = list["items"].as_array().unwrap();
+        let names: Vec<_> = items.iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect();
+        assert_eq!(names, expected, "{selector}");
+    }
+    let refused =
+        server.kubectl_fails(&["get", "--raw", &format!("{V2}?fieldSelector=spec.address%3Da")]).await;
+    assert!(refused.contains("field label not supported: spec.address"), "{refused}");
+
+    let first = get(&server, &format!("{V2}?fieldSelector=spec.host%3Da&limit=2")).await;
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let rest = get(&server, &format!("{V2}?fieldSelector=spec.host%3Da&limit=2&continue={token}")).await;
+    let names = [&first["items"][1], &rest["items"][0]].map(|item| &item["metadata"]["name"]);
+    assert_eq!(names, ["one", "three"]);
+    assert_eq!(rest["metadata"]["continue"], json!(""));
+
+    let mut watcher =
+        server.kubectl_running(&["get", "--raw", &format!("{V2}?watch=true&fieldSelector=spec.host%3Db")]);
+    let mut next = async || {
+        let event: Value = serde_json::from_str(&watcher.line().await).unwrap();
+        let of =
+            |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        [of("/type"), of("/object/metadata/name"), of("/object/spec/host")]
+    };
+    assert_eq!(next().await, ["ADDED", "two", "b"]);
+    for (name, patch) in [
+        ("one", r#"{"spec":{"address":"b"}}"#),
+        ("one", r#"{"spec":{"note":"n"}}"#),
+        ("three", r#"{"spec":{"note":"n"}}"#),
+        ("one", r#"{"spec":{"address":"c"}}"#),
+    ] {
+        server
+            .kubectl(&["patch", "sites.v1.conversion.example.com", name, "--type=merge", "-p", patch])
+            .await;
+    }
+    server.kubectl(&["delete", "sites.v1.conversion.example.com", "two"]).await;
+    for expected in
+        [["ADDED", "one", "b"], ["MODIFIED", "one", "b"], ["DELETED", "one", "b"], ["DELETED", "two", "b"]]
+    {
+        assert_eq!(next().await, expected);
+    }
 }

@@ -23,7 +23,7 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 const FRAMES_BYTES: usize = 256 << 10;
 
 /// Number of objects of one watch that a webhook converts at a time.
-const CONVERSIONS: usize = 8;
+pub(super) const CONVERSIONS: usize = 8;
 
 /// Size of the length prefix of protobuf frames, in bytes.
 pub(super) const LENGTH_PREFIX: usize = 4;

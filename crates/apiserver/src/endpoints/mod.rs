@@ -26,6 +26,7 @@ pub mod frames;
 pub mod read;
 pub mod response;
 pub mod selection;
+mod served_selector;
 pub mod versions;
 pub mod view;
 pub mod virtual_resource;

@@ -18,10 +18,13 @@ use nave_machinery::{Reason, Status, Value};
 use nave_resources::{list_prefix, storage_key};
 use nave_store::{KeyValue, Range};
 
+use super::Endpoint;
 use super::continuation::Continuation;
 use super::response::{List, ObjectResponse};
+use super::selection::Selection;
+use super::served_selector::{CHUNK, ServedSelector};
+use super::versions::{self, ServedObject};
 use super::view::View;
-use super::{Endpoint, selection, versions};
 use crate::request_info::ResourceRequest;
 use crate::steps::{StepKind, Steps};
 use crate::storage::{Latest, ResourceStorage, undecodable};
@@ -125,7 +128,7 @@ async fn page(
     options: &ListOptions,
     steps: &Steps,
 ) -> Result<List, Status> {
-    let filter = selection::filter(&endpoint.def, endpoint.version(), request, options)?;
+    let Selection { cached: filter, served } = Selection::new(endpoint, request, options)?;
     let storage = endpoint.storage()?;
     let prefix = prefix(endpoint, request)?;
     let continuation = Continuation::decode(&options.continue_token, &prefix)?;
@@ -137,23 +140,24 @@ async fn page(
         counts_rest: !selective && before.is_none(),
         namespace: namespace(request),
         start_after: continuation.as_ref().map(|continuation| continuation.start_after.as_str()),
-        limit: limit(options),
+        limit: match limit(options) {
+            limit if limit > 0 && !served.is_empty() => limit.max(CHUNK),
+            limit => limit,
+        },
     };
     let wanted = wanted(options, continuation.as_ref())?;
     let started = Instant::now();
-    let found = match wanted {
-        Wanted::Latest => scan.latest(storage, &prefix).await,
-        Wanted::NotOlderThan(revision) => match storage.wait_until(revision).await {
-            Ok(()) => Ok(scan.memory(storage, storage.cacher().snapshot())),
-            Err(status) => Err(status),
-        },
-        Wanted::Exact(revision) => scan
-            .exact(storage, revision, &prefix)
-            .await
-            .map_err(|status| with_fresh_token(status, continuation.as_ref(), &prefix)),
-    };
+    let found = scan.read(storage, wanted, &prefix).await;
     steps.record(StepKind::List, started);
-    let (page, snapshot) = found?;
+    let (mut page, mut snapshot) =
+        found.map_err(|status| with_fresh_token(status, continuation.as_ref(), &prefix))?;
+    let mut narrowed = None;
+    if !served.is_empty() {
+        let chunk = (page, snapshot);
+        let objects;
+        (objects, page, snapshot) = scan.narrow(endpoint, &served, limit(options), chunk, &prefix).await?;
+        narrowed = Some(objects);
+    }
     let remaining = page.remaining.or(before.map(|rest| rest.saturating_sub(page.objects.len() as u64)));
     let remaining = remaining.filter(|_| page.next.is_some() && !selective);
     if let (Some(snapshot), Some(_)) = (&snapshot, &page.next) {
@@ -163,9 +167,13 @@ async fn page(
         let place = Continuation { revision: Some(page.revision), start_after: last.to_string(), remaining };
         place.encode(&prefix)
     });
+    let objects = match narrowed {
+        Some(objects) => objects,
+        None => versions::read_page(endpoint, page.objects).await?,
+    };
     Ok(List {
         endpoint: endpoint.clone(),
-        objects: versions::read_page(endpoint, page.objects).await?,
+        objects,
         revision: page.revision,
         continue_token: continue_token.unwrap_or_default(),
         remaining,
@@ -255,6 +263,56 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
+    /// Reads the wanted state.
+    async fn read(
+        &self,
+        storage: &ResourceStorage,
+        wanted: Wanted,
+        prefix: &str,
+    ) -> Result<(Page, Option<Snapshot>), Status> {
+        match wanted {
+            Wanted::Latest => self.latest(storage, prefix).await,
+            Wanted::NotOlderThan(revision) => {
+                storage.wait_until(revision).await?;
+                Ok(self.memory(storage, storage.cacher().snapshot()))
+            }
+            Wanted::Exact(revision) => self.exact(storage, revision, prefix).await,
+        }
+    }
+
+    /// Selects converted objects, from `chunk` and those that follow in the same state, until the page is full.
+    async fn narrow(
+        &self,
+        endpoint: &Endpoint,
+        served: &ServedSelector,
+        limit: usize,
+        chunk: (Page, Option<Snapshot>),
+        prefix: &str,
+    ) -> Result<(Vec<ServedObject>, Page, Option<Snapshot>), Status> {
+        let storage = endpoint.storage()?;
+        let (mut page, mut snapshot) = chunk;
+        let mut selected: Vec<ServedObject> = Vec::new();
+        loop {
+            let next = page.next.take();
+            for object in versions::read_page(endpoint, std::mem::take(&mut page.objects)).await? {
+                if !served.matches(endpoint, object.as_served())? {
+                    continue;
+                }
+                if limit > 0 && selected.len() == limit {
+                    page.next = selected.last().map(|last| Arc::clone(last.cached.key()));
+                    return Ok((selected, page, snapshot));
+                }
+                selected.push(object);
+            }
+            let Some(last) = next else { return Ok((selected, page, snapshot)) };
+            if let Some(snapshot) = &snapshot {
+                storage.cacher().keep(snapshot);
+            }
+            let rest = Scan { start_after: Some(&last), ..*self };
+            (page, snapshot) = rest.exact(storage, page.revision, prefix).await?;
+        }
+    }
+
     /// Reads the latest state.
     async fn latest(
         &self,

@@ -5,7 +5,36 @@ use nave_machinery::Status;
 use nave_machinery::options::ListOptions;
 use nave_resources::{ResourceDef, ResourceVersion};
 
+use super::Endpoint;
+use super::served_selector::ServedSelector;
 use crate::request_info::ResourceRequest;
+
+/// The selectors of a list or watch.
+pub(super) struct Selection {
+    /// The requirements that the watch cache decides.
+    pub(super) cached: Filter,
+    /// The requirements on fields that only a converted object has.
+    pub(super) served: ServedSelector,
+}
+
+impl Selection {
+    /// Reads the selectors of a request.
+    ///
+    /// # Errors
+    /// 400 if a selector uses a field that the resource does not support.
+    pub(super) fn new(
+        endpoint: &Endpoint,
+        request: &ResourceRequest,
+        options: &ListOptions,
+    ) -> Result<Self, Status> {
+        let filter = filter(&endpoint.def, endpoint.version(), request, options)?;
+        if endpoint.converter().is_none() {
+            return Ok(Self { cached: filter, served: ServedSelector::default() });
+        }
+        let (cached, declared) = filter.without_declared();
+        Ok(Self { cached, served: ServedSelector::new(declared) })
+    }
+}
 
 /// Returns the filter of a request: namespace, name (to watch one object) and selectors.
 ///

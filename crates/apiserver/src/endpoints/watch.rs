@@ -16,8 +16,10 @@ use rand::Rng;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
+use super::Endpoint;
 use super::frames::{self, Frames};
-use super::{Endpoint, selection};
+use super::selection::Selection;
+use super::served_selector::ServedSelector;
 use crate::body::{Pieces, ResponseBody};
 use crate::draining::Closing;
 use crate::negotiation::Negotiation;
@@ -151,7 +153,7 @@ pub async fn watch(
 ) -> Result<Watch, Status> {
     let frames = Frames::new(endpoint.clone(), negotiation)?;
     let storage = endpoint.storage()?;
-    let filter = selection::filter(&endpoint.def, endpoint.version(), request, options)?;
+    let Selection { cached: filter, served } = Selection::new(endpoint, request, options)?;
     let requested = options.timeout_seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs);
     let time = requested.unwrap_or_else(|| watches.min_time.mul_f64(1.0 + rand::rng().random::<f64>()));
     let (started, bookmarks) = (Instant::now(), options.allow_watch_bookmarks);
@@ -171,8 +173,11 @@ pub async fn watch(
         Err(status) => Err(frames.error(&status)),
         Ok(watcher) => Ok(Box::new(Watching {
             watcher,
+            endpoint: endpoint.clone(),
+            served,
             frames,
             taken: Vec::new().into_iter(),
+            failed: None,
             stats: Arc::clone(&endpoint.watched),
             list: streams.then(|| StreamingList::new(request, started)),
             initialization,
@@ -210,9 +215,14 @@ async fn start(storage: &ResourceStorage, options: &ListOptions) -> Result<Watch
 
 struct Watching {
     watcher: Watcher,
+    endpoint: Endpoint,
+    /// The requirements that the watch cache does not decide.
+    served: ServedSelector,
     frames: Frames,
     /// Events taken from the cache that have not been sent yet.
     taken: std::vec::IntoIter<Delivery>,
+    /// The error that follows the taken events.
+    failed: Option<Status>,
     stats: Arc<WatchStats>,
     /// The streaming list, until its initial events are complete.
     list: Option<StreamingList>,
@@ -231,6 +241,9 @@ impl Watching {
             if let Some(frames) = self.next_frames().await {
                 return Some(self.or_error(frames));
             }
+            if let Some(status) = self.failed.take() {
+                return Some(self.or_error(Err(status)));
+            }
             let step = tokio::select! {
                 biased;
                 step = self.watcher.next() => step,
@@ -238,7 +251,7 @@ impl Watching {
             };
             let frame = match step {
                 WatchItem::Events(deliveries) => {
-                    self.taken = deliveries.into_iter();
+                    self.take(deliveries).await;
                     continue;
                 }
                 WatchItem::InitialEventsEnd(revision) => {
@@ -258,6 +271,22 @@ impl Watching {
             return Some(self.or_error(frame));
         }
         None
+    }
+
+    /// Takes the events that the watch selects. Ends the watch instead when the server ends all watches.
+    async fn take(&mut self, deliveries: Vec<Delivery>) {
+        if self.served.is_empty() {
+            self.taken = deliveries.into_iter();
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = self.closing.ended(self.closing_share) => self.ended = true,
+            (taken, failed) = self.served.narrow(&self.endpoint, &deliveries) => {
+                self.taken = taken.into_iter();
+                self.failed = failed;
+            }
+        }
     }
 
     /// Returns the frames of the next taken events; `None` if all have been sent, or when the server ends all watches.
