@@ -148,7 +148,7 @@ fn expected_and_desired(budget: &PodDisruptionBudget, found: i64, expected: Expe
 pub(super) fn unmanaged_pods_message(budget: &PodDisruptionBudget) -> String {
     let selector = budget.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default();
     format!(
-        "Pods selected by this PodDisruptionBudget (selector: {}) were found to be unmanaged_pods_message. As a result, the status of \
+        "Pods selected by this PodDisruptionBudget (selector: {}) were found to be unmanaged. As a result, the status of \
          the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods \
          please set \".spec.minAvailable\" field of the PDB to an integer value.",
         written_as_go(&selector)
@@ -253,7 +253,8 @@ mod tests {
         let selector = json!({"matchLabels": {"a": "b"}, "matchExpressions": [expression]});
         let message = unmanaged_pods_message(&budget(&json!({"selector": selector}), &json!(null)));
         let expected = "(selector: &LabelSelector{MatchLabels:map[string]string{a: b,},MatchExpressions:\
-            []LabelSelectorRequirement{LabelSelectorRequirement{Key:t,Operator:In,Values:[x y],},},})";
+            []LabelSelectorRequirement{LabelSelectorRequirement{Key:t,Operator:In,Values:[x y],},},}) \
+            were found to be unmanaged. As a result, ";
         assert!(message.contains(expected), "{message}");
     }
 
