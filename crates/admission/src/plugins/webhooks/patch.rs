@@ -51,8 +51,10 @@ pub(super) fn apply(object: &mut Value, patch: &Value) -> Result<(), CallError> 
 
 /// Returns whether a patch can read or write managed fields.
 pub(super) fn concerns_managed_fields(patch: &Value) -> bool {
-    let concerns = |path: &Value| match path.as_str() {
-        Some(path) => ["", "/metadata"].contains(&path) || path.starts_with("/metadata/managedFields"),
+    // Text before the first slash does not count in paths.
+    let concerns = |path: &Value| match path.as_str().map(|path| path.split_once('/')) {
+        Some(Some((_, rest))) => rest == "metadata" || rest.starts_with("metadata/managedFields"),
+        Some(None) => true,
         None => false,
     };
     let operations = patch.as_array().into_iter().flatten();
@@ -71,6 +73,9 @@ mod tests {
             (json!({"op": "add", "path": "/metadata/labels/a", "value": "/metadata"}), false),
             (json!({"op": "remove", "path": "/spec"}), false),
             (json!({"op": "test", "path": ""}), true),
+            (json!({"op": "remove", "path": "x/metadata/managedFields"}), true),
+            (json!({"op": "move", "from": "x/metadata", "path": "/spec"}), true),
+            (json!({"op": "add", "path": "/spec/metadata/managedFields", "value": 1}), false),
             (json!({"op": "replace", "path": "/metadata", "value": {}}), true),
             (json!({"op": "remove", "path": "/metadata/managedFields/0"}), true),
             (json!({"op": "copy", "from": "/metadata/managedFields", "path": "/spec"}), true),
