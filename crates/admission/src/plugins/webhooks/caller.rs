@@ -110,8 +110,7 @@ impl Caller {
             return Err(failed(format!("could not create admission objects: {why}"), 400));
         };
         let uid = uuid::Uuid::new_v4().to_string();
-        let body = review::encode(version, &uid, request)
-            .map_err(|error| failed(format!("could not create admission objects: {error}"), 400))?;
+        let body = review::encode(version, &uid, request);
         let client = match &hook.client {
             Ok(config) => self.clients.client(config).map_err(|error| error.to_string()),
             Err(why) => Err(why.clone()),

@@ -1,7 +1,7 @@
 //! The `AdmissionReview` that a webhook receives.
 
 use bytes::Bytes;
-use nave_codec::json::{self, JsonError};
+use nave_codec::json;
 use nave_machinery::{Map, Value};
 
 use super::hook::ReviewVersion;
@@ -11,14 +11,7 @@ use crate::expressions::VersionedRequest;
 const USUAL_BYTES: usize = 6 * 1024;
 
 /// Encodes the review of a request.
-///
-/// # Errors
-/// A managed field of an object is not JSON.
-pub(super) fn encode(
-    version: ReviewVersion,
-    uid: &str,
-    request: &VersionedRequest<'_>,
-) -> Result<Bytes, JsonError> {
+pub(super) fn encode(version: ReviewVersion, uid: &str, request: &VersionedRequest<'_>) -> Bytes {
     let fields = match request.admission_request(request.resource) {
         Value::Object(fields) => fields,
         _ => Map::new(),
@@ -35,11 +28,11 @@ pub(super) fn encode(
         out.push(b':');
         match name.as_str() {
             "uid" => json::encode_into(uid, &mut out),
-            "object" => json::encode_object_into(request.object.packed(), &mut out)?,
-            "oldObject" => json::encode_object_into(request.old_object.packed(), &mut out)?,
+            "object" => json::encode_object_into(request.object.packed(), &mut out),
+            "oldObject" => json::encode_object_into(request.old_object.packed(), &mut out),
             _ => json::encode_into(value, &mut out),
         }
     }
     out.extend_from_slice(b"}}");
-    Ok(Bytes::from(out))
+    Bytes::from(out)
 }

@@ -401,6 +401,23 @@ async fn invalid_managed_fields_of_a_webhook_are_restored() {
 }
 
 #[tokio::test]
+async fn a_client_cannot_evade_webhooks_with_managed_fields_that_are_no_json() {
+    let hooks = Hooks::start().await;
+    hooks.respond("/a", |_| json!({"allowed": false, "status": {"code": 403, "message": "no"}}));
+    let hook = hooks.hook("/a", json!({"failurePolicy": "Ignore"}));
+    for make in [super::mutating as Make, super::validating] {
+        let plugin = plugin(make, &[("c", vec![hook.clone()])]);
+        let mut request = pod();
+        let entries = json!([{"fieldsV1": "{"}, {"fieldsV1": "{}"}]);
+        request.object["metadata"]["managedFields"] = entries.clone();
+        let denial = "403 admission webhook \"a.example.com\" denied the request: no";
+        assert_eq!(refusal(&plugin, &mut request).await, denial);
+        let (_, review) = hooks.reviews.lock().pop().unwrap();
+        assert_eq!(review["request"]["object"]["metadata"]["managedFields"], entries);
+    }
+}
+
+#[tokio::test]
 async fn dry_runs_call_only_webhooks_without_side_effects() {
     let hooks = Hooks::start().await;
     hooks.respond("/a", |_| json!({}));
