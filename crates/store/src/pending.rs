@@ -2,7 +2,8 @@
 //! many writes costs a fraction of many commits.
 //!
 //! A request counts from its arrival until it sends its transaction, or ends without one. It counts before its task
-//! runs, so a server with more requests than cores knows what is to come.
+//! runs, so a server with more requests than cores knows what is to come. It is not authenticated then: commits must bound
+//! what requests that never write can cost.
 
 use std::cell::Cell;
 use std::sync::Arc;
