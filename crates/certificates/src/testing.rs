@@ -3,10 +3,27 @@
 
 use rcgen::{KeyPair, SigningKey as _};
 use rustls::pki_types::CertificateDer;
-use x509_parser::asn1_rs::{Any, Class, FromDer as _};
+use x509_parser::asn1_rs::{Any, Class, FromDer as _, Tag};
 
 /// Rewrites a certificate as one of version 1, without extensions, signed by `signer`.
 pub fn version_one(certificate: &CertificateDer<'_>, signer: &KeyPair) -> CertificateDer<'static> {
+    // The version and the extensions have tags of their own; all other fields have universal tags.
+    rewrite(certificate, signer, |field| field.class() == Class::Universal)
+}
+
+/// As [`version_one`], with the extensions, which this version must not have.
+pub fn version_one_with_extensions(
+    certificate: &CertificateDer<'_>,
+    signer: &KeyPair,
+) -> CertificateDer<'static> {
+    rewrite(certificate, signer, |field| field.class() == Class::Universal || field.tag() == EXTENSIONS)
+}
+
+fn rewrite(
+    certificate: &CertificateDer<'_>,
+    signer: &KeyPair,
+    is_kept: impl Fn(&Any<'_>) -> bool,
+) -> CertificateDer<'static> {
     let (_, whole) = Any::from_der(certificate).unwrap();
     let (after_signed, signed) = Any::from_der(whole.data).unwrap();
     let (_, algorithm) = Any::from_der(after_signed).unwrap();
@@ -14,8 +31,7 @@ pub fn version_one(certificate: &CertificateDer<'_>, signer: &KeyPair) -> Certif
     let mut rest = signed.data;
     while !rest.is_empty() {
         let (after, field) = Any::from_der(rest).unwrap();
-        // The version and the extensions have tags of their own; all other fields have universal tags.
-        if field.class() == Class::Universal {
+        if is_kept(&field) {
             fields.extend_from_slice(&rest[..rest.len() - after.len()]);
         }
         rest = after;
@@ -26,6 +42,7 @@ pub fn version_one(certificate: &CertificateDer<'_>, signer: &KeyPair) -> Certif
     CertificateDer::from(element(SEQUENCE, &parts.concat()))
 }
 
+const EXTENSIONS: Tag = Tag(3);
 const SEQUENCE: u8 = 0x30;
 const BIT_STRING: u8 = 0x03;
 

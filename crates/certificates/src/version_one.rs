@@ -114,16 +114,17 @@ fn verify_parsed(
     outcome
 }
 
-/// Returns the certificate if its version is 1.
+/// Returns the certificate if its version is 1. One with extensions, which that version does not have, is left to webpki,
+/// which refuses it: its restrictions would not be evaluated here.
 fn read<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    (parsed.version() == X509Version::V1).then_some(parsed)
+    (parsed.version() == X509Version::V1 && parsed.extensions().is_empty()).then_some(parsed)
 }
 
 /// Returns whether a certificate may sign client certificates. Authorities of version 1 have no restrictions. Constraints
 /// of names are not evaluated, so an authority that has them signs none here.
 fn signs_clients(authority: &X509Certificate<'_>) -> bool {
-    if authority.version() == X509Version::V1 {
+    if authority.version() == X509Version::V1 && authority.extensions().is_empty() {
         return true;
     }
     let for_clients = match authority.extended_key_usage() {
@@ -179,7 +180,7 @@ mod tests {
     use rustls::crypto::aws_lc_rs;
 
     use super::*;
-    use crate::testing::version_one;
+    use crate::testing::{version_one, version_one_with_extensions};
 
     type Issuer = CertifiedIssuer<'static, KeyPair>;
 
@@ -233,6 +234,17 @@ mod tests {
         assert_eq!(check(&old, &[&own], 2019), Some(Err(CertificateError::NotValidYet.into())));
         let forged = version_one(&usual, same_name.key());
         assert_eq!(check(&forged, &[&own], 2030), Some(Err(CertificateError::BadSignature.into())));
+    }
+
+    #[test]
+    fn extensions_of_version_one_are_not_ignored() {
+        let own = issuer(|_| {});
+        let mut params = CertificateParams::default();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let server = params.signed_by(&KeyPair::generate().unwrap(), &own).unwrap();
+        let old = version_one_with_extensions(server.der(), own.key());
+        assert_eq!(check(&old, &[&own], 2030), None, "for webpki, which refuses it");
+        assert_eq!(check(&version_one(server.der(), own.key()), &[&own], 2030), Some(Ok(())));
     }
 
     #[test]
