@@ -15,9 +15,10 @@ pub(super) const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2
 
 /// Maximum size of a document, in bytes.
 pub(crate) const MAX_DOCUMENT: usize = 4 << 20;
-/// Maximum number of groups of a document, and of resources of a version.
+/// Maximum number of groups of a document, of resources of a version, and of short names and categories of a resource:
+/// those of a custom resource have no limit of their own.
 const MAX_ITEMS: usize = 4096;
-/// Maximum number of versions of a group, and of subresources, verbs, short names and categories of a resource.
+/// Maximum number of versions of a group, and of subresources and verbs of a resource.
 const MAX_DETAILS: usize = 64;
 /// Maximum size of the resources of a version in the aggregated form, in bytes.
 const MAX_RESOURCES: usize = 2 << 20;
@@ -76,9 +77,9 @@ pub(crate) struct ApiResourceDiscovery {
     /// The verbs.
     #[serde(deserialize_with = "details")]
     pub(crate) verbs: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "details")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "items")]
     short_names: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "details")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "items")]
     categories: Vec<String>,
     /// The subresources.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "details")]
@@ -122,9 +123,9 @@ struct LegacyResource {
     kind: String,
     #[serde(deserialize_with = "details")]
     verbs: Vec<String>,
-    #[serde(deserialize_with = "details")]
+    #[serde(deserialize_with = "items")]
     short_names: Vec<String>,
-    #[serde(deserialize_with = "details")]
+    #[serde(deserialize_with = "items")]
     categories: Vec<String>,
 }
 
@@ -338,9 +339,19 @@ mod tests {
         assert!(legacy(&many("{}", MAX_ITEMS)).is_ok());
         let detail = |count: usize| format!("{{\"verbs\":[{}]}}", many("\"\"", count));
         assert!(legacy(&detail(MAX_DETAILS)).is_ok());
+        let names = |count: usize| {
+            let names = many("\"a\"", count);
+            format!("{{\"shortNames\":[{names}],\"categories\":[{names}]}}")
+        };
+        assert!(legacy(&names(MAX_ITEMS)).is_ok());
         let long = format!("{{\"name\":\"{}\"}}", "x".repeat(2000));
-        let all = [many("{}", MAX_ITEMS + 1), detail(MAX_DETAILS + 1), many(&long, 1500), many(&long, 3000)];
-        for resources in all {
+        for resources in [
+            many("{}", MAX_ITEMS + 1),
+            detail(MAX_DETAILS + 1),
+            names(MAX_ITEMS + 1),
+            many(&long, 1500),
+            many(&long, 3000),
+        ] {
             assert!(legacy(&resources).is_err(), "{}", resources.len());
         }
         let aggregated =
