@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use nave_audit::{Auditor, Body, Event, Level, ObjectReference, Origin, Recording, ResponseStatus, Stage};
 use nave_codec::negotiate::{ContentType, Format, PatchType};
 use nave_machinery::user::UserInfo;
-use nave_machinery::{Reason, Status, Value, managed_fields, meta};
+use nave_machinery::{Reason, Status, Value, meta};
 use parking_lot::Mutex;
 
 use crate::endpoints::write::Payload;
@@ -222,17 +222,14 @@ impl Record {
         }
     }
 
+    /// Encodes the object of a request. A `fieldsV1` text in it is the client's, and stays a text: its tree could take a
+    /// hundred times its memory.
     fn encoded(&self, object: &Value) -> Body {
-        if meta::field(object, "managedFields").is_none() {
+        if !self.recording.omit_managed_fields || meta::field(object, "managedFields").is_none() {
             return Body::encoded(object);
         }
         let mut object = object.clone();
-        managed_fields::expand(&mut object);
-        if self.recording.omit_managed_fields
-            && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
-        {
-            metadata.remove("managedFields");
-        }
+        meta::remove(&mut object, "managedFields");
         Body::encoded(&object)
     }
 }

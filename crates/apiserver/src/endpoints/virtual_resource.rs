@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use nave_admission::{Attributes, Operation, RequestOptions};
 use nave_machinery::options::CreateOptions;
-use nave_machinery::{GroupVersionKind, Object, Status, Value, meta};
+use nave_machinery::{GroupVersionKind, Object, Status, Value, managed_fields, meta};
 use nave_resources::{ResourceDef, Schema};
 
 use super::computed_resource::ComputedResource;
@@ -172,6 +172,7 @@ pub(super) async fn create(
     if let Some(record) = &request.context.audit {
         record.request_object(&object);
     }
+    drop_texts(&mut object);
     lifecycle::ensure_namespace(&mut object, request.namespace())?;
     // If the path has no name, the name is in the object.
     let name =
@@ -199,10 +200,19 @@ pub(super) async fn create(
     Ok(ObjectResponse::document(201, answer))
 }
 
+/// Drops managed fields with `fieldsV1` texts. No field manager has checked them, and the trees that policies see could
+/// take a hundred times their memory.
+fn drop_texts(object: &mut Value) {
+    if managed_fields::has_texts(object) {
+        meta::remove(object, "managedFields");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use nave_machinery::GroupVersionResource;
     use nave_resources::Registry;
+    use serde_json::json;
 
     use super::*;
 
@@ -213,6 +223,19 @@ mod tests {
         async fn create(&self, _: &VirtualRequest<'_>, object: Value) -> Result<Value, Status> {
             Ok(object)
         }
+    }
+
+    #[test]
+    fn texts_of_clients_in_managed_fields_are_dropped() {
+        let review =
+            |fields: Value| json!({"metadata": {"managedFields": [{"fieldsV1": fields}]}, "spec": {}});
+        let mut with_text = review(json!("[{},{}]"));
+        drop_texts(&mut with_text);
+        assert_eq!(with_text, json!({"metadata": {}, "spec": {}}));
+        let tree = review(json!({"f:spec": {}}));
+        let mut kept = tree.clone();
+        drop_texts(&mut kept);
+        assert_eq!(kept, tree);
     }
 
     #[test]
