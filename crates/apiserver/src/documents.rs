@@ -189,7 +189,19 @@ impl Documents {
         negotiation: &Negotiation,
     ) -> Result<EndpointResponse, Status> {
         let registry = catalog.registry();
-        let accepted = negotiation.choose(Offer::Discovery, Encodings::All)?;
+        let offer = match parts {
+            ["apis", group, version] => match registry.group(group) {
+                Some(served) if !served.versions.iter().any(|served| served == version) => {
+                    return nothing_at(registry, parts);
+                }
+                None => return nothing_at(registry, parts),
+                Some(served) if served.is_custom() => Offer::Group,
+                Some(_) => Offer::Discovery,
+            },
+            ["apis", ..] => Offer::Group,
+            _ => Offer::Discovery,
+        };
+        let accepted = negotiation.choose(offer, Encodings::All)?;
         let groups = || aggregator.services().groups(registry);
         let aggregated =
             |document: &_| raw_response::aggregated_discovery(document, headers.get(header::IF_NONE_MATCH));

@@ -135,6 +135,15 @@ pub fn before_delete(
     now: Timestamp,
 ) -> Result<Deletion, Status> {
     check_preconditions(def, meta::uid(object), meta::resource_version(object), options, name)?;
+    if def.rules.own_deletion && meta::deletion_timestamp(object).is_none() {
+        set_propagation_finalizers(object, options, false);
+        meta::set(object, "deletionTimestamp", Value::String(now.rfc3339()));
+        def.strategy.begin_deletion(object);
+        return Ok(Deletion::Marked);
+    }
+    if def.rules.own_deletion && def.strategy.holds_deletion(object) {
+        return Ok(Deletion::Pending);
+    }
     let graceful = mark_graceful(def.strategy.as_ref(), object, options, now);
     if graceful == Some(Grace::Pending) {
         return Ok(Deletion::Pending);
@@ -164,7 +173,7 @@ pub fn check_preconditions(
     name: &str,
 ) -> Result<(), Status> {
     let refuse = |what: &str, wanted: &str, found: &str, happened: &str| {
-        if def.rules.own_preconditions {
+        if def.rules.own_deletion {
             let why = format!(
                 "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
             );

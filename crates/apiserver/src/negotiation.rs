@@ -76,21 +76,52 @@ pub enum Offer {
     Object,
     /// A list: in full, as a table, or with metadata only.
     List,
-    /// Aggregated discovery.
+    /// The versions of a group or the resources of a version, or aggregated discovery.
     Discovery,
+    /// As `Discovery`, outside upstream's router: the groups, one group, or a version of custom resources.
+    Group,
 }
 
 impl Offer {
     fn has(self, transform: Option<Transform>) -> bool {
         match transform {
             None => true,
-            Some(Transform::Table(_)) => matches!(self, Self::Object | Self::List),
-            Some(Transform::PartialObjectMetadata(_)) => self == Self::Object,
-            Some(Transform::PartialObjectMetadataList(_)) => self == Self::List,
-            Some(Transform::Discovery { beta, .. }) => self == Self::Discovery && !beta,
+            Some(
+                Transform::Table(_)
+                | Transform::PartialObjectMetadata(_)
+                | Transform::PartialObjectMetadataList(_),
+            ) => matches!(self, Self::Object | Self::List),
+            Some(Transform::Discovery { beta, .. }) => matches!(self, Self::Discovery | Self::Group) && !beta,
         }
     }
+
+    /// Checks that a form fits one object or a list.
+    fn check(self, transform: Option<Transform>) -> Result<(), Status> {
+        let why = match (self, transform) {
+            (Self::List, Some(Transform::PartialObjectMetadata(_))) => {
+                "you requested PartialObjectMetadata, but the requested object is a list"
+            }
+            (Self::Object, Some(Transform::PartialObjectMetadataList(_))) => {
+                "you requested PartialObjectMetadataList, but the requested object is not a list"
+            }
+            _ => return Ok(()),
+        };
+        Err(Status::failure(406, Reason::NotAcceptable, why))
+    }
+
+    /// Returns the media types that upstream's router lists for an endpoint.
+    fn served(self) -> Vec<&'static str> {
+        let mut served: Vec<&str> = Format::ALL.iter().map(|format| format.media_type()).collect();
+        if self == Self::List {
+            served.extend(STREAMS);
+        }
+        served
+    }
 }
+
+/// The media types of watches.
+const STREAMS: [&str; 2] =
+    ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
 
 /// The encodings of an endpoint's answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +137,9 @@ impl Encodings {
         use Transform::{PartialObjectMetadata, PartialObjectMetadataList};
         let is_metadata =
             matches!(accepted.transform, Some(PartialObjectMetadata(_) | PartialObjectMetadataList(_)));
-        self == Self::All || is_metadata || accepted.format != Format::Protobuf
+        // Cells have no protobuf form.
+        let is_table = matches!(accepted.transform, Some(Transform::Table(_)));
+        accepted.format != Format::Protobuf || is_metadata || (self == Self::All && !is_table)
     }
 }
 
@@ -156,7 +189,8 @@ impl Negotiation {
     /// # Errors
     /// 406 if the client accepts no available form.
     pub fn choose(&self, offer: Offer, encodings: Encodings) -> Result<Accepted, Status> {
-        self.choose_of(&Format::ALL, offer, encodings)
+        let accepted = self.choose_of(offer, encodings)?;
+        offer.check(accepted.transform).map(|()| accepted)
     }
 
     /// As [`choose`](Self::choose), for a watch. YAML frames have no separator.
@@ -164,27 +198,32 @@ impl Negotiation {
     /// # Errors
     /// See [`choose`](Self::choose).
     pub fn choose_frames(&self, encodings: Encodings) -> Result<Accepted, Status> {
-        let formats = [Format::Json, Format::Protobuf];
-        self.choose_of(&formats, Offer::Object, encodings)
-            .or_else(|_| self.choose_of(&formats, Offer::List, encodings))
+        let accepted = self.choose_of(Offer::List, encodings)?;
+        if accepted.format.has_streams() { Ok(accepted) } else { Err(Status::not_acceptable(&STREAMS)) }
     }
 
-    fn choose_of(&self, formats: &[Format], offer: Offer, encodings: Encodings) -> Result<Accepted, Status> {
+    fn choose_of(&self, offer: Offer, encodings: Encodings) -> Result<Accepted, Status> {
         let accept = self.accept.as_ref().and_then(|accept| accept.to_str().ok());
-        // Only custom resources accept a range of media types, because upstream's router does not serve them.
-        if encodings == Encodings::All
-            && matches!(offer, Offer::Object | Offer::List)
-            && accept.is_some_and(|accept| !accept.trim().is_empty())
-            && !formats.iter().any(|format| accept.is_some_and(|accept| names(accept, format.media_type())))
+        // Upstream's router rejects media types that no handler serves, and ranges. It serves neither custom resources
+        // nor the documents of groups.
+        let is_routed = match offer {
+            Offer::Plain | Offer::Group => false,
+            Offer::Object | Offer::List => encodings == Encodings::All,
+            Offer::Discovery => true,
+        };
+        if is_routed
+            && accept.is_some_and(|accept| {
+                !accept.trim().is_empty()
+                    && !Format::ALL.iter().any(|format| names(accept, format.media_type()))
+            })
         {
-            let media_types: Vec<&str> = formats.iter().map(|format| format.media_type()).collect();
-            return Err(no_representation(&media_types));
+            return Err(no_representation(&offer.served()));
         }
         let is_available = |accepted: &Accepted| {
             let is_table = matches!(accepted.transform, Some(Transform::Table(_)));
             offer.has(accepted.transform) && encodings.has(*accepted) && !(is_table && self.no_table)
         };
-        let accepted = negotiate::accept(accept, formats, is_available).map(|accepted| {
+        let accepted = negotiate::accept(accept, &Format::ALL, is_available).map(|accepted| {
             if self.as_json { Accepted { format: Format::Json, ..accepted } } else { accepted }
         });
         let is_table = accepted.is_some_and(|it| matches!(it.transform, Some(Transform::Table(_))));
@@ -193,16 +232,7 @@ impl Negotiation {
                 "unable to convert to Table: includeObject must be 'Metadata', 'Object', 'None', or empty";
             return Err(Status::bad_request(why));
         }
-        accepted.ok_or_else(|| {
-            let media_types: Vec<&str> = formats.iter().map(|format| format.media_type()).collect();
-            // Upstream's router rejects media types that no handler serves. A handler rejects forms that it does not
-            // offer.
-            if accept.is_some_and(|accept| media_types.iter().any(|media_type| names(accept, media_type))) {
-                Status::not_acceptable(&media_types)
-            } else {
-                no_representation(&media_types)
-            }
-        })
+        accepted.ok_or_else(|| Status::not_acceptable(&Format::ALL.map(Format::media_type)))
     }
 
     /// Returns whether to indent documents.
@@ -232,9 +262,40 @@ mod tests {
             ("text/html", "406: Not Acceptable\n\nAvailable representations: application/json, "),
             ("application/json;as=Chair", "only the following media types are accepted: application/json, "),
             ("text/html, application/yaml;as=Chair", "only the following media types are accepted: "),
+            ("application/*", "406: Not Acceptable\n\nAvailable representations: application/json, "),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io",
+                "only the following media types are accepted: application/json, application/yaml, application/vnd",
+            ),
+            (
+                "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
+                "you requested PartialObjectMetadataList, but the requested object is not a list",
+            ),
         ] {
             let headers = [(header::ACCEPT, HeaderValue::from_static(accept))].into_iter().collect();
             let refusal = Negotiation::new(&headers, &Query::default()).choose(Offer::Object, Encodings::All);
+            assert!(refusal.is_err_and(|status| status.message.starts_with(start)), "{accept}");
+        }
+    }
+
+    #[test]
+    fn watches_have_no_yaml() {
+        for (accept, start) in [
+            (
+                "application/yaml",
+                "only the following media types are accepted: application/json;stream=watch, ",
+            ),
+            (
+                "application/yaml;stream=watch",
+                "only the following media types are accepted: application/json, ",
+            ),
+            (
+                "text/html",
+                "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, ",
+            ),
+        ] {
+            let headers = [(header::ACCEPT, HeaderValue::from_static(accept))].into_iter().collect();
+            let refusal = Negotiation::new(&headers, &Query::default()).choose_frames(Encodings::All);
             assert!(refusal.is_err_and(|status| status.message.starts_with(start)), "{accept}");
         }
     }

@@ -210,7 +210,12 @@ async fn patches_of_identity_are_refused() {
     let path = format!("{CONFIG_MAPS}/x");
     for (field, value, code, text) in [
         ("name", json!("y"), 400, "the name of the object (y) does not match the name on the URL (x)"),
-        ("name", Value::Null, 400, "name must be provided"),
+        (
+            "name",
+            Value::Null,
+            400,
+            "the name of the object (x based on URL) was undeterminable: name must be provided",
+        ),
         (
             "namespace",
             json!("other"),

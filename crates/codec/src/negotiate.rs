@@ -93,6 +93,11 @@ impl Format {
         }
     }
 
+    /// Returns whether objects in this format can follow each other in a stream.
+    pub fn has_streams(self) -> bool {
+        self != Self::Yaml
+    }
+
     /// Returns the media type of a watch stream.
     pub fn stream_media_type(self) -> &'static str {
         match self {
@@ -139,12 +144,26 @@ pub fn accept(
     }
     let mut alternatives: Vec<Media<'_>> =
         header.split(',').take(MAX_ALTERNATIVES).filter_map(Media::parse).collect();
-    alternatives.sort_by(|one, other| other.quality.total_cmp(&one.quality));
+    sort(&mut alternatives);
     alternatives.into_iter().find_map(|media| {
-        let format = formats.iter().copied().find(|format| media.is(format.media_type()))?;
-        let accepted = Accepted { format, transform: media.transform().ok()?, stream: media.stream? };
-        allows(&accepted).then_some(accepted)
+        let matching = formats.iter().copied().filter(|format| media.is(format.media_type()));
+        let transform = media.transform().ok()?;
+        let stream = media.stream?;
+        let mut accepted = matching.map(|format| Accepted { format, transform, stream });
+        accepted.find(|accepted| (!stream || accepted.format.has_streams()) && allows(accepted))
     })
+}
+
+/// Sorts the alternatives by quality, and wildcards last. Upstream's order has no consistent comparison of a wildcard
+/// with a specific type of a lower quality; insertion sort makes the same of it.
+fn sort(alternatives: &mut [Media<'_>]) {
+    for end in 1..alternatives.len() {
+        let mut position = end;
+        while position > 0 && alternatives[position].precedes(&alternatives[position - 1]) {
+            alternatives.swap(position, position - 1);
+            position -= 1;
+        }
+    }
 }
 
 /// Parses a `Content-Type` header, without parameters such as the character set. Returns `None` for an unsupported
@@ -188,11 +207,16 @@ impl<'h> Media<'h> {
         for part in parts {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
             let value = value.trim().trim_matches('"');
+            if value.is_empty() {
+                continue;
+            }
             match key.trim() {
-                "q" => media.quality = value.parse().ok().filter(|quality| (0.0..=1.0).contains(quality))?,
+                "q" => {
+                    media.quality =
+                        value.parse().ok().filter(|quality: &f32| quality.is_finite()).unwrap_or(0.0)
+                }
                 "stream" => {
                     media.stream = match value {
-                        "" => Some(false),
                         "watch" => Some(true),
                         _ => None,
                     }
@@ -205,6 +229,13 @@ impl<'h> Media<'h> {
             }
         }
         Some(media)
+    }
+
+    fn precedes(&self, other: &Self) -> bool {
+        let is_specific = |part: fn(&str) -> bool| !part(self.name) && part(other.name);
+        self.quality > other.quality
+            || is_specific(|name| name.starts_with('*'))
+            || is_specific(|name| name.ends_with('*'))
     }
 
     fn is(&self, media_type: &str) -> bool {
@@ -276,14 +307,16 @@ mod tests {
         assert_eq!(all("application/json;q=0.5, application/yaml;q=0.9"), Some(plain(Format::Yaml)));
         assert_eq!(all("application/yaml;q=0, */*;q=0.1"), Some(plain(Format::Json)));
         assert_eq!(all("application/yaml;q=0"), Some(plain(Format::Yaml)));
+        assert_eq!(all("application/yaml;q=x, application/json;q=2"), Some(plain(Format::Json)));
+        assert_eq!(all("*/*, application/yaml"), Some(plain(Format::Yaml)));
+        assert_eq!(all("application/*;q=0.9, application/yaml;q=0.1"), Some(plain(Format::Yaml)));
+        assert_eq!(all("application/yaml;q=0.1, */*;q=0.9"), Some(plain(Format::Json)));
         assert_eq!(all("text/html, application/json; charset=utf-8"), Some(plain(Format::Json)));
         assert_eq!(
             accept(Some("application/vnd.kubernetes.protobuf,*/*"), &[Format::Json], |_| true),
             Some(plain(Format::Json))
         );
-        for none in
-            ["text/html", "application/cbor", "nonsense", "application/json;q=2", &"*/*,".repeat(2000)]
-        {
+        for none in ["text/html", "application/cbor", "nonsense", &"*/*,".repeat(2000)] {
             assert_eq!(all(none), None, "{none:.40}");
         }
     }
@@ -320,6 +353,7 @@ mod tests {
         assert_eq!(transformed(&local), Some(Transform::Discovery { beta: false, local: true }));
         assert!(all("application/json;stream=watch").unwrap().stream);
         assert_eq!(all("application/json;stream=other"), None);
+        assert_eq!(all("application/yaml;stream=watch"), None);
     }
 
     #[test]

@@ -503,14 +503,11 @@ fn number(query: &Query, name: &str) -> Result<Option<i64>, Status> {
 }
 
 fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldError>) -> bool {
-    let mut dry = false;
-    for value in values {
-        if value != "All" {
-            errors.push(FieldError::not_supported(&FieldPath::new("dryRun"), value, &["All"]));
-        }
-        dry = true;
+    let given: Vec<&str> = values.collect();
+    if given.iter().any(|value| *value != "All") {
+        errors.push(FieldError::not_supported(&FieldPath::new("dryRun"), given.clone(), &["All"]));
     }
-    dry
+    !given.is_empty()
 }
 
 fn field_manager(query: &Query, errors: &mut Vec<FieldError>) -> String {

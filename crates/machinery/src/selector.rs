@@ -404,7 +404,10 @@ impl FieldSelector {
     /// A term has no operator or an invalid escape.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut requirements = Vec::new();
-        for term in split_terms(text).into_iter().filter(|term| !term.is_empty()) {
+        let mut terms = split_terms(text);
+        // As upstream, the first error in the order of the terms counts.
+        terms.sort_unstable();
+        for term in terms.into_iter().filter(|term| !term.is_empty()) {
             let bad =
                 || SelectorError::Invalid(format!("invalid selector: '{text}'; can't understand '{term}'"));
             if requirements.len() == MAX_REQUIREMENTS {
@@ -416,7 +419,7 @@ impl FieldSelector {
                 Some(path) => (path, true, value),
                 None => (path, false, value.strip_prefix('=').unwrap_or(value)),
             };
-            let value = unescape(value).ok_or_else(bad)?;
+            let value = unescape(value)?;
             // As upstream, a term without a field and a value selects everything.
             if path.is_empty() && value.is_empty() {
                 continue;
@@ -431,7 +434,7 @@ impl FieldSelector {
         self.requirements.is_empty()
     }
 
-    /// Returns the requirements, in the order of the text.
+    /// Returns the requirements, sorted by their text.
     pub fn requirements(&self) -> &[FieldRequirement] {
         &self.requirements
     }
@@ -470,20 +473,24 @@ fn split_terms(text: &str) -> Vec<&str> {
     terms
 }
 
-fn unescape(text: &str) -> Option<String> {
+fn unescape(text: &str) -> Result<String, SelectorError> {
+    let invalid = |why: String| SelectorError::Invalid(format!("invalid field selector: {why}"));
     let mut plain = String::with_capacity(text.len());
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
         match c {
-            '\\' => match chars.next()? {
-                escaped @ ('\\' | ',' | '=') => plain.push(escaped),
-                _ => return None,
+            '\\' => match chars.next() {
+                Some(escaped @ ('\\' | ',' | '=')) => plain.push(escaped),
+                other => {
+                    let sequence: String = [Some(c), other].into_iter().flatten().collect();
+                    return Err(invalid(format!("invalid escape sequence: {sequence}")));
+                }
             },
-            ',' | '=' => return None,
+            ',' | '=' => return Err(invalid(format!("unescaped character in value: {}", u32::from(c)))),
             c => plain.push(c),
         }
     }
-    Some(plain)
+    Ok(plain)
 }
 
 #[cfg(test)]

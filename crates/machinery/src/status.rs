@@ -247,6 +247,12 @@ impl Status {
         Self::failure(415, Reason::UnsupportedMediaType, message)
     }
 
+    /// Returns 415: the media type of the body is not a patch type of any resource.
+    pub fn unsupported_patch_type() -> Self {
+        Self::failure(415, Reason::UnsupportedMediaType, "415: Unsupported Media Type")
+            .with_details(StatusDetails::default())
+    }
+
     /// Returns 429: retry after the given number of seconds.
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
         let details = StatusDetails { retry_after_seconds, ..StatusDetails::default() };

@@ -235,9 +235,10 @@ impl Builder {
         self
     }
 
-    /// Reports a failed precondition of a DELETE for the resource instead of the kind.
-    pub(crate) fn own_preconditions(mut self) -> Self {
-        self.rules.own_preconditions = true;
+    /// Makes the first DELETE only mark the object, and reports a failed precondition of a DELETE for the resource
+    /// instead of the kind.
+    pub(crate) fn own_deletion(mut self) -> Self {
+        self.rules.own_deletion = true;
         self
     }
 

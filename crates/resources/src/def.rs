@@ -431,8 +431,9 @@ pub struct Rules {
     pub unconditional_update: bool,
     /// True if a completed DELETE returns the object instead of a `Status`.
     pub returns_deleted: bool,
-    /// True if a failed precondition of a DELETE is reported for the resource instead of the kind.
-    pub own_preconditions: bool,
+    /// True if the first DELETE only marks the object, and a failed precondition of a DELETE is reported for the
+    /// resource instead of the kind.
+    pub own_deletion: bool,
     /// True if a DELETE without propagation policy orphans the dependents.
     pub orphans_dependents: bool,
     /// True if a create may set `status`.
@@ -483,7 +484,7 @@ impl Default for Rules {
             create_on_update: false,
             unconditional_update: true,
             returns_deleted: false,
-            own_preconditions: false,
+            own_deletion: false,
             orphans_dependents: false,
             creates_with_status: false,
             refuses_creates: false,

@@ -1,5 +1,6 @@
 //! The hooks of a kind, which the write path calls.
 
+use nave_machinery::options::DeleteOptions;
 use nave_machinery::{FieldError, GroupVersion, Value};
 
 use crate::convert::{self, ConversionError};
@@ -92,6 +93,12 @@ pub trait Strategy: Send + Sync {
     /// Validates an update through `subresource`.
     fn validate_subresource_update(&self, subresource: &str, object: &Value, old: &Value) -> Vec<FieldError> {
         let _ = (subresource, object, old);
+        Vec::new()
+    }
+
+    /// Returns the warnings for the client about a request to delete an object.
+    fn deletion_warnings(&self, options: &DeleteOptions) -> Vec<String> {
+        let _ = options;
         Vec::new()
     }
 

@@ -85,6 +85,23 @@ pub fn parse<'a>(bytes: &'a [u8], format: Format, expected: &str) -> Result<Body
     Ok(Body { object, strict_errors: decoded.duplicates, json })
 }
 
+/// Decodes the options of a deletion. As upstream, errors do not name the expected kind.
+///
+/// # Errors
+/// See [`parse`].
+pub fn parse_options(bytes: &[u8], format: Format) -> Result<Value, Status> {
+    const KIND: &str = "DeleteOptions";
+    parse(bytes, format, KIND).map(|body| body.object).map_err(|status| {
+        let start = format!("the object provided is unrecognized (must be of type {KIND}): ");
+        let end = format!(" ({})", summary(bytes));
+        let why = status.message.strip_prefix(&start).and_then(|why| why.strip_suffix(&end));
+        match why.map(str::to_owned) {
+            Some(message) => Status { message, ..status },
+            None => status,
+        }
+    })
+}
+
 fn parse_protobuf<'a>(bytes: &[u8], expected: &str) -> Result<Body<'a>, Status> {
     let unknown = protobuf::envelope::unwrap(bytes).map_err(|error| match error {
         ProtobufError::Limit(limit) => limit.into_status(),
@@ -448,6 +465,13 @@ mod tests {
             let status = check_types(&mut body, type_name).unwrap_err();
             assert_eq!((status.code, status.message), (400, format!("json: cannot unmarshal {why}")));
         }
+    }
+
+    #[test]
+    fn errors_of_options_do_not_name_the_kind() {
+        let status = parse_options(b"x", Format::Json).unwrap_err();
+        let why = "couldn't get version/kind; json parse error: invalid character 'x' looking for beginning of value";
+        assert_eq!((status.code, status.message.as_str()), (400, why));
     }
 
     #[test]

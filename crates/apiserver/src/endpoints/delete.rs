@@ -22,6 +22,7 @@ pub async fn delete(target: &Target<'_>, options: &DeleteOptions) -> Result<Obje
     if let Some(why) = def.strategy.refuses_deletion(target.name) {
         return Err(Status::forbidden(&def.group_resource(), target.name, why));
     }
+    target.warn(def.strategy.deletion_warnings(options));
     delete_one(target, Write::delete(target, options), options).await
 }
 

@@ -380,7 +380,7 @@ where
 fn delete_options(context: &RequestContext, payload: &Payload) -> Result<DeleteOptions, Status> {
     let mut body = Value::Null;
     if !payload.bytes.is_empty() {
-        body = decode::parse(&payload.bytes, payload.format()?, "DeleteOptions")?.object;
+        body = decode::parse_options(&payload.bytes, payload.format()?)?;
         decode::check_types(&mut body, "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")?;
         if let Some(record) = &context.audit {
             record.request_options(&body);

@@ -26,7 +26,7 @@ pub(super) fn validate(review: &Value, form: Form) -> Vec<FieldError> {
         }
         (true, true) => {
             let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            errors.push(FieldError::invalid(&at.child("resourceAttributes"), "null", why));
+            errors.push(FieldError::invalid(&at.child("resourceAttributes"), Value::Null, why));
         }
         _ => {}
     }
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn a_review_has_one_action_and_a_user() {
         let empty = json!({"metadata": {}, "spec": {}});
-        let neither = "spec.resourceAttributes: Invalid value: \"null\": exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        let neither = "spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified";
         let has_no_user = "spec.user: Invalid value: \"\": at least one of user or group must be specified";
         assert_eq!(messages(&empty, Form::Subject), [neither, has_no_user]);
         assert_eq!(messages(&empty, Form::Own), [neither]);

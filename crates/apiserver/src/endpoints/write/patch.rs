@@ -49,7 +49,11 @@ impl Patch {
         validation: FieldValidation,
     ) -> Result<Self, Status> {
         let unsupported = || Status::unsupported_media_type(patch_types(target));
-        let Some(ContentType::Patch(kind)) = payload.content_type else { return Err(unsupported()) };
+        let Some(ContentType::Patch(kind)) = payload.content_type else {
+            // Upstream's router, which does not serve custom resources, has a text of its own.
+            let is_routed = !target.endpoint.def.is_custom();
+            return Err(if is_routed { Status::unsupported_patch_type() } else { unsupported() });
+        };
         // A kind without a built-in type has no merge keys.
         if kind == PatchType::Strategic
             && (target.endpoint.def.is_custom() || target.view.type_id(target.endpoint).is_none())

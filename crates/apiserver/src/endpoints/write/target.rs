@@ -114,7 +114,7 @@ impl Target<'_> {
     }
 
     /// Adds warnings for the client.
-    pub(super) fn warn(&self, warnings: Vec<String>) {
+    pub(in crate::endpoints) fn warn(&self, warnings: Vec<String>) {
         for warning in warnings {
             self.context.notes.warn(warning);
         }
@@ -150,7 +150,11 @@ impl Target<'_> {
             return Ok(());
         }
         if name.is_empty() {
-            return Err(Status::bad_request("name must be provided"));
+            let text = "undeterminable: name must be provided";
+            return Err(Status::bad_request(format!(
+                "the name of the object ({} based on URL) was {text}",
+                self.name
+            )));
         }
         let text =
             format!("the name of the object ({name}) does not match the name on the URL ({})", self.name);

@@ -79,8 +79,30 @@ fn binding_columns() -> Vec<Column> {
 fn parameter(binding: &Value) -> String {
     let namespace = read::text_or(binding, "spec.paramRef.namespace", "*");
     match (read::text(binding, "spec.paramRef.name"), read::value_at(binding, "spec.paramRef.selector")) {
-        ("", selector @ Some(Value::Object(_))) => crate::table::format_selector(selector, ""),
+        ("", Some(selector @ Value::Object(_))) => go_selector(selector),
         ("", _) => "<unset>".to_owned(),
         (name, _) => format!("{namespace}/{name}"),
     }
+}
+
+/// Formats a selector as Go does, which is what upstream shows.
+fn go_selector(selector: &Value) -> String {
+    let labels = selector.get("matchLabels").and_then(Value::as_object);
+    let mut labels: Vec<String> = labels
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| format!("{name}: {},", value.as_str().unwrap_or_default()))
+        .collect();
+    labels.sort_unstable();
+    let requirements = read::list(selector, "matchExpressions").iter().map(|requirement| {
+        let (key, operator) = (read::text(requirement, "key"), read::text(requirement, "operator"));
+        let values: Vec<&str> = read::list(requirement, "values").iter().filter_map(Value::as_str).collect();
+        let values = values.join(" ");
+        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{values}],}},")
+    });
+    let requirements: String = requirements.collect();
+    let labels = labels.concat();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{requirements}}},}}"
+    )
 }

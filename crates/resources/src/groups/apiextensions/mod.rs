@@ -25,6 +25,7 @@ pub(crate) fn group() -> GroupBuilder {
         .status()
         .generation(&["spec"])
         .conditional_update()
+        .own_deletion()
         .packed()
         .columns(table::name_and_creation())
         .strategy(DefinitionStrategy);

@@ -33,7 +33,7 @@ impl Strategy for ApiServiceStrategy {
         }
         if group.text().is_empty() {
             if version.text() != "v1" {
-                errors.push(group.required("only v1 may have an empty group"));
+                errors.push(group.required("only v1 may have an empty group and it better be legacy kube"));
             }
         } else {
             checked(group, names::is_dns1123_subdomain, &mut errors);

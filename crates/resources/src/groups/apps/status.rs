@@ -22,7 +22,10 @@ pub(super) fn validate(workload: &Value, old: &Value, of_replicas: &[&'static st
         }
     }
     if !of_replicas.is_empty() && count("availableReplicas") > count("readyReplicas") {
-        errors.push(status.field("availableReplicas").invalid("cannot be greater than readyReplicas"));
+        // Upstream's text for stateful sets, the only ones that count current replicas, has the whole path.
+        let parent = if of_replicas.contains(&"currentReplicas") { "status." } else { "" };
+        let why = format!("cannot be greater than {parent}readyReplicas");
+        errors.push(status.field("availableReplicas").invalid(why));
     }
     let collisions = |workload: &Value| workload.pointer("/status/collisionCount").and_then(Value::as_i64);
     if collisions(old).is_some_and(|old| collisions(workload).is_none_or(|new| new < old)) {

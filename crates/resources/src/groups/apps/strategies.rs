@@ -133,6 +133,8 @@ pub(super) struct DaemonSetStrategy;
 impl Strategy for DaemonSetStrategy {
     fn default(&self, daemon_set: &mut Value, _version: &str) {
         defaults::daemon_set(daemon_set);
+        // As upstream, the annotation is a field of the internal type, and so in every object.
+        set_template_generation(daemon_set, template_generation(daemon_set));
     }
 
     fn prepare_for_create(&self, daemon_set: &mut Value) {
@@ -154,6 +156,10 @@ impl Strategy for DaemonSetStrategy {
 
     fn validate_update(&self, daemon_set: &Value, old: &Value) -> Errors {
         validation::updated(validation::daemon_set, daemon_set, old)
+    }
+
+    fn prepare_for_status_update(&self, daemon_set: &mut Value, old: &Value) {
+        set_template_generation(daemon_set, template_generation(old));
     }
 
     fn validate_status_update(&self, daemon_set: &Value, old: &Value) -> Errors {

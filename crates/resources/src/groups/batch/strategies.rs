@@ -1,5 +1,6 @@
 //! The strategies of jobs and cron jobs.
 
+use nave_machinery::options::DeleteOptions;
 use nave_machinery::{Value, meta};
 use serde_json::json;
 
@@ -19,6 +20,9 @@ const COMPLETIONS_TRACKED: i64 = 100_000;
 const PARALLELISM_TRACKED: i64 = 10_000;
 const INDEXED_TOO_LARGE: &str = "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail";
 const ZONE_IN_SCHEDULE: &str = "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details";
+
+const PRESERVES_PODS: &str = "child pods are preserved by default when jobs are deleted; \
+    set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
 
 pub(super) struct JobStrategy;
 
@@ -52,6 +56,11 @@ impl Strategy for JobStrategy {
 
     fn canonicalize(&self, job: &mut Value) {
         defaults::labels_of_template(job);
+    }
+
+    fn deletion_warnings(&self, options: &DeleteOptions) -> Vec<String> {
+        let is_explicit = options.propagation_policy.is_some() || options.orphan_dependents.is_some();
+        if is_explicit { Vec::new() } else { vec![PRESERVES_PODS.to_owned()] }
     }
 
     fn warnings(&self, job: &Value, old: Option<&Value>) -> Vec<String> {

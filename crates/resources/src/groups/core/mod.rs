@@ -119,7 +119,7 @@ fn namespaces() -> Builder {
         .restricted_update("finalize", &[Update])
         .named(NameRule::Label)
         .returns_deleted()
-        .own_preconditions()
+        .own_deletion()
         .field("status.phase")
         .columns(columns::namespace())
         .strategy(namespaces::NamespaceStrategy)

@@ -108,7 +108,9 @@ impl Strategy for NamespaceStrategy {
     }
 
     fn begin_deletion(&self, namespace: &mut Value) {
-        set(namespace, "status", json!({"phase": "Terminating"}));
+        let mut status = namespace.get("status").cloned().unwrap_or_else(|| json!({}));
+        set(&mut status, "phase", json!("Terminating"));
+        set(namespace, "status", status);
     }
 
     fn holds_deletion(&self, namespace: &Value) -> bool {

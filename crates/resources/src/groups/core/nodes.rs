@@ -157,9 +157,7 @@ fn status(status: At, errors: &mut Errors) {
     for feature in status.field("declaredFeatures").items() {
         let name = feature.text();
         if !is_feature(name) {
-            let why =
-                format!("invalid feature name {name:?}: must be UpperCamelCase segments separated by '/'");
-            errors.push(feature.invalid_text(why));
+            errors.push(feature.invalid_text(invalid_feature(name)));
         }
         match last.map(|last| last.cmp(name)) {
             Some(std::cmp::Ordering::Equal) => errors.push(feature.duplicate()),
@@ -170,6 +168,15 @@ fn status(status: At, errors: &mut Errors) {
         }
         last = Some(name);
     }
+}
+
+fn invalid_feature(name: &str) -> String {
+    let why = if name.len() > FEATURE_MAX {
+        format!("must be no more than {FEATURE_MAX} characters")
+    } else {
+        "must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes".to_owned()
+    };
+    format!("invalid feature name {name:?}: {why}")
 }
 
 fn is_feature(name: &str) -> bool {

@@ -8,6 +8,7 @@ use crate::strategy::Strategy;
 use crate::validate::{
     At, Errors, checked, immutable, one_of, port_name, port_number, required_checked, required_text,
 };
+use crate::{ip, read};
 
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 const CONTROLLER_MAX: usize = 250;
@@ -35,13 +36,35 @@ impl Strategy for IngressStrategy {
         errors
     }
 
+    /// Checks the points of entry. An address that was stored before may be invalid.
+    fn validate_status_update(&self, ingress: &Value, old: &Value) -> Errors {
+        let mut errors = Errors::new();
+        let known = read::list(old, "status.loadBalancer.ingress");
+        let (root, old) = (At::root(ingress), known.iter().map(|point| read::text(point, "ip")));
+        let known: Vec<&str> = old.collect();
+        for point in root.field("status").field("loadBalancer").field("ingress").items() {
+            let (address, host) = (point.field("ip"), point.field("hostname"));
+            if !address.text().is_empty() && !known.contains(&address.text()) {
+                ip::ip(address, &mut errors);
+            }
+            if !host.text().is_empty() {
+                checked(host, names::is_dns1123_subdomain, &mut errors);
+                if host.text().parse::<IpAddr>().is_ok() {
+                    errors.push(host.invalid("must be a DNS name, not an IP address"));
+                }
+            }
+        }
+        errors
+    }
+
     fn validate_update(&self, ingress: &Value, _old: &Value) -> Errors {
         let mut errors = Errors::new();
         let root = At::root(ingress);
         let spec = root.field("spec");
         let (rules, default) = (spec.field("rules"), spec.field("defaultBackend"));
         if rules.len() == 0 && !default.is_set() {
-            errors.push(spec.invalid("either `defaultBackend` or `rules` must be specified"));
+            let why = "either `defaultBackend` or `rules` must be specified";
+            errors.push(FieldError::invalid(&spec.path(), Value::Null, why));
         }
         if default.is_set() {
             backend(default, &mut errors);
