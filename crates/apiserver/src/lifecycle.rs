@@ -148,7 +148,9 @@ pub fn before_delete(
     if graceful == Some(Grace::Pending) {
         return Ok(Deletion::Pending);
     }
-    set_propagation_finalizers(object, options, def.rules.orphans_dependents);
+    if !def.rules.without_dependents {
+        set_propagation_finalizers(object, options, def.rules.orphans_dependents);
+    }
     let kept = !meta::finalizers(object).is_empty() || def.strategy.holds_deletion(object);
     match graceful {
         Some(Grace::Seconds(seconds)) if seconds > 0 => Ok(Deletion::Marked),
@@ -384,6 +386,41 @@ mod tests {
         let mut new = json!({"metadata": {"name": "x", "generation": 9, "creationTimestamp": "u"}});
         before_update(&mut new, &old, "").unwrap();
         assert_eq!(new, old);
+    }
+
+    #[test]
+    fn the_first_deletion_of_a_namespace_or_definition_only_marks_it() {
+        for (group, resource) in [("", "namespaces"), ("apiextensions.k8s.io", "customresourcedefinitions")] {
+            let def = def(group, resource);
+            let mut object = json!({
+                "metadata": {"name": "x", "generation": 1},
+                "spec": {"finalizers": ["kubernetes"]},
+                "status": {"conditions": [{"type": "T"}]},
+            });
+            let marked = deleted(&def, &mut object, &DeleteOptions::default(), 100);
+            assert_eq!(marked, Deletion::Marked, "{resource}");
+            let metadata = &object["metadata"];
+            assert_eq!(metadata["deletionTimestamp"], "1970-01-01T00:01:40Z");
+            assert_eq!(
+                (metadata.get("deletionGracePeriodSeconds"), &metadata["generation"]),
+                (None, &json!(1))
+            );
+            assert_eq!(object["status"]["conditions"][0]["type"], "T");
+            let again = object.clone();
+            assert_eq!(deleted(&def, &mut object, &DeleteOptions::default(), 200), Deletion::Pending);
+            assert_eq!(object, again);
+        }
+    }
+
+    #[test]
+    fn events_have_no_dependents() {
+        let policy = Some(DeletionPropagation::Foreground);
+        let options = DeleteOptions { propagation_policy: policy, ..DeleteOptions::default() };
+        for group in ["", "events.k8s.io"] {
+            let mut event = json!({"metadata": {"name": "x", "finalizers": ["example.com/a"]}});
+            deleted(&def(group, "events"), &mut event, &options, 0);
+            assert_eq!(event["metadata"]["finalizers"], json!(["example.com/a"]));
+        }
     }
 
     #[test]

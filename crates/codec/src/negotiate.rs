@@ -154,6 +154,11 @@ pub fn accept(
     })
 }
 
+/// Parses a quality. As upstream, a text that is not a number is the lowest one.
+fn quality(text: &str) -> f32 {
+    text.parse().ok().filter(|quality: &f32| quality.is_finite()).unwrap_or(0.0)
+}
+
 /// Sorts the alternatives by quality, and wildcards last. Upstream's order has no consistent comparison of a wildcard
 /// with a specific type of a lower quality; insertion sort makes the same of it.
 fn sort(alternatives: &mut [Media<'_>]) {
@@ -211,10 +216,7 @@ impl<'h> Media<'h> {
                 continue;
             }
             match key.trim() {
-                "q" => {
-                    media.quality =
-                        value.parse().ok().filter(|quality: &f32| quality.is_finite()).unwrap_or(0.0)
-                }
+                "q" => media.quality = quality(value),
                 "stream" => {
                     media.stream = match value {
                         "watch" => Some(true),

@@ -1,12 +1,14 @@
 //! Options of each verb, parsed from the query (delete: also from the body) and validated (upstream:
 //! `apimachinery/pkg/apis/meta/v1` and its validation).
 
+use std::num::{IntErrorKind, ParseIntError};
+
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::names::validate_field_manager;
 use crate::selector::{FieldSelector, LabelSelector, SelectorError};
-use crate::{FieldError, FieldPath, GroupKind, Map, Status};
+use crate::{FieldError, FieldPath, GroupKind, Map, Reason, Status};
 
 /// A decoded query string.
 type Query = [(String, String)];
@@ -133,6 +135,9 @@ impl ListOptions {
         let watch = flag(query, "watch").unwrap_or(false);
         let initial = flag(query, "sendInitialEvents");
         let matching = first(query, "resourceVersionMatch").unwrap_or_default();
+        // Texts that are not numbers are reported first.
+        let timeout = number(query, "timeoutSeconds")?;
+        let limit = number(query, "limit")?;
         let errors = if watch {
             check_watch(version, matching, &token, initial)
         } else {
@@ -147,19 +152,29 @@ impl ListOptions {
                 .map_err(selector_error)?,
             watch,
             allow_watch_bookmarks: flag(query, "allowWatchBookmarks").unwrap_or(false),
-            resource_version: parse_resource_version(version).map_err(|refusal| {
-                // Upstream passes the error of a watch on as an internal one without a reason.
-                if watch { Status { code: 500, reason: None, ..refusal } } else { refusal }
-            })?,
+            resource_version: Self::parse_version(version, watch, &token)?,
             resource_version_match: match matching {
                 "Exact" => Some(ResourceVersionMatch::Exact),
                 "NotOlderThan" => Some(ResourceVersionMatch::NotOlderThan),
                 _ => None,
             },
-            timeout_seconds: number(query, "timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok()),
-            limit: number(query, "limit")?.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(0),
+            timeout_seconds: timeout.and_then(|seconds| u64::try_from(seconds).ok()),
+            limit: limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(0),
             continue_token: token,
             send_initial_events: initial,
+        })
+    }
+
+    fn parse_version(version: &str, watch: bool, token: &str) -> Result<Option<u64>, Status> {
+        parse_resource_version(version).or_else(|refusal| match (watch, token) {
+            // Upstream passes the error of a watch on as an internal one without a reason.
+            (true, _) => Err(Status { code: 500, reason: Some(Reason::Unknown), ..refusal }),
+            (false, "") => {
+                let message = format!("invalid resource version: {}", refusal.message);
+                Err(Status { message, ..refusal })
+            }
+            // A list with a token is refused with any version, after the token is checked.
+            (false, _) => Ok(Some(u64::MAX)),
         })
     }
 }
@@ -498,7 +513,13 @@ fn flag(query: &Query, name: &str) -> Option<bool> {
 
 fn number(query: &Query, name: &str) -> Result<Option<i64>, Status> {
     let Some(text) = first(query, name).filter(|text| !text.is_empty()) else { return Ok(None) };
-    let error = |_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"));
+    let error = |error: ParseIntError| {
+        let why = match error.kind() {
+            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"))
+    };
     text.parse().map(Some).map_err(error)
 }
 

@@ -599,8 +599,13 @@ mod tests {
             _ => None,
         };
         assert!(selector.matches(field));
-        for text in ["metadata.name", "a=b=c", r"a=\x", r"a=\"] {
-            FieldSelector::parse(text).expect_err(text);
+        for (text, why) in [
+            ("metadata.name", "invalid selector: 'metadata.name'; can't understand 'metadata.name'"),
+            ("a=b=c", "invalid field selector: unescaped character in value: 61"),
+            (r"a=\x", r"invalid field selector: invalid escape sequence: \x"),
+            (r"a=\", r"invalid field selector: invalid escape sequence: \"),
+        ] {
+            assert_eq!(FieldSelector::parse(text).unwrap_err().to_string(), why);
         }
         assert!(FieldSelector::parse("").unwrap().is_empty());
     }

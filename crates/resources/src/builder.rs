@@ -235,6 +235,12 @@ impl Builder {
         self
     }
 
+    /// Keeps the garbage collector's finalizers off the objects, which have no dependents.
+    pub(crate) fn without_dependents(mut self) -> Self {
+        self.rules.without_dependents = true;
+        self
+    }
+
     /// Makes the first DELETE only mark the object, and reports a failed precondition of a DELETE for the resource
     /// instead of the kind.
     pub(crate) fn own_deletion(mut self) -> Self {

@@ -434,6 +434,8 @@ pub struct Rules {
     /// True if the first DELETE only marks the object, and a failed precondition of a DELETE is reported for the
     /// resource instead of the kind.
     pub own_deletion: bool,
+    /// True if a DELETE ignores the propagation policy, because the objects have no dependents.
+    pub without_dependents: bool,
     /// True if a DELETE without propagation policy orphans the dependents.
     pub orphans_dependents: bool,
     /// True if a create may set `status`.
@@ -485,6 +487,7 @@ impl Default for Rules {
             unconditional_update: true,
             returns_deleted: false,
             own_deletion: false,
+            without_dependents: false,
             orphans_dependents: false,
             creates_with_status: false,
             refuses_creates: false,

@@ -52,7 +52,8 @@ impl Continuation {
             return Err(invalid("it is too long"));
         }
         let bytes = URL_SAFE_NO_PAD.decode(token).or_else(|_| STANDARD.decode(token));
-        let bytes = bytes.map_err(|_| invalid("it is not base64"))?;
+        let bytes = bytes
+            .map_err(|_| invalid(&format!("illegal base64 data at input byte {}", first_illegal(token))))?;
         let token: Token =
             serde_json::from_slice(&bytes).map_err(|_| invalid("it is not JSON of the known form"))?;
         if token.v != VERSION {
@@ -81,6 +82,12 @@ impl Continuation {
         let token = Token { v: VERSION.to_owned(), rv, start, remaining: self.remaining };
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
     }
+}
+
+/// Returns the position of the first character that Go's decoder rejects.
+fn first_illegal(token: &str) -> usize {
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    token.bytes().position(|byte| !is_legal(byte)).unwrap_or_else(|| token.len().saturating_sub(1))
 }
 
 #[cfg(test)]
@@ -114,6 +121,10 @@ mod tests {
         ];
         for token in bad {
             assert_eq!(Continuation::decode(&token, "/registry/pods/").unwrap_err().code, 400, "{token}");
+        }
+        for (token, place) in [("bogus", 4), ("a%b", 1), ("%", 0)] {
+            let message = Continuation::decode(token, "/registry/pods/").unwrap_err().message;
+            assert!(message.ends_with(&format!("illegal base64 data at input byte {place}")), "{message}");
         }
     }
 }

@@ -45,6 +45,37 @@ fn rejects_conflicting_list_options() {
 }
 
 #[test]
+fn reports_errors_of_lists_as_upstream() {
+    for (pairs, text) in [
+        (
+            &[("limit", "x"), ("resourceVersionMatch", "Exact")][..],
+            "strconv.ParseInt: parsing \"x\": invalid syntax",
+        ),
+        (
+            &[("limit", "99999999999999999999")],
+            "strconv.ParseInt: parsing \"99999999999999999999\": value out of range",
+        ),
+        (
+            &[("resourceVersion", "x")],
+            "invalid resource version: resourceVersion: Invalid value: \"x\": strconv.ParseUint: parsing \"x\": invalid syntax",
+        ),
+        (
+            &[("resourceVersion", "x"), ("watch", "1")],
+            "resourceVersion: Invalid value: \"x\": strconv.ParseUint: parsing \"x\": invalid syntax",
+        ),
+    ] {
+        let refusal = ListOptions::parse(&query(pairs)).unwrap_err();
+        assert_eq!(refusal.message, text);
+        assert!(!refusal.is_success(), "{pairs:?}");
+    }
+    // The error of the token, or that a version is given with it, comes first.
+    assert!(ListOptions::parse(&query(&[("resourceVersion", "x"), ("continue", "t")])).is_ok());
+    let refusal = CreateOptions::parse(&query(&[("dryRun", "x"), ("dryRun", "All")])).unwrap_err();
+    let text = "dryRun: Unsupported value: [\"x\",\"All\"]: supported values: \"All\"";
+    assert!(refusal.message.ends_with(text), "{}", refusal.message);
+}
+
+#[test]
 fn rejects_unsupported_write_options() {
     assert!(CreateOptions::parse(&query(&[("dryRun", "All")])).unwrap().dry_run);
     for pair in [

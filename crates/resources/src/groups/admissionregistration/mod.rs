@@ -106,3 +106,28 @@ fn go_selector(selector: &Value) -> String {
         "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{requirements}}},}}"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn shows_parameters_of_bindings_as_upstream() {
+        for (reference, shown) in [
+            (json!({}), "<unset>"),
+            (json!({"name": "a"}), "*/a"),
+            (json!({"name": "a", "namespace": "n"}), "n/a"),
+            (
+                json!({"selector": {
+                    "matchLabels": {"b": "2", "a": "1"},
+                    "matchExpressions": [{"key": "k", "operator": "In", "values": ["v", "w"]}],
+                }}),
+                "&LabelSelector{MatchLabels:map[string]string{a: 1,b: 2,},MatchExpressions:[]LabelSelectorRequirement{LabelSelectorRequirement{Key:k,Operator:In,Values:[v w],},},}",
+            ),
+        ] {
+            assert_eq!(parameter(&json!({"spec": {"paramRef": reference}})), shown);
+        }
+    }
+}

@@ -43,6 +43,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_the_other_count_as_upstream() {
+        let status = json!({"status": {"replicas": 2, "availableReplicas": 1}});
+        for (counts, name) in [
+            (&["readyReplicas"][..], "readyReplicas"),
+            (&["readyReplicas", "currentReplicas"], "status.readyReplicas"),
+        ] {
+            let errors = validate(&status, &json!({}), counts);
+            let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            let text = format!("status.availableReplicas: Invalid value: 1: cannot be greater than {name}");
+            assert_eq!(texts, [text]);
+        }
+    }
+
+    #[test]
     fn counts_are_consistent() {
         const PARTS: [&str; 2] = ["readyReplicas", "availableReplicas"];
         for (status, expected) in [

@@ -139,6 +139,18 @@ impl Strategy for CronJobStrategy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nave_machinery::options::DeletionPropagation;
+
+    #[test]
+    fn warns_about_deletions_without_policy() {
+        let warnings = |orphan_dependents, propagation_policy| {
+            let options = DeleteOptions { orphan_dependents, propagation_policy, ..DeleteOptions::default() };
+            JobStrategy.deletion_warnings(&options).len()
+        };
+        assert_eq!(warnings(None, None), 1);
+        assert_eq!(warnings(Some(false), None), 0);
+        assert_eq!(warnings(None, Some(DeletionPropagation::Orphan)), 0);
+    }
 
     #[test]
     fn warns_about_large_jobs_and_time_zones_in_schedules() {

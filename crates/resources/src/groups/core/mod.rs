@@ -96,6 +96,7 @@ fn core_events() -> Builder {
         .short(&["ev"])
         .named(NameRule::With(events::any_name))
         .create_on_update()
+        .without_dependents()
         .ttl(EVENT_TTL)
         .columns(events::columns())
         .strategy(events::CoreEventStrategy);

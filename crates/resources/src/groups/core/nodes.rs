@@ -324,6 +324,15 @@ mod tests {
     }
 
     #[test]
+    fn explains_invalid_features() {
+        assert!(invalid_feature("a").contains("must start with an UpperCamelCase segment"));
+        let long = "A".repeat(FEATURE_MAX + 1);
+        assert!(
+            !is_feature(&long) && invalid_feature(&long).ends_with("must be no more than 253 characters")
+        );
+    }
+
+    #[test]
     fn pod_cidrs_and_provider_id_are_immutable() {
         let node = |spec: Value| json!({"spec": spec});
         for (new, old, expected) in [

@@ -22,6 +22,7 @@ pub(crate) fn group() -> GroupBuilder {
         .named(NameRule::With(any_name))
         .stored_as("", "v1", "io.k8s.api.core")
         .create_on_update()
+        .without_dependents()
         .ttl(EVENT_TTL)
         .columns(columns())
         .strategy(EventStrategy);

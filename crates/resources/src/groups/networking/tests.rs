@@ -51,6 +51,24 @@ fn rejects_invalid_ingresses() {
 }
 
 #[test]
+fn checks_new_points_of_entry_of_ingresses() {
+    let status = |ip: &str, host: &str| json!({"status": {"loadBalancer": {"ingress": [{"ip": ip, "hostname": host}]}}});
+    for (ip, host, old, expected) in [
+        ("10.0.0.1", "a.example.com", "", &[][..]),
+        ("x", "", "", &["ip"]),
+        ("x", "", "x", &[]),
+        ("", "A", "", &["hostname"]),
+        ("", "10.0.0.1", "", &["hostname"]),
+    ] {
+        let errors = IngressStrategy.validate_status_update(&status(ip, host), &status(old, ""));
+        let found: Vec<String> = errors.iter().map(|error| error.field.to_string()).collect();
+        let expected: Vec<String> =
+            expected.iter().map(|field| format!("status.loadBalancer.ingress[0].{field}")).collect();
+        assert_eq!(found, expected, "{ip} {host}");
+    }
+}
+
+#[test]
 fn ingress_class_and_annotation_are_equal() {
     let mut ingress = json!({
         "metadata": {"annotations": {"kubernetes.io/ingress.class": "a"}},
