@@ -1,6 +1,6 @@
 //! Values as Go prints them in error messages.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use crate::Value;
 
@@ -42,7 +42,7 @@ impl fmt::Display for GoSyntax<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Value::Null => f.write_str("interface {}(nil)"),
-            Value::String(text) => write!(f, "{text:?}"),
+            Value::String(text) => GoQuoted(text).fmt(f),
             Value::Array(items) => {
                 f.write_str("[]interface {}{")?;
                 for (at, item) in items.iter().enumerate() {
@@ -55,13 +55,48 @@ impl fmt::Display for GoSyntax<'_> {
                 f.write_str("map[string]interface {}{")?;
                 for (at, (name, value)) in fields.iter().enumerate() {
                     let separator = if at == 0 { "" } else { ", " };
-                    write!(f, "{separator}{name:?}:{}", GoSyntax(value))?;
+                    write!(f, "{separator}{}:{}", GoQuoted(name), GoSyntax(value))?;
                 }
                 f.write_str("}")
             }
             scalar => write!(f, "{scalar}"),
         }
     }
+}
+
+/// Formats a string as Go quotes it (`%q`).
+#[derive(Clone, Copy, Debug)]
+pub struct GoQuoted<'a>(pub &'a str);
+
+impl fmt::Display for GoQuoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        for letter in self.0.chars() {
+            match letter {
+                '"' => f.write_str("\\\"")?,
+                '\\' => f.write_str("\\\\")?,
+                '\u{7}' => f.write_str("\\a")?,
+                '\u{8}' => f.write_str("\\b")?,
+                '\u{c}' => f.write_str("\\f")?,
+                '\n' => f.write_str("\\n")?,
+                '\r' => f.write_str("\\r")?,
+                '\t' => f.write_str("\\t")?,
+                '\u{b}' => f.write_str("\\v")?,
+                ' '..='~' => f.write_char(letter)?,
+                '\0'..='\u{7f}' => write!(f, "\\x{:02x}", u32::from(letter))?,
+                _ if is_printable(letter) => f.write_char(letter)?,
+                '\u{80}'..='\u{ffff}' => write!(f, "\\u{:04x}", u32::from(letter))?,
+                _ => write!(f, "\\U{:08x}", u32::from(letter))?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
+fn is_printable(letter: char) -> bool {
+    // Rust escapes the same characters as Go, and combining marks if nothing precedes them.
+    let text = String::from_iter(['a', letter]);
+    text.escape_debug().nth(1) == Some(letter)
 }
 
 /// Returns the type that Go's decoder gives to a value (`%T`).
@@ -82,6 +117,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn quotes_strings() {
+        for (text, quoted) in [
+            ("a\"b\\c'", r#""a\"b\\c'""#),
+            ("\u{7}\u{8}\u{c}\n\r\t\u{b}", r#""\a\b\f\n\r\t\v""#),
+            ("\0\u{1b}\u{7f}", r#""\x00\x1b\x7f""#),
+            ("\u{80}\u{a0}\u{ad}\u{200b}\u{2028}\u{feff}", r#""\u0080\u00a0\u00ad\u200b\u2028\ufeff""#),
+            ("\u{e0001}\u{10ffff}", r#""\U000e0001\U0010ffff""#),
+            ("\u{301}aé\u{4e16}\u{1f600}", "\"\u{301}aé\u{4e16}\u{1f600}\""),
+        ] {
+            assert_eq!(GoQuoted(text).to_string(), quoted);
+        }
+    }
 
     #[test]
     fn prints_values_as_go() {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use nave_machinery::go_value::GoQuoted;
+
 use crate::failure::Failure;
 use crate::run::Context;
 use crate::value::{Value, display_double, plain};
@@ -104,8 +106,14 @@ pub(crate) fn clause_error(clause: Clause, type_name: &str) -> String {
         Clause::Decimal => ("decimal", "integers"),
         Clause::Fixed(_) => ("fixed-point", "doubles"),
         Clause::Scientific(_) => ("scientific", "doubles"),
-        Clause::Binary => ("binary", "integers and bools"),
-        Clause::Hex { .. } => ("hex", "integers, byte buffers, and strings"),
+        Clause::Binary => {
+            return format!("only integers and bools can be formatted as binary, was given {type_name}");
+        }
+        Clause::Hex { .. } => {
+            return format!(
+                "only integers, byte buffers, and strings can be formatted as hex, was given {type_name}"
+            );
+        }
         Clause::Octal => ("octal", "integers"),
     };
     format!("{name} clause can only be used on {only}, was given {type_name}")
@@ -311,32 +319,5 @@ fn nested(value: &Value<'_>) -> Result<String, String> {
 
 /// Quotes a string as Go's `%q` does.
 pub(crate) fn go_quote(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for letter in text.chars() {
-        match letter {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\u{7}' => quoted.push_str("\\a"),
-            '\u{8}' => quoted.push_str("\\b"),
-            '\u{c}' => quoted.push_str("\\f"),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            '\u{b}' => quoted.push_str("\\v"),
-            it if (it as u32) < 0x20 || it as u32 == 0x7f => {
-                let _ = write!(quoted, "\\x{:02x}", it as u32);
-            }
-            '\u{80}'..='\u{a0}'
-            | '\u{ad}'
-            | '\u{feff}'
-            | '\u{2028}'
-            | '\u{2029}'
-            | '\u{200b}'..='\u{200f}' => {
-                let _ = write!(quoted, "\\u{:04x}", letter as u32);
-            }
-            other => quoted.push(other),
-        }
-    }
-    quoted.push('"');
-    quoted
+    GoQuoted(text).to_string()
 }

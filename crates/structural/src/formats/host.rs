@@ -38,16 +38,17 @@ pub(super) fn is_cidr(text: &str) -> bool {
 }
 
 /// Returns whether a text is a MAC address of 6, 8 or 20 bytes: groups of two digits separated by colons or
-/// dashes, or of four separated by dots.
+/// dashes, of four separated by dots, or digits without separators.
 pub(super) fn is_mac(text: &str) -> bool {
+    let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let (separator, digits) = match (text.as_bytes().get(2), text.as_bytes().get(4)) {
         (Some(b':'), _) => (':', 2),
         (Some(b'-'), _) => ('-', 2),
         (_, Some(b'.')) => ('.', 4),
-        _ => return false,
+        _ => return matches!(text.len(), 12 | 16 | 40) && are_digits(text),
     };
     let groups = text.split(separator).count();
-    let is_group = |group: &str| group.len() == digits && group.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_group = |group: &str| group.len() == digits && are_digits(group);
     matches!(groups * digits / 2, 6 | 8 | 20) && text.split(separator).all(is_group)
 }
 
