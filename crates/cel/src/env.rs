@@ -56,11 +56,11 @@ impl Env {
         self
     }
 
-    /// Declares a field of a variable that is an object.
-    pub(crate) fn declare_field(&mut self, variable: &str, field: &str, ty: Type) {
+    /// Declares a field of a variable that is an object, for an expression of this type.
+    pub(crate) fn declare_field(&mut self, variable: &str, field: &str, ty: &Type) {
         self.identity = OnceLock::new();
         if let Some((_, Type::Object(object))) = self.variables.get_mut(variable) {
-            Arc::make_mut(object).fields.insert(field.into(), ty);
+            Arc::make_mut(object).fields.insert(field.into(), declared_type(ty));
         }
     }
 
@@ -152,4 +152,23 @@ impl Env {
 /// Returns whether a name is an object type of mutating policies.
 pub(crate) fn is_patch_object(name: &str) -> bool {
     name == "Object" || name.starts_with("Object.")
+}
+
+/// Returns the type that later expressions see. Only scalars, and lists and maps of them, keep their types.
+fn declared_type(ty: &Type) -> Type {
+    match ty {
+        Type::Any
+        | Type::Bool
+        | Type::Bytes
+        | Type::Double
+        | Type::Duration
+        | Type::Int
+        | Type::Null
+        | Type::String
+        | Type::Timestamp
+        | Type::Uint => ty.clone(),
+        Type::List(of) => Type::list(declared_type(of)),
+        Type::Map(from, to) => Type::map(declared_type(from), declared_type(to)),
+        _ => Type::Dyn,
+    }
 }

@@ -21,6 +21,8 @@ use crate::value::Value;
 
 /// The name of the variable whose fields are the composed variables.
 pub(crate) const VARIABLES: &str = "variables";
+/// The name of the type of that variable.
+pub(crate) const VARIABLES_TYPE: &str = "kubernetes.variables";
 /// The minor version of Kubernetes whose libraries admission expressions can use. As upstream's default compatibility
 /// version, it is the release before the server's.
 pub const COMPATIBILITY_VERSION: u32 = NEWEST - 1;
@@ -70,7 +72,7 @@ impl PolicyCompiler {
             .with("authorizer", authorizer_type())
             .with("authorizer.requestResource", resource_check_type());
         let env = if with_params { env.with("params", Type::Dyn) } else { env };
-        let variables = Type::object("kubernetes.variables", []);
+        let variables = Type::object(VARIABLES_TYPE, []);
         Self { env: env.with(VARIABLES, variables), variables: PolicyVariables::default(), cache: None }
     }
 
@@ -120,7 +122,7 @@ impl PolicyCompiler {
     pub fn declare(&mut self, name: &str, text: &str) -> Result<Type, String> {
         let compiled = self.compile(text, &[]);
         let ty = compiled.as_ref().map_or(Type::Dyn, |compiled| compiled.ty.clone());
-        self.env.declare_field(VARIABLES, name, ty.clone());
+        self.env.declare_field(VARIABLES, name, &ty);
         let (result, program) = match compiled {
             Ok(compiled) => (Ok(ty), Ok(compiled.compiled)),
             Err(why) => (Err(why.clone()), Err(why)),
@@ -408,6 +410,31 @@ mod tests {
             compiler.declare(&format!("v{index}"), &text).unwrap();
         }
         compiler
+    }
+
+    /// Later expressions see scalars, and lists and maps of them, with their types; other variables are dynamic.
+    #[test]
+    fn declares_types_of_variables() {
+        let cases = [
+            ("1", "int"),
+            ("[[1.5]]", "list(list(double))"),
+            ("{'a': b'x'}", "map(string, bytes)"),
+            ("timestamp(0)", "timestamp"),
+            ("optional.of(1)", "dyn"),
+            ("[optional.of(1)]", "list(dyn)"),
+            ("type(1)", "dyn"),
+            ("ip('1.2.3.4')", "dyn"),
+            ("request.userInfo", "dyn"),
+            ("namespaceObject.metadata", "dyn"),
+        ];
+        for (text, wanted) in cases {
+            let mut compiler = PolicyCompiler::new(COMPATIBILITY_VERSION, false);
+            compiler.declare("x", text).unwrap();
+            assert_eq!(compiler.compile("variables.x", &[]).unwrap().ty.to_string(), wanted, "{text}");
+        }
+        let compiler = PolicyCompiler::new(COMPATIBILITY_VERSION, false);
+        let error = compiler.compile("variables.x", &[]).map(|compiled| compiled.ty).unwrap_err();
+        assert!(error.contains("undefined field 'x'"), "{error}");
     }
 
     #[test]

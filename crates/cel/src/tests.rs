@@ -262,6 +262,28 @@ fn checks_rules_of_definitions_and_objects() {
     assert_eq!(warnings, ["spec.names[1]: Forbidden: failed rule: self != 'bad'"]);
 }
 
+/// A rule that is not well-formed keeps the rules beside it and above it from being reported and counted.
+#[test]
+fn counts_no_costs_above_malformed_rules() {
+    let expensive = json!({"rule": "self.names.all(x, self.names.all(y, x.contains(y)))"});
+    let broken = json!({"rule": "true ||\nfalse"});
+    let names = json!({"type": "array", "items": {"type": "string"}});
+    let cases = [
+        (json!([expensive]), json!([]), 3),
+        (json!([expensive, broken]), json!([]), 1),
+        (json!([expensive]), json!([broken]), 1),
+    ];
+    for (rules, inner, errors) in cases {
+        let mut names = names.clone();
+        names["x-kubernetes-validations"] = inner;
+        let schema =
+            json!({"type": "object", "properties": {"names": names}, "x-kubernetes-validations": rules});
+        let report = check(&schema, "schema", false);
+        assert_eq!(report.errors.len(), errors, "{rules}: {:?}", report.errors);
+        assert_eq!(report.cost == 0, errors == 1, "{rules}");
+    }
+}
+
 /// Details of a real server that the recorded cases do not show.
 #[test]
 fn follows_details_of_the_libraries() {
@@ -289,6 +311,18 @@ fn follows_details_of_the_libraries() {
         ("optional.ofNonZeroValue(optional.none()).hasValue()", Ok(json!(true))),
         ("google.protobuf.Struct{fields: {'a': 1}}.a == 1.0", Ok(json!(true))),
         ("l[dyn(1u)]", Ok(json!(2))),
+        ("'%b'.format([1.5])", Err("only integers and bools can be formatted as binary, was given double")),
+        (
+            "'%X'.format([true])",
+            Err("only integers, byte buffers, and strings can be formatted as hex, was given bool"),
+        ),
+        ("'%s'.format([{1.5: optional.none()}])", Err("1:33: error during formatting: string clause")),
+        ("'%s'.format([{optional.none(): 1}])", Err("1:28: error during formatting: string clause")),
+        ("'%s'.format([{1.5: 1}])", Err("no formatting function for map key of type double")),
+        ("1 + .nobody(1)", Err("undeclared reference to '.nobody' (in container '')")),
+        ("'%d'.format([google.protobuf.Int32Value{value: 1}])", Ok(json!("1"))),
+        ("l.?", Err("1:4: Syntax error: mismatched input '<EOF>' expecting {IDENTIFIER, ESC_IDENTIFIER}")),
+        ("l.?", Err(" | ...^\nERROR: <input>:1:4: unsupported ident kind\n")),
     ];
     let list = json!([1, 2, 3]);
     let activation = Activation::new().with("l", &list);

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 use crate::authorizer::authorizer_type;
 use crate::env::Env;
 use crate::kinds::Type;
-use crate::policies::{COMPATIBILITY_VERSION, VARIABLES, namespace_type, request_type};
+use crate::policies::{COMPATIBILITY_VERSION, VARIABLES, VARIABLES_TYPE, namespace_type, request_type};
 use crate::program::Ast;
 use crate::schema::Decl;
 
@@ -72,14 +72,14 @@ fn typed_env(spec: &Json, object: &Type, params: Option<&Type>) -> Env {
         .with("object", object.clone())
         .with("oldObject", object.clone())
         .with("authorizer", authorizer_type())
-        .with(VARIABLES, Type::object("kubernetes.variables", []));
+        .with(VARIABLES, Type::object(VARIABLES_TYPE, []));
     if let Some(params) = params {
         env = env.with("params", params.clone());
     }
     for variable in spec.get("variables").and_then(Json::as_array).into_iter().flatten() {
         let text = |name: &str| variable.get(name).and_then(Json::as_str).unwrap_or_default();
         let ty = Ast::compile(text("expression"), &env).map_or(Type::Dyn, |ast| ast.output_type().clone());
-        env.declare_field(VARIABLES, text("name"), ty);
+        env.declare_field(VARIABLES, text("name"), &ty);
     }
     env
 }

@@ -3,6 +3,7 @@
 use super::{Checked, Reference};
 use crate::kinds::Type;
 use crate::library::format::{Clause, Part, clause_error, each_part};
+use crate::messages::WRAPPER;
 use crate::syntax::ast::{Expr, Id, Kind, Literal};
 
 /// Checks one call.
@@ -45,7 +46,7 @@ fn mismatch(checked: &Checked, clause: Clause, element: &Expr) -> Option<(Id, St
     if clause == Clause::String {
         return string_mismatch(checked, element);
     }
-    let ty = checked.type_of(element.id);
+    let ty = unwrapped_type(checked, element);
     let fits = match clause {
         Clause::String => true,
         Clause::Decimal | Clause::Octal => matches!(ty, Type::Int | Type::Uint),
@@ -57,8 +58,16 @@ fn mismatch(checked: &Checked, clause: Clause, element: &Expr) -> Option<(Id, St
     (!fits).then(|| (element.id, ty.runtime_name().to_owned()))
 }
 
+/// Returns the type of an element. A wrapper such as `google.protobuf.Int32Value` counts as what it wraps.
+fn unwrapped_type<'a>(checked: &'a Checked, element: &Expr) -> &'a Type {
+    match checked.type_of(element.id) {
+        Type::Opaque(WRAPPER, Some(wrapped)) => wrapped,
+        ty => ty,
+    }
+}
+
 fn string_mismatch(checked: &Checked, element: &Expr) -> Option<(Id, String)> {
-    let ty = checked.type_of(element.id);
+    let ty = unwrapped_type(checked, element);
     let fits = matches!(
         ty,
         Type::Dyn
@@ -83,12 +92,9 @@ fn string_mismatch(checked: &Checked, element: &Expr) -> Option<(Id, String)> {
         (Type::List(_), Kind::List { elements, .. }) => {
             elements.iter().find_map(|element| string_mismatch(checked, element))
         }
+        // Formatting refuses more keys than this check, but only when it is evaluated.
         (Type::Map(..), Kind::Map(entries)) => entries.iter().find_map(|entry| {
-            let key = checked.type_of(entry.key.id);
-            if !matches!(key, Type::Dyn | Type::Any | Type::String | Type::Int | Type::Uint | Type::Bool) {
-                return Some((entry.key.id, key.runtime_name().to_owned()));
-            }
-            string_mismatch(checked, &entry.value)
+            string_mismatch(checked, &entry.key).or_else(|| string_mismatch(checked, &entry.value))
         }),
         _ => None,
     }

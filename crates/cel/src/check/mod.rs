@@ -11,6 +11,7 @@ use crate::env::Env;
 use crate::kinds::{ObjectType, Type};
 use crate::library::{Function, Overload};
 use crate::messages::{self, NULL_VALUE};
+use crate::policies::VARIABLES_TYPE;
 use crate::syntax::ast::{Comprehension, Expr, Id, Kind, Literal, MapEntry, StructField};
 use crate::syntax::{Issue, Issues, Source};
 use assign::{Substitutions, is_less_specific};
@@ -206,8 +207,9 @@ impl Checker<'_> {
         if let Some(found) = self.env.field(object, field) {
             return found;
         }
-        // The types of libraries have no declaration that could be looked up.
-        let is_of_library = ["kubernetes.", "net."].iter().any(|prefix| object.name.starts_with(prefix));
+        // The types of libraries have no declaration that could be looked up, unlike the one of composed variables.
+        let is_of_library = ["kubernetes.", "net."].iter().any(|prefix| object.name.starts_with(prefix))
+            && &*object.name != VARIABLES_TYPE;
         let error = if is_of_library && object.fields.is_empty() {
             format!("unexpected failed resolution of '{}'", object.name)
         } else {
@@ -226,9 +228,8 @@ impl Checker<'_> {
             return self.substitutions.apply(&ty, false);
         }
         let mut types: Vec<Type> = args.iter().map(|arg| self.check(arg)).collect();
-        let name = name.strip_prefix('.').unwrap_or(name);
         let Some(target) = target else {
-            return match self.env.function(name) {
+            return match self.env.function(name.strip_prefix('.').unwrap_or(name)) {
                 Some(function) => self.resolve(expr, function, false, args, &types, false),
                 None => self.undeclared(expr.id, name),
             };

@@ -212,13 +212,14 @@ impl Checker {
             message_cost: rule.message.as_ref().map(|_| rule.message_max_cost),
             field_path: rule.field_path.clone(),
         });
+        // Rules beside or above one that is not well-formed are neither reported nor counted.
+        if !formed {
+            return;
+        }
         self.observe(&path.child("rule"), cost);
         let message_cost = rule.message.as_ref().map(|_| rule.message_max_cost);
         if let Some(cost) = message_cost {
             self.observe(&path.child("messageExpression"), cost);
-        }
-        if !formed {
-            return;
         }
         let mut limit = |name: &str, what: &str, cost: u64| {
             if !self.unchanged && cost > MAX_RULE_COST {

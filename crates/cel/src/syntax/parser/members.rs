@@ -26,7 +26,11 @@ impl Parser {
                 if optional {
                     self.state.accept();
                 }
-                self.state.sync(NAMES)?;
+                let place = self.state.current().start;
+                if let Err(failure) = self.state.sync(NAMES) {
+                    self.report(place, "unsupported ident kind");
+                    return Err(failure);
+                }
                 let name = self.name()?;
                 let height = operand.height + 1;
                 if optional {

@@ -7,7 +7,7 @@ mod members;
 use super::ast::{Expr, Id, Kind};
 use super::lexer::Token;
 use super::recovery::{Failure, Set, State, set};
-use super::source::{Issues, Source};
+use super::source::{Issue, Issues, Source};
 use super::{MAX_DEPTH, macros};
 
 /// Parses an expression.
@@ -15,19 +15,20 @@ use super::{MAX_DEPTH, macros};
 /// # Errors
 /// The text is not an expression.
 pub(crate) fn parse(text: &str, bindings: bool) -> Result<(Expr, Source), Issues> {
-    let mut parser = Parser { state: State::new(text), nesting: 0, bindings };
+    let mut parser = Parser { state: State::new(text), nesting: 0, bindings, issues: Vec::new() };
     if parser.state.issues.first().is_none_or(|issue| issue.line >= 0) {
         let node = parser.start();
         if let Ok(node) = node {
             if node.height > MAX_DEPTH {
                 parser.state.abort("max recursion depth exceeded".to_owned());
             }
-            if parser.state.issues.is_empty() {
+            if parser.state.issues.is_empty() && parser.issues.is_empty() {
                 return Ok((node.expr, parser.state.source));
             }
         }
     }
-    let State { source, issues, .. } = parser.state;
+    let State { source, mut issues, .. } = parser.state;
+    issues.append(&mut parser.issues);
     Err(source.issues(issues))
 }
 
@@ -42,6 +43,8 @@ struct Parser {
     nesting: usize,
     /// True if the macro `cel.bind` exists.
     bindings: bool,
+    /// Errors other than syntax errors, which come first where both have one position.
+    issues: Vec<Issue>,
 }
 
 const END: Set = set(&[]).or_end();
@@ -125,7 +128,7 @@ impl Parser {
 
     fn report(&mut self, offset: u32, message: impl Into<String>) -> Node {
         let issue = self.state.source.issue_at_offset(offset, message);
-        self.state.issues.push(issue);
+        self.issues.push(issue);
         self.node(offset, Kind::Error, 0)
     }
 
