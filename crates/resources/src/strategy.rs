@@ -43,6 +43,12 @@ pub trait Strategy: Send + Sync {
         false
     }
 
+    /// Returns the warnings for the client about a new object before it is prepared.
+    fn warnings_before_create(&self, object: &Value) -> Vec<String> {
+        let _ = object;
+        Vec::new()
+    }
+
     /// Clears or sets fields before a create.
     fn prepare_for_create(&self, object: &mut Value) {
         let _ = object;

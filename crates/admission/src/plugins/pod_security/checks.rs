@@ -552,7 +552,7 @@ fn restricted_volumes(pod: &PodView<'_>) -> Option<Violation> {
         "projected",
         "secret",
     ];
-    const RESTRICTED: [&str; 20] = [
+    const RESTRICTED: [&str; 21] = [
         "hostPath",
         "gcePersistentDisk",
         "awsElasticBlockStore",
@@ -573,6 +573,7 @@ fn restricted_volumes(pod: &PodView<'_>) -> Option<Violation> {
         "portworxVolume",
         "scaleIO",
         "storageos",
+        "photonPersistentDisk",
     ];
     let has = |volume: &Value, kinds: &[&'static str]| -> Option<&'static str> {
         kinds.iter().copied().find(|kind| value_at(volume, &[kind]).is_some())

@@ -118,6 +118,12 @@ fn levels_match_upstream() {
             r#"restricted volume types (volumes "a", "b" use restricted volume types "nfs", "rbd")"#,
         ),
         (
+            with(json!({"volumes": [{"name": "a", "photonPersistentDisk": {}}]}), none(), none()),
+            v(1),
+            "",
+            r#"restricted volume types (volume "a" uses restricted volume type "photonPersistentDisk")"#,
+        ),
+        (
             with(none(), json!({"ports": [{"hostPort": 80}, {"hostPort": 0}, {"hostPort": 8080}]}), none()),
             latest,
             r#"hostPort (container "app" uses hostPorts 80, 8080)"#,

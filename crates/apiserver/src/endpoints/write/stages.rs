@@ -207,6 +207,7 @@ fn finalizer_errors(def: &ResourceDef, object: &Value) -> Vec<FieldError> {
 }
 
 fn prepared_for_create(def: &ResourceDef, mut object: Value, target: &Target<'_>) -> Result<Value, Status> {
+    target.warn(def.strategy.warnings_before_create(&object));
     def.strategy.prepare_for_create(&mut object);
     // Set the requesting user here, because strategies do not have it.
     if def.group == "certificates.k8s.io" && def.resource == "certificatesigningrequests" {

@@ -7,7 +7,7 @@ use nave_machinery::Value;
 use nave_machinery::time::{self, Timestamp};
 use serde_json::json;
 
-use super::pod_spec::{self, defaults, disabled, qos};
+use super::pod_spec::{self, app_armor, defaults, disabled, qos};
 use crate::defaults::{object, set};
 use crate::read;
 use crate::strategy::{Completion, Strategy};
@@ -36,6 +36,11 @@ impl Strategy for PodStrategy {
         if let Some(fields) = pod.as_object_mut() {
             fields.insert("status".to_owned(), status);
         }
+        app_armor::sync(pod);
+    }
+
+    fn warnings_before_create(&self, pod: &Value) -> Vec<String> {
+        app_armor::warnings(pod)
     }
 
     fn prepare_for_update(&self, pod: &mut Value, old: &Value) {

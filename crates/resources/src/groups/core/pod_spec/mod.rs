@@ -17,6 +17,7 @@
 
 pub(crate) mod affinity;
 mod annotations;
+pub(super) mod app_armor;
 mod containers;
 pub(crate) mod defaults;
 mod device_status;

@@ -18,7 +18,7 @@ const PROC_MOUNTS: [&str; 2] = ["Default", "Unmasked"];
 /// The maximum user and group ID.
 const ID_MAX: i64 = i32::MAX as i64;
 const SYSCTL_MAX: usize = 253;
-const PATH_MAX: usize = 4095;
+pub(super) const PATH_MAX: usize = 4095;
 
 /// Checks the security context of a pod spec.
 pub(super) fn pod(spec: At, errors: &mut Errors) {
