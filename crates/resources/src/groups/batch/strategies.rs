@@ -1,7 +1,7 @@
 //! The strategies of jobs and cron jobs.
 
 use nave_machinery::options::DeleteOptions;
-use nave_machinery::{Value, meta};
+use nave_machinery::{Map, Value, meta};
 use serde_json::json;
 
 use super::{cron, defaults, status, update, validation};
@@ -73,14 +73,25 @@ impl Strategy for JobStrategy {
 /// Generates a unique selector and the matching labels of the pods.
 fn generate_selector(job: &mut Value) {
     let (uid, name) = (meta::uid(job).to_owned(), meta::name(job).to_owned());
-    let Some(spec) = job.as_object_mut().and_then(|job| object(job, "spec")) else { return };
-    let metadata = object(spec, "template").and_then(|template| object(template, "metadata"));
-    if let Some(labels) = metadata.and_then(|metadata| object(metadata, "labels")) {
+    // Upstream's defaulting lets the job share the labels of its template, which then change together.
+    let shared =
+        job.pointer("/metadata/labels").filter(|labels| labels.as_object().is_some_and(|it| !it.is_empty()));
+    let shares_labels = shared.is_some() && shared == job.pointer("/spec/template/metadata/labels");
+    let add_labels = |metadata: &mut Map| {
+        let Some(labels) = object(metadata, "labels") else { return };
         for (keys, value) in [(NAME_LABELS, &name), (UID_LABELS, &uid)] {
             for key in keys {
                 labels.entry(key).or_insert_with(|| json!(value));
             }
         }
+    };
+    let Some(job) = job.as_object_mut() else { return };
+    if shares_labels && let Some(metadata) = object(job, "metadata") {
+        add_labels(metadata);
+    }
+    let Some(spec) = object(job, "spec") else { return };
+    if let Some(metadata) = object(spec, "template").and_then(|template| object(template, "metadata")) {
+        add_labels(metadata);
     }
     if let Some(labels) = object(spec, "selector").and_then(|selector| object(selector, "matchLabels")) {
         labels.entry(UID_LABELS[1]).or_insert_with(|| json!(uid));
@@ -150,6 +161,32 @@ mod tests {
         assert_eq!(warnings(None, None), 1);
         assert_eq!(warnings(Some(false), None), 0);
         assert_eq!(warnings(None, Some(DeletionPropagation::Orphan)), 0);
+    }
+
+    /// Labels that a job takes from its template also get the generated labels.
+    #[test]
+    fn adds_labels_to_jobs_and_templates() {
+        let generated = [
+            "batch.kubernetes.io/controller-uid",
+            "batch.kubernetes.io/job-name",
+            "controller-uid",
+            "job-name",
+        ];
+        for (own, of_template, shared) in [
+            (json!({}), json!({"a": "b"}), true),
+            (json!({"x": "y"}), json!({"a": "b"}), false),
+            (json!({}), json!({}), false),
+        ] {
+            let mut job = json!({
+                "metadata": {"name": "j", "uid": "u", "labels": own},
+                "spec": {"selector": {}, "template": {"metadata": {"labels": of_template}}},
+            });
+            JobStrategy.default(&mut job, "v1");
+            JobStrategy.prepare_for_create(&mut job);
+            let has_generated = |labels: &Value| generated.iter().all(|key| labels.get(key).is_some());
+            assert!(has_generated(&job["spec"]["template"]["metadata"]["labels"]), "{job}");
+            assert_eq!(has_generated(&job["metadata"]["labels"]), shared, "{job}");
+        }
     }
 
     #[test]
