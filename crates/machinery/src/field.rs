@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::go_value::GoQuoted;
+use crate::go_value::{GoNumber, GoQuoted};
 use crate::limits;
 
 /// Maximum length of a path in bytes. A map key can be as long as the request body, and is part of the path of every
@@ -244,6 +244,7 @@ impl fmt::Display for FieldError {
 fn format_value(value: &Value) -> String {
     match value {
         Value::String(text) => limits::clipped(GoQuoted(text), MAX_SHOWN_BYTES),
+        Value::Number(number) => GoNumber(number).to_string(),
         other => limits::clipped(other, MAX_SHOWN_BYTES),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write};
 
+use serde_json::Number;
+
 use crate::Value;
 
 /// Formats a value as Go prints a decoded map (`%+v`).
@@ -29,8 +31,42 @@ impl fmt::Display for GoValue<'_> {
                 }
                 f.write_str("]")
             }
-            scalar => write!(f, "{scalar}"),
+            Value::Number(number) => GoNumber(number).fmt(f),
+            Value::Bool(it) => it.fmt(f),
         }
+    }
+}
+
+/// Formats a number as Go prints it after decoding (`%v`): an `int64` if it fits, otherwise a `float64`.
+#[derive(Clone, Copy, Debug)]
+pub struct GoNumber<'a>(pub &'a Number);
+
+impl fmt::Display for GoNumber<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.as_i64(), self.0.as_f64()) {
+            (None, Some(float)) => GoFloat(float).fmt(f),
+            _ => self.0.fmt(f),
+        }
+    }
+}
+
+/// Formats a float as Go's `%v`: the shortest text, with an exponent from 1e6 and below 1e-4.
+#[derive(Clone, Copy, Debug)]
+pub struct GoFloat(pub f64);
+
+impl fmt::Display for GoFloat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = self.0.abs();
+        if size == 0.0 || (1e-4..1e6).contains(&size) || !size.is_finite() {
+            return self.0.fmt(f);
+        }
+        let text = format!("{:e}", self.0);
+        let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        let (sign, digits) = match exponent.strip_prefix('-') {
+            Some(digits) => ('-', digits),
+            None => ('+', exponent),
+        };
+        write!(f, "{mantissa}e{sign}{digits:0>2}")
     }
 }
 
@@ -117,6 +153,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn formats_numbers() {
+        for (number, text) in [
+            ("1000000", "1000000"),
+            ("999999.5", "999999.5"),
+            ("1000000.0", "1e+06"),
+            ("-2147483647.0", "-2.147483647e+09"),
+            ("9223372036854775808", "9.223372036854776e+18"),
+            ("15.0", "15"),
+            ("-0.0", "-0"),
+            ("0.0001", "0.0001"),
+            ("0.00001", "1e-05"),
+            ("1e100", "1e+100"),
+        ] {
+            let value: Value = serde_json::from_str(number).unwrap();
+            assert_eq!(GoValue(&value).to_string(), text);
+        }
+    }
 
     #[test]
     fn quotes_strings() {

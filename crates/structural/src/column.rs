@@ -1,10 +1,10 @@
 //! Cells of `additionalPrinterColumns`, and values of selectable fields.
 
 use nave_machinery::Value;
+use nave_machinery::go_value::GoNumber;
 use nave_machinery::time::{self, Timestamp};
 
 use crate::jsonpath::{JsonPath, JsonPathError};
-use crate::validate::go_number;
 
 /// The path and the type of a printer column.
 #[derive(Clone, Debug)]
@@ -86,7 +86,7 @@ fn text(value: &Value) -> String {
     match value {
         Value::Null => "<no value>".to_owned(),
         Value::Bool(flag) => flag.to_string(),
-        Value::Number(number) => go_number(number),
+        Value::Number(number) => GoNumber(number).to_string(),
         Value::String(text) => text.clone(),
         Value::Array(_) | Value::Object(_) => escape_html(&value.to_string()),
     }

@@ -25,6 +25,43 @@ fn errors(property: &Value, value: Value) -> Vec<String> {
     found.errors.iter().map(ToString::to_string).collect()
 }
 
+/// Integers are compared with integers. Floats and their limits are shown as Go shows floats.
+#[test]
+fn shows_numbers_as_go() {
+    let cases: [(Value, &str, &str); 9] = [
+        (
+            json!({"type": "integer", "maximum": 2_147_483_647}),
+            "3000000000",
+            "3000000000|less than or equal to 2147483647",
+        ),
+        (
+            json!({"type": "integer", "maximum": 2_147_483_647}),
+            "3e9",
+            "3e+09|less than or equal to 2.147483647e+09",
+        ),
+        (
+            json!({"type": "number", "maximum": 1_000_000}),
+            "1500000.5",
+            "1.5000005e+06|less than or equal to 1e+06",
+        ),
+        (json!({"type": "number", "maximum": 1_000_000}), "2000000", "2000000|less than or equal to 1000000"),
+        (json!({"type": "number", "minimum": 10}), "-0.0", "-0|greater than or equal to 10"),
+        (json!({"type": "number", "minimum": 10}), "9.0", "9|greater than or equal to 10"),
+        (json!({"type": "integer", "multipleOf": 1_000_000}), "1500000", "1500000|a multiple of 1000000"),
+        (json!({"type": "integer", "multipleOf": 1_000_000}), "1500000.0", "1.5e+06|a multiple of 1e+06"),
+        (json!({"type": "number", "multipleOf": 1e-5}), "0.000015", "1.5e-05|a multiple of 1e-05"),
+    ];
+    for (property, value, wanted) in cases {
+        let (shown, limit) = wanted.split_once('|').unwrap();
+        let wanted = format!("spec.x: Invalid value: {shown}: spec.x in body should be {limit}");
+        assert_eq!(errors(&property, serde_json::from_str(value).unwrap()), [wanted], "{property} {value}");
+    }
+    let listed = json!({"type": "number", "enum": [20_000_000, 1e20, 1e21, 0.00001, 1e-7]});
+    let wanted = "spec.x: Unsupported value: 4e+07: supported values: \"20000000\", \"100000000000000000000\", \
+                  \"1e+21\", \"0.00001\", \"1e-7\"";
+    assert_eq!(errors(&listed, json!(4e7)), [wanted]);
+}
+
 #[test]
 fn rejects_values_with_upstream_messages() {
     let list = json!({"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 2});

@@ -17,8 +17,6 @@ use outcome::Outcome;
 use path::Path;
 use walk::Walk;
 
-pub(crate) use number::go_number;
-
 /// Maximum number of errors kept for one object, which is the number of errors in a response.
 pub(crate) const MAX_ERRORS: usize = 100;
 

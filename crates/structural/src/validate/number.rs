@@ -1,6 +1,7 @@
 //! Numbers: ranges of formats, bounds, multiples, and their text in messages.
 
 use nave_machinery::Value;
+use nave_machinery::go_value::GoFloat;
 use serde_json::Number;
 
 use crate::formats::Format;
@@ -40,7 +41,6 @@ impl Num {
     fn to_value(self) -> Value {
         match self {
             Self::Int(int) => Value::from(int),
-            Self::Float(float) if is_safe_integer(float) => Value::from(float as i64),
             Self::Float(float) => Value::from(float),
         }
     }
@@ -120,7 +120,7 @@ impl Bound {
             (false, false) => "greater than or equal to",
             (false, true) => "greater than",
         };
-        Some(Wrong::Rule(num.to_value(), format!("should be {relation} {}", go_float(at))))
+        Some(Wrong::Rule(num.to_value(), format!("should be {relation} {}", limit(at, is_int))))
     }
 
     fn is_beyond(&self, num: Num, at: f64) -> bool {
@@ -145,8 +145,13 @@ fn multiple(num: Num, factor: f64, is_native: bool) -> Option<Wrong> {
         _ if factor <= 0.0 => return Some(Wrong::Factor(factor)),
         _ => is_multiple(num.as_f64(), factor),
     };
-    (!is_multiple)
-        .then(|| Wrong::Rule(num.to_value(), format!("should be a multiple of {}", go_float(factor))))
+    let factor = limit(factor, is_native && matches!(num, Num::Int(_)));
+    (!is_multiple).then(|| Wrong::Rule(num.to_value(), format!("should be a multiple of {factor}")))
+}
+
+/// Formats a number of a schema. Upstream compares integers with integers.
+fn limit(limit: f64, is_int: bool) -> String {
+    if is_int && limit.fract() == 0.0 { limit.to_string() } else { GoFloat(limit).to_string() }
 }
 
 fn is_multiple(value: f64, factor: f64) -> bool {
@@ -222,25 +227,11 @@ pub(super) fn is_safe_integer(float: f64) -> bool {
     difference / (float.abs() + whole.abs()).min(f64::MAX) < 1e-9
 }
 
-/// Formats a number as Go's `%v`.
-pub(crate) fn go_number(number: &Number) -> String {
+/// Formats a number as Go encodes it in JSON: with an exponent from 1e21 and below 1e-6.
+pub(super) fn go_json(number: &Number) -> String {
     match Num::new(number) {
         Num::Int(int) => int.to_string(),
-        Num::Float(float) => go_float(float),
+        Num::Float(float) if float == 0.0 || (1e-6..1e21).contains(&float.abs()) => float.to_string(),
+        Num::Float(float) => GoFloat(float).to_string().replace("e-0", "e-"),
     }
-}
-
-/// Formats a float as Go's `%v`: the shortest text, with an exponent from 1e21 and below 1e-4.
-pub(super) fn go_float(float: f64) -> String {
-    let size = float.abs();
-    if size != 0.0 && !(1e-4..1e21).contains(&size) && float.is_finite() {
-        let text = format!("{float:e}");
-        let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-        let (sign, digits) = match exponent.strip_prefix('-') {
-            Some(digits) => ('-', digits),
-            None => ('+', exponent),
-        };
-        return format!("{mantissa}e{sign}{digits:0>2}");
-    }
-    format!("{float}")
 }

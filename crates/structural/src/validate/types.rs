@@ -68,7 +68,7 @@ pub(super) fn same(a: &Value, b: &Value) -> bool {
 pub(super) fn shown_in_enum(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        Value::Number(number) => number::go_number(number),
+        Value::Number(number) => number::go_json(number),
         other => other.to_string(),
     }
 }

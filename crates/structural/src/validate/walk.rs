@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use nave_machinery::go_value::GoFloat;
 use nave_machinery::{FieldError, FieldErrorKind, FieldPath, Map, Value};
 
 use super::number::{self, Num, Wrong};
@@ -189,7 +190,7 @@ impl<'w> Walk<'w> {
                 Wrong::Rule(value, detail) => self.rule(value, &detail, path, out),
                 Wrong::Factor(factor) => out.error(|| {
                     let text = path.text();
-                    let factor = number::go_float(factor);
+                    let factor = GoFloat(factor).to_string();
                     let detail = format!("factor MultipleOf declared for {text} must be positive: {factor}");
                     FieldError::invalid(&Path::below(self.base, &text), number_value(&factor), detail)
                 }),
