@@ -33,16 +33,16 @@ const NAMESPACE: &str = "default";
 
 const PATCHES: [PatchType; 3] = [PatchType::Json, PatchType::Merge, PatchType::Strategic];
 
-/// All forms of response with an object or a list. Tables have no protobuf form.
+/// All forms of response with an object; those with a list have other names of metadata. Tables have no protobuf form.
 const ACCEPTED: [&str; 8] = [
     "application/json",
     "application/yaml",
     "application/vnd.kubernetes.protobuf",
     "application/json;as=Table;g=meta.k8s.io;v=v1",
     "application/yaml;as=Table;g=meta.k8s.io;v=v1",
-    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
-    "application/yaml;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/yaml;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
-    "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+    "application/yaml;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+    "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
 ];
 
 struct World {
@@ -132,9 +132,10 @@ impl World {
 
     async fn list(&self, resource: Resource, accept: &str) -> Result<Bytes, Status> {
         let request = resource.request("");
+        let accept = accept.replace("PartialObjectMetadata", "PartialObjectMetadataList");
         encoded(
             read::list(&self.endpoint(resource), &request, &ListOptions::default(), &steps()).await?,
-            accept,
+            &accept,
         )
         .await
     }
