@@ -3,11 +3,11 @@
 //! Each version of such a resource has selectable fields of its own, and the watch cache has the fields of the stored
 //! version. A list or watch therefore selects objects after their conversion to the version of the request.
 
+use std::sync::Arc;
+
 use futures_util::future::join_all;
 use nave_cacher::{CachedObject, Delivery, FieldRef, FieldTerm};
 use nave_machinery::Status;
-
-use std::sync::Arc;
 
 use super::frames::CONVERSIONS;
 use super::versions::{self, ServedRef};
