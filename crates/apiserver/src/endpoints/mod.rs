@@ -240,7 +240,8 @@ impl Resources {
             _ => {}
         }
         // Reject a write before it happens if the client accepts no available response format.
-        negotiation.choose(Offer::Object, view.encodings(endpoint))?;
+        let offer = if info.verb == Verb::DeleteCollection { Offer::List } else { Offer::Object };
+        negotiation.choose(offer, view.encodings(endpoint))?;
         let payload = read_payload(request, context).await?;
         let size = payload.bytes.len().max(match info.verb {
             Verb::DeleteCollection => read::size_of_list(endpoint, resource, query),
