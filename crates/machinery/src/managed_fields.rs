@@ -3,8 +3,8 @@
 //!
 //! The field manager writes the text on every change of an object, and protobuf stores the text unchanged. Building a
 //! tree only to encode and drop it would cost a tenth of a create. The text form exists only between the field manager
-//! and the encoder of stored objects. Code that sends an object to a client or a webhook calls [`expand`] first.
-//! Objects read from storage have trees. The field manager rejects request bodies that have a string in `fieldsV1`.
+//! and the encoder of stored objects. Reviews for webhooks are written from the texts, and expressions see trees. Code
+//! that sends an object to a client calls [`expand`] first. Objects read from storage have trees. The field manager rejects request bodies that have a string in `fieldsV1`.
 
 use crate::limits::{self, Budget, LimitError};
 use crate::{Map, Value, meta};

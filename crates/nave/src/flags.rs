@@ -226,7 +226,8 @@ pub(crate) struct ServeFlags {
     #[arg(long, value_name = "PORT", default_value_t = 6443, value_parser = whole(0..=u16::MAX), help_heading = SERVING)]
     secure_port: u16,
     /// Address at which clients reach the server, if it is not --bind-address. The certificate and admin.kubeconfig
-    /// contain it.
+    /// contain it. If --bind-address is 0.0.0.0 or ::, the default is the loopback address, or as kube-apiserver the
+    /// machine's address in its network.
     #[arg(long, value_name = "IP", help_heading = SERVING)]
     advertise_address: Option<IpAddr>,
     /// Host name or address of the server in the documents /api and /openid/v1/jwks, perhaps with a port, if it is not
