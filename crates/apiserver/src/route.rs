@@ -89,11 +89,11 @@ impl Router {
         };
         match outcome {
             EndpointResponse::Object(answer) => {
+                let negotiation = &context.negotiation;
                 if let Some(record) = &context.audit {
-                    Box::pin(answer.record(record, &context.negotiation)).await?;
+                    return Box::pin(answer.encode_recorded(record, negotiation, &self.cpu)).await;
                 }
-                let size = answer.size(&context.negotiation);
-                self.cpu.run(size, async { answer.encode(&context.negotiation) }).await
+                self.cpu.run(answer.size(negotiation), async { answer.encode(negotiation) }).await
             }
             EndpointResponse::Http(response) => Ok(response),
         }

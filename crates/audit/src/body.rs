@@ -35,7 +35,7 @@ impl Body {
             Some(line) => bytes.slice_ref(line),
             None => bytes,
         };
-        if omit_managed_fields || bytes.contains(&b'\n') {
+        if omit_managed_fields || memchr::memchr(b'\n', &bytes).is_some() {
             Self::Document { bytes, format: Format::Json, omit_managed_fields }
         } else {
             Self::Json(bytes)

@@ -98,6 +98,44 @@ async fn events_have_objects_at_their_level_and_no_secrets() {
 }
 
 #[tokio::test]
+async fn response_objects_are_json_in_every_format_of_the_response() {
+    let rules =
+        "- {level: RequestResponse, omitStages: [RequestReceived], resources: [{resources: [configmaps]}]}";
+    let (server, log) = logging_server(rules, &[]).await;
+    let client = server.client().await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    for (number, (query, accept)) in [
+        ("", "application/json"),
+        ("?pretty=true", "application/json"),
+        ("", "application/yaml"),
+        ("", "application/vnd.kubernetes.protobuf"),
+        ("", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("m{number}");
+        let object = serde_json::json!({"metadata": {"name": name}, "data": {"k": "v\n"}}).to_string();
+        let create = http::Request::post(format!("{path}{query}")).header("accept", accept);
+        let create =
+            create.header("content-type", "application/json").body(object.into_bytes().into()).unwrap();
+        assert_eq!(client.send(create).await.unwrap().status(), 201, "{accept}");
+        let get = http::Request::get(format!("{path}/{name}")).body(Vec::new()).unwrap();
+        let mut stored: Value = client.request(get).await.unwrap();
+        if accept.contains("as=") {
+            let metadata = stored["metadata"].take();
+            let api_version = "meta.k8s.io/v1";
+            stored = serde_json::json!({"kind": "PartialObjectMetadata", "apiVersion": api_version, "metadata": metadata});
+        }
+        let events = events(&log);
+        let of_create =
+            |event: &&Value| event["verb"] == "create" && event["objectRef"]["name"] == name.as_str();
+        let event = events.iter().find(of_create).unwrap();
+        assert_eq!(event["responseObject"], stored, "{query} {accept}");
+    }
+}
+
+#[tokio::test]
 async fn files_are_rotated_and_killing_the_server_leaves_whole_lines() {
     let rules = "- {level: RequestResponse, resources: [{resources: [configmaps]}]}";
     let (mut server, log) = logging_server(

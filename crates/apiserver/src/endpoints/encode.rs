@@ -9,6 +9,7 @@ mod ordered;
 mod table;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use nave_cacher::Encoding;
@@ -63,12 +64,13 @@ pub(super) fn content(content: Content, negotiation: &Negotiation) -> Result<Enc
             Ok((Format::Json.media_type().into(), bytes.into()))
         }
         Content::Object(Some(endpoint), object, size) => served(&endpoint, &object, size, negotiation),
-        Content::Written(endpoint, mut object, version) => {
+        Content::Written(endpoint, object, version) => {
             if is_copied(&endpoint, Offer::Object, negotiation)
                 && let Some(json) = version.json()
             {
                 return Ok(json_line(&json));
             }
+            let mut object = Arc::unwrap_or_clone(object);
             managed_fields::expand(&mut object);
             served(&endpoint, &object, version.size(), negotiation)
         }
@@ -318,8 +320,6 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Value, Status> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use nave_machinery::GroupVersionResource;
     use nave_resources::Registry;
     use serde_json::json;

@@ -1,16 +1,19 @@
 //! Responses of endpoints: content that [`ObjectResponse::encode`] encodes for the client, or complete HTTP responses.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use nave_codec::json;
-use nave_machinery::{Status, Value, managed_fields, meta};
+use nave_machinery::{Status, Value, meta};
 use serde::Serialize;
 
 use super::versions::ServedObject;
 use super::{Endpoint, encode};
 use crate::audit::Record;
 use crate::body::ResponseBody;
-use crate::cpu_pool::LARGE;
+use crate::cpu_pool::{CpuPool, LARGE};
 use crate::gzip;
 use crate::negotiation::{Negotiation, Offer};
 use crate::raw_response;
@@ -45,11 +48,11 @@ impl From<Response<ResponseBody>> for EndpointResponse {
 /// The content of a response.
 pub(super) enum Content {
     /// A document or object, with its endpoint if it is an object of a resource, and its approximate size in bytes.
-    Object(Option<Endpoint>, Value, usize),
+    Object(Option<Endpoint>, Arc<Value>, usize),
     /// A document with ordered fields.
     Ordered(Box<dyn Document>),
     /// An object that was just written.
-    Written(Endpoint, Value, WrittenVersion),
+    Written(Endpoint, Arc<Value>, Arc<WrittenVersion>),
     /// An object from the watch cache.
     Cached(Endpoint, ServedObject),
     /// A list.
@@ -59,15 +62,13 @@ pub(super) enum Content {
 }
 
 impl Content {
-    /// Copies the content. Objects from the watch cache are shared.
+    /// Copies the content. Objects are shared.
     fn duplicate(&self) -> Result<Self, Status> {
         Ok(match self {
-            Self::Object(endpoint, object, size) => Self::Object(endpoint.clone(), object.clone(), *size),
-            Self::Ordered(document) => Self::Object(None, document.value()?, 0),
+            Self::Object(endpoint, object, size) => Self::Object(endpoint.clone(), Arc::clone(object), *size),
+            Self::Ordered(document) => Self::Object(None, Arc::new(document.value()?), 0),
             Self::Written(endpoint, object, version) => {
-                let mut object = object.clone();
-                managed_fields::expand(&mut object);
-                Self::Object(Some(endpoint.clone()), object, version.size())
+                Self::Written(endpoint.clone(), Arc::clone(object), Arc::clone(version))
             }
             Self::Cached(endpoint, object) => Self::Cached(endpoint.clone(), object.clone()),
             Self::List(list) => Self::List(list.clone()),
@@ -125,7 +126,7 @@ impl ObjectResponse {
     /// Creates a response with a document.
     pub fn document(code: u16, document: Value) -> Self {
         let size = size_of_value(&document);
-        Self::new(code, Content::Object(None, document, size))
+        Self::new(code, Content::Object(None, Arc::new(document), size))
     }
 
     /// Creates a response with a document whose fields are encoded in the order of its type.
@@ -136,12 +137,12 @@ impl ObjectResponse {
     /// Creates a response with an object of a resource.
     pub fn object(endpoint: &Endpoint, code: u16, object: Value) -> Self {
         let size = size_of_value(&object);
-        Self::new(code, Content::Object(Some(endpoint.clone()), object, size))
+        Self::new(code, Content::Object(Some(endpoint.clone()), Arc::new(object), size))
     }
 
     /// Creates a response with an object that was just written.
     pub fn written(endpoint: &Endpoint, code: u16, object: Value, version: WrittenVersion) -> Self {
-        Self::new(code, Content::Written(endpoint.clone(), object, version))
+        Self::new(code, Content::Written(endpoint.clone(), Arc::new(object), Arc::new(version)))
     }
 
     /// Creates a response with an object from the watch cache.
@@ -208,26 +209,53 @@ impl ObjectResponse {
         Ok(response)
     }
 
-    /// Records the response for audit: its status if it is one, and its object if the policy wants it.
+    /// Encodes the content on a thread for its size, and records for audit its status, if it is one, and its object, if
+    /// the policy wants it.
     ///
     /// # Errors
     /// See [`Self::encode`].
-    pub(crate) async fn record(&self, record: &Record, negotiation: &Negotiation) -> Result<(), Status> {
+    pub(crate) async fn encode_recorded(
+        self,
+        record: &Record,
+        negotiation: &Negotiation,
+        cpu: &CpuPool,
+    ) -> Result<Response<ResponseBody>, Status> {
         if let Content::Object(None, document, _) = &self.content
             && (meta::kind(document), meta::api_version(document)) == ("Status", "v1")
         {
             record.response_status(document);
         }
-        if record.has_response_object() {
-            let copy = Self { code: self.code, content: self.content.duplicate()? };
-            let body = copy.encode(&negotiation.as_json())?.into_body();
-            record.response_object(body.collect().await.map_err(Status::internal)?.to_bytes());
+        let size = self.size(negotiation);
+        if !record.has_response_object() {
+            return cpu.run(size, async { self.encode(negotiation) }).await;
         }
-        Ok(())
+        let copy = Self { code: self.code, content: self.content.duplicate()? };
+        let response = cpu.run(size, async { self.encode(negotiation) }).await?;
+        let json = if let Some(json) = compact_json(&response, negotiation) {
+            json
+        } else {
+            let as_json = negotiation.as_json();
+            let encoded = cpu.run(copy.size(&as_json), async { copy.encode(&as_json) }).await?;
+            encoded.into_body().collect().await.map_err(Status::internal)?.to_bytes()
+        };
+        record.response_object(json);
+        Ok(response)
     }
 
     fn new(code: u16, content: Content) -> Self {
         Self { code, content }
+    }
+}
+
+/// Returns the body of a response if it is compact JSON in one piece.
+fn compact_json(response: &Response<ResponseBody>, negotiation: &Negotiation) -> Option<Bytes> {
+    let headers = response.headers();
+    let is_json = headers.get(header::CONTENT_TYPE).is_some_and(|it| it.as_bytes() == b"application/json")
+        && !headers.contains_key(header::CONTENT_ENCODING)
+        && !negotiation.pretty();
+    match response.body() {
+        ResponseBody::Full(body) if is_json => Some(body.clone()),
+        _ => None,
     }
 }
 
