@@ -1,6 +1,6 @@
 //! The containers of a pod and the API objects that it refers to (upstream: `pkg/api/pod`), for other crates.
 
-use nave_machinery::{FieldError, FieldPath, Value, meta};
+use nave_machinery::{FieldError, FieldPath, Map, Value, meta};
 
 use crate::def::ResourceDef;
 use crate::read;
@@ -102,6 +102,11 @@ pub fn refused_privileged(def: &ResourceDef, object: &Value) -> Vec<FieldError> 
             FieldError::forbidden(&at, "disallowed by cluster policy")
         })
         .collect()
+}
+
+/// Sets missing resources of a whole pod from those of its containers, in a pod spec.
+pub fn default_pod_level_resources(spec: &mut Map) {
+    crate::groups::pod_level_resources(spec);
 }
 
 /// Returns whether a pod is a mirror pod.

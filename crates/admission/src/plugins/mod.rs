@@ -103,7 +103,7 @@ enum Make {
 
 /// All plugins in the order in which they run (upstream: `AllOrderedPlugins`). New plugins go before the webhooks.
 /// ResourceQuota runs last, apart from AlwaysDeny, so that it charges only requests that the other plugins admit.
-pub const PLUGINS: [Entry; 40] = [
+pub const PLUGINS: [Entry; 41] = [
     disabled("AlwaysAdmit", |_, _| Ok(Plugin::default())),
     disabled("NamespaceAutoProvision", |parts, _| Ok(namespace_auto_provision::plugin(parts))),
     enabled("NamespaceLifecycle", |parts, _| Ok(namespace_lifecycle::plugin(parts))),
@@ -124,6 +124,7 @@ pub const PLUGINS: [Entry; 40] = [
     disabled("ExtendedResourceToleration", |_, _| Ok(extended_resource_toleration::plugin())),
     enabled("DefaultStorageClass", |parts, _| Ok(default_storage_class::plugin(parts))),
     enabled("StorageObjectInUseProtection", |_, _| Ok(storage_object_in_use::plugin())),
+    Entry { name: "PodGroupProtection", enabled_by_default: true, make: Make::Gated },
     disabled("OwnerReferencesPermissionEnforcement", |parts, _| Ok(owner_references::plugin(parts))),
     enabled("PersistentVolumeClaimResize", |parts, _| Ok(persistent_volume_claim_resize::plugin(parts))),
     enabled("RuntimeClass", |parts, _| Ok(runtime_class::plugin(parts))),

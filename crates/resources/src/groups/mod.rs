@@ -23,6 +23,7 @@ mod scheduling;
 mod storage;
 
 pub use self::apiextensions::{Approval, is_protected_group};
+pub(crate) use self::core::pod_spec::pod_level::resources as pod_level_resources;
 pub use self::core::validate_service_cluster_ips;
 use nave_schema::SchemaSet;
 

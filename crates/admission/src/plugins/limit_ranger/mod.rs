@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use nave_machinery::{Map, Object, Status, Value};
+use nave_resources::pod::default_pod_level_resources;
 
 use super::Parts;
 use super::live::Recent;
@@ -131,6 +132,8 @@ fn set_defaults(pod: &mut Object, range: &Object) {
         }
     }
     if !notes.is_empty() {
+        // Upstream defaults a pod whenever it is read, so also after this change.
+        default_pod_level_resources(spec);
         let text = format!("LimitRanger plugin set: {}", notes.join("; "));
         pod.metadata_map_mut("annotations").insert(ANNOTATION.to_owned(), text.into());
     }

@@ -50,6 +50,25 @@ async fn sets_container_defaults() {
 }
 
 #[tokio::test]
+async fn requests_of_the_whole_pod_follow_the_defaults_of_containers() {
+    let limit =
+        json!({"type": "Container", "default": {"memory": "64Mi"}, "defaultRequest": {"cpu": "100m"}});
+    let (_, plugin) = ranges(&[limit]);
+    for (own, expected) in [
+        (json!({"limits": {"cpu": "3"}}), json!({"limits": {"cpu": "3"}, "requests": {"cpu": "100m"}})),
+        (
+            json!({"limits": {"cpu": "3"}, "requests": {"cpu": "3"}}),
+            json!({"limits": {"cpu": "3"}, "requests": {"cpu": "3"}}),
+        ),
+        (json!({"requests": {"memory": "1Gi"}}), json!({"requests": {"memory": "1Gi"}})),
+    ] {
+        let found =
+            create(&plugin, "pods", pod(json!({"containers": [{"name": "a"}], "resources": own}))).await;
+        assert_eq!(found.unwrap()["spec"]["resources"], expected);
+    }
+}
+
+#[tokio::test]
 async fn adds_nothing_without_defaults() {
     let (_, plugin) = ranges(&[json!({"type": "Pod", "max": {"cpu": "2"}})]);
     let given = pod(json!({"containers": [container("a", json!({"cpu": "1"}), json!({"cpu": "1"}))]}));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use nave_machinery::{FieldError, Value};
+use nave_machinery::{FieldError, FieldErrorKind, Value, limits};
 
 use crate::resource_names;
 use crate::strategy::Strategy;
@@ -23,6 +23,8 @@ const POD_COMPUTE: [&str; 6] =
 const OPPOSITES: [[&str; 2]; 2] = [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]];
 /// The maximum number of errors that include the long list of all scopes.
 const MAX_SCOPE_ERRORS: usize = 16;
+/// The maximum length of a scope selector in an error, in bytes.
+const MAX_SHOWN_BYTES: usize = 2 * 1024;
 /// The scopes that support values.
 const WITH_VALUES: [&str; 2] = ["PriorityClass", "VolumeAttributesClass"];
 
@@ -116,7 +118,7 @@ fn scopes(spec: At, errors: &mut Errors) {
             add("unsupported scope applied to resource", errors);
         }
     }
-    conflicts(list, &list.items().map(|scope| scope.text()).collect(), errors);
+    conflicts(list, list, &list.items().map(|scope| scope.text()).collect(), errors);
 }
 
 /// The number of quota resources that each scope does not support.
@@ -148,12 +150,25 @@ fn fits(scope: &str, resource: &str) -> bool {
     }
 }
 
-fn conflicts(at: At, scopes: &BTreeSet<&str>, errors: &mut Errors) {
+fn conflicts(at: At, shown: At, scopes: &BTreeSet<&str>, errors: &mut Errors) {
     for pair in OPPOSITES {
         if pair.iter().all(|scope| scopes.contains(scope)) {
-            errors.push(at.invalid("conflicting scopes"));
+            let value = shown.value().cloned().unwrap_or_default();
+            errors.push(FieldError::invalid(&at.path(), value, "conflicting scopes"));
         }
     }
+}
+
+/// Formats a scope selector as upstream's internal type, whose fields have the names of Go.
+fn shown_selector(expressions: At) -> String {
+    let text = |at: At| Value::from(at.text()).to_string();
+    let expressions = expressions.items().map(|it| {
+        let (scope, operator) = (text(it.field("scopeName")), text(it.field("operator")));
+        let values = it.field("values").value().cloned().unwrap_or_default();
+        format!("{{\"ScopeName\":{scope},\"Operator\":{operator},\"Values\":{values}}}")
+    });
+    let expressions: Vec<String> = expressions.collect();
+    limits::clipped(format_args!("{{\"MatchExpressions\":[{}]}}", expressions.join(",")), MAX_SHOWN_BYTES)
 }
 
 /// Checks the scope selector. Upstream reports errors of expressions at the list, without an index.
@@ -175,7 +190,13 @@ fn scope_selector(spec: At, errors: &mut Errors) {
         for _ in 0..unfit.count(scope.text()) {
             found += 1;
             if found <= MAX_SCOPE_ERRORS {
-                errors.push(list.invalid("unsupported scope applied to resource"));
+                let detail = format!("{}: unsupported scope applied to resource", shown_selector(list));
+                errors.push(FieldError::with(
+                    FieldErrorKind::InvalidWithoutValue,
+                    &path,
+                    Value::Null,
+                    detail,
+                ));
             }
         }
         if is_known && !WITH_VALUES.contains(&scope.text()) && operator.text() != "Exists" {
@@ -198,7 +219,9 @@ fn scope_selector(spec: At, errors: &mut Errors) {
             other => errors.push(invalid("operator", other, "not a valid selector operator")),
         }
     }
-    conflicts(list, &list.items().map(|it| it.field("scopeName").text()).collect(), errors);
+    // Upstream shows the other list.
+    let scopes = list.items().map(|it| it.field("scopeName").text()).collect();
+    conflicts(list, spec.field("scopes"), &scopes, errors);
 }
 
 #[cfg(test)]
@@ -256,6 +279,15 @@ mod tests {
         ] {
             assert_eq!(errors_of(spec.clone()), expected, "{spec}");
         }
+        let mixed = json!({"hard": {"services": "1"}, "scopeSelector": {"matchExpressions": [
+            {"scopeName": "PriorityClass", "operator": "In", "values": ["a"]}, {"scopeName": "Terminating", "operator": "Exists"},
+            {"scopeName": "NotTerminating", "operator": "Exists"}]}});
+        let errors = QuotaStrategy.validate(&json!({"spec": mixed}));
+        let texts: Vec<String> = errors.iter().map(|error| error.body()).collect();
+        let shown = r#"{"MatchExpressions":[{"ScopeName":"PriorityClass","Operator":"In","Values":["a"]},{"ScopeName":"Terminating","Operator":"Exists","Values":null},{"ScopeName":"NotTerminating","Operator":"Exists","Values":null}]}"#;
+        let unfit = format!("Invalid value: {shown}: unsupported scope applied to resource");
+        let conflict = "Invalid value: null: conflicting scopes".to_owned();
+        assert_eq!(texts, [unfit.clone(), unfit.clone(), unfit, conflict]);
         let scoped = |operator: &str| json!({"scopeSelector": {"matchExpressions": [{"scopeName": "BestEffort", "operator": operator}]}});
         assert_eq!(errors_of(scoped("Exists")), [""; 0]);
         assert_eq!(errors_of(scoped("DoesNotExist")).len(), 1);

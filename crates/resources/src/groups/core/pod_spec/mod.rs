@@ -29,7 +29,7 @@ pub(crate) mod label_keys;
 mod mounts;
 mod overlaps;
 pub(crate) mod parts;
-mod pod_level;
+pub(crate) mod pod_level;
 mod port_warnings;
 mod ports;
 mod probes;

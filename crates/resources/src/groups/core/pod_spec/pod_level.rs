@@ -12,7 +12,7 @@ const HUGE_PAGES: &str = "hugepages-";
 
 /// Sets missing resources of a pod that has some. Limits of huge pages are those of the containers. Requests of CPU and
 /// memory are those of the containers, all others are the limits.
-pub(super) fn resources(spec: &mut Map) {
+pub(crate) fn resources(spec: &mut Map) {
     let Some(Value::Object(own)) = spec.get("resources") else { return };
     let has = |list: &str| own.get(list).and_then(Value::as_object).is_some_and(|list| !list.is_empty());
     let (has_limits, has_requests) = (has("limits"), has("requests"));
