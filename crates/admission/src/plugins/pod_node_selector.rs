@@ -136,7 +136,10 @@ fn parse(text: &str) -> Result<Labels, Status> {
     let mut labels = Labels::new();
     for part in text.split(',').filter(|_| !text.is_empty()) {
         let pair = part.split_once('=').filter(|(_, value)| !value.contains('='));
-        let (key, value) = pair.ok_or_else(|| plain_error(format!("invalid selector: {part}")))?;
+        let (key, value) = pair.ok_or_else(|| {
+            let shown: Vec<&str> = part.split('=').collect();
+            plain_error(format!("invalid selector: [{}]", shown.join(" ")))
+        })?;
         labels.insert(key.trim().to_owned(), value.trim().to_owned());
     }
     Ok(labels)
@@ -179,7 +182,7 @@ mod tests {
             (None, &[("ns", "a=b")], json!({"a": "b"}), Ok(json!({"a": "b"}))),
             (None, &[("ns", "a=b")], json!({"a": "c"}), refused(NOT_ALLOWED)),
             (None, &[("other", "a=b")], json!({"a": "c"}), Ok(json!({"a": "c"}))),
-            (Some("env"), &[], json!(null), Err((500, "invalid selector: env".to_owned()))),
+            (Some("env"), &[], json!(null), Err((500, "invalid selector: [env]".to_owned()))),
         ] {
             assert_eq!(
                 create(annotation, selectors, given.clone()).await,

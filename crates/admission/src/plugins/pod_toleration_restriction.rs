@@ -113,7 +113,11 @@ impl PodTolerationRestriction {
             None => Ok(None),
             Some("") => Ok(Some(Vec::new())),
             Some(text) => {
-                serde_json::from_str(text).map(Some).map_err(|error| plain_error(error.to_string()))
+                let decoded = nave_codec::json::decode(text.as_bytes())
+                    .map_err(|error| plain_error(error.to_string()))?;
+                serde_json::from_value(decoded.value)
+                    .map(Some)
+                    .map_err(|error| plain_error(error.to_string()))
             }
         }
     }
@@ -180,6 +184,11 @@ mod tests {
             (json!({ALLOWED: list(&["n"]).to_string()}), cluster(&[], &["own"]), refused("namespace")),
             (json!({ALLOWED: list(&["own"]).to_string()}), cluster(&[], &["c"]), Ok(list(&["own"]))),
             (json!({ALLOWED: ""}), cluster(&[], &["c"]), Ok(list(&["own"]))),
+            (
+                json!({DEFAULT: "nope"}),
+                cluster(&[], &[]),
+                Err((500, "invalid character 'o' in literal null (expecting 'u')".to_owned())),
+            ),
         ] {
             assert_eq!(create(annotations.clone(), cluster, given.clone()).await, expected, "{annotations}");
         }

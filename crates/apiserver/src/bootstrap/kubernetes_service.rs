@@ -140,6 +140,7 @@ impl KubernetesService {
             },
             "spec": {
                 "clusterIP": self.address.to_string(),
+                "ipFamilyPolicy": "SingleStack",
                 "ports": [port],
                 "sessionAffinity": "None",
                 "type": if self.node_port.is_some() { "NodePort" } else { "ClusterIP" },

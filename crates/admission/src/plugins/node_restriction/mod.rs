@@ -229,7 +229,9 @@ struct Write<'a> {
 
 impl Write<'_> {
     fn forbidden(&self, why: &str) -> Status {
-        Status::forbidden(&self.attributes.def.group_resource(), self.attributes.name, why)
+        let names = [self.attributes.name, meta::name(self.object), meta::generate_name(self.object)];
+        let name = names.into_iter().find(|name| !name.is_empty()).unwrap_or("Unknown");
+        Status::forbidden(&self.attributes.def.group_resource(), name, why)
     }
 
     fn only_create(&self) -> Result<(), Status> {
