@@ -315,7 +315,7 @@ fn in_format(mut json: Vec<u8>, format: Format, negotiation: &Negotiation) -> Re
 }
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Value, Status> {
-    serde_json::from_slice(bytes).map_err(Status::internal)
+    json::parse_own(bytes).map_err(Status::internal)
 }
 
 #[cfg(test)]

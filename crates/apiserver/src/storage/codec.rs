@@ -119,12 +119,12 @@ impl ObjectCodec {
     /// # Errors
     /// 500 if the cached bytes are not JSON.
     pub fn parse_cached(&self, cached: &CachedObject) -> Result<Value, Status> {
-        serde_json::from_slice(&cached.json()).map_err(Status::internal)
+        json::parse_own(&cached.json()).map_err(Status::internal)
     }
 
     fn decode_value(&self, kv: &KeyValue) -> Result<Value, DecodeError> {
         let Some(type_id) = self.type_id.filter(|_| protobuf::envelope::is_wrapped(&kv.value)) else {
-            let mut object = serde_json::from_slice(&kv.value).map_err(|error| failed(kv, &error))?;
+            let mut object = json::parse_own(&kv.value).map_err(|error| failed(kv, &error))?;
             if self.def.is_custom() {
                 self.read_custom(&mut object).map_err(|error| failed(kv, &error))?;
             } else {

@@ -43,10 +43,13 @@ fn addresses(endpoints: &Value) -> String {
     }
     let mut all = Vec::new();
     for subset in subsets {
-        for port in read::list(subset, "ports") {
-            for address in read::list(subset, "addresses") {
-                all.push(host_port(read::text(address, "ip"), read::int(port, "port")));
-            }
+        let (ports, addresses) = (read::list(subset, "ports"), read::list(subset, "addresses"));
+        let ips = addresses.iter().map(|address| read::text(address, "ip"));
+        if ports.is_empty() {
+            all.extend(ips.clone().map(str::to_owned));
+        }
+        for port in ports {
+            all.extend(ips.clone().map(|ip| host_port(ip, read::int(port, "port"))));
         }
     }
     abridged(&all, 3, ",")
@@ -115,4 +118,26 @@ pub(super) fn secret() -> Vec<Column> {
         data.described_by("core.v1.Secret", "data"),
         age(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn addresses_have_the_ports_of_their_subset() {
+        for (subsets, shown) in [
+            (json!([]), "<none>"),
+            (
+                json!([{"addresses": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}], "ports": [{"port": 80}]}]),
+                "10.0.0.1:80,[fd00::1]:80",
+            ),
+            (json!([{"addresses": [{"ip": "10.0.0.1"}]}]), "10.0.0.1"),
+            (json!([{"notReadyAddresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 80}]}]), ""),
+        ] {
+            assert_eq!(addresses(&json!({"subsets": subsets})), shown);
+        }
+    }
 }

@@ -120,7 +120,7 @@ pub(super) fn columns() -> Vec<Column> {
         })
         .about("The number of ready containers and of all containers"),
         text("Status", |pod| Summary::from_pod(pod).reason.into_owned()).about("The state of the pod"),
-        Column::new("Restarts", |pod, now| json!(Summary::from_pod(pod).restarts(now)))
+        Column::new("Restarts", |pod, now| json!(Summary::from_pod(pod).restarts.shown(now)))
             .about("The number of container restarts, and the time of the last one"),
         age(),
         text("IP", |pod| {
@@ -151,8 +151,7 @@ struct Summary<'a> {
     ready: usize,
     total: usize,
     reason: Cow<'a, str>,
-    restarts: i64,
-    last_restart: Option<Timestamp>,
+    restarts: Restarts,
 }
 
 impl<'a> Summary<'a> {
@@ -162,15 +161,15 @@ impl<'a> Summary<'a> {
             ready: 0,
             total: read::list(pod, "spec.containers").len() + sidecars,
             reason: Cow::Borrowed(read::text_or(pod, "status.reason", read::text(pod, "status.phase"))),
-            restarts: 0,
-            last_restart: None,
+            restarts: Restarts::default(),
         };
         let scheduled = read::condition(pod, "PodScheduled").map(|condition| read::text(condition, "reason"));
         if scheduled == Some("SchedulingGated") {
             summary.reason = Cow::Borrowed("SchedulingGated");
         }
-        let initializing = summary.add_init_containers(pod);
+        let (initializing, restarts_of_sidecars) = summary.add_init_containers(pod);
         if !initializing || read::condition_is_true(pod, "Initialized") {
+            summary.restarts = restarts_of_sidecars;
             summary.add_containers(pod);
         }
         if read::is_being_deleted(pod) {
@@ -183,13 +182,18 @@ impl<'a> Summary<'a> {
         summary
     }
 
-    /// Visits the init containers until one is running or has failed. Returns whether one was found.
-    fn add_init_containers(&mut self, pod: &'a Value) -> bool {
+    /// Visits the init containers until one is running or has failed. Returns whether one was found, and the restarts of
+    /// the sidecars among the visited ones.
+    fn add_init_containers(&mut self, pod: &'a Value) -> (bool, Restarts) {
         let specs = read::list(pod, "spec.initContainers");
         let sidecars = sidecars(specs);
+        let mut of_sidecars = Restarts::default();
         for (index, status) in read::list(pod, "status.initContainerStatuses").iter().enumerate() {
-            self.add_restarts(status);
+            self.restarts.add(status);
             let is_sidecar = sidecars.contains(read::text(status, "name"));
+            if is_sidecar {
+                of_sidecars.add(status);
+            }
             let ended = read::value_at(status, "state.terminated").filter(|it| it.is_object());
             if ended.is_some_and(|ended| read::int(ended, "exitCode") == 0) {
                 continue;
@@ -205,52 +209,62 @@ impl<'a> Summary<'a> {
                 None => format!("Init:{index}/{}", specs.len()),
             }
             .into();
-            return true;
+            return (true, of_sidecars);
         }
-        false
+        (false, of_sidecars)
     }
 
-    /// Visits the containers in reverse order, so that the reason of the first container wins.
+    /// Visits the containers in reverse order, so that the reason of the first container wins, but for `Completed`
+    /// beside a container that failed.
     fn add_containers(&mut self, pod: &'a Value) {
-        self.restarts = 0;
-        self.last_restart = None;
-        let sidecars = sidecars(read::list(pod, "spec.initContainers"));
-        for status in read::list(pod, "status.initContainerStatuses") {
-            if sidecars.contains(read::text(status, "name")) {
-                self.add_restarts(status);
-            }
-        }
-        let mut running = false;
+        let (mut running, mut failure) = (false, None);
         for status in read::list(pod, "status.containerStatuses").iter().rev() {
-            self.add_restarts(status);
+            self.restarts.add(status);
             let waiting = read::text(status, "state.waiting.reason");
             let ended = read::value_at(status, "state.terminated").filter(|it| it.is_object());
             if !waiting.is_empty() {
                 self.reason = Cow::Borrowed(waiting);
             } else if let Some(ended) = ended {
                 self.reason = ending(ended);
+                if read::int(ended, "exitCode") != 0 {
+                    failure = Some(self.reason.clone());
+                }
             } else if read::flag(status, "ready") && read::value_at(status, "state.running").is_some() {
                 running = true;
                 self.ready += 1;
             }
         }
-        if self.reason == "Completed" && running {
-            let ready = read::condition_is_true(pod, "Ready");
-            self.reason = Cow::Borrowed(if ready { "Running" } else { "NotReady" });
+        if self.reason == "Completed" {
+            let is_ready = running && read::condition_is_true(pod, "Ready");
+            match failure {
+                _ if is_ready => self.reason = Cow::Borrowed("Running"),
+                Some(failure) => self.reason = failure,
+                None if running => self.reason = Cow::Borrowed("NotReady"),
+                None => {}
+            }
         }
     }
+}
 
-    fn add_restarts(&mut self, status: &Value) {
-        self.restarts += read::int(status, "restartCount");
-        self.last_restart = self.last_restart.max(moment(status, "lastState.terminated.finishedAt"));
+/// The restarts of containers.
+#[derive(Default)]
+struct Restarts {
+    count: i64,
+    last: Option<Timestamp>,
+}
+
+impl Restarts {
+    fn add(&mut self, status: &Value) {
+        self.count += read::int(status, "restartCount");
+        self.last = self.last.max(moment(status, "lastState.terminated.finishedAt"));
     }
 
-    fn restarts(&self, now: Timestamp) -> String {
-        match self.last_restart {
-            Some(last) if self.restarts != 0 => {
-                format!("{} ({} ago)", self.restarts, time::human_duration(now.seconds_since(last)))
+    fn shown(&self, now: Timestamp) -> String {
+        match self.last {
+            Some(last) if self.count != 0 => {
+                format!("{} ({} ago)", self.count, time::human_duration(now.seconds_since(last)))
             }
-            _ => self.restarts.to_string(),
+            _ => self.count.to_string(),
         }
     }
 }
@@ -346,6 +360,24 @@ mod tests {
             (with(waiting("CrashLoopBackOff")), "1/2 CrashLoopBackOff 2 (5m ago)"),
             (with(ended(json!({"reason": "Completed", "exitCode": 0}))), "1/2 Completed 1 (5m ago)"),
             (with(ended(json!({"exitCode": 2}))), "1/2 ExitCode:2 1 (5m ago)"),
+            (
+                status(
+                    "Running",
+                    inits(done(), sidecar()),
+                    json!([
+                        ended(json!({"reason": "Completed", "exitCode": 0})),
+                        ended(json!({"reason": "Error", "exitCode": 1}))
+                    ]),
+                ),
+                "1/2 Error 1 (5m ago)",
+            ),
+            // Sidecars after an init container that failed are not counted.
+            (
+                json!({"phase": "Running", "conditions": [{"type": "Initialized", "status": "True"}],
+                    "initContainerStatuses": inits(json!({"state": {"terminated": {"exitCode": 1, "reason": "Error"}}}), sidecar()),
+                    "containerStatuses": [running.clone()]}),
+                "1/2 Init:Error 2 (10m ago)",
+            ),
         ];
         for (status, expected) in cases {
             let cells = cells(&status, false);
