@@ -136,7 +136,8 @@ impl ConnectRequest<'_> {
     async fn read(&self, resource: &str, namespace: &str, name: &str) -> Result<Value, Status> {
         let gvr = GroupVersionResource::new("", "v1", resource);
         let endpoint = self.catalog.endpoint(&gvr).ok_or_else(Status::no_such_path)?;
-        let not_found = || Status::not_found(&endpoint.resource(), name);
+        // As upstream, the error names the resource of the request, also if a pod's node is absent.
+        let not_found = || Status::not_found(&self.endpoint.resource(), name);
         let storage = endpoint.storage()?;
         let namespace = endpoint.def.namespaced.then_some(namespace);
         let key = storage_key(&endpoint.def, namespace, name).map_err(|_| not_found())?;

@@ -149,6 +149,19 @@ fn long_keys_round_trip() {
     }
 }
 
+#[test]
+fn quotes_only_what_would_change() {
+    for plain in [".", "502729c7-4601-4af3-95c7", "é", ":a", "-a", "--", "a#", "~a", "?a", "<a", "=a"] {
+        assert_eq!(String::from_utf8(encode(&json!({"k": plain}))).unwrap(), format!("k: {plain}\n"));
+    }
+    for other in
+        ["=", "<<", "---", "...", "-", "~", "2001-01-01", "1:20", "a #b", "- a", "? a", "a: b", "1e3", " a"]
+    {
+        let written = String::from_utf8(encode(&json!({"k": other}))).unwrap();
+        assert!(written.ends_with("\"\n") || written.ends_with("'\n"), "{written}");
+    }
+}
+
 proptest! {
     #[test]
     fn encoded_values_round_trip(value in any_json()) {

@@ -175,10 +175,13 @@ fn is_unprintable(c: char) -> bool {
 fn means_itself(value: &str) -> bool {
     let starts_as_number = value.bytes().next().is_some_and(|byte| byte.is_ascii_digit());
     // Some parsers support dates and base 60 numbers.
-    let dated = starts_as_number && value.bytes().filter(|byte| *byte == b'-').count() >= 2;
+    let of_date = |byte: u8| byte.is_ascii_digit() || b"-:.+ TtZz".contains(&byte);
+    let dated = starts_as_number
+        && value.bytes().all(of_date)
+        && value.bytes().filter(|byte| *byte == b'-').count() >= 2;
     let sexagesimal = starts_as_number && value.contains(':');
     !value.is_empty()
-        && value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+        && value.chars().all(|c| c == ' ' || c.is_ascii_graphic() || !c.is_ascii() && c.is_alphanumeric())
         && !dated
         && !sexagesimal
         && resolve(value).is_some_and(|resolved| resolved.is_string())
@@ -186,15 +189,21 @@ fn means_itself(value: &str) -> bool {
 
 /// Returns whether a string of printable characters certainly needs no quotes.
 fn is_plain(value: &str) -> bool {
-    let safe = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b':' | b'#');
-    let starts = value.bytes().next().is_some_and(|byte| {
-        byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'/' | b'(' | b'$' | b'^' | b'+')
+    let safe = |byte: u8| !byte.is_ascii() || byte.is_ascii_graphic() && !matches!(byte, b':' | b'#');
+    let next_is_safe = |at: usize| value.as_bytes().get(at + 1).is_some_and(|next| safe(*next));
+    let starts = value.bytes().next().is_some_and(|byte| match byte {
+        b'_' | b'/' | b'(' | b'$' | b'^' | b'+' | b'=' | b'<' | b'.' | b'~' => true,
+        b'-' | b'?' | b':' => next_is_safe(0),
+        _ => !byte.is_ascii() || byte.is_ascii_alphanumeric(),
     });
-    let inner = |(at, byte): (usize, u8)| {
-        let next_is_safe = value.as_bytes().get(at + 1).is_some_and(|next| safe(*next));
-        safe(byte) || matches!(byte, b':' | b' ') && next_is_safe
+    // Parsers of YAML 1.1 give `=` and `<<` a meaning of their own.
+    let is_marker = value.starts_with("---") || value.starts_with("...") || matches!(value, "=" | "<<");
+    let inner = |(at, byte): (usize, u8)| match byte {
+        b':' | b' ' => next_is_safe(at),
+        b'#' => at > 0 && value.as_bytes().get(at - 1).is_some_and(|before| *before != b' '),
+        _ => safe(byte),
     };
-    starts && value.len() <= 256 && value.bytes().enumerate().all(inner)
+    starts && !is_marker && value.len() <= 256 && value.bytes().enumerate().all(inner)
 }
 
 /// Returns whether a string is more readable as a block of lines.

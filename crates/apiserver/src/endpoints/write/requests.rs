@@ -8,6 +8,7 @@ use super::stages::check_has_no_version;
 use super::{Apply, Change, CreateRight, Patch, Payload, Target, Write, Written, parse_resource_version};
 use crate::endpoints::response::ObjectResponse;
 use crate::endpoints::view::View;
+use crate::lifecycle;
 
 /// Maximum number of generated names to try, as upstream.
 const MAX_GENERATED_NAMES: usize = 8;
@@ -74,7 +75,8 @@ pub async fn update(
     options: &UpdateOptions,
     create: Option<CreateRight<'_>>,
 ) -> Result<ObjectResponse, Status> {
-    let object = target.decode_recorded(payload, options.validation())?;
+    let mut object = target.decode_recorded(payload, options.validation())?;
+    lifecycle::ensure_namespace(&mut object, target.namespace)?;
     target.check_name(&object)?;
     let version = parse_resource_version(&object)?;
     let create = create.filter(|_| target.endpoint.def.rules.create_on_update && target.view == View::Object);
