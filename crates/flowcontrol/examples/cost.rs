@@ -5,10 +5,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nave_flowcontrol::matching::{RequestAttributes, RequestedResource};
+use nave_flowcontrol::matching::RequestAttributes;
 use nave_flowcontrol::metrics::FlowMetrics;
 use nave_flowcontrol::work::WorkEstimate;
 use nave_flowcontrol::{Controller, Request, Stored, bootstrap};
+use nave_machinery::RequestedResource;
 use nave_machinery::user::UserInfo;
 
 /// The figure is that of the fastest batch, because other processes slow down some of them.

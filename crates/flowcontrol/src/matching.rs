@@ -1,5 +1,6 @@
 //! Matches requests with flow schemas (upstream: `flowcontrol/rule.go`). Allocates nothing.
 
+use nave_machinery::RequestedResource;
 use nave_machinery::user::UserInfo;
 
 use crate::objects::{FlowSchemaSpec, NonResourceRule, PolicyRules, ResourceRule, Subject};
@@ -12,23 +13,6 @@ pub trait RequestAttributes: Send + Sync {
     fn path(&self) -> &str;
     /// The resource; `None` for other paths.
     fn resource(&self) -> Option<RequestedResource<'_>>;
-}
-
-/// The resource of a request. Fields that do not apply are empty.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RequestedResource<'a> {
-    /// The API group.
-    pub group: &'a str,
-    /// The version.
-    pub version: &'a str,
-    /// The resource.
-    pub resource: &'a str,
-    /// The subresource.
-    pub subresource: &'a str,
-    /// The namespace.
-    pub namespace: &'a str,
-    /// The name of the object.
-    pub name: &'a str,
 }
 
 impl FlowSchemaSpec {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::matching::RequestedResource;
+use nave_machinery::RequestedResource;
 
 /// Counts of watches by resource, namespace and name.
 ///

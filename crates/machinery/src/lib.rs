@@ -21,6 +21,7 @@
 //! | [`time`] | the API's timestamps |
 //! | [`backoff`] | pauses between retries |
 //! | [`duration`] | durations in Go's format |
+//! | [`requested_resource`] | the resource of a request |
 //! | [`user`] | the user of a request |
 //!
 //! Invariants: no I/O, no clock other than [`time::now`], no input causes a panic.
@@ -41,6 +42,7 @@ pub mod object;
 pub mod options;
 pub mod packed;
 pub mod quantity;
+pub mod requested_resource;
 pub mod scan;
 pub mod schedule;
 pub mod selector;
@@ -53,6 +55,7 @@ pub use cidr::Cidr;
 pub use field::{FieldError, FieldErrorKind, FieldPath};
 pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
 pub use object::Object;
+pub use requested_resource::RequestedResource;
 pub use status::{Reason, Status};
 
 /// An object or a part of an object, between decoding and encoding.

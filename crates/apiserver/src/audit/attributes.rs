@@ -4,10 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderValue, Uri};
-use nave_audit::policy::Resource;
 use nave_audit::{Level, ObjectReference, Origin};
 use nave_authz::Attributes;
-use nave_machinery::limits;
+use nave_machinery::{RequestedResource, limits};
 
 use super::AUDIT_ID;
 use crate::context::{Client, RequestContext};
@@ -26,7 +25,7 @@ pub(crate) fn audit_id(headers: &HeaderMap) -> HeaderValue {
 
 /// Returns the attributes that a policy matches.
 pub(super) fn for_policy<'a>(request: &Attributes<'a>) -> nave_audit::Request<'a> {
-    let resource = Resource {
+    let resource = RequestedResource {
         group: request.group,
         version: request.version,
         resource: request.resource,

@@ -2,9 +2,10 @@
 
 use nave_flowcontrol::Flow;
 use nave_flowcontrol::estimate::{ListShape, ObjectStats, list, mutating};
-use nave_flowcontrol::matching::{RequestAttributes, RequestedResource};
+use nave_flowcontrol::matching::RequestAttributes;
 use nave_flowcontrol::watches::WatchCounts;
 use nave_flowcontrol::work::WorkEstimate;
+use nave_machinery::RequestedResource;
 use nave_machinery::selector::FieldSelector;
 
 use crate::catalog::Catalog;

@@ -19,9 +19,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use nave_flowcontrol::matching::{RequestAttributes, RequestedResource};
+use nave_flowcontrol::matching::RequestAttributes;
 use nave_flowcontrol::watches::CountedWatch;
 use nave_flowcontrol::{Admission, Controller, Flow, Request, Seat};
+use nave_machinery::RequestedResource;
 use nave_machinery::Status;
 use parking_lot::Mutex;
 use tokio::time::Instant;

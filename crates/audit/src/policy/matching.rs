@@ -1,5 +1,6 @@
 //! Matches requests against rules.
 
+use nave_machinery::RequestedResource;
 use nave_machinery::user::UserInfo;
 
 use super::{GroupResources, RuleFile};
@@ -15,24 +16,7 @@ pub struct Request<'a> {
     /// The path.
     pub path: &'a str,
     /// The resource; `None` for another path.
-    pub resource: Option<Resource<'a>>,
-}
-
-/// The resource of a request. Parts that are absent are empty.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Resource<'a> {
-    /// The API group.
-    pub group: &'a str,
-    /// The API version.
-    pub version: &'a str,
-    /// The resource, in plural.
-    pub resource: &'a str,
-    /// The subresource.
-    pub subresource: &'a str,
-    /// The namespace.
-    pub namespace: &'a str,
-    /// The name of the object.
-    pub name: &'a str,
+    pub resource: Option<RequestedResource<'a>>,
 }
 
 impl RuleFile {
@@ -54,14 +38,14 @@ impl RuleFile {
         true
     }
 
-    fn matches_resource(&self, resource: &Resource<'_>) -> bool {
+    fn matches_resource(&self, resource: &RequestedResource<'_>) -> bool {
         is_listed(&self.namespaces, resource.namespace)
             && (self.resources.is_empty() || self.resources.iter().any(|listed| listed.matches(resource)))
     }
 }
 
 impl GroupResources {
-    fn matches(&self, wanted: &Resource<'_>) -> bool {
+    fn matches(&self, wanted: &RequestedResource<'_>) -> bool {
         if self.group != wanted.group && self.group != "*" {
             return false;
         }
@@ -75,7 +59,7 @@ impl GroupResources {
 
 /// Matches a resource against `*`, `pods`, `pods/log`, `*/scale` or `pods/*`. As upstream, the last one matches `pods`
 /// too.
-fn resource_matches(listed: &str, wanted: &Resource<'_>) -> bool {
+fn resource_matches(listed: &str, wanted: &RequestedResource<'_>) -> bool {
     if listed == "*" {
         return true;
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Stage, Stages};
 
-pub use matching::{Request, Resource};
+pub use matching::Request;
 
 /// The amount of data in the events of a request. Each level includes the previous one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]

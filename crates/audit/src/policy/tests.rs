@@ -1,6 +1,7 @@
 use nave_machinery::user::UserInfo;
 
 use super::*;
+use nave_machinery::RequestedResource;
 
 fn rules(rules: &str) -> Policy {
     Policy::parse(format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n{rules}").as_bytes()).unwrap()
@@ -22,7 +23,14 @@ fn matches_resources_by_group_name_and_wildcard() {
         user: &user,
         verb: "get",
         path: "",
-        resource: Some(Resource { group, version: "v1", resource, subresource, namespace: "ns", name }),
+        resource: Some(RequestedResource {
+            group,
+            version: "v1",
+            resource,
+            subresource,
+            namespace: "ns",
+            name,
+        }),
     };
     for (listed, group, resource, subresource, matches) in [
         ("[{}]", "", "pods", "", true),

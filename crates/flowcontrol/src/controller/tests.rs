@@ -2,8 +2,8 @@ use serde_json::json;
 
 use super::*;
 use crate::level::Held;
-use crate::matching::RequestedResource;
 use crate::queues::QueueSet;
+use nave_machinery::RequestedResource;
 
 struct Asked(&'static str);
 

@@ -283,7 +283,7 @@ mod tests {
             {"scopeName": "PriorityClass", "operator": "In", "values": ["a"]}, {"scopeName": "Terminating", "operator": "Exists"},
             {"scopeName": "NotTerminating", "operator": "Exists"}]}});
         let errors = QuotaStrategy.validate(&json!({"spec": mixed}));
-        let texts: Vec<String> = errors.iter().map(|error| error.body()).collect();
+        let texts: Vec<String> = errors.iter().map(FieldError::body).collect();
         let shown = r#"{"MatchExpressions":[{"ScopeName":"PriorityClass","Operator":"In","Values":["a"]},{"ScopeName":"Terminating","Operator":"Exists","Values":null},{"ScopeName":"NotTerminating","Operator":"Exists","Values":null}]}"#;
         let unfit = format!("Invalid value: {shown}: unsupported scope applied to resource");
         let conflict = "Invalid value: null: conflicting scopes".to_owned();
