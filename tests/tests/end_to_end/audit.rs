@@ -246,5 +246,5 @@ async fn events_have_the_meaning_of_recorded_events() {
 
 /// The recorded requests whose events differ, as `docs/differences.md` explains. The webhook is not part of
 /// the recording.
-const EXPLAINED: [&str; 6] =
-    ["apply", "encoded path", "important deleted", "logs", "two slashes", "webhook that denies"];
+const EXPLAINED: [&str; 5] =
+    ["apply", "encoded path", "important deleted", "two slashes", "webhook that denies"];
