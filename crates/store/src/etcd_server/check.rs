@@ -1,6 +1,6 @@
 //! The checks of requests before they run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -16,13 +16,66 @@ const MAX_OPERATIONS: usize = 128;
 #[derive(Default)]
 struct Writes {
     puts: BTreeSet<Bytes>,
-    /// Starts and ends of the deleted ranges.
-    deletes: Vec<(Bytes, Bytes)>,
+    deletes: Ranges,
 }
 
 impl Writes {
     fn put(&mut self, key: Bytes) -> Result<(), EtcdError> {
-        if self.puts.insert(key) { Ok(()) } else { Err(EtcdError::DuplicateKey) }
+        let is_new = !self.deletes.contains(&key) && self.puts.insert(key);
+        if is_new { Ok(()) } else { Err(EtcdError::DuplicateKey) }
+    }
+}
+
+/// Ranges of keys, joined where they touch: the end by the start. The end `None` is the end of all keys.
+#[derive(Default)]
+struct Ranges(BTreeMap<Bytes, Option<Bytes>>);
+
+impl Ranges {
+    /// Adds a range of a request.
+    fn add_wire(&mut self, start: &Bytes, end: &Bytes) {
+        match &**end {
+            [] => self.add(start.clone(), Some([start.as_ref(), b"\0"].concat().into())),
+            [0] => self.add(start.clone(), None),
+            _ => self.add(start.clone(), Some(end.clone())),
+        }
+    }
+
+    fn add(&mut self, mut start: Bytes, mut end: Option<Bytes>) {
+        if end.as_ref().is_some_and(|end| *end <= start) {
+            return;
+        }
+        let is_past = |end: &Option<Bytes>, key: &Bytes| end.as_ref().is_none_or(|end| end >= key);
+        if let Some((before, _)) =
+            self.0.range::<Bytes, _>(..=&start).next_back().filter(|(_, end)| is_past(end, &start))
+        {
+            start = before.clone();
+        }
+        let within = |next: &Bytes| end.as_ref().is_none_or(|end| next <= end);
+        let joined: Vec<Bytes> =
+            self.0.range::<Bytes, _>(&start..).map(|(next, _)| next.clone()).take_while(within).collect();
+        for other in joined {
+            let Some(other) = self.0.remove(&other) else { continue };
+            end = end.zip(other).map(|(one, other)| one.max(other));
+        }
+        self.0.insert(start, end);
+    }
+
+    fn contains(&self, key: &Bytes) -> bool {
+        let before = self.0.range::<Bytes, _>(..=key).next_back();
+        before.is_some_and(|(_, end)| end.as_ref().is_none_or(|end| key < end))
+    }
+
+    fn extend(&mut self, others: Self) {
+        for (start, end) in others.0 {
+            self.add(start, end);
+        }
+    }
+
+    /// Returns whether a range contains one of these keys.
+    fn contains_any(&self, keys: &BTreeSet<Bytes>) -> bool {
+        self.0.iter().any(|(start, end)| {
+            keys.range::<Bytes, _>(start..).next().is_some_and(|key| end.as_ref().is_none_or(|end| key < end))
+        })
     }
 }
 
@@ -85,32 +138,33 @@ fn operations(request: &m::TxnRequest, limit: usize) -> Result<(), EtcdError> {
     Ok(())
 }
 
-/// Collects the writes of a branch. The two branches of a nested transaction may write the same keys.
+/// Collects the writes of a branch (etcd: `checkIntervals`). One branch of a nested transaction may put what the other
+/// one puts or deletes.
 fn writes(branch: &[m::RequestOp]) -> Result<Writes, EtcdError> {
     let mut all = Writes::default();
-    for operation in branch {
-        match &operation.request {
-            Some(m::Request::Put(request)) => all.put(request.key.clone())?,
-            Some(m::Request::DeleteRange(request)) => {
-                all.deletes.push((request.key.clone(), request.range_end.clone()));
-            }
-            Some(m::Request::Txn(request)) => {
-                let (mut nested, failure) = (writes(&request.success)?, writes(&request.failure)?);
-                nested.puts.extend(failure.puts);
-                for key in nested.puts {
-                    all.put(key)?;
-                }
-                all.deletes.extend(nested.deletes.into_iter().chain(failure.deletes));
-            }
-            _ => {}
+    let requests = || branch.iter().filter_map(|operation| operation.request.as_ref());
+    for request in requests() {
+        if let m::Request::DeleteRange(delete) = request {
+            all.deletes.add_wire(&delete.key, &delete.range_end);
         }
     }
-    let is_put = |(start, end): &(Bytes, Bytes)| match &**end {
-        [] => all.puts.contains(start),
-        [0] => all.puts.range(start.clone()..).next().is_some(),
-        end => all.puts.range(start.clone()..).next().is_some_and(|key| &**key < end),
-    };
-    if all.deletes.iter().any(is_put) { Err(EtcdError::DuplicateKey) } else { Ok(all) }
+    for request in requests() {
+        let m::Request::Txn(nested) = request else { continue };
+        let (success, failure) = (writes(&nested.success)?, writes(&nested.failure)?);
+        // etcd lets a transaction put a key and a later one delete it, with two events at one revision.
+        if success.deletes.contains_any(&all.puts) || failure.deletes.contains_any(&all.puts) {
+            return Err(EtcdError::DuplicateKey);
+        }
+        success.puts.union(&failure.puts).try_for_each(|key| all.put(key.clone()))?;
+        all.deletes.extend(success.deletes);
+        all.deletes.extend(failure.deletes);
+    }
+    for request in requests() {
+        if let m::Request::Put(put) = request {
+            all.put(put.key.clone())?;
+        }
+    }
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -147,6 +201,16 @@ mod tests {
             (vec![put_of("a"), nested(vec![], vec![put_of("a")])], duplicate),
             (vec![nested(vec![put_of("a"), put_of("a")], vec![])], duplicate),
             (vec![put_of("a"), nested(vec![], vec![delete("a", "")])], duplicate),
+            (vec![nested(vec![put_of("a")], vec![delete("a", "")])], Ok(())),
+            (vec![nested(vec![put_of("a")], vec![delete("a", "")]), put_of("a")], duplicate),
+            (vec![nested(vec![put_of("a")], vec![delete("a", "")]), delete("a", "")], duplicate),
+            (vec![nested(vec![delete("a", "")], vec![]), nested(vec![put_of("a")], vec![])], duplicate),
+            (vec![nested(vec![put_of("a")], vec![]), nested(vec![delete("a", "")], vec![])], duplicate),
+            (vec![nested(vec![put_of("a")], vec![]), nested(vec![], vec![put_of("a")])], duplicate),
+            (vec![nested(vec![nested(vec![put_of("a")], vec![])], vec![delete("a", "c")])], Ok(())),
+            (vec![delete("a", "b"), delete("b", "c"), delete("d", "e"), put_of("c")], Ok(())),
+            (vec![delete("a", "c"), delete("b", "d"), put_of("c")], duplicate),
+            (vec![delete("c", "d"), delete("a", "\0"), put_of("e")], duplicate),
         ] {
             let request = m::TxnRequest { success: branch, ..Default::default() };
             assert_eq!(txn(&request), expected, "{request:?}");

@@ -1,5 +1,5 @@
-//! The same requests to this server and to etcd: both give the same answers and the same events. Transactions are not
-//! nested: the order in which those are checked differs.
+//! The same requests to this server and to etcd: both give the same answers and the same events. A branch has one nested
+//! transaction: what several may put and delete differs.
 
 use std::fmt::Debug;
 
@@ -88,7 +88,7 @@ impl Both {
     async fn step(&mut self) {
         match self.random.below(20) {
             0..10 => {
-                let request = self.txn();
+                let request = self.txn(2);
                 self.call("KV/Txn", &request, |response: &mut m::TxnResponse| normalized(response)).await;
             }
             10..12 => {
@@ -166,11 +166,21 @@ impl Both {
         assert_eq!(all.pop().unwrap(), etcd);
     }
 
-    fn txn(&mut self) -> m::TxnRequest {
+    /// Returns a transaction with at most `depth` levels of nested ones.
+    fn txn(&mut self, depth: u32) -> m::TxnRequest {
         let compare = (0..self.random.below(2)).map(|_| self.compare()).collect();
-        let mut branch = || (0..self.random.below(5)).map(|_| self.operation()).collect();
-        let (success, failure) = (branch(), branch());
+        let (success, failure) = (self.branch(depth), self.branch(depth));
         m::TxnRequest { compare, success, failure }
+    }
+
+    fn branch(&mut self, depth: u32) -> Vec<m::RequestOp> {
+        let mut branch: Vec<_> = (0..self.random.below(5)).map(|_| self.operation()).collect();
+        if depth > 0 && self.random.below(3) == 0 {
+            let nested = m::RequestOp { request: Some(m::Request::Txn(self.txn(depth - 1))) };
+            let place = self.random.below(branch.len() as u64 + 1) as usize;
+            branch.insert(place, nested);
+        }
+        branch
     }
 
     fn operation(&mut self) -> m::RequestOp {
@@ -286,7 +296,9 @@ fn normalized(response: &mut m::TxnResponse) -> &mut Option<m::ResponseHeader> {
             m::Response::Range(response) => without_ids(&mut response.header),
             m::Response::Put(response) => without_ids(&mut response.header),
             m::Response::DeleteRange(response) => without_ids(&mut response.header),
-            m::Response::Txn(_) => {}
+            m::Response::Txn(response) => {
+                normalized(response);
+            }
         }
     }
     &mut response.header

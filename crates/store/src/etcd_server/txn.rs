@@ -84,7 +84,10 @@ impl<'a, 'b> Program<'a, 'b> {
                     m::Response::DeleteRange(accepted!(self.delete_range(request)))
                 }
                 Some(m::Request::Txn(request)) => {
-                    m::Response::Txn(accepted!(self.run_branch(request, branches)))
+                    // As in etcd, the headers of nested transactions are empty.
+                    let header = Some(m::ResponseHeader::default());
+                    let nested = accepted!(self.run_branch(request, branches));
+                    m::Response::Txn(m::TxnResponse { header, ..nested })
                 }
                 None => return Ok(Err(EtcdError::KeyNotFound)),
             };
