@@ -59,7 +59,7 @@ use serde_json::Value;
 
 pub use backend::{BackendConnection, BackendDialer, BackendError, BackendTls};
 pub use client::{Client, ClientError, Response, Roots, Tls, describe};
-pub use egress::{ConnectProxy, Egress, EgressError, EgressSelector, EgressStream};
+pub use egress::{ConnectProxy, Egress, EgressError, EgressSelector, EgressStream, GrpcProxy};
 pub use files::WatchedFiles;
 pub use hook::{Address, CallLimits, ClientConfig, ClientConfigError, ClientManager, HookClient, HookError};
 pub use kubeconfig::{FileError, Kubeconfig};

@@ -1,6 +1,8 @@
 //! An HTTPS server for tests with its own port and certificates.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a failed step fails the test")]
 
+pub mod konnectivity;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;

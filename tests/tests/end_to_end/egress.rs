@@ -1,4 +1,4 @@
-//! Connections to kubelets and to etcd through a proxy (HTTPConnect), over a Unix domain socket and over TCP.
+//! Connections to kubelets and to etcd through a proxy (HTTPConnect and GRPC), over a Unix domain socket and over TCP.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use nave_store::contract::{EtcdProcess, installed_etcd};
 use nave_tests::kubelet::StandInKubelet;
 use nave_tests::{Server, eventually};
+use nave_webhook::testing::konnectivity::{Behaviour, KonnectivityProxy};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, copy_bidirectional};
@@ -86,6 +87,23 @@ async fn kubelets_are_reached_through_a_socket() {
     std::fs::remove_file(&socket).unwrap();
     let error = server.kubectl_fails(&["exec", "p", "--", "echo", "directly"]).await;
     assert!(error.contains("proxy.sock"), "{error}");
+}
+
+#[tokio::test]
+async fn kubelets_are_reached_through_konnectivity() {
+    let folder = TempDir::new().unwrap();
+    let socket = folder.path().join("konnectivity.sock");
+    let proxy = KonnectivityProxy::start(&socket, Behaviour::Honest);
+    let configuration = configuration("cluster", &format!("{{uds: {{udsName: {}}}}}", socket.display()));
+    let flag = write(folder.path(), &configuration.replace("HTTPConnect", "GRPC"));
+    let flags =
+        ["--controllers=none", "--disable-admission-plugins=ServiceAccount", "--allow-local-backends", &flag];
+    let server = Server::start_with(&flags).await;
+    let kubelet = StandInKubelet::start(&server, true).await;
+    kubelet.run_pod(&server, "p").await;
+    assert_eq!(server.kubectl(&["exec", "p", "--", "echo", "through"]).await, "through\n");
+    let dialled = proxy.log().dialled;
+    assert!(dialled.iter().all(|it| it.starts_with("127.0.0.1:")) && !dialled.is_empty());
 }
 
 #[tokio::test]

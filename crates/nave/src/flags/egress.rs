@@ -11,7 +11,8 @@ use super::{FlagError, NETWORK};
 #[derive(Args, Clone, Debug)]
 pub(super) struct EgressFlags {
     /// EgressSelectorConfiguration: the ways to nodes, pods and services (cluster), to webhooks with a URL and other API
-    /// servers (controlplane), and to etcd. Connections are direct, or tunnels through a proxy with HTTPConnect.
+    /// servers (controlplane), and to etcd. Connections are direct, or tunnels through a proxy with
+    /// HTTPConnect or GRPC (konnectivity).
     #[arg(long, value_name = "FILE", help_heading = NETWORK)]
     egress_selector_config_file: Option<PathBuf>,
 }

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) fn dialer(egress: &Egress) -> Dialer {
     match egress {
         Egress::Direct => Dialer::default(),
-        Egress::Proxy(_) => Dialer::new(Arc::new(Proxied(egress.clone()))),
+        Egress::Proxy(_) | Egress::Tunnel(_) => Dialer::new(Arc::new(Proxied(egress.clone()))),
     }
 }
 

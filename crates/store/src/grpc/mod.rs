@@ -55,14 +55,36 @@ pub struct Connection {
 
 impl Connection {
     /// Opens an HTTP/2 connection on a byte stream.
+    ///
+    /// # Errors
+    /// The connection ends during the handshake.
     pub async fn open<Io>(io: Io, origin: String) -> Result<Self, String>
+    where
+        Io: Read + Write + Unpin + Send + 'static,
+    {
+        Self::open_with(io, origin, Some(KEEP_ALIVE_INTERVAL)).await
+    }
+
+    /// Opens a connection to a process of this machine, which does not vanish without closing it. Servers in Go end
+    /// connections with pings in intervals below five minutes by default.
+    ///
+    /// # Errors
+    /// The connection ends during the handshake.
+    pub async fn open_without_pings<Io>(io: Io, origin: String) -> Result<Self, String>
+    where
+        Io: Read + Write + Unpin + Send + 'static,
+    {
+        Self::open_with(io, origin, None).await
+    }
+
+    async fn open_with<Io>(io: Io, origin: String, keep_alive: Option<Duration>) -> Result<Self, String>
     where
         Io: Read + Write + Unpin + Send + 'static,
     {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
-            .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_interval(keep_alive)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .initial_stream_window_size(STREAM_WINDOW)
             // A stream whose reader is slow must not block the others.
@@ -179,6 +201,11 @@ impl MessageSender {
     /// Queues a message. Does nothing if the stream has ended: its reader gets the reason.
     pub async fn send(&self, message: &impl Message) {
         let _ = self.0.send(frame(message)).await;
+    }
+
+    /// Queues a message if there is room.
+    pub fn try_send(&self, message: &impl Message) {
+        let _ = self.0.try_send(frame(message));
     }
 }
 

@@ -68,11 +68,7 @@ impl ConnectProxy {
                 Box::new(stream.map_err(|error| self.failed(format!("dial unix: {error}")))?)
             }
         };
-        let destination = match host.parse::<IpAddr>() {
-            Ok(IpAddr::V6(address)) => format!("[{address}]:{port}"),
-            _ => format!("{host}:{port}"),
-        };
-        tunnel(&mut stream, &destination).await.map_err(|why| self.failed(why))?;
+        tunnel(&mut stream, &destination(host, port)).await.map_err(|why| self.failed(why))?;
         Ok(stream)
     }
 
@@ -83,6 +79,14 @@ impl ConnectProxy {
 
     fn failed(&self, why: String) -> ConnectError {
         ConnectError::Proxy { proxy: self.to_string(), why }
+    }
+}
+
+/// Returns host and port, as proxies read them.
+pub(super) fn destination(host: &str, port: u16) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) => format!("[{address}]:{port}"),
+        _ => format!("{host}:{port}"),
     }
 }
 

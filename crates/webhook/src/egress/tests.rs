@@ -6,6 +6,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use super::*;
 use crate::backend::BackendConnection;
 use crate::testing::HttpsServer;
+use crate::testing::konnectivity::{Behaviour, KonnectivityProxy};
 use crate::{BackendDialer, BackendTls, Client};
 
 const HEAD: &str = "apiVersion: apiserver.k8s.io/v1beta1\nkind: EgressSelectorConfiguration\n";
@@ -36,7 +37,10 @@ fn reads_all_forms_and_refuses_others() {
         (connect("tcp: {url: \"socks5://a\"}"), "must begin with"),
         (connect("tcp: {url: \"\"}"), "URL"),
         (connect("tcp: {url: \"https://a\", tlsConfig: {clientCert: /no/such.crt, clientKey: /no/such.key}}"), "/no/such.crt"),
-        (connection("proxyProtocol: GRPC, transport: {uds: {udsName: a}}"), "GRPC is not supported"),
+        (connection("proxyProtocol: GRPC, transport: {uds: {udsName: a}}"), ""),
+        (connection("proxyProtocol: GRPC, transport: {uds: {udsName: \"\"}}"), "udsName is required"),
+        (connection("proxyProtocol: GRPC, transport: {tcp: {url: \"http://a\"}}"), "GRPC needs uds"),
+        (connection("proxyProtocol: GRPC"), "GRPC needs uds"),
         (connection("proxyProtocol: x"), "unknown proxyProtocol"),
         ("selections: []".into(), "unknown field"),
     ] {
@@ -109,6 +113,75 @@ async fn echoes(egress: &Egress, port: u16) {
     let mut answer = [0; 5];
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"hello");
+}
+
+fn tunnel(folder: &Path, behaviour: Behaviour) -> (KonnectivityProxy, Egress) {
+    let socket = folder.join(format!("{behaviour:?}.sock"));
+    let proxy = KonnectivityProxy::start(&socket, behaviour);
+    (proxy, Egress::Tunnel(Arc::new(GrpcProxy::at_socket(socket))))
+}
+
+#[tokio::test]
+async fn bytes_pass_through_tunnels_until_they_are_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = echo().await.port();
+    for behaviour in [Behaviour::Honest, Behaviour::MixesConnections] {
+        let (proxy, egress) = tunnel(folder.path(), behaviour);
+        let patience = Duration::from_secs(30);
+        let mut stream = egress.connect("127.0.0.1", port, AddressPolicy::Unicast, patience).await.unwrap();
+        // More than all buffers on the way.
+        let sent: Vec<u8> = (0..8 << 20).map(|at: u32| at.to_le_bytes()[0] ^ at.to_le_bytes()[2]).collect();
+        let (mut reads, mut writes) = tokio::io::split(&mut stream);
+        let mut received = vec![0; sent.len()];
+        let (written, read) = tokio::join!(writes.write_all(&sent), reads.read_exact(&mut received));
+        written.unwrap();
+        read.unwrap();
+        assert!(received == sent);
+        assert_eq!(proxy.log().dialled, [format!("127.0.0.1:{port}")]);
+        // The proxy confirms the end.
+        stream.shutdown().await.unwrap();
+        assert_eq!(stream.read(&mut received).await.unwrap(), 0);
+        let others = proxy.log().closed.iter().filter(|id| **id == 8).count();
+        assert_eq!(others > 0, behaviour == Behaviour::MixesConnections);
+        assert_eq!(proxy.log().closed.iter().filter(|id| **id == 7).count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_destination_ends_its_tunnel() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        client.write_all(b"bye").await.unwrap();
+    });
+    let (_proxy, egress) = tunnel(folder.path(), Behaviour::Honest);
+    let patience = Duration::from_secs(30);
+    let mut stream = egress.connect("127.0.0.1", port, AddressPolicy::Unicast, patience).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    assert_eq!(text, "bye");
+}
+
+#[tokio::test]
+async fn a_tunnel_that_cannot_be_opened_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    for (behaviour, patience, error) in [
+        (Behaviour::Refuses, 30_000, "connection refused"),
+        (Behaviour::ClosesDial, 30_000, "dial closed"),
+        (Behaviour::HangsUp, 30_000, "closed the stream"),
+        (Behaviour::AnswersOthers, 200, "i/o timeout"),
+    ] {
+        let (_proxy, egress) = tunnel(folder.path(), behaviour);
+        let patience = Duration::from_millis(patience);
+        let refused = egress.connect("127.0.0.1", 1, AddressPolicy::Unicast, patience).await;
+        let found = refused.unwrap_err().to_string();
+        assert!(found.contains(error), "{behaviour:?}: {found}");
+    }
+    let egress = Egress::Tunnel(Arc::new(GrpcProxy::at_socket(folder.path().join("none"))));
+    let refused = egress.connect("127.0.0.1", 1, AddressPolicy::Unicast, Duration::from_secs(30)).await;
+    assert!(refused.unwrap_err().to_string().contains("dial unix"));
 }
 
 #[tokio::test]
