@@ -10,7 +10,7 @@ use crate::openapi::documentation::Documentation;
 /// Documentation of the fields that built-in columns show, by type and field: a few dozen out of thousands of fields.
 static OF_FIELDS: LazyLock<HashMap<(String, &'static str), Box<str>>> = LazyLock::new(|| {
     let documentation = Documentation::new();
-    let registry = Registry::builtin(nave_schema::builtin());
+    let registry = Registry::builtin_with(nave_schema::builtin(), |_| true);
     let columns = registry.all().flat_map(|def| &def.versions).flat_map(|version| version.columns.iter());
     let fields = columns.filter_map(|column| match &column.description {
         Description::OfField { type_name, field } => {

@@ -10,6 +10,7 @@ use crate::def::{
     Conversion, Generation, KeptMetadata, NameRule, ResourceDef, ResourceVersion, Rules, Schema,
     SelectableField, Storage, Subresource, SubresourceKind, Verb,
 };
+use crate::optional;
 use crate::registry::Group;
 use crate::scale::ScalePaths;
 use crate::strategy::{Plain, Strategy};
@@ -37,13 +38,15 @@ impl GroupBuilder {
     /// Builds the group with its types looked up in `schemas`.
     pub(crate) fn build(self, schemas: &SchemaSet) -> Group {
         let Self { name, package, versions, resources } = self;
+        let mut served = versions.to_vec();
+        for version in resources.iter().flat_map(|resource| resource.optional) {
+            if !served.contains(version) {
+                served.push(version);
+            }
+        }
         let resources =
             resources.into_iter().map(|it| Arc::new(it.build(name, package, versions, schemas))).collect();
-        Group {
-            name: name.to_owned(),
-            versions: versions.iter().map(ToString::to_string).collect(),
-            resources,
-        }
+        Group { name: name.to_owned(), versions: served.iter().map(ToString::to_string).collect(), resources }
     }
 }
 
@@ -65,6 +68,10 @@ pub(crate) struct Builder {
     stored_as: Option<(&'static str, &'static str, &'static str)>,
     ttl: Option<Duration>,
     deprecation: Option<&'static str>,
+    /// The versions that are served only if they are enabled.
+    optional: &'static [&'static str],
+    /// False if the resource has only such versions.
+    is_stable: bool,
     stored: bool,
 }
 
@@ -87,6 +94,8 @@ pub(crate) fn resource(kind: &'static str, resource: &'static str) -> Builder {
         stored_as: None,
         ttl: None,
         deprecation: None,
+        optional: &[],
+        is_stable: true,
         stored: true,
     }
 }
@@ -285,9 +294,20 @@ impl Builder {
         Self { deprecation: Some(warning), ..self }
     }
 
+    /// Adds versions that are served only if they are enabled, in order of preference.
+    pub(crate) fn optional(self, versions: &'static [&'static str]) -> Self {
+        Self { optional: versions, ..self }
+    }
+
+    /// Sets the versions of a resource without a stable one, in order of preference.
+    pub(crate) fn only(self, versions: &'static [&'static str]) -> Self {
+        Self { optional: versions, is_stable: false, ..self }
+    }
+
     fn build(self, group: &str, package: &str, versions: &[&str], schemas: &SchemaSet) -> ResourceDef {
         let type_name = |package: &str, version: &str, kind: &str| format!("{package}.{version}.{kind}");
-        let preferred = versions.first().copied().unwrap_or_default();
+        let versions = if self.is_stable { versions } else { &[] };
+        let preferred = versions.iter().chain(self.optional).next().copied().unwrap_or_default();
         let storage = self.stored.then(|| {
             let (group, version, package) = self.stored_as.unwrap_or((group, preferred, package));
             Storage {
@@ -313,13 +333,14 @@ impl Builder {
         let subresources: Arc<[Subresource]> = subresources.into();
         let columns: Arc<[Column]> = self.columns.into();
         let selectable: Arc<[String]> = self.fields.iter().map(|field| field.path.clone()).collect();
-        let served = versions.iter().map(|version| {
+        let served = versions.iter().chain(self.optional).map(|version| {
             let type_name = type_name(package, version, self.kind);
+            let deprecation = self.deprecation.map(str::to_owned);
             ResourceVersion {
                 name: (*version).to_owned(),
                 schema: Schema::Builtin(schemas.find(&type_name)),
                 type_name,
-                deprecation: self.deprecation.map(str::to_owned),
+                deprecation: deprecation.or_else(|| optional::deprecation(group, version, self.kind)),
                 subresources: Arc::clone(&subresources),
                 columns: Arc::clone(&columns),
                 selectable: Arc::clone(&selectable),

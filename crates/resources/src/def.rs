@@ -34,7 +34,7 @@ pub struct ResourceDef {
     pub namespaced: bool,
     /// The served versions, in discovery order.
     pub versions: Vec<ResourceVersion>,
-    /// The versions of a custom resource that are not served, in which objects may still be stored.
+    /// The versions that are not served, in which objects may still be stored and fields managed.
     pub unserved: Vec<ResourceVersion>,
     /// The conversion between versions.
     pub conversion: Conversion,

@@ -50,6 +50,7 @@ mod defaults;
 pub mod discovery;
 mod groups;
 mod ip;
+pub mod optional;
 mod pem;
 pub mod pod;
 pub mod quota;

@@ -7,7 +7,8 @@ use nave_machinery::{GroupVersionKind, GroupVersionResource};
 use nave_schema::SchemaSet;
 
 use crate::custom::versions;
-use crate::def::ResourceDef;
+use crate::def::{ResourceDef, ResourceVersion};
+use crate::optional;
 use crate::pod;
 
 /// All served resources by group, in discovery order. A change creates a new registry that shares the unchanged
@@ -55,13 +56,13 @@ impl Registry {
         registry
     }
 
-    /// Creates a registry of the built-in resources, with their types looked up in `schemas`.
+    /// Creates a registry of the built-in resources that are served by default, with their types looked up in `schemas`.
     pub fn builtin(schemas: &SchemaSet) -> Self {
-        Self::new(crate::groups::builtin(schemas))
+        Self::builtin_with(schemas, |resource| optional::is_enabled_by_default(&resource.version))
     }
 
     /// Creates a registry of the built-in resources and versions for which `serves` returns true. The storage prefixes
-    /// of the others stay reserved.
+    /// of the others stay reserved; managed fields of the others are still understood.
     pub fn builtin_with(schemas: &SchemaSet, serves: impl Fn(&GroupVersionResource) -> bool) -> Self {
         let mut groups = crate::groups::builtin(schemas);
         let reserved = Self::new(groups.clone()).reserved;
@@ -69,9 +70,11 @@ impl Registry {
             for def in &mut group.resources {
                 let def = Arc::make_mut(def);
                 let (group, resource) = (&def.group, &def.resource);
-                def.versions.retain(|version| {
+                let is_served = |version: &ResourceVersion| {
                     serves(&GroupVersionResource::new(&**group, &*version.name, &**resource))
-                });
+                };
+                (def.versions, def.unserved) =
+                    std::mem::take(&mut def.versions).into_iter().partition(is_served);
             }
             group.resources.retain(|def| !def.versions.is_empty());
             let resources = &group.resources;

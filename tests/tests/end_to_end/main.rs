@@ -39,6 +39,7 @@ mod kubectl_watch;
 mod metrics;
 mod namespaces;
 mod operators;
+mod optional_versions;
 mod peers;
 mod pod_gc;
 mod policies;

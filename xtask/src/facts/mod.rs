@@ -80,15 +80,14 @@ fn generate() -> Result<String, FactsError> {
     let found = openapi::OpenApi::read(&openapi).map_err(|e| FactsError::Io(openapi, e))?;
     let messages = protobuf::Messages::read(&protobuf).map_err(|e| FactsError::Io(protobuf, e))?;
     let mut types = found.types;
-    types.retain(|name, _| is_stable(name));
-    let kinds: Vec<(String, bool)> = found.kinds.into_iter().filter(|(name, _)| is_stable(name)).collect();
-    for (name, _) in kinds.iter().filter(|(_, has_list)| *has_list) {
+    for (name, _) in found.kinds.iter().filter(|(_, has_list)| *has_list) {
         types.insert(format!("{name}List"), list_of(name));
     }
     messages.complete(&mut types);
     apply_default_rules(&mut types);
     let mut roots = overlay::apply(&read(&folder().join("overlay.txt"))?, &mut types, &messages)?;
-    for (name, has_list) in kinds {
+    // The overlay names the kinds of other versions.
+    for (name, has_list) in found.kinds.into_iter().filter(|(name, _)| is_stable(name)) {
         roots.extend(has_list.then(|| format!("{name}List")));
         roots.push(name);
     }

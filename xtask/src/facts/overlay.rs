@@ -8,6 +8,8 @@
 //! word TYPE FIELD… : WORD…        adds words to fields;  -WORD removes one;  FIELD * means all fields
 //! drop TYPE FIELD…                removes fields
 //! atomic TYPE                     server-side apply treats the type as one value
+//! also PACKAGE KIND…              keeps kinds of a version before the stable one; the fields of the package's types
+//!                                 get the words of the stable types' fields that the sources lack
 //! ```
 
 use super::model::{Field, Shape, Types};
@@ -49,6 +51,17 @@ fn step(line: &str, types: &mut Types, messages: &Messages, roots: &mut Vec<Stri
         }
         return Ok(());
     }
+    if verb == "also" {
+        for kind in words {
+            let kinds = [format!("{name}.{kind}"), format!("{name}.{kind}List")];
+            if let Some(unknown) = kinds.iter().find(|kind| !types.contains_key(*kind)) {
+                return Err(format!("unknown type {unknown}"));
+            }
+            roots.extend(kinds);
+        }
+        copy_words(name, types);
+        return Ok(());
+    }
     let ty = types.get_mut(name).ok_or_else(|| format!("unknown type {name}"))?;
     let absent = |field: &str| format!("{name} has no field {field}");
     match verb {
@@ -83,6 +96,24 @@ fn step(line: &str, types: &mut Types, messages: &Messages, roots: &mut Vec<Stri
         _ => return Err(format!("unknown verb {verb}")),
     }
     Ok(())
+}
+
+/// Copies the words that the overlay sets for the types of the stable version of a package to those of the package.
+fn copy_words(package: &str, types: &mut Types) {
+    let Some((group, _)) = package.rsplit_once('.') else { return };
+    let stable =
+        |name: &str| name.strip_prefix(package)?.strip_prefix('.').map(|kind| format!("{group}.v1.{kind}"));
+    let pairs: Vec<(String, String)> =
+        types.keys().filter_map(|name| Some((name.clone(), stable(name)?))).collect();
+    for (name, stable) in pairs {
+        let Some(known) = types.get(&stable).cloned() else { continue };
+        for (field, fact) in types.get_mut(&name).into_iter().flat_map(|ty| &mut ty.fields) {
+            let Some(known) = known.fields.get(field) else { continue };
+            (fact.always, fact.pointer, fact.granular) = (known.always, known.pointer, known.granular);
+            fact.atomic |= known.atomic;
+            fact.type_meta.clone_from(&known.type_meta);
+        }
+    }
 }
 
 /// Adds a type and the types it refers to from the protobuf messages, unless they are already known.

@@ -4,12 +4,16 @@
 //! The server creates and corrects them at start only. A deleted or changed APIService stays as it is until the next
 //! start. An APIService without the label is never corrected.
 
+use std::collections::HashSet;
+
 use futures_util::future::try_join_all;
+use nave_machinery::options::DeleteOptions;
 use nave_machinery::{GroupVersionResource, Status, Value, meta};
 use serde_json::json;
 
 use super::ensure::{ensure, with_field};
 use crate::endpoints::Resources;
+use crate::internal::InternalWriter;
 
 /// Label of APIServices that the server manages, with the value for those corrected at start only.
 const AUTOMANAGED: (&str, &str) = ("kube-aggregator.kubernetes.io/automanaged", "onstart");
@@ -39,16 +43,26 @@ const GROUP_PRIORITIES: [(&str, u32); 20] = [
 ];
 
 /// Priorities of the versions that differ from [`VERSION_PRIORITY`].
-const VERSION_PRIORITIES: [(&str, &str, u32); 4] = [
+const VERSION_PRIORITIES: [(&str, &str, u32); 12] = [
     ("", "v1", 1),
+    ("admissionregistration.k8s.io", "v1beta1", 12),
+    ("admissionregistration.k8s.io", "v1alpha1", 9),
     ("autoscaling", "v2", 30),
+    ("coordination.k8s.io", "v1beta1", 13),
+    ("coordination.k8s.io", "v1alpha2", 12),
     ("flowcontrol.apiserver.k8s.io", "v1", 21),
+    ("networking.k8s.io", "v1beta1", 9),
     ("resource.k8s.io", "v1", 21),
+    ("resource.k8s.io", "v1beta1", 9),
+    ("resource.k8s.io", "v1alpha3", 1),
+    ("storage.k8s.io", "v1beta1", 9),
 ];
 const VERSION_PRIORITY: u32 = 15;
 
-/// Creates missing APIServices, and corrects those that have the label.
+/// Creates missing APIServices, corrects those that have the label, and deletes those with the label whose version is no
+/// longer served.
 pub(super) async fn run(resources: &Resources) -> Result<(), Status> {
+    delete_surplus(resources).await?;
     let ensured = resources.catalog().group_versions().into_iter().filter_map(|(group, version)| {
         let wanted = api_service(&group, &version)?;
         let api_services = GroupVersionResource::new("apiregistration.k8s.io", "v1", "apiservices");
@@ -64,6 +78,31 @@ pub(super) async fn run(resources: &Resources) -> Result<(), Status> {
         })
     });
     try_join_all(ensured).await.map(drop)
+}
+
+async fn delete_surplus(resources: &Resources) -> Result<(), Status> {
+    let catalog = resources.catalog();
+    let api_services = GroupVersionResource::new("apiregistration.k8s.io", "v1", "apiservices");
+    let Some(endpoint) = catalog.endpoint(&api_services) else { return Ok(()) };
+    let storage = endpoint.storage()?;
+    let served: HashSet<String> =
+        catalog.group_versions().into_iter().map(|(group, version)| format!("{version}.{group}")).collect();
+    let mut surplus = Vec::new();
+    for cached in storage.cacher().snapshot().range("", None).filter(|it| !served.contains(it.name())) {
+        let object = storage.codec().parse_cached(cached)?;
+        if meta::label(&object, AUTOMANAGED.0) == Some(AUTOMANAGED.1) {
+            surplus.push(cached.name().to_owned());
+        }
+    }
+    let writer = InternalWriter::new(endpoint, resources.admission());
+    for name in surplus {
+        match writer.delete(("", &name), &DeleteOptions::default()).await {
+            // Another server has deleted it.
+            Err(status) if status.code == 404 => {}
+            outcome => outcome?,
+        }
+    }
+    Ok(())
 }
 
 /// Returns the APIService of a group and version; `None` for `apiregistration.k8s.io`, which has no APIService.
@@ -97,6 +136,8 @@ mod tests {
             ("apps", "v1", "v1.apps", (17_800, 15)),
             ("autoscaling", "v2", "v2.autoscaling", (17_500, 30)),
             ("resource.k8s.io", "v1", "v1.resource.k8s.io", (16_200, 21)),
+            ("resource.k8s.io", "v1beta2", "v1beta2.resource.k8s.io", (16_200, 15)),
+            ("resource.k8s.io", "v1beta1", "v1beta1.resource.k8s.io", (16_200, 9)),
         ] {
             let object = api_service(group, version).unwrap();
             assert_eq!(meta::name(&object), name);

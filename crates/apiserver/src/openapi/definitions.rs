@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use nave_machinery::{GroupVersionKind, Map, Value};
+use nave_resources::optional::is_enabled_by_default;
 use nave_schema::{Field, ListTopology, PatchStrategy, Scalar, SchemaSet, Shape, StructType};
 use serde_json::json;
 
@@ -163,8 +164,11 @@ impl<'a> Definitions<'a> {
     }
 
     fn add_facts(&self, type_name: &str, definition: &mut Map) {
-        let facts = type_name.strip_prefix("io.k8s.").and_then(|name| self.facts.get(name));
-        for fact in facts.into_iter().flatten() {
+        let Some(name) = type_name.strip_prefix("io.k8s.") else { return };
+        let own = self.facts.get(name).into_iter().flatten();
+        // The types of a version before the stable one have the stable types' facts too.
+        let stable = stable_type(name).and_then(|name| self.facts.get(&*name));
+        for fact in stable.into_iter().flatten().chain(own) {
             if fact.keyword == "default" && self.dialect == Dialect::V2 {
                 continue;
             }
@@ -230,6 +234,13 @@ impl<'a> Definitions<'a> {
             Scalar::IntOrString => self.reference(INT_OR_STRING),
         })
     }
+}
+
+/// Returns the name of a type in the stable version of its group; `None` if the type's version is stable.
+fn stable_type(name: &str) -> Option<String> {
+    let (package, kind) = name.rsplit_once('.')?;
+    let (group, version) = package.rsplit_once('.')?;
+    (!is_enabled_by_default(version)).then(|| format!("{group}.v1.{kind}"))
 }
 
 /// A keyword of a type's definition.

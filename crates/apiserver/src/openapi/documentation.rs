@@ -76,6 +76,8 @@ fn add_all(generator: &mut SchemaGenerator) {
             MutatingAdmissionPolicy MutatingAdmissionPolicyBinding MutatingWebhookConfiguration
             ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration
         }
+        api::admissionregistration::v1alpha1 { MutatingAdmissionPolicy MutatingAdmissionPolicyBinding }
+        api::admissionregistration::v1beta1 { MutatingAdmissionPolicy MutatingAdmissionPolicyBinding }
         api::apps::v1 { ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet }
         api::authentication::v1 { SelfSubjectReview TokenRequest TokenReview }
         api::authorization::v1 {
@@ -86,6 +88,8 @@ fn add_all(generator: &mut SchemaGenerator) {
         api::batch::v1 { CronJob Job }
         api::certificates::v1 { CertificateSigningRequest }
         api::coordination::v1 { Lease }
+        api::coordination::v1alpha2 { LeaseCandidate }
+        api::coordination::v1beta1 { LeaseCandidate }
         api::core::v1 {
             Binding ComponentStatus ConfigMap Endpoints Event LimitRange Namespace Node PersistentVolume
             PersistentVolumeClaim Pod PodTemplate ReplicationController ResourceQuota Secret Service ServiceAccount
@@ -94,14 +98,19 @@ fn add_all(generator: &mut SchemaGenerator) {
         api::events::v1 { Event }
         api::flowcontrol::v1 { FlowSchema PriorityLevelConfiguration }
         api::networking::v1 { IPAddress Ingress IngressClass NetworkPolicy ServiceCIDR }
+        api::networking::v1beta1 { IPAddress ServiceCIDR }
         api::node::v1 { RuntimeClass }
         api::policy::v1 { Eviction PodDisruptionBudget }
         api::rbac::v1 { ClusterRole ClusterRoleBinding Role RoleBinding }
         api::resource::v1 { DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice }
+        api::resource::v1alpha3 { DeviceTaintRule }
+        api::resource::v1beta1 { DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice }
+        api::resource::v1beta2 { DeviceClass DeviceTaintRule ResourceClaim ResourceClaimTemplate ResourceSlice }
         api::scheduling::v1 { PriorityClass }
         api::storage::v1 {
             CSIDriver CSINode CSIStorageCapacity StorageClass VolumeAttachment VolumeAttributesClass
         }
+        api::storage::v1beta1 { VolumeAttributesClass }
         apiextensions::v1 { CustomResourceDefinition }
         apiregistration::v1 { APIService }
         meta::v1 {

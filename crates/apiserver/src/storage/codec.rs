@@ -134,14 +134,32 @@ impl ObjectCodec {
             return Ok(object);
         };
         let unknown = protobuf::envelope::unwrap(&kv.value).map_err(|error| failed(kv, &error))?;
+        let other = self.other_version(&unknown);
+        let type_id = other.map_or(type_id, |(_, type_id)| type_id);
         let mut object = protobuf::decode_stored(nave_schema::builtin(), type_id, unknown.raw)
             .map_err(|error| failed(kv, &error))?;
+        let api_version = if other.is_some() { unknown.api_version } else { &self.api_version };
         if let Some(fields) = object.as_object_mut() {
-            fields.insert("apiVersion".to_owned(), Value::String(self.api_version.clone()));
+            fields.insert("apiVersion".to_owned(), Value::String(api_version.to_owned()));
             fields.insert("kind".to_owned(), Value::String(self.def.kind.clone()));
+        }
+        if let Some((version, _)) = other {
+            self.def.strategy.default(&mut object, version);
+            self.convert_stored(&mut object).map_err(|error| failed(kv, &error))?;
         }
         self.default_on_read(&mut object);
         Ok(object)
+    }
+
+    /// Returns the version and the type of an object that another server has stored in another version.
+    fn other_version(&self, stored: &protobuf::envelope::Unknown<'_>) -> Option<(&str, TypeId)> {
+        if stored.api_version == self.api_version {
+            return None;
+        }
+        let of_group = |version: &GroupVersion| version.group == self.def.group;
+        let version = GroupVersion::parse(stored.api_version).filter(of_group)?.version;
+        let known = self.def.versions.iter().chain(&self.def.unserved).find(|known| known.name == version)?;
+        Some((&known.name, known.type_id()?))
     }
 
     fn default_on_read(&self, object: &mut Value) {
@@ -247,14 +265,18 @@ impl ObjectCodec {
         is_same
     }
 
-    /// Transcodes protobuf to JSON without a tree; `None` if the metadata is not the first field of the message, as it
-    /// is in all Kubernetes kinds.
+    /// Transcodes protobuf to JSON without a tree; `None` if the object is stored in another version, or the metadata is
+    /// not the first field of the message, as it is in all Kubernetes kinds.
     fn transcode(
         &self,
         type_id: TypeId,
         kv: &KeyValue,
     ) -> Result<Option<DecodedObject>, protobuf::ProtobufError> {
-        let message = protobuf::envelope::unwrap(&kv.value)?.raw;
+        let stored = protobuf::envelope::unwrap(&kv.value)?;
+        if self.other_version(&stored).is_some() {
+            return Ok(None);
+        }
+        let message = stored.raw;
         let set = nave_schema::builtin();
         let mut digits = itoa::Buffer::new();
         let root = protobuf::Root {
@@ -436,6 +458,28 @@ mod tests {
             assert_eq!(cached["status"], json!({"phase": "Pending"}));
             assert_eq!(codec.decode(&kv).unwrap()["status"], cached["status"]);
         }
+    }
+
+    #[test]
+    fn objects_in_other_versions_are_converted() {
+        let registry = nave_resources::Registry::builtin(nave_schema::builtin());
+        let claims = nave_machinery::GroupVersionResource::new("resource.k8s.io", "v1", "resourceclaims");
+        let codec =
+            ObjectCodec::new(Arc::clone(registry.lookup(&claims).unwrap()), StorageMediaType::Protobuf);
+        let codec = codec.unwrap();
+        let claim = json!({"metadata": {"name": "c"},
+            "spec": {"devices": {"requests": [{"name": "a", "deviceClassName": "gpu", "count": 2}]}}});
+        let set = nave_schema::builtin();
+        let type_id = set.find("io.k8s.api.resource.v1beta1.ResourceClaim").unwrap();
+        let mut raw = Vec::new();
+        protobuf::encode(set, type_id, &claim, &mut raw).unwrap();
+        let value = protobuf::envelope::wrap("resource.k8s.io/v1beta1", "ResourceClaim", &raw).into();
+        let kv = KeyValue { key: "/registry/resourceclaims/a/c".into(), value, mod_revision: 1 };
+        let cached: Value = serde_json::from_slice(&codec.decode_cached(&kv).unwrap().json).unwrap();
+        assert_eq!(cached["apiVersion"], "resource.k8s.io/v1");
+        let exactly = json!({"deviceClassName": "gpu", "count": 2, "allocationMode": "ExactCount"});
+        assert_eq!(cached["spec"]["devices"]["requests"], json!([{"name": "a", "exactly": exactly}]));
+        assert_eq!(codec.decode(&kv).unwrap()["spec"], cached["spec"]);
     }
 
     #[test]

@@ -13,6 +13,11 @@ pub fn compare(one: &str, other: &str) -> Ordering {
     }
 }
 
+/// Returns whether a version is neither an alpha nor a beta version.
+pub(crate) fn is_stable(version: &str) -> bool {
+    parse(version).is_some_and(|(stability, ..)| stability == 2)
+}
+
 /// Parses the stability, major and minor number of a Kubernetes version; the larger tuple is preferred.
 fn parse(version: &str) -> Option<(u8, u64, u64)> {
     let rest = version.strip_prefix('v')?;

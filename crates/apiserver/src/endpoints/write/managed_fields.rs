@@ -256,7 +256,7 @@ fn type_of<'e>(endpoint: &'e Endpoint, api_version: &str) -> Option<TypeRef<'e>>
     if let Some(schema) = def.schema(&version.version) {
         return Some(schema.topology().map_or(TypeRef::Deduced, TypeRef::custom));
     }
-    let served = def.versions.iter().find(|served| served.name == version.version);
+    let served = def.versions.iter().chain(&def.unserved).find(|known| known.name == version.version);
     let stored = || def.storage.as_ref().filter(|storage| storage.version == version);
     let type_id = served.map(ResourceVersion::type_id).or_else(|| stored().map(|storage| storage.type_id));
     type_id.map(type_ref)

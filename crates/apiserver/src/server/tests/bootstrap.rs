@@ -161,10 +161,20 @@ async fn users_may_change_api_services_between_starts() {
     let unlabeled = json!({"metadata": {"labels": null}, "spec": {"versionPriority": 3}});
     assert_eq!(it.send(Method::PATCH, &format!("{API_SERVICES}/v1.batch"), &unlabeled).await.0, 200);
     assert_eq!(it.send(Method::DELETE, &format!("{API_SERVICES}/v1."), &Value::Null).await.0, 200);
+    // Versions that an earlier start has served, with the label of the server and without.
+    for (name, label) in [("v1beta1.apps", "onstart"), ("v1beta2.apps", "true")] {
+        let (version, group) = name.split_once('.').unwrap();
+        let old = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+            "metadata": {"name": name, "labels": {"kube-aggregator.kubernetes.io/automanaged": label}},
+            "spec": {"group": group, "version": version, "groupPriorityMinimum": 1000, "versionPriority": 1}});
+        assert_eq!(it.send(Method::POST, API_SERVICES, &old).await.0, 201);
+    }
     it.get(API_SERVICES, &[]).await;
     it.bootstrap().await;
     for (name, priority) in [("v1.", 1), ("v1.apps", 15), ("v1.batch", 3)] {
         assert_eq!(it.object(API_SERVICES, name).await["spec"]["versionPriority"], priority, "{name}");
     }
     assert_eq!(it.get(&format!("{API_SERVICES}/v1.apiregistration.k8s.io"), &[]).await.0, 404);
+    assert_eq!(it.get(&format!("{API_SERVICES}/v1beta1.apps"), &[]).await.0, 404);
+    assert_eq!(it.get(&format!("{API_SERVICES}/v1beta2.apps"), &[]).await.0, 200);
 }

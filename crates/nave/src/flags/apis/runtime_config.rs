@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use nave_machinery::GroupVersionResource;
 use nave_resources::Registry;
+use nave_resources::optional::is_enabled_by_default;
 use nave_schema::SchemaSet;
 
 use crate::flags::FlagError;
@@ -82,22 +83,24 @@ impl RuntimeConfig {
     /// # Errors
     /// A group or version does not exist in Kubernetes 1.36.
     pub(crate) fn registry(&self, schemas: &SchemaSet) -> Result<Registry, FlagError> {
-        let registry = Registry::builtin(schemas);
         if self == &Self::default() {
-            return Ok(registry);
+            return Ok(Registry::builtin(schemas));
         }
-        let has_none = |form| matches!(form, VersionForm::Beta | VersionForm::Alpha);
-        for (name, form) in FORMS.into_iter().filter(|(_, form)| has_none(*form)) {
-            if self.forms.contains(&(form, true)) {
-                tracing::warn!("{name} in --runtime-config enables nothing: nave serves the stable versions");
+        for (group, versions) in UNSERVED {
+            for version in versions {
+                if self.of_form(version) == Some(true) {
+                    tracing::warn!(group, version, "API of --runtime-config is not served by nave");
+                }
             }
         }
+        let registry = Registry::builtin_with(schemas, |_| true);
         for ((group, version, _), enabled) in &self.apis {
             let served = registry.group(group);
             if served.is_some_and(|served| served.versions.contains(version)) {
                 continue;
             }
-            if UNSERVED.iter().any(|(known, versions)| known == group && versions.contains(&&**version)) {
+            let mut unserved = UNSERVED.iter().chain(&REMOVED);
+            if unserved.any(|(known, versions)| known == group && versions.contains(&&**version)) {
                 if *enabled {
                     tracing::warn!(group, version, "API of --runtime-config is not served by nave");
                 }
@@ -112,15 +115,21 @@ impl RuntimeConfig {
         Ok(Registry::builtin_with(schemas, |resource| self.enables(resource)))
     }
 
-    /// Returns whether a resource is served in a version. All built-in versions of nave are enabled by default.
+    /// Returns whether a resource is served in a version.
     fn enables(&self, resource: &GroupVersionResource) -> bool {
         let setting = |resource_name: &str| {
             let key = (resource.group.clone(), resource.version.clone(), resource_name.to_owned());
             self.apis.get(&key).copied()
         };
-        let of_form =
-            || self.forms.iter().rev().find(|(form, _)| form.matches(&resource.version)).map(|(_, on)| *on);
-        setting(&resource.resource).or_else(|| setting("")).or_else(of_form).unwrap_or(true)
+        setting(&resource.resource)
+            .or_else(|| setting(""))
+            .or_else(|| self.of_form(&resource.version))
+            .unwrap_or_else(|| is_enabled_by_default(&resource.version))
+    }
+
+    /// Returns the setting of all versions of a form, if the flag has one for this version.
+    fn of_form(&self, version: &str) -> Option<bool> {
+        self.forms.iter().rev().find(|(form, _)| form.matches(version)).map(|(_, on)| *on)
     }
 }
 
@@ -151,24 +160,25 @@ const FORMS: [(&str, VersionForm); 4] = [
 ];
 /// A key without effect, which old configurations contain.
 const LEGACY: &str = "api/legacy";
-/// The versions that kube-apiserver 1.36 knows and nave does not serve. kube-apiserver disables them by default.
-const UNSERVED: [(&str, &[&str]); 17] = [
-    ("admissionregistration.k8s.io", &["v1alpha1", "v1beta1"]),
+/// The versions that kube-apiserver 1.36 serves if they are enabled, and nave does not.
+const UNSERVED: [(&str, &[&str]); 1] = [("internal.apiserver.k8s.io", &["v1alpha1"])];
+/// The versions that kube-apiserver 1.36 knows and serves in no case, or only with a feature gate that is off by default.
+const REMOVED: [(&str, &[&str]); 16] = [
     ("apps", &["v1beta1", "v1beta2"]),
     ("authentication.k8s.io", &["v1alpha1", "v1beta1"]),
     ("authorization.k8s.io", &["v1beta1"]),
     ("batch", &["v1beta1"]),
     ("certificates.k8s.io", &["v1alpha1", "v1beta1"]),
-    ("coordination.k8s.io", &["v1alpha2", "v1beta1"]),
     ("discovery.k8s.io", &["v1beta1"]),
+    ("events.k8s.io", &["v1beta1"]),
     ("extensions", &["v1beta1"]),
     ("flowcontrol.apiserver.k8s.io", &["v1beta1", "v1beta2", "v1beta3"]),
     ("imagepolicy.k8s.io", &["v1alpha1"]),
-    ("internal.apiserver.k8s.io", &["v1alpha1"]),
-    ("networking.k8s.io", &["v1beta1"]),
-    ("resource.k8s.io", &["v1alpha3", "v1beta1", "v1beta2"]),
+    ("node.k8s.io", &["v1alpha1", "v1beta1"]),
+    ("policy", &["v1beta1"]),
+    ("rbac.authorization.k8s.io", &["v1alpha1", "v1beta1"]),
     ("scheduling.k8s.io", &["v1alpha2", "v1beta1"]),
-    ("storage.k8s.io", &["v1alpha1", "v1beta1"]),
+    ("storage.k8s.io", &["v1alpha1"]),
     ("storagemigration.k8s.io", &["v1beta1"]),
 ];
 
@@ -193,6 +203,30 @@ mod tests {
             ("apps/v1=false", &["/v1/pods"], &["apps/v1/deployments", "apps/v1/daemonsets"]),
             ("apps/v1/daemonsets=false", &["apps/v1/deployments"], &["apps/v1/daemonsets"]),
             ("apps/v1=false apps/v1/daemonsets", &["apps/v1/daemonsets"], &["apps/v1/deployments"]),
+            ("", &[], &["resource.k8s.io/v1beta1/resourceclaims", "networking.k8s.io/v1beta1/ipaddresses"]),
+            (
+                "api/all=true",
+                &[
+                    "coordination.k8s.io/v1alpha2/leasecandidates",
+                    "resource.k8s.io/v1alpha3/devicetaintrules",
+                    "resource.k8s.io/v1beta2/deviceclasses",
+                    "storage.k8s.io/v1beta1/volumeattributesclasses",
+                ],
+                &["networking.k8s.io/v1beta1/ingresses", "resource.k8s.io/v1alpha3/deviceclasses"],
+            ),
+            (
+                "api/beta=true resource.k8s.io/v1beta1=false",
+                &["resource.k8s.io/v1beta2/resourceslices", "resource.k8s.io/v1/resourceslices"],
+                &[
+                    "resource.k8s.io/v1beta1/resourceslices",
+                    "admissionregistration.k8s.io/v1alpha1/mutatingadmissionpolicies",
+                ],
+            ),
+            (
+                "admissionregistration.k8s.io/v1alpha1/mutatingadmissionpolicies=true",
+                &["admissionregistration.k8s.io/v1alpha1/mutatingadmissionpolicies"],
+                &["admissionregistration.k8s.io/v1alpha1/mutatingadmissionpolicybindings"],
+            ),
             ("api/all=false v1=true", &["/v1/pods"], &["apps/v1/deployments"]),
             ("api/all=false api/ga=true", &["/v1/pods", "apps/v1/deployments"], &[]),
             (
@@ -213,12 +247,16 @@ mod tests {
             }
         }
         assert!(registry("apps/v1=false").unwrap().group("apps").is_none());
+        let versions =
+            |list: &str| registry(list).unwrap().group("resource.k8s.io").unwrap().versions.clone();
+        assert_eq!(versions(""), ["v1"]);
+        assert_eq!(versions("api/all=true"), ["v1", "v1beta2", "v1beta1", "v1alpha3"]);
         assert_eq!(registry("autoscaling/v1=false").unwrap().group("autoscaling").unwrap().versions, ["v2"]);
     }
 
     #[test]
     fn versions_that_nave_lacks_are_no_error() {
-        assert!(registry("resource.k8s.io/v1beta1=true storage.k8s.io/v1beta1=false").is_ok());
+        assert!(registry("internal.apiserver.k8s.io/v1alpha1=true batch/v1beta1=false").is_ok());
     }
 
     #[test]

@@ -25,10 +25,12 @@ pub(crate) fn group() -> GroupBuilder {
     let resources = vec![
         // 1.36 stores these two kinds as v1beta1, so that 1.35 can read them.
         policy("MutatingAdmissionPolicy", "mutatingadmissionpolicies")
+            .optional(&["v1beta1", "v1alpha1"])
             .stored_as(GROUP, "v1beta1", PACKAGE)
             .columns(policy_columns("Mutations", "spec.mutations"))
             .strategy(strategies::Policy { mutating: true }),
         policy("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings")
+            .optional(&["v1beta1", "v1alpha1"])
             .stored_as(GROUP, "v1beta1", PACKAGE)
             .columns(binding_columns())
             .strategy(strategies::Binding { mutating: true }),

@@ -1,4 +1,6 @@
-//! `coordination.k8s.io`: leases.
+//! `coordination.k8s.io`: leases and the candidates for them.
+
+mod candidates;
 
 use nave_machinery::Value;
 
@@ -15,7 +17,7 @@ pub(crate) fn group() -> GroupBuilder {
         age(),
     ]);
     let leases = leases.strategy(LeaseStrategy);
-    declare("coordination.k8s.io", "io.k8s.api.coordination", vec![leases])
+    declare("coordination.k8s.io", "io.k8s.api.coordination", vec![candidates::candidates(), leases])
 }
 
 /// The strategy of leases (upstream: `pkg/apis/coordination/validation`).

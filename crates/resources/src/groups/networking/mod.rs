@@ -28,6 +28,7 @@ pub(crate) fn group() -> GroupBuilder {
         resource("IPAddress", "ipaddresses")
             .cluster()
             .short(&["ip"])
+            .optional(&["v1beta1"])
             .named(NameRule::With(ip_address_name))
             .columns(columns::ip_address())
             .strategy(addresses::IpAddressStrategy),
@@ -38,6 +39,7 @@ pub(crate) fn group() -> GroupBuilder {
             .strategy(policies::NetworkPolicyStrategy),
         resource("ServiceCIDR", "servicecidrs")
             .cluster()
+            .optional(&["v1beta1"])
             .status()
             .keeps_metadata(KeptMetadata::ALL)
             .columns(columns::service_cidr())

@@ -1,9 +1,10 @@
 //! Defaults and validation of resource slices (upstream: `pkg/apis/resource`).
 
-use nave_machinery::{FieldError, Map, Value, names, time};
+use nave_machinery::{FieldError, GroupVersion, Map, Value, names, time};
 
-use super::capacity;
 use super::parts::{binding_conditions, each, pool_name, qualified, unique};
+use super::{beta, capacity};
+use crate::convert::ConversionError;
 use crate::defaults::{each as each_object, object_at, set_absent};
 use crate::groups::core::pod_spec::affinity;
 use crate::semantic::is_equal;
@@ -32,10 +33,22 @@ impl Strategy for ResourceSliceStrategy {
     fn default(&self, slice: &mut Value, _version: &str) {
         let Some(spec) = slice.as_object_mut().and_then(|slice| object_at(slice, &["spec"])) else { return };
         for device in each_object(spec, "devices") {
-            for taint in each_object(device, "taints") {
+            // The fields of a device of v1beta1 are in `basic`.
+            let device =
+                if device.contains_key("basic") { object_at(device, &["basic"]) } else { Some(device) };
+            for taint in device.into_iter().flat_map(|device| each_object(device, "taints")) {
                 set_absent(taint, "timeAdded", time::now().rfc3339());
             }
         }
+    }
+
+    fn convert(
+        &self,
+        object: &mut Value,
+        from: &GroupVersion,
+        to: &GroupVersion,
+    ) -> Result<(), ConversionError> {
+        beta::slice(object, from, to)
     }
 
     fn prepare_for_create(&self, slice: &mut Value) {
@@ -288,7 +301,7 @@ fn semantic_version(version: At, errors: &mut Errors) {
 }
 
 /// Returns whether a text is a semantic version (semver.org 2.0.0).
-fn is_semantic_version(text: &str) -> bool {
+pub(in crate::groups) fn is_semantic_version(text: &str) -> bool {
     let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
     let (core, release) = rest.split_once('-').map_or((rest, None), |(core, release)| (core, Some(release)));
     let is_number = |part: &str| {
@@ -308,8 +321,16 @@ fn is_semantic_version(text: &str) -> bool {
 }
 
 fn taint(taint: At, errors: &mut Errors) {
+    taint_key_and_value(taint, errors);
+    taint_effect(taint, errors);
+}
+
+pub(super) fn taint_key_and_value(taint: At, errors: &mut Errors) {
     checked(taint.field("key"), names::is_qualified_name, errors);
     checked(taint.field("value"), names::is_valid_label_value, errors);
+}
+
+pub(super) fn taint_effect(taint: At, errors: &mut Errors) {
     let effect = taint.field("effect");
     match effect.text() {
         "" => errors.push(effect.required("")),

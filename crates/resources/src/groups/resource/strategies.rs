@@ -1,8 +1,9 @@
 //! Strategies of device classes and resource claims.
 
-use nave_machinery::{FieldError, Map, Value, names};
+use nave_machinery::{FieldError, GroupVersion, Map, Value, names};
 
-use super::{status, validation};
+use super::{beta, status, validation};
+use crate::convert::ConversionError;
 use crate::defaults::{each, object_at, set};
 use crate::strategy::Strategy;
 use crate::validate::{At, Errors, immutable, labels};
@@ -26,6 +27,15 @@ impl Strategy for ResourceClaimStrategy {
         if let Some(spec) = claim.as_object_mut().and_then(|claim| object_at(claim, &["spec"])) {
             default_claim(spec);
         }
+    }
+
+    fn convert(
+        &self,
+        object: &mut Value,
+        from: &GroupVersion,
+        to: &GroupVersion,
+    ) -> Result<(), ConversionError> {
+        beta::requests(object, &["spec", "devices"], from, to)
     }
 
     fn validate(&self, claim: &Value) -> Errors {
@@ -54,6 +64,15 @@ impl Strategy for ResourceClaimTemplateStrategy {
         if let Some(spec) = template.as_object_mut().and_then(|it| object_at(it, &["spec", "spec"])) {
             default_claim(spec);
         }
+    }
+
+    fn convert(
+        &self,
+        object: &mut Value,
+        from: &GroupVersion,
+        to: &GroupVersion,
+    ) -> Result<(), ConversionError> {
+        beta::requests(object, &["spec", "spec", "devices"], from, to)
     }
 
     fn validate(&self, template: &Value) -> Errors {
@@ -96,6 +115,10 @@ fn default_claim(spec: &mut Map) {
         if let Some(exactly) = object_at(request, &["exactly"]) {
             default_request(exactly);
         }
+        // A request of v1beta1 is an exact one if it names a class.
+        if request.get("deviceClassName").is_some_and(|class| class != "") {
+            default_request(request);
+        }
         each(request, "firstAvailable").for_each(default_request);
     }
 }
@@ -122,6 +145,18 @@ mod tests {
         let mut claim = json!({"spec": given});
         ResourceClaimStrategy.default(&mut claim, "v1");
         assert_eq!(claim, json!({"spec": wanted}));
+        let of_beta = |request: Value| json!({"spec": {"devices": {"requests": [request]}}});
+        for (given, wanted) in [
+            (
+                json!({"deviceClassName": "a"}),
+                json!({"deviceClassName": "a", "allocationMode": "ExactCount", "count": 1}),
+            ),
+            (json!({"deviceClassName": ""}), json!({"deviceClassName": ""})),
+        ] {
+            let mut claim = of_beta(given);
+            ResourceClaimStrategy.default(&mut claim, "v1beta1");
+            assert_eq!(claim, of_beta(wanted));
+        }
         let mut template = json!({"spec": {"spec": given}});
         ResourceClaimTemplateStrategy.default(&mut template, "v1");
         assert_eq!(template, json!({"spec": {"spec": wanted}}));

@@ -45,6 +45,7 @@ pub(crate) fn group() -> GroupBuilder {
         resource("VolumeAttributesClass", "volumeattributesclasses")
             .cluster()
             .short(&["vac"])
+            .optional(&["v1beta1"])
             .returns_deleted()
             .columns(columns::attributes_class())
             .strategy(classes::AttributesClassStrategy),
