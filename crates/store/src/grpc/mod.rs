@@ -58,11 +58,11 @@ impl Connection {
     ///
     /// # Errors
     /// The connection ends during the handshake.
-    pub async fn open<Io>(io: Io, origin: String) -> Result<Self, String>
+    pub fn open<Io>(io: Io, origin: String) -> impl Future<Output = Result<Self, String>>
     where
         Io: Read + Write + Unpin + Send + 'static,
     {
-        Self::open_with(io, origin, Some(KEEP_ALIVE_INTERVAL)).await
+        Self::open_with(io, origin, Some(KEEP_ALIVE_INTERVAL))
     }
 
     /// Opens a connection to a process of this machine, which does not vanish without closing it. Servers in Go end
@@ -70,11 +70,11 @@ impl Connection {
     ///
     /// # Errors
     /// The connection ends during the handshake.
-    pub async fn open_without_pings<Io>(io: Io, origin: String) -> Result<Self, String>
+    pub fn open_without_pings<Io>(io: Io, origin: String) -> impl Future<Output = Result<Self, String>>
     where
         Io: Read + Write + Unpin + Send + 'static,
     {
-        Self::open_with(io, origin, None).await
+        Self::open_with(io, origin, None)
     }
 
     async fn open_with<Io>(io: Io, origin: String, keep_alive: Option<Duration>) -> Result<Self, String>
