@@ -136,7 +136,7 @@ mod tests {
         };
         assert_eq!(added(rule("None", "2020-01-01T00:00:00Z")), "2020-01-01T00:00:00Z");
         assert_eq!(added(rule("NoExecute", "2021-01-01T00:00:00Z")), "2021-01-01T00:00:00Z");
-        assert!(added(rule("NoExecute", "2020-01-01T00:00:00Z")) > "2021".to_owned());
+        assert!(*added(rule("NoExecute", "2020-01-01T00:00:00Z")) > *"2021");
         let mut new = json!({"spec": {"taint": {}}});
         DeviceTaintRuleStrategy.default(&mut new, "v1alpha3");
         assert!(new["spec"]["taint"]["timeAdded"].is_string());
