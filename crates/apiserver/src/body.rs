@@ -25,7 +25,7 @@ const MAX_DROPPED: usize = 16 * 1024 * 1024;
 
 /// Maximum size of the rest of a body to drain, and maximum time to drain it.
 const MAX_DRAINED: usize = 64 * 1024;
-const DRAIN_TIME: Duration = Duration::from_millis(500);
+const DRAIN_TIME: Duration = Duration::from_millis(250);
 
 /// Reads and drops the rest of a small request body, for a limited time. Otherwise HTTP/2 would reset a stream whose
 /// response is sent before the body is read. Some clients treat the reset as an error and miss the response (nghttp2

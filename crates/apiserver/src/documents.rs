@@ -126,7 +126,7 @@ impl Documents {
             }
             ["metrics"] => self.metrics(catalog.storages()).await.map(EndpointResponse::from),
             ["console", "stream"] => match &self.console {
-                Some(console) => console.stream().map(EndpointResponse::from),
+                Some(console) => console.stream(&context.user().name).map(EndpointResponse::from),
                 None => Ok(raw_response::page_not_found().into()),
             },
             ["console", "audit"] => Ok(match &self.console {

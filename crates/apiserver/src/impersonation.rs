@@ -22,8 +22,8 @@ use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use nave_authn::{ANONYMOUS, AUTHENTICATED_GROUP, UNAUTHENTICATED_GROUP, UserInfo, service_account};
-use nave_authz::Attributes;
-use nave_machinery::Status;
+use nave_authz::{Attributes, SYSTEM_MASTERS, forbidden};
+use nave_machinery::{FieldPath, Status, names};
 use percent_encoding::percent_decode_str;
 
 use self::metrics::ImpersonationMetrics;
@@ -41,6 +41,9 @@ const NODES_GROUP: &str = "system:nodes";
 /// Keys of `extra` in service account tokens: the node of the token, and the claim that binds the token to the node.
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 const NODE_KEYS: &str = "authentication.kubernetes.io/associated-node-keys";
+
+/// Number of groups or of values of `extra` from which a constrained mode asks for all of them first.
+const MANY: usize = 4;
 
 /// The authorizers that decide who may impersonate whom.
 pub struct Impersonation {
@@ -145,6 +148,7 @@ async fn check(
         named(part, &wanted),
         Attributes { resource: "groups", ..part },
         &wanted,
+        false,
         authorization,
     )
     .await
@@ -167,7 +171,7 @@ impl Mode {
     /// Returns the applicable modes. Names of nodes and service accounts are never treated as ordinary users.
     fn all(who: &UserInfo, wanted: &UserInfo) -> Vec<Self> {
         let only_named = wanted.uid.is_empty() && wanted.groups.is_empty() && wanted.extra.is_empty();
-        if let Some(node) = wanted.name.strip_prefix(NODE_PREFIX) {
+        if let Some(node) = node_name(&wanted.name) {
             let own = service_account::split_user_name(&who.name).is_some()
                 && who.extra.get(NODE_NAME).is_some_and(|named| *named == [node]);
             let modes = [(own, Self::AssociatedNode), (true, Self::ArbitraryNode)];
@@ -198,19 +202,20 @@ impl Mode {
         let (name, verb) = self.names();
         // Tells the authorizer that the workload runs on a node, but not on which node.
         let mut workload = request.user.clone();
-        workload.extra = BTreeMap::from([(NODE_KEYS.to_owned(), vec![NODE_NAME.to_owned()])]);
+        let keys = std::mem::take(&mut workload.extra).into_keys().collect();
+        workload.extra = BTreeMap::from([(NODE_KEYS.to_owned(), keys)]);
         let who = if self == Self::AssociatedNode { &workload } else { request.user };
         let on = format!("impersonate-on:{name}:{}", request.verb);
         authorization.authorize(&Attributes { verb: &on, user: who, ..*request }).await?;
         let part =
             Attributes { verb, group: AUTHENTICATION_GROUP, version: "v1", ..Attributes::for_user(who) };
-        let node = wanted.name.strip_prefix(NODE_PREFIX).unwrap_or_default();
+        let node = node_name(&wanted.name).unwrap_or_default();
         let first = match self {
             Self::AssociatedNode => Attributes { resource: "nodes", name: "*", ..part },
             Self::ArbitraryNode => Attributes { resource: "nodes", name: node, ..part },
             Self::ServiceAccount | Self::UserInfo => named(part, wanted),
         };
-        authorize_parts(first, Attributes { resource: "groups", ..part }, wanted, authorization).await
+        authorize_parts(first, Attributes { resource: "groups", ..part }, wanted, true, authorization).await
     }
 }
 
@@ -222,11 +227,19 @@ fn named<'a>(part: Attributes<'a>, wanted: &'a UserInfo) -> Attributes<'a> {
     }
 }
 
-/// Authorizes the user name, then each other attribute. `group` is the template for group attributes.
+/// Returns the node in the user name of a kubelet; `None` for other users.
+fn node_name(user: &str) -> Option<&str> {
+    user.strip_prefix(NODE_PREFIX).filter(|name| names::is_dns1123_subdomain(name).is_empty())
+}
+
+/// Authorizes the user name, then each other attribute. `group` is the template for group attributes. Constrained modes
+/// allow fewer attributes than the mode without a name, so that a right to impersonate some users is never a right to
+/// everything.
 async fn authorize_parts(
     user: Attributes<'_>,
     group: Attributes<'_>,
     wanted: &UserInfo,
+    is_constrained: bool,
     authorization: &Impersonation,
 ) -> Result<(), Status> {
     authorization.authorize(&user).await?;
@@ -234,14 +247,64 @@ async fn authorize_parts(
     if !wanted.uid.is_empty() {
         authorization.authorize(&Attributes { resource: "uids", name: &wanted.uid, ..part }).await?;
     }
-    for name in &wanted.groups {
+    if is_constrained {
+        check_groups(&group, &wanted.groups)?;
+    }
+    let all_groups = Attributes { name: "*", ..group };
+    let may_all =
+        is_constrained && wanted.groups.len() >= MANY && authorization.authorize(&all_groups).await.is_ok();
+    for name in wanted.groups.iter().filter(|_| !may_all) {
         authorization.authorize(&Attributes { name, ..group }).await?;
+    }
+    let extra = Attributes { resource: "userextras", ..part };
+    if is_constrained {
+        check_extra(&extra, &wanted.extra)?;
+    }
+    let values: usize = wanted.extra.values().map(Vec::len).sum();
+    let all_extra = Attributes { subresource: "*", name: "*", ..extra };
+    if is_constrained && values >= MANY && authorization.authorize(&all_extra).await.is_ok() {
+        return Ok(());
     }
     for (key, values) in &wanted.extra {
         for value in values {
-            let extra = Attributes { resource: "userextras", subresource: key, name: value, ..part };
-            authorization.authorize(&extra).await?;
+            authorization.authorize(&Attributes { subresource: key, name: value, ..extra }).await?;
         }
+    }
+    Ok(())
+}
+
+/// Refuses groups that no constrained mode may impersonate. Members of `system:masters` may do everything.
+fn check_groups(part: &Attributes<'_>, groups: &[String]) -> Result<(), Status> {
+    if groups.iter().any(String::is_empty) {
+        return Err(forbidden(part, "impersonating the empty string group is not allowed"));
+    }
+    if groups.iter().any(|group| group == SYSTEM_MASTERS) {
+        let part = Attributes { name: SYSTEM_MASTERS, ..*part };
+        return Err(forbidden(&part, "impersonating the system:masters group is not allowed"));
+    }
+    Ok(())
+}
+
+/// Refuses keys and values of `extra` that no constrained mode may impersonate.
+fn check_extra(part: &Attributes<'_>, extra: &BTreeMap<String, Vec<String>>) -> Result<(), Status> {
+    let path = FieldPath::new("extra").child("key");
+    for (key, values) in extra {
+        let invalid = names::validate_domain_prefixed_path(key, &path);
+        let why = if key.is_empty() {
+            "impersonating the empty string key in extra is not allowed".to_owned()
+        } else if !invalid.is_empty() {
+            let errors: Vec<String> = invalid.iter().map(ToString::to_string).collect();
+            let errors =
+                if let [one] = errors.as_slice() { one.clone() } else { format!("[{}]", errors.join(", ")) };
+            format!("impersonating an invalid key in extra is not allowed: {errors}")
+        } else if *key != key.to_lowercase() {
+            format!("impersonating a non-lowercase key in extra is not allowed: {key:?}")
+        } else if values.iter().any(String::is_empty) {
+            "impersonating the empty string value in extra is not allowed".to_owned()
+        } else {
+            continue;
+        };
+        return Err(forbidden(part, &why));
     }
     Ok(())
 }

@@ -1,5 +1,8 @@
 //! `/debug/api_cache`: the state of each watch cache, for administrators.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use nave_cacher::{EncodingBudget, FieldRef, Introspection, Route, WindowIntrospection};
 use nave_resources::ResourceDef;
 use serde::Serialize;
@@ -53,7 +56,7 @@ struct Window {
 
 /// The watchers for one value of an indexed field; without a field, the watchers of all events.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(crate) struct Bucket {
+struct Bucket {
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,14 +116,42 @@ impl From<WindowIntrospection> for Window {
 }
 
 impl Bucket {
-    pub(crate) fn new(def: &ResourceDef, route: &Route, count: usize) -> Self {
-        let field = match route.field {
-            None => None,
-            Some(FieldRef::Name) => Some("metadata.name"),
-            Some(FieldRef::Namespace) => Some("metadata.namespace"),
-            Some(FieldRef::Declared(at)) => Some(def.fields.get(at).map_or("", |field| field.path.as_str())),
-        };
+    fn new(def: &ResourceDef, route: &Route, count: usize) -> Self {
+        let field = path(def, route);
         let value = field.map(|_| route.value.to_string());
         Self { field: field.map(str::to_owned), value, count }
+    }
+}
+
+/// Returns the path of the field of a bucket; `None` for the watchers of all events.
+fn path<'d>(def: &'d ResourceDef, route: &Route) -> Option<&'d str> {
+    Some(match route.field? {
+        FieldRef::Name => "metadata.name",
+        FieldRef::Namespace => "metadata.namespace",
+        FieldRef::Declared(at) => def.fields.get(at).map_or("", |field| field.path.as_str()),
+    })
+}
+
+/// The watchers for all values of an indexed field. The values are names of objects, which are no part of the state of
+/// the server.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct FieldWatchers {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+    count: usize,
+}
+
+impl FieldWatchers {
+    /// Returns the fields with most watchers, at most `max`.
+    pub(crate) fn largest(def: &ResourceDef, watchers: &[(Route, usize)], max: usize) -> Vec<Self> {
+        let mut counts: BTreeMap<Option<&str>, usize> = BTreeMap::new();
+        for (route, count) in watchers {
+            *counts.entry(path(def, route)).or_default() += count;
+        }
+        let counts = counts.into_iter().map(|(field, count)| Self { field: field.map(str::to_owned), count });
+        let mut fields: Vec<Self> = counts.collect();
+        fields.sort_by_key(|it| Reverse(it.count));
+        fields.truncate(max);
+        fields
     }
 }

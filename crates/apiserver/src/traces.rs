@@ -6,11 +6,14 @@ use std::time::{Instant, SystemTime};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Uri, Version, header};
 use nave_authz::SYSTEM_MASTERS;
-use nave_machinery::duration;
+use nave_machinery::{duration, limits};
 use nave_telemetry::{Attribute, Kind, Span, TraceContext, Tracer};
 
 use crate::context::{Client, RequestContext};
 use crate::steps::{self, SLOW, Step};
+
+/// Maximum length of a client's text in a span or a log line, in bytes. Spans wait in a queue that is limited by number.
+const MAX_TEXT: usize = 1024;
 
 /// Traces requests; without a tracer, only logs slow ones.
 #[derive(Clone, Default)]
@@ -71,7 +74,7 @@ impl Traces {
             let totals = steps::totals(&steps);
             tracing::info!(
                 verb = context.info.verb.as_str(),
-                uri = %exchange.uri.path(),
+                uri = limits::clipped(exchange.uri.path(), MAX_TEXT),
                 code = exchange.code,
                 audit_id = context.audit_id.to_str().unwrap_or_default(),
                 milliseconds = elapsed.as_millis(),
@@ -117,7 +120,7 @@ fn export(
         context: span.context,
         parent: span.parent,
         link: span.link,
-        name: name(context),
+        name: limits::clipped(name(context), MAX_TEXT),
         kind: Kind::Server,
         start: at(context.received),
         end: now.1,
@@ -130,8 +133,8 @@ fn export(
 fn attributes_of_step(context: &RequestContext) -> Vec<(&'static str, Attribute)> {
     let mut attributes = vec![("audit-id", audit_id(context))];
     if let Some(resource) = &context.info.resource {
-        attributes.push(("group", resource.gvr.group.as_str().into()));
-        attributes.push(("resource", resource.gvr.resource.as_str().into()));
+        attributes.push(("group", clipped(&resource.gvr.group)));
+        attributes.push(("resource", clipped(&resource.gvr.resource)));
     }
     attributes
 }
@@ -145,17 +148,17 @@ impl Exchange<'_> {
     fn attributes(&self, context: &RequestContext) -> Vec<(&'static str, Attribute)> {
         let text = |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok());
         let mut attributes = vec![
-            ("http.request.method", context.info.method.as_str().into()),
+            ("http.request.method", clipped(context.info.method.as_str())),
             ("url.scheme", "https".into()),
-            ("url.path", self.uri.path().into()),
-            ("http.target", self.uri.path_and_query().map_or("", |target| target.as_str()).into()),
+            ("url.path", clipped(self.uri.path())),
+            ("http.target", clipped(self.uri.path_and_query().map_or("", |target| target.as_str()))),
             ("network.protocol.version", protocol_version(self.version).into()),
             ("http.response.status_code", self.code.into()),
             ("audit-id", audit_id(context)),
         ];
         let host = text(header::HOST.as_str()).and_then(|host| host.parse::<Authority>().ok());
         if let Some(host) = self.uri.authority().or(host.as_ref()) {
-            attributes.push(("server.address", host.host().trim_matches(['[', ']']).into()));
+            attributes.push(("server.address", clipped(host.host().trim_matches(['[', ']']))));
             let port = host.port_u16().filter(|port| *port != HTTPS_PORT);
             attributes.extend(port.map(|port| ("server.port", port.into())));
         }
@@ -167,16 +170,21 @@ impl Exchange<'_> {
             attributes.push(("network.peer.port", connection.peer.port().into()));
             client = client.or(Some(address));
         }
-        attributes.extend(client.map(|client| ("client.address", client.into())));
+        attributes.extend(client.map(|client| ("client.address", clipped(&client))));
         let agent = String::from_utf8_lossy(context.user_agent());
         let texts = [("user_agent.original", agent)].into_iter().filter(|(_, text)| !text.is_empty());
-        attributes.extend(texts.map(|(name, text)| (name, Attribute::Text(text.into_owned()))));
+        attributes.extend(texts.map(|(name, text)| (name, clipped(&text))));
         let body_size = context.body_size.get().map(|size| *size as u64);
         let sizes = [("http.request.body.size", body_size), ("http.response.body.size", self.response_size)];
         let sizes = sizes.into_iter().filter_map(|(name, size)| Some((name, size.filter(|size| *size > 0)?)));
         attributes.extend(sizes.map(|(name, size)| (name, size.into())));
         attributes
     }
+}
+
+/// Returns an attribute with at most [`MAX_TEXT`] bytes of a client's text.
+fn clipped(text: &str) -> Attribute {
+    Attribute::Text(limits::clipped(text, MAX_TEXT))
 }
 
 /// Returns the version of HTTP, as Go writes it.

@@ -6,6 +6,7 @@
 mod field_manager;
 mod metadata;
 
+use crate::field::{FieldError, FieldPath};
 use rand::Rng;
 
 pub use field_manager::{FIELD_MANAGER_MAX, is_printable, validate_field_manager};
@@ -133,6 +134,25 @@ pub fn is_path_segment_name(text: &str) -> Vec<String> {
             .map(|c| format!("may not contain '{c}'"))
             .collect(),
     }
+}
+
+/// Checks a path with a domain before its first slash, such as `acme.io/foo` (upstream: `IsDomainPrefixedPath`).
+pub fn validate_domain_prefixed_path(text: &str, at: &FieldPath) -> Vec<FieldError> {
+    if text.is_empty() {
+        return vec![FieldError::required(at, "")];
+    }
+    let (domain, path) = text.split_once('/').unwrap_or_default();
+    if domain.is_empty() || path.is_empty() {
+        let why = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+        return vec![FieldError::invalid(at, text, why)];
+    }
+    let wrong = is_dns1123_subdomain(domain).into_iter().map(|why| FieldError::invalid(at, domain, why));
+    let mut errors: Vec<FieldError> = wrong.collect();
+    if !path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte)) {
+        let why = r"Invalid path (regex used for validation is '[A-Za-z0-9/\-._~%!$&'()*+,;=:]+')";
+        errors.push(FieldError::invalid(at, path, why));
+    }
+    errors
 }
 
 /// Returns a name for `generateName`: the base, truncated if too long, and five random characters.

@@ -32,6 +32,7 @@ mod sampler;
 mod snapshot;
 mod span;
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,8 +43,9 @@ use http::{HeaderMap, Response, header};
 use nave_audit::{Auditor, RecentEvent};
 use nave_flowcontrol::Controller;
 use nave_machinery::Status;
+use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
 use self::activity::Activity;
@@ -58,8 +60,9 @@ use crate::request_info::RequestInfo;
 
 /// Time between two snapshots.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Maximum number of streams. Further ones get 429.
+/// Maximum number of streams, and of those of one user. Further ones get 429.
 const MAX_VIEWERS: usize = 32;
+const MAX_VIEWERS_OF_USER: usize = 4;
 /// Maximum duration of a stream.
 const STREAM_TIME: Duration = Duration::from_mins(5);
 
@@ -68,7 +71,7 @@ pub(crate) struct Console {
     files: PublicFiles,
     /// Counts requests while somebody looks.
     pub(crate) activity: Activity,
-    viewers: Arc<Semaphore>,
+    viewers: Viewers,
     /// The latest event of the stream; `None` while nobody looks.
     latest: watch::Sender<Option<Bytes>>,
     /// Wakes the sampler for the first viewer.
@@ -90,7 +93,7 @@ impl Console {
         Self {
             files: PublicFiles::default(),
             activity: Activity::default(),
-            viewers: Arc::new(Semaphore::new(MAX_VIEWERS)),
+            viewers: Viewers::default(),
             latest: watch::Sender::new(None),
             opened: Notify::new(),
             closing,
@@ -111,9 +114,8 @@ impl Console {
     ///
     /// # Errors
     /// 429 if too many streams are open.
-    pub(crate) fn stream(&self) -> Result<Response<ResponseBody>, Status> {
-        let place = Arc::clone(&self.viewers).try_acquire_owned();
-        let place = place.map_err(|_| {
+    pub(crate) fn stream(&self, user: &str) -> Result<Response<ResponseBody>, Status> {
+        let place = self.viewers.enter(user).ok_or_else(|| {
             Status::too_many_requests("too many viewers of the console, please try again later", 10)
         })?;
         let mut latest = self.latest.subscribe();
@@ -177,7 +179,43 @@ impl Console {
     /// Returns the number of open streams.
     #[cfg(test)]
     fn viewers(&self) -> usize {
-        MAX_VIEWERS - self.viewers.available_permits()
+        self.viewers.0.lock().values().sum()
+    }
+}
+
+/// The numbers of open streams by user.
+#[derive(Clone, Default)]
+struct Viewers(Arc<Mutex<HashMap<String, usize>>>);
+
+impl Viewers {
+    /// Takes a place for a stream of a user; `None` if there is none.
+    fn enter(&self, user: &str) -> Option<Place> {
+        let mut open = self.0.lock();
+        if open.values().sum::<usize>() >= MAX_VIEWERS
+            || open.get(user).is_some_and(|own| *own >= MAX_VIEWERS_OF_USER)
+        {
+            return None;
+        }
+        *open.entry(user.to_owned()).or_default() += 1;
+        Some(Place { viewers: self.clone(), user: user.to_owned() })
+    }
+}
+
+/// The place of a stream, given back on drop.
+struct Place {
+    viewers: Viewers,
+    user: String,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.viewers.0.lock();
+        if let Some(own) = open.get_mut(&self.user) {
+            *own -= 1;
+            if *own == 0 {
+                open.remove(&self.user);
+            }
+        }
     }
 }
 

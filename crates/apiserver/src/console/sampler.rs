@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nave_cacher::Route;
 use nave_flowcontrol::Controller;
 use tokio::time::Instant;
 
@@ -16,7 +15,7 @@ use super::optional;
 use super::snapshot::{Cache, Caches, Client, Requests, Server, Snapshot, Store, Verb};
 use super::span::{Counted, Sample, Span, largest};
 use crate::catalog::Catalogs;
-use crate::introspection::Bucket;
+use crate::introspection::FieldWatchers;
 use crate::metrics::Metrics;
 use crate::storage::ResourceStorage;
 use crate::version::KUBERNETES_VERSION;
@@ -195,9 +194,7 @@ fn cache(
     events: &BTreeMap<[String; 2], Counted>,
 ) -> Cache {
     let (def, now) = (storage.def(), storage.cacher().introspect());
-    let mut buckets: Vec<&(Route, usize)> = now.watchers.iter().collect();
-    buckets.sort_by_key(|(_, count)| Reverse(*count));
-    buckets.truncate(MAX_BUCKETS);
+    let buckets = FieldWatchers::largest(def, &now.watchers, MAX_BUCKETS);
     let key = [def.group.clone(), def.resource.clone()];
     Cache {
         objects: now.objects,
@@ -206,7 +203,7 @@ fn cache(
         window_capacity: now.window.capacity,
         window_bytes: now.window.bytes,
         watchers: now.watchers.iter().map(|(_, count)| *count).sum(),
-        buckets: buckets.into_iter().map(|(route, count)| Bucket::new(def, route, *count)).collect(),
+        buckets,
         lag: revision.map(|store| store.saturating_sub(now.revision)),
         events_per_second: span.rate(events.get(&key).map_or(0.0, |it| it.increase.value)),
         group: def.group.clone(),

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use nave_codec::json;
 use serde::Serialize;
 
-use crate::introspection::Bucket;
+use crate::introspection::FieldWatchers;
 
 /// The state of the server.
 #[derive(Debug, Serialize)]
@@ -120,8 +120,8 @@ pub(super) struct Cache {
     pub(super) window_capacity: usize,
     pub(super) window_bytes: usize,
     pub(super) watchers: usize,
-    /// The buckets with most watchers.
-    pub(super) buckets: Vec<Bucket>,
+    /// The indexed fields with most watchers.
+    pub(super) buckets: Vec<FieldWatchers>,
     /// Revisions by which the cache is behind the store. The cache of an idle resource gets the store's revision every few
     /// seconds.
     pub(super) lag: Option<u64>,

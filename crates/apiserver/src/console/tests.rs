@@ -29,12 +29,15 @@ fn event(number: u32) -> Option<Bytes> {
 #[tokio::test]
 async fn viewers_are_bounded_and_give_their_place_back() {
     let (console, _closing) = console();
-    let mut open: Vec<_> = (0..MAX_VIEWERS).map(|_| console.stream().unwrap()).collect();
-    let Err(status) = console.stream() else { panic!("one viewer too many") };
+    let user = |number: usize| format!("user-{}", number / MAX_VIEWERS_OF_USER);
+    let mut open: Vec<_> = (0..MAX_VIEWERS).map(|number| console.stream(&user(number)).unwrap()).collect();
+    let Err(status) = console.stream("another") else { panic!("one viewer too many") };
     assert_eq!((status.code, status.details.unwrap().retry_after_seconds), (429, 10));
     open.pop();
     assert_eq!(console.viewers(), MAX_VIEWERS - 1);
-    let response = console.stream().unwrap();
+    // One user does not get all places.
+    assert!(console.stream(&user(0)).is_err());
+    let response = console.stream("another").unwrap();
     assert_eq!((response.status(), console.viewers()), (StatusCode::OK, MAX_VIEWERS));
     assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
     assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
@@ -43,7 +46,7 @@ async fn viewers_are_bounded_and_give_their_place_back() {
 #[tokio::test]
 async fn a_slow_viewer_misses_snapshots_and_none_is_queued() {
     let (console, _closing) = console();
-    let (mut slow, mut quick) = (console.stream().unwrap(), console.stream().unwrap());
+    let (mut slow, mut quick) = (console.stream("user").unwrap(), console.stream("user").unwrap());
     for number in 0..1_000 {
         console.latest.send_replace(event(number));
         assert_eq!(next(&mut quick).await.unwrap(), number);
@@ -54,20 +57,20 @@ async fn a_slow_viewer_misses_snapshots_and_none_is_queued() {
 #[tokio::test]
 async fn a_new_viewer_gets_the_latest_snapshot_at_once() {
     let (console, _closing) = console();
-    let _first = console.stream().unwrap();
+    let _first = console.stream("user").unwrap();
     console.latest.send_replace(event(7));
-    assert_eq!(next(&mut console.stream().unwrap()).await.unwrap(), 7);
+    assert_eq!(next(&mut console.stream("user").unwrap()).await.unwrap(), 7);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_ends_after_its_time_and_with_the_server() {
     let (console, closing) = console();
-    let mut response = console.stream().unwrap();
+    let mut response = console.stream("user").unwrap();
     let started = tokio::time::Instant::now();
     assert_eq!(next(&mut response).await, None);
     assert!(started.elapsed() >= STREAM_TIME);
     drop(response);
-    let mut response = console.stream().unwrap();
+    let mut response = console.stream("user").unwrap();
     closing.begin();
     assert_eq!(next(&mut response).await, None);
     drop(response);

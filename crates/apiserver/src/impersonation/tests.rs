@@ -236,3 +236,97 @@ async fn constrained_impersonation_allows_some_requests_only() {
         }
     }
 }
+
+#[tokio::test]
+async fn constrained_impersonation_refuses_powerful_and_odd_attributes() {
+    let mallory = user("mallory", &[]);
+    let everything: &'static [&'static str] = &[
+        ON_PODS,
+        AS_BOB,
+        "impersonate:user-info:authentication.k8s.io/groups///system:masters",
+        "impersonate:user-info:authentication.k8s.io/groups///",
+        "impersonate:user-info:authentication.k8s.io/groups///*",
+        "impersonate:user-info:authentication.k8s.io/userextras/scopes//x",
+        "impersonate:user-info:authentication.k8s.io/userextras/*//*",
+    ];
+    let many = [(USER, "bob"), (GROUP, "a"), (GROUP, "b"), (GROUP, "c"), (GROUP, "d")];
+    let values = [
+        (USER, "bob"),
+        ("impersonate-extra-acme.com%2fa", "1"),
+        ("impersonate-extra-acme.com%2fa", "2"),
+        ("impersonate-extra-acme.com%2fa", "3"),
+        ("impersonate-extra-acme.com%2fb", "4"),
+    ];
+    let cases: [(&[(&'static str, &str)], Option<&str>); 8] = [
+        (
+            &[(USER, "bob"), (GROUP, "system:masters")],
+            Some("impersonating the system:masters group is not allowed"),
+        ),
+        (&[(USER, "bob"), (GROUP, "")], Some("impersonating the empty string group is not allowed")),
+        (
+            &[(USER, "bob"), ("impersonate-extra-scopes", "x")],
+            Some(
+                "impersonating an invalid key in extra is not allowed: extra.key: Invalid value: \"scopes\": must be a domain-prefixed path",
+            ),
+        ),
+        (
+            &[(USER, "bob"), ("impersonate-extra-acme.com%2fa", "")],
+            Some("impersonating the empty string value in extra is not allowed"),
+        ),
+        (
+            &[(USER, "bob"), ("impersonate-extra-acme.com%2f%41", "x")],
+            Some("impersonating a non-lowercase key in extra is not allowed: \"acme.com/A\""),
+        ),
+        (&many, None),
+        (&values, None),
+        // Without the right to all, each one is asked for.
+        (&many[..4], Some("cannot impersonate:user-info resource \"groups\"")),
+    ];
+    for (requested, refused) in cases {
+        let found = list(&mallory, &mut headers(requested), &only(everything)).await;
+        match refused {
+            None => assert!(found.is_ok(), "{requested:?}: {found:?}"),
+            Some(why) => {
+                let status = found.unwrap_err();
+                assert_eq!(status.code, 403);
+                assert!(status.message.contains(why), "{}", status.message);
+            }
+        }
+    }
+}
+
+/// Allows everything to the user, and records the user's `extra`.
+struct Recording(parking_lot::Mutex<Vec<BTreeMap<String, Vec<String>>>>);
+
+#[async_trait]
+impl Authorizer for Recording {
+    async fn authorize(&self, attributes: &Attributes<'_>) -> Verdict {
+        self.0.lock().push(attributes.user.extra.clone());
+        Verdict::allow("")
+    }
+}
+
+#[tokio::test]
+async fn an_associated_node_is_asked_for_with_the_keys_of_the_token() {
+    let recording = Arc::new(Recording(parking_lot::Mutex::default()));
+    let named = NamedAuthorizer {
+        kind: "R",
+        name: "r".into(),
+        authorizer: Arc::clone(&recording) as _,
+        resolver: None,
+    };
+    let chain = Chain::new(vec![named], Metrics::new(&prometheus::Registry::new()).unwrap());
+    let extra = [NODE_NAME, "authentication.kubernetes.io/pod-name"]
+        .map(|key| (key.to_owned(), vec!["n1".to_owned()]));
+    let who = UserInfo {
+        name: "system:serviceaccount:ns:robot".into(),
+        extra: extra.into(),
+        ..UserInfo::default()
+    };
+    list(&who, &mut headers(&[(USER, "system:node:n1")]), &chain).await.unwrap();
+    let keys = vec![NODE_NAME.to_owned(), "authentication.kubernetes.io/pod-name".to_owned()];
+    assert_eq!(recording.0.lock()[0], BTreeMap::from([(NODE_KEYS.to_owned(), keys)]));
+    // This is no name of a node, so it is the name of an ordinary user.
+    let found = list(&who, &mut headers(&[(USER, "system:node:Not_A_Node")]), &chain).await.unwrap();
+    assert_eq!(found.groups, ["system:authenticated"]);
+}

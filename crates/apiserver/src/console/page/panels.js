@@ -104,7 +104,7 @@ const TABLES = [
     columns: [
       { key: "resource", label: "Resource", text: (row) => (row.group ? `${row.resource}.${row.group}` : row.resource) },
       number("objects", "Objects"), number("bytes", "Size", bytes), number("watchers", "Watchers"),
-      { key: "buckets", label: "Largest buckets", text: (row) => row.buckets.map(bucket).join(", ") || NONE, ...minor },
+      { key: "buckets", label: "Watchers by field", text: (row) => row.buckets.map(bucket).join(", ") || NONE, ...minor },
       number("eventsPerSecond", "Events/s", rate, minor),
       number("windowEvents", "Window", count, {
         text: (row) => `${count(row.windowEvents)} / ${count(row.windowCapacity)}`,
@@ -160,8 +160,8 @@ function about({ version, kubernetes, memoryBytes, cpu, taskRestarts }) {
   return parts.join(" · ");
 }
 
-function bucket({ field, value, count: watchers }) {
-  return `${field ? `${field}=${value}` : "all"}: ${count(watchers)}`;
+function bucket({ field, count: watchers }) {
+  return `${field ?? "all"}: ${count(watchers)}`;
 }
 
 /** Returns NAMESPACE/NAME for a service account. */

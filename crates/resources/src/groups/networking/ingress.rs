@@ -212,7 +212,7 @@ impl Strategy for IngressClassStrategy {
             errors.push(FieldError::too_long(&controller.path(), CONTROLLER_MAX));
         }
         if required_text(controller, &mut errors) {
-            domain_prefixed(controller, &mut errors);
+            errors.extend(names::validate_domain_prefixed_path(controller.text(), &controller.path()));
         }
         let parameters = spec.field("parameters");
         if parameters.is_set() {
@@ -228,21 +228,6 @@ impl Strategy for IngressClassStrategy {
         let (spec, old) = (root.field("spec"), old.field("spec"));
         immutable(spec.field("controller"), old.field("controller"), &mut errors);
         errors
-    }
-}
-
-fn domain_prefixed(at: At, errors: &mut Errors) {
-    let (domain, path) = at.text().split_once('/').unwrap_or_default();
-    if domain.is_empty() || path.is_empty() {
-        errors.push(at.invalid("must be a domain-prefixed path (such as \"acme.io/foo\")"));
-        return;
-    }
-    let mut wrong = |text: &str, why: String| errors.push(FieldError::invalid(&at.path(), text, why));
-    for why in names::is_dns1123_subdomain(domain) {
-        wrong(domain, why);
-    }
-    if !path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte)) {
-        wrong(path, "must be the path of a URL".to_owned());
     }
 }
 
