@@ -195,6 +195,21 @@ mod tests {
     }
 
     #[test]
+    fn shows_unsupported_verbs_and_methods() {
+        let spec = json!({
+            "priorityLevelConfiguration": {"name": "x"}, "matchingPrecedence": 5, "distinguisherMethod": {"type": "X"},
+            "rules": [{"subjects": [{"kind": "User", "user": {"name": "u"}}],
+                "nonResourceRules": [{"verbs": ["bad", "get"], "nonResourceURLs": ["/"]}]}],
+        });
+        let found = errors_of(&FlowSchemaStrategy, &spec);
+        assert!(
+            found[0].contains("type: Unsupported value: {\"Type\":\"X\"}: supported values"),
+            "{found:?}"
+        );
+        assert!(found[1].contains("verbs: Unsupported value: [\"bad\",\"get\"]: supported"), "{found:?}");
+    }
+
+    #[test]
     fn mandatory_specs_are_fixed() {
         let level = json!({"type": "Limited", "limited": {
             "nominalConcurrencyShares": 5, "limitResponse": {"type": "Reject"}, "lendablePercent": 0,

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use nave_machinery::{FieldError, names};
+use serde_json::json;
 
 use super::mandatory::EXEMPT;
-use crate::validate::{At, Errors, checked, one_of, required_text};
+use crate::validate::{At, Errors, checked, required_text};
 
 const PRECEDENCE_MAX: i64 = 10_000;
 const QUEUES_MAX: i64 = 10_000_000;
@@ -28,7 +29,12 @@ pub(super) fn schema(name: &str, spec: At, errors: &mut Errors) {
     errors.extend(wrong.map(|why| FieldError::invalid(&precedence.path(), number, why)));
     let method = spec.field("distinguisherMethod");
     if method.is_set() {
-        one_of(method.field("type"), &["ByNamespace", "ByUser"], errors);
+        const METHODS: [&str; 2] = ["ByNamespace", "ByUser"];
+        let kind = method.field("type");
+        if !METHODS.contains(&kind.text()) {
+            // Upstream shows the method as its internal type.
+            errors.push(FieldError::not_supported(&kind.path(), json!({"Type": kind.text()}), &METHODS));
+        }
     }
     let level = spec.field("priorityLevelConfiguration");
     let level_name = level.field("name");
@@ -97,7 +103,8 @@ fn verbs(verbs: At, errors: &mut Errors) {
     if listed(verbs, "verbs must contain at least one value", "verbs", errors)
         && verbs.items().any(|verb| !VERBS.contains(&verb.text()))
     {
-        errors.push(verbs.not_supported(&VERBS));
+        let shown = verbs.value().cloned().unwrap_or_default();
+        errors.push(FieldError::not_supported(&verbs.path(), shown, &VERBS));
     }
 }
 
