@@ -423,9 +423,9 @@ fn write_unversioned(object: &Value, out: &mut Vec<u8>) -> Result<usize, JsonErr
 }
 
 fn write_field(out: &mut Vec<u8>, name: &str, value: &Value) {
-    json::encode_into(name, out);
+    json::encode_text_into(name, out);
     out.push(b':');
-    json::encode_into(value, out);
+    json::encode_value_into(value, out);
 }
 
 #[cfg(test)]

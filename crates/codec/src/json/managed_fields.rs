@@ -3,7 +3,7 @@
 use nave_machinery::limits::MAX_DEPTH;
 use nave_machinery::{Map, Value};
 
-use super::{JsonError, check, encode_into};
+use super::{JsonError, check, encode_text_into, encode_value_into};
 
 /// Appends the compact form of an object to `out`. Writes `fieldsV1` texts as the trees that they contain.
 ///
@@ -18,11 +18,11 @@ pub fn encode_object_into(object: &Value, out: &mut Vec<u8>) {
                     if name == "managedFields" && encode_managed_fields_into(entries, out).is_ok() => {}
                 _ => {
                     out.truncate(start);
-                    encode_into(value, out);
+                    encode_value_into(value, out);
                 }
             }
         }),
-        _ => encode_into(value, out),
+        _ => encode_value_into(value, out),
     });
 }
 
@@ -43,7 +43,7 @@ pub fn encode_managed_fields_into(entries: &[Value], out: &mut Vec<u8>) -> Resul
                 checked = check(text.as_bytes(), MAX_DEPTH);
                 out.extend_from_slice(text.as_bytes());
             }
-            _ => encode_into(value, out),
+            _ => encode_value_into(value, out),
         });
         checked?;
     }
@@ -53,13 +53,13 @@ pub fn encode_managed_fields_into(entries: &[Value], out: &mut Vec<u8>) -> Resul
 
 /// Appends a map, with the values that `encode` writes. Writes other values as they are.
 fn encode_fields(value: &Value, out: &mut Vec<u8>, mut encode: impl FnMut(&str, &Value, &mut Vec<u8>)) {
-    let Value::Object(fields) = value else { return encode_into(value, out) };
+    let Value::Object(fields) = value else { return encode_value_into(value, out) };
     out.push(b'{');
     for (at, (name, value)) in Map::iter(fields).enumerate() {
         if at > 0 {
             out.push(b',');
         }
-        encode_into(name, out);
+        encode_text_into(name, out);
         out.push(b':');
         encode(name, value, out);
     }
