@@ -6,7 +6,7 @@ use std::{fmt, io};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as PooledClient;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -18,9 +18,10 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use tokio::sync::Semaphore;
 
+use crate::body;
 use crate::dial::{DialError, Dialer};
 use crate::egress::Egress;
-use crate::hook::CallLimits;
+use crate::hook_client::CallLimits;
 use crate::root_server::RootServer;
 use crate::unchecked::AnyServer;
 
@@ -31,7 +32,7 @@ const IDLE: Duration = Duration::from_secs(30);
 /// Maximum number of calls of a client at a time, so that a server that does not answer cannot use up the file
 /// descriptors. Also the maximum number of idle connections: with fewer than the calls, calls would keep opening and
 /// closing connections, and a handshake costs more than a call.
-const MAX_CALLS: usize = 100;
+pub(crate) const MAX_CALLS: usize = 100;
 
 /// TLS configuration of a client.
 #[derive(Default)]
@@ -71,7 +72,13 @@ pub enum ClientError {
     /// The connection failed.
     #[error("{}", describe(.0))]
     Connection(#[from] hyper_util::client::legacy::Error),
-    /// The response body is incomplete or too long.
+    /// No connection could be opened.
+    #[error("{}", describe(&**.0))]
+    Connect(Box<dyn std::error::Error + Send + Sync>),
+    /// The connection failed during the call.
+    #[error("{}", describe(.0))]
+    Exchange(hyper::Error),
+    /// The response body is incomplete.
     #[error("cannot read the response: {0}")]
     Body(Box<dyn std::error::Error + Send + Sync>),
     /// The response body is too long.
@@ -85,7 +92,7 @@ pub enum ClientError {
 impl ClientError {
     /// Returns whether a retry may succeed.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Connection(_) | Self::TimedOut(_))
+        matches!(self, Self::Connection(_) | Self::Connect(_) | Self::Exchange(_) | Self::TimedOut(_))
     }
 }
 
@@ -133,19 +140,6 @@ impl Client {
         Ok(Self::of_pool(pool(connector), limits))
     }
 
-    /// Creates a client that opens its connections with a dialer and uses HTTPS with HTTP/1.1 only, so that calls are
-    /// spread over the endpoints of a service.
-    pub(crate) fn with_dialer(tls: Tls, dialer: Dialer) -> Result<Self, ClientError> {
-        let limits = CallLimits { timeout: IDLE, response_bytes: MAX_RESPONSE_BYTES };
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(config(tls.roots, tls.identity)?).https_only();
-        let connector = match tls.server_name {
-            None => connector,
-            Some(name) => connector.with_server_name_resolver(fixed_name(name)?),
-        };
-        Ok(Self::of_pool(pool(connector.enable_http1().wrap_connector(dialer)), limits))
-    }
-
     fn of_pool(pool: PooledClient<HttpsConnector<Dialer>, Full<Bytes>>, limits: CallLimits) -> Self {
         Self { pool, limits, calls: Arc::new(Semaphore::new(MAX_CALLS)) }
     }
@@ -177,30 +171,15 @@ impl Client {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Response, ClientError> {
-        self.send_within(method, uri, headers, body, self.limits).await
-    }
-
-    /// Sends a request within bounds of its own.
-    pub(crate) async fn send_within(
-        &self,
-        method: Method,
-        uri: &Uri,
-        headers: HeaderMap,
-        body: Bytes,
-        limits: CallLimits,
-    ) -> Result<Response, ClientError> {
+        let limits = self.limits;
         let mut request = Request::builder().method(method).uri(uri.clone()).body(Full::new(body))?;
         *request.headers_mut() = headers;
         let whole = async {
             // The semaphore is never closed.
             let _call = self.calls.acquire().await;
             let (parts, body) = self.pool.request(request).await?.into_parts();
-            let body = Limited::new(body, limits.response_bytes).collect().await;
-            let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
-                Ok(_) => ClientError::TooLong(limits.response_bytes),
-                Err(error) => ClientError::Body(error),
-            })?;
-            Ok(Response { status: parts.status, headers: parts.headers, body: body.to_bytes() })
+            let (body, _) = body::read(body, limits.response_bytes, None).await?;
+            Ok(Response { status: parts.status, headers: parts.headers, body })
         };
         let timed_out = |_| ClientError::TimedOut(limits.timeout);
         tokio::time::timeout(limits.timeout, whole).await.map_err(timed_out)?

@@ -48,6 +48,16 @@ impl Dialer {
         Self { service, egress }
     }
 
+    /// Opens a connection to the host of a URL, or to the service if there is one.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub(crate) async fn dial(&self, uri: &Uri) -> Result<EgressStream, DialError> {
+        let Destination { host, port } = self.destination(uri)?;
+        // Administrators choose the hosts of webhooks, which may be on this machine.
+        Ok(self.egress().connect(&host, port, AddressPolicy::Unicast, PATIENCE).await?)
+    }
+
     /// Returns the way to the destination: the server itself is dialled directly.
     fn egress(&self) -> Egress {
         let is_own =
@@ -75,13 +85,8 @@ impl Service<Uri> for Dialer {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (destination, egress) = (self.destination(&uri), self.egress());
-        Box::pin(async move {
-            let Destination { host, port } = destination?;
-            // Administrators choose the hosts of webhooks, which may be on this machine.
-            let stream = egress.connect(&host, port, AddressPolicy::Unicast, PATIENCE).await?;
-            Ok(TokioIo::new(stream))
-        })
+        let dialer = self.clone();
+        Box::pin(async move { dialer.dial(&uri).await.map(TokioIo::new) })
     }
 }
 

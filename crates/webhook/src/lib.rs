@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! Webhook ── a kubeconfig file: address, authorities, credentials; retries with backoff
-//! ClientManager, HookClient ── a `WebhookClientConfig` in an object: URL or service, authorities
 //!    └─ Client ── HTTPS: own roots, own client certificate, bounded response size and time, no redirects
 //!        └─ Dialer ── resolves a service
+//! ClientManager, HookClient ── a `WebhookClientConfig` in an object: URL or service, authorities
+//!    └─ Connections ── HTTP/1.1 within the task of the call, shared by the webhooks of a server
+//!        └─ Dialer
 //! BackendDialer ── connections to kubelets, pods and endpoints, for streams
 //! both ── `egress`: directly, or through a proxy
 //!   └─ `tcp`: resolves a name, checks the addresses, dials exactly these
@@ -30,11 +32,15 @@
 //! ```
 
 mod backend;
+mod body;
 mod client;
+mod connections;
 mod dial;
 mod egress;
+mod exchange;
 mod files;
 mod hook;
+mod hook_client;
 mod kubeconfig;
 mod metrics;
 mod retry;
@@ -61,7 +67,8 @@ pub use backend::{BackendConnection, BackendDialer, BackendError, BackendTls};
 pub use client::{Client, ClientError, Response, Roots, Tls, describe};
 pub use egress::{ConnectProxy, Egress, EgressError, EgressSelector, EgressStream, GrpcProxy};
 pub use files::WatchedFiles;
-pub use hook::{Address, CallLimits, ClientConfig, ClientConfigError, ClientManager, HookClient, HookError};
+pub use hook::{Address, ClientConfig, ClientConfigError, ClientManager};
+pub use hook_client::{Answer, CallLimits, HookClient, HookError};
 pub use kubeconfig::{FileError, Kubeconfig};
 pub use metrics::CallMetrics;
 pub use service::{Destination, ResolveError, Routing, ServiceResolver, Services};

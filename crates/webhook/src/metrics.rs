@@ -1,13 +1,13 @@
 //! The metrics of calls, by client-go's names (`component-base/metrics/prometheus/restclient`).
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::Uri;
+use http::{StatusCode, Uri};
 use nave_metrics::Registrar;
 use parking_lot::Mutex;
-use prometheus::{HistogramVec, IntCounterVec, Registry};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
 
 use crate::client::{ClientError, Response};
 
@@ -60,22 +60,16 @@ impl CallMetrics {
         })
     }
 
-    /// Records a POST call.
-    pub(crate) fn posted(
-        &self,
-        uri: &Uri,
-        size: usize,
-        outcome: &Result<Response, ClientError>,
-        elapsed: Duration,
-    ) {
+    /// Returns the metrics of the POST calls of a host.
+    pub(crate) fn of_host(&self, uri: &Uri) -> HostMetrics {
         let host = self.host(uri);
-        let code = outcome.as_ref().map_or("<error>", |response| response.status.as_str());
-        self.requests.with_label_values(&[code, "POST", host]).inc();
-        let labels = ["POST", host];
-        self.durations.with_label_values(&labels).observe(elapsed.as_secs_f64());
-        self.request_sizes.with_label_values(&labels).observe(size as f64);
-        if let Ok(response) = outcome {
-            self.response_sizes.with_label_values(&labels).observe(response.body.len() as f64);
+        HostMetrics {
+            durations: self.durations.with_label_values(&["POST", host]),
+            request_sizes: self.request_sizes.with_label_values(&["POST", host]),
+            response_sizes: OnceLock::new(),
+            successes: OnceLock::new(),
+            host: host.to_owned(),
+            all: self.clone(),
         }
     }
 
@@ -93,10 +87,41 @@ impl CallMetrics {
     }
 }
 
+/// The metrics of the calls of one host, whose series are searched once.
+pub(crate) struct HostMetrics {
+    durations: Histogram,
+    request_sizes: Histogram,
+    response_sizes: OnceLock<Histogram>,
+    /// The calls with the status 200.
+    successes: OnceLock<IntCounter>,
+    host: String,
+    all: CallMetrics,
+}
+
+impl HostMetrics {
+    /// Records a POST call.
+    pub(crate) fn posted(&self, size: usize, outcome: Result<&Response, &ClientError>, elapsed: Duration) {
+        let calls = |code: &str| self.all.requests.with_label_values(&[code, "POST", &self.host]);
+        match outcome {
+            Ok(response) if response.status == StatusCode::OK => {
+                self.successes.get_or_init(|| calls("200")).inc();
+            }
+            Ok(response) => calls(response.status.as_str()).inc(),
+            Err(_) => calls("<error>").inc(),
+        }
+        self.durations.observe(elapsed.as_secs_f64());
+        self.request_sizes.observe(size as f64);
+        if let Ok(response) = outcome {
+            let sizes = || self.all.response_sizes.with_label_values(&["POST", &self.host]);
+            self.response_sizes.get_or_init(sizes).observe(response.body.len() as f64);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use http::{HeaderMap, StatusCode};
+    use http::HeaderMap;
 
     use super::*;
 
@@ -104,15 +129,15 @@ mod tests {
     fn number_of_hosts_is_bounded() {
         let registry = Registry::new();
         let metrics = CallMetrics::new(&registry).unwrap();
-        let outcome = Err(ClientError::TimedOut(Duration::ZERO));
+        let outcome: Result<Response, _> = Err(ClientError::TimedOut(Duration::ZERO));
         for number in 0..2 * MAX_HOSTS {
             let uri: Uri = format!("https://h{number}.example.com:8443/hook?timeout=1s").parse().unwrap();
-            metrics.posted(&uri, 1, &outcome, Duration::ZERO);
+            metrics.of_host(&uri).posted(1, outcome.as_ref(), Duration::ZERO);
         }
         let counts = |host| metrics.requests.with_label_values(&["<error>", "POST", host]).get();
         let answer =
             Response { status: StatusCode::OK, headers: HeaderMap::new(), body: Bytes::from_static(b"{}") };
-        metrics.posted(&"https://h0.example.com/".parse().unwrap(), 1, &Ok(answer), Duration::ZERO);
+        metrics.of_host(&"https://h0.example.com/".parse().unwrap()).posted(1, Ok(&answer), Duration::ZERO);
         let families: Vec<_> = registry.gather().iter().map(|family| family.name().to_owned()).collect();
         assert!(families.contains(&"rest_client_response_size_bytes".to_owned()), "{families:?}");
         assert_eq!((counts("h0.example.com:8443"), counts("other")), (1, MAX_HOSTS as u64));

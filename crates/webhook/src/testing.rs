@@ -17,9 +17,10 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsa
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// An HTTPS server whose responses come from a function. Dropping it stops the server.
 pub struct HttpsServer {
@@ -49,6 +50,24 @@ impl HttpsServer {
         Self::start_for(false, answer).await
     }
 
+    /// Starts a server that gives its connections to a function, for responses that no HTTP server sends.
+    pub async fn start_raw<A>(serve: impl Fn(TlsStream<TcpStream>) -> A + Send + Sync + 'static) -> Self
+    where
+        A: Future<Output = ()> + Send + 'static,
+    {
+        let (tls, ca, client) = credentials(false);
+        let serve = Arc::new(serve);
+        Self::listen(ca, client, move |stream| {
+            let (tls, serve) = (tls.clone(), Arc::clone(&serve));
+            async move {
+                if let Ok(stream) = tls.accept(stream).await {
+                    serve(stream).await;
+                }
+            }
+        })
+        .await
+    }
+
     /// Starts a server that requires a client certificate signed by its CA.
     pub async fn start_for_clients(
         answer: impl Fn(&Request<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
@@ -63,27 +82,27 @@ impl HttpsServer {
     where
         A: Future<Output = Option<Response<Bytes>>> + Send + 'static,
     {
-        let ca = ca();
-        let (certificate, key) = leaf(&ca, ExtendedKeyUsagePurpose::ServerAuth);
-        let (client, client_key) = leaf(&ca, ExtendedKeyUsagePurpose::ClientAuth);
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .unwrap();
-        let builder = if clients_only {
-            let mut roots = RootCertStore::empty();
-            roots.add(ca.der().clone()).unwrap();
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            builder.with_client_cert_verifier(verifier.build().unwrap())
-        } else {
-            builder.with_no_client_auth()
-        };
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+        let (tls, ca, client) = credentials(clients_only);
+        let answer = Arc::new(answer);
+        Self::listen(ca, client, move |stream| respond(stream, tls.clone(), Arc::clone(&answer))).await
+    }
+
+    async fn listen<A>(
+        ca: String,
+        client: (String, String),
+        serve: impl Fn(TcpStream) -> A + Send + Sync + 'static,
+    ) -> Self
+    where
+        A: Future<Output = ()> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let task = tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(config)), Arc::new(answer)));
-        Self { address, ca: ca.pem(), client: (client.pem(), client_key.serialize_pem()), task }
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream));
+            }
+        });
+        Self { address, ca, client, task }
     }
 
     /// Returns the URL of a path.
@@ -139,28 +158,43 @@ fn always(
     move |request| std::future::ready(Some(answer(&request)))
 }
 
-async fn serve<A>(
-    listener: TcpListener,
+async fn respond<A>(
+    stream: TcpStream,
     tls: TlsAcceptor,
     answer: Arc<impl Fn(Request<Bytes>) -> A + Send + Sync + 'static>,
 ) where
     A: Future<Output = Option<Response<Bytes>>> + Send + 'static,
 {
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { return };
-        let (tls, answer) = (tls.clone(), Arc::clone(&answer));
-        tokio::spawn(async move {
-            let Ok(stream) = tls.accept(stream).await else { return };
-            let service = service_fn(move |request: Request<Incoming>| {
-                let answer = Arc::clone(&answer);
-                async move {
-                    let (parts, body) = request.into_parts();
-                    let body = body.collect().await.unwrap().to_bytes();
-                    let answered = answer(Request::from_parts(parts, body)).await;
-                    answered.map(|response| response.map(Full::new)).ok_or("closed")
-                }
-            });
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-        });
-    }
+    let Ok(stream) = tls.accept(stream).await else { return };
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answer = Arc::clone(&answer);
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            let answered = answer(Request::from_parts(parts, body)).await;
+            answered.map(|response| response.map(Full::new)).ok_or("closed")
+        }
+    });
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+/// Returns the TLS of a server, its CA (PEM), and certificate and key of a client (PEM).
+fn credentials(clients_only: bool) -> (TlsAcceptor, String, (String, String)) {
+    let ca = ca();
+    let (certificate, key) = leaf(&ca, ExtendedKeyUsagePurpose::ServerAuth);
+    let (client, client_key) = leaf(&ca, ExtendedKeyUsagePurpose::ClientAuth);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder =
+        ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
+    let builder = if clients_only {
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.der().clone()).unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        builder.with_client_cert_verifier(verifier.build().unwrap())
+    } else {
+        builder.with_no_client_auth()
+    };
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+    (TlsAcceptor::from(Arc::new(config)), ca.pem(), (client.pem(), client_key.serialize_pem()))
 }

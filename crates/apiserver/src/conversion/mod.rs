@@ -183,7 +183,7 @@ impl Converter {
             response_bytes: RESPONSE_BYTES + RESPONSE_GROWTH * review.request().len(),
         };
         let response = client.post(review.request().clone(), limits, None).await;
-        review.accept(kind, &response.map_err(|error| Failure::call(kind, error))?)
+        review.accept(kind, &response.map_err(|error| Failure::call(kind, error))?.body)
     }
 
     /// Takes a place among the calls that run or wait.

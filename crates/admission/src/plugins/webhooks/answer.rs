@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use super::hook::ReviewVersion;
 
 /// The checked answer of a webhook.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Answer {
     pub(super) allowed: bool,
     /// The reason of a refusal.
@@ -21,6 +21,8 @@ pub(super) struct Answer {
     pub(super) patch_type: String,
     pub(super) audit_annotations: BTreeMap<String, String>,
     pub(super) warnings: Vec<String>,
+    /// Kept until the patch is applied, because few large responses may be processed at a time.
+    pub(super) response: Option<nave_webhook::Answer>,
 }
 
 /// The reasons why an answer is refused.
@@ -81,7 +83,7 @@ impl Answer {
         let text = |field: &str| fields.get(field).and_then(Value::as_str).unwrap_or_default();
         let (api_version, kind) = (text("apiVersion").to_owned(), text("kind").to_owned());
         check_kind(&api_version, &kind, version)?;
-        let review = Review::deserialize(&value).map_err(|error| undecodable(error.to_string()))?;
+        let review = Review::deserialize(value).map_err(|error| undecodable(error.to_string()))?;
         let patch =
             review.response.as_ref().and_then(|response| response.patch.as_deref()).unwrap_or_default();
         let patch = BASE64_STANDARD.decode(patch).map_err(|error| undecodable(error.to_string()))?;
@@ -115,6 +117,7 @@ impl Answer {
             patch_type,
             audit_annotations: annotations.map(|(key, value)| (key, value.unwrap_or_default())).collect(),
             warnings: response.warnings.into_iter().flatten().collect(),
+            response: None,
         })
     }
 }

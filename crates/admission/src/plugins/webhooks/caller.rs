@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use nave_machinery::Status;
 use nave_webhook::{CallLimits, ClientManager, HookError};
 
@@ -123,7 +124,7 @@ impl Caller {
         let started = Instant::now();
         let called = client.post(body, limits, attributes.notes.trace_parent().as_deref()).await;
         attributes.notes.add_webhook_time(started.elapsed());
-        let body = called.map_err(|error| {
+        let mut response = called.map_err(|error| {
             // The time for the request is over, not only the time for the webhook.
             if is_last && error.is_timeout() {
                 let why = "request did not complete within the allotted timeout";
@@ -134,13 +135,16 @@ impl Caller {
             failed(format!("failed to call webhook: {error}"), code)
         })?;
         let is_mutating = self.phase == "admit";
-        let answer = process(body.len(), || Answer::parse(&body, version, &uid, is_mutating));
-        let answer = answer.map_err(|error| match error {
+        let body = &response.body;
+        let answer = process(body.len(), || Answer::parse(body, version, &uid, is_mutating));
+        let mut answer = answer.map_err(|error| match error {
             BadAnswer::Undecodable(why) => CallError::calling(format!("failed to call webhook: {why}")),
             BadAnswer::Invalid(why) => {
                 CallError::calling(format!("received invalid webhook response: {why}"))
             }
         })?;
+        response.body = Bytes::new();
+        answer.response = Some(response);
         add_notes(hook, attributes, &answer);
         if answer.allowed { Ok(answer) } else { Err(CallError::Denied(denial(&hook.name, answer.status))) }
     }
