@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+#[cfg(any(test, feature = "testing"))]
+use nave_machinery::limits;
 use nave_machinery::{Object, Status, Value};
 use nave_resources::ResourceDef;
 
@@ -40,6 +42,19 @@ pub trait ObjectInterfaces: Send + Sync {
         matched: &MatchedResource,
         object: Value,
     ) -> Result<Value, Status>;
+
+    /// As [`decode`](Self::decode), for an object of which only the metadata changed since it had the matched kind.
+    ///
+    /// # Errors
+    /// See [`decode`](Self::decode).
+    fn decode_metadata(
+        &self,
+        attributes: &Attributes<'_>,
+        matched: &MatchedResource,
+        object: Value,
+    ) -> Result<Value, Status> {
+        self.decode(attributes, matched, object)
+    }
 
     /// As [`decode`](Self::decode), but an unknown field of a built-in kind is an error.
     ///
@@ -79,10 +94,10 @@ pub trait ObjectInterfaces: Send + Sync {
 }
 
 /// Objects in their storage version, for tests of plugins that need no conversion.
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 pub(crate) struct StoredObjects(pub(crate) Arc<nave_resources::Registry>);
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 #[async_trait]
 impl ObjectInterfaces for StoredObjects {
     fn definition(&self, group: &str, resource: &str) -> Option<Arc<ResourceDef>> {
@@ -99,6 +114,7 @@ impl ObjectInterfaces for StoredObjects {
     }
 
     fn decode(&self, _: &Attributes<'_>, _: &MatchedResource, object: Value) -> Result<Value, Status> {
+        limits::check(&object).map_err(|limit| Status::internal(limit.into_status().message))?;
         Ok(object)
     }
 

@@ -1,9 +1,11 @@
 //! The request as expressions see it.
 
+use std::collections::BTreeMap;
+
 use nave_cel::ResourceCheck;
 use nave_cel::policies::PolicyInput;
-use nave_machinery::{GroupVersionKind, GroupVersionResource, Map, Value};
-use serde_json::json;
+use nave_machinery::{GroupVersionKind, GroupVersionResource, Value};
+use serde::Serialize;
 
 use crate::attributes::Attributes;
 use crate::versioned::VersionedObject;
@@ -24,34 +26,88 @@ pub struct VersionedRequest<'a> {
 }
 
 impl VersionedRequest<'_> {
-    /// Returns the variable `request`: an `AdmissionRequest` without objects (upstream: `CreateAdmissionRequest`).
-    /// `resource` is the matched resource, or the requested one for match conditions.
-    pub(crate) fn admission_request(&self, resource: &GroupVersionResource) -> Value {
-        let attributes = self.attributes;
-        let mut request = Map::new();
-        let mut set = |name: &str, value: Value| request.insert(name.to_owned(), value);
-        set("uid", "".into());
-        set("kind", kind(self.kind));
-        set("resource", resource_value(resource));
-        set("requestKind", kind(attributes.kind));
-        set("requestResource", resource_value(&attributes.resource()));
-        let texts = [
-            ("subResource", attributes.subresource),
-            ("requestSubResource", attributes.subresource),
-            ("name", attributes.name),
-            ("namespace", attributes.request_namespace()),
-        ];
-        for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
-            set(name, text.into());
+    /// Returns the fields of an `AdmissionRequest` except the objects. `resource` is the matched resource, or the
+    /// requested one for match conditions.
+    pub(crate) fn fields<'f>(
+        &'f self,
+        uid: &'f str,
+        resource: &'f GroupVersionResource,
+    ) -> RequestFields<'f> {
+        let Attributes { def, kind, version, subresource, name, operation, user, .. } = self.attributes;
+        RequestFields {
+            uid,
+            kind: self.kind,
+            resource,
+            request_kind: kind,
+            request_resource: ResourceFields { group: &def.group, version, resource: &def.resource },
+            sub_resource: subresource,
+            request_sub_resource: subresource,
+            name,
+            namespace: self.attributes.request_namespace(),
+            operation: operation.as_str(),
+            user_info: UserFields {
+                username: &user.name,
+                uid: &user.uid,
+                groups: &user.groups,
+                extra: &user.extra,
+            },
+            dry_run: self.attributes.dry_run(),
+            options: self.attributes.options_object(),
         }
-        set("operation", attributes.operation.as_str().into());
-        set("userInfo", user_info(attributes));
-        set("object", Value::Null);
-        set("oldObject", Value::Null);
-        set("dryRun", attributes.dry_run().into());
-        set("options", attributes.options_object());
-        Value::Object(request)
     }
+
+    /// Returns the variable `request`: an `AdmissionRequest` with objects that are null (upstream:
+    /// `CreateAdmissionRequest`).
+    pub(crate) fn admission_request(&self, resource: &GroupVersionResource) -> Value {
+        // Fields of these types always have a JSON form.
+        let mut request = serde_json::to_value(self.fields("", resource)).unwrap_or_default();
+        if let Value::Object(fields) = &mut request {
+            fields.extend(["object", "oldObject"].map(|name| (name.to_owned(), Value::Null)));
+        }
+        request
+    }
+}
+
+/// The fields of an `AdmissionRequest` except the objects.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RequestFields<'a> {
+    uid: &'a str,
+    kind: &'a GroupVersionKind,
+    resource: &'a GroupVersionResource,
+    request_kind: &'a GroupVersionKind,
+    request_resource: ResourceFields<'a>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    sub_resource: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    request_sub_resource: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    name: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    namespace: &'a str,
+    operation: &'a str,
+    user_info: UserFields<'a>,
+    dry_run: bool,
+    options: Value,
+}
+
+#[derive(Serialize)]
+struct ResourceFields<'a> {
+    group: &'a str,
+    version: &'a str,
+    resource: &'a str,
+}
+
+#[derive(Serialize)]
+struct UserFields<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    username: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    uid: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    groups: &'a [String],
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    extra: &'a BTreeMap<String, Vec<String>>,
 }
 
 /// The values of the variables of one evaluation, which borrow the request.
@@ -113,29 +169,4 @@ pub(crate) fn request_resource(attributes: &Attributes<'_>) -> ResourceCheck {
         name: attributes.name.to_owned(),
         ..ResourceCheck::default()
     }
-}
-
-fn kind(kind: &GroupVersionKind) -> Value {
-    json!({"group": &*kind.group, "version": &*kind.version, "kind": &*kind.kind})
-}
-
-fn resource_value(resource: &GroupVersionResource) -> Value {
-    json!({"group": &*resource.group, "version": &*resource.version, "resource": &*resource.resource})
-}
-
-fn user_info(attributes: &Attributes<'_>) -> Value {
-    let user = attributes.user;
-    let mut info = Map::new();
-    for (name, text) in [("username", &user.name), ("uid", &user.uid)] {
-        if !text.is_empty() {
-            info.insert(name.to_owned(), text.as_str().into());
-        }
-    }
-    if !user.groups.is_empty() {
-        info.insert("groups".to_owned(), json!(user.groups));
-    }
-    if !user.extra.is_empty() {
-        info.insert("extra".to_owned(), json!(user.extra));
-    }
-    Value::Object(info)
 }

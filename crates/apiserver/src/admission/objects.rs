@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use nave_admission::matching::MatchedResource;
 use nave_admission::{Attributes, ObjectInterfaces};
+use nave_machinery::limits::{self, LimitError};
 use nave_machinery::options::FieldValidation;
 use nave_machinery::{GroupVersion, Object, Reason, Status, Value};
 use nave_patch::managed_fields::merge_configuration;
@@ -16,7 +17,7 @@ use crate::endpoints::Endpoint;
 use crate::endpoints::decode::{self, Body, Refusal};
 use crate::endpoints::versions;
 use crate::endpoints::view::View;
-use crate::endpoints::write::{type_ref, typed_object, view_type};
+use crate::endpoints::write::{type_ref, typed_object, view_type, with_changed_metadata};
 
 /// Converts objects by the current catalog.
 pub(super) struct CatalogObjects(pub(super) Catalogs);
@@ -63,16 +64,22 @@ impl CatalogObjects {
             Form::Only(schema) => {
                 decode::typed(body, &matched.kind, &schema, validation).and_then(|(mut object, _)| {
                     decode::set_defaults(&mut object, &schema)?;
+                    limits::check(&object).map_err(LimitError::into_status)?;
                     Ok((object, Vec::new()))
                 })
             }
         };
-        decoded.map(|(object, _)| object).map_err(|Refusal { status, why }| match why {
-            // As upstream, where the conversion at the end of admission fails.
-            Some(why) if why.starts_with("converting ") => Status::failure(500, Reason::Unknown, why),
-            Some(why) => Status::internal(why),
-            None => Status::internal(status.message),
-        })
+        decoded.map(|(object, _)| object).map_err(undecodable)
+    }
+}
+
+/// Returns the error for the client if a changed object is not of the kind.
+fn undecodable(Refusal { status, why }: Refusal) -> Status {
+    match why {
+        // As upstream, where the conversion at the end of admission fails.
+        Some(why) if why.starts_with("converting ") => Status::failure(500, Reason::Unknown, why),
+        Some(why) => Status::internal(why),
+        None => Status::internal(status.message),
     }
 }
 
@@ -118,6 +125,21 @@ impl ObjectInterfaces for CatalogObjects {
         object: Value,
     ) -> Result<Value, Status> {
         self.decode_as(attributes, matched, object, FieldValidation::Ignore)
+    }
+
+    fn decode_metadata(
+        &self,
+        attributes: &Attributes<'_>,
+        matched: &MatchedResource,
+        object: Value,
+    ) -> Result<Value, Status> {
+        let catalog = self.0.load();
+        match Form::new(&catalog, attributes, matched)? {
+            Form::View(endpoint, view) if matches!(view.schema(endpoint), Schema::Builtin(_)) => {
+                with_changed_metadata(endpoint, &view, object).map_err(undecodable)
+            }
+            _ => self.decode(attributes, matched, object),
+        }
     }
 
     fn decode_strictly(

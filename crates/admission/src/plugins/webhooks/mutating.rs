@@ -139,14 +139,16 @@ impl Run<'_> {
 
     /// Adds the audit annotations of a call; returns whether it changed the object.
     fn report(&self, hook: &Hook, place: &str, called: Result<Option<bool>, Status>) -> Result<bool, Status> {
-        let key = format!("{MUTATION}/{place}");
-        if matches!(called, Ok(None)) {
-            annotate(self.attributes, &format!("failed-open.{key}"), hook.name.as_str());
-        }
         let is_changed = matches!(called, Ok(Some(true)));
-        let mutation =
-            json!({"configuration": hook.configuration, "webhook": hook.name, "mutated": is_changed});
-        annotate(self.attributes, &key, mutation.to_string());
+        if self.attributes.notes.records(Recorded::Metadata) {
+            let key = format!("{MUTATION}/{place}");
+            if matches!(called, Ok(None)) {
+                annotate(self.attributes, &format!("failed-open.{key}"), hook.name.as_str());
+            }
+            let mutation =
+                json!({"configuration": hook.configuration, "webhook": hook.name, "mutated": is_changed});
+            annotate(self.attributes, &key, mutation.to_string());
+        }
         called.map(|_| is_changed)
     }
 
@@ -202,7 +204,12 @@ impl Run<'_> {
         let mut patched = std::mem::take(object).into_value();
         let managed_fields = meta::remove(&mut patched, "managedFields");
         patch::apply(&mut patched, patch)?;
-        let decoded = self.webhooks.interfaces.decode(self.attributes, matched, patched);
+        let (interfaces, attributes) = (&self.webhooks.interfaces, self.attributes);
+        let decoded = if patch::concerns_only_metadata(patch) {
+            interfaces.decode_metadata(attributes, matched, patched)
+        } else {
+            interfaces.decode(attributes, matched, patched)
+        };
         let mut patched = decoded.map_err(CallError::Refused)?;
         if let Some(managed_fields) = managed_fields {
             meta::set(&mut patched, "managedFields", managed_fields);

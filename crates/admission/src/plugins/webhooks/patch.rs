@@ -39,9 +39,9 @@ pub(super) fn check(hook: &Hook, answer: &Answer, has_object: bool) -> Result<()
     Ok(())
 }
 
-/// Applies a patch.
+/// Applies a patch to an object that is then decoded, which checks its limits.
 pub(super) fn apply(object: &mut Value, patch: &Value) -> Result<(), CallError> {
-    json_patch::apply(object, patch).map_err(|error| {
+    json_patch::apply_unchecked(object, patch).map_err(|error| {
         CallError::Refused(match error {
             PatchError::Unfit(why) | PatchError::TestFailed(why) => Status::internal(why),
             other => Status::internal(other.into_status().message),
@@ -51,14 +51,23 @@ pub(super) fn apply(object: &mut Value, patch: &Value) -> Result<(), CallError> 
 
 /// Returns whether a patch can read or write managed fields.
 pub(super) fn concerns_managed_fields(patch: &Value) -> bool {
-    // Text before the first slash does not count in paths.
-    let concerns = |path: &Value| match path.as_str().map(|path| path.split_once('/')) {
-        Some(Some((_, rest))) => rest == "metadata" || rest.starts_with("metadata/managedFields"),
-        Some(None) => true,
-        None => false,
-    };
+    paths(patch).any(|path| match path {
+        Some(path) => path == "metadata" || path.starts_with("metadata/managedFields"),
+        None => true,
+    })
+}
+
+/// Returns whether a patch reads and writes only metadata.
+pub(super) fn concerns_only_metadata(patch: &Value) -> bool {
+    paths(patch).all(|path| path.is_some_and(|path| path.split('/').next() == Some("metadata")))
+}
+
+/// Returns the paths of a patch without the first slash; `None` for the whole object. Text before the first slash does
+/// not count in paths.
+fn paths(patch: &Value) -> impl Iterator<Item = Option<&str>> {
     let operations = patch.as_array().into_iter().flatten();
-    operations.flat_map(|it| [it.get("path"), it.get("from")]).flatten().any(concerns)
+    let paths = operations.flat_map(|it| [it.get("path"), it.get("from")]).flatten();
+    paths.filter_map(Value::as_str).map(|path| path.split_once('/').map(|(_, rest)| rest))
 }
 
 #[cfg(test)]
@@ -66,6 +75,28 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn patches_of_metadata_are_found() {
+        for (path, wanted) in [
+            ("/metadata/labels/a", true),
+            ("x/metadata", true),
+            ("/metadata", true),
+            ("/metadatas", false),
+            ("/spec/metadata", false),
+            ("/meta~0data", false),
+            ("", false),
+        ] {
+            let label = json!({"op": "add", "path": "/metadata/labels/b", "value": "/spec"});
+            assert_eq!(
+                concerns_only_metadata(&json!([label, {"op": "remove", "path": path}])),
+                wanted,
+                "{path}"
+            );
+            let copy = json!({"op": "copy", "from": path, "path": "/metadata/labels/b"});
+            assert_eq!(concerns_only_metadata(&json!([copy])), wanted, "{path}");
+        }
+    }
 
     #[test]
     fn patches_of_managed_fields_are_found() {

@@ -36,7 +36,7 @@ pub use self::change::{Change, CreateRight};
 pub use self::managed_fields::{type_ref, view_type};
 pub use self::patch::Patch;
 pub use self::requests::{create, create_object, patch, update};
-pub use self::target::{Payload, Target, typed_object};
+pub use self::target::{Payload, Target, typed_object, with_changed_metadata};
 use super::view::View;
 use super::{decode, versions};
 use crate::lifecycle::{self, Deletion};

@@ -232,13 +232,47 @@ pub fn typed_object(
     validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), decode::Refusal> {
     let schema = view.schema(endpoint);
-    let (mut object, warnings) = decode::typed(body, &view.gvk(endpoint), &schema, validation)?;
-    decode::set_defaults(&mut object, &schema)?;
+    let (object, warnings) = decode::typed(body, &view.gvk(endpoint), &schema, validation)?;
+    Ok((defaulted(endpoint, view, &schema, object)?, warnings))
+}
+
+/// As [`typed_object`], for an object of which only the metadata changed since it was an object of the kind.
+///
+/// # Errors
+/// See [`typed_object`].
+pub fn with_changed_metadata(
+    endpoint: &Endpoint,
+    view: &View,
+    object: Value,
+) -> Result<Value, decode::Refusal> {
+    let schema = view.schema(endpoint);
+    let (mut changed, mut rest) = (Map::new(), Map::new());
+    if let Value::Object(fields) = object {
+        (changed, rest) = fields
+            .into_iter()
+            .partition(|(name, _)| matches!(name.as_str(), "apiVersion" | "kind" | "metadata"));
+    }
+    let body = decode::Body { object: Value::Object(changed), ..decode::Body::default() };
+    let (mut object, _) = decode::typed(body, &view.gvk(endpoint), &schema, FieldValidation::Ignore)?;
+    if let Value::Object(fields) = &mut object {
+        fields.append(&mut rest);
+    }
+    defaulted(endpoint, view, &schema, object)
+}
+
+/// Sets the defaults of an object of a view's kind.
+fn defaulted(
+    endpoint: &Endpoint,
+    view: &View,
+    schema: &Schema,
+    mut object: Value,
+) -> Result<Value, decode::Refusal> {
+    decode::set_defaults(&mut object, schema)?;
     if !matches!(view, View::Scale(_)) {
         endpoint.def.strategy.default(&mut object, &endpoint.version().name);
     }
     limits::check(&object).map_err(LimitError::into_status)?;
-    Ok((object, warnings))
+    Ok(object)
 }
 
 /// Replaces an empty list of managed fields by a list with one empty entry, which also requests their removal. The
@@ -249,5 +283,60 @@ fn keep_reset_of_managed_fields(object: &mut Value) {
         entries.filter(|entries| entries.as_array().is_some_and(Vec::is_empty))
     {
         entries.push(Value::Object(Map::new()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use nave_machinery::GroupVersionResource;
+    use nave_resources::Registry;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn changed_metadata_is_decoded_as_the_whole_object_is() {
+        let registry = Registry::builtin(nave_schema::builtin());
+        let containers = json!([{"name": "c", "image": "i", "ports": [{"containerPort": 80}]}]);
+        for (group, resource, spec) in [
+            ("", "pods", json!({"containers": containers})),
+            ("", "services", json!({"ports": [{"port": 80}]})),
+            ("apps", "deployments", json!({"template": {"spec": {"containers": containers}}})),
+            ("", "configmaps", Value::Null),
+        ] {
+            let def = registry.lookup(&GroupVersionResource::new(group, "v1", resource)).unwrap();
+            let endpoint = Endpoint {
+                def: Arc::clone(def),
+                version: 0,
+                storage: None,
+                watched: Arc::default(),
+                allocator: None,
+            };
+            let whole = |object: Value| {
+                let body = decode::Body { object, ..decode::Body::default() };
+                let typed = typed_object(&endpoint, &View::Object, body, FieldValidation::Ignore);
+                typed.map(|(object, _)| object).map_err(|refusal| refusal.status.message)
+            };
+            let base = whole(json!({"metadata": {"name": "x", "namespace": "ns"}, "spec": spec})).unwrap();
+            for (field, value) in [
+                ("labels", json!({"a": "b"})),
+                ("labels", json!({})),
+                ("labels", Value::Null),
+                ("annotations", json!({"a": 1})),
+                ("creationTimestamp", json!("2026-01-01T00:00:00.5Z")),
+                ("generation", json!(0)),
+                ("unknown", json!({"a": []})),
+                ("ownerReferences", json!([{}])),
+                ("finalizers", json!("x")),
+            ] {
+                let mut object = base.clone();
+                object["metadata"][field] = value;
+                let changed = with_changed_metadata(&endpoint, &View::Object, object.clone());
+                let changed = changed.map_err(|refusal| refusal.status.message);
+                assert_eq!(changed, whole(object), "{resource} {field}");
+            }
+        }
     }
 }
