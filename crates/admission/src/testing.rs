@@ -14,6 +14,8 @@ use nave_machinery::{GroupResource, GroupVersionKind, Object, Status, Value};
 use nave_resources::{Registry, ResourceDef};
 use parking_lot::Mutex;
 
+use crate::matching::Matcher;
+use crate::objects::StoredObjects;
 use crate::{
     Attributes, Cluster, Lister, Mutate, NamespaceCreator, Notes, Operation, Plugin, QuotaStatus,
     RequestOptions, Validate, Writers,
@@ -148,6 +150,11 @@ pub struct MemoryCluster {
 }
 
 impl MemoryCluster {
+    /// Returns a matcher by these namespaces, for resources that need no conversion.
+    pub fn matcher(&self, registry: &Arc<Registry>) -> Matcher {
+        Matcher::new(Arc::clone(&self.namespaces) as _, Arc::new(StoredObjects(Arc::clone(registry))))
+    }
+
     /// The cluster as plugins see it, with the kinds of `registry`.
     pub fn cluster(&self, registry: &Arc<Registry>) -> Cluster {
         let lister = |memory: &Arc<Memory>| Arc::clone(memory) as Arc<dyn Lister>;
@@ -197,10 +204,10 @@ impl MemoryCluster {
     /// The dependencies of plugins, with this authorizer and no roles.
     pub(crate) fn parts(&self, authorizer: nave_authz::Chain) -> crate::Parts {
         use nave_webhook::{ClientManager, Routing, ServiceResolver};
-        let interfaces = Arc::new(crate::objects::StoredObjects(Arc::clone(registry())));
+        let interfaces = Arc::new(StoredObjects(Arc::clone(registry())));
         crate::Parts {
             cluster: self.cluster(registry()),
-            matcher: crate::matching::Matcher::new(Arc::clone(&self.namespaces) as _, interfaces.clone()),
+            matcher: self.matcher(registry()),
             interfaces,
             webhooks: Arc::new(ClientManager::new(ServiceResolver::new(
                 Arc::new(NoServices),

@@ -31,6 +31,16 @@ const STEPS_PER_VISIT: usize = 8;
 /// # Errors
 /// The list or an operation is malformed, a path does not exist, a test fails, or the object exceeds the limits.
 pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    apply_unchecked(target, patch)?;
+    check_patched(target)
+}
+
+/// As [`apply`], for callers that check the limits of the patched object. Its depth is within the limit; its memory is
+/// bounded by the memory of the object, the patch and the limits of copies.
+///
+/// # Errors
+/// See [`apply`], except for the limits.
+pub fn apply_unchecked(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let operations = match patch {
         // Go's decoder reads null as an empty list.
         Value::Null => &[],
@@ -52,7 +62,7 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     for operation in operations {
         patching.apply(target, operation)?;
     }
-    check_patched(target)
+    Ok(())
 }
 
 /// Checks the form of a patch as upstream's strict decoder does, which reads it before the library for patches.

@@ -1,7 +1,7 @@
 //! The criteria of a webhook or policy, compiled from its object.
 
 use nave_machinery::Value;
-use nave_machinery::selector::{LabelSelector, SelectorError};
+use nave_machinery::selector::{LabelSelector, Operator, Requirement, SelectorError};
 use serde::Deserialize;
 
 use super::rules::Rule;
@@ -17,6 +17,34 @@ pub struct Criteria {
     pub(super) is_equivalent: bool,
     pub(super) namespace_selector: Result<LabelSelector, InvalidCriteria>,
     pub(super) object_selector: Result<LabelSelector, InvalidCriteria>,
+}
+
+/// A label that must have one of these values.
+#[derive(Clone, Copy)]
+pub(super) struct RequiredLabel<'c> {
+    pub(super) place: Place,
+    pub(super) key: &'c str,
+    pub(super) values: &'c [String],
+}
+
+impl<'c> RequiredLabel<'c> {
+    fn of(place: Place, selector: &'c Result<LabelSelector, InvalidCriteria>) -> Option<Self> {
+        let requirements = selector.as_ref().ok()?.requirements().iter();
+        let equalities = requirements
+            .filter(|it| matches!(it.operator, Operator::In | Operator::Equals | Operator::DoubleEquals));
+        // The name of the namespace tells more apart than any other label.
+        let Requirement { key, values, .. } = equalities.min_by_key(|it| it.key != NAME_LABEL)?;
+        Some(Self { place, key, values })
+    }
+}
+
+/// The place of a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// The namespace of the request.
+    Namespace,
+    /// The new or the old object.
+    Object,
 }
 
 /// The error of a selector. It is reported for requests that the rules match, as upstream.
@@ -42,6 +70,13 @@ impl Criteria {
         }
     }
 
+    /// Returns a label without which the criteria do not match, by which an index finds them. The namespace comes first,
+    /// because its labels do not change while webhooks change the object.
+    pub(super) fn required_label(&self) -> Option<RequiredLabel<'_>> {
+        let of_namespace = RequiredLabel::of(Place::Namespace, &self.namespace_selector);
+        of_namespace.or_else(|| RequiredLabel::of(Place::Object, &self.object_selector))
+    }
+
     fn selectors(fields: &Value) -> Self {
         Self {
             rules: Vec::new(),
@@ -53,6 +88,9 @@ impl Criteria {
         }
     }
 }
+
+/// The label of a namespace with its name.
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// Compiles a list of rules. A rule that cannot be decoded, which validation prevents, matches nothing.
 fn rules(fields: &Value, field: &str) -> Vec<Rule> {

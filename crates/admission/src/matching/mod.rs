@@ -2,9 +2,9 @@
 //! `admission/plugin/policy/matching`).
 //!
 //! ```text
-//! Attributes ─→ Index::candidates ─→ RequestMatcher::matches(Criteria, object) ─→ MatchedResource
-//!               by resource, group      rules, objectSelector,                     the resource and kind that the
-//!               and operation           namespaceSelector                          webhook or policy sees
+//! Attributes ─→ RequestMatcher::candidates(Index) ─→ matches(Criteria, object) ─→ MatchedResource
+//!               by resource, group, operation         rules, objectSelector,       the resource and kind that the
+//!               and a required label                  namespaceSelector            webhook or policy sees
 //! ```
 
 mod criteria;
@@ -21,6 +21,7 @@ use crate::attributes::Attributes;
 use crate::cluster::Lister;
 use crate::objects::ObjectInterfaces;
 
+use self::criteria::Place;
 pub use self::criteria::{Criteria, InvalidCriteria};
 pub use self::index::Index;
 use self::rules::Requested;
@@ -68,7 +69,43 @@ pub struct RequestMatcher<'a> {
     equivalents: OnceLock<Vec<MatchedResource>>,
 }
 
+/// The new object of a request while criteria are matched.
+#[derive(Clone, Copy)]
+pub enum NewObject<'o> {
+    /// Webhooks change it, so that criteria which do not match at first may match later.
+    Changing,
+    /// The object; `None` on a deletion.
+    Final(Option<&'o Object>),
+}
+
 impl RequestMatcher<'_> {
+    /// Returns the numbers of the criteria of an index that may match the request, in order.
+    pub fn candidates(&self, index: &Index, object: NewObject<'_>) -> Vec<usize> {
+        index.candidates(self.attributes, |place, key| match (place, object) {
+            (Place::Namespace, _) => Some([self.known_namespace()?.label(key), None]),
+            (Place::Object, NewObject::Changing) => None,
+            (Place::Object, NewObject::Final(object)) => {
+                let mut values = self.objects(object).map(|labels| label(labels, key));
+                Some([values.next().flatten(), values.next().flatten()])
+            }
+        })
+    }
+
+    /// Returns the namespace whose labels decide about the request, if it is known already.
+    fn known_namespace(&self) -> Option<&Object> {
+        let name = self.attributes.request_namespace();
+        if name.is_empty() || self.attributes.is_resource("", "namespaces") {
+            return None;
+        }
+        if self.namespace.get().is_none()
+            && let Ok(Some(namespace)) = self.matcher.namespaces.get("", name)
+        {
+            // Fails only if another call was faster.
+            let _ = self.namespace.set(Some(namespace));
+        }
+        self.namespace.get()?.as_deref()
+    }
+
     /// Returns the resource and kind by which the criteria match the request; `None` if they do not match. `object` is
     /// the current state of the new object.
     ///

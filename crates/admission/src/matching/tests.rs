@@ -3,11 +3,10 @@ use serde_json::json;
 
 use super::*;
 use crate::Operation;
-use crate::objects::StoredObjects;
 use crate::testing::{MemoryCluster, Request, registry};
 
 fn matcher(cluster: &MemoryCluster) -> Matcher {
-    Matcher::new(Arc::clone(&cluster.namespaces) as _, Arc::new(StoredObjects(Arc::clone(registry()))))
+    cluster.matcher(registry())
 }
 
 fn rule(groups: &str, versions: &str, resources: &[&str], operations: &[&str]) -> Value {
@@ -30,7 +29,10 @@ async fn matched(cluster: &MemoryCluster, criteria: &Criteria, request: &Request
     let matcher = matcher(cluster);
     let found = matcher.request(&attributes).matches(criteria, object.as_ref()).await;
     if matches!(found, Ok(Some(_)) | Err(_)) {
-        assert_eq!(index.candidates(&attributes), [0], "the index finds what matches");
+        let request = matcher.request(&attributes);
+        for object in [NewObject::Changing, NewObject::Final(object.as_ref())] {
+            assert_eq!(request.candidates(&index, object), [0], "the index finds what matches");
+        }
         assert!(index.has_candidates(&attributes));
     }
     match found {
@@ -218,9 +220,58 @@ fn candidates_are_in_order_and_unique() {
     let others = webhook(&[rule("apps", "v1", &["*"], &["*"])], json!({}));
     let index = Index::new([&others, &creates, &any, &others, &creates]);
     let request = Request::new(registry(), "", "pods", pod(json!({})), Value::Null);
-    assert_eq!(index.candidates(&request.attributes("p", None)), [1, 2, 4]);
+    assert_eq!(index.candidates(&request.attributes("p", None), |_, _| None), [1, 2, 4]);
     let mut deletion = Request::new(registry(), "", "pods", Value::Null, pod(json!({})));
     deletion.operation = Operation::Delete;
-    assert_eq!(index.candidates(&deletion.attributes("p", None)), [2]);
+    assert_eq!(index.candidates(&deletion.attributes("p", None), |_, _| None), [2]);
     assert!(!index.is_empty() && Index::default().is_empty());
+}
+
+#[tokio::test]
+async fn required_labels_leave_out_criteria_that_cannot_match() {
+    let cluster = MemoryCluster::default();
+    cluster.namespaces.put(json!({"metadata": {"name": "ns", "labels": {"tier": "gold"}}}));
+    let rules = [rule("*", "*", &["*"], &["*"])];
+    let requiring = |fields| webhook(&rules, fields);
+    let (gold, tin) = (json!({"matchLabels": {"tier": "gold"}}), json!({"matchLabels": {"tier": "tin"}}));
+    let metals = json!({"matchExpressions": [{"key": "tier", "operator": "In", "values": ["tin", "gold"]}]});
+    let not_gold = json!({"matchExpressions": [{"key": "tier", "operator": "NotIn", "values": ["gold"]}]});
+    let criteria = [
+        requiring(json!({"namespaceSelector": gold})),
+        requiring(json!({"namespaceSelector": tin})),
+        requiring(json!({"namespaceSelector": metals})),
+        requiring(json!({"namespaceSelector": not_gold})),
+        requiring(json!({"objectSelector": gold})),
+        requiring(json!({"objectSelector": tin})),
+        requiring(json!({"namespaceSelector": gold, "objectSelector": tin})),
+        requiring(json!({})),
+    ];
+    let index = Index::new(&criteria);
+    let pods = |object: Value, old: Value| Request::new(registry(), "", "pods", object, old);
+    let namespace = json!({"metadata": {"name": "ns", "labels": {"tier": "tin"}}});
+    let node = Request::new(registry(), "", "nodes", json!({"metadata": {"name": "n"}}), Value::Null);
+    let mut stray = pods(pod(json!({"tier": "gold"})), Value::Null);
+    stray.namespace = "missing";
+    let all_namespaces = [0, 1, 2, 3, 6, 7];
+    for (request, changing, last) in [
+        (pods(pod(json!({})), Value::Null), &[0, 2, 3, 4, 5, 6, 7][..], &[0, 2, 3, 6, 7][..]),
+        (pods(pod(json!({"tier": "tin"})), Value::Null), &[0, 2, 3, 4, 5, 6, 7], &[0, 2, 3, 5, 6, 7]),
+        (pods(pod(json!({})), pod(json!({"tier": "gold"}))), &[0, 2, 3, 4, 5, 6, 7], &[0, 2, 3, 4, 6, 7]),
+        (node, &[0, 1, 2, 3, 4, 5, 6, 7], &all_namespaces),
+        // The labels of a written namespace are those of the object.
+        (
+            Request::new(registry(), "", "namespaces", namespace, Value::Null),
+            &[0, 1, 2, 3, 4, 5, 6, 7],
+            &[0, 1, 2, 3, 5, 6, 7],
+        ),
+        (stray, &[0, 1, 2, 3, 4, 5, 6, 7], &[0, 1, 2, 3, 4, 6, 7]),
+    ] {
+        let [object, old] = [&request.object, &request.old].map(|it| Object::try_from(it.clone()).ok());
+        let attributes = request.attributes("x", old.as_ref());
+        let matcher = matcher(&cluster);
+        let matcher = matcher.request(&attributes);
+        assert_eq!(matcher.candidates(&index, NewObject::Changing), changing, "{}", request.object);
+        let object = NewObject::Final(object.as_ref());
+        assert_eq!(matcher.candidates(&index, object), last, "{}", request.object);
+    }
 }

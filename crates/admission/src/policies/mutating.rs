@@ -99,7 +99,7 @@ impl MutatingPolicies {
     ) -> Vec<Invocation> {
         let kinds = &*self.dependencies.params;
         let mut found = Vec::new();
-        for (policy, bindings) in self.policies.candidates(attributes) {
+        for (policy, bindings) in self.policies.candidates(matcher, Some(object)) {
             let matched = match match_policy(&policy, matcher, kinds, Some(object)).await {
                 Matched::As(matched) => matched,
                 Matched::No => continue,

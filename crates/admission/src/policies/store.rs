@@ -9,7 +9,7 @@ use super::params::ParamRef;
 use crate::attributes::Attributes;
 use crate::chain::Plugin;
 use crate::expressions::Workload;
-use crate::matching::{Criteria, Index};
+use crate::matching::{Criteria, Index, NewObject, RequestMatcher};
 use crate::observe::Compiled;
 
 /// A policy: what both kinds share, and the compiled expressions.
@@ -92,10 +92,10 @@ impl<E: Send + Sync + 'static> Store<E> {
         self.policies.load().index.has_candidates(attributes)
     }
 
-    /// Returns the policies that may match the request and have bindings, by name.
-    pub(super) fn candidates(&self, attributes: &Attributes<'_>) -> Vec<Bound<E>> {
+    /// Returns the policies that may match the request and have bindings, by name. `object` is the new object.
+    pub(super) fn candidates(&self, matcher: &RequestMatcher<'_>, object: Option<&Object>) -> Vec<Bound<E>> {
         let (policies, bindings) = (self.policies.load(), self.bindings.load());
-        let numbers = policies.index.candidates(attributes).into_iter();
+        let numbers = matcher.candidates(&policies.index, NewObject::Final(object)).into_iter();
         let policies = numbers.filter_map(|number| policies.list.get(number));
         let bound =
             |policy: &Arc<Policy<E>>| Some((Arc::clone(policy), Arc::clone(bindings.get(&policy.name)?)));

@@ -56,7 +56,7 @@ impl Validate for ValidatingPolicies {
             denied: None,
         };
         let matcher = self.dependencies.matcher.request(attributes);
-        for (policy, bindings) in self.policies.candidates(attributes) {
+        for (policy, bindings) in self.policies.candidates(&matcher, object) {
             dispatch.policy(&matcher, &policy, &bindings).await?;
         }
         match dispatch.denied {

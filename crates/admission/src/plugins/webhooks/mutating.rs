@@ -17,7 +17,7 @@ use crate::attributes::Attributes;
 use crate::chain::Mutate;
 use crate::expressions::process;
 use crate::managed_fields;
-use crate::matching::MatchedResource;
+use crate::matching::{MatchedResource, NewObject};
 use crate::notes::Recorded;
 use crate::versioned::{Versioned, VersionedObject};
 
@@ -90,7 +90,7 @@ impl Run<'_> {
         let matcher = webhooks.matcher.request(attributes);
         // The objects in another version than that of the request, for the webhooks that follow.
         let mut converted: Option<Versioned<'static>> = None;
-        for position in hooks.index.candidates(attributes) {
+        for position in matcher.candidates(&hooks.index, NewObject::Changing) {
             let Some(hook) = hooks.list.get(position) else { continue };
             let Some(matched) = matcher.matches(&hook.criteria, object.as_deref()).await? else { continue };
             // The second run calls no webhook for the first time.

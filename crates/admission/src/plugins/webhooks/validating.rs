@@ -10,6 +10,7 @@ use super::caller::annotate;
 use super::{Webhooks, unconverted};
 use crate::attributes::Attributes;
 use crate::chain::Validate;
+use crate::matching::NewObject;
 use crate::versioned::Versions;
 
 const FAILED_OPEN: &str = "failed-open.validating.webhook.admission.k8s.io";
@@ -28,7 +29,7 @@ impl Validate for Validating {
         let matcher = webhooks.matcher.request(attributes);
         let mut versions = Versions::new(&*webhooks.interfaces, attributes, object);
         let mut relevant = Vec::new();
-        for position in hooks.index.candidates(attributes) {
+        for position in matcher.candidates(&hooks.index, NewObject::Final(object)) {
             let Some(hook) = hooks.list.get(position) else { continue };
             let Some(matched) = matcher.matches(&hook.criteria, object).await? else { continue };
             let versioned = versions.get(&matched).await.map_err(unconverted)?;
