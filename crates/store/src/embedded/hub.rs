@@ -2,7 +2,7 @@
 //!
 //! A watch has no queue. It stores the next revision to deliver and, when woken, reads from the window, or from the log
 //! if the window has moved past that revision. A watch is woken only by events with its prefix: an event looks up only
-//! the watches whose prefix is a prefix of its key.
+//! the watches whose prefix is a prefix of its key. Once every watch waits for new events, most of the window is dropped.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
@@ -18,6 +18,8 @@ use super::entry::EntryEvent;
 /// Limits of the window; the first one reached applies.
 const WINDOW_EVENTS: usize = 4096;
 const WINDOW_BYTES: usize = 4 << 20;
+/// Maximum size of the window while no watch has anything to read.
+const IDLE_BYTES: usize = 256 << 10;
 /// Number of events a cursor examines in one step, which ends with a whole revision.
 const STEP: usize = 1024;
 
@@ -32,6 +34,8 @@ struct State {
     bytes: usize,
     revision: u64,
     subscribers: HashMap<u64, Subscriber>,
+    /// Number of subscribers that are not parked.
+    reading: usize,
     /// Subscribers by prefix.
     prefixes: BTreeMap<Arc<str>, Vec<u64>>,
     /// Subscribers that requested progress up to a future revision.
@@ -83,6 +87,7 @@ impl Hub {
                 bytes: 0,
                 revision,
                 subscribers: HashMap::new(),
+                reading: 0,
                 prefixes: BTreeMap::new(),
                 expecting: Vec::new(),
                 next_id: 0,
@@ -98,8 +103,9 @@ impl Hub {
         let resume = if from == 0 { state.revision + 1 } else { from };
         let id = state.next_id;
         state.next_id += 1;
-        let subscriber =
-            Subscriber { wake: Arc::clone(&wake), wanted: None, parked: resume > state.revision, resume };
+        let parked = resume > state.revision;
+        state.reading += usize::from(!parked);
+        let subscriber = Subscriber { wake: Arc::clone(&wake), wanted: None, parked, resume };
         state.subscribers.insert(id, subscriber);
         state.prefixes.entry(Arc::clone(&prefix)).or_default().push(id);
         Subscription { hub: Arc::clone(self), id, prefix, wake, next: resume }
@@ -120,15 +126,7 @@ impl Hub {
                 subscriber.wake.notify_one();
             }
         }
-        while state.window.len() > WINDOW_EVENTS || state.bytes > WINDOW_BYTES {
-            let Some(event) = state.window.pop_front() else { break };
-            state.bytes -= weight(&event);
-            // Keeps only whole revisions.
-            let revision = event.entry.kv.mod_revision;
-            while let Some(event) = state.window.pop_front_if(|next| next.entry.kv.mod_revision == revision) {
-                state.bytes -= weight(&event);
-            }
-        }
+        state.trim();
     }
 
     /// Makes the watches of `prefix` (all watches if `None`) report progress when they reach `revision`.
@@ -163,13 +161,13 @@ impl Subscription {
     /// Returns the next step and advances the cursor past it.
     pub(super) fn step(&mut self) -> CursorStep {
         let mut state = self.hub.state.lock();
-        let State { window, revision, subscribers, closed, .. } = &mut *state;
+        let State { window, revision, subscribers, reading, closed, .. } = &mut *state;
         let reached = *revision;
         let Some(subscriber) = subscribers.get_mut(&self.id).filter(|_| !*closed) else {
             return CursorStep::Closed;
         };
         let resume = if subscriber.parked { reached + 1 } else { subscriber.resume };
-        subscriber.parked = false;
+        *reading += usize::from(std::mem::take(&mut subscriber.parked));
         self.next = self.next.max(resume);
         subscriber.resume = self.next;
         if self.next <= reached {
@@ -193,6 +191,8 @@ impl Subscription {
         }
         subscriber.parked = true;
         subscriber.resume = self.next;
+        *reading -= 1;
+        state.trim();
         CursorStep::Wait
     }
 }
@@ -200,7 +200,7 @@ impl Subscription {
 impl State {
     /// Wakes the subscribers of the event's key.
     fn wake(&mut self, event: &EntryEvent) {
-        let Self { subscribers, prefixes, .. } = self;
+        let Self { subscribers, prefixes, reading, .. } = self;
         let KeyValue { key, mod_revision, .. } = &event.entry.kv;
         each_prefix_of(key, prefixes, |ids| {
             for id in ids {
@@ -209,10 +209,25 @@ impl State {
                 let Some(subscriber) = subscriber else { continue };
                 if std::mem::take(&mut subscriber.parked) {
                     subscriber.resume = *mod_revision;
+                    *reading += 1;
                 }
                 subscriber.wake.notify_one();
             }
         });
+    }
+
+    /// Drops the oldest revisions beyond the limits.
+    fn trim(&mut self) {
+        let bytes = if self.reading == 0 { IDLE_BYTES } else { WINDOW_BYTES };
+        while self.window.len() > WINDOW_EVENTS || self.bytes > bytes {
+            let Some(event) = self.window.pop_front() else { break };
+            self.bytes -= weight(&event);
+            // Keeps only whole revisions.
+            let revision = event.entry.kv.mod_revision;
+            while let Some(event) = self.window.pop_front_if(|next| next.entry.kv.mod_revision == revision) {
+                self.bytes -= weight(&event);
+            }
+        }
     }
 }
 
@@ -236,7 +251,8 @@ fn each_prefix_of<T>(key: &str, prefixes: &BTreeMap<Arc<str>, T>, mut each: impl
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut state = self.hub.state.lock();
-        state.subscribers.remove(&self.id);
+        let left = state.subscribers.remove(&self.id);
+        state.reading -= usize::from(left.is_some_and(|subscriber| !subscriber.parked));
         if let Some(ids) = state.prefixes.get_mut(&self.prefix) {
             ids.retain(|id| *id != self.id);
             if ids.is_empty() {
@@ -252,7 +268,79 @@ fn weight(event: &EntryEvent) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::{Entry, Lineage};
     use super::*;
+    use crate::EventKind;
+
+    /// Returns a change of 64 KiB.
+    fn event(revision: u64) -> EntryEvent {
+        let kv = KeyValue { key: "/a/b".into(), value: vec![b'x'; 64 << 10].into(), mod_revision: revision };
+        EntryEvent { kind: EventKind::Put, entry: Entry { kv, lineage: Lineage::default(), lease: 0 } }
+    }
+
+    fn publish(hub: &Hub, revisions: std::ops::RangeInclusive<u64>) {
+        for revision in revisions {
+            hub.publish(vec![event(revision)]);
+        }
+    }
+
+    /// Returns the revisions that a cursor reads until it waits.
+    fn read(watch: &mut Subscription) -> Vec<u64> {
+        let mut read = Vec::new();
+        loop {
+            match watch.step() {
+                CursorStep::Batch(events, _) => {
+                    read.extend(events.iter().map(|event| event.entry.kv.mod_revision));
+                }
+                CursorStep::Wait => return read,
+                step => panic!("{step:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_window_is_small_once_every_watch_has_read_it() {
+        let hub = Arc::new(Hub::new(0));
+        let (mut one, mut other) = (hub.subscribe("/a/", 0), hub.subscribe("/a/", 0));
+        let bytes = || hub.state.lock().bytes;
+        publish(&hub, 1..=40);
+        assert!(bytes() > 40 * (64 << 10), "nobody has read");
+        assert_eq!(read(&mut one), Vec::from_iter(1..=40));
+        assert!(bytes() > 40 * (64 << 10), "one has not read");
+        assert_eq!(read(&mut other), Vec::from_iter(1..=40));
+        assert!((1..=IDLE_BYTES).contains(&bytes()), "{}", bytes());
+        assert_eq!((read(&mut one), read(&mut other)), (vec![], vec![]));
+
+        publish(&hub, 41..=60);
+        assert_eq!(read(&mut one), Vec::from_iter(41..=60));
+        drop(other);
+        publish(&hub, 61..=61);
+        assert_eq!(read(&mut one), [61]);
+        assert!((1..=IDLE_BYTES).contains(&bytes()), "the other no longer counts");
+
+        publish(&hub, 62..=62);
+        let mut late = hub.subscribe("/a/", 30);
+        assert!(matches!(late.step(), CursorStep::Behind));
+        assert_eq!(read(&mut one), [62]);
+        publish(&hub, 63..=80);
+        assert!(bytes() > 18 * (64 << 10), "the late one has not read");
+        drop((one, late));
+        publish(&hub, 81..=81);
+        assert!(bytes() <= IDLE_BYTES, "nobody watches");
+        assert_eq!(hub.state.lock().reading, 0);
+    }
+
+    #[test]
+    fn watches_of_other_keys_keep_no_events() {
+        let hub = Arc::new(Hub::new(0));
+        let mut other = hub.subscribe("/z/", 0);
+        publish(&hub, 1..=10);
+        assert!(hub.state.lock().bytes <= IDLE_BYTES);
+        assert_eq!(read(&mut other), Vec::<u64>::new());
+        hub.request_progress(Some("/z/"), 10);
+        let step = other.step();
+        assert!(matches!(&step, CursorStep::Batch(events, 10) if events.is_empty()), "{step:?}");
+    }
 
     #[test]
     fn each_prefix_of_visits_only_prefixes_of_the_key() {
