@@ -115,7 +115,16 @@ impl Definitions {
     }
 
     /// Updates the catalog, and the status of the named definitions.
-    async fn sync(&self, names: BTreeSet<String>) -> Outcome {
+    async fn sync(&self, mut names: BTreeSet<String>) -> Outcome {
+        let mut outcome = Outcome::default();
+        while !names.is_empty() {
+            names = self.sync_some(names, &mut outcome).await;
+        }
+        outcome
+    }
+
+    /// Updates the catalog, and the status of some of the named definitions, and returns the others.
+    async fn sync_some(&self, names: BTreeSet<String>, outcome: &mut Outcome) -> BTreeSet<String> {
         let mut state = self.state.lock().await;
         let catalog = self.catalogs.load();
         let now = time::now().rfc3339();
@@ -128,7 +137,7 @@ impl Definitions {
         let open =
             |def: Arc<ResourceDef>| catalog.storages().open_one(&def, self.converters.for_resource(&def));
         let is_reserved = |prefix: &str| catalog.registry().is_reserved_prefix(prefix);
-        let Plan { groups, opened, closed, writes, deleting } =
+        let Plan { groups, opened, closed, writes, deleting, left } =
             state.plan(names, &now, find, is_reserved, open);
         join_all(opened.iter().map(|storage| storage.cacher().wait_ready())).await;
         if !groups.is_empty() {
@@ -150,28 +159,28 @@ impl Definitions {
         for storage in closed {
             storage.cacher().stop();
         }
-        let mut failed = BTreeSet::new();
         let writes: Vec<BoxFuture<'_, _>> =
             writes.into_iter().map(|definition| self.write_status(definition).boxed()).collect();
         let mut written = stream::iter(writes).buffer_unordered(CONCURRENT_WRITES);
-        while let Some((name, outcome)) = written.next().await {
-            if let Err(status) = outcome
+        while let Some((name, written)) = written.next().await {
+            if let Err(status) = written
                 // After a conflict or deletion, the event of the other write triggers the next sync.
                 && !matches!(status.code, 404 | 409)
             {
                 tracing::error!(definition = name, error = status.message, "the status cannot be written");
-                failed.insert(name);
+                outcome.failed.insert(name);
             }
         }
         let syncs: Vec<BoxFuture<'_, _>> =
             groups.iter().map(|group| self.sync_api_services(group).boxed()).collect();
         let mut synced = stream::iter(syncs).buffer_unordered(CONCURRENT_WRITES);
-        while let Some(outcome) = synced.next().await {
-            if let Err(status) = outcome {
+        while let Some(synced) = synced.next().await {
+            if let Err(status) = synced {
                 tracing::error!(error = status.message, "the APIServices of a group cannot be written");
             }
         }
-        Outcome { failed, deleting }
+        outcome.deleting.extend(deleting);
+        left
     }
 
     /// Writes a status, and waits until it is in the watch cache. Returns the definition's name and the outcome.
@@ -179,14 +188,19 @@ impl Definitions {
         let name = meta::name(&definition).to_owned();
         let write = async {
             let writer = InternalWriter::new(&self.endpoint, &self.admission);
-            let stored = writer.replace_status(definition).await?;
-            self.storage.wait_until(meta::resource_version(&stored).parse().unwrap_or(0)).await
+            // The tree is dropped before the wait.
+            let revision = {
+                let stored = writer.replace_status(definition).await?;
+                meta::resource_version(&stored).parse().unwrap_or(0)
+            };
+            self.storage.wait_until(revision).await
         };
         (name, write.await)
     }
 }
 
 /// The work that remains after a sync.
+#[derive(Default)]
 struct Outcome {
     /// The definitions whose status could not be written.
     failed: BTreeSet<String>,

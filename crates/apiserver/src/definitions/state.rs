@@ -55,7 +55,13 @@ pub(super) struct Plan {
     pub writes: Vec<Value>,
     /// The definitions whose objects must be deleted.
     pub deleting: Vec<String>,
+    /// The definitions that are left for the next plan.
+    pub left: BTreeSet<String>,
 }
+
+/// Maximum size of the JSON of the definitions that a plan writes, in bytes, beyond the last one. Their trees are many
+/// times larger, and all of them are in memory at once.
+const WRITES_BYTES: usize = 512 << 10;
 
 impl State {
     /// Returns the names of all known definitions.
@@ -75,9 +81,9 @@ impl State {
         Some(Arc::clone(&self.groups.get(&known.group)?.served.get(name)?.storage))
     }
 
-    /// Updates the state from the named definitions. `find` reads a definition and its packed
-    /// JSON, `is_reserved` returns whether a key
-    /// prefix belongs to a built-in resource, and `open` opens a storage.
+    /// Updates the state from the named definitions, until the writes of the plan are large enough. `find` reads a
+    /// definition and its packed JSON, `is_reserved` returns whether a key prefix belongs to a built-in resource, and
+    /// `open` opens a storage.
     pub(super) fn plan(
         &mut self,
         mut names: BTreeSet<String>,
@@ -86,8 +92,10 @@ impl State {
         is_reserved: impl Fn(&str) -> bool,
         open: impl Fn(Arc<ResourceDef>) -> Option<Arc<ResourceStorage>>,
     ) -> Plan {
-        let mut plan = Plan::default();
-        while let Some(name) = names.pop_first() {
+        let (mut plan, mut bytes) = (Plan::default(), 0);
+        while bytes < WRITES_BYTES
+            && let Some(name) = names.pop_first()
+        {
             let found = find(&name);
             let group = found.as_ref().map(|(found, _)| text(found, &["spec", "group"]).to_owned());
             let is_same = |known: &Known| Some(&known.group) == group.as_ref();
@@ -97,9 +105,12 @@ impl State {
             let (Some((stored, json)), Some(group)) = (found, group) else { continue };
             let prefix = custom::storage_prefix(&group, text(&stored, &["spec", "names", "plural"]));
             let is_reserved = is_reserved(&prefix);
+            let writes = plan.writes.len();
             let released = self.take(&name, &group, (&stored, &json), is_reserved, now, &open, &mut plan);
             names.extend(released);
+            bytes += json.len() * (plan.writes.len() - writes);
         }
+        plan.left = names;
         self.groups.retain(|_, group| !group.in_use.is_empty() || !group.served.is_empty());
         plan
     }

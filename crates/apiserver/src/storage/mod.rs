@@ -43,8 +43,11 @@ pub use writes::{Attempt, NextState, Stored, Update, WriteResult, WrittenVersion
 /// Maximum time that a read waits for the watch cache to reach a revision.
 const CACHE_WAIT: Duration = Duration::from_secs(3);
 
-/// Maximum size of the replaced objects of a resource that is kept packed, in bytes: several hundred large definitions.
-const PACKED_HISTORY: usize = 4 << 20;
+/// Maximum size of the replaced objects of a resource that is kept packed, in bytes: two hundred large definitions.
+const PACKED_HISTORY: usize = 1 << 20;
+
+/// Number of objects of such a resource that are read from the store at once. They are large until they are packed.
+const PACKED_PAGE: usize = 200;
 
 /// The storage of one resource.
 pub struct ResourceStorage {
@@ -83,6 +86,7 @@ impl ResourceStorage {
         config.packed = def.rules.packed;
         if config.packed {
             config.window.max_bytes = PACKED_HISTORY;
+            config.page_size = PACKED_PAGE;
         }
         config.encodings = Arc::clone(&shared.encodings);
         config.frames = Arc::clone(&shared.frames);
