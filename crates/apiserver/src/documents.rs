@@ -154,7 +154,7 @@ impl Documents {
                 }
                 let merged = if rest == ["v2"] { aggregator.openapi_v2(catalog) } else { None };
                 let answer = match merged {
-                    Some(merged) => merged.answer(headers),
+                    Some(merged) => merged.answer(catalog.openapi(), headers),
                     None => catalog.openapi().answer(rest, info, headers),
                 };
                 answer.map(EndpointResponse::from)

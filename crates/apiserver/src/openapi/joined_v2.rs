@@ -4,6 +4,7 @@
 //! consists of sections of parts, and in protobuf, messages in a row are one message with the fields of all of them.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use nave_codec::json as codec;
@@ -20,8 +21,15 @@ use super::{Coverage, Form, OpenApi, gnostic, operations, v2};
 pub(super) struct Parts {
     builtin: Arc<Builtin>,
     custom: imbl::OrdMap<GroupVersion, Arc<Part>>,
-    json: OnceLock<Vec<Segment>>,
+    json: OnceLock<Sections>,
     protobuf: OnceLock<Vec<Segment>>,
+}
+
+/// The document in JSON.
+struct Sections {
+    segments: Vec<Segment>,
+    /// The positions of the fields of each section.
+    fields: [Range<usize>; SECTIONS.len()],
 }
 
 /// The part of the built-in groups.
@@ -72,20 +80,43 @@ impl Parts {
         Self { builtin, custom, json: OnceLock::new(), protobuf: OnceLock::new() }
     }
 
-    /// Returns whether the document exists in both encodings.
-    pub(super) fn are_joined(&self) -> bool {
-        self.json.get().is_some() && self.protobuf.get().is_some()
+    /// Returns whether the document exists in this encoding.
+    pub(super) fn are_joined(&self, form: Form) -> bool {
+        match form {
+            Form::Json => self.json.get().is_some(),
+            Form::Protobuf => self.protobuf.get().is_some(),
+        }
     }
 
     /// Returns the segments of the document.
     pub(super) fn join(&self, form: Form, documents: &OpenApi) -> &[Segment] {
         match form {
-            Form::Json => self.json.get_or_init(|| self.join_json(documents)),
+            Form::Json => &self.sections(documents).segments,
             Form::Protobuf => self.protobuf.get_or_init(|| self.join_protobuf(documents)),
         }
     }
 
-    fn join_json(&self, documents: &OpenApi) -> Vec<Segment> {
+    /// Returns the fields of each section in JSON. The fields of a segment may follow a comma.
+    pub(super) fn fields(&self, documents: &OpenApi) -> [&[Segment]; SECTIONS.len()] {
+        let Sections { segments, fields } = self.sections(documents);
+        fields.each_ref().map(|fields| segments.get(fields.clone()).unwrap_or_default())
+    }
+
+    /// Returns the segments of the document in JSON with further fields of each section.
+    pub(super) fn join_with(&self, documents: &OpenApi, further: &[Segment; SECTIONS.len()]) -> Vec<Segment> {
+        let Sections { segments, fields } = self.sections(documents);
+        let mut joined = segments.clone();
+        for (fields, further) in fields.iter().zip(further).rev() {
+            joined.insert(fields.end, further.clone());
+        }
+        joined
+    }
+
+    fn sections(&self, documents: &OpenApi) -> &Sections {
+        self.json.get_or_init(|| self.join_json(documents))
+    }
+
+    fn join_json(&self, documents: &OpenApi) -> Sections {
         let documentation = Documentation::new();
         let make = |part: &Part, tree: &dyn Fn() -> Value, separator| {
             part.json.get_or_init(|| sections(&tree(), separator)).clone()
@@ -100,14 +131,19 @@ impl Parts {
         let shared = text(&Value::Object(content.shared_types(documents)), ",");
         let head = codec::encode(&v2::head());
         let mut segments = vec![Segment::new(head.strip_suffix(b"}").unwrap_or_default())];
-        for (at, name) in SECTIONS.into_iter().enumerate() {
+        let mut fields = SECTIONS.map(|_| 0..0);
+        for ((at, name), fields) in SECTIONS.into_iter().enumerate().zip(&mut fields) {
             segments.push(Segment::new(format!(",\"{name}\":{{").as_bytes()));
+            fields.start = segments.len();
             segments.extend(parts.iter().filter_map(|sections| sections.get(at)).cloned());
-            let rest = if name == DEFINITIONS { &shared[..] } else { b"" };
-            segments.push(Segment::new(&[rest, b"}"].concat()));
+            if name == DEFINITIONS {
+                segments.push(Segment::new(&shared));
+            }
+            fields.end = segments.len();
+            segments.push(Segment::new(b"}"));
         }
         segments.push(Segment::new(b"}"));
-        segments
+        Sections { segments, fields }
     }
 
     fn join_protobuf(&self, documents: &OpenApi) -> Vec<Segment> {
@@ -200,8 +236,9 @@ fn custom_versions(group: &Group) -> impl Iterator<Item = GroupVersion> {
     versions.iter().map(|version| GroupVersion::new(&*group.name, &**version))
 }
 
+pub(super) const PATHS: &str = "paths";
 const DEFINITIONS: &str = "definitions";
 /// The sections that are joined.
-const SECTIONS: [&str; 3] = ["paths", DEFINITIONS, "parameters"];
+pub(super) const SECTIONS: [&str; 3] = [PATHS, DEFINITIONS, "parameters"];
 /// The types of all groups.
 const SHARED_TYPES: [&str; 2] = ["DeleteOptions", "WatchEvent"];

@@ -4,7 +4,8 @@
 //! nave_schema::builtin        structure    ─┬─→ definitions ─┐
 //! documentation (k8s-openapi) descriptions ─┘                │
 //! Registry ─→ operations ← parameters ───────────────────────┴─→ v3 (a document per version)
-//!                                                            └─→ v2 (in parts) ─→ joined_v2
+//!                                                            └─→ v2 (in parts) ─→ joined_v2 ─→ merged_v2
+//! remote: the documents of aggregated servers ───────────────────────────────────────┘
 //! gnostic: both versions in protobuf
 //! ```
 //!
@@ -34,6 +35,7 @@ use crate::version::KUBERNETES_VERSION;
 
 use documentation::Documentation;
 use joined_v2::Parts;
+pub(crate) use merged_v2::MergedV2;
 use operations::{Operation, PathItem};
 use parameters::Parameter;
 use remote::RemoteDocument;
@@ -44,6 +46,7 @@ mod definitions;
 pub(crate) mod documentation;
 mod gnostic;
 mod joined_v2;
+mod merged_v2;
 mod operations;
 mod parameters;
 #[cfg(test)]
@@ -173,7 +176,7 @@ impl OpenApi {
             matches!(content.get(), Some(Content::Plain(_)))
         };
         let is_there = match path.split_once('/') {
-            None if path == "v2" => self.v2.are_joined(),
+            None if path == "v2" => form(headers, &GNOSTIC).is_none_or(|form| self.v2.are_joined(form)),
             Some(("v3", path)) => self.v3.get(path).is_none_or(|document| is_made(document)),
             _ => true,
         };
@@ -253,14 +256,9 @@ impl OpenApi {
         answer_v2(headers, self.v2_hash(), |form| joined(self.v2.join(form, self), form, headers))
     }
 
-    /// Returns the document of version 2 together with the documents of other servers.
+    /// Returns the parts that the documents of other servers add to the document of version 2.
     pub(crate) fn merged_v2(&self, others: &[Arc<RemoteDocument>]) -> MergedV2 {
-        let mut document = self.make_v2(&Coverage::Everything, &Documentation::new());
-        for other in others {
-            other.merge_into(&mut document);
-        }
-        let json = Bytes::from(codec::encode(&document));
-        MergedV2 { hash: hash_of(&[&json]), protobuf: gnostic::v2::encode(&document).into(), json }
+        MergedV2::new(self, others)
     }
 
     fn url(&self, path: &str, document: &Lazy) -> String {
@@ -403,26 +401,6 @@ impl OpenApi {
                 self.v3.values().flat_map(|document| self.items(&document.coverage)).collect()
             }
         }
-    }
-}
-
-/// The document of version 2 of this server and of others, in both encodings.
-pub(crate) struct MergedV2 {
-    json: Bytes,
-    protobuf: Bytes,
-    hash: String,
-}
-
-impl MergedV2 {
-    /// Serves the document.
-    ///
-    /// # Errors
-    /// 406 if the client accepts no encoding.
-    pub(crate) fn answer(&self, headers: &HeaderMap) -> Result<Response<ResponseBody>, Status> {
-        answer_v2(headers, &self.hash, |form| {
-            let bytes = if form == Form::Json { &self.json } else { &self.protobuf };
-            compressed(raw_response::bytes(StatusCode::OK, form.media_type(), bytes.clone()), headers)
-        })
     }
 }
 
@@ -576,22 +554,6 @@ fn unless_seen(
     raw_response::set_header(&mut response, header::ETAG, &tag);
     raw_response::set_header(&mut response, header::VARY, "Accept");
     response
-}
-
-/// Compresses the response if the client accepts that. Upstream compresses only OpenAPI 2.
-fn compressed(response: Response<ResponseBody>, headers: &HeaderMap) -> Response<ResponseBody> {
-    if !gzip::is_accepted(headers) {
-        return response;
-    }
-    let (mut head, body) = response.into_parts();
-    let body = match gzip::compressed(body) {
-        Ok(body) => {
-            head.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            body
-        }
-        Err(body) => body,
-    };
-    Response::from_parts(head, body)
 }
 
 fn hash_of(parts: &[&[u8]]) -> String {

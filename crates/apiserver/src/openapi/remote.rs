@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nave_machinery::{Map, Value};
-use serde_json::json;
 
 /// The part of a server's document that describes one version.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -58,8 +57,7 @@ impl RemoteDocument {
                 read.section(section).insert(name, found.clone());
             }
         }
-        let parts = [&read.paths, &read.definitions, &read.parameters];
-        let parts = parts.map(|part| serde_json::to_vec(part).unwrap_or_default());
+        let parts = read.sections().map(|part| serde_json::to_vec(part).unwrap_or_default());
         read.memory = MEMORY_PER_BYTE * parts.iter().map(Vec::len).sum::<usize>();
         read.hash = super::hash_of(&parts.each_ref().map(Vec::as_slice));
         Ok(read)
@@ -74,49 +72,14 @@ impl RemoteDocument {
         if section == "definitions" { &mut self.definitions } else { &mut self.parameters }
     }
 
-    /// Adds the paths to another document. Paths that exist stay. A definition with the name of another one gets a new
-    /// name.
-    pub(crate) fn merge_into(&self, document: &mut Value) {
-        let mut added = self.clone();
-        let mut renamed = BTreeMap::new();
-        for section in SECTIONS {
-            let existing = document[section].as_object().cloned().unwrap_or_default();
-            let names: Vec<String> = added.section(section).keys().cloned().collect();
-            for name in names.into_iter().filter(|name| existing.contains_key(name)) {
-                if added.section(section).get(&name) == existing.get(&name) {
-                    added.section(section).remove(&name);
-                    continue;
-                }
-                let numbered = (2_u32..).map(|number| format!("{name}_v{number}"));
-                let free = numbered
-                    .clone()
-                    .find(|free| !existing.contains_key(free) && !added.section(section).contains_key(free));
-                let (Some(free), Some(definition)) = (free, added.section(section).remove(&name)) else {
-                    continue;
-                };
-                added.section(section).insert(free.clone(), definition);
-                renamed.insert(reference(section, &name), reference(section, &free));
-            }
-        }
-        if !renamed.is_empty() {
-            let values = added.paths.values_mut().chain(added.definitions.values_mut());
-            values.chain(added.parameters.values_mut()).for_each(|value| rename(value, &renamed));
-        }
-        for (section, values) in
-            [("paths", added.paths), ("definitions", added.definitions), ("parameters", added.parameters)]
-        {
-            let Some(fields) = document.as_object_mut() else { return };
-            let Some(existing) = fields.entry(section).or_insert_with(|| json!({})).as_object_mut() else {
-                continue;
-            };
-            for (name, value) in values {
-                existing.entry(name).or_insert(value);
-            }
-        }
+    /// Returns the sections, in the order of [`SECTIONS`](super::joined_v2::SECTIONS).
+    pub(super) fn sections(&self) -> [&Map; 3] {
+        [&self.paths, &self.definitions, &self.parameters]
     }
 }
 
-fn reference(section: &str, name: &str) -> String {
+/// Returns the reference to a field of a section.
+pub(super) fn reference(section: &str, name: &str) -> String {
     // RFC 6901, section 3.
     format!("#/{section}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
@@ -140,7 +103,20 @@ fn references(value: &Value, found: &mut BTreeSet<(&'static str, String)>) {
     }
 }
 
-fn rename(value: &mut Value, renamed: &BTreeMap<String, String>) {
+/// Returns whether a value has one of the references.
+pub(super) fn refers(value: &Value, to: &BTreeMap<String, String>) -> bool {
+    match value {
+        Value::Object(fields) => {
+            let target = fields.get("$ref").and_then(Value::as_str);
+            target.is_some_and(|target| to.contains_key(target)) || fields.values().any(|it| refers(it, to))
+        }
+        Value::Array(items) => items.iter().any(|item| refers(item, to)),
+        _ => false,
+    }
+}
+
+/// Replaces references.
+pub(super) fn rename(value: &mut Value, renamed: &BTreeMap<String, String>) {
     match value {
         Value::Object(fields) => {
             if let Some(Value::String(target)) = fields.get_mut("$ref")
@@ -157,6 +133,8 @@ fn rename(value: &mut Value, renamed: &BTreeMap<String, String>) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn read(document: &Value) -> RemoteDocument {
@@ -184,29 +162,5 @@ mod tests {
         let chain: Map = (0..20_000).map(|name| (name.to_string(), to(name + 1))).collect();
         let document = read(&json!({"paths": {"/apis/a.example/v1": all}, "definitions": chain}));
         assert_eq!(document.definitions.len(), 20_000);
-    }
-
-    #[test]
-    fn definitions_of_this_server_are_never_replaced() {
-        let to = |name: &str| json!({"$ref": format!("#/definitions/{name}")});
-        let other = read(&json!({
-            "paths": {"/apis/a.example/v1/things": {"get": [to("Meta"), to("Pod"), to("Thing")]}},
-            "definitions": {"Meta": {"same": true}, "Pod": {"other": to("Thing")}, "Thing": {"pod": to("Pod")}},
-        }));
-        let mut document = json!({"paths": {"/api/": {}},
-            "definitions": {"Meta": {"same": true}, "Pod": {"own": true}, "Pod_v2": {}}});
-        other.merge_into(&mut document);
-        assert_eq!(
-            document,
-            json!({
-                "paths": {"/api/": {}, "/apis/a.example/v1/things": {"get": [to("Meta"), to("Pod_v3"), to("Thing")]}},
-                "definitions": {"Meta": {"same": true}, "Pod": {"own": true}, "Pod_v2": {},
-                    "Pod_v3": {"other": to("Thing")}, "Thing": {"pod": to("Pod_v3")}},
-                "parameters": {},
-            })
-        );
-        let merged = document.clone();
-        other.merge_into(&mut document);
-        assert_eq!(document["paths"], merged["paths"]);
     }
 }

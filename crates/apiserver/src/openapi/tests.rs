@@ -262,7 +262,7 @@ fn document_v2(openapi: &OpenApi) -> Value {
 }
 
 /// Returns the types and paths of a document in protobuf, sorted.
-fn pairs(message: &[u8]) -> Vec<Vec<u8>> {
+pub(super) fn pairs(message: &[u8]) -> Vec<Vec<u8>> {
     let sections = fields(message).into_iter().filter(|(number, _)| (8..=10).contains(number));
     let mut pairs: Vec<Vec<u8>> =
         sections.flat_map(|(_, section)| fields(&section)).map(|(_, pair)| pair).collect();
