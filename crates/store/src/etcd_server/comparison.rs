@@ -17,7 +17,7 @@ use crate::grpc::{CallError, Connection, MessageSender, MessageStream, Status};
 const KEYS: [&str; 6] = ["a", "a1", "a2", "b", "b1", "c"];
 const LEASES: [i64; 2] = [7, 8];
 const STEPS: usize = 250;
-/// Levels of nested transactions. With nested ones, a difference is left that is not understood yet.
+/// Levels of nested transactions: a branch has one at most, since what several may put and delete differs.
 const DEPTH: u32 = 0;
 
 /// Connections to this server and to etcd.

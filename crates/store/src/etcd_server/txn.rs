@@ -174,6 +174,10 @@ fn branch(request: &m::TxnRequest, succeeded: bool) -> &[m::RequestOp] {
 }
 
 pub(super) fn put(transaction: &mut Transaction<'_>, request: &m::PutRequest) -> Done<m::PutResponse> {
+    // In a transaction, the lease is checked after the key.
+    if request.lease != 0 && !transaction.has_lease(request.lease) {
+        return Ok(Err(EtcdError::LeaseNotFound));
+    }
     let previous = accepted!(check_put(transaction, request));
     let Ok(key) = std::str::from_utf8(&request.key) else { return Ok(Err(EtcdError::InvalidKey)) };
     let (mut value, mut lease) = (request.value.clone(), request.lease);
