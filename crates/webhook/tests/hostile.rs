@@ -13,7 +13,7 @@ use nave_webhook::{CallLimits, ClientConfig, ClientManager, HookClient, Routing,
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
-const LIMITS: CallLimits = CallLimits { timeout: Duration::from_secs(60), response_bytes: 100_000 };
+const LIMITS: CallLimits = CallLimits { timeout: Duration::from_mins(1), response_bytes: 100_000 };
 const LARGE: CallLimits = CallLimits { response_bytes: 2 << 20, ..LIMITS };
 
 struct NoServices;

@@ -237,6 +237,9 @@ async fn constrained_impersonation_allows_some_requests_only() {
     }
 }
 
+/// Headers, and the error if they are refused.
+type RefusedCase<'a> = (&'a [(&'static str, &'a str)], Option<&'a str>);
+
 #[tokio::test]
 async fn constrained_impersonation_refuses_powerful_and_odd_attributes() {
     let mallory = user("mallory", &[]);
@@ -257,7 +260,7 @@ async fn constrained_impersonation_refuses_powerful_and_odd_attributes() {
         ("impersonate-extra-acme.com%2fa", "3"),
         ("impersonate-extra-acme.com%2fb", "4"),
     ];
-    let cases: [(&[(&'static str, &str)], Option<&str>); 8] = [
+    let cases: [RefusedCase<'_>; 8] = [
         (
             &[(USER, "bob"), (GROUP, "system:masters")],
             Some("impersonating the system:masters group is not allowed"),
