@@ -68,11 +68,13 @@ async fn start(
     let object = attributes::object(&request);
     let record = Record::new(Arc::clone(auditor), recording, origin, object, context.info.is_long_running());
     let record = if is_authenticated { record } else { record.rejected() };
+    // Belongs to the context before the wait, so that a client that goes away during it leaves the last event.
+    let record = context.audit.insert(Box::new(record));
     let accepted = record.emit(Stage::RequestReceived, || context.notes.annotations()).await;
     if !accepted {
+        context.audit = None;
         return Err(Status::internal("failed to store audit event"));
     }
-    context.audit = Some(Box::new(record));
     Ok(())
 }
 

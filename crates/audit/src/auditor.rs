@@ -6,6 +6,7 @@ use std::sync::Arc;
 use nave_webhook::FileError;
 use prometheus::Registry;
 
+use crate::deliveries::{Deliveries, Outcome};
 use crate::event::{Event, Stage};
 use crate::log::{self, LogOptions};
 use crate::metrics::Metrics;
@@ -54,6 +55,7 @@ pub enum StartError {
 pub struct Auditor {
     policy: Policy,
     backends: Vec<(Mode, Backend)>,
+    deliveries: Deliveries,
     metrics: Metrics,
     recent: Recent,
 }
@@ -90,7 +92,8 @@ impl Auditor {
             };
             backends.push((webhook.mode, backend));
         }
-        Ok(Self { policy: options.policy, backends, metrics, recent: Recent::default() })
+        let deliveries = Deliveries::new(&metrics);
+        Ok(Self { policy: options.policy, backends, deliveries, metrics, recent: Recent::default() })
     }
 
     /// Returns what to record about a request. Counts the request.
@@ -100,22 +103,15 @@ impl Auditor {
         recording
     }
 
-    /// Records an event. Returns false if the request has to be rejected.
+    /// Records an event. Returns false if the request has to be rejected. The event is recorded or counted as lost, even
+    /// if the future is dropped while it waits.
     pub async fn record(&self, event: Event) -> bool {
-        self.metrics.events.inc();
-        self.recent.add(&event);
-        let (is_first, event) = (event.stage == Stage::RequestReceived, Arc::new(event));
+        let is_first = event.stage == Stage::RequestReceived;
+        // Every backend has the event before the first wait, because the request can end during each.
         let mut accepted = true;
-        for (mode, backend) in &self.backends {
-            let recorded = match backend {
-                Backend::Queue(queue) if *mode == Mode::Batch => {
-                    queue.offer(&event);
-                    true
-                }
-                Backend::Queue(queue) => queue.record(&event).await,
-                Backend::Webhook(sender) => sender.send(vec![Arc::clone(&event)]).await,
-            };
-            accepted &= recorded || *mode != Mode::BlockingStrict || !is_first;
+        for (mode, outcome) in self.hand_over(event) {
+            let recorded = outcome.recorded().await;
+            accepted &= recorded || mode != Mode::BlockingStrict || !is_first;
         }
         if !accepted {
             self.metrics.rejected.inc();
@@ -124,11 +120,32 @@ impl Auditor {
     }
 
     /// Records an event without waiting, after its request has ended.
-    pub fn record_detached(self: &Arc<Self>, event: Event) {
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let auditor = Arc::clone(self);
-            runtime.spawn(async move { auditor.record(event).await });
+    pub fn record_detached(&self, event: Event) {
+        drop(self.hand_over(event));
+    }
+
+    /// Hands an event to all backends. Returns the outcomes that a request may wait for.
+    fn hand_over(&self, event: Event) -> Vec<(Mode, Outcome<'_>)> {
+        self.metrics.events.inc();
+        self.recent.add(&event);
+        let event = Arc::new(event);
+        let mut outcomes = Vec::new();
+        for (mode, backend) in &self.backends {
+            let outcome = match backend {
+                Backend::Queue(queue) if *mode == Mode::Batch => {
+                    queue.offer(&event);
+                    continue;
+                }
+                Backend::Queue(queue) => queue.submit(&event, &self.deliveries),
+                Backend::Webhook(sender) => {
+                    let (sender, events) = (sender.clone(), vec![Arc::clone(&event)]);
+                    let delivery = Box::pin(async move { sender.send(events).await });
+                    self.deliveries.start(event.size(), delivery)
+                }
+            };
+            outcomes.push((*mode, outcome));
         }
+        outcomes
     }
 
     /// Returns the latest events without their bodies, newest first. Events are kept while this is called every few
@@ -137,8 +154,18 @@ impl Auditor {
         self.recent.read()
     }
 
+    /// Returns the number of events that are not recorded yet.
+    pub fn pending(&self) -> usize {
+        let queued = |(_, backend): &(Mode, Backend)| match backend {
+            Backend::Queue(queue) => queue.len(),
+            Backend::Webhook(_) => 0,
+        };
+        self.deliveries.len() + self.backends.iter().map(queued).sum::<usize>()
+    }
+
     /// Waits until all events are recorded.
     pub async fn flush(&self) {
+        self.deliveries.flush().await;
         for (_, backend) in &self.backends {
             if let Backend::Queue(queue) = backend {
                 queue.flush().await;
@@ -154,6 +181,8 @@ const WAITING: usize = 1024;
 mod tests {
     use std::path::Path;
     use std::time::Duration;
+
+    use nave_webhook::testing::HttpsServer;
 
     use super::*;
     use crate::event::tests::event;
@@ -194,8 +223,51 @@ mod tests {
         assert!(auditor.record(event("a")).await);
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1);
         auditor.record_detached(event("b"));
-        tokio::task::yield_now().await;
         auditor.flush().await;
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_webhook_gets_the_events_of_requests_that_end_during_the_call() {
+        for mode in [Mode::Blocking, Mode::BlockingStrict] {
+            let (seen, mut calls) = tokio::sync::mpsc::unbounded_channel();
+            let (release, released) = tokio::sync::watch::channel(false);
+            let server = HttpsServer::start_async(move |request| {
+                let (seen, mut released) = (seen.clone(), released.clone());
+                async move {
+                    seen.send(request).ok()?;
+                    released.wait_for(|released| *released).await.ok()?;
+                    Some(http::Response::new(bytes::Bytes::new()))
+                }
+            })
+            .await;
+            let folder = tempfile::tempdir().unwrap();
+            let batch =
+                BatchOptions { buffer_size: 1, max_size: 1, max_wait: Duration::ZERO, throttle: None };
+            let webhook = WebhookOptions {
+                config_file: server.write_kubeconfig(folder.path(), "certificate-authority: ca.crt", ""),
+                initial_backoff: Duration::from_millis(1),
+                mode,
+                batch,
+                truncation: None,
+                egress: nave_webhook::Egress::Direct,
+            };
+            let policy = b"{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata}]}";
+            let policy = Policy::parse(policy).unwrap();
+            let options = Options { policy, log: None, webhook: Some(webhook) };
+            let auditor = Auditor::start(options, &Registry::new()).unwrap();
+            tokio::select! {
+                _ = auditor.record(event("left")) => panic!("the webhook has not answered"),
+                call = calls.recv() => assert!(call.is_some()),
+            }
+            // The request has ended during the call. Its delivery has not.
+            assert_eq!(auditor.deliveries.len(), 1);
+            release.send(true).unwrap();
+            auditor.flush().await;
+            assert_eq!(auditor.deliveries.len(), 0);
+            assert!(auditor.record(event("stayed")).await);
+            assert!(calls.recv().await.is_some());
+            assert!(calls.try_recv().is_err(), "no call was repeated");
+        }
     }
 }

@@ -14,16 +14,19 @@
 //! | [`log`], `rotation` | the log backend and its files |
 //! | [`webhook`] | the webhook backend |
 //! | `queue`, `truncate` | what both backends share |
+//! | `deliveries` | the events that requests wait for |
 //! | `metrics` | upstream's metrics |
 //!
 //! Invariants:
 //! - A request builds an event and hands it over. Encoding, writing and sending happen elsewhere.
+//! - An event is recorded or counted as lost, even if its request ends while it waits.
 //! - In batch mode a request never waits. Events that do not fit into the buffer are counted and dropped.
 //! - A log file contains whole lines only: an interrupted write is undone, also after the process was killed.
 //! - Buffers are bounded in events and bytes. Files are readable by their owner only.
 
 mod auditor;
 mod body;
+mod deliveries;
 pub mod event;
 mod legacy;
 pub mod log;

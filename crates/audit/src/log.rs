@@ -149,6 +149,7 @@ mod tests {
     use prometheus::Registry;
 
     use super::*;
+    use crate::deliveries::Deliveries;
     use crate::event::tests::event;
     use crate::queue::Queue;
 
@@ -177,9 +178,10 @@ mod tests {
         let path = folder.path().join("a/b/audit.log");
         let metrics = Metrics::new(&Registry::new()).unwrap();
         let (queue, receiver) = Queue::new(100, &metrics);
+        let deliveries = Deliveries::new(&metrics);
         start(options(file(path.clone())), receiver, &metrics).unwrap();
         for count in 1..=3 {
-            assert!(queue.record(&Arc::new(event("x"))).await);
+            assert!(queue.submit(&Arc::new(event("x")), &deliveries).recorded().await);
             let text = std::fs::read_to_string(&path).unwrap();
             assert_eq!(text.lines().count(), count);
             assert!(text.ends_with('\n'));
@@ -197,8 +199,9 @@ mod tests {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).unwrap();
         let (queue, receiver) = Queue::new(100, &metrics);
+        let deliveries = Deliveries::new(&metrics);
         start(options(file("/dev/full".into())), receiver, &metrics).unwrap();
-        assert!(!queue.record(&Arc::new(event("x"))).await);
+        assert!(!queue.submit(&Arc::new(event("x")), &deliveries).recorded().await);
         queue.offer(&Arc::new(event("y")));
         queue.flush().await;
         let lost = &registry.gather()[0];

@@ -87,6 +87,14 @@ impl Losses {
     }
 }
 
+#[cfg(test)]
+impl Losses {
+    /// Returns the number of lost events.
+    pub(crate) fn count(&self) -> u64 {
+        self.counter.get()
+    }
+}
+
 impl Drop for Losses {
     fn drop(&mut self) {
         let events = *self.unreported.get_mut();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::deliveries::{Deliveries, Outcome};
 use crate::event::Event;
 use crate::metrics::{Losses, Metrics};
 
@@ -36,7 +37,14 @@ pub(crate) struct Entry {
     pub(crate) event: Option<Arc<Event>>,
     done: Option<oneshot::Sender<bool>>,
     size: usize,
-    buffered: Arc<AtomicUsize>,
+    buffered: Arc<Buffered>,
+}
+
+/// The events that a backend has not recorded yet.
+#[derive(Debug, Default)]
+struct Buffered {
+    events: AtomicUsize,
+    bytes: AtomicUsize,
 }
 
 impl Entry {
@@ -51,66 +59,87 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.buffered.fetch_sub(self.size, Ordering::Relaxed);
+        self.buffered.events.fetch_sub(usize::from(self.event.is_some()), Ordering::Relaxed);
+        self.buffered.bytes.fetch_sub(self.size, Ordering::Relaxed);
     }
 }
 
 /// The sending side of a queue.
 pub(crate) struct Queue {
     sender: mpsc::Sender<Entry>,
-    buffered: Arc<AtomicUsize>,
-    losses: Losses,
+    buffered: Arc<Buffered>,
+    losses: Arc<Losses>,
 }
 
 impl Queue {
     pub(crate) fn new(capacity: usize, metrics: &Metrics) -> (Self, mpsc::Receiver<Entry>) {
         let (sender, receiver) = mpsc::channel(capacity.clamp(1, MAX_EVENTS));
-        (Self { sender, buffered: Arc::default(), losses: metrics.losses("buffered") }, receiver)
+        (Self { sender, buffered: Arc::default(), losses: Arc::new(metrics.losses("buffered")) }, receiver)
     }
 
     /// Adds an event without waiting. Counts it as lost if the buffer is full.
     pub(crate) fn offer(&self, event: &Arc<Event>) {
         let size = event.size();
-        if self.buffered.load(Ordering::Relaxed) + size > MAX_BYTES {
+        if self.buffered.bytes.load(Ordering::Relaxed) + size > MAX_BYTES {
             return self.losses.add(1, &"audit buffer is full: too many bytes");
         }
         if let Err(error) = self.sender.try_send(self.entry(Some(Arc::clone(event)), size, None)) {
             let why = match error {
                 mpsc::error::TrySendError::Full(_) => "audit buffer is full: too many events",
-                mpsc::error::TrySendError::Closed(_) => "audit backend stopped",
+                mpsc::error::TrySendError::Closed(_) => STOPPED,
             };
             self.losses.add(1, &why);
         }
     }
 
-    /// Adds an event and waits until it is recorded; returns false if it cannot be recorded.
-    pub(crate) async fn record(&self, event: &Arc<Event>) -> bool {
-        self.send(Some(Arc::clone(event))).await
+    /// Adds an event that a request may wait for. If the queue is full, the event waits as a delivery.
+    pub(crate) fn submit<'d>(&self, event: &Arc<Event>, deliveries: &'d Deliveries) -> Outcome<'d> {
+        let (done, recorded) = oneshot::channel();
+        let size = event.size();
+        match self.sender.try_send(self.entry(Some(Arc::clone(event)), size, Some(done))) {
+            Ok(()) => Outcome::Started(recorded),
+            Err(mpsc::error::TrySendError::Full(entry)) => {
+                let (sender, losses) = (self.sender.clone(), Arc::clone(&self.losses));
+                let delivery = async move {
+                    if sender.send(entry).await.is_err() {
+                        losses.add(1, &STOPPED);
+                    }
+                    recorded.await.unwrap_or(false)
+                };
+                deliveries.start(size, Box::pin(delivery))
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                self.losses.add(1, &STOPPED);
+                Outcome::Known(false)
+            }
+        }
+    }
+
+    /// Returns the number of events that are not recorded yet.
+    pub(crate) fn len(&self) -> usize {
+        self.buffered.events.load(Ordering::Relaxed)
     }
 
     /// Waits until all events in the queue are recorded.
     pub(crate) async fn flush(&self) {
-        self.send(None).await;
-    }
-
-    async fn send(&self, event: Option<Arc<Event>>) -> bool {
         let (done, recorded) = oneshot::channel();
-        let size = event.as_ref().map_or(0, |event| event.size());
-        if self.sender.send(self.entry(event, size, Some(done))).await.is_err() {
-            self.losses.add(1, &"audit backend stopped");
-            return false;
+        if self.sender.send(self.entry(None, 0, Some(done))).await.is_ok() {
+            // A backend that has stopped has nothing to flush.
+            let _ = recorded.await;
         }
-        recorded.await.unwrap_or(false)
     }
 
     fn entry(&self, event: Option<Arc<Event>>, size: usize, done: Option<oneshot::Sender<bool>>) -> Entry {
-        self.buffered.fetch_add(size, Ordering::Relaxed);
+        self.buffered.events.fetch_add(usize::from(event.is_some()), Ordering::Relaxed);
+        self.buffered.bytes.fetch_add(size, Ordering::Relaxed);
         Entry { event, done, size, buffered: Arc::clone(&self.buffered) }
     }
 }
 
 /// Maximum size of the events in a buffer, in bytes, including those that are being sent.
 const MAX_BYTES: usize = 64 << 20;
+/// The reason of losses after the end of the backend.
+const STOPPED: &str = "audit backend stopped";
 /// Maximum number of events in a buffer, whatever the flags say.
 const MAX_EVENTS: usize = 1_000_000;
 
@@ -137,9 +166,9 @@ mod tests {
         for _ in 0..5 {
             queue.offer(&Arc::new(event("a")));
         }
-        assert_eq!(lost(&registry), 3);
+        assert_eq!((lost(&registry), queue.len()), (3, 2));
         drop((receiver.recv().await, receiver.recv().await));
-        assert_eq!(queue.buffered.load(Ordering::Relaxed), 0);
+        assert_eq!((queue.len(), queue.buffered.bytes.load(Ordering::Relaxed)), (0, 0));
         let large = Body::encoded(&json!("x".repeat(MAX_BYTES)));
         queue.offer(&Arc::new(Event { request_object: Some(large), ..event("a") }));
         assert_eq!(lost(&registry), 4);
@@ -147,6 +176,24 @@ mod tests {
         drop(receiver);
         queue.offer(&Arc::new(event("a")));
         assert_eq!(lost(&registry), 5);
-        assert!(!queue.record(&Arc::new(event("a"))).await);
+        let deliveries = Deliveries::new(&metrics);
+        assert!(!queue.submit(&Arc::new(event("a")), &deliveries).recorded().await);
+        assert_eq!(lost(&registry), 6);
+    }
+
+    #[tokio::test]
+    async fn events_wait_for_a_place_even_if_their_requests_end() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        let (queue, mut receiver) = Queue::new(1, &metrics);
+        let deliveries = Deliveries::new(&metrics);
+        for _ in 0..5 {
+            drop(queue.submit(&Arc::new(event("a")), &deliveries));
+        }
+        for _ in 0..5 {
+            receiver.recv().await.unwrap().finish(true);
+        }
+        deliveries.flush().await;
+        assert_eq!((lost(&registry), queue.len()), (0, 0));
     }
 }

@@ -403,7 +403,7 @@ async fn stop(
     if let Some(audit) = audit
         && tokio::time::timeout(AUDIT_FLUSH, audit.flush()).await.is_err()
     {
-        tracing::error!("audit events lost: the backends are too slow");
+        tracing::error!(events = audit.pending(), "audit events lost: the backends are too slow");
     }
 }
 

@@ -192,6 +192,52 @@ async fn a_slow_webhook_does_not_delay_requests_and_losses_are_counted() {
 }
 
 #[tokio::test]
+async fn a_blocking_webhook_gets_the_events_of_clients_that_go_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let (seen, mut calls) = tokio::sync::mpsc::unbounded_channel();
+    let (release, released) = tokio::sync::watch::channel(false);
+    // Refuses the call that a request waits for, so that the event has to be sent again.
+    let webhook = HttpsServer::start_async(move |request| {
+        let (seen, mut released) = (seen.clone(), released.clone());
+        async move {
+            let status = if *released.borrow() { 200 } else { 503 };
+            seen.send(request.into_body()).ok()?;
+            released.wait_for(|released| *released).await.ok()?;
+            Response::builder().status(status).body(Bytes::new()).ok()
+        }
+    })
+    .await;
+    let kubeconfig = webhook.write_kubeconfig(folder.path(), "certificate-authority: ca.crt", "");
+    let config = format!("--audit-webhook-config-file={}", kubeconfig.display());
+    let rules = "- {level: Metadata, verbs: [create], resources: [{resources: [configmaps]}], omitStages: [RequestReceived]}";
+    let flags = [config.as_str(), "--audit-webhook-mode=blocking", "--audit-webhook-initial-backoff=1ms"];
+    let server = server(rules, &flags).await;
+    let client = server.client().await;
+    let create = http::Request::post("/api/v1/namespaces/default/configmaps")
+        .header("content-type", "application/json")
+        .body(br#"{"metadata":{"name":"left"}}"#.to_vec().into())
+        .unwrap();
+    tokio::select! {
+        _ = client.send(create) => panic!("the webhook has not answered"),
+        first = calls.recv() => assert!(first.is_some()),
+    }
+    drop(client);
+    // Other requests give the server time to notice.
+    for _ in 0..3 {
+        server.kubectl(&["get", "configmap", "left"]).await;
+    }
+    release.send(true).unwrap();
+    let again: Value = serde_json::from_slice(&calls.recv().await.unwrap()).unwrap();
+    assert_eq!(again["items"][0]["objectRef"]["name"], "left");
+    assert_eq!(again["items"][0]["responseStatus"]["code"], 201);
+    nave_tests::eventually("the end of the delivery", async || {
+        metric(&server, "apiserver_audit_event_total", "").await >= 1.0
+    })
+    .await;
+    assert!(metric(&server, "apiserver_audit_error_total", "").await < 1.0);
+}
+
+#[tokio::test]
 async fn a_full_disk_rejects_requests_in_strict_mode_only() {
     for mode in ["batch", "blocking"] {
         let mode = format!("--audit-log-mode={mode}");

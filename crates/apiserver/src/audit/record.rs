@@ -153,8 +153,11 @@ impl Record {
                 None
             }
             Phase::Long => {
-                self.emit(Stage::ResponseStarted, || annotations.clone()).await;
-                Some(Completion { record: self, annotations })
+                // Exists before the wait, so that a client that goes away during it leaves the last event.
+                let completion = Completion { record: self, annotations };
+                let started = || completion.annotations.clone();
+                completion.record.emit(Stage::ResponseStarted, started).await;
+                Some(completion)
             }
             Phase::Rejected => {
                 self.emit(Stage::ResponseStarted, || annotations).await;
