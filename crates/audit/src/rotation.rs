@@ -1,9 +1,9 @@
 //! Log files with rotation by size, age and number. Rotated files have the names of upstream's lumberjack:
 //! `audit-2026-01-02T03-04-05.678.log`.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
@@ -27,9 +27,7 @@ pub(crate) struct RotatingFile {
 impl RotatingFile {
     /// Opens or creates the file and its folder. Removes an incomplete last line, which a killed process can leave.
     pub(crate) fn open(options: FileOptions) -> io::Result<Self> {
-        if let Some(folder) = options.path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        }
+        create_folder(&options.path)?;
         let mut file =
             OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&options.path);
         if file.is_err() {
@@ -48,11 +46,19 @@ impl RotatingFile {
         Ok(opened)
     }
 
+    /// Renames the file and creates a new one. A file that somebody has moved away needs no new name.
     fn rotate(&mut self) -> io::Result<()> {
-        fs::rename(&self.options.path, backup_path(&self.options.path, SystemTime::now()))?;
-        let new =
-            OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&self.options.path)?;
-        (self.file, self.size) = (new, Some(0));
+        let path = &self.options.path;
+        match fs::rename(path, backup_path(path, SystemTime::now())) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => create_folder(path)?,
+            renamed => renamed?,
+        }
+        let new = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+        if let Err(error) = self.file.metadata().and_then(|old| inherit_access(&new, &old)) {
+            tracing::warn!(file = %path.display(), %error, "new audit log is readable by its owner only");
+        }
+        let size = new.metadata()?.len();
+        (self.file, self.size) = (new, Some(size));
         self.clean_up();
         Ok(())
     }
@@ -175,6 +181,24 @@ fn name_parts(path: &Path) -> (String, String) {
     }
 }
 
+/// Creates the folder of a file.
+fn create_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) => DirBuilder::new().recursive(true).mode(0o700).create(folder),
+        None => Ok(()),
+    }
+}
+
+/// Gives a new file the mode of the old one and, if the process may, its owner and group.
+fn inherit_access(new: &File, old: &Metadata) -> io::Result<()> {
+    let created = new.metadata()?;
+    if (created.uid(), created.gid()) != (old.uid(), old.gid()) {
+        // Only root may give files away, but everybody may choose among his groups.
+        let _ = fchown(new, Some(old.uid()), Some(old.gid())).or_else(|_| fchown(new, None, Some(old.gid())));
+    }
+    new.set_permissions(Permissions::from_mode(old.mode() & 0o777))
+}
+
 /// Replaces a file by its compressed form.
 fn compress(path: &Path) -> io::Result<()> {
     let with_suffix = |suffix: &str| {
@@ -185,7 +209,10 @@ fn compress(path: &Path) -> io::Result<()> {
     let (unfinished, compressed) = (with_suffix(".gz.tmp"), with_suffix(COMPRESSED));
     let target = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     let mut encoder = GzEncoder::new(target, Compression::default());
-    let copied = io::copy(&mut File::open(path)?, &mut encoder).and_then(|_| encoder.finish());
+    let mut source = File::open(path)?;
+    let copied = io::copy(&mut source, &mut encoder)
+        .and_then(|_| encoder.finish())
+        .and_then(|target| inherit_access(&target, &source.metadata()?));
     if let Err(error) = copied {
         fs::remove_file(&unfinished)?;
         return Err(error);
@@ -217,8 +244,6 @@ const BLOCK: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn options(folder: &Path, max_size: u64) -> FileOptions {
@@ -258,6 +283,48 @@ mod tests {
             assert!(name == "audit.log" || parse_time(time.unwrap()).is_some(), "{name}");
         }
         assert_eq!(lines, 20);
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_created_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = folder.path().join("logs");
+        let (path, moved) = (logs.join("audit.log"), folder.path().join("moved"));
+        let mut file = RotatingFile::open(options(&logs, 4)).unwrap();
+        file.write_all(b"one\n").unwrap();
+        fs::rename(&path, &moved).unwrap();
+        file.write_all(b"two\n").unwrap();
+        assert_eq!((fs::read_to_string(&moved).unwrap().as_str(), names(&logs).len()), ("one\n", 1));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two\n");
+        // With its folder, too.
+        fs::remove_dir_all(&logs).unwrap();
+        file.write_all(b"tri\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "tri\n");
+        // A failure ends with its cause.
+        fs::remove_dir_all(&logs).unwrap();
+        fs::write(&logs, "").unwrap();
+        file.write_all(b"abc\n").unwrap_err();
+        fs::remove_file(&logs).unwrap();
+        file.write_all(b"end\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "end\n");
+    }
+
+    #[test]
+    fn rotated_and_compressed_files_keep_their_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let mut file =
+            RotatingFile::open(FileOptions { compress: true, ..options(folder.path(), 4) }).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        fs::set_permissions(&path, Permissions::from_mode(0o664)).unwrap();
+        file.write_all(b"one\n").unwrap();
+        file.write_all(b"two\n").unwrap();
+        file.compressing.take().unwrap().join().unwrap();
+        for name in names(folder.path()) {
+            assert_eq!(mode(&folder.path().join(&name)), 0o664, "{name}");
+        }
+        assert_eq!(names(folder.path()).len(), 2);
     }
 
     #[test]
