@@ -234,16 +234,51 @@ impl Event {
         fields.end();
     }
 
-    /// Returns the memory that the event occupies, in bytes, approximately.
+    /// Returns the memory that the event occupies, in bytes, approximately. Counts all that grows with the request.
     pub(crate) fn size(&self) -> usize {
         let origin = &*self.origin;
+        let users = [&origin.user, &self.impersonated].into_iter().flatten();
         let bodies = [&self.request_object, &self.response_object].into_iter().flatten();
         let annotations = self.annotations.iter().map(|(key, value)| key.len() + value.len() + SIZE_OF_NODE);
         SIZE_OF_EVENT
+            + origin.audit_id.len()
             + origin.request_uri.len()
             + origin.user_agent.len()
+            + size_of_val(origin.source_ips.as_slice())
+            + users.map(|user| size_of_user(user)).sum::<usize>()
+            + self.object.as_ref().map_or(0, ObjectReference::size)
+            + self.response.as_ref().map_or(0, |response| size_of_value(&response.status))
             + bodies.map(Body::len).sum::<usize>()
             + annotations.sum::<usize>()
+    }
+}
+
+impl ObjectReference {
+    fn size(&self) -> usize {
+        let Self { resource, namespace, name, uid, api_group, api_version, resource_version, subresource } =
+            self;
+        [resource, namespace, name, uid, api_group, api_version, resource_version, subresource]
+            .into_iter()
+            .map(String::len)
+            .sum()
+    }
+}
+
+fn size_of_user(user: &UserInfo) -> usize {
+    let UserInfo { name, uid, groups, extra } = user;
+    let list = |texts: &[String]| texts.iter().map(|text| text.len() + SIZE_OF_TEXT).sum::<usize>();
+    let extra = extra.iter().map(|(key, values)| key.len() + list(values) + SIZE_OF_NODE);
+    name.len() + uid.len() + list(groups) + extra.sum::<usize>()
+}
+
+fn size_of_value(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(|item| size_of_value(item) + SIZE_OF_TEXT).sum(),
+        Value::Object(fields) => {
+            fields.iter().map(|(key, value)| key.len() + size_of_value(value) + SIZE_OF_NODE).sum()
+        }
     }
 }
 
@@ -320,6 +355,8 @@ impl<'o> Fields<'o> {
 const SIZE_OF_EVENT: usize = 1024;
 /// The memory of an entry of a map, in bytes.
 const SIZE_OF_NODE: usize = 64;
+/// The memory of an entry of a list, in bytes.
+const SIZE_OF_TEXT: usize = 32;
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -410,6 +447,52 @@ pub(crate) mod tests {
         assert_eq!(full["responseStatus"]["reason"], "MethodNotAllowed");
         assert_eq!(full["responseStatus"]["code"], 405);
         assert_eq!((&full["requestObject"], &full["annotations"]), (&json!({"a": 1}), &json!({"x/y": "z"})));
+    }
+
+    #[test]
+    fn the_size_includes_all_that_grows_with_the_request() {
+        let long = || "x".repeat(100_000);
+        let user = |user: UserInfo| Some(Arc::new(user));
+        let status = |status: Value| Some(ResponseStatus { code: 422, status });
+        let origin = |change: &dyn Fn(&mut Origin)| {
+            let mut event = event("a");
+            change(Arc::make_mut(&mut event.origin));
+            event
+        };
+        let reference = || event("a").object.unwrap();
+        for (number, larger) in [
+            origin(&|origin| origin.audit_id = long()),
+            origin(&|origin| origin.request_uri = long()),
+            origin(&|origin| origin.user_agent = long()),
+            origin(&|origin| origin.source_ips = vec![IpAddr::from([192, 0, 2, 1]); 10_000]),
+            origin(&|origin| origin.user = user(UserInfo { name: long(), ..UserInfo::default() })),
+            origin(&|origin| origin.user = user(UserInfo { uid: long(), ..UserInfo::default() })),
+            origin(&|origin| origin.user = user(UserInfo { groups: vec![long()], ..UserInfo::default() })),
+            Event {
+                impersonated: user(UserInfo {
+                    extra: [("k".to_owned(), vec![long()])].into(),
+                    ..UserInfo::default()
+                }),
+                ..event("a")
+            },
+            Event { object: Some(ObjectReference { name: long(), ..reference() }), ..event("a") },
+            Event { object: Some(ObjectReference { uid: long(), ..reference() }), ..event("a") },
+            Event { object: Some(ObjectReference { subresource: long(), ..reference() }), ..event("a") },
+            Event { response: status(json!({"message": long()})), ..event("a") },
+            Event { response: status(json!({"details": {"causes": [{"message": long()}]}})), ..event("a") },
+            Event {
+                response: status(json!({"details": {"causes": vec![json!({"field": "f"}); 1_000]}})),
+                ..event("a")
+            },
+            Event { request_object: Some(Body::encoded(&json!(long()))), ..event("a") },
+            Event { response_object: Some(Body::encoded(&json!(long()))), ..event("a") },
+            Event { annotations: [("k".to_owned(), long())].into(), ..event("a") },
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            assert!(larger.size() > event("a").size() + 90_000, "{number}: {}", larger.size());
+        }
     }
 
     #[test]
