@@ -2,9 +2,12 @@
 
 mod json_lines;
 
-use std::io::{IsTerminal, stderr};
+use std::io::{self, IsTerminal, Write, stderr};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tracing::Metadata;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -48,6 +51,40 @@ pub(crate) fn start(options: LogOptions) {
     subscriber(filter, stderr, form).init();
 }
 
+/// Calls a function before logging is started, because its result contains the options of the log. Returns the warnings
+/// that it logs, too.
+pub(crate) fn collect<T>(call: impl FnOnce() -> T) -> (T, Vec<String>) {
+    let warnings = Warnings::default();
+    let writer = warnings.clone();
+    let texts = tracing_subscriber::fmt::layer().without_time().with_level(false).with_target(false);
+    let texts = texts.with_ansi(false).with_writer(move || writer.clone());
+    let subscriber = Registry::default().with(texts.with_filter(LevelFilter::WARN));
+    let result = tracing::subscriber::with_default(subscriber, call);
+    let warnings = std::mem::take(&mut *warnings.0.lock());
+    (result, warnings)
+}
+
+/// The first warnings of a call, one per write.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Write for Warnings {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let warnings = &mut *self.0.lock();
+        if warnings.len() < MAX_WARNINGS {
+            warnings.push(String::from_utf8_lossy(line.trim_ascii()).into_owned());
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Maximum number of warnings before logging is started.
+const MAX_WARNINGS: usize = 100;
+
 /// The form of a line.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -81,17 +118,30 @@ const BODIES: [&str; 4] = ["kube_client::client", "h2::", "hyper::proto", "rustl
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::io::{self, Write};
-    use std::sync::Arc;
 
     use http::{Request, Response};
     use k8s_openapi::api::core::v1::Secret;
     use kube::client::Body;
     use nave_client::redacted;
     use nave_controllers::frame::SyncError;
-    use parking_lot::Mutex;
 
     use super::*;
+
+    #[test]
+    fn collects_warnings_before_logging_is_started() {
+        let (result, warnings) = collect(|| {
+            tracing::info!("quiet");
+            tracing::warn!(field = "usres", "field ignored");
+            tracing::error!("wrong");
+            7
+        });
+        assert_eq!(
+            (result, warnings),
+            (7, vec!["field ignored field=\"usres\"".to_owned(), "wrong".to_owned()])
+        );
+        let many = || (0..2 * MAX_WARNINGS).for_each(|_| tracing::warn!("again"));
+        assert_eq!(collect(many).1.len(), MAX_WARNINGS);
+    }
 
     const MARKER: &str = "c2VjcmV0LW1hcmtlcg";
 

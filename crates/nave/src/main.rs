@@ -65,40 +65,53 @@ const EVENT_INTERVAL: u32 = 8;
 
 fn main() -> ExitCode {
     let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
-    match cli.validate() {
+    let (task, warnings) = logging::collect(|| cli.validate());
+    match task {
         Ok(Task::Version) => {
             let (major, minor, patch) = KUBERNETES_VERSION;
             output::print(&format!("Kubernetes v{major}.{minor}.{patch}\n"));
             ExitCode::SUCCESS
         }
-        Ok(Task::Serve(config)) => run(config.log, |runtime| {
+        Ok(Task::Serve(config)) => run(config.log, &warnings, |runtime| {
             runtime.block_on(serve::serve(*config)).map_err(|error| match error {
                 ServeError::Flag(error) => wrong_flag(&error),
                 error => failed(&error),
             })
         }),
-        Ok(Task::Controllers(config)) => run(LogOptions::text(config.log_level), |runtime| {
+        Ok(Task::Controllers(config)) => run(LogOptions::text(config.log_level), &warnings, |runtime| {
             runtime.block_on(controllers::run(*config)).map_err(|error| match error {
                 ControllersError::Flag(error) => wrong_flag(&error),
                 error => failed(&error),
             })
         }),
-        Ok(Task::Etcd(config)) => run(LogOptions::text(0), |runtime| {
+        Ok(Task::Etcd(config)) => run(LogOptions::text(0), &warnings, |runtime| {
             runtime.block_on(etcd_command::run(*config)).map_err(|error| failed(&error))
         }),
-        Ok(Task::Store(task)) => run(LogOptions::text(0), |runtime| {
+        Ok(Task::Store(task)) => run(LogOptions::text(0), &warnings, |runtime| {
             runtime.block_on(store_command::run(*task)).map_err(|error| {
                 failed(&error);
                 error.exit_code()
             })
         }),
-        Err(error) => wrong_flag(&error),
+        Err(error) => {
+            for warning in warnings {
+                eprintln!("warning: {warning}");
+            }
+            wrong_flag(&error)
+        }
     }
 }
 
-/// Starts logging and the executor, and runs the task.
-fn run(log: LogOptions, task: impl FnOnce(&Runtime) -> Result<(), ExitCode>) -> ExitCode {
+/// Starts logging and the executor, and runs the task. Logs the warnings about its flags first.
+fn run(
+    log: LogOptions,
+    warnings: &[String],
+    task: impl FnOnce(&Runtime) -> Result<(), ExitCode>,
+) -> ExitCode {
     logging::start(log);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .event_interval(EVENT_INTERVAL)

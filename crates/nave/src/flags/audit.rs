@@ -119,7 +119,7 @@ pub(super) struct AuditFlags {
 }
 
 impl AuditFlags {
-    /// Validates the flags. Returns `None` without a policy or a backend.
+    /// Validates the flags. Returns `None` without a policy or a backend, and warns if one is given without the other.
     ///
     /// # Errors
     /// The first invalid flag, or an error in the policy.
@@ -127,12 +127,19 @@ impl AuditFlags {
         let log = self.log()?;
         let webhook = self.webhook()?;
         let Some(file) = self.audit_policy_file.as_ref().filter(|file| !file.as_os_str().is_empty()) else {
+            let backends = [("--audit-log-path", log.is_some()), (WEBHOOK_FILE, webhook.is_some())];
+            for (flag, _) in backends.into_iter().filter(|(_, is_given)| *is_given) {
+                tracing::warn!("{flag} has no effect without --audit-policy-file: nothing is audited");
+            }
             return Ok(None);
         };
         let policy = Policy::from_file(file).map_err(|error| {
             FlagError::new("audit-policy-file", format!("{error}: from file {}", file.display()))
         })?;
         if log.is_none() && webhook.is_none() {
+            tracing::warn!(
+                "--audit-policy-file has no effect without --audit-log-path or {WEBHOOK_FILE}: nothing is audited"
+            );
             return Ok(None);
         }
         Ok(Some(Options { policy, log, webhook }))
@@ -283,6 +290,7 @@ fn parse_format(text: &str) -> Result<Format, String> {
     }
 }
 
+const WEBHOOK_FILE: &str = "--audit-webhook-config-file";
 const MEGABYTE: u64 = 1024 * 1024;
 
 #[cfg(test)]
@@ -320,6 +328,35 @@ mod tests {
         let webhook = webhook.unwrap().unwrap().webhook.unwrap();
         assert_eq!((webhook.mode, webhook.truncation), (Mode::Batch, Some(Truncation::default())));
         assert_eq!(webhook.batch.throttle, Some(Throttle { qps: 10.0, burst: 15 }));
+    }
+
+    #[test]
+    fn warns_of_flags_and_fields_without_effect() {
+        let folder = tempfile::tempdir().unwrap();
+        let policy = |name: &str, rule: &str| {
+            let file = folder.path().join(name);
+            let text = format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{rule}]");
+            std::fs::write(&file, text).unwrap();
+            format!("--audit-policy-file={}", file.display())
+        };
+        let valid = policy("valid", "{level: Metadata}");
+        let misspelled = policy("misspelled", "{level: Metadata, usres: [a]}");
+        let (valid, misspelled) = (valid.as_str(), misspelled.as_str());
+        for (arguments, expected) in [
+            (&[][..], &[][..]),
+            (&[valid, "--audit-log-path=-"], &[]),
+            (&[valid], &["--audit-policy-file has no effect"]),
+            (&["--audit-log-path=/x"], &["--audit-log-path has no effect"]),
+            (&["--audit-webhook-config-file=/x"], &["--audit-webhook-config-file has no effect"]),
+            (&[misspelled, "--audit-log-path=-"], &["usres"]),
+        ] {
+            let (result, warnings) = crate::logging::collect(|| options(arguments));
+            result.unwrap();
+            assert_eq!(warnings.len(), expected.len(), "{arguments:?}: {warnings:?}");
+            for (warning, part) in warnings.iter().zip(expected) {
+                assert!(warning.contains(part), "{arguments:?}: {warning}");
+            }
+        }
     }
 
     #[test]
