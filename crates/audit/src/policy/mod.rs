@@ -160,6 +160,9 @@ pub enum PolicyError {
     /// Fields have invalid values.
     #[error("{}", list(.0))]
     Invalid(Vec<FieldError>),
+    /// The file has no content.
+    #[error("failed decoding: the file is empty")]
+    NoContent,
     /// The policy has no rules.
     #[error("loaded illegal policy with 0 rules")]
     Empty,
@@ -181,6 +184,9 @@ impl Policy {
     /// [`PolicyError`].
     pub fn parse(document: &[u8]) -> Result<Self, PolicyError> {
         let decoded = nave_codec::yaml::decode(document)?;
+        if decoded.value.is_null() {
+            return Err(PolicyError::NoContent);
+        }
         let mut ignored = decoded.duplicates;
         ignored.extend(validation::unknown_fields(&decoded.value));
         let file: PolicyFile = serde_json::from_value(decoded.value)?;

@@ -114,6 +114,8 @@ fn refuses_invalid_policies() {
     let rule = |rest: &str| policy(&format!("rules:\n- {rest}"));
     for (document, why) in [
         ("a: [".to_owned(), "failed decoding: "),
+        (String::new(), "failed decoding: the file is empty"),
+        ("# nothing yet\n".to_owned(), "failed decoding: the file is empty"),
         ("apiVersion: v1\nkind: Policy".to_owned(), "unknown group version field v1, Kind=Policy in policy"),
         (policy(""), "loaded illegal policy with 0 rules"),
         (policy("rules: x"), "failed decoding: "),

@@ -11,7 +11,8 @@ use nave_apiserver::peers::PeerConfig;
 use nave_apiserver::server::{self, ApiServer, StartError};
 use nave_apiserver::storage::{Following, Storages, Stores};
 use nave_apiserver::{virtual_resources, webhooks};
-use nave_audit::Auditor;
+use nave_audit::log::Output;
+use nave_audit::{Auditor, StartError as AuditError};
 use nave_authn::service_account::{Issuer, KeyRing, SecretUse};
 use nave_store::Store;
 use nave_telemetry::{Exporter, Tracer};
@@ -77,7 +78,20 @@ pub(super) async fn start(
     let features = FeatureGates::gauges().map_err(StartError::Metrics)?;
     metrics.register(Box::new(features)).map_err(StartError::Metrics)?;
     let audit = match config.audit.clone() {
-        Some(options) => Some(Arc::new(Auditor::start(options, &metrics)?)),
+        Some(options) => {
+            let log = options.log.as_ref().map(|log| log.output.clone());
+            let webhook = options.webhook.as_ref().map(|webhook| webhook.config_file.clone());
+            let started = Auditor::start(options, &metrics);
+            Some(Arc::new(started.map_err(|error| match (error, log, webhook) {
+                (AuditError::Log(error), Some(Output::File(file)), _) => {
+                    FlagError::file("audit-log-path", &file.path, error).into()
+                }
+                (AuditError::Webhook(error), _, Some(file)) => {
+                    FlagError::file("audit-webhook-config-file", &file, error).into()
+                }
+                (error, ..) => ServeError::Audit(error),
+            })?))
+        }
         None => None,
     };
     let hostname = hostname(config);
