@@ -305,14 +305,14 @@ mod tests {
         let bytes = || hub.state.lock().bytes;
         publish(&hub, 1..=40);
         assert!(bytes() > 40 * (64 << 10), "nobody has read");
-        assert_eq!(read(&mut one), Vec::from_iter(1..=40));
+        assert_eq!(read(&mut one), (1..=40).collect::<Vec<_>>());
         assert!(bytes() > 40 * (64 << 10), "one has not read");
-        assert_eq!(read(&mut other), Vec::from_iter(1..=40));
+        assert_eq!(read(&mut other), (1..=40).collect::<Vec<_>>());
         assert!((1..=IDLE_BYTES).contains(&bytes()), "{}", bytes());
         assert_eq!((read(&mut one), read(&mut other)), (vec![], vec![]));
 
         publish(&hub, 41..=60);
-        assert_eq!(read(&mut one), Vec::from_iter(41..=60));
+        assert_eq!(read(&mut one), (41..=60).collect::<Vec<_>>());
         drop(other);
         publish(&hub, 61..=61);
         assert_eq!(read(&mut one), [61]);
