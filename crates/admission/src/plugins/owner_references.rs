@@ -38,7 +38,7 @@ impl Validate for OwnerReferences {
         if new == old {
             return Ok(());
         }
-        // Who creates an object could as well have left it out.
+        // A creator could as well have left the object out.
         if !attributes.is_create() {
             self.check_deletion(attributes, object).await?;
         }

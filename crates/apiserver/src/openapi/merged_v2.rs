@@ -20,7 +20,7 @@ use super::segment::Segment;
 use super::{Form, OpenApi, answer_v2, gnostic, hash_of, joined};
 use crate::body::ResponseBody;
 
-/// What follows the document of this server.
+/// The parts that follow the document of this server.
 pub(crate) struct MergedV2 {
     /// The fields of each section in JSON, each after a comma.
     json: [Segment; SECTIONS.len()],
@@ -93,7 +93,7 @@ fn write(name: &str, value: &Value, to: &mut Vec<u8>) {
 /// The fields of a section.
 type Fields<'a> = BTreeMap<String, Cow<'a, Value>>;
 
-/// What is known of the fields in each section of the document.
+/// The known fields in each section of the document.
 struct Known<'a> {
     names: [HashSet<String>; SECTIONS.len()],
     /// The values that another server has too, or several of them.

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use crate::egress::packets::{CloseDial, CloseResponse, Data, DialResponse, Packet, Payload};
 
-/// What the proxy does with a request for a connection.
+/// The answers of the proxy to a request for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behaviour {
     /// Connects.
@@ -48,7 +48,7 @@ pub struct KonnectivityProxy {
     task: JoinHandle<()>,
 }
 
-/// What clients have asked for.
+/// The addresses that clients have asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Log {
     /// The destinations that were dialled.
