@@ -3,10 +3,9 @@
 //! A connection with a task of its own costs two wake-ups per call, often of another thread. Here the task of the call
 //! writes the request and reads the response, so a call costs one write, one read and one wake-up.
 
-use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -59,10 +58,13 @@ type IdleConnection = (Box<Connection>, Instant);
 /// A connection. Nothing happens on it between calls.
 struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
-    driver: http1::Connection<TokioIo<TlsStream<Metered<EgressStream>>>, Full<Bytes>>,
+    /// `None` once the connection is over. What it has received can still be read.
+    driver: Option<Driver>,
     exchange: Arc<Exchange>,
-    is_over: bool,
 }
+
+/// Reads and writes on a connection while it is polled.
+type Driver = http1::Connection<TokioIo<TlsStream<Metered<EgressStream>>>, Full<Bytes>>;
 
 /// A response, with the right to hold it if it is large.
 pub(crate) type Called = (Response, Option<LargePermit>);
@@ -132,7 +134,7 @@ impl Connections {
         let stream = self.tls.connect(name, stream).await.map_err(|error| failed(error.into()))?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, driver) = handshake.map_err(|error| failed(error.into()))?;
-        Ok(Connection { sender, driver, exchange, is_over: false })
+        Ok(Connection { sender, driver: Some(driver), exchange })
     }
 
     /// Removes the usable connection that was used last.
@@ -184,19 +186,16 @@ impl Connections {
 impl Connection {
     /// Returns whether a request can be sent. Notices that the server has closed the connection.
     fn is_usable(&mut self) -> bool {
-        if !self.is_over {
-            let polled = Pin::new(&mut self.driver).poll(&mut Context::from_waker(Waker::noop()));
-            self.is_over = polled.is_ready();
-        }
-        !self.is_over && self.sender.is_ready()
+        drive(&mut self.driver, &mut Context::from_waker(Waker::noop()));
+        self.driver.is_some() && self.sender.is_ready()
     }
 
     /// Closes the connection with the alert of TLS that announces it.
     async fn close(self) {
         drop(self.sender);
-        if !self.is_over {
+        if let Some(driver) = self.driver {
             // The server need not hear of it.
-            let _ = tokio::time::timeout(CLOSING, self.driver).await;
+            let _ = tokio::time::timeout(CLOSING, driver).await;
         }
     }
 
@@ -207,7 +206,7 @@ impl Connection {
         max_bytes: usize,
         large: &Arc<Semaphore>,
     ) -> Result<Called, CallError> {
-        let Self { sender, driver, exchange, is_over } = self;
+        let Self { sender, driver, exchange } = self;
         let running = exchange.start(max_bytes.saturating_add(MAX_OVERHEAD_BYTES));
         let sent = sender.try_send_request(request);
         let mut answer = pin!(async {
@@ -226,12 +225,8 @@ impl Connection {
         });
         let result = running
             .poll(|cx| {
-                // Errors of the connection are reported to the answer.
-                *is_over = *is_over || Pin::new(&mut *driver).poll(cx).is_ready();
-                match answer.as_mut().poll(cx) {
-                    Poll::Pending if *is_over => Poll::Ready(Err(CallError::Failed(closed()))),
-                    polled => polled,
-                }
+                drive(driver, cx);
+                answer.as_mut().poll(cx)
             })
             .await;
         match result {
@@ -243,6 +238,9 @@ impl Connection {
     }
 }
 
-fn closed() -> ClientError {
-    ClientError::Connect(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+/// Lets a connection read and write. Drops it at its end: its errors, and its end, are then reported to the answer.
+fn drive(driver: &mut Option<Driver>, cx: &mut Context<'_>) {
+    if driver.as_mut().is_some_and(|driver| Pin::new(driver).poll(cx).is_ready()) {
+        *driver = None;
+    }
 }

@@ -217,3 +217,39 @@ async fn few_large_responses_are_kept_at_a_time() {
     kept.pop();
     post().await;
 }
+
+#[tokio::test]
+async fn a_large_response_that_waits_outlives_its_connection() {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&ended);
+    let server = HttpsServer::start_raw(move |mut stream| {
+        let counted = Arc::clone(&counted);
+        async move {
+            request(&mut stream).await;
+            // A little more than what is read without a permit, so that the connection can end before the rest is read.
+            let body = " ".repeat((256 << 10) + 20_000);
+            let length = body.len();
+            let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+            stream.write_all((head + &body).as_bytes()).await.unwrap();
+            let _ = stream.shutdown().await;
+            // The client ends the connection too.
+            let _ = stream.read_u8().await;
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let hook = client(&manager(), &server, "/");
+    let post = async || hook.post(Bytes::from_static(b"{}"), LARGE, None).await.unwrap();
+    let mut kept = Vec::new();
+    for _ in 0..8 {
+        kept.push(post().await);
+    }
+    let release = async {
+        while ended.load(Ordering::SeqCst) < 9 {
+            tokio::task::yield_now().await;
+        }
+        kept.pop();
+    };
+    let (late, ()) = tokio::join!(post(), release);
+    assert_eq!(late.body.len(), (256 << 10) + 20_000);
+}
