@@ -323,17 +323,24 @@ async fn flood(arguments: &FloodArguments) -> Result<Vec<Row>, LoadError> {
     Ok(rows)
 }
 
-/// Starts the program and measures its start and its idle memory.
-async fn start(program: &Path) -> Result<[Row; 2], LoadError> {
-    let folder = tempfile::tempdir().map_err(|e| LoadError::File(std::env::temp_dir(), e))?;
-    let server = ServerProcess::start(program, folder.path(), &[]).await?;
-    tokio::time::sleep(SETTLE_PAUSE).await;
-    let rss = Processes(vec![server.pid()]).rss()?.unwrap_or_default();
+/// Starts the program and measures its start and its idle memory, with its controllers and without them.
+async fn start(program: &Path) -> Result<[Row; 3], LoadError> {
+    let (ready_in, with_controllers) = start_with(program, &[]).await?;
+    let (_, alone) = start_with(program, NO_CONTROLLERS).await?;
     let title = "process start until /readyz is ok, empty store";
     Ok([
-        Row::time(title, server.ready_in(), Duration::from_millis(100)),
-        Row::memory("resident memory, idle, empty", rss, 25_000_000),
+        Row::time(title, ready_in, Duration::from_millis(100)),
+        Row::memory("resident memory, idle, empty", alone, IDLE_ALLOWANCE),
+        Row::size("the same, with all controllers of the default configuration", with_controllers),
     ])
+}
+
+/// Starts the program in a new folder. Returns the time until it was ready, and its idle memory.
+async fn start_with(program: &Path, arguments: &[&str]) -> Result<(Duration, u64), LoadError> {
+    let folder = tempfile::tempdir().map_err(|e| LoadError::File(std::env::temp_dir(), e))?;
+    let server = ServerProcess::start(program, folder.path(), arguments).await?;
+    tokio::time::sleep(SETTLE_PAUSE).await;
+    Ok((server.ready_in(), Processes(vec![server.pid()]).rss()?.unwrap_or_default()))
 }
 
 /// Runs each scenario on one server and then on the other server, if any.

@@ -1,6 +1,6 @@
 //! Field paths and validation errors (upstream: the `field` package).
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use serde_json::Value;
 
@@ -178,12 +178,12 @@ impl FieldError {
 
     /// Returns an error for a value that is not in `supported`.
     pub fn not_supported(field: &FieldPath, value: impl Into<Value>, supported: &[&str]) -> Self {
-        let detail = if supported.is_empty() {
-            String::new()
-        } else {
-            let quoted: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
-            format!("supported values: {}", quoted.join(", "))
-        };
+        let mut detail = String::new();
+        for text in supported {
+            detail.push_str(if detail.is_empty() { "supported values: " } else { ", " });
+            // Writing to a `String` cannot fail.
+            let _ = write!(detail, "{text:?}");
+        }
         Self::with(FieldErrorKind::NotSupported, field, value.into(), detail)
     }
 

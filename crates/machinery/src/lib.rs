@@ -8,6 +8,7 @@
 //! | [`gvk`] | group, version, kind and resource names |
 //! | [`status`] | [`Status`], the error (and success) document of the API, with its causes |
 //! | [`field`] | field paths and validation errors |
+//! | [`field_errors`] | a bounded list of validation errors |
 //! | [`limits`] | limits on depth and size of objects |
 //! | [`meta`] | reads and writes `metadata` of an object held as a [`Value`] |
 //! | [`object`] | [`Object`], a value that is always a map, with access to its metadata |
@@ -31,6 +32,7 @@ pub mod cidr;
 pub mod conditions;
 pub mod duration;
 pub mod field;
+pub mod field_errors;
 pub mod go_regex;
 pub mod go_value;
 pub mod gvk;
@@ -53,6 +55,7 @@ pub mod user;
 
 pub use cidr::Cidr;
 pub use field::{FieldError, FieldErrorKind, FieldPath};
+pub use field_errors::FieldErrors;
 pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
 pub use object::Object;
 pub use requested_resource::RequestedResource;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::limits::{self, MAX_MESSAGE_BYTES};
-use crate::{FieldError, GroupKind, GroupResource};
+use crate::{FieldError, FieldErrors, GroupKind, GroupResource};
 
 /// Maximum number of validation errors in the message and causes of a `Status`. An object can have an error for every
 /// value.
@@ -148,6 +148,15 @@ impl Status {
 
     /// Returns 422 with the first [`MAX_CAUSES`] validation errors.
     pub fn invalid(kind: &GroupKind, name: &str, errors: &[FieldError]) -> Self {
+        Self::invalid_in_many_ways(kind, name, errors, 0)
+    }
+
+    /// Returns 422 with the first [`MAX_CAUSES`] validation errors and the number of the others.
+    pub fn invalid_object(kind: &GroupKind, name: &str, errors: &FieldErrors) -> Self {
+        Self::invalid_in_many_ways(kind, name, errors, errors.omitted())
+    }
+
+    fn invalid_in_many_ways(kind: &GroupKind, name: &str, errors: &[FieldError], omitted: usize) -> Self {
         let mut seen = HashSet::new();
         let mut messages: Vec<String> = Vec::new();
         for error in errors.iter().take(MAX_CAUSES) {
@@ -156,7 +165,8 @@ impl Status {
                 messages.push(text);
             }
         }
-        if let Some(more) = errors.len().checked_sub(MAX_CAUSES).filter(|more| *more > 0) {
+        let more = errors.len().saturating_sub(MAX_CAUSES) + omitted;
+        if more > 0 {
             messages.push(format!("and {more} more errors"));
         }
         let text = match messages.as_slice() {

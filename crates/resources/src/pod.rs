@@ -1,6 +1,6 @@
 //! The containers of a pod and the API objects that it refers to (upstream: `pkg/api/pod`), for other crates.
 
-use nave_machinery::{FieldError, FieldPath, Map, Value, meta};
+use nave_machinery::{FieldError, FieldErrors, FieldPath, Map, Value, meta};
 
 use crate::def::ResourceDef;
 use crate::read;
@@ -86,11 +86,11 @@ pub fn spec_path(group: &str, resource: &str) -> Option<&'static [&'static str]>
 }
 
 /// Returns an error for each privileged container, if the resource refuses them.
-pub fn refused_privileged(def: &ResourceDef, object: &Value) -> Vec<FieldError> {
+pub fn refused_privileged(def: &ResourceDef, object: &Value) -> FieldErrors {
     let Some(path) = spec_path(&def.group, &def.resource).filter(|_| def.rules.refuses_privileged) else {
-        return Vec::new();
+        return FieldErrors::new();
     };
-    let Some((first, rest)) = path.split_first() else { return Vec::new() };
+    let Some((first, rest)) = path.split_first() else { return FieldErrors::new() };
     let spec = path.iter().try_fold(object, |value, field| value.get(field)).unwrap_or(&Value::Null);
     let at = rest.iter().fold(FieldPath::new(first), |at, field| at.child(field));
     let is_privileged =

@@ -1,7 +1,7 @@
 //! The hooks of a kind, which the write path calls.
 
 use nave_machinery::options::DeleteOptions;
-use nave_machinery::{FieldError, GroupVersion, Value};
+use nave_machinery::{FieldErrors, GroupVersion, Value};
 
 use crate::convert::{self, ConversionError};
 
@@ -79,27 +79,27 @@ pub trait Strategy: Send + Sync {
     }
 
     /// Validates an object to be created.
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
+    fn validate(&self, object: &Value) -> FieldErrors {
         let _ = object;
-        Vec::new()
+        FieldErrors::new()
     }
 
     /// Validates an update of the object itself. The default validates only the new object.
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+    fn validate_update(&self, object: &Value, old: &Value) -> FieldErrors {
         let _ = old;
         self.validate(object)
     }
 
     /// Validates an update of `status`.
-    fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+    fn validate_status_update(&self, object: &Value, old: &Value) -> FieldErrors {
         let _ = (object, old);
-        Vec::new()
+        FieldErrors::new()
     }
 
     /// Validates an update through `subresource`.
-    fn validate_subresource_update(&self, subresource: &str, object: &Value, old: &Value) -> Vec<FieldError> {
+    fn validate_subresource_update(&self, subresource: &str, object: &Value, old: &Value) -> FieldErrors {
         let _ = (subresource, object, old);
-        Vec::new()
+        FieldErrors::new()
     }
 
     /// Returns the warnings for the client about a request to delete an object.

@@ -4,12 +4,12 @@
 //! built only for an error.
 
 use nave_machinery::quantity::Quantity;
-use nave_machinery::{FieldError, FieldErrorKind, FieldPath, Map, Value, limits, names};
+use nave_machinery::{FieldError, FieldErrorKind, FieldErrors, FieldPath, Map, Value, limits, names};
 
 pub(crate) use crate::ip::ip;
 
 /// The errors found so far.
-pub(crate) type Errors = Vec<FieldError>;
+pub(crate) type Errors = FieldErrors;
 
 pub(crate) const IMMUTABLE: &str = "field is immutable";
 pub(crate) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";

@@ -1,7 +1,7 @@
 //! Compares recorded validations by the rules of a definition, with the structural validation around them.
 
 use nave_cel::rules::{Validator, blocking_error, check, check_defaults};
-use nave_machinery::{FieldError, FieldPath, names};
+use nave_machinery::{FieldError, FieldErrors, FieldPath, names};
 use nave_structural::Structural;
 use nave_structural::rules::{self, Requirements};
 use serde_json::{Value, json};
@@ -80,7 +80,7 @@ fn validate(case: &Value, result: &Value, report: &mut Report) {
         let expected = costs.map(|result| &result["cost"]).find(|cost| **cost == found).unwrap_or(cost);
         report.count("rules: cost", case, expected, &found);
     }
-    let mut errors = metadata(new);
+    let mut errors = FieldErrors::from(metadata(new));
     if let Ok(structural) = Structural::compile(schema) {
         errors.extend(structural.validate(new, old).errors);
     }

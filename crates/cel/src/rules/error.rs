@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use nave_machinery::{FieldError, FieldErrorKind, FieldPath};
+use nave_machinery::{FieldError, FieldErrorKind, FieldErrors, FieldPath};
 use serde_json::Value as Json;
 
 use crate::library::format::go_quote;
@@ -108,13 +108,15 @@ impl From<RuleError> for FieldError {
 
 /// Returns the error that replaces the evaluation of rules if one of the `errors` of an object makes evaluation unsafe.
 /// Upstream: `hasBlockingErr`.
-pub fn blocking_error(errors: &[FieldError]) -> Option<FieldError> {
+pub fn blocking_error(errors: &FieldErrors) -> Option<FieldError> {
     use FieldErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
     let is_blocking =
         |error: &FieldError| matches!(error.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid);
     let why = "some validation rules were not checked because the object was invalid; correct the existing errors \
                to complete validation";
-    errors.iter().any(is_blocking).then(|| FieldError::invalid(&FieldPath::new(NIL), Json::Null, why))
+    // An error that was not kept may be one of them.
+    let blocks = errors.omitted() > 0 || errors.iter().any(is_blocking);
+    blocks.then(|| FieldError::invalid(&FieldPath::new(NIL), Json::Null, why))
 }
 
 /// The path of the object itself.

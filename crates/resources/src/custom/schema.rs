@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use nave_cel::rules::{Validator, blocking_error};
 use nave_machinery::limits::LimitError;
-use nave_machinery::{FieldError, FieldPath, Value, meta};
+use nave_machinery::{FieldError, FieldErrors, FieldPath, Value, meta};
 use nave_structural::{Malformed, Structural};
 use sha2::{Digest, Sha256};
 
@@ -151,8 +151,8 @@ impl CustomSchema {
     }
 
     /// Validates an object of this kind, or an update of `old`.
-    pub fn validate(&self, kind: &str, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        let mut errors = Vec::new();
+    pub fn validate(&self, kind: &str, object: &Value, old: Option<&Value>) -> FieldErrors {
+        let mut errors = FieldErrors::new();
         let found = meta::kind(object);
         if found != kind {
             errors.push(FieldError::invalid(&FieldPath::new("kind"), found, format!("must be {kind}")));
@@ -174,13 +174,13 @@ impl CustomSchema {
         &self,
         object: &Value,
         old: Option<&Value>,
-        errors: &[FieldError],
-    ) -> (Vec<FieldError>, Vec<String>) {
+        errors: &FieldErrors,
+    ) -> (FieldErrors, Vec<String>) {
         if !self.has_rules {
-            return (Vec::new(), Vec::new());
+            return (FieldErrors::new(), Vec::new());
         }
         if let Some(error) = blocking_error(errors) {
-            return (vec![error], Vec::new());
+            return ([error].into(), Vec::new());
         }
         let rules = self.rules.get_or_init(|| Validator::new(&self.json().unwrap_or_default()));
         let outcome = rules.validate(object, old);
@@ -189,8 +189,8 @@ impl CustomSchema {
     }
 
     /// Validates an update of the status.
-    pub fn validate_status(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors: Vec<FieldError> = Vec::new();
+    pub fn validate_status(&self, object: &Value, old: &Value) -> FieldErrors {
+        let mut errors = FieldErrors::new();
         if let Some(structural) = self.structural() {
             errors.extend(structural.validate_status(object, old).errors);
         }

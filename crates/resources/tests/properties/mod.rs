@@ -163,7 +163,7 @@ fn converted(
     Ok(object)
 }
 
-fn is_valid(def: &ResourceDef, object: &Value, mut errors: Vec<nave_machinery::FieldError>) -> bool {
+fn is_valid(def: &ResourceDef, object: &Value, mut errors: nave_machinery::FieldErrors) -> bool {
     let metadata = FieldPath::new("metadata");
     let check_name = |name: &str| def.name_rule.check(name);
     errors.extend(names::validate_object_meta(&object["metadata"], def.namespaced, check_name, &metadata));

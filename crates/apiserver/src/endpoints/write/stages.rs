@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use nave_admission::{Operation, set_certificate_requester};
 use nave_machinery::time;
-use nave_machinery::{FieldError, FieldPath, Map, Object, Reason, Status, Value, meta, names};
+use nave_machinery::{FieldError, FieldErrors, FieldPath, Map, Object, Reason, Status, Value, meta, names};
 use nave_resources::{KeptMetadata, ResourceDef, pod};
 use nave_schema::Shape;
 use nave_schema::normalize::{Mode, normalize};
@@ -47,19 +47,19 @@ impl Write<'_> {
         }
         let mut object = prepared_for_create(def, object, target)?;
         let reservation = target.allocate(&mut object, None, self.options.dry_run()).await?;
-        let mut errors = names::validate_object_meta(
+        let mut errors = FieldErrors::from(names::validate_object_meta(
             object.get("metadata").unwrap_or(&Value::Null),
             def.namespaced,
             |name| def.name_rule.check(name),
             &FieldPath::new("metadata"),
-        );
+        ));
         errors.extend(finalizer_errors(def, &object));
-        errors.extend(def.strategy.validate(&object));
-        errors.extend(pod::refused_privileged(def, &object));
+        errors.append(def.strategy.validate(&object));
+        errors.append(pod::refused_privileged(def, &object));
         if let Some(schema) = target.endpoint.version().custom() {
-            errors.extend(schema.validate(&def.kind, &object, None));
+            errors.append(schema.validate(&def.kind, &object, None));
             let (violated, warnings) = schema.validate_rules(&object, None, &errors);
-            errors.extend(violated);
+            errors.append(violated);
             target.warn(warnings);
         }
         if !errors.is_empty() {
@@ -112,27 +112,27 @@ impl Write<'_> {
             lifecycle::bump_generation(def, &mut object, old_value);
         }
         let reservation = target.allocate(&mut object, Some(old_value), self.options.dry_run()).await?;
-        let mut errors = names::validate_object_meta_update(
+        let mut errors = FieldErrors::from(names::validate_object_meta_update(
             object.get("metadata").unwrap_or(&Value::Null),
             old_value.get("metadata").unwrap_or(&Value::Null),
             &FieldPath::new("metadata"),
-        );
+        ));
         errors.extend(finalizer_errors(def, &object));
-        errors.extend(match &target.view {
+        errors.append(match &target.view {
             View::Status => strategy.validate_status_update(&object, old_value),
             View::Subresource(name) => strategy.validate_subresource_update(name, &object, old_value),
             View::Object | View::Scale(_) => strategy.validate_update(&object, old_value),
         });
         if target.view != View::Status {
-            errors.extend(pod::refused_privileged(def, &object));
+            errors.append(pod::refused_privileged(def, &object));
         }
         if let Some(schema) = target.endpoint.version().custom() {
-            errors.extend(match &target.view {
+            errors.append(match &target.view {
                 View::Status => schema.validate_status(&object, old_value),
                 _ => schema.validate(&def.kind, &object, Some(old_value)),
             });
             let (violated, warnings) = schema.validate_rules(&object, Some(old_value), &errors);
-            errors.extend(violated);
+            errors.append(violated);
             target.warn(warnings);
         }
         if !errors.is_empty() {

@@ -6,7 +6,7 @@ use nave_codec::negotiate::{ContentType, Format};
 use nave_machinery::limits::{self, LimitError};
 use nave_machinery::managed_fields;
 use nave_machinery::options::FieldValidation;
-use nave_machinery::{FieldError, Map, Object, Status, Value, meta};
+use nave_machinery::{FieldErrors, Map, Object, Status, Value, meta};
 use nave_resources::{Schema, storage_key};
 
 use super::super::response::ObjectResponse;
@@ -198,8 +198,8 @@ impl Target<'_> {
     }
 
     /// Returns 422 with the errors of validation.
-    pub(super) fn invalid(&self, name: &str, errors: &[FieldError]) -> Status {
-        Status::invalid(&self.endpoint.def.group_kind(), name, errors)
+    pub(super) fn invalid(&self, name: &str, errors: &FieldErrors) -> Status {
+        Status::invalid_object(&self.endpoint.def.group_kind(), name, errors)
     }
 
     /// Builds the response with a written object, in the request's version.

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use nave_machinery::{FieldError, Value, conditions, names};
+use nave_machinery::{FieldError, FieldErrors, Value, conditions, names};
 use nave_structural::rules::{self, Requirements};
 
 use super::schema::OldSchemas;
@@ -69,7 +69,7 @@ impl<'o> Options<'o> {
     }
 }
 
-pub(super) fn validate(root: At) -> Vec<FieldError> {
+pub(super) fn validate(root: At) -> FieldErrors {
     let mut errors = Errors::new();
     name(root, &mut errors);
     spec(root.field("spec"), Options::of_create(), &mut errors);
@@ -79,7 +79,7 @@ pub(super) fn validate(root: At) -> Vec<FieldError> {
     errors
 }
 
-pub(super) fn validate_update(root: At, old: &Old) -> Vec<FieldError> {
+pub(super) fn validate_update(root: At, old: &Old) -> FieldErrors {
     let mut errors = Errors::new();
     let old_root = At::root(old.object);
     let (new_spec, old_spec) = (root.field("spec"), old_root.field("spec"));

@@ -1,6 +1,6 @@
 //! Defaults, preparation, validation and warnings of definitions (upstream: `registry/customresourcedefinition`).
 
-use nave_machinery::{FieldError, GroupVersion, Map, Value};
+use nave_machinery::{FieldErrors, GroupVersion, Map, Value};
 use nave_structural::rules;
 
 use super::beta;
@@ -59,15 +59,15 @@ impl Strategy for DefinitionStrategy {
         }
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
+    fn validate(&self, object: &Value) -> FieldErrors {
         definition::validate(At::root(object))
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+    fn validate_update(&self, object: &Value, old: &Value) -> FieldErrors {
         definition::validate_update(At::root(object), &Old::new(old))
     }
 
-    fn validate_status_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
+    fn validate_status_update(&self, object: &Value, _old: &Value) -> FieldErrors {
         let mut errors = Errors::new();
         let root = At::root(object);
         super::names::check(root.field("status").field("acceptedNames"), &mut errors);

@@ -104,7 +104,7 @@ impl Strategy for NamespaceStrategy {
             return Errors::new();
         }
         // Upstream's message capitalizes the field name.
-        vec![FieldError::invalid(&FieldPath::new("status").child("Phase"), json!(phase), why)]
+        [FieldError::invalid(&FieldPath::new("status").child("Phase"), json!(phase), why)].into()
     }
 
     fn begin_deletion(&self, namespace: &mut Value) {

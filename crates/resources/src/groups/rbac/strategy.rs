@@ -1,6 +1,6 @@
 //! Defaults and validation of roles and bindings (upstream: `pkg/apis/rbac`).
 
-use nave_machinery::{FieldError, Value, names};
+use nave_machinery::{FieldErrors, Value, names};
 use serde_json::json;
 
 use crate::strategy::Strategy;
@@ -142,7 +142,7 @@ fn default_group(object: &mut Value, group: &str) {
     }
 }
 
-fn one_group(at: At, group: &str, errors: &mut Vec<FieldError>) {
+fn one_group(at: At, group: &str, errors: &mut FieldErrors) {
     if at.text() != group {
         errors.push(at.not_supported(&[group]));
     }
@@ -152,7 +152,7 @@ fn one_group(at: At, group: &str, errors: &mut Vec<FieldError>) {
 mod tests {
     use super::*;
 
-    fn messages(errors: &[FieldError]) -> Vec<String> {
+    fn messages(errors: &[nave_machinery::FieldError]) -> Vec<String> {
         errors.iter().map(ToString::to_string).collect()
     }
 

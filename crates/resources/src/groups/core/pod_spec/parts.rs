@@ -57,7 +57,7 @@ fn by_name(containers: &[Value]) -> HashMap<&str, &Value> {
 fn ephemeral(pod: &Value, old: &Value) -> Errors {
     if crate::pod::is_mirror(old) {
         let why = "static pods do not support ephemeral containers";
-        return vec![FieldError::forbidden(&FieldPath::whole(), why)];
+        return [FieldError::forbidden(&FieldPath::whole(), why)].into();
     }
     let mut errors = validation::pod_again(pod);
     annotations::validate_update(pod, old, &mut errors);

@@ -55,7 +55,7 @@ fn set_or_remove(fields: &mut Map, field: &str, value: Option<&Value>) {
 
 /// Validates a resize.
 pub(super) fn validate(pod: &Value, old: &Value) -> Errors {
-    let refused = |why| vec![FieldError::forbidden(&FieldPath::whole(), why)];
+    let refused = |why| Errors::from([FieldError::forbidden(&FieldPath::whole(), why)]);
     if crate::pod::is_mirror(old) {
         return refused("static pods cannot be resized");
     }

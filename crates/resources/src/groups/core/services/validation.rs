@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use nave_machinery::{FieldError, FieldPath, Value, meta, names};
+use nave_machinery::{FieldError, FieldErrors, FieldPath, Value, meta, names};
 use serde_json::json;
 
 use super::traffic;
@@ -246,7 +246,7 @@ fn affinity(spec: At, errors: &mut Errors) {
 
 /// Validates the cluster IPs against the IP families and the family policy, regardless of the service's type
 /// (upstream: `ValidateServiceClusterIPsRelatedFields`).
-pub fn cluster_ips(service: &Value) -> Vec<FieldError> {
+pub fn cluster_ips(service: &Value) -> FieldErrors {
     let mut errors = Errors::new();
     let root = At::root(service);
     let spec = root.field("spec");
