@@ -29,18 +29,15 @@ pub fn apply(set: &SchemaSet, id: TypeId, object: &mut Value) -> Result<(), Limi
 
 fn structure(set: &SchemaSet, id: TypeId, map: &mut Map, added: &mut Budget) -> Result<(), LimitError> {
     for field in set.defaulted(id) {
-        if let Some(default) = effective(field)
-            && map.get(&field.name).is_none_or(Value::is_null)
-        {
+        if let Some(value) = map.get_mut(&field.name).filter(|value| !value.is_null()) {
+            walk(set, &field.shape, value, added)?;
+        } else if let Some(default) = effective(field) {
             let node = if map.is_empty() { cost::OBJECT } else { 0 };
             added.charge(node + cost::FIELD + cost::text(field.name.len()))?;
             added.charge_tree(default, usize::MAX)?;
-            map.insert(field.name.clone(), default.clone());
-        }
-        if leads_to_defaults(set, &field.shape)
-            && let Some(value) = map.get_mut(&field.name)
-        {
-            walk(set, &field.shape, value, added)?;
+            let mut value = default.clone();
+            walk(set, &field.shape, &mut value, added)?;
+            map.insert(field.name.clone(), value);
         }
     }
     Ok(())
@@ -64,10 +61,6 @@ fn effective(field: &Field) -> Option<&Value> {
     let default = &field.default.as_ref()?.0;
     let zero = *default == "" || *default == 0 || *default == false;
     (!(zero && field.wire.omit_zero)).then_some(default)
-}
-
-fn leads_to_defaults(set: &SchemaSet, shape: &Shape) -> bool {
-    shape.target().is_some_and(|id| set.has_defaults(id))
 }
 
 #[cfg(test)]

@@ -124,6 +124,9 @@ impl Walk<'_> {
                 drops.push(place);
                 continue;
             };
+            if is_plain(field, value) {
+                continue;
+            }
             if self.field(id, field, value, &Path::Field(path, ty, &field.name))? == Fate::Drop {
                 drops.push(place);
             }
@@ -175,11 +178,14 @@ impl Walk<'_> {
         };
         // Objects are stored as protobuf, which does not distinguish an empty list or map from an absent one. Lists of
         // objects are not stored.
-        let is_stored = !matches!(path, Path::Field(Path::Root, _, "items"));
-        if empty && is_stored && field.always && (value.is_array() || value.is_object()) {
+        if empty
+            && field.always
+            && (value.is_array() || value.is_object())
+            && !matches!(path, Path::Field(Path::Root, _, "items"))
+        {
             *value = Value::Null;
         }
-        let stays = field.always || field.shape == Shape::Any || !empty;
+        let stays = !empty || field.always || matches!(field.shape, Shape::Any);
         Ok(if stays { Fate::Keep } else { Fate::Drop })
     }
 
@@ -285,6 +291,15 @@ impl Walk<'_> {
         if self.mode == Mode::Report && self.found.unknown.len() < UNKNOWN_MAX {
             self.found.unknown.push(limits::clipped(Path::Key(path, name), UNKNOWN_MAX_BYTES));
         }
+    }
+}
+
+/// Returns whether the value is a text that stays as it is, as most values of fields.
+#[inline]
+fn is_plain(field: &Field, value: &Value) -> bool {
+    match (&field.shape, value) {
+        (Shape::Scalar(Scalar::String), Value::String(text)) => !text.is_empty(),
+        _ => false,
     }
 }
 

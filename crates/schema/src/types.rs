@@ -15,8 +15,6 @@ pub struct TypeId(pub u32);
 pub struct SchemaSet {
     types: Vec<StructType>,
     plans: Vec<WirePlan>,
-    /// By type: whether the type, or a type it leads to, has static defaults.
-    defaults: Vec<bool>,
     /// By type: positions in [`StructType::fields`] of the fields that have a static default or lead to one.
     defaulted: Vec<Vec<u16>>,
     /// By type: positions in [`StructType::fields`] of the fields that are encoded even when empty.
@@ -217,7 +215,7 @@ impl SchemaSet {
         };
         let always = types.iter().map(places).collect();
         let defaulted = types.iter().map(|ty| ty.defaulted(&defaults)).collect();
-        Self { types, plans, defaults, defaulted, always, by_name }
+        Self { types, plans, defaulted, always, by_name }
     }
 
     /// Returns the fields of the type `id` that are encoded even when empty.
@@ -228,11 +226,6 @@ impl SchemaSet {
     /// Returns the fields of the type `id` that have a static default or lead to one.
     pub fn defaulted(&self, id: TypeId) -> impl Iterator<Item = &Field> {
         self.defaulted[id.0 as usize].iter().map(move |&at| &self.get(id).fields[at as usize])
-    }
-
-    /// Returns whether the type `id`, or any type it leads to, has static defaults.
-    pub fn has_defaults(&self, id: TypeId) -> bool {
-        self.defaults[id.0 as usize]
     }
 
     /// Returns the type with this OpenAPI definition name.
