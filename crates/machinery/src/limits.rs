@@ -109,25 +109,29 @@ impl Budget {
     ///
     /// # Errors
     /// The limit that is exceeded.
+    #[inline]
     pub fn charge_tree(&mut self, value: &Value, depth: usize) -> Result<(), LimitError> {
-        let deeper = || depth.checked_sub(1).ok_or(LimitError::TooDeep);
         match value {
             Value::String(text) => self.charge(cost::text(text.len())),
-            Value::Array(items) => {
-                let deeper = deeper()?;
-                self.charge(items.len().saturating_mul(cost::ITEM))?;
-                items.iter().try_for_each(|item| self.charge_tree(item, deeper))
-            }
-            Value::Object(fields) => {
-                let deeper = deeper()?;
-                self.charge(cost::fields(fields))?;
-                fields.iter().try_for_each(|(name, field)| {
-                    self.charge(cost::text(name.len()))?;
-                    self.charge_tree(field, deeper)
-                })
-            }
+            Value::Array(items) => self.charge_items(items, depth),
+            Value::Object(fields) => self.charge_fields(fields, depth),
             _ => Ok(()),
         }
+    }
+
+    fn charge_items(&mut self, items: &[Value], depth: usize) -> Result<(), LimitError> {
+        let deeper = depth.checked_sub(1).ok_or(LimitError::TooDeep)?;
+        self.charge(items.len().saturating_mul(cost::ITEM))?;
+        items.iter().try_for_each(|item| self.charge_tree(item, deeper))
+    }
+
+    fn charge_fields(&mut self, fields: &Map, depth: usize) -> Result<(), LimitError> {
+        let deeper = depth.checked_sub(1).ok_or(LimitError::TooDeep)?;
+        self.charge(cost::fields(fields))?;
+        fields.iter().try_for_each(|(name, field)| {
+            self.charge(cost::text(name.len()))?;
+            self.charge_tree(field, deeper)
+        })
     }
 }
 

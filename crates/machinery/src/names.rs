@@ -38,8 +38,7 @@ const EMPTY_MESSAGE: &str = "must be non-empty";
 pub fn is_dns1123_label(text: &str) -> Vec<String> {
     let mut found = too_long(text, LABEL_MAX, "characters");
     if !is_lower_label(text) {
-        let is_subdomain = text.split('.').all(is_lower_label);
-        found.push(if is_subdomain { NO_DOTS_MESSAGE } else { LABEL_MESSAGE }.to_owned());
+        found.push(if is_lower_subdomain(text) { NO_DOTS_MESSAGE } else { LABEL_MESSAGE }.to_owned());
     }
     found
 }
@@ -52,7 +51,7 @@ pub fn is_dns1123_subdomain(text: &str) -> Vec<String> {
 /// Checks a DNS subdomain. `unit` is that of the maximum in the message: upstream has two copies of this check.
 fn subdomain(text: &str, unit: &str) -> Vec<String> {
     let mut found = too_long(text, SUBDOMAIN_MAX, unit);
-    if !text.split('.').all(is_lower_label) {
+    if !is_lower_subdomain(text) {
         found.push(SUBDOMAIN_MESSAGE.to_owned());
     }
     found
@@ -70,22 +69,21 @@ pub fn is_dns1035_label(text: &str) -> Vec<String> {
 /// Checks a label key, annotation key or finalizer: a name with an optional DNS prefix and a slash.
 pub fn is_qualified_name(text: &str) -> Vec<String> {
     let mut found = Vec::new();
-    let parts: Vec<&str> = text.split('/').collect();
-    let name = match parts.as_slice() {
-        [name] => *name,
-        [prefix, name] => {
-            if prefix.is_empty() {
-                found.push(format!("prefix part {EMPTY_MESSAGE}"));
-            } else {
-                let wrong = subdomain(prefix, "bytes");
-                found.extend(wrong.into_iter().map(|why| format!("prefix part {why}")));
-            }
-            *name
-        }
-        _ => {
+    let name = match text.split_once('/') {
+        None => text,
+        Some((_, name)) if name.contains('/') => {
             return vec![format!(
                 "a valid label key {QUALIFIED_MESSAGE} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
             )];
+        }
+        Some(("", name)) => {
+            found.push(format!("prefix part {EMPTY_MESSAGE}"));
+            name
+        }
+        Some((prefix, name)) => {
+            let wrong = subdomain(prefix, "bytes");
+            found.extend(wrong.into_iter().map(|why| format!("prefix part {why}")));
+            name
         }
     };
     if name.is_empty() {
@@ -128,10 +126,10 @@ pub fn is_config_map_key(text: &str) -> Vec<String> {
 pub fn is_path_segment_name(text: &str) -> Vec<String> {
     match text {
         "." | ".." => vec![format!("may not be '{text}'")],
-        _ => ['/', '%']
+        _ => [b'/', b'%']
             .into_iter()
-            .filter(|c| text.contains(*c))
-            .map(|c| format!("may not contain '{c}'"))
+            .filter(|byte| text.as_bytes().contains(byte))
+            .map(|byte| format!("may not contain '{}'", char::from(byte)))
             .collect(),
     }
 }
@@ -171,19 +169,26 @@ fn too_long(text: &str, max: usize, unit: &str) -> Vec<String> {
     if text.len() > max { vec![format!("must be no more than {max} {unit}")] } else { Vec::new() }
 }
 
+fn is_lower_subdomain(text: &str) -> bool {
+    text.as_bytes().split(|b| *b == b'.').all(has_lower_label_form)
+}
+
 fn is_lower_label(text: &str) -> bool {
+    has_lower_label_form(text.as_bytes())
+}
+
+fn has_lower_label_form(bytes: &[u8]) -> bool {
     let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    has_form(text, alphanumeric, |b| alphanumeric(b) || b == b'-')
+    has_form(bytes, alphanumeric, |b| alphanumeric(b) || b == b'-')
 }
 
 fn is_qualified_part(text: &str) -> bool {
     let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    has_form(text, |b| b.is_ascii_alphanumeric(), inner)
+    has_form(text.as_bytes(), |b| b.is_ascii_alphanumeric(), inner)
 }
 
 /// Returns whether the first and last byte satisfy `edge` and the bytes between them `inner`.
-fn has_form(text: &str, edge: impl Fn(u8) -> bool, inner: impl Fn(u8) -> bool) -> bool {
-    let bytes = text.as_bytes();
+fn has_form(bytes: &[u8], edge: impl Fn(u8) -> bool, inner: impl Fn(u8) -> bool) -> bool {
     match bytes {
         [] => false,
         [only] => edge(*only),

@@ -67,7 +67,8 @@ impl Quantity {
             return Err(QuantityError);
         }
         let max = if format == Format::BinarySi { BINARY_MAX } else { MAX };
-        let nanos = to_nanos(whole, fraction, scale).map_or(max, |nanos| nanos.min(max));
+        let short = if fraction.is_empty() { short_to_nanos(whole, scale) } else { None };
+        let nanos = short.or_else(|| to_nanos(whole, fraction, scale)).map_or(max, |nanos| nanos.min(max));
         Ok(Self { nanos: if negative { -nanos } else { nanos }, format })
     }
 
@@ -228,6 +229,17 @@ fn read_suffix(suffix: &str) -> Result<(Scale, Format), QuantityError> {
     let digits = suffix.strip_prefix(['e', 'E']).ok_or(QuantityError)?;
     let exponent: i32 = digits.parse().map_err(|_| QuantityError)?;
     Ok((Scale::Ten(exponent.clamp(-400, 400)), Format::DecimalExponent))
+}
+
+/// Returns the magnitude of a short whole number in nanos; `None` for other numbers and small scales. Most quantities are
+/// such numbers, and need no arithmetic with single digits.
+fn short_to_nanos(whole: &str, scale: Scale) -> Option<i128> {
+    let number = i128::from(whole.parse::<u32>().ok()?);
+    match scale {
+        Scale::Ten(exponent @ -9..=18) => Some(number * 10i128.pow((exponent + 9).unsigned_abs())),
+        Scale::Ten(_) => None,
+        Scale::Two(bits) => Some((number * NANO) << bits),
+    }
 }
 
 /// Returns the magnitude in nanos, rounded up; `None` if it is too large.
@@ -399,6 +411,14 @@ mod tests {
             let quantity = Quantity::parse(&format!("{sign}{whole}.{part:09}")).unwrap();
             prop_assert_eq!(quantity.nanos, i128::from(nanos));
             prop_assert_eq!(Quantity::parse(&quantity.to_string()).unwrap().nanos, i128::from(nanos));
+        }
+
+        #[test]
+        fn short_numbers_have_the_same_value(number: u32, exponent in -9i32..=18, bits in 0u32..=60) {
+            for scale in [Scale::Ten(exponent), Scale::Two(bits)] {
+                let whole = number.to_string();
+                prop_assert_eq!(short_to_nanos(&whole, scale), to_nanos(&whole, "", scale));
+            }
         }
 
         #[test]

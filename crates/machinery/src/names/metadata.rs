@@ -56,26 +56,26 @@ pub fn validate_object_meta(
     if !prefix.is_empty() {
         // A prefix may end with a dash, but a name may not.
         let completed = prefix.strip_suffix('-').map_or_else(|| prefix.to_owned(), |rest| format!("{rest}a"));
-        let at = path.child("generateName");
-        errors.extend(name_rule(&completed).into_iter().map(|why| FieldError::invalid(&at, prefix, why)));
+        let invalid = |why| FieldError::invalid(&path.child("generateName"), prefix, why);
+        errors.extend(name_rule(&completed).into_iter().map(invalid));
     }
     if name.is_empty() {
         errors.push(FieldError::required(&path.child("name"), "name or generateName is required"));
     } else {
-        let at = path.child("name");
-        errors.extend(name_rule(name).into_iter().map(|why| FieldError::invalid(&at, name, why)));
+        let invalid = |why| FieldError::invalid(&path.child("name"), name, why);
+        errors.extend(name_rule(name).into_iter().map(invalid));
     }
     let namespace = text("namespace");
-    let at = path.child("namespace");
+    let at = || path.child("namespace");
     if !namespaced {
         if !namespace.is_empty() {
-            errors.push(FieldError::forbidden(&at, "not allowed on this type"));
+            errors.push(FieldError::forbidden(&at(), "not allowed on this type"));
         }
     } else if namespace.is_empty() {
-        errors.push(FieldError::required(&at, ""));
+        errors.push(FieldError::required(&at(), ""));
     } else {
         errors.extend(
-            is_dns1123_label(namespace).into_iter().map(|why| FieldError::invalid(&at, namespace, why)),
+            is_dns1123_label(namespace).into_iter().map(|why| FieldError::invalid(&at(), namespace, why)),
         );
     }
     errors.extend(validate_parts(metadata, path));
@@ -120,17 +120,20 @@ fn validate_parts(metadata: &Value, path: &FieldPath) -> Vec<FieldError> {
     if let Some(annotations) = metadata.get("annotations").and_then(Value::as_object) {
         errors.extend(validate_annotations(annotations, &path.child("annotations")));
     }
-    errors.extend(validate_owner_references(metadata, &path.child("ownerReferences")));
-    errors.extend(validate_finalizers(metadata, &path.child("finalizers")));
+    if let Some(owners) = metadata.get("ownerReferences").and_then(Value::as_array) {
+        errors.extend(validate_owner_references(owners, &path.child("ownerReferences")));
+    }
+    if let Some(finalizers) = metadata.get("finalizers").and_then(Value::as_array) {
+        errors.extend(validate_finalizers(finalizers, &path.child("finalizers")));
+    }
     errors.extend(validate_managed_fields(metadata, &path.child("managedFields")));
     errors
 }
 
-fn validate_owner_references(metadata: &Value, path: &FieldPath) -> Vec<FieldError> {
+fn validate_owner_references(owners: &[Value], path: &FieldPath) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut controller: Option<&str> = None;
-    let owners = metadata.get("ownerReferences").and_then(Value::as_array);
-    for owner in owners.into_iter().flatten() {
+    for owner in owners {
         // Upstream's message does not name the reference.
         let text = |field: &str| owner.get(field).and_then(Value::as_str).unwrap_or_default();
         let api_version = text("apiVersion");
@@ -160,11 +163,10 @@ fn validate_owner_references(metadata: &Value, path: &FieldPath) -> Vec<FieldErr
     errors
 }
 
-fn validate_finalizers(metadata: &Value, path: &FieldPath) -> Vec<FieldError> {
+fn validate_finalizers(finalizers: &[Value], path: &FieldPath) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let (mut orphan, mut foreground) = (false, false);
-    let finalizers = metadata.get("finalizers").and_then(Value::as_array);
-    for finalizer in finalizers.into_iter().flatten() {
+    for finalizer in finalizers {
         let name = finalizer.as_str().unwrap_or_default();
         orphan |= name == "orphan";
         foreground |= name == "foregroundDeletion";
