@@ -12,9 +12,23 @@ use crate::validate::{At, Errors};
 
 /// The prefix of the annotations for AppArmor profiles of containers.
 pub(super) const APP_ARMOR_PREFIX: &str = "container.apparmor.security.beta.kubernetes.io/";
-const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
-const SECCOMP_PREFIX: &str = "container.seccomp.security.alpha.kubernetes.io/";
+pub(super) const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+/// The prefix of the annotations for seccomp profiles of containers.
+pub(super) const SECCOMP_PREFIX: &str = "container.seccomp.security.alpha.kubernetes.io/";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+/// The types of profiles that annotations select for containers. Few pods have any.
+pub(super) struct Profiles {
+    pub seccomp: bool,
+    pub app_armor: bool,
+}
+
+impl Profiles {
+    pub(super) fn from_annotations(annotations: Option<&Map>) -> Self {
+        let has = |prefix| annotations.is_some_and(|map| map.keys().any(|key| key.starts_with(prefix)));
+        Self { seccomp: has(SECCOMP_PREFIX), app_armor: has(APP_ARMOR_PREFIX) }
+    }
+}
 
 /// Checks the annotations of a pod or template.
 pub(super) fn validate(annotations: At, spec: At, errors: &mut Errors) {
@@ -79,16 +93,10 @@ fn is_app_armor_profile(profile: &str) -> bool {
 /// Checks that fields match the annotations that they replaced.
 pub(super) fn match_fields(annotations: At, spec: At, errors: &mut Errors) {
     let context = spec.field("securityContext");
-    let profile = |context: At<'_, '_>, field: &'static str| {
-        let profile = context.field(field);
-        profile.is_set().then(|| {
-            (profile.field("type").text().to_owned(), profile.field("localhostProfile").text().to_owned())
-        })
-    };
     let seccomp = |annotation: At, context: At, errors: &mut Errors| {
-        if let Some((kind, file)) = profile(context, "seccompProfile")
-            && annotation.is_set()
-            && let Some(field) = differs(annotation.text(), &kind, &file)
+        if annotation.is_set()
+            && let Some((kind, file)) = profile(context, "seccompProfile")
+            && let Some(field) = differs(annotation.text(), kind, file)
         {
             let why = format!(
                 "seccomp {} in annotation and field must match",
@@ -99,6 +107,10 @@ pub(super) fn match_fields(annotations: At, spec: At, errors: &mut Errors) {
         }
     };
     seccomp(annotations.key(SECCOMP_POD), context, errors);
+    let profiles = Profiles::from_annotations(annotations.map());
+    if !profiles.seccomp && !profiles.app_armor {
+        return;
+    }
     let os = spec.field("os");
     let is_windows = os.field("name").text() == "windows";
     for kind in CONTAINERS {
@@ -111,7 +123,7 @@ pub(super) fn match_fields(annotations: At, spec: At, errors: &mut Errors) {
             let annotation = annotations.map().and_then(|map| map.get(&key)).and_then(Value::as_str);
             let wanted = profile(own, "appArmorProfile").or_else(|| profile(context, "appArmorProfile"));
             if let (Some(annotation), Some((kind, file)), false) = (annotation, wanted, is_windows)
-                && let Some(field) = differs(annotation, &kind, &file)
+                && let Some(field) = differs(annotation, kind, file)
             {
                 let what = if field == "type" { "type" } else { "profile" };
                 let path = own.path().child("appArmorProfile").child(field);
@@ -120,6 +132,12 @@ pub(super) fn match_fields(annotations: At, spec: At, errors: &mut Errors) {
             }
         }
     }
+}
+
+/// Returns the type and the file of the profile in a field of a security context.
+fn profile<'v>(context: At<'_, 'v>, field: &'static str) -> Option<(&'v str, &'v str)> {
+    let profile = context.field(field);
+    profile.is_set().then(|| (profile.field("type").text(), profile.field("localhostProfile").text()))
 }
 
 /// Returns the field of a profile that does not match the annotation.

@@ -1,9 +1,9 @@
 //! AppArmor profiles in annotations of new pods (upstream: `applyAppArmorVersionSkew`).
 
-use nave_machinery::Value;
+use nave_machinery::{Value, meta};
 use serde_json::json;
 
-use super::annotations::APP_ARMOR_PREFIX;
+use super::annotations::{APP_ARMOR_PREFIX, Profiles};
 use super::security::PATH_MAX;
 use crate::defaults::object;
 use crate::read;
@@ -42,10 +42,13 @@ struct Annotated {
 
 /// Returns the containers whose AppArmor annotation has no field, without those that have the profile of the pod.
 fn annotated(pod: &Value) -> Vec<Annotated> {
-    let annotations = pod.pointer("/metadata/annotations").and_then(Value::as_object);
-    let Some(annotations) = annotations.filter(|_| read::text(pod, "spec.os.name") != "windows") else {
+    let annotations = meta::field(pod, "annotations").and_then(Value::as_object);
+    let Some(annotations) = annotations.filter(|map| Profiles::from_annotations(Some(map)).app_armor) else {
         return Vec::new();
     };
+    if read::text(pod, "spec.os.name") == "windows" {
+        return Vec::new();
+    }
     let field = "/securityContext/appArmorProfile";
     let of_pod = pod.get("spec").and_then(|spec| spec.pointer(field));
     let mut found = Vec::new();

@@ -106,7 +106,6 @@ pub(super) fn padded_image(container: At, errors: &mut Errors) {
 /// Checks the resize policy. Upstream reports most errors at the list, not at the item.
 fn resize_policy(list: At, pod_restart_policy: &str, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
-    let path = list.path();
     for policy in list.items() {
         let (resource, restart) = (policy.field("resourceName").text(), policy.field("restartPolicy").text());
         if !seen.insert(resource) {
@@ -114,14 +113,14 @@ fn resize_policy(list: At, pod_restart_policy: &str, errors: &mut Errors) {
         }
         for (text, supported) in [(resource, &RESIZE_RESOURCES), (restart, &RESIZE_POLICIES)] {
             if text.is_empty() {
-                errors.push(FieldError::required(&path, ""));
+                errors.push(FieldError::required(&list.path(), ""));
             } else if !supported.contains(&text) {
-                errors.push(FieldError::not_supported(&path, text, supported));
+                errors.push(FieldError::not_supported(&list.path(), text, supported));
             }
         }
         if pod_restart_policy == "Never" && restart != "NotRequired" {
             let why = "must be 'NotRequired' when pod `restartPolicy` is 'Never'";
-            errors.push(FieldError::invalid(&path, restart, why));
+            errors.push(FieldError::invalid(&list.path(), restart, why));
         }
     }
 }

@@ -27,10 +27,15 @@ pub(crate) fn drop_fields(object: &mut Value, old: Option<&Value>, path: &[&str]
     if !old.is_some_and(|old| is_set(old, "schedulingGroup")) {
         spec.remove("schedulingGroup");
     }
-    for source in SOURCES.into_iter().filter(|source| !old.is_some_and(|old| projects(old, source))) {
-        for volume in each(spec, "volumes") {
-            let Some(projected) = object_at(volume, &["projected"]) else { continue };
-            each(projected, "sources").for_each(|it| drop(it.remove(source)));
+    let disabled = SOURCES.map(|source| (source, !old.is_some_and(|old| projects(old, source))));
+    for volume in each(spec, "volumes") {
+        let Some(projected) = object_at(volume, &["projected"]) else { continue };
+        for source in each(projected, "sources") {
+            for (name, is_disabled) in disabled {
+                if is_disabled {
+                    source.remove(name);
+                }
+            }
         }
     }
     if !old.is_some_and(has_stop_signals) {

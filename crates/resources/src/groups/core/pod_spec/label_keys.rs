@@ -1,7 +1,7 @@
 //! Merges `matchLabelKeys` and `mismatchLabelKeys` of a new pod into its label selectors, as the scheduler expects
 //! (upstream: `registry/core/pod/strategy.go`, KEP-3633 and KEP-3243).
 
-use nave_machinery::{Map, Value};
+use nave_machinery::{Map, Value, meta};
 use serde_json::json;
 
 use crate::defaults::{each, object_at};
@@ -9,7 +9,12 @@ use crate::defaults::{each, object_at};
 /// Adds an expression with the pod's own value for each key that the pod has as a label. Selectors that are not set select
 /// nothing and stay as they are.
 pub(crate) fn merge(pod: &mut Value) {
-    let labels = pod.pointer("/metadata/labels").and_then(Value::as_object).cloned().unwrap_or_default();
+    // Most pods have neither field, and need no copy of the labels.
+    let may_select = |spec: &Value| spec.get("affinity").or(spec.get("topologySpreadConstraints")).is_some();
+    if !pod.get("spec").is_some_and(may_select) {
+        return;
+    }
+    let labels = meta::field(pod, "labels").and_then(Value::as_object).cloned().unwrap_or_default();
     let Some(spec) = pod.as_object_mut().and_then(|pod| object_at(pod, &["spec"])) else { return };
     each(spec, "topologySpreadConstraints").for_each(|constraint| {
         add(constraint, "matchLabelKeys", "In", &labels);

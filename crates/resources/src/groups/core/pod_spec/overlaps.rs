@@ -1,6 +1,7 @@
 //! Warnings about overlapping files in a volume.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::warnings::Warnings;
 use crate::validate::At;
@@ -13,21 +14,15 @@ const MAX_OVERLAPS: usize = 8;
 impl Warnings {
     pub(super) fn overlapping_paths(&mut self, spec: &At) {
         for volume in spec.field("volumes").items() {
-            for (field, noun, name) in [
-                ("configMap", "ConfigMap", "name"),
-                ("secret", "Secret", "secretName"),
-                ("downwardAPI", "", ""),
+            for (field, kind, name) in [
+                ("configMap", "ConfigMap", Some("name")),
+                ("secret", "Secret", Some("secretName")),
+                ("downwardAPI", "DownwardAPI", None),
             ] {
                 let source = volume.field(field);
-                if source.field("items").len() == 0 {
-                    continue;
-                }
-                let described = match noun {
-                    "" => "DownwardAPI".to_owned(),
-                    noun => format!("{noun} {:?}", source.field(name).text()),
-                };
-                let mut files = Files::new(&volume, described);
-                source.field("items").items().for_each(|item| files.add(item.field("path"), "", self));
+                let origin = Origin { kind, name: name.map(|name| source.field(name).text()) };
+                let mut files = Files::new(&volume, origin);
+                source.field("items").items().for_each(|item| files.add(item.field("path"), None, self));
             }
             if volume.field("projected").is_set() {
                 self.projected_paths(&volume);
@@ -37,60 +32,74 @@ impl Warnings {
 
     fn projected_paths(&mut self, volume: &At) {
         let projected = volume.field("projected");
-        let mut files = Files::new(volume, "Projected".to_owned());
+        let mut files = Files::new(volume, Origin { kind: "Projected", name: None });
         for source in projected.field("sources").items() {
             if source.len() == 0 {
                 let name = volume.field("name").text().to_owned();
                 self.add(|| format!("volume {name:?} (Projected) has no sources provided"));
             }
-            for (field, noun) in [("configMap", "ConfigMap"), ("secret", "Secret"), ("downwardAPI", "")] {
+            for (field, kind, name) in [
+                ("configMap", "ConfigMap", Some("name")),
+                ("secret", "Secret", Some("name")),
+                ("downwardAPI", "DownwardAPI", None),
+            ] {
                 let at = source.field(field);
-                if at.field("items").len() == 0 {
-                    continue;
-                }
-                let origin = match noun {
-                    "" => "DownwardAPI".to_owned(),
-                    noun => format!("{noun} {:?}", at.field("name").text()),
-                };
-                at.field("items").items().for_each(|item| files.add(item.field("path"), &origin, self));
+                let origin = Origin { kind, name: name.map(|name| at.field(name).text()) };
+                at.field("items").items().for_each(|item| files.add(item.field("path"), Some(origin), self));
             }
             let token = source.field("serviceAccountToken");
-            files.add(token.field("path"), "ServiceAccountToken", self);
+            files.add(token.field("path"), Some(Origin { kind: "ServiceAccountToken", name: None }), self);
         }
     }
 }
 
-/// The files of a volume so far, with their origin.
+/// The source of files, such as `ConfigMap "name"`.
+#[derive(Clone, Copy)]
+struct Origin<'v> {
+    kind: &'static str,
+    name: Option<&'v str>,
+}
+
+impl fmt::Display for Origin<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name {
+            Some(name) => write!(out, "{} {name:?}", self.kind),
+            None => out.write_str(self.kind),
+        }
+    }
+}
+
+/// The files of a volume so far. Files of a projected volume have origins.
 struct Files<'v> {
     volume: &'v str,
-    described: String,
-    seen: BTreeMap<String, String>,
+    source: Origin<'v>,
+    seen: BTreeMap<&'v str, Option<Origin<'v>>>,
 }
 
 impl<'v> Files<'v> {
-    fn new(volume: &At<'_, 'v>, described: String) -> Self {
-        Self { volume: volume.field("name").text(), described, seen: BTreeMap::new() }
+    fn new(volume: &At<'_, 'v>, source: Origin<'v>) -> Self {
+        Self { volume: volume.field("name").text(), source, seen: BTreeMap::new() }
     }
 
-    fn add(&mut self, path: At, origin: &str, warnings: &mut Warnings) {
+    fn add(&mut self, path: At<'_, 'v>, origin: Option<Origin<'v>>, warnings: &mut Warnings) {
         let path = path.text().trim_end_matches('/');
         if path.is_empty() || self.seen.len() >= MAX_FILES {
             return;
         }
-        let shown = |path: &str, origin: &str| match origin {
-            "" => format!("{path:?}"),
-            origin => format!("{path:?} ({origin})"),
+        let shown = |path: &str, origin: Option<Origin>| match origin {
+            None => format!("{path:?}"),
+            Some(origin) => format!("{path:?} ({origin})"),
         };
         let above = path.match_indices('/').filter_map(|(end, _)| self.seen.get_key_value(&path[..end]));
-        let below = self.seen.range(format!("{path}/")..format!("{path}0"));
+        let with_prefix = self.seen.range(path..).take_while(|(other, _)| other.starts_with(path));
+        let below = with_prefix.filter(|(other, _)| other[path.len()..].starts_with('/'));
         let overlaps = self.seen.get_key_value(path).into_iter().chain(above).chain(below);
         for (other, its_origin) in overlaps.take(MAX_OVERLAPS) {
-            let (volume, described) = (self.volume, &self.described);
-            let (this, other) = (shown(path, origin), shown(other, its_origin));
-            warnings
-                .add(|| format!("volume {volume:?} ({described}): overlapping paths: {this} with {other}"));
+            let (volume, source) = (self.volume, self.source);
+            let (this, other) = (shown(path, origin), shown(other, *its_origin));
+            warnings.add(|| format!("volume {volume:?} ({source}): overlapping paths: {this} with {other}"));
         }
-        self.seen.insert(path.to_owned(), origin.to_owned());
+        self.seen.insert(path, origin);
     }
 }
 

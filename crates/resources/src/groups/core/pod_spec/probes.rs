@@ -19,7 +19,7 @@ pub(super) fn all(container: At, spec: At, errors: &mut Errors) {
     for (kind, must_succeed_once) in
         [("livenessProbe", true), ("readinessProbe", false), ("startupProbe", true)]
     {
-        let at = container.field(kind);
+        let at = container.field(kind).with_field_filter();
         if !at.is_set() {
             continue;
         }
@@ -56,36 +56,37 @@ fn handler(at: At, grace: Option<i64>, errors: &mut Errors) {
         return;
     };
     errors.extend(given.map(|other| at.field(other).forbidden("may not specify more than 1 handler type")));
-    let only = |kind: &'static str| (kind == first).then(|| at.field(kind));
-    if let Some(exec) = only("exec")
-        && exec.field("command").len() == 0
-    {
-        errors.push(exec.field("command").required(""));
+    let chosen = at.field(first);
+    match (first, grace) {
+        ("exec", _) if chosen.field("command").len() == 0 => {
+            errors.push(chosen.field("command").required(""));
+        }
+        ("httpGet", _) => http_get(chosen, errors),
+        ("tcpSocket", _) => port_number_or_name(chosen.field("port"), errors),
+        ("grpc", _) => port_number(chosen.field("port"), errors),
+        ("sleep", Some(grace)) => sleep(chosen, grace, errors),
+        _ => {}
     }
-    if let Some(get) = only("httpGet") {
-        required_text(get.field("path"), errors);
-        port_number_or_name(get.field("port"), errors);
-        one_of(get.field("scheme"), &SCHEMES, errors);
-        let headers = get.field("httpHeaders");
-        for header in headers.items().map(|header| header.field("name").text()) {
-            if !is_header_name(header) {
-                let why = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
-                errors.push(FieldError::invalid(&headers.path(), header, why));
-            }
+}
+
+fn http_get(get: At, errors: &mut Errors) {
+    required_text(get.field("path"), errors);
+    port_number_or_name(get.field("port"), errors);
+    one_of(get.field("scheme"), &SCHEMES, errors);
+    let headers = get.field("httpHeaders");
+    for header in headers.items().map(|header| header.field("name").text()) {
+        if !is_header_name(header) {
+            let why = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
+            errors.push(FieldError::invalid(&headers.path(), header, why));
         }
     }
-    if let Some(tcp) = only("tcpSocket") {
-        port_number_or_name(tcp.field("port"), errors);
-    }
-    if let Some(grpc) = only("grpc") {
-        port_number(grpc.field("port"), errors);
-    }
-    if let (Some(sleep), Some(grace)) = (only("sleep"), grace) {
-        let seconds = sleep.field("seconds").int().unwrap_or_default();
-        if seconds < 0 || seconds > grace {
-            let why = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
-            errors.push(FieldError::invalid(&sleep.path(), seconds, why));
-        }
+}
+
+fn sleep(sleep: At, grace: i64, errors: &mut Errors) {
+    let seconds = sleep.field("seconds").int().unwrap_or_default();
+    if seconds < 0 || seconds > grace {
+        let why = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+        errors.push(FieldError::invalid(&sleep.path(), seconds, why));
     }
 }
 

@@ -176,7 +176,7 @@ fn downward_file(file: At, shown: At, errors: &mut Errors) {
 
 fn projected(projected: At, errors: &mut Errors) {
     mode(projected.field("defaultMode"), errors);
-    let mut paths = Paths { volume: projected.path(), seen: BTreeSet::new() };
+    let mut paths = Paths { volume: projected, seen: BTreeSet::new() };
     for source in projected.field("sources").items() {
         let mut given = 0;
         for field in PROJECTED {
@@ -205,20 +205,20 @@ fn projected(projected: At, errors: &mut Errors) {
 }
 
 /// The file paths in a projected volume. Each path must be unique.
-struct Paths {
-    volume: nave_machinery::FieldPath,
-    seen: BTreeSet<String>,
+struct Paths<'p, 'v> {
+    volume: At<'p, 'v>,
+    seen: BTreeSet<&'v str>,
 }
 
-impl Paths {
-    fn add(&mut self, path: &str, errors: &mut Errors) {
-        if !path.is_empty() && !self.seen.insert(path.to_owned()) {
-            errors.push(FieldError::invalid(&self.volume, path, CONFLICT));
+impl<'v> Paths<'_, 'v> {
+    fn add(&mut self, path: &'v str, errors: &mut Errors) {
+        if !path.is_empty() && !self.seen.insert(path) {
+            errors.push(FieldError::invalid(&self.volume.path(), path, CONFLICT));
         }
     }
 }
 
-fn keys(source: At, paths: &mut Paths, errors: &mut Errors) {
+fn keys<'v>(source: At<'_, 'v>, paths: &mut Paths<'_, 'v>, errors: &mut Errors) {
     required_text(source.field("name"), errors);
     for item in source.field("items").items() {
         key_to_path(item, errors);
@@ -241,7 +241,7 @@ fn token(projected: At, token: At, errors: &mut Errors) {
     }
 }
 
-fn trust_bundle(bundle: At, paths: &mut Paths, errors: &mut Errors) {
+fn trust_bundle<'v>(bundle: At<'_, 'v>, paths: &mut Paths<'_, 'v>, errors: &mut Errors) {
     let (name, signer, selector) =
         (bundle.field("name"), bundle.field("signerName"), bundle.field("labelSelector"));
     match (name.is_set(), signer.is_set()) {
@@ -271,7 +271,7 @@ fn trust_bundle(bundle: At, paths: &mut Paths, errors: &mut Errors) {
     paths.add(bundle.field("path").text(), errors);
 }
 
-fn certificate(certificate: At, paths: &mut Paths, errors: &mut Errors) {
+fn certificate<'v>(certificate: At<'_, 'v>, paths: &mut Paths<'_, 'v>, errors: &mut Errors) {
     let signer = certificate.field("signerName");
     signer_name(signer, errors);
     let annotations = certificate.field("userAnnotations");

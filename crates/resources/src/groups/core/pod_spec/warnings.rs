@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use nave_machinery::quantity::Quantity;
-use nave_machinery::{Map, Value, meta, names};
+use nave_machinery::{Value, meta, names};
 
 use super::CONTAINERS;
-use super::annotations::{APP_ARMOR_PREFIX, differs};
+use super::annotations::{APP_ARMOR_PREFIX, Profiles, SECCOMP_POD, SECCOMP_PREFIX, differs};
 use crate::groups::core::claim_spec_warnings;
 use crate::ip::ip_warning;
 use crate::validate::At;
@@ -64,8 +64,6 @@ const DEPRECATED_VOLUMES: [(&str, &str, &str); 9] = [
     ("rbd", "rbd", "deprecated in v1.28, non-functional in v1.31+"),
 ];
 
-const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
-const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
 const USE_SECCOMP_FIELD: &str = r#"non-functional in v1.27+; use the "seccompProfile" field instead"#;
 const NULL_SELECTOR: &str = "a null labelSelector results in matching no pod";
 
@@ -202,7 +200,7 @@ impl Warnings {
             self.add_at(&secret.field("name"), "invalid empty name \"\"");
         }
         self.fractions(&spec.field("overhead"));
-        let profiles = Profiles::from_annotations(annotations);
+        let profiles = Profiles::from_annotations(annotations.map());
         if annotations.key(SECCOMP_POD).is_set() && !has_seccomp(&spec) {
             self.add_at(&annotations.key(SECCOMP_POD), USE_SECCOMP_FIELD);
         }
@@ -294,7 +292,7 @@ impl Warnings {
 
     /// Warns about a seccomp annotation if the container lacks the corresponding field.
     fn seccomp(&mut self, annotations: &At, container: &At) {
-        let key = format!("{SECCOMP_CONTAINER}{}", container.field("name").text());
+        let key = format!("{SECCOMP_PREFIX}{}", container.field("name").text());
         if annotations.map().is_some_and(|map| map.contains_key(&key)) && !has_seccomp(container) {
             let path = annotations.path().key(&key);
             self.add(|| format!("{path}: {USE_SECCOMP_FIELD}"));
@@ -359,22 +357,6 @@ impl Warnings {
                     format!("hides previous definition of {name:?}, which may be dropped when using apply");
                 self.add_at(&variable, &text);
             }
-        }
-    }
-}
-
-/// The profile types that have annotations.
-struct Profiles {
-    seccomp: bool,
-    app_armor: bool,
-}
-
-impl Profiles {
-    fn from_annotations(annotations: At) -> Self {
-        let keys = || annotations.map().into_iter().flat_map(Map::keys);
-        Self {
-            seccomp: keys().any(|key| key.starts_with(SECCOMP_CONTAINER)),
-            app_armor: keys().any(|key| key.starts_with(APP_ARMOR_PREFIX)),
         }
     }
 }
