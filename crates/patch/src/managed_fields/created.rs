@@ -123,14 +123,16 @@ fn elements<'v>(
 ) -> Result<Vec<(PathElement, Option<&'v Value>)>, MustCompare> {
     let identified = items.iter().map(|item| Ok((list.element(item).map_err(|_| MustCompare)?, Some(item))));
     let mut elements: Vec<(PathElement, Option<&Value>)> = identified.collect::<Result<_, _>>()?;
-    elements.sort_by(|(one, _), (other, _)| one.cmp(other));
-    elements.dedup_by(|(next, _), (kept, item)| {
-        let is_same = next == kept;
-        if is_same {
-            *item = None;
-        }
-        is_same
-    });
+    if !elements.is_sorted_by(|(one, _), (other, _)| one < other) {
+        elements.sort_by(|(one, _), (other, _)| one.cmp(other));
+        elements.dedup_by(|(next, _), (kept, item)| {
+            let is_same = next == kept;
+            if is_same {
+                *item = None;
+            }
+            is_same
+        });
+    }
     Ok(elements)
 }
 
@@ -201,21 +203,21 @@ impl Writer {
             return Err(MustCompare);
         }
         let is_member = is_set && !is_excluded;
-        self.text.push_str(":{");
-        let opened = self.text.len();
-        if is_member && !matches!(below, Below::Nothing) {
-            self.text.push_str(SELF);
+        let name_end = self.text.len();
+        if !matches!(below, Below::Nothing) {
+            self.text.push_str(if is_member { WITH_SELF } else { ":{" });
+            if self.below(below, excluded, !is_member, level + 1)? {
+                self.text.push('}');
+                return Ok(true);
+            }
         }
-        let has_children = self.below(below, excluded, !is_member, level + 1)?;
-        if !has_children {
-            self.text.truncate(if is_member { opened } else { before });
+        self.text.truncate(if is_member { name_end } else { before });
+        if is_member {
+            self.text.push_str(":{}");
         }
-        if is_member || has_children {
-            self.text.push('}');
-        }
-        Ok(is_member || has_children)
+        Ok(is_member)
     }
 }
 
-/// The field itself, before the fields below it.
-const SELF: &str = "\".\":{}";
+/// The beginning of the fields below a field that the manager owns, too.
+const WITH_SELF: &str = ":{\".\":{}";

@@ -114,28 +114,20 @@ fn is_special(byte: u8) -> bool {
 /// Appends `k:` and the JSON of a key as a JSON string. Most keys have only plain texts and integers, whose quotes are
 /// written escaped. Returns false, without a change, for other keys.
 pub(super) fn push_plain_key(out: &mut String, fields: &[(FieldName, Value)]) -> bool {
-    let is_plain_value = |value: &Value| match value {
-        Value::String(text) => is_plain(text),
-        Value::Number(number) => !number.is_f64(),
-        _ => false,
-    };
-    if !fields.iter().all(|(name, value)| is_plain(name.as_str()) && is_plain_value(value)) {
-        return false;
-    }
+    let start = out.len();
     let mut opening = "\"k:{\\\"";
     for (name, value) in fields {
-        out.push_str(opening);
+        let name = name.as_str();
+        out.extend([opening, name, "\\\":"]);
         opening = ",\\\"";
-        out.push_str(name.as_str());
-        out.push_str("\\\":");
         match value {
-            Value::String(text) => {
-                out.push_str("\\\"");
-                out.push_str(text);
-                out.push_str("\\\"");
-            }
+            Value::String(text) if is_plain(name) && is_plain(text) => out.extend(["\\\"", text, "\\\""]),
             // Writing to a string cannot fail.
-            number => drop(write!(out, "{number}")),
+            Value::Number(number) if is_plain(name) && !number.is_f64() => drop(write!(out, "{number}")),
+            _ => {
+                out.truncate(start);
+                return false;
+            }
         }
     }
     out.push_str(if fields.is_empty() { "\"k:{}\"" } else { "}\"" });
