@@ -62,6 +62,9 @@ const METADATA_V4: [Ipv4Addr; 3] =
 const METADATA_V6: [Ipv6Addr; 2] =
     [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
 
+/// The last labels of names that a machine has for itself.
+const LOCAL_NAMES: [&str; 4] = ["localhost", "localdomain", "ip6-localhost", "ip6-loopback"];
+
 impl AddressPolicy {
     /// Returns whether an address may be dialled.
     pub fn allows(self, address: IpAddr) -> bool {
@@ -144,7 +147,10 @@ pub(crate) fn check_proxied(host: &str, port: u16, policy: AddressPolicy) -> Res
     let digits = last.strip_prefix("0x").unwrap_or(last);
     let is_number = last.bytes().all(|byte| byte.is_ascii_digit())
         || (digits.len() < last.len() && digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    if is_number || (policy == AddressPolicy::Remote && last == "localhost") {
+    // With other characters, a name can be an address with a zone or have a port of its own.
+    let is_name =
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if !is_name || is_number || (policy == AddressPolicy::Remote && LOCAL_NAMES.contains(&last)) {
         return Err(ConnectError::RefusedName(host.to_owned()));
     }
     Ok(())
