@@ -19,8 +19,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, he
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
-use hyper::rt::{Read, Write};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper::rt::{Executor, Read, Write};
+use hyper_util::rt::TokioTimer;
 use prost::Message;
 use tokio::sync::{mpsc, watch};
 
@@ -81,7 +81,9 @@ impl Connection {
     where
         Io: Read + Write + Unpin + Send + 'static,
     {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let is_abandoned = Arc::new(watch::Sender::new(false));
+        let tasks = ConnectionTasks(is_abandoned.subscribe());
+        let mut builder = http2::Builder::new(tasks.clone());
         builder
             .timer(TokioTimer::new())
             .keep_alive_interval(keep_alive)
@@ -91,12 +93,11 @@ impl Connection {
             .initial_connection_window_size(CONNECTION_WINDOW);
         let opened = builder.handshake(io).await;
         let (requests, connection) = opened.map_err(|error| chain(&error))?;
-        tokio::spawn(async move {
+        tasks.execute(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error = chain(&error), "gRPC connection ended");
             }
         });
-        let is_abandoned = Arc::new(watch::Sender::new(false));
         Ok(Self { requests, origin, max_message: MAX_MESSAGE, is_abandoned })
     }
 
@@ -111,7 +112,7 @@ impl Connection {
         self.requests.is_closed() || *self.is_abandoned.borrow()
     }
 
-    /// Fails all calls and streams of the connection, for a server that no longer answers.
+    /// Ends the connection at once and fails its calls and streams, for a server that no longer answers.
     pub fn abandon(&self) {
         self.is_abandoned.send_replace(true);
     }
@@ -184,6 +185,26 @@ impl Connection {
             if never_sent { CallError::NotSent(why) } else { CallError::Broken(why) }
         })?;
         MessageStream::new(response, self.max_message, Arc::clone(&self.is_abandoned))
+    }
+}
+
+/// Runs the tasks of a connection until it is abandoned. A server that does not read would otherwise keep it open.
+#[derive(Clone)]
+struct ConnectionTasks(watch::Receiver<bool>);
+
+impl<T> Executor<T> for ConnectionTasks
+where
+    T: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, task: T) {
+        let mut end = self.0.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = task => {}
+                // An error means that the connection is no longer used: it ends when it has sent what is left.
+                Ok(_) = end.wait_for(|is_abandoned| *is_abandoned) => {}
+            }
+        });
     }
 }
 
@@ -337,3 +358,22 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
 const NO_ANSWER: &str = "the server does not answer";
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 1 << 30;
+
+#[cfg(test)]
+mod tests {
+    use hyper_util::rt::TokioIo;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_abandoned_connection_ends_although_the_server_does_not_read() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let connection = Connection::open_without_pings(TokioIo::new(near), "http://a".to_owned()).await;
+        let connection = connection.unwrap();
+        connection.abandon();
+        // Fails when the other end is gone.
+        while far.write_all(&[0]).await.is_ok() {}
+        assert!(connection.is_closed());
+    }
+}

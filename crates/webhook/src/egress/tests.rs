@@ -165,6 +165,15 @@ async fn the_end_of_a_destination_ends_its_tunnel() {
 }
 
 #[tokio::test]
+async fn the_error_of_a_proxy_is_shortened() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_proxy, egress) = tunnel(folder.path(), Behaviour::RefusesAtLength);
+    let refused = egress.connect("127.0.0.1", 1, AddressPolicy::Unicast, Duration::from_secs(30)).await;
+    let error = refused.unwrap_err().to_string();
+    assert!(error.contains("no no") && error.len() < 2048, "{}", error.len());
+}
+
+#[tokio::test]
 async fn a_tunnel_that_cannot_be_opened_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     for (behaviour, patience, error) in [

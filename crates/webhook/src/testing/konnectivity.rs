@@ -40,6 +40,10 @@ pub enum Behaviour {
     HangsUp,
     /// Connects, and sends data of other connections too.
     MixesConnections,
+    /// Connects, and reads nothing more.
+    StopsReading,
+    /// Says at great length that the destination refuses.
+    RefusesAtLength,
 }
 
 /// A running proxy. It stops to accept clients when it is dropped.
@@ -55,6 +59,8 @@ pub struct Log {
     pub dialled: Vec<String>,
     /// The connections that clients have ended.
     pub closed: Vec<i64>,
+    /// The number of clients that are connected.
+    pub connections: usize,
 }
 
 impl KonnectivityProxy {
@@ -65,13 +71,17 @@ impl KonnectivityProxy {
         let seen = Arc::clone(&log);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let seen = Arc::clone(&seen);
+                let (seen, open) = (Arc::clone(&seen), Arc::clone(&seen));
                 let serve = service_fn(move |request| {
                     ready(Ok::<_, Infallible>(answer(request, behaviour, Arc::clone(&seen))))
                 });
                 let connection =
                     http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), serve);
-                tokio::spawn(async move { drop(connection.await) });
+                open.lock().connections += 1;
+                tokio::spawn(async move {
+                    drop(connection.await);
+                    open.lock().connections -= 1;
+                });
             }
         });
         Self { log, task }
@@ -113,6 +123,9 @@ async fn serve(mut body: Incoming, client: Client) {
                     }
                     if let Some(reads) = client.dial(&request.address, request.random, &mut writes).await {
                         tokio::spawn(client.clone().copy(reads));
+                    }
+                    if client.behaviour == Behaviour::StopsReading {
+                        return std::future::pending().await;
                     }
                 }
                 Payload::Data(data) => {
@@ -163,6 +176,7 @@ impl Client {
         let refused = |error: String| Payload::DialResponse(DialResponse { error, ..response.clone() });
         match self.behaviour {
             Behaviour::Refuses => self.send(refused("connection refused".to_owned())).await,
+            Behaviour::RefusesAtLength => self.send(refused("no ".repeat(1 << 20))).await,
             Behaviour::ClosesDial => self.send(Payload::CloseDial(CloseDial { random })).await,
             Behaviour::AnswersOthers => {
                 let other = DialResponse { random: random - 1, ..response };
