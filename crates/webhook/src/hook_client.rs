@@ -1,5 +1,6 @@
 //! Calls of one webhook whose address is in an object of the API, with the texts and retries of client-go.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
 use http_body_util::Full;
 use nave_machinery::duration;
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use crate::body::LargePermit;
@@ -179,11 +180,11 @@ impl Inner {
                 metrics.posted(body.len(), response, started.elapsed());
             }
             let (response, large) = sent?;
-            let wait = retry_after(&response).filter(|_| deferrals < DEFERRALS);
-            let Some(wait) = wait.filter(|wait| Instant::now() + *wait < end) else {
-                return Ok((response, large));
-            };
-            drop(large);
+            let left = end.saturating_duration_since(Instant::now());
+            let wait = retry_after(&response).filter(|wait| deferrals < DEFERRALS && *wait < left);
+            let Some(wait) = wait else { return Ok((response, large)) };
+            // The calls that wait are not counted, so they must not keep responses.
+            drop((response, large));
             deferrals += 1;
             tokio::time::sleep(wait).await;
         }
@@ -251,14 +252,27 @@ fn content_type(headers: &HeaderMap) -> &str {
     headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
+/// The fields of a `Status` that describe an error. The others are skipped: decoded, they would need many times the
+/// memory of the response.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ResponseStatus<'r> {
+    #[serde(borrow)]
+    kind: Cow<'r, str>,
+    #[serde(borrow)]
+    api_version: Cow<'r, str>,
+    #[serde(borrow)]
+    status: Cow<'r, str>,
+    #[serde(borrow)]
+    message: Cow<'r, str>,
+}
+
 /// Describes a response with an error status as client-go does: by the `Status` in it, or by its code and text.
 fn error_message(response: &Response) -> String {
-    if let Ok(status) = serde_json::from_slice::<Value>(&response.body)
-        && (status["kind"].as_str(), status["apiVersion"].as_str()) == (Some("Status"), Some("v1"))
-        && status["status"] == "Failure"
-        && let Some(message) = status["message"].as_str()
+    if let Ok(status) = serde_json::from_slice::<ResponseStatus<'_>>(&response.body)
+        && (&*status.kind, &*status.api_version, &*status.status) == ("Status", "v1", "Failure")
     {
-        return clip(message).to_owned();
+        return clip(&status.message).to_owned();
     }
     let content_type = content_type(&response.headers);
     let is_text = content_type.is_empty() || content_type.starts_with("text/");
@@ -286,4 +300,27 @@ fn error_message(response: &Response) -> String {
 fn clip(text: &str) -> &str {
     let end = (0..=MAX_TEXT_BYTES.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or(0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_of_a_status_is_found_whatever_its_other_fields_contain() {
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        let generic = "the server has asked for the client to provide credentials";
+        for (kind, details, expected) in [
+            ("Status", "{}", "no \"entry\""),
+            ("Status", &*deep, "no \"entry\""),
+            ("Pod", "{}", generic),
+            ("Status", "{", generic),
+        ] {
+            let body = format!(
+                r#"{{"kind":"{kind}","apiVersion":"v1","status":"Failure","details":{details},"message":"no \"entry\""}}"#
+            );
+            let (status, headers) = (StatusCode::UNAUTHORIZED, HeaderMap::new());
+            assert_eq!(error_message(&Response { status, headers, body: body.into() }), expected);
+        }
+    }
 }

@@ -253,3 +253,20 @@ async fn a_large_response_that_waits_outlives_its_connection() {
     let (late, ()) = tokio::join!(post(), release);
     assert_eq!(late.body.len(), (256 << 10) + 20_000);
 }
+
+#[tokio::test]
+async fn a_webhook_that_defers_a_call_beyond_its_end_has_responded() {
+    for seconds in ["61", "4294967296", "18446744073709551615", "18446744073709551616", "-1"] {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        let server = HttpsServer::start(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let response = Response::builder().status(429).header("retry-after", seconds);
+            response.body(Bytes::from_static(b"later")).unwrap()
+        })
+        .await;
+        let error = call(&client(&manager(), &server, "/")).await.unwrap_err();
+        assert!(error.contains("too many requests"), "{seconds}: {error}");
+        assert_eq!(calls.load(Ordering::SeqCst), 1, "{seconds}");
+    }
+}
