@@ -29,6 +29,12 @@ use crate::unchecked::AnyServer;
 const MAX_RESPONSE_BYTES: usize = 4 << 20;
 /// Time after which an idle connection is closed.
 const IDLE: Duration = Duration::from_secs(30);
+/// Time without a received byte after which a ping is sent while calls wait (client-go: `readIdleTimeout`). All calls
+/// share a connection of HTTP/2: without pings, they would time out until the kernel gives it up, after a quarter of an
+/// hour.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// Time for the response to a ping (client-go: `pingTimeout`).
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// Maximum number of calls of a client at a time, so that a server that does not answer cannot use up the file
 /// descriptors. Also the maximum number of idle connections: with fewer than the calls, calls would keep opening and
 /// closing connections, and a handshake costs more than a call.
@@ -232,6 +238,9 @@ fn pool(connector: HttpsConnector<Dialer>) -> PooledClient<HttpsConnector<Dialer
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(MAX_CALLS)
         .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new())
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .http2_keep_alive_timeout(PING_TIMEOUT)
         .build(connector)
 }
 

@@ -55,7 +55,16 @@ impl HttpsServer {
     where
         A: Future<Output = ()> + Send + 'static,
     {
-        let (tls, ca, client) = credentials(false);
+        Self::raw(credentials(false), serve).await
+    }
+
+    async fn raw<A>(
+        (tls, ca, client): (TlsAcceptor, String, (String, String)),
+        serve: impl Fn(TlsStream<TcpStream>) -> A + Send + Sync + 'static,
+    ) -> Self
+    where
+        A: Future<Output = ()> + Send + 'static,
+    {
         let serve = Arc::new(serve);
         Self::listen(ca, client, move |stream| {
             let (tls, serve) = (tls.clone(), Arc::clone(&serve));
@@ -66,6 +75,17 @@ impl HttpsServer {
             }
         })
         .await
+    }
+
+    /// As [`Self::start_raw`], for connections of HTTP/2.
+    pub async fn start_raw_http2<A>(serve: impl Fn(TlsStream<TcpStream>) -> A + Send + Sync + 'static) -> Self
+    where
+        A: Future<Output = ()> + Send + 'static,
+    {
+        let (tls, ca, client) = credentials(false);
+        let mut config = ServerConfig::clone(tls.config());
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Self::raw((TlsAcceptor::from(Arc::new(config)), ca, client), serve).await
     }
 
     /// Starts a server that requires a client certificate signed by its CA.

@@ -1,14 +1,23 @@
 //! Webhook calls over TLS to a local server.
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Response, StatusCode};
+use http_body_util::Full;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use nave_machinery::backoff::Backoff;
 use nave_webhook::testing::HttpsServer;
 use nave_webhook::{CallError, ClientError, FileError, Webhook};
 use serde_json::json;
+use tokio::sync::Notify;
 
 const QUICK: Backoff =
     Backoff { initial: Duration::from_millis(1), max: Duration::from_millis(1), factor: 1.0, jitter: 0.0 };
@@ -47,6 +56,44 @@ impl Echo {
 
 const TRUST: &str = "certificate-authority: ca.crt, tls-server-name: webhook.test";
 const SHOW: &str = "client-certificate: client.crt, client-key: client.key";
+
+#[tokio::test]
+async fn calls_get_another_connection_if_the_server_no_longer_answers_on_theirs() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let silent = Arc::new(Notify::new());
+    let (counted, silenced) = (Arc::clone(&connections), Arc::clone(&silent));
+    let server = HttpsServer::start_raw_http2(move |stream| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let silenced = Arc::clone(&silenced);
+        async move {
+            let service = service_fn(async |_| {
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"{}"))))
+            });
+            let connection = http2::Builder::new(TokioExecutor::new());
+            let mut connection = pin!(connection.serve_connection(TokioIo::new(stream), service));
+            tokio::select! {
+                _ = &mut connection => {}
+                () = silenced.notified() => std::future::pending().await,
+            }
+        }
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = server.write_kubeconfig(folder.path(), TRUST, "username: a, password: b");
+    let webhook = Webhook::from_file(&path, Duration::from_secs(10)).unwrap().with_attempts(1);
+    let call = async || webhook.call(&json!({})).await.is_ok();
+    assert!(call().await && call().await);
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    silent.notify_one();
+    // No byte arrives now, so that the time of the calls and the pings passes at once.
+    tokio::time::pause();
+    for _ in 0..6 {
+        call().await;
+    }
+    tokio::time::resume();
+    assert!(call().await);
+    assert!(connections.load(Ordering::SeqCst) > 1);
+}
 
 #[tokio::test]
 async fn calls_with_the_configured_credentials() {
