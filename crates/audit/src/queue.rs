@@ -92,14 +92,20 @@ impl Queue {
         }
     }
 
-    /// Adds an event that a request may wait for. If the queue is full, the event waits as a delivery.
+    /// Adds an event that a request may wait for. If the queue is full, in events or in bytes, the event waits as a
+    /// delivery.
     pub(crate) fn submit<'d>(&self, event: &Arc<Event>, deliveries: &'d Deliveries) -> Outcome<'d> {
         let (done, recorded) = oneshot::channel();
         let size = event.size();
-        match self.sender.try_send(self.entry(Some(Arc::clone(event)), size, Some(done))) {
+        let is_full = self.buffered.bytes.load(Ordering::Relaxed).saturating_add(size) > MAX_BYTES;
+        let entry = self.entry(Some(Arc::clone(event)), size, Some(done));
+        let sent =
+            if is_full { Err(mpsc::error::TrySendError::Full(entry)) } else { self.sender.try_send(entry) };
+        match sent {
             Ok(()) => Outcome::Started(recorded),
             Err(mpsc::error::TrySendError::Full(entry)) => {
                 let (sender, losses) = (self.sender.clone(), Arc::clone(&self.losses));
+                // Has a share of the deliveries' bytes until the event is recorded.
                 let delivery = async move {
                     if sender.send(entry).await.is_err() {
                         losses.add(1, &STOPPED);
@@ -179,6 +185,30 @@ mod tests {
         let deliveries = Deliveries::new(&metrics);
         assert!(!queue.submit(&Arc::new(event("a")), &deliveries).recorded().await);
         assert_eq!(lost(&registry), 6);
+    }
+
+    #[tokio::test]
+    async fn large_events_of_requests_wait_for_the_bytes_before_them() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        let (queue, mut receiver) = Queue::new(10, &metrics);
+        let deliveries = Deliveries::new(&metrics);
+        let large = Some(Body::encoded(&json!("x".repeat(MAX_BYTES * 2 / 3))));
+        let large = Arc::new(Event { request_object: large, ..event("a") });
+        // In the queue, as a delivery, and within its request.
+        let mut outcomes: Vec<_> = (0..3).map(|_| queue.submit(&large, &deliveries)).collect();
+        assert!(matches!(outcomes.pop(), Some(Outcome::Waiting(_))));
+        assert_eq!((deliveries.len(), lost(&registry)), (1, 1), "nobody waits for the last one");
+        assert!(matches!(&outcomes[..], [Outcome::Started(_), Outcome::Started(_)]));
+        for outcome in outcomes {
+            receiver.recv().await.unwrap().finish(true);
+            assert!(outcome.recorded().await);
+        }
+        deliveries.flush().await;
+        let small = queue.submit(&Arc::new(event("a")), &deliveries);
+        receiver.recv().await.unwrap().finish(true);
+        assert!(small.recorded().await);
+        assert_eq!((queue.len(), queue.buffered.bytes.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[tokio::test]
