@@ -32,6 +32,11 @@ pub trait VirtualResource: Send + Sync {
     /// The failure for the client.
     async fn create(&self, request: &VirtualRequest<'_>, object: Value) -> Result<Value, Status>;
 
+    /// Sets the defaults that the type does not have.
+    fn default(&self, object: &mut Value) {
+        let _ = object;
+    }
+
     /// Returns whether a body with another version of the kind and the same structure is accepted.
     fn accepts(&self, api_version: &str) -> bool {
         let _ = api_version;
@@ -169,6 +174,7 @@ pub(super) async fn create(
         request.context.notes.warn(warning);
     }
     decode::set_defaults(&mut object, &schema)?;
+    virtual_resource.default(&mut object);
     if let Some(record) = &request.context.audit {
         record.request_object(&object);
     }

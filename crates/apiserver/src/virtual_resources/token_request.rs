@@ -41,6 +41,7 @@ impl VirtualResource for TokenRequests {
         }
         let audiences = self.audiences(&object);
         let spec = object.get("spec");
+        // Admission may have removed the default.
         let seconds = spec.and_then(|spec| spec["expirationSeconds"].as_i64()).unwrap_or(DEFAULT_SECONDS);
         check_expiration(seconds)?;
         let bound = match spec.and_then(|spec| spec.get("boundObjectRef")) {
@@ -60,6 +61,20 @@ impl VirtualResource for TokenRequests {
         object["spec"]["expirationSeconds"] = issued.expiration_seconds.into();
         object["status"] = json!({"token": issued.token, "expirationTimestamp": issued.expires.rfc3339()});
         Ok(object)
+    }
+
+    fn default(&self, object: &mut Value) {
+        let Some(object) = object.as_object_mut() else { return };
+        let spec = object.entry("spec").or_insert(Value::Null);
+        if spec.is_null() {
+            *spec = json!({});
+        }
+        if let Some(seconds) =
+            spec.as_object_mut().map(|spec| spec.entry("expirationSeconds").or_insert(Value::Null))
+            && seconds.is_null()
+        {
+            *seconds = DEFAULT_SECONDS.into();
+        }
     }
 }
 

@@ -31,6 +31,9 @@ fn finalizer(at: At, errors: &mut Errors) {
 
 impl Strategy for NamespaceStrategy {
     fn default(&self, namespace: &mut Value, _version: &str) {
+        if let Some(status) = namespace.as_object_mut().and_then(|namespace| object(namespace, "status")) {
+            defaults::set(status, "phase", "Active");
+        }
         let name = read::text(namespace, "metadata.name").to_owned();
         let Some(metadata) = meta::metadata_mut(namespace).filter(|_| !name.is_empty()) else { return };
         let labels = metadata.entry("labels").or_insert_with(|| json!({}));
@@ -59,12 +62,6 @@ impl Strategy for NamespaceStrategy {
         let spec = if finalizers.is_empty() { json!({}) } else { json!({"finalizers": finalizers}) };
         set(namespace, "spec", spec);
         set(namespace, "status", old.get("status").cloned().unwrap_or_else(|| json!({})));
-    }
-
-    fn prepare_for_status_update(&self, namespace: &mut Value, _old: &Value) {
-        if let Some(status) = namespace.as_object_mut().and_then(|namespace| object(namespace, "status")) {
-            defaults::set(status, "phase", "Active");
-        }
     }
 
     fn validate(&self, namespace: &Value) -> Errors {
@@ -155,6 +152,7 @@ mod tests {
         let mut namespace = json!({"metadata": {"name": "n"}});
         NamespaceStrategy.default(&mut namespace, "v1");
         assert_eq!(namespace["metadata"]["labels"], json!({"kubernetes.io/metadata.name": "n"}));
+        assert_eq!(namespace["status"], json!({"phase": "Active"}));
         NamespaceStrategy.prepare_for_create(&mut namespace);
         assert_eq!(namespace["spec"], json!({"finalizers": ["kubernetes"]}));
         assert_eq!(namespace["status"], json!({"phase": "Active"}));
