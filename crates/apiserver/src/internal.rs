@@ -6,7 +6,7 @@ use nave_machinery::{Object, Status, Value, meta};
 
 use crate::context::{RequestContext, server_user};
 use crate::endpoints::view::View;
-use crate::endpoints::write::{self, Change, Target, Write};
+use crate::endpoints::write::{self, Apply, Change, Target, Write};
 use crate::endpoints::{Endpoint, decode};
 
 /// Writes objects of one resource.
@@ -66,6 +66,18 @@ impl<'a> InternalWriter<'a> {
         let change = Change::Replace { object, version, create: None };
         let options = UpdateOptions::default();
         Ok(Write::new(&target, change, &options).run(&name).await?.into_object())
+    }
+
+    /// Applies a status, and takes ownership of conflicting fields.
+    ///
+    /// # Errors
+    /// 404 if the object does not exist, or the error that rejects the status.
+    pub(crate) async fn apply_status(&self, configuration: Value) -> Result<(), Status> {
+        let (namespace, name) =
+            (meta::namespace(&configuration).to_owned(), meta::name(&configuration).to_owned());
+        let target = self.target(View::Status, &namespace, &name);
+        let change = Change::Apply(Box::new(Apply::internal(configuration)));
+        Write::new(&target, change, &UpdateOptions::default()).run(&name).await.map(drop)
     }
 
     /// Deletes an object.

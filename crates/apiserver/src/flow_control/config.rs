@@ -8,15 +8,13 @@ use std::time::Duration;
 use nave_cacher::{CachedObject, Delivery};
 use nave_flowcontrol::objects::{FlowSchemaSpec, PriorityLevelSpec};
 use nave_flowcontrol::{Controller, Stored};
-use nave_machinery::options::UpdateOptions;
-use nave_machinery::{GroupVersionResource, Object, Status, Value, time};
-use serde::Deserialize;
+use nave_machinery::{GroupVersionResource, Status, time};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::Notify;
 
 use crate::endpoints::Resources;
-use crate::endpoints::view::View;
 use crate::internal::InternalWriter;
 use crate::storage::{Follower, Following, ResourceStorage, Storages};
 
@@ -63,12 +61,13 @@ struct Conditions {
     conditions: Vec<Condition>,
 }
 
-#[derive(Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
 struct Condition {
     #[serde(rename = "type")]
     kind: String,
     status: String,
+    last_transition_time: Option<String>,
     reason: String,
     message: String,
 }
@@ -148,8 +147,10 @@ impl FlowConfig {
         let found = self.controller.configure(levels, schemas);
         let wanted =
             names.into_iter().zip(found).map(|((name, level), found)| (name, dangling(&level, found)));
-        let changes = wanted.zip(conditions).filter(|((_, wanted), stored)| !stored.contains(wanted));
-        changes.map(|(wanted, _)| wanted).collect()
+        wanted
+            .zip(conditions)
+            .filter_map(|((name, wanted), stored)| Some((name, stored.change(wanted)?)))
+            .collect()
     }
 
     async fn report(&self, resources: &Resources, name: &str, condition: &Condition) -> Result<(), Status> {
@@ -157,15 +158,27 @@ impl FlowConfig {
         let gvr = GroupVersionResource::new("flowcontrol.apiserver.k8s.io", "v1", SCHEMAS);
         let Some(endpoint) = catalog.endpoint(&gvr) else { return Ok(()) };
         let writer = InternalWriter::new(endpoint, resources.admission()).with_field_manager(FIELD_MANAGER);
-        let change = |stored: &Object| Ok(with_condition(stored, condition));
+        let configuration = json!({
+            "apiVersion": format!("{}/{}", gvr.group, gvr.version),
+            "kind": "FlowSchema",
+            "metadata": {"name": name},
+            "status": {"conditions": [condition]},
+        });
         // Boxed, because the futures of writes are large.
-        Box::pin(writer.update(View::Status, ("", name), &UpdateOptions::default(), &change)).await.map(drop)
+        Box::pin(writer.apply_status(configuration)).await
     }
 }
 
 impl Conditions {
-    fn contains(&self, wanted: &Condition) -> bool {
-        self.conditions.iter().any(|condition| condition == wanted)
+    /// Returns the condition to apply; `None` if it is stored. The time of the last transition changes with the status.
+    fn change(&self, wanted: Condition) -> Option<Condition> {
+        let stored = self.conditions.iter().find(|stored| stored.kind == wanted.kind);
+        let since = stored
+            .filter(|stored| stored.status == wanted.status)
+            .and_then(|stored| stored.last_transition_time.clone())
+            .unwrap_or_else(|| time::now().rfc3339());
+        let wanted = Condition { last_transition_time: Some(since), ..wanted };
+        (stored != Some(&wanted)).then_some(wanted)
     }
 }
 
@@ -195,6 +208,7 @@ fn dangling(level: &str, found: bool) -> Condition {
     Condition {
         kind: "Dangling".to_owned(),
         status: status.to_owned(),
+        last_transition_time: None,
         reason: reason.to_owned(),
         message: format!(
             "This FlowSchema references the PriorityLevelConfiguration object named {level:?} {link} {exists}"
@@ -202,23 +216,23 @@ fn dangling(level: &str, found: bool) -> Condition {
     }
 }
 
-/// Returns a schema with a condition. The time of the last transition changes with the condition's status.
-fn with_condition(stored: &Object, condition: &Condition) -> Value {
-    let mut schema = stored.clone().into_value();
-    let conditions = schema.get("status").and_then(|status| status.get("conditions")?.as_array());
-    let mut conditions = conditions.cloned().unwrap_or_default();
-    let is_same = |other: &Value| other.get("type").and_then(Value::as_str) == Some(&condition.kind);
-    let before = conditions.iter().find(|other| is_same(other));
-    let since = before
-        .filter(|before| before.get("status").and_then(Value::as_str) == Some(&condition.status))
-        .and_then(|before| before.get("lastTransitionTime").cloned())
-        .unwrap_or_else(|| time::now().rfc3339().into());
-    let Condition { kind, status, reason, message } = condition;
-    let condition = json!({"type": kind, "status": status, "lastTransitionTime": since, "reason": reason, "message": message});
-    conditions.retain(|other| !is_same(other));
-    conditions.push(condition);
-    if let Some(object) = schema.as_object_mut() {
-        object.insert("status".to_owned(), json!({"conditions": conditions}));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_is_applied_if_it_differs_and_keeps_the_time_of_its_status() {
+        let stored = |level: &str, found: bool, time: Option<&str>| {
+            let last_transition_time = time.map(str::to_owned);
+            Conditions { conditions: vec![Condition { last_transition_time, ..dangling(level, found) }] }
+        };
+        let (wanted, then) = (dangling("a", true), "2001-02-03T04:05:06Z");
+        assert_eq!(stored("a", true, Some(then)).change(wanted.clone()), None);
+        let renamed = stored("b", true, Some(then)).change(wanted.clone()).unwrap();
+        assert_eq!(renamed.last_transition_time.as_deref(), Some(then));
+        for others in [Conditions::default(), stored("a", false, Some(then)), stored("a", true, None)] {
+            let changed = others.change(wanted.clone()).unwrap();
+            assert!(changed.last_transition_time.is_some_and(|time| time.as_str() > then));
+        }
     }
-    schema
 }

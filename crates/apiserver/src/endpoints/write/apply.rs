@@ -43,6 +43,17 @@ impl<'a> Apply<'a> {
         Self { configuration, duplicates, force, validation, create }
     }
 
+    /// Creates an apply of the server itself, which takes ownership of conflicting fields and creates no object.
+    pub(crate) fn internal(configuration: Value) -> Self {
+        Self {
+            configuration: Ok(configuration),
+            duplicates: Vec::new(),
+            force: true,
+            validation: FieldValidation::Ignore,
+            create: None,
+        }
+    }
+
     /// Rejects duplicate fields or adds warnings, depending on the field validation.
     fn check_duplicates(&self, target: &Target<'_>) -> Result<(), Status> {
         match self.validation {

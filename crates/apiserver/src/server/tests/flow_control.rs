@@ -70,6 +70,29 @@ impl Fixture {
     }
 }
 
+#[tokio::test]
+async fn conditions_are_applied() {
+    let it = Fixture::with_background_tasks().await;
+    it.create(SCHEMAS, &schema("lost", "nowhere")).await;
+    let uri = format!("{SCHEMAS}/lost");
+    let stored = loop {
+        let stored = it.get(&uri, &[]).await.1;
+        if stored["status"]["conditions"][0]["status"] == "True" {
+            break stored;
+        }
+        tokio::task::yield_now().await;
+    };
+    let entries = stored["metadata"]["managedFields"].as_array().unwrap();
+    let entry = entries.iter().find(|entry| entry["subresource"] == "status").unwrap();
+    assert_eq!(entry["manager"], "api-priority-and-fairness-config-consumer-v1");
+    assert_eq!(entry["operation"], "Apply");
+    let condition = r#"k:{"type":"Dangling"}"#;
+    let fields = &entry["fieldsV1"]["f:status"]["f:conditions"][condition];
+    for field in ["f:type", "f:status", "f:reason", "f:message", "f:lastTransitionTime"] {
+        assert!(fields.get(field).is_some(), "{field}: {entry}");
+    }
+}
+
 fn recording(file: &str) -> Option<Value> {
     recorded_text(file).map(|text| serde_json::from_str(&text).unwrap())
 }
