@@ -30,9 +30,10 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use futures_util::try_join;
+use nave_machinery::backoff::Backoff;
 use nave_machinery::{GroupVersionResource, Status, Value, meta, time};
 use serde_json::json;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::ensure::{core, create, ensure, with_field};
 use self::identity::Identity;
@@ -58,6 +59,10 @@ const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
     ("system-node-critical", 2_000_001_000, "For pods that a node needs to work and that must stay on it."),
 ];
 
+/// Time after which a failure of the store at start is final.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// Pauses between attempts at start.
+const RETRY: Backoff = Backoff::doubling(Duration::from_millis(100), Duration::from_secs(5));
 /// Interval of the reconciliation.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -124,12 +129,22 @@ impl Bootstrap {
         }
     }
 
-    /// Creates the missing objects. Independent objects are created concurrently, so that the store can commit them
-    /// together.
+    /// Creates the missing objects. Tries again for some time if the store does not answer or the outcome of a write is
+    /// unknown: objects that exist are not written again.
     ///
     /// # Errors
     /// An object cannot be stored.
     pub async fn run(
+        &self,
+        resources: &Resources,
+        cluster_authentication: &ClusterAuthentication,
+    ) -> Result<(), Status> {
+        until_stored(|| self.create_missing(resources, cluster_authentication)).await
+    }
+
+    /// Creates the missing objects. Independent objects are created concurrently, so that the store can commit them
+    /// together.
+    async fn create_missing(
         &self,
         resources: &Resources,
         cluster_authentication: &ClusterAuthentication,
@@ -248,6 +263,23 @@ impl Bootstrap {
 }
 
 /// Creates the system namespaces.
+/// Repeats an attempt while the store does not answer or the outcome is unknown.
+async fn until_stored<A>(attempt: impl Fn() -> A) -> Result<(), Status>
+where
+    A: Future<Output = Result<(), Status>>,
+{
+    let (end, mut pauses) = (Instant::now() + PATIENCE, RETRY.pauses());
+    loop {
+        match attempt().await {
+            Err(status) if matches!(status.code, 503 | 504) && Instant::now() < end => {
+                tracing::warn!(error = status.message, "bootstrap objects are not stored yet");
+                tokio::time::sleep(pauses.next_pause()).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 async fn namespaces(resources: &Resources) -> Result<(), Status> {
     let namespaces = NAMESPACES.map(|name| {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -285,4 +317,36 @@ async fn token_tracking(resources: &Resources) -> Result<(), Status> {
         (!is_date(since)).then(|| with_field(stored, "data", json!({"since": today})))
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use nave_machinery::Reason;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_waits_some_time_for_the_store() {
+        let unknown = || Status::failure(504, Reason::Timeout, "the outcome of the write is unknown");
+        let refused = || Status::failure(500, Reason::InternalError, "refused");
+        let unavailable = || Status::service_unavailable("no server");
+        for (failures, failure, expected) in [
+            (0, unknown(), Ok(())),
+            (5, unknown(), Ok(())),
+            (5, unavailable(), Ok(())),
+            (1, refused(), Err(500)),
+            (usize::MAX, unavailable(), Err(503)),
+        ] {
+            let (attempts, started) = (Cell::new(0), Instant::now());
+            let outcome = until_stored(|| {
+                attempts.set(attempts.get() + 1);
+                std::future::ready(if attempts.get() > failures { Ok(()) } else { Err(failure.clone()) })
+            });
+            assert_eq!(outcome.await.map_err(|status| status.code), expected, "{failures} {failure:?}");
+            assert!(started.elapsed() < PATIENCE * 2);
+            assert_eq!(attempts.get() > 2, failures > 2, "{failures} {failure:?}");
+        }
+    }
 }
