@@ -34,7 +34,7 @@ impl Authorization {
 /// The authorizer attributes of a request. Storage keys are built from the same parsed parts.
 pub struct RequestAttributes<'a> {
     info: &'a RequestInfo,
-    verb: &'static str,
+    verb: &'a str,
     selectors: Option<Selectors>,
 }
 
@@ -52,7 +52,7 @@ impl<'a> RequestAttributes<'a> {
     }
 
     /// Returns the verb.
-    pub(crate) fn verb(&self) -> &'static str {
+    pub(crate) fn verb(&self) -> &'a str {
         self.verb
     }
 
@@ -162,10 +162,11 @@ mod tests {
     }
 
     async fn is_allowed(rbac: &Rbac, method: &Method, uri: &str) -> bool {
-        // Requests that cannot be parsed are rejected with 400 before authorization.
-        let Ok(info) = RequestInfo::new(method, &uri.parse().unwrap()) else { return false };
+        let info = RequestInfo::new(method, &uri.parse().unwrap());
         let user = UserInfo { name: "u".into(), ..UserInfo::default() };
         rbac.authorize(&RequestAttributes::new(&info).of_user(&user)).await.decision == Decision::Allow
+            // Refused after authorization.
+            && info.check_encoding().is_ok()
     }
 
     #[tokio::test]

@@ -62,7 +62,7 @@ mod tests {
     const LONGEST: Duration = Duration::from_mins(1);
 
     fn timeout(uri: &str) -> Result<Option<Duration>, Status> {
-        let info = RequestInfo::new(&Method::GET, &uri.parse().unwrap()).unwrap();
+        let info = RequestInfo::new(&Method::GET, &uri.parse().unwrap());
         let received = Instant::now();
         let deadline = RequestTimeout(LONGEST).deadline(&info, received)?;
         Ok(deadline.map(|deadline| deadline - received))

@@ -137,7 +137,7 @@ mod tests {
     async fn refuses_requests_after_those_in_flight() {
         let drain = Drain::new(DrainSettings::default());
         let client = Client::Remote(None);
-        let info = |uri: &str| RequestInfo::new(&Method::GET, &uri.parse().unwrap()).unwrap();
+        let info = |uri: &str| RequestInfo::new(&Method::GET, &uri.parse().unwrap());
         let (pods, watch) = ("/api/v1/pods", "/api/v1/pods?watch=true");
         let in_flight = drain.count(&info(pods));
         assert!(in_flight.is_some() && drain.count(&info(watch)).is_none());

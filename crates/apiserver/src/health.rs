@@ -319,7 +319,7 @@ mod tests {
     use crate::request_info::RequestInfo;
 
     async fn get(health: &Health, uri: &str) -> Option<(u16, String)> {
-        let info = RequestInfo::new(&Method::GET, &uri.parse().unwrap()).unwrap();
+        let info = RequestInfo::new(&Method::GET, &uri.parse().unwrap());
         health.answer(&info.path, &info.query).await.map(|answer| (answer.code.as_u16(), answer.text))
     }
 

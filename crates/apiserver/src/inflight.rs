@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     fn admit(inflight: &Inflight, method: &Method, uri: &str, group: &str) -> Result<Admitted, Status> {
-        let info = RequestInfo::new(method, &uri.parse().unwrap()).unwrap();
+        let info = RequestInfo::new(method, &uri.parse().unwrap());
         let user = UserInfo { groups: vec![group.to_owned()], ..UserInfo::default() };
         inflight.admit(&info, &user)
     }

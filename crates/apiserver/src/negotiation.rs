@@ -310,7 +310,7 @@ mod tests {
             ("/apis/certificates.k8s.io/v1/certificatesigningrequests/a/approval", true),
             ("/apis/resource.k8s.io/v1/namespaces/a/resourceclaims/b/status", true),
         ] {
-            let info = RequestInfo::new(&http::Method::GET, &path.parse().unwrap()).unwrap();
+            let info = RequestInfo::new(&http::Method::GET, &path.parse().unwrap());
             let table = HeaderValue::from_static("application/json;as=Table;v=v1;g=meta.k8s.io");
             let headers = [(header::ACCEPT, table)].into_iter().collect();
             let negotiation =
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn rejects_tables_with_unknown_parts_of_objects() {
         let uri = "/api/v1/pods?includeObject=Half".parse().unwrap();
-        let info = RequestInfo::new(&http::Method::GET, &uri).unwrap();
+        let info = RequestInfo::new(&http::Method::GET, &uri);
         for (accept, is_refused) in
             [("application/json", false), ("application/json;as=Table;v=v1;g=meta.k8s.io", true)]
         {
@@ -347,7 +347,7 @@ mod tests {
         ] {
             let headers = [(header::USER_AGENT, HeaderValue::from_static(agent))].into_iter().collect();
             let uri = format!("/version?{query}").parse().unwrap();
-            let info = RequestInfo::new(&http::Method::GET, &uri).unwrap();
+            let info = RequestInfo::new(&http::Method::GET, &uri);
             assert_eq!(Negotiation::new(&headers, &info.query).pretty(), pretty, "{agent} {query}");
         }
     }

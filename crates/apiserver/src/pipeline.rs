@@ -25,8 +25,7 @@ use crate::endpoints::response::encode_failure;
 use crate::flow_control::FlowControl;
 use crate::impersonation::Impersonation;
 use crate::metrics::{Completed, Filter, Metrics, RequestLabels};
-use crate::negotiation::Negotiation;
-use crate::request_info::Query;
+use crate::raw_response;
 use crate::route::Router;
 use crate::serving::Served;
 use crate::steps::StepKind;
@@ -86,15 +85,7 @@ impl Pipeline {
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         // The context: parsed request, client, audit id.
-        let mut context = match RequestContext::new(&request, client) {
-            Ok(context) => context,
-            Err(status) => {
-                let negotiation = Negotiation::new(request.headers(), &Query::default());
-                body::drain(request.body_mut()).await;
-                let response = encode_failure(&status, &negotiation);
-                return Served { response, deadline: None, upgrade: None };
-            }
-        };
+        let mut context = RequestContext::new(&request, client);
         // The catalog: one snapshot of the served resources for all stages of the request.
         // Metrics: counts the request as in flight until its body is sent.
         let catalog = self.router.resources.catalog();
@@ -111,7 +102,12 @@ impl Pipeline {
                 if let Some(record) = &context.audit {
                     record.failure(&status);
                 }
-                encode_failure(&status, &context.negotiation)
+                let mut response = encode_failure(&status, &context.negotiation);
+                if context.is_forbidden {
+                    // As upstream: the response may quote the path.
+                    raw_response::forbid_sniffing(&mut response);
+                }
+                response
             }
             Err(_) => {
                 let status = self.panicked(labels);
@@ -205,6 +201,7 @@ impl Pipeline {
         // Impersonation: the user that the request acts as.
         let impersonated = self.impersonation.run(context, request.headers_mut()).await;
         started = filtered(Filter::Impersonation, started);
+        context.is_forbidden = impersonated.is_err();
         impersonated?;
         // Flow control: waits for seats, which are held until the response body is sent.
         let waiting = self.metrics.waiting(&context.info);
@@ -216,7 +213,9 @@ impl Pipeline {
         let authorized = self.authorization.run(context).await;
         let ended = filtered(Filter::Authorization, started);
         context.steps.record_until(StepKind::Authorization, started, ended);
+        context.is_forbidden = authorized.is_err();
         authorized?;
+        context.info.check_encoding()?;
         // Routing: runs the handler within the deadline.
         // Boxed, so that the future of a request that waits in a queue is small.
         let mut response = Box::pin(self.router.run(request, context, catalog));

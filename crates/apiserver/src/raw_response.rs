@@ -17,8 +17,13 @@ use crate::body::{Pieces, ResponseBody};
 /// Returns a plain text response.
 pub(crate) fn text(code: StatusCode, text: impl Into<String>) -> Response<ResponseBody> {
     let mut response = bytes(code, "text/plain; charset=utf-8", text.into().into_bytes());
-    set_header(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    forbid_sniffing(&mut response);
     response
+}
+
+/// Tells browsers to believe the content type of a response.
+pub(crate) fn forbid_sniffing(response: &mut Response<ResponseBody>) {
+    set_header(response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
 }
 
 /// Returns the 404 for paths outside the API.

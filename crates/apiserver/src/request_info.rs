@@ -32,6 +32,11 @@ pub struct RequestInfo {
     pub resource: Option<ResourceRequest>,
     /// The decoded query.
     pub query: Query,
+    /// True if the path and the query are UTF-8. Otherwise these parts are only what audit events and errors show:
+    /// the request is refused.
+    is_utf8: bool,
+    /// The method in lower case, if it is not one of the usual methods.
+    unusual_method: String,
 }
 
 /// The parts of a request for a resource.
@@ -84,20 +89,31 @@ const PARTS_OF_OBJECT: usize = 3;
 
 impl RequestInfo {
     /// Parses the head of a request.
-    ///
-    /// # Errors
-    /// 400 if the path or query is not valid percent-encoded UTF-8.
-    pub fn new(method: &Method, uri: &Uri) -> Result<Self, Status> {
-        let path = decode(uri.path())?;
-        let query = Query::parse(uri.query().unwrap_or_default())?;
-        let resource = ResourceRequest::parse(uri.path())?;
+    pub fn new(method: &Method, uri: &Uri) -> Self {
+        let query_text = uri.query().unwrap_or_default();
+        let is_utf8 = is_utf8(uri.path()) && is_utf8(query_text);
+        let (path, query) = (decode(uri.path()), Query::parse(query_text));
+        let resource = ResourceRequest::parse(uri.path());
         let verb = Verb::from_request(method, resource.as_ref(), &query);
-        Ok(Self { method: method.clone(), verb, path, resource, query })
+        let unusual_method =
+            if verb == Verb::Other { method.as_str().to_ascii_lowercase() } else { String::new() };
+        Self { method: method.clone(), verb, path, resource, query, is_utf8, unusual_method }
     }
 
-    /// Returns the verb for authorization and flow schemas: for paths that are not resources, the HTTP method in lower
-    /// case; empty for an unknown method.
-    pub fn attribute_verb(&self) -> &'static str {
+    /// Checks that the path and the query are UTF-8, like all names that are stored.
+    ///
+    /// # Errors
+    /// 400 if they are not.
+    pub fn check_encoding(&self) -> Result<(), Status> {
+        if self.is_utf8 {
+            return Ok(());
+        }
+        Err(Status::bad_request("the request's path or query is not UTF-8"))
+    }
+
+    /// Returns the verb for authorization, flow schemas and audit: for paths that are not resources, the HTTP method in
+    /// lower case. It is empty for a resource and a method without a verb.
+    pub fn attribute_verb(&self) -> &str {
         if self.resource.is_some() {
             return self.verb.as_str();
         }
@@ -108,8 +124,7 @@ impl RequestInfo {
             Method::PUT => "put",
             Method::PATCH => "patch",
             Method::DELETE => "delete",
-            Method::OPTIONS => "options",
-            _ => "",
+            _ => &self.unusual_method,
         }
     }
 
@@ -138,27 +153,27 @@ impl ResourceRequest {
     /// Parses the path of a resource; `None` for a non-resource path. Segments are decoded after splitting, so that an
     /// encoded slash does not separate segments. Trailing slashes are ignored; an empty segment elsewhere makes the
     /// path a non-resource path.
-    fn parse(path: &str) -> Result<Option<Self>, Status> {
-        let Some(path) = path.strip_prefix('/') else { return Ok(None) };
+    fn parse(path: &str) -> Option<Self> {
+        let path = path.strip_prefix('/')?;
         let parts: Vec<&str> = path.trim_end_matches('/').split('/').collect();
         let (group, version, parts) = match parts.as_slice() {
             ["api", version, parts @ ..] => ("", version, parts),
             ["apis", group, version, parts @ ..] if !group.is_empty() => (*group, version, parts),
-            _ => return Ok(None),
+            _ => return None,
         };
         if version.is_empty() || parts.is_empty() {
-            return Ok(None);
+            return None;
         }
-        let (group, version) = (decode(group)?, decode(version)?);
-        let parts = parts.iter().map(|part| decode(part)).collect::<Result<Vec<_>, _>>()?;
+        let (group, version) = (decode(group), decode(version));
+        let parts: Vec<String> = parts.iter().map(|part| decode(part)).collect();
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         // The legacy form of a watch, from before the query parameter.
-        Ok(match parts.as_slice() {
+        match parts.as_slice() {
             ["watch", parts @ ..] if !parts.is_empty() => {
                 Self::from_parts(group, version, parts).map(|request| Self { watch: true, ..request })
             }
             parts => Self::from_parts(group, version, parts),
-        })
+        }
     }
 
     /// Builds the request from the segments after the version; `None` if a segment is empty.
@@ -257,13 +272,13 @@ impl Verb {
 
 impl Query {
     /// Parses a query string: `+` means a space, and a name may lack a value.
-    fn parse(text: &str) -> Result<Self, Status> {
+    fn parse(text: &str) -> Self {
         let mut pairs = Vec::new();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            pairs.push((decode(&name.replace('+', " "))?, decode(&value.replace('+', " "))?));
+            pairs.push((decode(&name.replace('+', " ")), decode(&value.replace('+', " "))));
         }
-        Ok(Self(pairs))
+        Self(pairs)
     }
 
     /// Returns the first value of a parameter.
@@ -282,11 +297,12 @@ impl Query {
     }
 }
 
-fn decode(text: &str) -> Result<String, Status> {
-    match percent_decode_str(text).decode_utf8() {
-        Ok(decoded) => Ok(decoded.into_owned()),
-        Err(_) => Err(Status::bad_request("the request's path or query is not UTF-8")),
-    }
+fn decode(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+fn is_utf8(text: &str) -> bool {
+    percent_decode_str(text).decode_utf8().is_ok()
 }
 
 #[cfg(test)]
@@ -294,7 +310,7 @@ mod tests {
     use super::*;
 
     fn info(method: &Method, uri: &str) -> RequestInfo {
-        RequestInfo::new(method, &uri.parse().unwrap()).unwrap()
+        RequestInfo::new(method, &uri.parse().unwrap())
     }
 
     fn parts(uri: &str) -> (String, String, String, String, String) {
@@ -417,9 +433,40 @@ mod tests {
 
     #[test]
     fn rejects_paths_and_queries_that_are_not_utf8() {
-        assert_eq!(
-            RequestInfo::new(&Method::GET, &"/api/v1/pods/%ff".parse().unwrap()).unwrap_err().code,
-            400
-        );
+        for (uri, is_utf8) in [
+            ("/api/v1/pods/%c3%a9?a=%c3%a9", true),
+            ("/api/v1/pods/%ff", false),
+            ("/api/v1/%ff", false),
+            ("/%ff", false),
+            ("/api/v1/pods?a=%ff", false),
+            ("/api/v1/pods?%ff", false),
+            // An encoded character is not split between two parts.
+            ("/api/v1/pods/%c3/%a9", false),
+        ] {
+            let checked = info(&Method::GET, uri).check_encoding();
+            assert_eq!(
+                checked.map_err(|status| status.code),
+                if is_utf8 { Ok(()) } else { Err(400) },
+                "{uri}"
+            );
+        }
+    }
+
+    #[test]
+    fn unusual_methods_are_verbs_outside_resources() {
+        let method = |name: &str| Method::from_bytes(name.as_bytes()).unwrap();
+        for (name, uri, verb) in [
+            ("FOO", "/foo", "foo"),
+            ("OPTIONS", "/foo", "options"),
+            ("get", "/foo", "get"),
+            ("CONNECT", "/healthz", "connect"),
+            ("HEAD", "/foo", "head"),
+            ("FOO", "/api/v1/pods", ""),
+            ("OPTIONS", "/api/v1/pods", ""),
+            ("get", "/api/v1/pods", ""),
+            ("POST", "/api/v1/watch/pods", ""),
+        ] {
+            assert_eq!(info(&method(name), uri).attribute_verb(), verb, "{name} {uri}");
+        }
     }
 }

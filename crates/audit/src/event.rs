@@ -79,7 +79,7 @@ pub struct Origin {
     /// The path and query as received.
     pub request_uri: String,
     /// The verb: of the API for a resource, the HTTP method in lower case for another path.
-    pub verb: &'static str,
+    pub verb: String,
     /// The authenticated user; `None` if authentication failed.
     pub user: Option<Arc<UserInfo>>,
     /// The addresses of the client and of the proxies before it.
@@ -198,7 +198,7 @@ impl Event {
         fields.field("auditID", &origin.audit_id);
         fields.field("stage", self.stage.as_str());
         fields.field("requestURI", &origin.request_uri);
-        fields.field("verb", origin.verb);
+        fields.field("verb", &origin.verb);
         fields.field("user", &User::from(origin.user.as_deref()));
         if let Some(user) = &self.impersonated {
             fields.field("impersonatedUser", &User::from(Some(&**user)));
@@ -375,7 +375,7 @@ pub(crate) mod tests {
             level: Level::Request,
             audit_id: "id".to_owned(),
             request_uri: format!("/api/v1/namespaces/n/configmaps/{name}"),
-            verb: "get",
+            verb: "get".to_owned(),
             user: Some(Arc::new(user)),
             source_ips: vec![IpAddr::from([192, 0, 2, 1])],
             user_agent: "agent".to_owned(),

@@ -35,7 +35,7 @@ pub struct RecentEvent {
     /// The user that the request acts as; empty without impersonation.
     pub impersonated: String,
     /// The verb.
-    pub verb: &'static str,
+    pub verb: String,
     /// The path without the query.
     pub path: String,
     /// The status code; 0 before the response.
@@ -97,7 +97,7 @@ impl RecentEvent {
             level: origin.level.as_str(),
             user: name(origin.user.as_deref()),
             impersonated: name(event.impersonated.as_deref()),
-            verb: origin.verb,
+            verb: text(&origin.verb),
             path: text(origin.request_uri.split('?').next().unwrap_or_default()),
             code: event.response.as_ref().map_or(0, |response| response.code),
             seconds: since(event.time).as_secs_f64(),
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(events.len(), MAX_EVENTS);
         let newest = &events[0];
         assert_eq!(newest.path, format!("/api/v1/namespaces/n/configmaps/e{}", 2 * MAX_EVENTS - 1));
-        assert_eq!((newest.verb, newest.code, newest.user.as_str()), ("get", 200, "a \"b\""));
+        assert_eq!((newest.verb.as_str(), newest.code, newest.user.as_str()), ("get", 200, "a \"b\""));
         tokio::time::advance(READ_TIME).await;
         recent.add(&event("late"));
         assert_eq!(recent.read(), [], "nobody reads them");

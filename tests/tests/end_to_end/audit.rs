@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use http::Response;
+use http::{Method, Response};
+use nave_loadtest::http::Call;
 use nave_tests::Server;
 use nave_webhook::testing::HttpsServer;
 use serde_json::Value;
@@ -95,6 +96,69 @@ async fn events_have_objects_at_their_level_and_no_secrets() {
     assert!(issued.unwrap().starts_with("JTI="));
     assert_eq!(of("configmaps", "list"), Value::Null);
     assert!(events.iter().all(|event| event["stage"] != "RequestReceived" || event["level"] == "Metadata"));
+}
+
+#[tokio::test]
+async fn unusual_requests_are_audited_and_refused() {
+    let (server, log) = logging_server(METADATA, &[]).await;
+    let mut connection = server.target().connect_http1().await.unwrap();
+    let foo = Method::from_bytes(b"FOO").unwrap();
+    for (number, (method, path, user, code, verb)) in [
+        (foo.clone(), "/foo", None, 404, "foo"),
+        (foo.clone(), "/foo", Some("uma"), 403, "foo"),
+        (foo.clone(), "/api/v1/pods", Some("uma"), 403, ""),
+        (foo, "/api/v1/pods", None, 405, ""),
+        (Method::OPTIONS, "/foo", Some("uma"), 403, "options"),
+        (Method::GET, "/%ff", None, 400, "get"),
+        (Method::GET, "/%ff", Some("uma"), 403, "get"),
+        (Method::GET, "/api/v1/namespaces/%ff/pods", None, 400, "list"),
+        (Method::GET, "/api/v1/namespaces/%ff/pods", Some("uma"), 403, "list"),
+        (Method::DELETE, "/api/v1/namespaces/default/pods/%ff", None, 400, "delete"),
+        (Method::GET, "/api/v1/pods?fieldSelector=%ff", None, 400, "list"),
+        (Method::GET, "/api/v1/namespaces/default/pods/none", None, 404, "get"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = format!("{path}{}number={number}", if path.contains('?') { '&' } else { '?' });
+        let call = Call::new(method, path.as_str(), None, Bytes::new());
+        let call = if let Some(user) = user { call.as_user(user, "people") } else { call };
+        let response = connection.send(&call).await.unwrap();
+        assert_eq!(response.status().as_u16(), code, "{path}");
+        // As upstream: refusals quote the path.
+        let sniffing = response.header("x-content-type-options").map(str::to_owned);
+        assert_eq!(sniffing.is_some(), code == 403 || path.starts_with("/foo"), "{path} {code}");
+        response.drain().await.unwrap();
+        let events = events(&log);
+        let event = events.iter().rfind(|event| event["requestURI"] == *path).unwrap();
+        assert_eq!(
+            (&event["verb"], &event["responseStatus"]["code"]),
+            (&verb.into(), &code.into()),
+            "{event}"
+        );
+        assert_eq!(event["impersonatedUser"]["username"], user.map_or(Value::Null, Value::from));
+    }
+}
+
+#[tokio::test]
+async fn request_objects_have_the_defaults_of_their_kind() {
+    let (server, log) = logging_server("- {level: Request, verbs: [create]}", &[]).await;
+    server.kubectl(&["create", "namespace", "fresh"]).await;
+    server.kubectl(&["create", "serviceaccount", "robot"]).await;
+    server.kubectl(&["create", "token", "robot"]).await;
+    let events = events(&log);
+    let sent = |resource: &str, subresource: &str| {
+        let of = |event: &&Value| {
+            let object = &event["objectRef"];
+            object["resource"] == resource
+                && object["subresource"].as_str().unwrap_or_default() == subresource
+        };
+        events.iter().rfind(of).unwrap()["requestObject"].clone()
+    };
+    let namespace = sent("namespaces", "");
+    assert_eq!(namespace["metadata"]["labels"]["kubernetes.io/metadata.name"], "fresh");
+    assert_eq!(namespace["status"]["phase"], "Active");
+    assert_eq!(sent("serviceaccounts", "token")["spec"]["expirationSeconds"], 3600);
 }
 
 #[tokio::test]

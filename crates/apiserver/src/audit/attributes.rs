@@ -60,13 +60,13 @@ pub(super) fn origin(
     uri: &Uri,
     headers: &HeaderMap,
     level: Level,
-    verb: &'static str,
+    verb: &str,
 ) -> Origin {
     Origin {
         level,
         audit_id: context.audit_id.to_str().unwrap_or_default().to_owned(),
         request_uri: uri.path_and_query().map_or_else(String::new, ToString::to_string),
-        verb,
+        verb: verb.to_owned(),
         user: context.known_user(),
         source_ips: source_ips(&context.client, headers),
         user_agent: user_agent(context.user_agent()),

@@ -29,7 +29,7 @@ fn audit(log: &Path, rule: &str) -> Audit {
 
 async fn started(audit: &Audit, uri: &str, is_authenticated: bool) -> RequestContext {
     let request = Request::get(uri).header("user-agent", "me").body(()).unwrap();
-    let mut context = RequestContext::new(&request, Client::Remote(None)).unwrap();
+    let mut context = RequestContext::new(&request, Client::Remote(None));
     if is_authenticated {
         context.set_user(Arc::new(UserInfo { name: "a".to_owned(), ..UserInfo::default() }));
     }

@@ -222,7 +222,7 @@ mod tests {
 
     fn query(text: &str) -> Query {
         let uri = format!("/api/v1/namespaces/a/pods/p/log?{text}").parse().unwrap();
-        RequestInfo::new(&Method::GET, &uri).unwrap().query
+        RequestInfo::new(&Method::GET, &uri).query
     }
 
     #[test]
@@ -255,7 +255,7 @@ mod tests {
             ("/a//b", json!("/a//b")),
         ] {
             let path = format!("/api/v1/namespaces/a/pods/p/proxy{rest}");
-            let info = RequestInfo::new(&Method::GET, &path.parse().unwrap()).unwrap();
+            let info = RequestInfo::new(&Method::GET, &path.parse().unwrap());
             let object = proxy_object("PodProxyOptions", &info.resource.unwrap().rest, &info.path);
             assert_eq!(object.get("path").cloned().unwrap_or_default(), expected, "{rest}");
         }

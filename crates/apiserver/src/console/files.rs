@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     fn get(method: &Method, path: &str, headers: &[(HeaderName, &str)]) -> Option<Response<ResponseBody>> {
-        let info = RequestInfo::new(method, &path.parse().unwrap()).unwrap();
+        let info = RequestInfo::new(method, &path.parse().unwrap());
         let headers =
             headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()));
         PublicFiles::default().answer(&info, &headers.collect())

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     fn info(query: &str) -> RequestInfo {
-        RequestInfo::new(&Method::GET, &format!("/api/v1/pods?{query}").parse().unwrap()).unwrap()
+        RequestInfo::new(&Method::GET, &format!("/api/v1/pods?{query}").parse().unwrap())
     }
 
     #[test]

@@ -23,7 +23,7 @@ fn user(name: &str, groups: &[&str]) -> UserInfo {
 /// Returns the user as which a list of pods is served.
 async fn list(who: &UserInfo, headers: &mut HeaderMap, chain: &Chain) -> Result<UserInfo, Status> {
     let request = Request::get("/api/v1/namespaces/ns/pods").body(()).unwrap();
-    let mut context = RequestContext::new(&request, Client::Remote(None)).unwrap();
+    let mut context = RequestContext::new(&request, Client::Remote(None));
     context.set_user(Arc::new(who.clone()));
     let metrics = ImpersonationMetrics::new(&prometheus::Registry::new()).unwrap();
     let impersonation = Impersonation { authorization: chain.clone(), metrics };
