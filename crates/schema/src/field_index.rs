@@ -43,9 +43,10 @@ impl FieldIndex {
 /// Hashes the length and the first and last eight bytes, which differ between the fields of one struct.
 fn hash(name: &str) -> u64 {
     let bytes = name.as_bytes();
-    let (first, last) = if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+    let (first, last) = if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>())
+    {
         (u64::from_le_bytes(*first), u64::from_le_bytes(*last))
-    } else if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
         (u64::from(u32::from_le_bytes(*first)), u64::from(u32::from_le_bytes(*last)))
     } else {
         (bytes.iter().fold(0, |packed, byte| packed << 8 | u64::from(*byte)), 0)
