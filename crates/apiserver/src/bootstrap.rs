@@ -262,7 +262,6 @@ impl Bootstrap {
     }
 }
 
-/// Creates the system namespaces.
 /// Repeats an attempt while the store does not answer or the outcome is unknown.
 async fn until_stored<A>(attempt: impl Fn() -> A) -> Result<(), Status>
 where
@@ -280,6 +279,7 @@ where
     }
 }
 
+/// Creates the system namespaces.
 async fn namespaces(resources: &Resources) -> Result<(), Status> {
     let namespaces = NAMESPACES.map(|name| {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
