@@ -32,9 +32,9 @@ pub struct RequestInfo {
     pub resource: Option<ResourceRequest>,
     /// The decoded query.
     pub query: Query,
-    /// True if the path and the query are UTF-8. Otherwise these parts are only what audit events and errors show:
-    /// the request is refused.
-    is_utf8: bool,
+    /// True if the path and the query are UTF-8, and the path has no invalid escapes. Otherwise these parts are only
+    /// what audit events and errors show: the request is refused.
+    is_well_encoded: bool,
     /// The method in lower case, if it is not one of the usual methods.
     unusual_method: String,
 }
@@ -91,24 +91,27 @@ impl RequestInfo {
     /// Parses the head of a request.
     pub fn new(method: &Method, uri: &Uri) -> Self {
         let query_text = uri.query().unwrap_or_default();
-        let is_utf8 = is_utf8(uri.path()) && is_utf8(query_text);
+        let is_well_encoded = is_utf8(uri.path()) && is_utf8(query_text) && has_valid_escapes(uri.path());
         let (path, query) = (decode(uri.path()), Query::parse(query_text));
         let resource = ResourceRequest::parse(uri.path());
         let verb = Verb::from_request(method, resource.as_ref(), &query);
         let unusual_method =
             if verb == Verb::Other { method.as_str().to_ascii_lowercase() } else { String::new() };
-        Self { method: method.clone(), verb, path, resource, query, is_utf8, unusual_method }
+        Self { method: method.clone(), verb, path, resource, query, is_well_encoded, unusual_method }
     }
 
-    /// Checks that the path and the query are UTF-8, like all names that are stored.
+    /// Checks that the path and the query are UTF-8, like all names that are stored, and that the path has no invalid
+    /// escapes.
     ///
     /// # Errors
     /// 400 if they are not.
     pub fn check_encoding(&self) -> Result<(), Status> {
-        if self.is_utf8 {
+        if self.is_well_encoded {
             return Ok(());
         }
-        Err(Status::bad_request("the request's path or query is not UTF-8"))
+        Err(Status::bad_request(
+            "the request's path or query is not UTF-8, or the path has an invalid escape",
+        ))
     }
 
     /// Returns the verb for authorization, flow schemas and audit: for paths that are not resources, the HTTP method in
@@ -305,6 +308,14 @@ fn is_utf8(text: &str) -> bool {
     percent_decode_str(text).decode_utf8().is_ok()
 }
 
+/// Returns whether two digits follow each percent sign.
+fn has_valid_escapes(text: &str) -> bool {
+    let escapes = text.split('%').skip(1);
+    escapes
+        .map(str::as_bytes)
+        .all(|after| matches!(after, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -432,8 +443,8 @@ mod tests {
     }
 
     #[test]
-    fn rejects_paths_and_queries_that_are_not_utf8() {
-        for (uri, is_utf8) in [
+    fn rejects_paths_and_queries_with_invalid_encodings() {
+        for (uri, is_valid) in [
             ("/api/v1/pods/%c3%a9?a=%c3%a9", true),
             ("/api/v1/pods/%ff", false),
             ("/api/v1/%ff", false),
@@ -442,11 +453,15 @@ mod tests {
             ("/api/v1/pods?%ff", false),
             // An encoded character is not split between two parts.
             ("/api/v1/pods/%c3/%a9", false),
+            ("/%zz", false),
+            ("/api/v1/pods/a%2", false),
+            ("/api/v1/pods/%", false),
+            ("/api/v1/pods/%2F%2f", true),
         ] {
             let checked = info(&Method::GET, uri).check_encoding();
             assert_eq!(
                 checked.map_err(|status| status.code),
-                if is_utf8 { Ok(()) } else { Err(400) },
+                if is_valid { Ok(()) } else { Err(400) },
                 "{uri}"
             );
         }

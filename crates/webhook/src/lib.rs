@@ -31,6 +31,7 @@
 //! # }
 //! ```
 
+mod answer;
 mod backend;
 mod body;
 mod client;
@@ -63,6 +64,7 @@ use parking_lot::Mutex;
 use retry::ATTEMPTS;
 use serde_json::Value;
 
+pub use answer::{AnswerError, parse as parse_answer};
 pub use backend::{BackendConnection, BackendDialer, BackendError, BackendTls};
 pub use client::{Client, ClientError, Response, Roots, Tls, describe};
 pub use egress::{ConnectProxy, Egress, EgressError, EgressSelector, EgressStream, GrpcProxy};
@@ -85,9 +87,9 @@ pub enum CallError {
     /// The webhook responded with an error status.
     #[error("the webhook responded with status {0}")]
     Status(StatusCode),
-    /// The response is not JSON.
-    #[error("the webhook's response is not JSON")]
-    NotJson,
+    /// The response cannot be parsed.
+    #[error("the webhook's response {0}")]
+    Answer(#[from] AnswerError),
     /// The token file cannot be read.
     #[error("{}: {error}", .path.display())]
     TokenFile {
@@ -104,7 +106,7 @@ impl CallError {
         match self {
             Self::Client(error) => error.is_transient(),
             Self::Status(status) => *status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error(),
-            Self::NotJson | Self::TokenFile { .. } => false,
+            Self::Answer(_) | Self::TokenFile { .. } => false,
         }
     }
 }
@@ -251,7 +253,7 @@ impl Target {
     }
 
     async fn attempt(&self, body: bytes::Bytes) -> Result<Value, CallError> {
-        serde_json::from_slice(&self.post(body).await?).map_err(|_| CallError::NotJson)
+        Ok(answer::parse(&self.post(body).await?)?)
     }
 
     async fn post(&self, body: bytes::Bytes) -> Result<bytes::Bytes, CallError> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use http::{StatusCode, Uri};
 use nave_machinery::Value;
-use nave_webhook::Client;
+use nave_webhook::{Client, parse_answer};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -127,7 +127,7 @@ impl Provider {
         if answer.status != StatusCode::OK {
             return Err(format!("the provider answered with status {}", answer.status));
         }
-        serde_json::from_slice(&answer.body).map_err(|_| "the provider's answer is not JSON".to_owned())
+        parse_answer(&answer.body).map_err(|error| format!("the provider's answer {error}"))
     }
 }
 
