@@ -44,7 +44,23 @@ pub(crate) fn all() -> Vec<Case> {
         }
     }
     cases.extend(pairs(&registry));
+    cases.push(other_finalizers());
     cases
+}
+
+/// Returns a test case that replaces all finalizers of an object that is being deleted.
+fn other_finalizers() -> Case {
+    let metadata = |size: usize, name: &str| {
+        let names = listed(size, |at| json!(format!("example.com/{name}{at}")));
+        json!({"name": "a", "deletionTimestamp": "2001-02-03T04:05:06Z", "finalizers": names})
+    };
+    Case::linear("finalizers of a deletion".to_owned(), move |size| {
+        let (new, old) = (metadata(size, "new"), metadata(size, "old"));
+        Job::new(size, move || {
+            let errors = names::validate_object_meta_update(&new, &old, &FieldPath::new("metadata"));
+            assert!(!errors.is_empty());
+        })
+    })
 }
 
 /// Collects the untested lists and maps below a type.

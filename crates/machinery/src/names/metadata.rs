@@ -1,10 +1,12 @@
 //! Validation of `metadata`.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::field_manager::validate_managed_fields;
 use super::{is_dns1123_label, is_qualified_name, is_valid_label_value};
-use crate::{FieldError, FieldPath, Map};
+use crate::{FieldError, FieldErrors, FieldPath, Map};
 
 /// Maximum total size of an object's annotations in bytes, keys and values.
 const ANNOTATIONS_MAX: usize = 256 * 1024;
@@ -14,8 +16,8 @@ const IMMUTABLE: &[&str] =
     &["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"];
 
 /// Validates labels.
-pub fn validate_labels(labels: &Map, path: &FieldPath) -> Vec<FieldError> {
-    let mut errors = Vec::new();
+pub fn validate_labels(labels: &Map, path: &FieldPath) -> FieldErrors {
+    let mut errors = FieldErrors::new();
     for (key, value) in labels {
         errors.extend(
             is_qualified_name(key).into_iter().map(|why| FieldError::invalid(path, key.as_str(), why)),
@@ -27,8 +29,8 @@ pub fn validate_labels(labels: &Map, path: &FieldPath) -> Vec<FieldError> {
 }
 
 /// Validates annotations.
-pub fn validate_annotations(annotations: &Map, path: &FieldPath) -> Vec<FieldError> {
-    let mut errors = Vec::new();
+pub fn validate_annotations(annotations: &Map, path: &FieldPath) -> FieldErrors {
+    let mut errors = FieldErrors::new();
     let mut size = 0;
     for (key, value) in annotations {
         let lower = key.to_lowercase();
@@ -49,9 +51,9 @@ pub fn validate_object_meta(
     namespaced: bool,
     name_rule: impl Fn(&str) -> Vec<String>,
     path: &FieldPath,
-) -> Vec<FieldError> {
+) -> FieldErrors {
     let text = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default();
-    let mut errors = Vec::new();
+    let mut errors = FieldErrors::new();
     let (name, prefix) = (text("name"), text("generateName"));
     if !prefix.is_empty() {
         // A prefix may end with a dash, but a name may not.
@@ -78,19 +80,19 @@ pub fn validate_object_meta(
             is_dns1123_label(namespace).into_iter().map(|why| FieldError::invalid(&at(), namespace, why)),
         );
     }
-    errors.extend(validate_parts(metadata, path));
+    errors.append(validate_parts(metadata, path));
     errors
 }
 
 /// Validates the metadata of an updated object against the old metadata.
-pub fn validate_object_meta_update(new: &Value, old: &Value, path: &FieldPath) -> Vec<FieldError> {
+pub fn validate_object_meta_update(new: &Value, old: &Value, path: &FieldPath) -> FieldErrors {
     let mut errors = new_finalizers_while_deleting(new, old, path);
     for field in IMMUTABLE {
         if present(new, field) != present(old, field) {
             errors.push(immutable(new, field, path));
         }
     }
-    errors.extend(validate_parts(new, path));
+    errors.append(validate_parts(new, path));
     errors
 }
 
@@ -104,8 +106,8 @@ fn immutable(metadata: &Value, field: &str, path: &FieldPath) -> FieldError {
 }
 
 /// Validates the fields with the same rules on create and update.
-fn validate_parts(metadata: &Value, path: &FieldPath) -> Vec<FieldError> {
-    let mut errors = Vec::new();
+fn validate_parts(metadata: &Value, path: &FieldPath) -> FieldErrors {
+    let mut errors = FieldErrors::new();
     if metadata.get("generation").and_then(Value::as_i64).is_some_and(|generation| generation < 0) {
         let value = metadata["generation"].clone();
         errors.push(FieldError::invalid(
@@ -115,23 +117,23 @@ fn validate_parts(metadata: &Value, path: &FieldPath) -> Vec<FieldError> {
         ));
     }
     if let Some(labels) = metadata.get("labels").and_then(Value::as_object) {
-        errors.extend(validate_labels(labels, &path.child("labels")));
+        errors.append(validate_labels(labels, &path.child("labels")));
     }
     if let Some(annotations) = metadata.get("annotations").and_then(Value::as_object) {
-        errors.extend(validate_annotations(annotations, &path.child("annotations")));
+        errors.append(validate_annotations(annotations, &path.child("annotations")));
     }
     if let Some(owners) = metadata.get("ownerReferences").and_then(Value::as_array) {
-        errors.extend(validate_owner_references(owners, &path.child("ownerReferences")));
+        errors.append(validate_owner_references(owners, &path.child("ownerReferences")));
     }
     if let Some(finalizers) = metadata.get("finalizers").and_then(Value::as_array) {
-        errors.extend(validate_finalizers(finalizers, &path.child("finalizers")));
+        errors.append(validate_finalizers(finalizers, &path.child("finalizers")));
     }
     errors.extend(validate_managed_fields(metadata, &path.child("managedFields")));
     errors
 }
 
-fn validate_owner_references(owners: &[Value], path: &FieldPath) -> Vec<FieldError> {
-    let mut errors = Vec::new();
+fn validate_owner_references(owners: &[Value], path: &FieldPath) -> FieldErrors {
+    let mut errors = FieldErrors::new();
     let mut controller: Option<&str> = None;
     for owner in owners {
         // Upstream's message does not name the reference.
@@ -163,8 +165,8 @@ fn validate_owner_references(owners: &[Value], path: &FieldPath) -> Vec<FieldErr
     errors
 }
 
-fn validate_finalizers(finalizers: &[Value], path: &FieldPath) -> Vec<FieldError> {
-    let mut errors = Vec::new();
+fn validate_finalizers(finalizers: &[Value], path: &FieldPath) -> FieldErrors {
+    let mut errors = FieldErrors::new();
     let (mut orphan, mut foreground) = (false, false);
     for finalizer in finalizers {
         let name = finalizer.as_str().unwrap_or_default();
@@ -180,7 +182,7 @@ fn validate_finalizers(finalizers: &[Value], path: &FieldPath) -> Vec<FieldError
 }
 
 /// Checks that each finalizer is a standard finalizer or has a domain prefix, as most built-in kinds require.
-pub fn validate_qualified_finalizers(metadata: &Value, path: &FieldPath) -> Vec<FieldError> {
+pub fn validate_qualified_finalizers(metadata: &Value, path: &FieldPath) -> FieldErrors {
     let finalizers = metadata.get("finalizers").and_then(Value::as_array).into_iter().flatten();
     let names = finalizers.enumerate().filter_map(|(index, name)| Some((index, name.as_str()?)));
     let plain = names.filter(|(_, name)| !name.contains('/') && !STANDARD_FINALIZERS.contains(name));
@@ -190,32 +192,30 @@ pub fn validate_qualified_finalizers(metadata: &Value, path: &FieldPath) -> Vec<
 }
 
 /// Rejects new finalizers on an object that is being deleted.
-fn new_finalizers_while_deleting(new: &Value, old: &Value, path: &FieldPath) -> Vec<FieldError> {
+fn new_finalizers_while_deleting(new: &Value, old: &Value, path: &FieldPath) -> FieldErrors {
     if present(old, "deletionTimestamp").is_none() {
-        return Vec::new();
+        return FieldErrors::new();
     }
-    let finalizers_of = |metadata: &Value| -> Vec<String> {
-        let list = metadata.get("finalizers").and_then(Value::as_array);
-        list.into_iter().flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
-    };
-    let had = finalizers_of(old);
-    let added: Vec<String> = finalizers_of(new)
-        .iter()
-        .filter(|name| !had.contains(name))
-        .map(|name| format!("{name:?}"))
-        .collect();
+    // Both lists can have 100,000 names.
+    let had: HashSet<&str> = finalizers(old).collect();
+    let added: Vec<String> =
+        finalizers(new).filter(|name| !had.contains(name)).map(|name| format!("{name:?}")).collect();
     if added.is_empty() {
-        return Vec::new();
+        return FieldErrors::new();
     }
     let why = format!(
         "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
         added.join(", ")
     );
     // Upstream reports this twice, once for each set of rules; clients see both causes.
-    vec![
+    FieldErrors::from([
         FieldError::forbidden(&path.child("finalizers"), why.clone()),
         FieldError::forbidden(&path.child("finalizers"), why),
-    ]
+    ])
+}
+
+fn finalizers(metadata: &Value) -> impl Iterator<Item = &str> {
+    metadata.get("finalizers").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
 /// Finalizers without a domain prefix.

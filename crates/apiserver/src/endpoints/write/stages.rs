@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use nave_admission::{Operation, set_certificate_requester};
 use nave_machinery::time;
-use nave_machinery::{FieldError, FieldErrors, FieldPath, Map, Object, Reason, Status, Value, meta, names};
+use nave_machinery::{FieldErrors, FieldPath, Map, Object, Reason, Status, Value, meta, names};
 use nave_resources::{KeptMetadata, ResourceDef, pod};
 use nave_schema::Shape;
 use nave_schema::normalize::{Mode, normalize};
@@ -47,13 +47,13 @@ impl Write<'_> {
         }
         let mut object = prepared_for_create(def, object, target)?;
         let reservation = target.allocate(&mut object, None, self.options.dry_run()).await?;
-        let mut errors = FieldErrors::from(names::validate_object_meta(
+        let mut errors = names::validate_object_meta(
             object.get("metadata").unwrap_or(&Value::Null),
             def.namespaced,
             |name| def.name_rule.check(name),
             &FieldPath::new("metadata"),
-        ));
-        errors.extend(finalizer_errors(def, &object));
+        );
+        errors.append(finalizer_errors(def, &object));
         errors.append(def.strategy.validate(&object));
         errors.append(pod::refused_privileged(def, &object));
         if let Some(schema) = target.endpoint.version().custom() {
@@ -112,12 +112,12 @@ impl Write<'_> {
             lifecycle::bump_generation(def, &mut object, old_value);
         }
         let reservation = target.allocate(&mut object, Some(old_value), self.options.dry_run()).await?;
-        let mut errors = FieldErrors::from(names::validate_object_meta_update(
+        let mut errors = names::validate_object_meta_update(
             object.get("metadata").unwrap_or(&Value::Null),
             old_value.get("metadata").unwrap_or(&Value::Null),
             &FieldPath::new("metadata"),
-        ));
-        errors.extend(finalizer_errors(def, &object));
+        );
+        errors.append(finalizer_errors(def, &object));
         errors.append(match &target.view {
             View::Status => strategy.validate_status_update(&object, old_value),
             View::Subresource(name) => strategy.validate_subresource_update(name, &object, old_value),
@@ -198,9 +198,9 @@ impl Write<'_> {
     }
 }
 
-fn finalizer_errors(def: &ResourceDef, object: &Value) -> Vec<FieldError> {
+fn finalizer_errors(def: &ResourceDef, object: &Value) -> FieldErrors {
     if !def.requires_qualified_finalizers() {
-        return Vec::new();
+        return FieldErrors::new();
     }
     let metadata = object.get("metadata").unwrap_or(&Value::Null);
     names::validate_qualified_finalizers(metadata, &FieldPath::new("metadata"))
